@@ -1,0 +1,60 @@
+# The only entry points. Needs Python >= 3.11 (with venv and pip) and make; everything else is fetched by these targets.
+PYTHON ?= python3
+INPUT  ?=
+SINK   ?= log
+SEED   ?= 1
+STRICT ?=
+
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+UV  := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+RUN := .venv/bin
+
+.PHONY: demo test check format bench clean setup help
+.DEFAULT_GOAL := help
+
+help: ## Show what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: .venv/.runtime $(if $(filter kafka,$(SINK)),.venv/.kafka) ## Two streams side by side on this machine (SINK=log|kafka, INPUT=file)
+	@$(RUN)/logbench demo --sink $(SINK) --seed $(SEED) $(if $(INPUT),--input $(INPUT))
+
+test: .venv/.dev ## Every test, real Kafka included
+	@STRICT=$(STRICT) $(RUN)/pytest
+
+check: .venv/.dev ## Format, lint, types
+	@$(RUN)/ruff format --check .
+	@$(RUN)/ruff check .
+	@$(RUN)/mypy
+
+format: .venv/.dev ## Rewrite the code in the project's format
+	@$(RUN)/ruff format .
+	@$(RUN)/ruff check --fix .
+
+bench: .venv/.dev ## File to Kafka: throughput, CPU, memory, beside this machine's own limit
+	@$(RUN)/logbench throughput --sink kafka
+
+clean: ## Remove what was made here
+	rm -rf .venv .uv demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+setup: .venv/.dev ## Install everything that tests need
+
+.venv/.runtime: pyproject.toml uv.lock | $(UV)
+	@$(UV) sync --frozen --inexact --quiet --python $(PYTHON)
+	@touch $@
+
+.venv/.kafka: pyproject.toml uv.lock | $(UV)
+	@$(UV) sync --frozen --inexact --quiet --python $(PYTHON) --group kafka
+	@touch $@
+
+.venv/.dev: pyproject.toml uv.lock | $(UV)
+	@$(UV) sync --frozen --inexact --quiet --python $(PYTHON) --group dev
+	@touch $@ .venv/.runtime .venv/.kafka
+
+.uv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than 3.11; install a newer one, or: make PYTHON=/path/to/python3.12 ..." >&2; exit 69; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "$(PYTHON) has no venv or pip; on Debian and Ubuntu: apt install python3-venv python3-pip" >&2; exit 69; }
+	@$(PYTHON) -m venv .uv
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv

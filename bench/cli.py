@@ -1,0 +1,19 @@
+"""`logbench`: run, measure and compare the pipeline."""
+
+from __future__ import annotations
+
+import click
+
+from bench.demo import demo
+from bench.generate import generate
+from bench.throughput import throughput
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="logfwd")
+def main() -> None:
+    """Run, measure and compare the pipeline on this machine, with real processes and a real Kafka."""
+
+
+for _command in (demo, generate, throughput):
+    main.add_command(_command)

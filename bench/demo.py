@@ -1,0 +1,209 @@
+"""`logbench demo`: two streams with the same records, one classical and one hybrid post-quantum, side by side.
+
+Makes a private CA, starts a receiver and a forwarder as an operator would, feeds them HTTP request records, reads
+back what was stored, and says whether every record arrived once and in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from bench.generate import generate_http
+from bench.site import Site, StartFailed
+
+STREAMS = {"http": "classical", "pq-stream": "hybrid"}
+RECORDS = 20_000
+FEED_SECONDS = 4.0
+FEED_STEPS = 40
+WATCHDOG_SECONDS = 120.0
+EXTRA_HANDSHAKES = 20
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What became of the records of one stream."""
+
+    sent: int
+    stored: int
+    missing: int
+    twice: int
+    in_order: bool
+
+    @property
+    def complete(self) -> bool:
+        return self.missing == 0 and self.twice == 0 and self.in_order and self.stored == self.sent
+
+
+def compare(sent: list[bytes], stored: list[bytes]) -> Arrival:
+    """Count what is missing and what is there too often; equal lines are counted as often as they were sent."""
+    wanted, found = Counter(sent), Counter(stored)
+    return Arrival(len(sent), len(stored), (wanted - found).total(), (found - wanted).total(), sent == stored)
+
+
+def feed(path: Path, lines: list[bytes]) -> None:
+    """Append the records to the log file in steps, as a busy server would."""
+    step = max(len(lines) // FEED_STEPS, 1)
+    with path.open("ab") as out:
+        for start in range(0, len(lines), step):
+            out.write(b"".join(line + b"\n" for line in lines[start : start + step]))
+            out.flush()
+            time.sleep(FEED_SECONDS / FEED_STEPS)
+
+
+@contextlib.contextmanager
+def _kafka(directory: Path) -> Iterator[Any]:
+    from bench.kafka import Kafka
+
+    with Kafka(directory / "kafka") as kafka:
+        yield kafka
+
+
+def _lay_out(site: Site, sink: str) -> None:
+    site.make_pki()
+    listeners = {"127.0.0.1:0": '["classical"]', "localhost:0": '["hybrid"]'}
+    site.write_receiver(sink, listeners=listeners)
+    classical, hybrid = site.start_receiver(listeners=2)
+    site.write_forwarder([hybrid])
+    source = '[source]\ntype = "file"\npaths = ["http.log"]\n'
+    site.write_stream("http", f'security = "classical"\nreceivers = ["{classical}"]\n{source}')
+    site.write_stream("pq-stream", f'security = "hybrid"\nmirror_of = "http"\nreceivers = ["{hybrid}"]\n')
+
+
+def _handshakes(site: Site, addresses: dict[str, str]) -> dict[str, list[float]]:
+    """A few more handshakes for each mode, in turn, so that a median means something."""
+    from streams.security import modes, openssl
+    from streams.security.transport import connect
+
+    directory = site.directory / "pki"
+    credentials = openssl.Credentials(directory / "forwarder.pem", directory / "forwarder.key", directory / "ca.pem")
+
+    async def measure() -> dict[str, list[float]]:
+        seconds: dict[str, list[float]] = {name: [] for name in STREAMS}
+        for _ in range(EXTRA_HANDSHAKES):
+            for name, mode in STREAMS.items():
+                link = await connect(
+                    addresses[name], openssl.client_context(modes.MODES[mode], credentials),
+                    server_name="localhost", connect_timeout=5, handshake_timeout=5,
+                )  # fmt: skip
+                seconds[name].append(link.facts.handshake_seconds)
+                await link.close()
+        return seconds
+
+    return asyncio.run(measure())
+
+
+def _milliseconds(values: list[float]) -> str:
+    if not values:
+        return "–"
+    p95 = statistics.quantiles(values, n=20)[-1] if len(values) > 1 else values[0]
+    return f"{statistics.median(values) * 1e3:.2f} / {p95 * 1e3:.2f} ms"
+
+
+def _table(arrivals: dict[str, Arrival], rows: dict[str, dict[str, Any]], handshakes: dict[str, list[float]]) -> Table:
+    table = Table(title="The same records over classical and over hybrid post-quantum TLS")
+    table.add_column("")
+    for name in STREAMS:
+        table.add_column(name, justify="right")
+
+    def line(title: str, value: Any) -> None:
+        table.add_row(title, *(str(value(name)) for name in STREAMS))
+
+    line("mode demanded", lambda name: STREAMS[name])
+    line("group negotiated", lambda name: (rows[name]["link"] or {}).get("group", "–"))
+    line("TLS version", lambda name: (rows[name]["link"] or {}).get("version", "–"))
+    line("records in", lambda name: arrivals[name].sent)
+    line("stored", lambda name: arrivals[name].stored)
+    line("missing", lambda name: arrivals[name].missing)
+    line("twice", lambda name: arrivals[name].twice)
+    line("in order", lambda name: "yes" if arrivals[name].in_order else "NO")
+    line(f"handshake, median / p95 of {EXTRA_HANDSHAKES}", lambda name: _milliseconds(handshakes[name]))
+
+    def duration(name: str) -> str:
+        summary = rows[name]["batch_duration_seconds"]
+        return f"{summary['median'] * 1e3:.2f} / {summary['p95'] * 1e3:.2f} ms" if summary["count"] else "–"
+
+    line("batch duration, median / p95", duration)
+    line("batches", lambda name: rows[name]["batch_duration_seconds"]["count"])
+    return table
+
+
+def run_demo(directory: Path, *, sink: str, lines: list[bytes], console: Console) -> bool:
+    """Run the whole demo; True if every record of both streams arrived once and in order."""
+    shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        kafka = stack.enter_context(_kafka(directory)) if sink == "kafka" else None
+        if kafka is None:
+            toml = 'type = "log"\ndirectory = "log"'
+        else:
+            toml = f'type = "kafka"\nbrokers = ["{kafka.bootstrap}"]\ncreate_topics = true'
+        site = stack.enter_context(Site(directory))
+        _lay_out(site, toml)
+        (directory / "http.log").touch()
+        site.start_forwarder()
+        started = time.monotonic()
+        feed(directory / "http.log", lines)
+        everything = site.wait_until_acknowledged(len(lines), list(STREAMS), WATCHDOG_SECONDS - FEED_SECONDS)
+        elapsed = time.monotonic() - started
+        rows = site.streams()
+        if not everything:
+            console.print(f"[bold red]not everything was acknowledged within {WATCHDOG_SECONDS:.0f} s[/]")
+        addresses = {name: rows[name]["link"]["receiver"] for name in STREAMS if rows[name]["link"]}
+        handshakes = _handshakes(site, addresses) if len(addresses) == len(STREAMS) else {name: [] for name in STREAMS}
+        site.stop()
+        arrivals = {name: compare(lines, _stored(site, kafka, name)) for name in STREAMS}
+        console.print(_table(arrivals, rows, handshakes))
+        console.print(f"{len(lines)} records to each stream in {elapsed:.1f} s, fed at the pace of a busy server")
+        _tell_where(console, directory, sink)
+    return everything and all(arrival.complete for arrival in arrivals.values())
+
+
+def _stored(site: Site, kafka: Any, topic: str) -> list[bytes]:
+    if kafka is not None:
+        return list(kafka.consume(topic))
+    from logreceiver.sinks.log import read_records
+
+    return [bytes(record.value) for record in read_records(site.directory / "log", topic)]
+
+
+def _tell_where(console: Console, directory: Path, sink: str) -> None:
+    console.print(f"configs, logs and data are in {directory}")
+    if sink == "log":
+        console.print(f"print them: .venv/bin/logreceiver cat pq-stream -d {directory / 'log'}", soft_wrap=True)
+    else:
+        console.print("the broker is gone with the demo; run your own with docker-compose.yml", soft_wrap=True)
+
+
+@click.command()
+@click.option("--sink", type=click.Choice(["log", "kafka"]), default="log", show_default=True)
+@click.option("--input", "source", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Records to send, one a line, instead of generated ones.")  # fmt: skip
+@click.option("--records", default=RECORDS, show_default=True)
+@click.option("--seed", default=1, show_default=True)
+@click.option("--directory", type=click.Path(path_type=Path), default=Path("demo-data"), show_default=True)
+def demo(sink: str, source: Path | None, records: int, seed: int, directory: Path) -> None:
+    """Send the same records through a classical and a hybrid post-quantum stream and compare."""
+    lines = (
+        source.read_bytes().splitlines() if source is not None else list(islice(generate_http(records, seed), records))
+    )
+    console = Console()
+    try:
+        complete = run_demo(directory, sink=sink, lines=lines, console=console)
+    except StartFailed as error:
+        raise click.ClickException(str(error)) from error
+    console.print("[bold green]every record arrived once, in order[/]" if complete else "[bold red]NOT complete[/]")
+    sys.exit(0 if complete else 1)

@@ -1,0 +1,226 @@
+"""A whole installation in one directory: private CA, receivers, a forwarder, their configs, logs and data.
+
+Everything runs as a process of its own, the way an operator runs it: the same commands, the same files. The demo,
+the benches, the chaos runs and the integration tests are built on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from streams.security import pki
+
+START_SECONDS = 30.0
+FORWARDER_IDENTITY = "spiffe://demo/host-1"
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class StartFailed(Exception):
+    """A program did not come up; the text holds the end of its log."""
+
+
+@dataclass
+class Program:
+    """One of our programs as a child process; its log is JSON lines in a file."""
+
+    argv: list[str]
+    log_path: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    _log_start: int = 0
+    usage: Any = None
+
+    def start(self) -> None:
+        self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        with self.log_path.open("ab") as out:
+            self.process = subprocess.Popen(
+                self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, preexec_fn=_die_with_parent,
+                env={**os.environ, **self.environment},
+            )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Log events since the last start; lines that are not JSON (tracebacks) are passed over."""
+        if not self.log_path.exists():
+            return
+        with self.log_path.open("rb") as log:
+            log.seek(self._log_start)
+            for line in log:
+                with contextlib.suppress(ValueError):
+                    event = json.loads(line)
+                    if isinstance(event, dict):
+                        yield event
+
+    def wait_for(self, event: str, *, times: int = 1, seconds: float = START_SECONDS) -> list[dict[str, Any]]:
+        """Wait until an event was logged that many times; raises StartFailed with the log's end."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = [entry for entry in self.events() if entry.get("event") == event]
+            if len(found) >= times:
+                return found
+            assert self.process is not None
+            ended = self.process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                why = f"ended with {self.process.returncode}" if ended else f"no {event!r} within {seconds:.0f} s"
+                raise StartFailed(f"{Path(self.argv[0]).name}: {why}\n{self.tail()}")
+            time.sleep(0.02)
+
+    def tail(self, lines: int = 20) -> str:
+        text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def kill(self) -> None:
+        """kill -9, and wait for the end."""
+        assert self.process is not None
+        self.process.kill()
+        self._reap()
+
+    def stop(self, seconds: float = 20.0) -> int:
+        """SIGTERM, and wait for a clean end; returns the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self._reap(seconds)
+
+    def _reap(self, seconds: float = 20.0) -> int:
+        """Wait for the end and keep what the process used."""
+        assert self.process is not None
+        if self.process.returncode is not None:
+            return self.process.returncode
+        deadline = time.monotonic() + seconds
+        while True:
+            pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
+            if pid:
+                self.usage = usage
+                self.process.returncode = os.waitstatus_to_exitcode(status)
+                return self.process.returncode
+            if time.monotonic() > deadline:
+                self.process.kill()
+                deadline += 5
+            time.sleep(0.01)
+
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+def command(name: str) -> str:
+    """The path of one of our commands, beside the Python that runs this."""
+    return str(Path(sys.executable).parent / name)
+
+
+@dataclass
+class Site:
+    """`directory` holds everything; ports are the system's choice and stay the same over restarts."""
+
+    directory: Path
+    identity: str = FORWARDER_IDENTITY
+    receiver_ports: dict[str, str] = field(default_factory=dict)
+    admin_address: str = ""
+
+    def __post_init__(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.streams_dir = self.directory / "streams.d"
+        self.streams_dir.mkdir(exist_ok=True)
+        self.forwarder = Program(
+            [command("logfwd"), "run", "-c", str(self.directory / "logfwd.toml")], self.directory / "logfwd.log"
+        )
+        self.receiver = Program(
+            [command("logreceiver"), "run", "-c", str(self.directory / "logreceiver.toml")],
+            self.directory / "logreceiver.log",
+        )
+
+    # -- files -------------------------------------------------------------------------------------------------
+
+    def make_pki(self) -> None:
+        directory = self.directory / "pki"
+        authority = pki.create_authority(directory)
+        authority.issue(identities=["logreceiver"], hosts=["localhost", "127.0.0.1"], days=30,
+                        out=directory / "receiver")  # fmt: skip
+        authority.issue(identities=[self.identity], hosts=[], days=30, out=directory / "forwarder")
+
+    def _tls(self, name: str) -> str:
+        return f'[tls]\ncertificate = "pki/{name}.pem"\nkey = "pki/{name}.key"\nca = "pki/ca.pem"\n'
+
+    def write_receiver(self, sink: str, *, listeners: Mapping[str, str], more: str = "") -> None:
+        """`listeners`: address → modes as a TOML list, e.g. {"127.0.0.1:0": '["hybrid"]'} ; `sink`: TOML of [sink]."""
+        parts = ['grant_key_file = "pki/grant.key"\nstop_grace = "3s"\n', more, self._tls("receiver"),
+                 '[admin]\naddress = "127.0.0.1:0"\n']  # fmt: skip
+        parts += [f'[[listener]]\naddress = "{address}"\nmodes = {modes}\n' for address, modes in listeners.items()]
+        all_modes = '["classical-tls12", "classical", "hybrid", "hybrid-preferred", "hybrid-p256"]'
+        parts.append(f'[[allow]]\nidentity = "spiffe://demo/*"\nstreams = ["*"]\nmodes = {all_modes}\n')
+        parts.append(f"[sink]\n{sink}\n")
+        (self.directory / "logreceiver.toml").write_text("\n".join(parts))
+
+    def write_forwarder(self, receivers: list[str], *, more: str = "") -> None:
+        listed = ", ".join(f'"{receiver}"' for receiver in receivers)
+        (self.directory / "logfwd.toml").write_text(
+            f'state_dir = "state"\nstreams_dir = "streams.d"\nreceivers = [{listed}]\nserver_name = "localhost"\n{more}\n'
+            + self._tls("forwarder")
+            + '[admin]\naddress = "127.0.0.1:0"\n'
+        )
+
+    def write_stream(self, name: str, text: str) -> None:
+        (self.streams_dir / f"{name}.toml").write_text(f'name = "{name}"\n{text}')
+
+    # -- processes ---------------------------------------------------------------------------------------------
+
+    def start_receiver(self, *, listeners: int = 1) -> list[str]:
+        """Start, wait until it listens, and return the addresses in the order of the config."""
+        self.receiver.start()
+        found = self.receiver.wait_for("listening", times=listeners)
+        self.receiver.wait_for("admin listening")
+        return [str(event["address"]) for event in found]
+
+    def start_forwarder(self) -> None:
+        self.forwarder.start()
+        self.admin_address = str(self.forwarder.wait_for("admin listening")[-1]["address"])
+
+    def streams(self) -> dict[str, dict[str, Any]]:
+        """The forwarder's own account of its streams, by name."""
+        with urllib.request.urlopen(f"http://{self.admin_address}/api/v1/streams", timeout=5) as answer:
+            return {row["stream"]: row for row in json.load(answer)["streams"]}
+
+    def wait_until_acknowledged(
+        self, records: int, names: list[str], seconds: float, *, poll_seconds: float = 0.05
+    ) -> bool:
+        """Wait until every stream has that many records acknowledged, or the time is over."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, KeyError):
+                rows = self.streams()
+                if all(rows[name]["records"]["acknowledged"] >= records for name in names):
+                    return True
+            time.sleep(poll_seconds)
+        return False
+
+    def stop(self) -> None:
+        """End whatever still runs."""
+        for program in (self.forwarder, self.receiver):
+            if program.running():
+                program.stop()
+
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

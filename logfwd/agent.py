@@ -1,0 +1,283 @@
+"""The agent: one pipeline per original stream, built from the config; it reloads, and it stops.
+
+Pipelines know nothing of each other: one that fails is started anew from its spool while the others go on. A new
+config is taken stream by stream; one that cannot be used, or that lacks a stream which runs, is refused whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import random
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from logfwd.config import ForwarderConfig
+from logfwd.pipeline import Pipeline
+from logfwd.sender import Connect
+from logfwd.sources import Source
+from logfwd.sources.file import FileTail
+from logfwd.sources.stdin import Stdin
+from logfwd.spool import Spool
+from streams.definition import FileSource, Stream
+from streams.errors import ConfigError, PolicyViolation, Problem, SpoolError
+from streams.security import modes, openssl
+from streams.security.transport import Link, connect
+from streams.telemetry import admin
+from streams.telemetry.catalog import ForwarderMetrics
+
+RESTART_SECONDS = 1.0
+CONNECT_TIMEOUT_SECONDS = 10.0
+HANDSHAKE_TIMEOUT_SECONDS = 10.0
+
+log = structlog.get_logger("logfwd")
+
+Group = tuple[Stream, tuple[Stream, ...]]
+
+
+class Agent:
+    """`async with Agent(config)` starts everything; `finished` is set when no source has anything more to come."""
+
+    def __init__(self, config: ForwarderConfig) -> None:
+        self.config = config
+        self.registry = CollectorRegistry()
+        self.metrics = ForwarderMetrics(self.registry)
+        self.finished = asyncio.Event()
+        self.admin_address = ""
+        self._boot_id = uuid.uuid4().hex
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="seal")
+        self._keepers: dict[str, Keeper] = {}
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Agent:
+        self._stack.callback(self._threads.shutdown)
+        try:
+            self._stack.enter_context(_lock(self.config.state_dir))
+            if self.config.admin is not None:
+                server = await self._stack.enter_async_context(
+                    admin.serve(self.config.admin.address, self.registry, health=self._health, ready=self._ready,
+                                streams=self.describe)
+                )  # fmt: skip
+                self.admin_address = server.address
+                log.info("admin listening", address=server.address)
+            self.metrics.on_scrape(self._observe)
+            for group in groups(self.config).values():
+                self._start(group)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(keeper.stop(self.config.stop_grace_seconds) for keeper in self._keepers.values()))
+        await self._stack.aclose()
+
+    def _start(self, group: Group) -> None:
+        keeper = Keeper(group, self._make_pipeline, self._one_finished)
+        self._keepers[group[0].name] = keeper
+        log.info("stream starts", stream=group[0].name, mode=group[0].security,
+                 twins={twin.name: twin.security for twin in group[1]})  # fmt: skip
+
+    def _one_finished(self) -> None:
+        if all(keeper.finished for keeper in self._keepers.values()):
+            self.finished.set()
+
+    # -- building ----------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _make_pipeline(self, group: Group) -> AsyncIterator[Pipeline]:
+        original, twins = group
+        async with Spool(self.config.state_dir / f"{original.name}.spool") as spool:
+            yield Pipeline(
+                original, twins, make_source(original), spool, self.metrics, self._threads, self.connector,
+                boot_id=self._boot_id, answer_timeout_seconds=self.config.answer_timeout_seconds,
+            )  # fmt: skip
+
+    def connector(self, stream: Stream) -> Connect:
+        """How a stream makes its next link: the receivers in turn, from a random first one."""
+        turns = count(random.randrange(1 << 16))  # noqa: S311
+
+        async def make_link() -> Link:
+            config = self.config
+            receivers = stream.receivers or config.receivers
+            mode = modes.MODES[stream.security]
+            credentials = openssl.Credentials(config.tls.certificate, config.tls.key, config.tls.ca)
+            context = openssl.client_context(mode, credentials)
+            link = await connect(
+                receivers[next(turns) % len(receivers)], context, server_name=stream.server_name or config.server_name,
+                connect_timeout=CONNECT_TIMEOUT_SECONDS, handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS,
+            )  # fmt: skip
+            self._judge(stream, mode, link)
+            return link
+
+        return make_link
+
+    def _judge(self, stream: Stream, mode: modes.Mode, link: Link) -> None:
+        """Look at what the handshake gave before the first byte of data goes over it."""
+        facts = link.facts
+        self.metrics.observe_handshake(facts, stream=stream.name, mode=mode.name, role="forwarder")
+        try:
+            modes.check(mode, facts)
+        except PolicyViolation:
+            self.metrics.policy_violations.labels(stream.name, "weaker_than_mode").inc()
+            link.abort()
+            raise
+        if modes.is_downgrade(mode, facts.group):
+            self.metrics.downgrades.labels(stream.name, facts.group).inc()
+            log.warning("downgrade: the receiver took the second choice", stream=stream.name, group=facts.group)
+
+    # -- reloading ---------------------------------------------------------------------------------------------
+
+    async def reload(self, load: Callable[[], ForwarderConfig]) -> bool:
+        """Take a new config, stream by stream; False if it was refused and the last good one stays."""
+        try:
+            config = load()
+        except ConfigError as error:
+            log.error("kept the last good config", problems=[str(problem) for problem in error.problems])
+            return False
+        old, new = groups(self.config), groups(config)
+        if gone := sorted(set(old) - set(new)):
+            log.error("kept the last good config: streams would vanish; stop the agent to remove them", streams=gone)
+            return False
+        everywhere = (self.config.tls, self.config.receivers, self.config.server_name) != (
+            config.tls, config.receivers, config.server_name,
+        )  # fmt: skip
+        self.config = config
+        for name, group in new.items():
+            if name not in old:
+                self._start(group)
+            elif everywhere or group != old[name]:
+                await self._keepers[name].stop(config.stop_grace_seconds)
+                self._start(group)
+        log.info("config reloaded", streams=sorted(new))
+        return True
+
+    # -- what it tells -----------------------------------------------------------------------------------------
+
+    def _health(self) -> Mapping[str, str]:
+        return {}
+
+    def _ready(self) -> Mapping[str, str]:
+        return {name: keeper.trouble for name, keeper in self._keepers.items() if keeper.trouble}
+
+    def _observe(self) -> None:
+        for keeper in self._keepers.values():
+            if keeper.pipeline is not None:
+                for sender in keeper.pipeline.senders:
+                    self.metrics.observe_backlog(sender.backlog)
+                self.metrics.source_lag.labels(keeper.name).set(keeper.pipeline.source.lag_bytes())
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The rows of /api/v1/streams."""
+        pipelines = [keeper.pipeline for keeper in self._keepers.values() if keeper.pipeline is not None]
+        return [self._describe(pipeline, sender.stream.name) for pipeline in pipelines for sender in pipeline.senders]
+
+    def _describe(self, pipeline: Pipeline, name: str) -> dict[str, Any]:
+        sender = next(sender for sender in pipeline.senders if sender.stream.name == name)
+        stream, backlog, link = sender.stream, sender.backlog, sender.link
+        totals = backlog.totals
+        return {
+            "stream": name,
+            "twin_of": stream.mirror_of,
+            "mode": stream.security,
+            "link": None if link is None else {
+                "receiver": link.peer, "group": link.facts.group, "version": link.facts.version,
+                "cipher": link.facts.cipher, "age_seconds": round(link.age, 3),
+            },
+            "records": {
+                "accepted": totals.accepted, "invalid": totals.invalid, "acknowledged": totals.acknowledged,
+                "dropped": totals.dropped, "dead_lettered": totals.dead_lettered,
+            },
+            "resets": totals.resets,
+            "spool": {"batches": len(backlog.rows), "bytes": backlog.waiting_bytes},
+            "source_lag_bytes": pipeline.source.lag_bytes(),
+            "handshake_seconds": self.metrics.handshake_summary(name),
+            "batch_duration_seconds": self.metrics.batch_duration_summary(name),
+        }  # fmt: skip
+
+
+class Keeper:
+    """Keeps one stream's pipeline running: starts it anew from its spool after an error of the spool."""
+
+    def __init__(
+        self, group: Group, make: Callable[[Group], contextlib.AbstractAsyncContextManager[Pipeline]],
+        on_finished: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.name = group[0].name
+        self.pipeline: Pipeline | None = None
+        self.trouble = ""
+        self.finished = False
+        self._group, self._make, self._on_finished = group, make, on_finished
+        self._task = asyncio.create_task(self._keep(), name=f"stream {self.name}")
+        self._stopping = False
+
+    async def _keep(self) -> None:
+        while not self._stopping:
+            try:
+                async with self._make(self._group) as self.pipeline:
+                    self.trouble = ""
+                    await self.pipeline.run()
+                break
+            except SpoolError as error:
+                self.trouble = str(error)
+                log.error("stream starts anew from its spool", stream=self.name, reason=str(error))
+            except Exception as error:  # a task's top: other streams must go on  # noqa: BLE001
+                self.trouble = f"{type(error).__name__}: {error}"
+                log.exception("stream failed; starts anew from its spool", stream=self.name)
+            finally:
+                self.pipeline = None
+            await asyncio.sleep(RESTART_SECONDS)
+        self.finished = True
+        self._on_finished()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Seal, drain within the grace, end; what is not acknowledged stays in the spool."""
+        self._stopping = True
+        if self.pipeline is not None:
+            self.pipeline.stop_reading()
+        done, _ = await asyncio.wait({self._task}, timeout=grace_seconds)
+        if not done:
+            log.warning("stopped with batches waiting in the spool", stream=self.name)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+def groups(config: ForwarderConfig) -> dict[str, Group]:
+    """Original streams by name, each with its twins."""
+    originals = [stream for stream in config.streams if stream.mirror_of is None]
+    return {
+        original.name: (original, tuple(twin for twin in config.streams if twin.mirror_of == original.name))
+        for original in originals
+    }
+
+
+def make_source(stream: Stream) -> Source:
+    """The source that a definition names."""
+    if isinstance(stream.source, FileSource):
+        return FileTail(stream.source, max_record_bytes=stream.batch.max_record_bytes)
+    return Stdin(max_record_bytes=stream.batch.max_record_bytes)
+
+
+@contextlib.contextmanager
+def _lock(state_dir: Path) -> Any:
+    """One process owns a state directory."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file: IO[bytes] = (state_dir / "lock").open("wb")
+    except OSError as error:
+        raise ConfigError([Problem(state_dir, "state_dir", f"cannot be used: {error}")]) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError([Problem(state_dir, "state_dir", "is in use by another logfwd")]) from None
+        yield

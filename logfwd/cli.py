@@ -1,0 +1,89 @@
+"""`logfwd`: the agent's command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from logfwd.config import load_forwarder
+from logfwd.pki_commands import pki
+from streams import program
+from streams.errors import ConfigError
+from streams.telemetry import logs
+
+CONFIG = click.option(
+    "-c", "--config", "path", type=click.Path(path_type=Path), default=Path("logfwd.toml"), show_default=True,
+    help="The agent's configuration; its streams are the files in streams_dir.",
+)  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="logfwd")
+def main() -> None:
+    """Batch structured logs into streams and push them over hybrid post-quantum TLS to a receiver.
+
+    Start with `logfwd pki init`, write logfwd.toml and streams.d/NAME.toml, check them with `logfwd validate`, then
+    `logfwd run`.
+    """
+
+
+@main.command()
+@CONFIG
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+def run(path: Path, log_level: str) -> None:
+    """Run the agent until SIGTERM. SIGHUP reloads the configuration; a second SIGTERM stops at once."""
+    logs.configure(level=log_level)
+    try:
+        config = load_forwarder(path)
+    except ConfigError as error:
+        program.refuse_config(error)
+
+    async def forward(stop: program.Stop) -> None:
+        import asyncio
+
+        from logfwd.agent import Agent
+        from streams.security import openssl
+
+        openssl.self_test()
+        async with Agent(config) as agent:
+            stop.on_reload = lambda: agent.reload(lambda: load_forwarder(path))
+            ends = [asyncio.create_task(stop.requested.wait()), asyncio.create_task(agent.finished.wait())]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for task in ends:
+                task.cancel()
+
+    program.run(forward)
+
+
+@main.command()
+@CONFIG
+@click.option("--connect", is_flag=True, help="Also make a TLS link to a receiver for each stream.")
+def validate(path: Path, connect: bool) -> None:
+    """Check a configuration and print all its errors (exit 78), or what it would do."""
+    try:
+        config = load_forwarder(path)
+    except ConfigError as error:
+        program.refuse_config(error)
+    for stream in config.streams:
+        kind = f"twin of {stream.mirror_of}" if stream.mirror_of else "stream"
+        click.echo(
+            f"{stream.name}: {kind}, mode {stream.security}, to {', '.join(stream.receivers or config.receivers)}"
+        )
+    if connect:
+        from logfwd.probe import probe
+
+        program.run(lambda _: probe(config))
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(["logfwd", "stream"]))
+def schema(kind: str) -> None:
+    """Print the JSON Schema of logfwd.toml or of a stream's file."""
+    from logfwd.config import json_schema
+
+    click.echo(json.dumps(json_schema(kind), indent=2))
+
+
+main.add_command(pki)

@@ -1,0 +1,126 @@
+"""What a forwarder is told: where it keeps its state, who it is, where receivers are, and its streams.
+
+`load_forwarder` reads logfwd.toml and every streams_dir/NAME.toml, and finds every problem in all of them before it
+refuses. A configuration that is blank, or has no streams, is refused too: it is a mistake, not a wish.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from streams import definition, schema, toml
+from streams.definition import StdinSource, Stream
+from streams.errors import ConfigError, Problem
+from streams.kinds import Address, AuthorityFile, CertificateFile, HostName, KeyFile, ListenAddress
+
+NOT_IN_THE_FILE = ("streams",)
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PEM files: own leaf (with intermediates), its key, and the CA that receivers must chain to."""
+
+    certificate: CertificateFile
+    key: KeyFile
+    ca: AuthorityFile
+
+
+class Admin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where metrics and health are served."""
+
+    address: ListenAddress = "127.0.0.1:9464"
+
+
+class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """logfwd.toml, and the streams of its streams_dir (filled in by the loader)."""
+
+    state_dir: Path
+    tls: Tls
+    receivers: Annotated[tuple[Address, ...], Meta(min_length=1)]
+    streams_dir: Path = Path("streams.d")
+    server_name: HostName | None = None
+    admin: Admin | None = Admin()
+    stop_grace_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    answer_timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] = 60.0
+    streams: tuple[Stream, ...] = ()
+
+
+def load_forwarder(path: Path) -> ForwarderConfig:
+    """Read and check everything; raises ConfigError with all that is wrong. Twins stand after originals."""
+    table = toml.parse(path)
+    base = path.absolute().parent
+    problems: list[Problem] = []
+    config = toml.convert(
+        table, ForwarderConfig, path=path, base=base, problems=problems, hidden=NOT_IN_THE_FILE
+    )  # fmt: skip
+    directory = table.get("streams_dir", "streams.d")
+    streams: list[Stream] = []
+    if isinstance(directory, str):
+        streams = _load_streams(base / directory, base, problems)
+    if problems or config is None:
+        raise ConfigError(problems)
+    return msgspec.structs.replace(config, streams_dir=base / config.streams_dir, streams=tuple(streams))
+
+
+def json_schema(kind: str) -> dict[str, Any]:
+    """The JSON Schema of logfwd.toml ("logfwd") or of a stream's file ("stream")."""
+    if kind == "stream":
+        return schema.json_schema(Stream)
+    return schema.json_schema(ForwarderConfig, hidden=NOT_IN_THE_FILE)
+
+
+class _File(NamedTuple):
+    """A stream's file; no stream if it has problems."""
+
+    path: Path
+    name: object
+    stream: Stream | None
+
+
+def _load_streams(directory: Path, base: Path, problems: list[Problem]) -> list[Stream]:
+    paths = sorted(path for path in directory.glob("*.toml") if not path.name.startswith("."))
+    if not paths:
+        what = "has no stream: add a file NAME.toml" if directory.is_dir() else "is no directory: make it"
+        problems.append(Problem(directory, "", f"{what} (an agent without streams is taken for a mistake)"))
+    files = [_load_stream(path, base, problems) for path in paths]
+    problems += _check_together(files)
+    streams = [file.stream for file in files if file.stream is not None]
+    return sorted(streams, key=lambda stream: (stream.mirror_of is not None, stream.name))
+
+
+def _load_stream(path: Path, base: Path, problems: list[Problem]) -> _File:
+    try:
+        table = toml.parse(path)
+    except ConfigError as error:
+        problems += error.problems
+        return _File(path, path.stem, None)
+    stream = toml.convert(table, Stream, path=path, base=base, problems=problems)
+    if stream is not None:
+        toml.add(problems, path, definition.check(stream, table))
+    return _File(path, table.get("name"), stream)
+
+
+def _check_together(files: list[_File]) -> Iterator[Problem]:
+    """What concerns several files. A name whose file has other problems still counts as a stream."""
+    counts = Counter(file.name for file in files if isinstance(file.name, str))
+    by_name = {file.name: file.stream for file in files if isinstance(file.name, str)}
+    read_stdin = []
+    for path, name, stream in files:
+        if isinstance(name, str) and name != path.stem:
+            yield Problem(path, "name", f"is {name!r} in a file named {path.name}; rename the file to {name}.toml")
+        if isinstance(name, str) and counts[name] > 1:
+            yield Problem(path, "name", f"{name!r} is used by {counts[name]} files; a stream's name is its own")
+        if stream is None:
+            continue
+        if stream.mirror_of is not None:
+            for key, message in definition.check_twin_of(stream, by_name):
+                yield Problem(path, key, message)
+        if isinstance(stream.source, StdinSource):
+            read_stdin.append(stream.name)
+            if len(read_stdin) > 1:
+                yield Problem(path, "source.type", f"stdin is read by stream {read_stdin[0]!r} already; only one can")

@@ -1,0 +1,204 @@
+"""One original stream and its twins: source → batcher → seal → spool → senders. Reads like the picture.
+
+    source ──block──▶ batcher ──draft──▶ seal (threads) ──batch──▶ spool ──▶ sender, one for each stream
+                                                                     │
+    source ◀──positions committed────────────────────────────────────┘
+
+A twin forks behind the seal: one blob, one row for each stream. Batches are sealed in parallel and committed in the
+order they were cut. Every queue is short, so that pressure travels back to the source by itself. An error of the
+spool ends the pipeline; its owner starts it anew from what is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from logfwd.backlog import Backlog, Row
+from logfwd.batcher import Batcher, Draft
+from logfwd.seal import Sealed, seal
+from logfwd.sender import Connect, Sender, clock
+from logfwd.sources import Mark, Source
+from logfwd.spool import Notes, Spool, note_positions
+from streams import recordbatch
+from streams.definition import Stream
+from streams.telemetry.catalog import ForwarderMetrics
+
+SEALS_IN_FLIGHT = 2
+COMMITS_IN_FLIGHT = 4
+PAYLOADS_IN_MEMORY = 8
+ROOM_CHECK_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class _Commit:
+    """A batch on its way to the disk, and what follows when it is there."""
+
+    done: asyncio.Future[None]
+    rows: Sequence[tuple[Backlog, Sequence[Row]]]
+    positions: Mapping[str, Mark]
+    sealed_at: float
+
+
+class Pipeline:
+    """Runs one original stream and its twins on an opened spool."""
+
+    def __init__(
+        self, original: Stream, twins: Sequence[Stream], source: Source, spool: Spool, metrics: ForwarderMetrics,
+        threads: ThreadPoolExecutor, connect: Callable[[Stream], Connect], *, boot_id: str, answer_timeout_seconds: float,
+    ) -> None:  # fmt: skip
+        self.original = original
+        self.source = source
+        self._spool = spool
+        self._metrics = metrics
+        self._threads = threads
+        self._backlogs: list[Backlog] = []
+        self.senders: list[Sender] = []
+        for stream in (original, *twins):
+            drops = stream is not original or stream.spool.when_full == "drop_oldest"
+            backlog = spool.backlog(stream.name, max_bytes=stream.spool.max_spool_bytes, drops_oldest=drops)
+            sender = Sender(stream, backlog, spool, connect(stream), metrics, boot_id=boot_id,
+                            answer_timeout_seconds=answer_timeout_seconds)  # fmt: skip
+            self._backlogs.append(backlog)
+            self.senders.append(sender)
+        self._drafts: asyncio.Queue[tuple[Draft, asyncio.Future[Sealed], float] | None] = asyncio.Queue(SEALS_IN_FLIGHT)
+        self._commits: asyncio.Queue[_Commit | None] = asyncio.Queue(COMMITS_IN_FLIGHT)
+        self._stop_reading = asyncio.Event()
+        self.log = structlog.get_logger("logfwd.pipeline").bind(stream=original.name)
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until the source is exhausted (or reading was stopped) and everything is acknowledged."""
+        intake = [asyncio.create_task(part) for part in (self._read(), self._spool_batches(), self._tell_commits())]
+        senders = [asyncio.create_task(sender.run()) for sender in self.senders]
+        drained = asyncio.create_task(self._drained(intake[-1]))
+        try:
+            await asyncio.wait([*intake, *senders, drained], return_when=asyncio.FIRST_EXCEPTION)
+            for task in (*intake, *senders, drained):
+                if task.done():
+                    task.result()
+        finally:
+            for task in (*intake, *senders, drained):
+                task.cancel()
+            await asyncio.gather(*intake, *senders, drained, return_exceptions=True)
+
+    def stop_reading(self) -> None:
+        """Take nothing more from the source; `run` seals what was read, drains, and returns."""
+        self._stop_reading.set()
+
+    async def _drained(self, intake: asyncio.Task[None]) -> None:
+        await asyncio.shield(intake)
+        while not all(sender.drained() for sender in self.senders):
+            await asyncio.sleep(ROOM_CHECK_SECONDS)
+        for sender in self.senders:
+            sender.stop()
+
+    # -- source → batcher → seal ---------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        batcher = Batcher(self.original.batch)
+        stop = asyncio.create_task(self._stop_reading.wait())
+        async with contextlib.aclosing(self.source.blocks(self._spool.positions)) as blocks:
+            pull = asyncio.ensure_future(anext(blocks, None))
+            try:
+                while not stop.done():
+                    await self._wait_for_block({pull, stop}, batcher.deadline())
+                    if pull.done():
+                        if (block := pull.result()) is None:
+                            break
+                        pull = asyncio.ensure_future(anext(blocks, None))
+                        for draft in batcher.add(block, clock()):
+                            await self._seal(draft)
+                    elif (due := batcher.due(clock())) is not None:
+                        await self._seal(due)
+            finally:
+                pull.cancel()
+                stop.cancel()
+                await asyncio.gather(pull, stop, return_exceptions=True)
+        if (last := batcher.flush()) is not None:
+            await self._seal(last)
+        await self._drafts.put(None)
+
+    @staticmethod
+    async def _wait_for_block(tasks: set[asyncio.Future[Any]], deadline: float | None) -> None:
+        timeout = None if deadline is None else max(deadline - clock(), 0.0)
+        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _seal(self, draft: Draft) -> None:
+        loop = asyncio.get_running_loop()
+        sealed = loop.run_in_executor(self._threads, _seal_draft, draft, self.original)
+        await self._drafts.put((draft, sealed, clock()))
+
+    # -- seal → spool → senders ----------------------------------------------------------------------------------
+
+    async def _spool_batches(self) -> None:
+        while (item := await self._drafts.get()) is not None:
+            draft, sealing, cut_at = item
+            sealed = await sealing
+            sealed_at = clock()
+            self._metrics.batch_stage.labels(self.original.name, "seal").observe(sealed_at - cut_at)
+            await self._room_for(sum(len(batch.payload) for batch in sealed.batches))
+            await self._commits.put(self._accept(draft, sealed, sealed_at))
+        await self._commits.put(None)
+
+    async def _room_for(self, size: int) -> None:
+        """Wait while the original's spool, or the disk, is full. Twins never hold anything up."""
+        told = False
+        while not (self._backlogs[0].has_room(size) and self._spool.has_disk_room()):
+            if not told:
+                reason = "disk" if self._backlogs[0].has_room(size) else "max_spool_bytes"
+                self.log.warning("spool is full: the source waits", limit=reason, spool=str(self._spool.path))
+                told = True
+            await asyncio.sleep(ROOM_CHECK_SECONDS)
+
+    def _accept(self, draft: Draft, sealed: Sealed, sealed_at: float) -> _Commit:
+        notes, blobs = Notes(), self._spool.blobs
+        ids = [blobs.add(batch.payload, notes) for batch in sealed.batches]
+        rows = []
+        for backlog in self._backlogs:
+            dropped = backlog.totals.dropped
+            rows.append((backlog, backlog.accept(sealed.batches, ids, sealed.invalid, sealed_at, notes)))
+            self._count(backlog, sealed, backlog.totals.dropped - dropped)
+        for blob in ids:
+            blobs.discard_unused(blob, notes)
+        positions = draft.positions()
+        note_positions(notes, positions, self.source.forgotten())
+        return _Commit(self._spool.commit(notes), rows, positions, sealed_at)
+
+    def _count(self, backlog: Backlog, sealed: Sealed, dropped: int) -> None:
+        records, name = self._metrics.records, backlog.stream
+        records.labels(name, "accepted").inc(sum(batch.record_count for batch in sealed.batches))
+        records.labels(name, "invalid").inc(sealed.invalid)
+        if dropped:
+            records.labels(name, "dropped").inc(dropped)
+            self.log.warning("dropped the oldest records: the spool is full", of=name, records=dropped)
+
+    async def _tell_commits(self) -> None:
+        while (commit := await self._commits.get()) is not None:
+            await commit.done
+            now = clock()
+            for backlog, rows in commit.rows:
+                self._metrics.batch_stage.labels(backlog.stream, "spool").observe(now - commit.sealed_at)
+                crowded = len(backlog.rows) > PAYLOADS_IN_MEMORY
+                for row in rows:
+                    row.committed_at = now
+                    if crowded:
+                        row.payload = None
+            self.source.committed(commit.positions)
+            for sender in self.senders:
+                sender.wake.set()
+
+
+def _seal_draft(draft: Draft, stream: Stream) -> Sealed:
+    limits = stream.batch
+    return seal(
+        [block.data for block in draft.blocks], timestamp_ms=draft.oldest_read_at_ms, invalid=stream.invalid,
+        max_record_bytes=limits.max_record_bytes, max_batch_bytes=limits.max_batch_bytes, codec=recordbatch.Codec[stream.codec.upper()],
+    )  # fmt: skip

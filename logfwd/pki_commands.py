@@ -1,0 +1,83 @@
+"""`logfwd pki`: a private certificate authority for receivers and forwarders."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streams.security.pki import Authority, PkiError, create_authority, describe
+
+DIRECTORY = click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+
+
+def _clear_errors(command: Callable[..., None]) -> Callable[..., None]:
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except PkiError as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+@click.group()
+def pki() -> None:
+    """Make certificates: init an authority, issue leaves for receivers and forwarders, show what there is."""
+
+
+@pki.command()
+@DIRECTORY
+@click.option("--name", default="logfwd private CA", show_default=True, help="The authority's name in certificates.")
+@click.option("--force", is_flag=True, help="Replace keys that exist: everything issued before becomes useless.")
+@_clear_errors
+def init(directory: Path, name: str, force: bool) -> None:
+    """Make an authority (ca.pem, ca.key) and a grant key (grant.key) in DIRECTORY.
+
+    Give grant.key to every receiver of a cluster, ca.pem to everyone, and keep ca.key to yourself.
+    """
+    create_authority(directory, name=name, force=force)
+    click.echo(f"made ca.pem, ca.key and grant.key in {directory}")
+
+
+@pki.command()
+@DIRECTORY
+@click.option("--identity", "identities", multiple=True,
+              help="Who it is: a URI (spiffe://site/host-1) or a DNS name. Receivers match it in [[allow]].")  # fmt: skip
+@click.option("--host", "hosts", multiple=True, help="Name or address under which forwarders reach it (receivers).")
+@click.option("--days", default=90, show_default=True, type=click.IntRange(1, 825))
+@click.option("--out", required=True, help="Prefix of the two files, e.g. forwarder: forwarder.pem, forwarder.key.")
+@click.option("--force", is_flag=True, help="Replace a key that exists.")
+@_clear_errors
+def issue(
+    directory: Path, identities: tuple[str, ...], hosts: tuple[str, ...], days: int, out: str, force: bool
+) -> None:
+    """Issue a leaf from the authority in DIRECTORY. A relative --out lies in DIRECTORY."""
+    files = Authority.load(directory).issue(
+        identities=identities, hosts=hosts, days=days, out=directory / out, force=force
+    )
+    click.echo(f"made {files.certificate} and {files.key}, good for {days} days")
+
+
+@pki.command()
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@_clear_errors
+def show(path: Path, as_json: bool) -> None:
+    """Show a certificate, or all of a directory: names, key, expiry."""
+    rows = [describe(file) for file in (sorted(path.glob("*.pem")) if path.is_dir() else [path])]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    now = datetime.datetime.now(datetime.UTC)
+    for row in rows:
+        days = (datetime.datetime.fromisoformat(row["expires"]) - now).days
+        left = f"expires in {days} days" if days >= 0 else f"EXPIRED {-days} days ago"
+        names = ", ".join(row["names"]) or row["subject"]
+        click.echo(f"{row['file']}: {names}; {row['key']}; {left}; issued by {row['issuer']}")

@@ -1,0 +1,27 @@
+"""`logfwd validate --connect`: one TLS link for each stream, and what the handshake gave."""
+
+from __future__ import annotations
+
+import click
+
+from logfwd.agent import Agent
+from logfwd.config import ForwarderConfig
+from streams.errors import LinkError
+
+
+async def probe(config: ForwarderConfig) -> None:
+    """Print a line for each stream; raises the last LinkError if any stream has no link."""
+    agent = Agent(config)
+    failed: LinkError | None = None
+    for stream in config.streams:
+        try:
+            link = await agent.connector(stream)()
+        except LinkError as error:
+            click.echo(f"{stream.name}: no link: {error}", err=True)
+            failed = error
+            continue
+        facts = link.facts
+        click.echo(f"{stream.name}: {link.peer} {facts.version} {facts.group} {facts.cipher}")
+        await link.close()
+    if failed is not None:
+        raise failed

@@ -1,0 +1,68 @@
+"""Blocks of lines -> record batches, ready for the spool: validated, framed, compressed, with their CRC.
+
+The most expensive thing a forwarder does, so it runs on a pool of threads, over whole blocks; zstd and CRC let the
+other threads run meanwhile. Pure: the same blocks give the same batches, and order is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from streams import jsonlines
+from streams.recordbatch import BytesLike, Codec, Packed, pack
+
+FRAMING_ALLOWANCE = 8
+"""A batch may outgrow `max_batch_bytes` by one eighth of it: for the fields that framing puts around each record.
+
+So a block of that size becomes one batch, unless its lines are shorter than about 70 bytes or were wrapped; and the
+default of 900 KiB stays within what a topic takes by default (1 048 588 bytes), compressed or not.
+"""
+
+_HEAP_KEPT_BYTES = 4 * 1024 * 1024
+
+
+def _keep_heap() -> None:
+    """Has glibc keep what sealing a block needs, instead of giving it back and faulting it in again for each block.
+
+    Once a piece of this size was freed, malloc gives back only what exceeds twice as much (mallopt(3), "dynamic mmap
+    threshold"). Elsewhere this does nothing.
+    """
+    bytes(_HEAP_KEPT_BYTES)
+
+
+_keep_heap()
+
+
+class Sealed(NamedTuple):
+    """What became of some blocks: batches in order, none if nothing was left; lines that were invalid or blank."""
+
+    batches: list[Packed]
+    invalid: int
+    blank: int
+
+
+def seal(
+    blocks: Sequence[bytes],
+    *,
+    timestamp_ms: int,
+    invalid: Literal["wrap", "drop"],
+    max_record_bytes: int,
+    max_batch_bytes: int,
+    codec: Codec,
+) -> Sealed:
+    """Blocks that end in a newline each, in order, as unstamped batches: usually one.
+
+    Only a batch of a single record can be larger than `max_batch_bytes` and its framing allowance.
+    """
+    lines = [jsonlines.split(block, invalid=invalid, max_record_bytes=max_record_bytes) for block in blocks]
+    values: Sequence[BytesLike] = (
+        lines[0].values if len(lines) == 1 else [value for each in lines for value in each.values]
+    )
+    max_framed_bytes = max_batch_bytes + max_batch_bytes // FRAMING_ALLOWANCE
+    batches: list[Packed] = []
+    while values:
+        packed = pack(values, timestamp_ms=timestamp_ms, codec=codec, max_bytes=max_framed_bytes)
+        batches.append(packed)
+        values = values[packed.record_count :]
+    return Sealed(batches, sum(each.invalid for each in lines), sum(each.blank for each in lines))

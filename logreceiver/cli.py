@@ -1,0 +1,138 @@
+"""`logreceiver`: the receiver's command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from logreceiver.config import LogSink, ReceiverConfig, load_receiver
+from streams import program
+from streams.errors import ConfigError
+from streams.telemetry import logs
+
+CONFIG = click.option(
+    "-c", "--config", "path", type=click.Path(path_type=Path), default=Path("logreceiver.toml"), show_default=True,
+    help="The receiver's configuration.",
+)  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="logfwd")
+def main() -> None:
+    """Take streams of log batches over mutual TLS and write them to Kafka, or to an embedded log."""
+
+
+def _load(path: Path) -> ReceiverConfig:
+    try:
+        return load_receiver(path)
+    except ConfigError as error:
+        program.refuse_config(error)
+
+
+@main.command()
+@CONFIG
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+def run(path: Path, log_level: str) -> None:
+    """Run the receiver until SIGTERM. SIGHUP reloads its certificate."""
+    logs.configure(level=log_level)
+    config = _load(path)
+
+    async def receive(stop: program.Stop) -> None:
+        from logreceiver.service import Service
+        from streams.security import openssl
+
+        openssl.self_test()
+        async with Service(config) as service:
+            stop.on_reload = service.reload
+            await stop.requested.wait()
+
+    program.run(receive)
+
+
+@main.command()
+@CONFIG
+def validate(path: Path) -> None:
+    """Check a configuration and print all its errors (exit 78), or what it would do."""
+    config = _load(path)
+    for listener in config.listener:
+        click.echo(f"listener {listener.address}: {', '.join(listener.modes)}")
+    for rule in config.allow:
+        click.echo(
+            f"{rule.identity} may write {', '.join(rule.streams)} in mode {', '.join(rule.modes)} to {rule.topic}"
+        )
+    where = config.sink.directory if isinstance(config.sink, LogSink) else ", ".join(config.sink.brokers)
+    click.echo(f"sink: {'log' if isinstance(config.sink, LogSink) else 'kafka'} at {where}")
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of logreceiver.toml."""
+    from logreceiver.config import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _log_directory(path: Path, directory: Path | None) -> Path:
+    if directory is not None:
+        return directory
+    sink = _load(path).sink
+    if not isinstance(sink, LogSink):
+        raise click.UsageError(
+            "the configured sink is Kafka; read its topics with Kafka's own tools, or use --directory"
+        )
+    return sink.directory
+
+
+DIRECTORY = click.option(
+    "-d", "--directory", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The embedded log's directory, instead of the one in the configuration.",
+)  # fmt: skip
+
+
+@main.command()
+@click.argument("topic")
+@CONFIG
+@DIRECTORY
+@click.option("--partition", type=int, help="Only this partition.")
+@click.option("--from-offset", type=int, default=0, show_default=True)
+@click.option("-f", "--follow", is_flag=True, help="Go on as records come, until interrupted.")
+def cat(topic: str, path: Path, directory: Path | None, partition: int | None, from_offset: int, follow: bool) -> None:
+    """Print the records of a topic of the embedded log, one a line."""
+    from logreceiver.sinks.log import read_records
+
+    out = sys.stdout.buffer
+    try:
+        records = read_records(
+            _log_directory(path, directory), topic, partition=partition, from_offset=from_offset, follow=follow
+        )
+        for record in records:
+            out.write(bytes(record.value or b"") + b"\n")
+            if follow:
+                out.flush()
+        out.flush()
+    except FileNotFoundError as error:
+        raise click.ClickException(f"no topic {topic!r} here: {error}") from error
+    except (KeyboardInterrupt, BrokenPipeError):
+        sys.stderr.close()
+
+
+@main.command()
+@click.argument("topic")
+@click.option("--to", "target", required=True, help="kafka://HOST:PORT[,HOST:PORT…][/TOPIC]")
+@CONFIG
+@DIRECTORY
+def replay(topic: str, target: str, path: Path, directory: Path | None) -> None:
+    """Copy a topic of the embedded log to Kafka, each record once, under producer ids of that cluster."""
+    from logreceiver.replay import replay_to_url
+
+    logs.configure(level="warning")
+    log_directory = _log_directory(path, directory)
+
+    async def copy(_: program.Stop) -> None:
+        result = await replay_to_url(log_directory, topic, target)
+        click.echo(f"{result.records} records in {result.batches} batches replayed to {result.topic}")
+
+    program.run(copy)

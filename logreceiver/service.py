@@ -1,0 +1,191 @@
+"""The receiver as a service: one sink, its listeners, their links; starts, reloads certificates, stops.
+
+A stop is announced to every forwarder (GOAWAY), so that batches under way are answered and nothing new comes; what
+is not answered within the grace is sent again elsewhere. The receiver keeps nothing that a kill could lose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from logreceiver.config import KafkaSink, LogSink, ReceiverConfig
+from logreceiver.grants import Grants
+from logreceiver.session import Session, Shared
+from logreceiver.sinks import Sink
+from streams.errors import Code, HandshakeFailed
+from streams.security import modes, openssl
+from streams.security.transport import Link, Listener, listen
+from streams.telemetry import admin
+from streams.telemetry.catalog import ReceiverMetrics
+
+CERTIFICATE_CHECK_SECONDS = 5.0
+
+log = structlog.get_logger("logreceiver")
+
+
+def make_sink(settings: LogSink | KafkaSink) -> Sink:
+    """Only the sink in use is imported: the other one's libraries cost memory."""
+    if isinstance(settings, LogSink):
+        from logreceiver.sinks.log import LogSink as EmbeddedLog
+
+        return EmbeddedLog(settings)
+    from logreceiver.sinks.kafka import KafkaSink as Kafka
+
+    return Kafka(settings)
+
+
+class Service:
+    """`async with Service(config)`: ready when entered, stopped cleanly when left."""
+
+    def __init__(self, config: ReceiverConfig) -> None:
+        self._config = config
+        self._registry = CollectorRegistry()
+        self.metrics = ReceiverMetrics(self._registry)
+        self._credentials = openssl.Credentials(config.tls.certificate, config.tls.key, config.tls.ca)
+        self._links: Counter[str] = Counter()
+        self._live: set[Session] = set()
+        self._stack = contextlib.AsyncExitStack()
+        self._stopping = False
+        self.listeners: list[Listener] = []
+        self.admin_address = ""
+
+    async def __aenter__(self) -> Service:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stop()
+
+    async def _start(self) -> None:
+        config = self._config
+        grants = Grants.load(config.grant_key_file)
+        sink = make_sink(config.sink)
+        self._stack.push_async_callback(sink.close)
+        await sink.start()
+        self._shared = Shared(config, sink, grants, self.metrics)
+        for settings in config.listener:
+            context = openssl.server_context([modes.MODES[name] for name in settings.modes], self._credentials)
+            listener = await listen(
+                settings.address, context, self._serve, on_failure=self._failed,
+                handshake_timeout=config.limits.handshake_seconds,
+            )  # fmt: skip
+            self._stack.push_async_callback(listener.close)
+            self.listeners.append(listener)
+            log.info("listening", address=listener.address, modes=list(settings.modes))
+        if config.admin is not None:
+            server = await self._stack.enter_async_context(
+                admin.serve(
+                    config.admin.address, self._registry, health=self._health, ready=self._ready, streams=self._streams
+                )
+            )
+            self.admin_address = server.address
+            log.info("admin listening", address=server.address)
+        await self._stack.enter_async_context(self._watching_certificates())
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        grace = self._config.stop_grace_seconds
+        for session in self._live:
+            session.go_away("the receiver stops", grace)
+        deadline = asyncio.get_running_loop().time() + grace
+        while self._live and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.02)
+        for session in list(self._live):
+            session.end(Code.TIMEOUT, "the receiver stops")
+        await self._stack.aclose()
+
+    # -- links -------------------------------------------------------------------------------------------------
+
+    async def _serve(self, link: Link) -> None:
+        facts = link.facts
+        self.metrics.observe_handshake(facts, stream="", mode="", role="receiver")
+        identity = facts.identities[0] if facts.identities else ""
+        limits = self._config.limits
+        session = Session(link, self._shared)
+        if (
+            self._stopping
+            or len(self._live) >= limits.max_links
+            or self._links[identity] >= limits.max_links_per_identity
+        ):
+            await session.turn_away(Code.TOO_MANY_LINKS, "no room for another link")
+            return
+        self._live.add(session)
+        self._links[identity] += 1
+        try:
+            await session.run()
+        finally:
+            self._live.discard(session)
+            self._links[identity] -= 1
+            if not self._links[identity]:
+                del self._links[identity]
+
+    def _failed(self, peer: str, error: HandshakeFailed) -> None:
+        self.metrics.failed_handshake(error.reason, role="receiver")
+        log.warning("refused a handshake", peer=peer, reason=error.reason, detail=str(error), alert=error.alert)
+
+    # -- certificates ------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _watching_certificates(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._watch_certificates())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _watch_certificates(self) -> None:
+        seen = self._certificate_stamp()
+        while True:
+            await asyncio.sleep(CERTIFICATE_CHECK_SECONDS)
+            if (now := self._certificate_stamp()) != seen:
+                seen = now
+                self.reload_certificates()
+
+    def _certificate_stamp(self) -> tuple[float, ...]:
+        tls = self._config.tls
+        with contextlib.suppress(OSError):
+            return tuple(path.stat().st_mtime for path in (tls.certificate, tls.key, tls.ca))
+        return ()
+
+    async def reload(self) -> None:
+        """What SIGHUP asks for."""
+        self.reload_certificates()
+
+    def reload_certificates(self) -> None:
+        """Use the files as they are now for new links; a set that does not fit together leaves the old one."""
+        try:
+            contexts = [
+                openssl.server_context([modes.MODES[name] for name in listener.modes], self._credentials)
+                for listener in self._config.listener
+            ]
+        except (HandshakeFailed, OSError, ValueError) as error:
+            log.error("kept the old certificate: the new files cannot be used", error=str(error))
+            return
+        for listener, context in zip(self.listeners, contexts, strict=True):
+            listener.replace_context(context)
+        log.info("certificate reloaded")
+
+    # -- what it tells -----------------------------------------------------------------------------------------
+
+    def _health(self) -> Mapping[str, str]:
+        return {}
+
+    def _ready(self) -> Mapping[str, str]:
+        if self._stopping:
+            return {"receiver": "stopping"}
+        return self._shared.sink.health()
+
+    def _streams(self) -> list[dict[str, Any]]:
+        return [session.describe() for session in self._live if session.welcomed]

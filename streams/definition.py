@@ -1,0 +1,123 @@
+"""What a stream is: its name, where it comes from, how it is cut into batches, and how it must be secured.
+
+One TOML file per stream, `streams.d/NAME.toml`. A *twin* (`mirror_of`) names only what differs from its original:
+security mode, receivers, topic and limits of its own spool rows.
+
+What a single value may be stands in its field's type and is checked by whoever reads the file (toml.py); `check` and
+`check_twin_of` hold the rules that concern several values, or several streams. Nothing here reads a file or a clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from streams.kinds import Address, Glob, HostName, ModeName, TopicName, checked
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+
+NOT_IN_A_TWIN = ("source", "batch", "invalid", "codec")
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for what is no stream name."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no stream name; use a-z, 0-9, '.', '_', '-', at most 128, no mark first")
+
+
+StreamName = Annotated[str, checked(check_name)]
+
+
+class FileSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="file"):
+    """Files by glob; position by fingerprint, inode and offset."""
+
+    paths: Annotated[tuple[Glob, ...], Meta(min_length=1)]
+    exclude: tuple[Glob, ...] = ()
+    start_at: Literal["beginning", "end"] = "beginning"
+    max_open_files: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    scan_seconds: Annotated[float, Meta(ge=0.01, le=3600)] = 1.0
+    rotated_wait_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 5.0
+
+
+class StdinSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stdin"):
+    """Standard input; the stream ends when it does."""
+
+
+class BatchLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a batch is full, and what a record may be. Bytes are counted before compression."""
+
+    max_batch_records: Annotated[int, Meta(ge=1, le=1_000_000)] = 50_000
+    max_batch_bytes: Annotated[int, Meta(ge=1 * KIB, le=8 * MIB)] = 900 * KIB
+    max_record_bytes: Annotated[int, Meta(ge=256, le=8 * MIB)] = 512 * KIB
+    linger_seconds: Annotated[float, Meta(ge=0.001, le=60)] = 0.2
+
+
+class SpoolLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much may wait on disk, and what happens beyond it. A twin always drops its oldest."""
+
+    max_spool_bytes: Annotated[int, Meta(ge=16 * MIB)] = GIB
+    when_full: Literal["block", "drop_oldest"] = "block"
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One named flow. `topic`, if set, is what the receiver must answer; it decides, the forwarder insists."""
+
+    name: StreamName
+    mirror_of: str | None = None
+    security: ModeName = "hybrid"
+    topic: TopicName | None = None
+    receivers: tuple[Address, ...] = ()
+    server_name: HostName | None = None
+    invalid: Literal["wrap", "drop"] = "wrap"
+    codec: Literal["zstd", "none"] = "zstd"
+    window: Annotated[int, Meta(ge=1, le=5)] = 5
+    source: FileSource | StdinSource | None = None
+    batch: BatchLimits = BatchLimits()
+    spool: SpoolLimits = SpoolLimits()
+
+
+Fault = tuple[str, str]
+"""Key and message, the message with its remedy."""
+
+
+def check(stream: Stream, given: Mapping[str, object]) -> list[Fault]:
+    """What is wrong with one stream by itself. `given` is its file's table: a default is not a wish."""
+    return list(_check_original(stream) if stream.mirror_of is None else _check_twin(stream, given))
+
+
+def _check_original(stream: Stream) -> Iterator[Fault]:
+    if stream.source is None:
+        yield "source", 'is missing; add [source] with type = "file" or "stdin" (or mirror_of, for a twin)'
+    if stream.batch.max_record_bytes > stream.batch.max_batch_bytes:
+        yield "batch.max_record_bytes", "is more than batch.max_batch_bytes; a record has to fit into a batch"
+
+
+def _check_twin(stream: Stream, given: Mapping[str, object]) -> Iterator[Fault]:
+    for key in NOT_IN_A_TWIN:
+        if key in given:
+            yield key, f"comes from the original {stream.mirror_of!r}; remove it from the twin"
+    spool = given.get("spool")
+    if isinstance(spool, Mapping) and spool.get("when_full") == "block":
+        yield "spool.when_full", "cannot be block: a twin never holds up its original; remove it"
+
+
+def check_twin_of(twin: Stream, originals: Mapping[str, Stream | None]) -> list[Fault]:
+    """What is wrong with whom a twin mirrors. None stands for a stream whose file has other problems."""
+    name = twin.mirror_of
+    if name == twin.name:
+        return [("mirror_of", "names the stream itself; name its original")]
+    if name is None or name not in originals:
+        known = ", ".join(sorted(set(originals) - {twin.name})) or "none"
+        return [("mirror_of", f"there is no stream {name!r}; there are: {known}")]
+    original = originals[name]
+    if original is not None and original.mirror_of is not None:
+        return [("mirror_of", f"{name!r} is a twin itself; name its original {original.mirror_of!r}")]
+    return []

@@ -1,0 +1,74 @@
+"""What both programs do around their main loop: set up logs, run on uvloop, obey signals, turn errors into exit codes.
+
+Exit codes follow sysexits: 78 for a configuration, 69 for something that is not available, 70 for an error of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import click
+import structlog
+
+from streams.errors import ConfigError, PipelineError
+
+EX_UNAVAILABLE = 69
+EX_CONFIG = 78
+
+log = structlog.get_logger("program")
+
+
+def run(main: Callable[[Stop], Awaitable[None]]) -> None:
+    """Run a program's coroutine to its end; exits the process with a code that says how it went."""
+    import uvloop
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_with_signals(main))
+    except ConfigError as error:
+        refuse_config(error)
+    except PipelineError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EX_UNAVAILABLE)
+
+
+def refuse_config(error: ConfigError) -> NoReturn:
+    """Print every problem of a configuration, and exit as sysexits says."""
+    for problem in error.problems:
+        click.echo(str(problem), err=True)
+    sys.exit(EX_CONFIG)
+
+
+class Stop:
+    """The operator's wishes: `requested` once SIGTERM or SIGINT came; `on_reload` is called at SIGHUP."""
+
+    def __init__(self) -> None:
+        self.requested = asyncio.Event()
+        self.on_reload: Callable[[], Awaitable[object]] | None = None
+        self._reload: asyncio.Task[object] | None = None
+
+    def stop(self) -> None:
+        """The first signal stops in an orderly way, the second at once: nothing that matters is only in memory."""
+        if self.requested.is_set():
+            log.warning("stopping at once")
+            os._exit(1)
+        log.info("stopping")
+        self.requested.set()
+
+    def reload(self) -> None:
+        """Reload, unless one is still under way."""
+        if self.on_reload is not None and (self._reload is None or self._reload.done()):
+            self._reload = asyncio.ensure_future(self.on_reload())
+
+
+async def _with_signals(main: Callable[[Stop], Awaitable[None]]) -> None:
+    stop, loop = Stop(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.stop)
+    loop.add_signal_handler(signal.SIGHUP, stop.reload)
+    await main(stop)

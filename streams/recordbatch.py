@@ -1,0 +1,300 @@
+"""Kafka record batch, message format v2 (magic 2): built once at the edge, then only stamped, checked and read.
+
+    baseOffset      int64    0   the sink's; outside the CRC
+    batchLength     int32    8   bytes after this field
+    leaderEpoch     int32   12   the sink's; outside the CRC
+    magic           int8    16   2
+    crc             uint32  17   CRC-32C of everything from attributes to the end
+    attributes      int16   21   codec in bits 0-2; every other bit is 0 here
+    lastOffsetDelta int32   23   record count - 1
+    baseTimestamp   int64   27   milliseconds; maxTimestamp int64 35
+    producerId      int64   43   producerEpoch int16 51, baseSequence int32 53: the stamp, -1 until then
+    recordCount     int32   57
+    records                 61   framed records, compressed as a whole if the codec says so
+
+Invariants: a batch that `build` made and that was stored intact passes `check`; no other function gives a batch a
+fresh CRC before its old one was found right; bytes of any kind raise nothing but BatchCorrupt. No I/O, no clock.
+This is the one door to aiokafka's record code. Its reader is not used: it trusts lengths that damage can forge.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import zstandard
+from aiokafka.record._crecords import DefaultRecordBatchBuilder
+from aiokafka.record._crecords.cutil import crc32c_cython
+
+from streams.errors import BatchCorrupt
+from streams.recordbody import rows, unzstd
+
+HEADER_BYTES = 61
+NO_PRODUCER = -1
+MAGIC = 2
+MAX_CLOCK_GAP_MS = 3_600_000
+"""Timestamps further than this from the stamping clock are moved to it."""
+MAX_HALVED_BYTES = 64 * 1024 * 1024
+"""What `halves` decompresses at most."""
+
+_HEADER = struct.Struct(">qiibIhiqqqhii")
+_OFFSET = struct.Struct(">q")
+_LENGTH = struct.Struct(">i")
+_CRC = struct.Struct(">I")
+_ATTRIBUTES = struct.Struct(">h")
+_STAMP = struct.Struct(">qqqhi")  # baseTimestamp … baseSequence lie side by side
+_LENGTH_AT, _CRC_AT, _ATTRIBUTES_AT, _STAMP_AT = 8, 17, 21, 27
+_BEFORE_LENGTH_BYTES = 12  # what batchLength does not count
+_SEQUENCES = 2**31
+_MAX_BATCH_BYTES = 2**31 - 1
+_CODEC_MASK = 0x07
+_FORBIDDEN = {0x08: "it claims log-append time", 0x10: "it is transactional", 0x20: "it is a control batch"}
+
+BytesLike = bytes | bytearray | memoryview | msgspec.Raw
+
+
+class Codec(enum.IntEnum):
+    """How the records part is compressed; the numbers are Kafka's."""
+
+    NONE = 0
+    ZSTD = 4
+
+
+class Header(NamedTuple):
+    """The 61 bytes before the records, as they are; only `check` vouches for them."""
+
+    base_offset: int
+    batch_length: int
+    leader_epoch: int
+    magic: int
+    crc: int
+    attributes: int
+    last_offset_delta: int
+    base_timestamp: int
+    max_timestamp: int
+    producer_id: int
+    producer_epoch: int
+    base_sequence: int
+    record_count: int
+
+    @property
+    def codec(self) -> Codec:
+        """BatchCorrupt for a codec that is not ours."""
+        try:
+            return Codec(self.attributes & _CODEC_MASK)
+        except ValueError:
+            raise BatchCorrupt(f"unknown codec {self.attributes & _CODEC_MASK}") from None
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence of the last record; 0 follows 2³¹ − 1, as in Kafka. −1 in an unstamped batch."""
+        if self.base_sequence < 0:
+            return NO_PRODUCER
+        return (self.base_sequence + self.last_offset_delta) % _SEQUENCES
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole batch."""
+        return self.batch_length + _BEFORE_LENGTH_BYTES
+
+
+class Record(NamedTuple):
+    """One record of a batch, copied out of it."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Packed(NamedTuple):
+    """A built batch, and what it was before compression."""
+
+    payload: bytes
+    record_count: int
+    uncompressed_bytes: int
+
+
+def parse_header(batch: bytes | bytearray | memoryview) -> Header:
+    """Reads the header and checks nothing but that it is there."""
+    if len(batch) < HEADER_BYTES:
+        raise BatchCorrupt(f"{len(batch)} bytes are too few for a batch header")
+    return Header(*_HEADER.unpack_from(batch))
+
+
+def check(batch: bytes | bytearray | memoryview) -> Header:
+    """Every check that needs no decompression, cheapest first; BatchCorrupt names the first that fails."""
+    header = parse_header(batch)
+    if header.size != len(batch):
+        raise BatchCorrupt(f"the header announces {header.size} bytes, there are {len(batch)}")
+    if header.magic != MAGIC:
+        raise BatchCorrupt(f"magic is {header.magic}, not {MAGIC}")
+    _check_attributes(header)
+    if header.record_count <= 0:
+        raise BatchCorrupt(f"record count is {header.record_count}")
+    if header.last_offset_delta != header.record_count - 1:
+        raise BatchCorrupt(f"last offset delta is {header.last_offset_delta} with {header.record_count} records")
+    crc = _crc(batch)
+    if crc != header.crc:
+        raise BatchCorrupt(f"CRC-32C is {crc:08x}, the header says {header.crc:08x}")
+    return header
+
+
+def _check_attributes(header: Header) -> None:
+    codec = header.codec
+    for bit, text in _FORBIDDEN.items():
+        if header.attributes & bit:
+            raise BatchCorrupt(text)
+    if header.attributes != codec:
+        raise BatchCorrupt(f"unknown attribute bits {header.attributes & 0xFFFF:04x}")
+
+
+def build(values: Sequence[BytesLike], *, timestamp_ms: int, codec: Codec, level: int = 1) -> bytes:
+    """An unstamped batch of all `values`, each a record without key and headers."""
+    packed = pack(values, timestamp_ms=timestamp_ms, codec=codec, level=level)
+    if packed.record_count != len(values):
+        raise ValueError("the values are too large for one batch")
+    return packed.payload
+
+
+def pack(
+    values: Sequence[BytesLike],
+    *,
+    timestamp_ms: int,
+    codec: Codec,
+    level: int = 1,
+    max_bytes: int = _MAX_BATCH_BYTES,
+) -> Packed:
+    """A batch of as many leading `values` as stay under `max_bytes` before compression, but at least of one."""
+    if not values:
+        raise ValueError("a batch holds at least one record")
+    builder = _builder(max_bytes)
+    append: Any = builder.append  # takes any buffer, though its stub says bytes
+    no_headers: list[Any] = []
+    for offset, value in enumerate(values):
+        if append(offset, timestamp_ms, None, value, no_headers) is None:
+            break
+    framed: bytearray = builder.build()
+    return Packed(_compress(framed, codec, level), parse_header(framed).record_count, len(framed))
+
+
+def _builder(max_bytes: int) -> DefaultRecordBatchBuilder:
+    """Always without a codec: the builder could only compress with its own."""
+    return DefaultRecordBatchBuilder(MAGIC, Codec.NONE, 0, NO_PRODUCER, NO_PRODUCER, NO_PRODUCER, max_bytes)
+
+
+class _Compressors(threading.local):
+    """A zstd context must not be shared by threads, and is dear enough to keep."""
+
+    def __init__(self) -> None:
+        self.by_level: dict[int, zstandard.ZstdCompressor] = {}
+
+    def compress(self, body: memoryview, level: int) -> bytes:
+        compressor = self.by_level.get(level)
+        if compressor is None:
+            compressor = self.by_level[level] = zstandard.ZstdCompressor(level=level)
+        return compressor.compress(body)
+
+
+_compressors = _Compressors()
+
+
+def _compress(framed: bytearray, codec: Codec, level: int) -> bytes:
+    """The same batch with its records compressed, if that makes it smaller."""
+    if codec is Codec.NONE:
+        return bytes(framed)
+    body = memoryview(framed)[HEADER_BYTES:]
+    compressed = _compressors.compress(body, level)
+    if len(compressed) >= len(body):
+        return bytes(framed)
+    batch = framed[:HEADER_BYTES] + compressed
+    _LENGTH.pack_into(batch, _LENGTH_AT, len(batch) - _BEFORE_LENGTH_BYTES)
+    _ATTRIBUTES.pack_into(batch, _ATTRIBUTES_AT, codec)
+    _CRC.pack_into(batch, _CRC_AT, _crc(batch))
+    return bytes(batch)
+
+
+def _crc(batch: bytes | bytearray | memoryview) -> int:
+    crc: int = crc32c_cython(memoryview(batch)[_ATTRIBUTES_AT:])
+    return crc
+
+
+def stamp(
+    batch: bytes | bytearray | memoryview,
+    *,
+    producer_id: int,
+    producer_epoch: int,
+    base_sequence: int,
+    now_ms: int | None = None,
+) -> bytearray:
+    """A stamped copy. `base_sequence` is unbounded and written modulo 2³¹.
+
+    With `now_ms`, timestamps over an hour away from it are moved alike, so that the newest is now. BatchCorrupt for
+    a batch whose CRC is wrong: rotten bytes must never get a fresh one.
+    """
+    header = check(batch)
+    shift = 0
+    if now_ms is not None and abs(now_ms - header.max_timestamp) > MAX_CLOCK_GAP_MS:
+        shift = now_ms - header.max_timestamp
+    base_timestamp = header.base_timestamp + shift
+    if not _fits_int64(base_timestamp):
+        raise BatchCorrupt("its timestamps cannot be moved")
+    stamped = bytearray(batch)
+    sequence = base_sequence % _SEQUENCES
+    _STAMP.pack_into(
+        stamped, _STAMP_AT, base_timestamp, header.max_timestamp + shift, producer_id, producer_epoch, sequence
+    )
+    _CRC.pack_into(stamped, _CRC_AT, _crc(stamped))
+    return stamped
+
+
+def _fits_int64(number: int) -> bool:
+    return -(2**63) <= number < 2**63
+
+
+def place(batch: bytearray | memoryview, base_offset: int) -> None:
+    """Writes the offset of the first record, in place; the CRC does not cover it."""
+    _OFFSET.pack_into(batch, 0, base_offset)
+
+
+def iterate(batch: bytes | bytearray | memoryview, *, max_bytes: int) -> Iterator[Record]:
+    """The records, one by one. BatchCorrupt for any damage, and for more than `max_bytes` once decompressed.
+
+    Record headers, which `build` never writes, are skipped.
+    """
+    header = check(batch)
+    body = memoryview(batch)[HEADER_BYTES:]
+    plain = unzstd(body, max_bytes) if header.codec is Codec.ZSTD else bytes(body)
+    if len(plain) > max_bytes:
+        raise BatchCorrupt(f"{len(plain)} bytes of records, {max_bytes} are allowed")
+    for index, row in enumerate(rows(plain, header.record_count)):
+        if row.offset_delta != index:
+            raise BatchCorrupt(f"record {index} has the offset of another")
+        timestamp_ms = header.base_timestamp + row.timestamp_delta
+        if not _fits_int64(timestamp_ms):
+            raise BatchCorrupt(f"record {index} has no possible timestamp")
+        yield Record(header.base_offset + index, timestamp_ms, row.key, row.value)
+
+
+def halves(batch: bytes | bytearray | memoryview) -> tuple[bytes, bytes] | None:
+    """Two unstamped batches with the records of one, for a topic that finds it too large; None for a single record.
+
+    Timestamps, keys, values and codec stay.
+    """
+    header = check(batch)
+    if header.record_count == 1:
+        return None
+    records = list(iterate(batch, max_bytes=MAX_HALVED_BYTES))
+    middle = len(records) // 2
+    return _rebuilt(records[:middle], header.codec), _rebuilt(records[middle:], header.codec)
+
+
+def _rebuilt(records: list[Record], codec: Codec) -> bytes:
+    builder = _builder(_MAX_BATCH_BYTES)
+    for offset, record in enumerate(records):
+        builder.append(offset, record.timestamp_ms, record.key, record.value, [])
+    return _compress(builder.build(), codec, 1)

@@ -1,0 +1,183 @@
+"""A small private certificate authority: one root, leaves for receivers and forwarders, and the grant key.
+
+A directory holds `ca.pem`, `ca.key`, `grant.key`, and a pair `NAME.pem` / `NAME.key` for every leaf. Keys are 0600 and
+never overwritten unless asked. Leaves are ECDSA P-256, which every mode of the project accepts.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from streams.errors import PipelineError
+
+CA_DAYS = 3650
+BACKDATE = datetime.timedelta(minutes=5)
+"""Leaves are valid a little before they are made: clocks of hosts differ."""
+
+
+class PkiError(PipelineError):
+    """A file of the authority cannot be made or used; the text says which and what to do."""
+
+
+@dataclass(frozen=True)
+class LeafFiles:
+    """Where a leaf was written."""
+
+    certificate: Path
+    key: Path
+
+
+class Authority:
+    """A loaded authority that can issue leaves."""
+
+    def __init__(self, directory: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        self.directory = directory
+        self.certificate = certificate
+        self._key = key
+
+    @classmethod
+    def load(cls, directory: Path) -> Authority:
+        try:
+            certificate = x509.load_pem_x509_certificate((directory / "ca.pem").read_bytes())
+            key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), None)
+        except (OSError, ValueError) as error:
+            raise PkiError(
+                f"{directory}: no usable authority here ({error}); make one with `logfwd pki init`"
+            ) from error
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return cls(directory, certificate, key)
+
+    def issue(
+        self, *, identities: Sequence[str], hosts: Sequence[str], out: Path, days: int = 90,
+        not_before: datetime.datetime | None = None, force: bool = False,
+    ) -> LeafFiles:  # fmt: skip
+        """Make a leaf and its key as OUT.pem and OUT.key. Identities with a colon are URIs, others DNS names."""
+        names = _names(identities, hosts)
+        if not names:
+            raise PkiError("a leaf needs at least one identity or host")
+        start = not_before or datetime.datetime.now(datetime.UTC) - BACKDATE
+        end = start + datetime.timedelta(days=days) + (BACKDATE if not_before is None else datetime.timedelta())
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = (list(identities) or list(hosts))[0][:64]
+        leaf = (
+            _builder(subject, self.certificate.subject, key.public_key(), start, end)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(_usage(digital_signature=True), critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
+            .sign(self._key, hashes.SHA256())
+        )  # fmt: skip
+        files = LeafFiles(out.with_name(out.name + ".pem"), out.with_name(out.name + ".key"))
+        _write(files.key, _pem(key), private=True, force=force)
+        _write(files.certificate, leaf.public_bytes(serialization.Encoding.PEM), force=True)
+        return files
+
+
+def create_authority(directory: Path, *, name: str = "logfwd private CA", force: bool = False) -> Authority:
+    """Make a root and the first grant key in a directory that only its owner may enter."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = ec.generate_private_key(ec.SECP256R1())
+    start = datetime.datetime.now(datetime.UTC) - BACKDATE
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    certificate = (
+        _builder(name, subject, key.public_key(), start, start + datetime.timedelta(days=CA_DAYS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    _write(directory / "ca.key", _pem(key), private=True, force=force)
+    _write(directory / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), force=True)
+    grant = f"{secrets.token_hex(4)}:{secrets.token_hex(32)}\n".encode()
+    _write(directory / "grant.key", grant, private=True, force=force)
+    return Authority(directory, certificate, key)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """One certificate file for people and machines."""
+    try:
+        leaf = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PkiError(f"{path}: not a certificate: {error}") from error
+    try:
+        san = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [str(name.value) for name in san]
+    except x509.ExtensionNotFound:
+        names = []
+    key = leaf.public_key()
+    kind = f"EC {key.curve.name}" if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
+    return {
+        "file": str(path), "subject": leaf.subject.rfc4514_string(), "names": names, "key": kind,
+        "issuer": leaf.issuer.rfc4514_string(), "starts": leaf.not_valid_before_utc.isoformat(),
+        "expires": leaf.not_valid_after_utc.isoformat(),
+    }  # fmt: skip
+
+
+def _builder(
+    subject: str, issuer: x509.Name, key: ec.EllipticCurvePublicKey, start: datetime.datetime, end: datetime.datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(end)
+    )
+
+
+def _names(identities: Sequence[str], hosts: Sequence[str]) -> list[x509.GeneralName]:
+    names: list[x509.GeneralName] = [
+        x509.UniformResourceIdentifier(name) if ":" in name else x509.DNSName(name) for name in identities
+    ]
+    for host in hosts:
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(host)))
+        except ValueError:
+            names.append(x509.DNSName(host))
+    return names
+
+
+def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature, key_cert_sign=key_cert_sign, crl_sign=crl_sign, content_commitment=False,
+        key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )  # fmt: skip
+
+
+def _write(path: Path, data: bytes, *, private: bool = False, force: bool = False) -> None:
+    """Write a file whole or not at all; a key is born 0600."""
+    if path.exists() and not force:
+        raise PkiError(f"{path} exists; use --force to replace it")
+    temporary = path.with_name(path.name + ".new")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o644)
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise PkiError(f"{path} cannot be written: {error}") from error

@@ -1,0 +1,95 @@
+"""Admin HTTP: /metrics, /healthz, /readyz, /api/v1/streams. Read-only, and on the loopback unless told otherwise.
+
+The program gives callables; they run on the event loop at each request, so they may read what the loop owns and must
+not block. Health and readiness are reasons by name: none means well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from streams.addresses import join_address, split_address
+from streams.errors import PipelineError
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+MAX_LINE_BYTES = 4096
+MAX_HEADER_BYTES = 4096
+MAX_BODY_BYTES = 1024
+CLOSE_SECONDS = 1.0
+
+Reasons = Callable[[], Mapping[str, str]]
+Rows = Callable[[], Sequence[Mapping[str, Any]]]
+
+
+class AdminUnavailable(PipelineError):
+    """The admin address cannot be listened on."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server; `address` has the port that the system chose where the configured one was 0."""
+
+    address: str
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    address: str, registry: CollectorRegistry, *, health: Reasons, ready: Reasons, streams: Rows
+) -> AsyncIterator[Server]:
+    """Serve until the block is left; raises AdminUnavailable."""
+    from aiohttp import web
+
+    host, port = split_address(address)
+    runner = web.AppRunner(
+        _application(registry, health, ready, streams), access_log=None, handle_signals=False,
+        max_line_size=MAX_LINE_BYTES, max_field_size=MAX_HEADER_BYTES, shutdown_timeout=CLOSE_SECONDS,
+    )  # fmt: skip
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host or None, port).start()
+        except OSError as error:
+            raise AdminUnavailable(
+                f"admin.address {address}: cannot listen there: {error.strerror or error}"
+            ) from error
+        bound = runner.addresses[0]
+        yield Server(join_address(bound[0], bound[1]))
+    finally:
+        await runner.cleanup()
+
+
+def _application(registry: CollectorRegistry, health: Reasons, ready: Reasons, streams: Rows) -> web.Application:
+    from aiohttp import web
+
+    async def metrics(request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+
+    async def healthz(_: web.Request) -> web.Response:
+        return verdict(health())
+
+    async def readyz(_: web.Request) -> web.Response:
+        return verdict(ready())
+
+    async def list_streams(_: web.Request) -> web.Response:
+        return web.json_response({"streams": list(streams())})
+
+    def verdict(reasons: Mapping[str, str]) -> web.Response:
+        if reasons:
+            return web.json_response({"status": "unavailable", "reasons": dict(reasons)}, status=503)
+        return web.json_response({"status": "ok"})
+
+    application = web.Application(client_max_size=MAX_BODY_BYTES)
+    application.add_routes([
+        web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz),
+        web.get("/api/v1/streams", list_streams),
+    ])  # fmt: skip
+    return application

@@ -1,0 +1,75 @@
+"""Logs: structlog, to standard error, as JSON lines, or coloured where a person reads.
+
+Logs of libraries take the same way out. Record bytes never do: whatever is bytes is replaced by its size, and
+tracebacks carry no values of variables.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import IO, Any
+
+import structlog
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+MAX_DEPTH = 4
+
+
+def configure(*, level: str = "info", stream: IO[str] | None = None) -> None:
+    """Send all logs of the process to `stream` (standard error); JSON unless it is a terminal."""
+    out = sys.stderr if stream is None else stream
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        hide_bytes,
+    ]
+    pretty = out.isatty()
+    last: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if pretty:
+        plain = structlog.dev.plain_traceback  # the pretty one would print values of variables
+        last.append(structlog.dev.ConsoleRenderer(exception_formatter=plain))
+    else:
+        last += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=last, foreign_pre_chain=shared))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(LEVELS[level])
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def hide_bytes(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace bytes by their size, wherever they are in an event."""
+    for key, value in event.items():
+        if key not in ("exc_info", "_record"):
+            event[key] = _without_bytes(value, MAX_DEPTH)
+    return event
+
+
+def _without_bytes(value: Any, depth: int) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{memoryview(value).nbytes} bytes>"
+    if isinstance(value, str | int | float | None):
+        return value
+    if depth and isinstance(value, Mapping):
+        return {str(key): _without_bytes(item, depth - 1) for key, item in value.items()}
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [_without_bytes(item, depth - 1) for item in value]
+    return f"<{type(value).__name__}>" if isinstance(value, Mapping | list | tuple | set | frozenset) else str(value)

@@ -1,0 +1,214 @@
+"""The protocol's two sides, without I/O: bytes in, messages out; who may say what, when. In the manner of h11.
+
+One table for each side, `FORWARDER` and `RECEIVER`, gives for (state, message) the next state; what is not in it is a
+protocol error. What a table cannot say is checked beside it: batches are numbered from 0, answers come in their
+order, the window is kept, a batch belongs to the open run, runs are opened only when nothing is in flight.
+
+    START ──HELLO──▶ GREETED ──WELCOME──▶ READY ──OPEN_RUN──▶ ASKING ──RUN──▶ RUNNING ──NACK──▶ SETTLING
+                                            ▲                  │  ▲              │                 │
+                                            └──────NACK −1─────┘  └───OPEN_RUN───┴─────────────────┘
+
+SETTLING: a batch was refused; those that had crossed the refusal on the wire still come, and are answered.
+After GOAWAY, from either side, no batch and no OPEN_RUN is sent any more; answers still are.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from streams.errors import Code, ProtocolError
+from streams.wire import codec
+from streams.wire import messages as m
+from streams.wire.framing import Deframer
+
+MAX_ERROR_TEXT_CHARACTERS = 60
+"""A character has at most 4 bytes, so the text fits MAX_STRING_BYTES whatever it says."""
+
+
+class State(enum.Enum):
+    START = "start"
+    GREETED = "greeted"
+    READY = "ready"
+    ASKING = "asking"
+    RUNNING = "running"
+    SETTLING = "settling"
+    CLOSED = "closed"
+
+
+Table = dict[tuple[State, type[m.Message]], State]
+
+_LIVE = (State.READY, State.ASKING, State.RUNNING, State.SETTLING)
+_ANYTIME: Table = {(state, kind): state for state in _LIVE for kind in (m.Ping, m.Pong, m.Goaway)}
+_ERRORS: Table = {(state, m.Error): State.CLOSED for state in State if state is not State.CLOSED}
+
+FORWARDER_SAYS: Table = {
+    (State.START, m.Hello): State.GREETED,
+    (State.READY, m.OpenRun): State.ASKING,
+    (State.RUNNING, m.OpenRun): State.ASKING,
+    (State.SETTLING, m.OpenRun): State.ASKING,
+    (State.RUNNING, m.Batch): State.RUNNING,
+    **{(state, m.Report): state for state in _LIVE},
+    **_ANYTIME,
+    **_ERRORS,
+}
+"""What a forwarder may say."""
+
+RECEIVER_SAYS: Table = {
+    (State.GREETED, m.Welcome): State.READY,
+    (State.ASKING, m.Run): State.RUNNING,
+    (State.ASKING, m.Nack): State.READY,
+    (State.RUNNING, m.Ack): State.RUNNING,
+    (State.RUNNING, m.Nack): State.SETTLING,
+    (State.SETTLING, m.Ack): State.SETTLING,
+    (State.SETTLING, m.Nack): State.SETTLING,
+    **_ANYTIME,
+    **_ERRORS,
+}
+"""What a receiver may say."""
+
+
+class _Conversation:
+    """What both sides know of the link: state, window, what is in flight."""
+
+    def __init__(self, max_frame_bytes: int) -> None:
+        self.state = State.START
+        self.deframer = Deframer(m.MAX_FRAME_BYTES_BEFORE_WELCOME)
+        self.max_frame_bytes = max_frame_bytes
+        self.window = 0
+        self.run = -1
+        self.next_seq = 0
+        self.next_answer = 0
+        self.going_away = False
+
+    @property
+    def in_flight(self) -> int:
+        return self.next_seq - self.next_answer
+
+    def forwarder_said(self, message: m.Message, *, late_batches: bool) -> None:
+        """Move on after a message of the forwarder. `late_batches`: a batch may have crossed a NACK on the wire."""
+        if late_batches and isinstance(message, m.Batch) and self.state is State.SETTLING:
+            self._check_batch(message)
+            self.next_seq += 1
+            return
+        following = self._follow(FORWARDER_SAYS, message)
+        if isinstance(message, m.OpenRun):
+            if self.in_flight:
+                raise ProtocolError(Code.UNEXPECTED_MESSAGE, "OPEN_RUN while batches are in flight")
+            self.run = message.run
+        elif isinstance(message, m.Batch):
+            self._check_batch(message)
+            self.next_seq += 1
+        self.state = following
+
+    def _check_batch(self, batch: m.Batch) -> None:
+        if batch.seq != self.next_seq:
+            raise ProtocolError(Code.BAD_SEQUENCE, f"batch {batch.seq}, not {self.next_seq}")
+        if batch.run != self.run:
+            raise ProtocolError(Code.BAD_SEQUENCE, f"batch of run {batch.run}, not {self.run}")
+        if self.in_flight >= self.window:
+            raise ProtocolError(Code.UNEXPECTED_MESSAGE, f"more than {self.window} batches in flight")
+
+    def receiver_said(self, message: m.Message) -> None:
+        """Move on after a message of the receiver."""
+        following = self._follow(RECEIVER_SAYS, message)
+        if isinstance(message, m.Welcome):
+            self.window = message.window
+            self.deframer.max_frame_bytes = self.max_frame_bytes
+        elif isinstance(message, m.Run) and message.run != self.run:
+            raise ProtocolError(Code.BAD_SEQUENCE, f"run {message.run}, not {self.run}")
+        elif isinstance(message, m.Ack | m.Nack) and self.state is State.ASKING:
+            if message.seq != -1:
+                raise ProtocolError(Code.BAD_SEQUENCE, "an answer to OPEN_RUN has seq -1")
+        elif isinstance(message, m.Ack | m.Nack):
+            if self.in_flight == 0 or message.seq != self.next_answer:
+                raise ProtocolError(Code.BAD_SEQUENCE, f"answer to {message.seq}, not {self.next_answer}")
+            self.next_answer += 1
+        self.state = following
+
+    def _follow(self, table: Table, message: m.Message) -> State:
+        following = table.get((self.state, type(message)))
+        if following is None:
+            raise ProtocolError(Code.UNEXPECTED_MESSAGE, f"{type(message).__name__} while {self.state.value}")
+        if isinstance(message, m.Goaway):
+            self.going_away = True
+        return following
+
+
+class ForwarderConnection:
+    """The forwarder's side of a link."""
+
+    def __init__(self, max_frame_bytes: int = m.MAX_FRAME_BYTES) -> None:
+        self._talk = _Conversation(max_frame_bytes)
+
+    @property
+    def state(self) -> State:
+        return self._talk.state
+
+    @property
+    def in_flight(self) -> int:
+        """Batches sent and not answered."""
+        return self._talk.in_flight
+
+    @property
+    def can_send_batch(self) -> bool:
+        talk = self._talk
+        return talk.state is State.RUNNING and not talk.going_away and talk.in_flight < talk.window
+
+    def send(self, message: m.Message) -> list[bytes | memoryview]:
+        """Buffers to write for a message of ours; a ProtocolError here is a bug of ours, and nothing is sent."""
+        if self._talk.going_away and isinstance(message, m.Batch | m.OpenRun):
+            raise ProtocolError(Code.UNEXPECTED_MESSAGE, "nothing new after GOAWAY")
+        self._talk.forwarder_said(message, late_batches=False)
+        return codec.encode(message)
+
+    def receive_data(self, data: bytes) -> list[m.Message]:
+        """Messages completed by these bytes."""
+        return _receive(self._talk, data, forwarder=False)
+
+
+class ReceiverConnection:
+    """The receiver's side of a link."""
+
+    def __init__(self, max_frame_bytes: int = m.MAX_FRAME_BYTES) -> None:
+        self._talk = _Conversation(max_frame_bytes)
+
+    @property
+    def state(self) -> State:
+        return self._talk.state
+
+    @property
+    def in_flight(self) -> int:
+        """Batches received and not answered."""
+        return self._talk.in_flight
+
+    def send(self, message: m.Message) -> list[bytes | memoryview]:
+        """Buffers to write for a message of ours; a ProtocolError here is a bug of ours, and nothing is sent."""
+        self._talk.receiver_said(message)
+        return codec.encode(message)
+
+    def receive_data(self, data: bytes) -> list[m.Message]:
+        """Messages completed by these bytes."""
+        return _receive(self._talk, data, forwarder=True)
+
+
+def _receive(talk: _Conversation, data: bytes, *, forwarder: bool) -> list[m.Message]:
+    events: list[m.Message] = []
+    try:
+        if talk.state is State.CLOSED:
+            raise ProtocolError(Code.UNEXPECTED_MESSAGE, "the link is closed")
+        for frame in talk.deframer.feed(data):
+            message = codec.decode(frame)
+            if forwarder:
+                talk.forwarder_said(message, late_batches=True)
+            else:
+                talk.receiver_said(message)
+            events.append(message)
+    except ProtocolError:
+        talk.state = State.CLOSED
+        raise
+    return events
+
+
+def error_message(error: ProtocolError) -> m.Error:
+    """What the peer is told before the link closes."""
+    return m.Error(str(error.code), error.text[:MAX_ERROR_TEXT_CHARACTERS])

@@ -1,0 +1,62 @@
+"""Frames: a 4-byte big-endian length, then that many bytes. No I/O.
+
+The length is checked before any memory is taken. A frame that lies whole in the bytes given is handed on as a view of
+them; one that does not is gathered in a buffer of exactly its size, so that nothing is copied twice and a payload
+view stays valid for as long as somebody holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from streams.errors import Code, ProtocolError
+
+LENGTH_BYTES = 4
+
+
+class Deframer:
+    """Bytes in, frames out. `max_frame_bytes` may be raised between two frames."""
+
+    def __init__(self, max_frame_bytes: int) -> None:
+        self.max_frame_bytes = max_frame_bytes
+        self._length = bytearray()
+        self._frame: bytearray | None = None
+        self._filled = 0
+
+    @property
+    def mid_frame(self) -> bool:
+        return bool(self._length) or self._frame is not None
+
+    def feed(self, data: bytes) -> Iterator[memoryview]:
+        """Frames completed by these bytes; the caller takes each before it asks for the next."""
+        view, position = memoryview(data), 0
+        while position < len(view):
+            if self._frame is not None:
+                taken = min(len(self._frame) - self._filled, len(view) - position)
+                memoryview(self._frame)[self._filled : self._filled + taken] = view[position : position + taken]
+                self._filled += taken
+                position += taken
+                if self._filled == len(self._frame):
+                    whole, self._frame = memoryview(self._frame), None
+                    yield whole
+                continue
+            missing = LENGTH_BYTES - len(self._length)
+            self._length += view[position : position + missing]
+            position += missing
+            if len(self._length) < LENGTH_BYTES:
+                return
+            size = self._checked_size()
+            self._length.clear()
+            if len(view) - position >= size:
+                position += size
+                yield view[position - size : position]
+            else:
+                self._frame, self._filled = bytearray(size), 0
+
+    def _checked_size(self) -> int:
+        size = int.from_bytes(self._length, "big")
+        if size > self.max_frame_bytes:
+            raise ProtocolError(Code.FRAME_TOO_LARGE, f"{size} bytes announced, {self.max_frame_bytes} allowed")
+        if size == 0:
+            raise ProtocolError(Code.MALFORMED, "empty frame")
+        return size

@@ -1,0 +1,146 @@
+"""The messages of protocol version 1, as msgspec Structs: one msgpack array each, number first.
+
+A message's tag is its number on the wire; fields may be appended in later versions and are ignored by earlier
+ones. BATCH is written and read by hand around its payload (connection.py), so that the payload is never copied.
+Strings are at most `MAX_STRING_BYTES`. Integers that mean "none" are −1, as in Kafka.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+VERSION = 1
+ALPN = b"logfwd/1"
+MAX_STRING_BYTES = 255
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+MAX_FRAME_BYTES_BEFORE_WELCOME = 64 * 1024
+MAX_WINDOW = 5
+
+Text = Annotated[str, msgspec.Meta(max_length=MAX_STRING_BYTES)]
+Token = Annotated[bytes, msgspec.Meta(max_length=MAX_STRING_BYTES)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Number = Annotated[int, msgspec.Meta(ge=-1)]
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Forwarder: opens the link for one stream. Who it is comes from its certificate, never from here."""
+
+    version: Count
+    forwarder_id: Text
+    boot_id: Text
+    stream: Text
+    mode: Text
+    twin_of: Text = ""
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Receiver: the stream is accepted, and this is where it goes."""
+
+    version: Count
+    session_id: Text
+    cluster_id: Text
+    topic: Text
+    topic_id: Text
+    max_message_bytes: Count
+    window: Annotated[int, msgspec.Meta(ge=1, le=MAX_WINDOW)]
+    server_time_ms: Count
+
+
+class OpenRun(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Forwarder: asks for a stamp for a new run (producer_id −1), or what the sink has of one that it shows."""
+
+    run: Count
+    topic: Text = ""
+    partition: Number = -1
+    producer_id: Number = -1
+    producer_epoch: Number = -1
+    grant: Token = b""
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Receiver: the run's stamp and grant, and what the sink has stored of it (−1: the producer is unknown)."""
+
+    run: Count
+    topic: Text
+    topic_id: Text
+    partition: Count
+    producer_id: Count
+    grant: Token
+    stored_epoch: Number = -1
+    stored_sequence: Number = -1
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Forwarder: a stamped record batch. `seq` counts the batches sent on this link, from 0."""
+
+    seq: Count
+    run: Count
+    record_count: Count
+    payload: memoryview
+
+
+class Ack(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """Receiver: stored. `base_offset` −1: recognised as stored before, offset no longer known."""
+
+    seq: Count
+    partition: Count
+    base_offset: Number
+    receive_to_sink_us: Count = 0
+    sink_us: Count = 0
+
+
+class Nack(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """Receiver: not acknowledged. `seq` −1 answers the OPEN_RUN under way.
+
+    `uncertain` tells that the batch may be stored all the same; `permanent` that these bytes will never be.
+    """
+
+    seq: Number
+    code: Text
+    uncertain: bool = False
+    permanent: bool = False
+    text: Text = ""
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """Forwarder: cumulative totals of the stream, for the ledger."""
+
+    stream: Text
+    boot_id: Text
+    accepted: Count
+    acknowledged: Count
+    dropped: Count
+    dead_lettered: Count
+    resets: Count
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Both: are you there?"""
+
+    token: Count
+
+
+class Pong(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """Both: yes."""
+
+    token: Count
+
+
+class Goaway(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Both: no new batches on this link; those under way may still be answered."""
+
+    reason: Text
+    grace_ms: Count = 0
+
+
+class Error(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Both: protocol or policy broken; the link closes after it."""
+
+    code: Text
+    text: Text = ""
+
+
+Message = Hello | Welcome | OpenRun | Run | Batch | Ack | Nack | Report | Ping | Pong | Goaway | Error
+"""BATCH is among them as a type; its bytes never pass through a generic decoder."""

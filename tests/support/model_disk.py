@@ -1,0 +1,71 @@
+"""A spool without a disk: takes notes like logfwd.spool.Notes, commits a prefix of them, gives a backlog back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from logfwd.backlog import Backlog, Blobs, Row, Run, Totals
+
+
+@dataclass
+class ModelDisk:
+    """`pending` is what a crash loses; the newest part of it first."""
+
+    rows: dict[int, tuple[str, Row]] = field(default_factory=dict)
+    runs: dict[tuple[str, int], Run] = field(default_factory=dict)
+    blobs: dict[int, bytes] = field(default_factory=dict)
+    totals: dict[str, Totals] = field(default_factory=dict)
+    dead: list[bytes] = field(default_factory=list)
+    position: int = 0
+    pending: list[Callable[[], object]] = field(default_factory=list)
+
+    def commit(self) -> None:
+        for apply in self.pending:
+            apply()
+        self.pending.clear()
+
+    def crash(self) -> None:
+        self.pending.clear()
+
+    def backlog(self, stream: str, *, max_bytes: int = 1 << 30, drops_oldest: bool = False) -> Backlog:
+        backlog = Backlog(stream, Blobs(), max_bytes, drops_oldest)
+        backlog.totals = replace(self.totals.get(stream, Totals()))
+        for (owner, number), run in sorted(self.runs.items(), key=lambda item: item[0]):
+            if owner == stream:
+                backlog.runs[number] = replace(run)
+                backlog.last_run_number = number
+        for _, (owner, row) in sorted(self.rows.items(), key=lambda item: (item[1][1].run, item[0])):
+            if owner == stream:
+                backlog.adopt(replace(row, payload=None, committed_at=0.0))
+        return backlog
+
+    def put_position(self, position: int) -> None:
+        self.pending.append(lambda: setattr(self, "position", position))
+
+    def put_blob(self, blob: int, payload: bytes) -> None:
+        self.pending.append(lambda: self.blobs.__setitem__(blob, payload))
+
+    def delete_blob(self, blob: int) -> None:
+        self.pending.append(lambda: self.blobs.pop(blob))
+
+    def put_row(self, stream: str, row: Row) -> None:
+        copy = replace(row)
+        self.pending.append(lambda: self.rows.__setitem__(copy.id, (stream, copy)))
+
+    def delete_row(self, row: Row) -> None:
+        self.pending.append(lambda: self.rows.pop(row.id))
+
+    def put_run(self, stream: str, run: Run) -> None:
+        copy = replace(run)
+        self.pending.append(lambda: self.runs.__setitem__((stream, copy.number), copy))
+
+    def delete_run(self, stream: str, run: Run) -> None:
+        self.pending.append(lambda: self.runs.pop((stream, run.number)))
+
+    def put_totals(self, stream: str, totals: Totals) -> None:
+        copy = replace(totals)
+        self.pending.append(lambda: self.totals.__setitem__(stream, copy))
+
+    def put_dead_letter(self, stream: str, row: Row, code: str, text: str) -> None:
+        self.pending.append(lambda: self.dead.append(self.blobs[row.blob]))
