@@ -167,6 +167,7 @@ class Endpoint:
         self._alpn = alpn
         self.complete = False
         self.bytes_in = self.bytes_out = 0
+        self._last_flight: list[bytes] = []
         self._started = 0.0
         self._seconds = 0.0
         if server_side:
@@ -203,6 +204,8 @@ class Endpoint:
         self._seconds = time.perf_counter() - self._started
         if self._alpn is not None and self._connection.get_alpn_proto_negotiated() != self._alpn:
             raise HandshakeFailed("alpn", f"the peer does not speak {ALPN.decode()}")
+        if not self._server_side or self._connection.get_protocol_version_name() == TLS12:
+            self._last_flight = self.take()  # the handshake's own; the tickets of a TLS 1.3 server are not
         self.complete = True
         return True
 
@@ -234,7 +237,7 @@ class Endpoint:
 
     def take(self) -> list[bytes]:
         """Bytes to send to the peer."""
-        parts = []
+        parts, self._last_flight = self._last_flight, []
         while True:
             try:
                 part = self._connection.bio_read(WRITE_BYTES)

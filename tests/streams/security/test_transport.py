@@ -1,0 +1,233 @@
+"""Links over real sockets: who gets which group, who is refused and why, and what a bad peer can do."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+from pathlib import Path
+
+import pytest
+
+from streams.errors import HandshakeFailed, LinkError
+from streams.security import modes, openssl
+from streams.security.openssl import Credentials, client_context, server_context
+from streams.security.transport import connect
+from tests.support.tls import FORWARDER, Parties, dial, echo
+
+ALL = tuple(modes.MODES)
+
+
+@pytest.fixture(scope="module")
+def parties(tmp_path_factory: pytest.TempPathFactory) -> Parties:
+    return Parties(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.mark.parametrize("mode", ALL)
+async def test_each_mode_gets_its_group_and_both_ends_see_it(parties: Parties, mode: str) -> None:
+    async with echo(parties.receiver, ALL) as server:
+        link = await dial(server, parties.forwarder, mode)
+        link.write(b"hello")
+        assert await link.receive() == b"hello"
+        far = server.links[0]
+        for facts in (link.facts, far.facts):
+            modes.check(modes.MODES[mode], facts)
+        assert link.facts.group == far.facts.group == modes.MODES[mode].groups[0]
+        assert far.facts.identities == (FORWARDER,)
+        assert (link.facts.bytes_in, link.facts.bytes_out) == (far.facts.bytes_out, far.facts.bytes_in)
+        await link.close()
+
+
+@pytest.mark.parametrize(
+    ("serves", "asks"),
+    [(serves, asks) for serves in ALL for asks in ALL if serves != asks and "preferred" not in serves + asks],
+)
+async def test_a_listener_of_one_mode_refuses_the_others_in_the_handshake(
+    parties: Parties, serves: str, asks: str
+) -> None:
+    async with echo(parties.receiver, [serves]) as server:
+        with pytest.raises(HandshakeFailed) as refused:
+            link = await dial(server, parties.forwarder, asks)
+            await link.receive()
+        assert refused.value.alert in ("handshake failure", "protocol version")
+        assert (await server.failure()).reason in ("no_shared_group", "protocol_version")
+
+
+@pytest.mark.parametrize(("serves", "group"), [(["classical"], "X25519"), (["hybrid", "classical"], "X25519MLKEM768")])
+async def test_hybrid_preferred_takes_the_best_that_the_receiver_has(
+    parties: Parties, serves: list[str], group: str
+) -> None:
+    async with echo(parties.receiver, serves) as server:
+        link = await dial(server, parties.forwarder, "hybrid-preferred")
+        assert link.facts.group == group
+        await link.close()
+
+
+async def test_a_client_that_sends_only_a_classical_share_is_asked_for_the_hybrid_one(parties: Parties) -> None:
+    preferred = modes.MODES["hybrid-preferred"]
+    lazy = openssl.msgspec.structs.replace(preferred, client_groups="X25519MLKEM768:*X25519")
+    async with echo(parties.receiver, ["hybrid", "classical"]) as server:
+        link = await connect(server.listener.address, client_context(lazy, parties.forwarder))
+        assert link.facts.group == "X25519MLKEM768"
+        await link.close()
+
+
+async def test_a_wrong_authority_is_named_on_the_refusing_side(parties: Parties, tmp_path: Path) -> None:
+    stranger = Parties(tmp_path)
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        with pytest.raises(HandshakeFailed) as refused:
+            await dial(server, stranger.forwarder, "hybrid")
+        assert refused.value.reason == "unknown_ca"
+        assert (await server.failure()).alert == "unknown ca"
+    forged = Credentials(stranger.forwarder.certificate, stranger.forwarder.key, parties.forwarder.ca)
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        with pytest.raises(HandshakeFailed, match="unknown ca"):
+            await (await dial(server, forged, "hybrid")).receive()
+        assert (await server.failure()).reason == "unknown_ca"
+
+
+@pytest.mark.parametrize("whose", ["receiver", "forwarder"])
+async def test_an_expired_leaf_is_refused(parties: Parties, whose: str) -> None:
+    long_ago = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=3)
+    expired = parties.leaf(f"expired-{whose}", identities=["x"], hosts=["localhost"], days=1, not_before=long_ago,
+                           force=True)  # fmt: skip
+    receiver = expired if whose == "receiver" else parties.receiver
+    forwarder = expired if whose == "forwarder" else parties.forwarder
+    async with echo(receiver, ["hybrid"]) as server:
+        with pytest.raises(HandshakeFailed) as refused:
+            await (await dial(server, forwarder, "hybrid")).receive()
+        failure = await server.failure()
+    ours, theirs = (refused.value, failure) if whose == "receiver" else (failure, refused.value)
+    assert ours.reason == "certificate_expired"
+    assert theirs.alert == "certificate expired"
+
+
+async def test_a_wrong_host_name_is_refused_by_name_and_by_address(parties: Parties) -> None:
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        for name in ("other.example", "127.0.0.2"):
+            with pytest.raises(HandshakeFailed) as refused:
+                await dial(server, parties.forwarder, "hybrid", server_name=name)
+            assert refused.value.reason == "host_mismatch"
+        link = await dial(server, parties.forwarder, "hybrid", server_name=str(ipaddress.ip_address("127.0.0.1")))
+        await link.close()
+
+
+async def test_a_client_without_a_certificate_is_refused(parties: Parties) -> None:
+    bare = openssl.foreign_context(modes.MODES["hybrid"], parties.forwarder.ca)
+    bare.set_alpn_protos([openssl.ALPN])
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        with pytest.raises(HandshakeFailed) as refused:
+            await (await connect(server.listener.address, bare)).receive()
+        assert refused.value.alert == "certificate required"
+        assert (await server.failure()).reason == "no_client_certificate"
+
+
+async def test_a_client_of_another_protocol_is_refused(parties: Parties) -> None:
+    other = openssl.foreign_context(modes.MODES["hybrid"], parties.forwarder.ca, parties.forwarder)
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        with pytest.raises(HandshakeFailed, match="logfwd/1"):
+            await connect(server.listener.address, other)
+        assert (await server.failure()).reason in ("alpn", "disconnected")
+
+
+async def test_bytes_that_are_not_tls_are_refused(parties: Parties) -> None:
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        host, port = server.listener.address.split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        assert (await server.failure()).reason == "not_tls"
+        writer.close()
+
+
+async def test_a_peer_that_stays_silent_meets_a_deadline(parties: Parties) -> None:
+    async with echo(parties.receiver, ["hybrid"], handshake_timeout=0.05) as server:
+        host, port = server.listener.address.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        assert (await server.failure()).reason == "timeout"
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_cut_link_is_told_from_a_goodbye(parties: Parties) -> None:
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        link = await dial(server, parties.forwarder, "hybrid")
+        link.write(b"x")
+        await link.receive()
+        server.links[0].abort()
+        with pytest.raises(LinkError):
+            await link.receive()
+        polite = await dial(server, parties.forwarder, "hybrid")
+        polite.write(b"x")
+        await polite.receive()
+        closing = asyncio.create_task(server.links[1].close())
+        assert await polite.receive() == b""
+        await polite.close()
+        await closing
+
+
+async def test_much_data_goes_both_ways_in_bounded_memory(parties: Parties) -> None:
+    block, count = bytes(range(256)) * 4096, 40
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        link = await dial(server, parties.forwarder, "hybrid")
+
+        async def send() -> None:
+            for _ in range(count):
+                link.write(block)
+                await link.drain()
+
+        sender, received = asyncio.create_task(send()), 0
+        while received < count * len(block):
+            data = await link.receive()
+            assert len(data) <= 6 * 1024 * 1024
+            received += len(data)
+        await sender
+        await link.close()
+
+
+async def test_writing_waits_for_a_peer_that_does_not_read(parties: Parties) -> None:
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        link = await dial(server, parties.forwarder, "hybrid")
+        block = bytes(1024 * 1024)
+
+        async def flood() -> None:
+            while True:
+                link.write(block)
+                await link.drain()
+
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await flood()
+        assert link.bytes_sent < 64 * 1024 * 1024
+        link.abort()
+
+
+async def test_a_new_certificate_serves_new_links_and_leaves_the_old_ones(parties: Parties) -> None:
+    fresh = parties.leaf("fresh", identities=["receiver-2"], hosts=["localhost"], force=True)
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        old = await dial(server, parties.forwarder, "hybrid")
+        server.listener.replace_context(server_context([modes.MODES["hybrid"]], fresh))
+        new = await dial(server, parties.forwarder, "hybrid")
+        assert "receiver" in old.facts.identities
+        assert "receiver-2" in new.facts.identities
+        old.write(b"still here")
+        assert await old.receive() == b"still here"
+        await old.close()
+        await new.close()
+
+
+async def test_rotation_is_due_after_its_limits(parties: Parties) -> None:
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        link = await dial(server, parties.forwarder, "hybrid")
+        assert not link.should_rotate()
+        link.bytes_sent = 128 << 30
+        assert link.should_rotate()
+        await link.close()
+
+
+async def test_nobody_there_is_a_link_error_with_the_address(parties: Parties) -> None:
+    with pytest.raises(LinkError, match="127.0.0.1:1"):
+        await connect("127.0.0.1:1", client_context(modes.MODES["hybrid"], parties.forwarder))
+
+
+def test_the_self_test_passes_for_every_mode() -> None:
+    openssl.self_test()

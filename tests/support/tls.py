@@ -1,0 +1,85 @@
+"""A private authority and leaves for tests, and a listener that answers every link."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from streams.errors import HandshakeFailed
+from streams.security import pki
+from streams.security.modes import MODES
+from streams.security.openssl import Credentials, client_context, server_context
+from streams.security.transport import Link, Listener, connect, listen
+
+FORWARDER = "spiffe://test/forwarder"
+
+
+@dataclass
+class Parties:
+    """Credentials of a receiver on localhost and of a forwarder, from one authority."""
+
+    directory: Path
+    authority: pki.Authority = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.authority = pki.create_authority(self.directory)
+        self.receiver = self.leaf("receiver", identities=["receiver"], hosts=["localhost", "127.0.0.1"])
+        self.forwarder = self.leaf("forwarder", identities=[FORWARDER])
+
+    def leaf(self, name: str, *, identities: list[str], hosts: Iterable[str] = (), **options: object) -> Credentials:
+        files = self.authority.issue(
+            identities=identities, hosts=list(hosts), out=self.directory / name, **options  # type: ignore[arg-type]
+        )  # fmt: skip
+        return Credentials(files.certificate, files.key, self.directory / "ca.pem")
+
+
+@dataclass
+class Echo:
+    """A listener that sends back what it gets, and remembers links and failures."""
+
+    listener: Listener
+    links: list[Link] = field(default_factory=list)
+    failures: list[HandshakeFailed] = field(default_factory=list)
+
+    async def failure(self) -> HandshakeFailed:
+        async with asyncio.timeout(5):
+            while not self.failures:
+                await asyncio.sleep(0.001)
+        return self.failures[0]
+
+
+@contextlib.asynccontextmanager
+async def echo(
+    credentials: Credentials, modes: Iterable[str], *, address: str = "localhost:0", handshake_timeout: float = 5.0
+) -> AsyncIterator[Echo]:
+    """Serve on a port of the system's choice."""
+    server: Echo
+
+    async def serve(link: Link) -> None:
+        server.links.append(link)
+        while data := await link.receive():
+            link.write(data)
+            await link.drain()
+        await link.close()
+
+    context = server_context([MODES[mode] for mode in modes], credentials)
+    listener = await listen(
+        address, context, serve, on_failure=lambda _, error: server.failures.append(error),
+        handshake_timeout=handshake_timeout,
+    )  # fmt: skip
+    server = Echo(listener)
+    try:
+        yield server
+    finally:
+        await listener.close()
+
+
+async def dial(server: Echo, credentials: Credentials, mode: str, *, server_name: str | None = None) -> Link:
+    """Connect to it in a mode."""
+    return await connect(
+        server.listener.address, client_context(MODES[mode], credentials), server_name=server_name,
+        connect_timeout=5, handshake_timeout=5,
+    )  # fmt: skip
