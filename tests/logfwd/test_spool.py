@@ -1,0 +1,214 @@
+"""The spool on a real disk: what is committed comes back, in order; what is damaged or full is said clearly."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from logfwd.backlog import ROW_ID_STEP, Backlog, Row, Run
+from logfwd.sources import Mark
+from logfwd.spool import SCHEMA_VERSION, Notes, Spool, note_positions
+from streams.errors import SpoolError, SpoolFull
+from streams.recordbatch import Packed
+
+MIB = 1024 * 1024
+
+
+def packed(text: str, count: int = 2) -> Packed:
+    return Packed(text.encode(), count, len(text))
+
+
+def backlog_of(spool: Spool, stream: str = "http", *, max_bytes: int = 1 << 30, drops: bool = False) -> Backlog:
+    return spool.backlog(stream, max_bytes=max_bytes, drops_oldest=drops)
+
+
+async def accept(spool: Spool, *backlogs: Backlog, text: str = "payload", position: int = 0) -> list[Row]:
+    notes, batch = Notes(), packed(text)
+    blob = spool.blobs.add(batch.payload, notes)
+    rows = [row for backlog in backlogs for row in backlog.accept([batch], [blob], 0, 1.0, notes)]
+    spool.blobs.discard_unused(blob, notes)
+    note_positions(notes, {"file": Mark(position, 3, b"tail", b"detail")}, [])
+    await spool.commit(notes)
+    for row in rows:
+        row.committed_at = 1.0
+    return rows
+
+
+async def test_batches_and_positions_come_back_together_and_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "http.spool"
+    async with Spool(path) as spool:
+        backlog = backlog_of(spool)
+        for number in range(5):
+            await accept(spool, backlog, text=f"batch {number}", position=number)
+        forwarder_id = spool.forwarder_id
+    async with Spool(path) as spool:
+        assert spool.forwarder_id == forwarder_id
+        assert spool.positions == {"file": Mark(4, 3, b"tail", b"detail")}
+        backlog = backlog_of(spool)
+        assert [await spool.payload(row) for row in backlog.rows] == [f"batch {n}".encode() for n in range(5)]
+        assert backlog.totals.accepted == 10
+
+
+async def test_every_boot_seals_into_a_run_of_its_own(tmp_path: Path) -> None:
+    for boot in range(3):
+        async with Spool(tmp_path / "s.spool") as spool:
+            backlog = backlog_of(spool)
+            await accept(spool, backlog)
+            assert [row.run for row in backlog.rows] == list(range(1, boot + 2))
+
+
+async def test_a_stamp_survives_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    async with Spool(tmp_path / "s.spool") as spool:
+        backlog = backlog_of(spool)
+        await accept(spool, backlog)
+        run = backlog.head_run()
+        assert run is not None
+        notes = Notes()
+        backlog.grant(run, Run(1, "cluster", "topic", "id", 3, 1000, grant=b"grant"), notes)
+        backlog.stamp(run, notes)
+        await spool.commit(notes)
+        await accept(spool, backlog)  # a granted run that keeps up is stamped in the transaction that spools
+        assert [row.base_sequence for row in backlog.rows] == [0, 2]
+    async with Spool(tmp_path / "s.spool") as spool:
+        backlog = backlog_of(spool)
+        run = backlog.head_run()
+        assert run is not None
+        assert (run.producer_id, run.partition, run.grant, run.next_sequence) == (1000, 3, b"grant", 4)
+        assert [row.base_sequence for row in backlog.stamped(run)] == [0, 2]
+
+
+async def test_an_acknowledged_batch_leaves_and_its_blob_with_the_last_stream_that_wanted_it(tmp_path: Path) -> None:
+    path = tmp_path / "s.spool"
+    async with Spool(path) as spool:
+        original, twin = backlog_of(spool, "http"), backlog_of(spool, "pq-stream", drops=True)
+        await accept(spool, original, twin)
+        for backlog, blobs_left in ((original, 1), (twin, 0)):
+            notes = Notes()
+            run = backlog.head_run()
+            assert run is not None
+            backlog.grant(run, Run(1, "c", "t", "i", 0, 1000, grant=b"g"), notes)
+            backlog.stamp(run, notes)
+            backlog.acknowledge(backlog.rows[0], notes)
+            spool.ride_along(notes)
+            await spool.commit(Notes())
+            with sqlite3.connect(path) as reader:
+                assert reader.execute("SELECT count(*) FROM blobs").fetchone() == (blobs_left,)
+                assert reader.execute("SELECT count(*) FROM batches").fetchone() == (blobs_left,)
+            reader.close()
+        assert original.totals.acknowledged == twin.totals.acknowledged == 2
+
+
+async def test_deletions_are_committed_at_the_latest_when_the_spool_closes(tmp_path: Path) -> None:
+    async with Spool(tmp_path / "s.spool") as spool:
+        backlog = backlog_of(spool)
+        rows = await accept(spool, backlog)
+        notes = Notes()
+        rows[0].base_sequence = 0
+        backlog.acknowledge(rows[0], notes)
+        spool.ride_along(notes)
+    async with Spool(tmp_path / "s.spool") as spool:
+        assert not backlog_of(spool).rows
+
+
+async def test_a_full_twin_drops_its_oldest_and_never_what_was_stamped(tmp_path: Path) -> None:
+    async with Spool(tmp_path / "s.spool") as spool:
+        twin = backlog_of(spool, "pq-stream", max_bytes=30, drops=True)
+        await accept(spool, twin, text="0123456789")
+        run = twin.head_run()
+        assert run is not None
+        notes = Notes()
+        twin.grant(run, Run(1, "c", "t", "i", 0, 1000, grant=b"g"), notes)
+        twin.stamp(run, notes)
+        await spool.commit(notes)
+        run.producer_id = -1  # later batches stay unstamped, as while a backlog waits
+        for _ in range(4):
+            await accept(spool, twin, text="0123456789")
+        assert [row.base_sequence for row in twin.rows] == [0, None, None]
+        assert (twin.totals.accepted, twin.totals.dropped) == (10, 4)
+        assert twin.has_room(1 << 40)
+
+
+async def test_an_original_that_blocks_has_no_room_beyond_its_budget(tmp_path: Path) -> None:
+    async with Spool(tmp_path / "s.spool") as spool:
+        backlog = backlog_of(spool, max_bytes=10)
+        assert backlog.has_room(1000)  # one batch always fits, or the stream would stand still for ever
+        await accept(spool, backlog, text="0123456789")
+        assert not backlog.has_room(1)
+
+
+async def test_a_dead_letter_keeps_its_bytes_and_its_reason(tmp_path: Path) -> None:
+    async with Spool(tmp_path / "s.spool") as spool:
+        backlog = backlog_of(spool)
+        await accept(spool, backlog, text="cannot be stored")
+        notes = Notes()
+        backlog.dead_letter(backlog.rows[0], "too_large", "one record", notes)
+        await spool.commit(notes)
+    with sqlite3.connect(tmp_path / "s.spool") as reader:
+        found = reader.execute("SELECT stream, code, record_count, payload FROM dead_letters").fetchall()
+    reader.close()
+    assert found == [("http", "too_large", 2, b"cannot be stored")]
+
+
+async def test_halves_are_read_back_in_the_place_of_the_whole(tmp_path: Path) -> None:
+    async with Spool(tmp_path / "s.spool") as spool:
+        backlog = backlog_of(spool)
+        for number in range(3):
+            await accept(spool, backlog, text=f"{number}")
+        notes = Notes()
+        backlog.split(backlog.rows[1], (packed("1a", 1), packed("1b", 1)), notes)
+        await spool.commit(notes)
+    async with Spool(tmp_path / "s.spool") as spool:
+        backlog = backlog_of(spool)
+        assert [await spool.payload(row) for row in backlog.rows] == [b"0", b"1a", b"1b", b"2"]
+        assert backlog.blobs.next_row_id() == 4 * ROW_ID_STEP
+
+
+async def test_a_damaged_file_is_set_aside_and_the_agent_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "s.spool"
+    path.write_bytes(b"this was a database once" * 1000)
+    async with Spool(path) as spool:
+        await accept(spool, backlog_of(spool))
+    aside = [found for found in tmp_path.iterdir() if "damaged" in found.name]
+    assert [found.read_bytes()[:8] for found in aside] == [b"this was"]
+
+
+async def test_a_spool_of_a_newer_version_is_refused_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "s.spool"
+    async with Spool(path):
+        pass
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.close()
+    with pytest.raises(SpoolError, match=r"s\.spool: made by a newer logfwd"):
+        async with Spool(path):
+            pass
+
+
+async def test_a_failed_commit_breaks_the_spool_and_the_next_opening_has_what_was_committed(tmp_path: Path) -> None:
+    path = tmp_path / "s.spool"
+    async with Spool(path) as spool:
+        backlog = backlog_of(spool)
+        await accept(spool, backlog, text="safe")
+        notes = Notes()
+        notes.statements.append(("INSERT INTO no_such_table VALUES (1)", ()))
+        with pytest.raises(SpoolError):
+            await spool.commit(notes)
+        with pytest.raises(SpoolError):
+            await accept(spool, backlog, text="too late")
+    async with Spool(path) as spool:
+        assert [await spool.payload(row) for row in backlog_of(spool).rows] == [b"safe"]
+
+
+async def test_a_full_database_is_said_as_such_and_gives_up_the_reserve(tmp_path: Path) -> None:
+    path = tmp_path / "s.spool"
+    async with Spool(path) as spool:
+        assert path.with_suffix(".reserve").stat().st_size == 16 * MIB
+        notes = Notes()
+        notes.statements.append(("PRAGMA max_page_count = 1", ()))
+        for blob in range(100):
+            notes.put_blob(blob + 1, bytes(MIB))
+        with pytest.raises(SpoolFull, match="free some space"):
+            await spool.commit(notes)
+        assert not path.with_suffix(".reserve").exists()
