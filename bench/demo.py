@@ -177,7 +177,7 @@ def _stored(site: Site, kafka: Any, topic: str) -> list[bytes]:
         return list(kafka.consume(topic))
     from logreceiver.sinks.log import read_records
 
-    return [bytes(record.value) for record in read_records(site.directory / "log", topic)]
+    return [bytes(record.value or b"") for record in read_records(site.directory / "log", topic)]
 
 
 def _tell_where(console: Console, directory: Path, sink: str) -> None:

@@ -174,7 +174,7 @@ class Site:
     def write_forwarder(self, receivers: list[str], *, more: str = "") -> None:
         listed = ", ".join(f'"{receiver}"' for receiver in receivers)
         (self.directory / "logfwd.toml").write_text(
-            f'state_dir = "state"\nstreams_dir = "streams.d"\nreceivers = [{listed}]\nserver_name = "localhost"\n{more}\n'
+            f'state_dir = "state"\nreceivers = [{listed}]\nserver_name = "localhost"\n{more}\n'
             + self._tls("forwarder")
             + '[admin]\naddress = "127.0.0.1:0"\n'
         )

@@ -143,8 +143,8 @@ def throughput(records: int, seed: int, mode_names: tuple[str, ...], sink: str, 
     directory = Path(tempfile.mkdtemp(prefix="logbench-"))
     try:
         data = directory / "data.jsonl"
-        with console.status(f"generating {records} records"):
-            write_http(data, records, seed)
+        with console.status(f"generating {records} records"), data.open("wb") as out:
+            write_http(out, records, seed)
         for number in range(rounds):
             for mode in mode_names:
                 with console.status(f"round {number + 1} of {rounds}: {mode}"):

@@ -25,8 +25,6 @@ from logfwd.config import ForwarderConfig
 from logfwd.pipeline import Pipeline
 from logfwd.sender import Connect
 from logfwd.sources import Source
-from logfwd.sources.file import FileTail
-from logfwd.sources.stdin import Stdin
 from logfwd.spool import Spool
 from streams.definition import FileSource, Stream
 from streams.errors import ConfigError, PolicyViolation, Problem, SpoolError
@@ -230,7 +228,7 @@ class Keeper:
             except SpoolError as error:
                 self.trouble = str(error)
                 log.error("stream starts anew from its spool", stream=self.name, reason=str(error))
-            except Exception as error:  # a task's top: other streams must go on  # noqa: BLE001
+            except Exception as error:  # a task's top: other streams must go on
                 self.trouble = f"{type(error).__name__}: {error}"
                 log.exception("stream failed; starts anew from its spool", stream=self.name)
             finally:
@@ -263,7 +261,11 @@ def groups(config: ForwarderConfig) -> dict[str, Group]:
 def make_source(stream: Stream) -> Source:
     """The source that a definition names."""
     if isinstance(stream.source, FileSource):
+        from logfwd.sources.file import FileTail
+
         return FileTail(stream.source, max_record_bytes=stream.batch.max_record_bytes)
+    from logfwd.sources.stdin import Stdin
+
     return Stdin(max_record_bytes=stream.batch.max_record_bytes)
 
 

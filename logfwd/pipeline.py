@@ -51,7 +51,8 @@ class Pipeline:
 
     def __init__(
         self, original: Stream, twins: Sequence[Stream], source: Source, spool: Spool, metrics: ForwarderMetrics,
-        threads: ThreadPoolExecutor, connect: Callable[[Stream], Connect], *, boot_id: str, answer_timeout_seconds: float,
+        threads: ThreadPoolExecutor, connect: Callable[[Stream], Connect], *, boot_id: str,
+        answer_timeout_seconds: float,
     ) -> None:  # fmt: skip
         self.original = original
         self.source = source
@@ -200,5 +201,6 @@ def _seal_draft(draft: Draft, stream: Stream) -> Sealed:
     limits = stream.batch
     return seal(
         [block.data for block in draft.blocks], timestamp_ms=draft.oldest_read_at_ms, invalid=stream.invalid,
-        max_record_bytes=limits.max_record_bytes, max_batch_bytes=limits.max_batch_bytes, codec=recordbatch.Codec[stream.codec.upper()],
+        max_record_bytes=limits.max_record_bytes, max_batch_bytes=limits.max_batch_bytes,
+        codec=recordbatch.Codec[stream.codec.upper()],
     )  # fmt: skip

@@ -19,11 +19,11 @@ import structlog
 
 from logfwd.backlog import Backlog, Row, Run
 from logfwd.resume import Answer, GoOn, Plan, Recovery, Remedy, Repeat, Reset, Wait
-from streams.recordbatch import Packed
 from logfwd.spool import Notes, Spool
 from streams import recordbatch
 from streams.definition import Stream
-from streams.errors import BatchCorrupt, Code, HandshakeFailed, LinkError, PolicyViolation, ProtocolError
+from streams.errors import BatchCorrupt, Code, HandshakeFailed, LinkError, LinkRefused, PolicyViolation, ProtocolError
+from streams.recordbatch import Packed
 from streams.security.transport import Link
 from streams.telemetry.catalog import ForwarderMetrics
 from streams.wire import messages as m
@@ -449,7 +449,7 @@ class Conversation:
         elif isinstance(event, m.Goaway):
             self._sender.leave(f"the receiver asked to: {event.reason}")
         elif isinstance(event, m.Error):
-            raise LinkError(f"the receiver refused: {event.code}: {event.text}")
+            raise LinkRefused(Code.parse(event.code), event.text)
 
     async def _ping(self) -> None:
         """Judge the link: by the answer time limit while batches are out, else by its pings."""
@@ -484,6 +484,6 @@ def _reason(error: Exception) -> str:
         return f"handshake_{error.reason}"
     if isinstance(error, PolicyViolation):
         return "policy"
-    if isinstance(error, ProtocolError):
+    if isinstance(error, ProtocolError | LinkRefused):
         return str(error.code)
     return "timeout" if isinstance(error, TimeoutError) else "disconnected"

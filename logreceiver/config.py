@@ -16,7 +16,15 @@ from streams import schema, toml
 from streams.definition import KIB, MIB, Fault
 from streams.errors import ConfigError, Problem
 from streams.kinds import (
-    Address, AuthorityFile, CertificateFile, GrantKeyFile, KeyFile, ListenAddress, ModeName, PasswordFile, Pattern,
+    Address,
+    AuthorityFile,
+    CertificateFile,
+    GrantKeyFile,
+    KeyFile,
+    ListenAddress,
+    ModeName,
+    PasswordFile,
+    Pattern,
     TopicPattern,
 )  # fmt: skip
 

@@ -22,7 +22,7 @@ from logreceiver.config import ReceiverConfig
 from logreceiver.grants import Claim, Grants
 from logreceiver.sinks import Kind, Outcome, Sink, TopicInfo
 from streams import recordbatch
-from streams.errors import BatchCorrupt, Code, LinkError, PolicyViolation, ProtocolError, SinkUnavailable
+from streams.errors import BatchCorrupt, Code, LinkError, LinkRefused, PolicyViolation, ProtocolError, SinkUnavailable
 from streams.security import modes
 from streams.security.transport import Link
 from streams.telemetry.catalog import ReceiverMetrics
@@ -246,7 +246,7 @@ class Session:
                 elif isinstance(event, m.Report):
                     self.log.debug("report", accepted=event.accepted, acknowledged=event.acknowledged)
                 elif isinstance(event, m.Error):
-                    raise LinkError(f"the forwarder closed the link: {event.code}: {event.text}")
+                    raise LinkRefused(Code.parse(event.code), event.text)
 
     # -- working -----------------------------------------------------------------------------------------------
 
@@ -264,7 +264,7 @@ class Session:
             answer = await (self._known_run(ask) if ask.producer_id >= 0 else self._new_run(ask))
         except SinkUnavailable as error:
             self.log.warning("cannot open a run", run=ask.run, code=str(error.code), reason=str(error))
-            self._send(m.Nack(-1, str(error.code), text=str(error)[: m.MAX_STRING_BYTES // 4]))
+            self._send(m.Nack(-1, str(error.code), text=m.fit(str(error))))
             return
         self._run = OpenedRun(
             ask.run, answer.topic, answer.partition, answer.producer_id, max(ask.producer_epoch, 0)
@@ -342,4 +342,4 @@ class Session:
             self.log.warning("batch not stored", code=str(code), outcome=outcome.kind.value, reason=outcome.text)
         uncertain = outcome.kind is Kind.UNCERTAIN
         permanent = not uncertain and code in _BODIES
-        self._send(m.Nack(batch.seq, str(code), uncertain, permanent, outcome.text[: m.MAX_STRING_BYTES // 4]))
+        self._send(m.Nack(batch.seq, str(code), uncertain, permanent, m.fit(outcome.text)))

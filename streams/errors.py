@@ -6,7 +6,8 @@
     ├── ProtocolError          the peer broke the wire protocol; the link closes
     ├── LinkError              a link could not be made or was lost; try again
     │   ├── HandshakeFailed    TLS said no; names the reason on the refusing side, the alert on the other
-    │   └── PolicyViolation    TLS said yes to less than the stream demands
+    │   ├── PolicyViolation    TLS said yes to less than the stream demands
+    │   └── LinkRefused        the peer closed the link with an ERROR
     ├── SinkUnavailable        the sink cannot answer now; retriable
     └── SpoolError             the spool cannot keep a promise
         ├── SpoolFull          no room within the stream's budget
@@ -152,6 +153,14 @@ class HandshakeFailed(LinkError):
 
 class PolicyViolation(LinkError):
     """The handshake gave less than the stream's mode demands; no data was sent."""
+
+
+class LinkRefused(LinkError):
+    """The peer closed the link with an ERROR message; `code` says why."""
+
+    def __init__(self, code: Code, text: str) -> None:
+        super().__init__(f"the peer refused: {code}: {text}")
+        self.code = code
 
 
 class SinkUnavailable(PipelineError):

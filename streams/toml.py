@@ -204,7 +204,7 @@ class _Reader:
             try:
                 check(value)
             except ValueError as error:
-                self._refuse(key, str(error))
+                self._note(key, str(error))
         is_glob = "path" in wishes
         if kind is str and not is_glob:
             return value

@@ -44,13 +44,13 @@ def show_size(count: float) -> str:
     """A size in the largest unit that divides it."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if count and count % SIZES[unit] == 0:
-            return f"{count / SIZES[unit]:g}{unit}"
-    return f"{count:g}B"
+            return f"{int(count) // SIZES[unit]}{unit}"
+    return f"{int(count)}B"
 
 
 def show_duration(seconds: float) -> str:
     """A duration in a unit that reads well."""
     for unit in ("d", "h", "m"):
         if seconds and seconds % DURATIONS[unit] == 0:
-            return f"{seconds / DURATIONS[unit]:g}{unit}"
-    return f"{seconds * 1000:g}ms" if 0 < seconds < 1 else f"{seconds:g}s"
+            return f"{seconds / DURATIONS[unit]:.12g}{unit}"
+    return f"{seconds * 1000:.12g}ms" if 0 < seconds < 1 else f"{seconds:.12g}s"

@@ -192,7 +192,7 @@ class Endpoint:
             raise ValueError(f"cannot check for the host name {host!r}")
 
     def handshake(self) -> bool:
-        """Go on with the handshake; True when it is complete. Raises HandshakeFailed; send what `take` gives then too."""
+        """Go on with the handshake; True when it is complete. Raises HandshakeFailed; `take` has its alert."""
         if not self._started:
             self._started = time.perf_counter()
         try:

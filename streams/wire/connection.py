@@ -21,9 +21,6 @@ from streams.wire import codec
 from streams.wire import messages as m
 from streams.wire.framing import Deframer
 
-MAX_ERROR_TEXT_CHARACTERS = 60
-"""A character has at most 4 bytes, so the text fits MAX_STRING_BYTES whatever it says."""
-
 
 class State(enum.Enum):
     START = "start"
@@ -211,4 +208,4 @@ def _receive(talk: _Conversation, data: bytes, *, forwarder: bool) -> list[m.Mes
 
 def error_message(error: ProtocolError) -> m.Error:
     """What the peer is told before the link closes."""
-    return m.Error(str(error.code), error.text[:MAX_ERROR_TEXT_CHARACTERS])
+    return m.Error(str(error.code), m.fit(error.text))

@@ -18,6 +18,12 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 MAX_FRAME_BYTES_BEFORE_WELCOME = 64 * 1024
 MAX_WINDOW = 5
 
+
+def fit(text: str) -> str:
+    """As much of a text as a message may carry."""
+    return text.encode()[:MAX_STRING_BYTES].decode(errors="ignore")
+
+
 Text = Annotated[str, msgspec.Meta(max_length=MAX_STRING_BYTES)]
 Token = Annotated[bytes, msgspec.Meta(max_length=MAX_STRING_BYTES)]
 Count = Annotated[int, msgspec.Meta(ge=0)]

@@ -33,7 +33,8 @@ func main() {
 	pair, err := tls.LoadX509KeyPair(os.Args[4], os.Args[5])
 	if err != nil { panic(err) }
 	curve := map[string]tls.CurveID{"X25519MLKEM768": tls.X25519MLKEM768, "X25519": tls.X25519}[os.Args[2]]
-	conn, err := tls.Dial("tcp", "localhost:"+os.Args[1], &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair},
+	conn, err := tls.Dial("tcp", "localhost:"+os.Args[1], &tls.Config{RootCAs: pool,
+		Certificates: []tls.Certificate{pair},
 		CurvePreferences: []tls.CurveID{curve}, NextProtos: []string{"logfwd/1"}, MinVersion: tls.VersionTLS13})
 	if err != nil { out, _ := json.Marshal(map[string]string{"error": err.Error()}); fmt.Println(string(out)); return }
 	conn.Write([]byte("hello")); buffer := make([]byte, 5); conn.Read(buffer)

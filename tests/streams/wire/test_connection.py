@@ -1,4 +1,4 @@
-"""The two sides of the protocol, joined by a fake wire: every pair of state and message, and every rule beside the table."""
+"""The two sides of the protocol, joined by a fake wire: every pair of state and message, and the rules beside."""
 
 from __future__ import annotations
 

@@ -1,0 +1,143 @@
+"""The embedded log beside a real Apache Kafka: its tools read the log's files, and a replay arrives whole."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from bench.kafka import Kafka
+from logreceiver import config
+from logreceiver.replay import ReplayResult, replay, replay_to_url
+from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
+from logreceiver.sinks.log import LogSink
+from logreceiver.sinks.log_read import readers
+from streams.errors import Code, ConfigError, SinkUnavailable
+from tests.support.batches import batch, values
+
+pytestmark = pytest.mark.kafka
+TOPIC = "http"
+
+
+async def filled(directory: Path, *, batches: int, partitions: int = 1) -> LogSink:
+    """A closed log with that many batches of ten records in each partition."""
+    sink = LogSink(config.LogSink(directory=directory, max_segment_bytes=2000, partition_count=partitions))
+    await sink.start()
+    await sink.topic(TOPIC)
+    for partition in range(partitions):
+        for number in range(batches):
+            outcome = await sink.produce(TOPIC, partition, batch(partition, 10 * number))
+            assert outcome.kind is Kind.STORED
+    await sink.close()
+    return sink
+
+
+async def test_kafkas_own_tool_reads_every_segment_without_complaint(kafka: Kafka, tmp_path: Path) -> None:
+    await filled(tmp_path, batches=30)
+    paths = sorted((tmp_path / f"{TOPIC}-0").glob("*.log"))
+    assert len(paths) > 1
+    files = ",".join(map(str, paths))
+    out = kafka.run_tool(
+        "kafka.tools.DumpLogSegments", ["--deep-iteration", "--print-data-log", "--files", files]
+    ).decode()
+    offsets = [int(found) for found in re.findall(r"^\| offset: (\d+) ", out, re.MULTILINE)]
+    assert offsets == list(range(300))
+    assert [found.encode() for found in re.findall(r"payload: (.*)$", out, re.MULTILINE)] == values(300)
+    assert "isvalid: true" in out
+    assert "isvalid: false" not in out
+    assert not re.search(r"mismatch|Non-consecutive|invalid bytes", out, re.IGNORECASE)
+
+
+async def test_a_replay_to_kafka_holds_what_the_log_holds(kafka: Kafka, tmp_path: Path, topic_name: str) -> None:
+    await filled(tmp_path, batches=20, partitions=2)
+    result = await replay_to_url(tmp_path, TOPIC, f"kafka://{kafka.bootstrap}/{topic_name}")
+    assert result == ReplayResult(records=400, batches=40, topic=topic_name)
+    arrived = await asyncio.to_thread(lambda: list(kafka.consume(topic_name)))
+    assert sorted(arrived) == sorted(2 * values(200))
+
+
+async def test_a_replay_of_nothing_known_or_to_nowhere_is_refused_with_a_reason(tmp_path: Path) -> None:
+    await filled(tmp_path, batches=1)
+    with pytest.raises(ConfigError, match="nosuch"):
+        await replay_to_url(tmp_path, "nosuch", "kafka://127.0.0.1:9")
+    for url in ("http://127.0.0.1:9", "kafka://127.0.0.1", "kafka://127.0.0.1:9/a/b"):
+        with pytest.raises(ConfigError):
+            await replay_to_url(tmp_path, TOPIC, url)
+
+
+class Unsteady:
+    """A sink that keeps everything, and says what the script tells it to say. The script stands for the network."""
+
+    name = "unsteady"
+    cluster_id = "c"
+
+    def __init__(self, script: list[tuple[bool, Outcome]]) -> None:
+        self.script = script
+        self.kept: list[bytes] = []
+        self.last = -1
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def health(self) -> dict[str, str]:
+        return {}
+
+    async def topic(self, name: str) -> TopicInfo:
+        return TopicInfo(name, "id", 1, 1 << 20)
+
+    async def new_producer_id(self) -> int:
+        return 1
+
+    async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
+        return RunState(0, self.last) if self.last >= 0 else None
+
+    async def produce(self, topic: str, partition: int, made: memoryview) -> Outcome:
+        from streams.recordbatch import iterate, parse_header
+
+        header = parse_header(made)
+        keep, outcome = self.script.pop(0) if self.script else (True, Outcome(Kind.STORED, 0))
+        if keep and header.base_sequence == self.last + 1:
+            self.kept += [record.value or b"" for record in iterate(made, max_bytes=1 << 20)]
+            self.last = header.last_sequence
+        return outcome
+
+
+STORED = (True, Outcome(Kind.STORED, 0))
+LOST = (False, Outcome(Kind.UNCERTAIN, code=Code.TIMED_OUT))
+KEPT_UNHEARD = (True, Outcome(Kind.UNCERTAIN, code=Code.UNAVAILABLE))
+REFUSED = (False, Outcome(Kind.REFUSED, code=Code.UNAVAILABLE))
+TOO_LARGE = (False, Outcome(Kind.REFUSED, code=Code.TOO_LARGE))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [[LOST], [KEPT_UNHEARD], [REFUSED], [STORED, LOST, KEPT_UNHEARD], [STORED, KEPT_UNHEARD, REFUSED], [TOO_LARGE],
+     [STORED, TOO_LARGE, KEPT_UNHEARD, STORED, LOST]],
+)  # fmt: skip
+async def test_a_replay_over_an_unsteady_network_neither_loses_nor_repeats(
+    tmp_path: Path, script: list[tuple[bool, Outcome]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logreceiver.replay._PAUSE_SECONDS", 0.0)
+    await filled(tmp_path, batches=4)
+    sink = Unsteady(list(script))
+    result = await replay(sink, readers(tmp_path, TOPIC), "copy")
+    assert sink.kept == values(40)
+    assert (result.records, result.batches) == (40, 4)
+
+
+async def test_a_replay_stops_with_its_place_when_the_broker_says_something_impossible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logreceiver.replay._PAUSE_SECONDS", 0.0)
+    await filled(tmp_path, batches=4)
+    sink = Unsteady([STORED, LOST])
+
+    async def forgotten(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(sink, "ask", forgotten)
+    with pytest.raises(SinkUnavailable, match="before offset 10 of partition 0"):
+        await replay(sink, readers(tmp_path, TOPIC), "copy")

@@ -1,0 +1,186 @@
+"""File to embedded log over real TLS: what arrives, and who is refused, in one clear line on each side."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from streams.security.openssl import Credentials
+from tests.support.installation import EVERYTHING, Installation, acknowledged, eventually, forwarding, running
+from tests.support.tls import Parties
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Installation:
+    return Installation(tmp_path)
+
+
+@pytest.fixture
+def events() -> Iterator[list[structlog.typing.EventDict]]:
+    with capture_logs() as captured:
+        yield captured
+
+
+def lines(count: int, start: int = 0) -> list[str]:
+    return [
+        json.dumps({"n": number, "path": f"/{number % 7}"}, separators=(",", ":"))
+        for number in range(start, start + count)
+    ]
+
+
+def found(events: list[structlog.typing.EventDict], event: str) -> list[structlog.typing.EventDict]:
+    return [entry for entry in events if entry["event"] == event]
+
+
+async def test_records_and_their_twin_arrive_once_in_order(installation: Installation) -> None:
+    twin = installation.stream(name="pq-stream", mirror_of="http", security="hybrid", source=None)
+    original = installation.stream(security="classical")
+    async with running(installation.receiver_config(modes=EVERYTHING)) as service:
+        config = installation.forwarder_config(service.listeners[0].address, original, twin)
+        async with forwarding(config) as agent:
+            installation.append(*lines(500))
+            await eventually(lambda: acknowledged(agent) == acknowledged(agent, "pq-stream") == 500)
+            groups = {row["stream"]: row["link"]["group"] for row in agent.describe()}
+    assert groups == {"http": "X25519", "pq-stream": "X25519MLKEM768"}
+    assert installation.stored("http") == installation.stored("pq-stream") == lines(500)
+
+
+async def test_an_agent_goes_on_where_it_stopped(installation: Installation) -> None:
+    async with running(installation.receiver_config()) as service:
+        for part in range(3):
+            installation.append(*lines(100, part * 100))
+            async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
+                await eventually(lambda part=part: acknowledged(agent) == (part + 1) * 100)  # type: ignore[misc]
+    assert installation.stored() == lines(300)
+
+
+async def test_batches_wait_in_the_spool_while_there_is_no_receiver(
+    installation: Installation, events: list[structlog.typing.EventDict]
+) -> None:
+    async with running(installation.receiver_config()) as service:
+        address = service.listeners[0].address
+    installation.append(*lines(200))
+    async with forwarding(installation.forwarder_config(address)) as agent:
+        await eventually(lambda: len(found(events, "link failed")) >= 2)
+        assert acknowledged(agent) == 0
+        assert agent.describe()[0]["spool"]["batches"] >= 1
+    async with running(installation.receiver_config(address=address)) as service:
+        async with forwarding(installation.forwarder_config(address)) as agent:
+            await eventually(lambda: acknowledged(agent) == 200)
+    assert installation.stored() == lines(200)
+
+
+async def test_a_receiver_that_restarts_makes_neither_loss_nor_repeats(installation: Installation) -> None:
+    async with running(installation.receiver_config()) as service:
+        address = service.listeners[0].address
+    async with forwarding(installation.forwarder_config(address)) as agent:
+        for part in range(4):
+            async with running(installation.receiver_config(address=address)):
+                installation.append(*lines(50, part * 50))
+                await eventually(lambda part=part: acknowledged(agent) >= part * 50 + 1)  # type: ignore[misc]
+        async with running(installation.receiver_config(address=address)):
+            await eventually(lambda: acknowledged(agent) == 200)
+    assert installation.stored() == lines(200)
+
+
+# -- refused, nothing sent, one line on each side --------------------------------------------------------------------
+
+
+async def refusal(
+    installation: Installation, events: list[structlog.typing.EventDict], *, handshake: bool = True,
+    modes: tuple[str, ...] = ("hybrid",), stream: dict[str, object] | None = None, streams: tuple[str, ...] = ("*",),
+    receiver: Credentials | None = None, forwarder: Credentials | None = None, server_name: str | None = None,
+) -> tuple[structlog.typing.EventDict, structlog.typing.EventDict]:  # fmt: skip
+    """Run until both sides have said why; returns the receiver's line and the forwarder's."""
+    config = installation.receiver_config(modes=modes, streams=streams, credentials=receiver)
+    installation.append(*lines(10))
+    here = "refused a handshake" if handshake else "refused a link"
+    async with running(config) as service:
+        sending = installation.forwarder_config(
+            service.listeners[0].address, installation.stream(**(stream or {})), credentials=forwarder,
+            server_name=server_name,
+        )  # fmt: skip
+        async with forwarding(sending) as agent:
+            await eventually(lambda: found(events, here) and found(events, "link failed"))
+            assert agent.describe()[0]["link"] is None
+            assert acknowledged(agent) == 0
+    assert installation.stored() == []
+    return found(events, here)[0], found(events, "link failed")[0]
+
+
+async def test_a_forwarder_of_another_authority_is_refused(
+    installation: Installation, events: list[structlog.typing.EventDict], tmp_path: Path
+) -> None:
+    stranger = Parties(tmp_path / "stranger").forwarder
+    forged = Credentials(stranger.certificate, stranger.key, installation.parties.forwarder.ca)
+    receiver, forwarder = await refusal(installation, events, forwarder=forged)
+    assert receiver["reason"] == "unknown_ca"
+    assert "unknown ca" in forwarder["detail"]
+
+
+async def test_a_receiver_of_another_authority_is_refused(
+    installation: Installation, events: list[structlog.typing.EventDict], tmp_path: Path
+) -> None:
+    stranger = Parties(tmp_path / "stranger").receiver
+    receiver, forwarder = await refusal(installation, events, receiver=stranger)
+    assert forwarder["reason"] == "handshake_unknown_ca"
+    assert receiver["alert"] == "unknown ca"
+
+
+async def test_an_expired_leaf_is_refused(installation: Installation, events: list[structlog.typing.EventDict]) -> None:
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=9)
+    expired = installation.parties.leaf("expired", identities=["spiffe://test/old"], days=1, not_before=past)
+    receiver, forwarder = await refusal(installation, events, forwarder=expired)
+    assert receiver["reason"] == "certificate_expired"
+    assert "certificate expired" in forwarder["detail"]
+
+
+async def test_a_receiver_under_a_wrong_name_is_refused(
+    installation: Installation, events: list[structlog.typing.EventDict]
+) -> None:
+    receiver, forwarder = await refusal(installation, events, server_name="other.example")
+    assert forwarder["reason"] == "handshake_host_mismatch"
+    assert receiver["alert"] == "bad certificate"
+
+
+async def test_a_tls_1_2_stream_is_refused_by_a_hybrid_listener(
+    installation: Installation, events: list[structlog.typing.EventDict]
+) -> None:
+    receiver, forwarder = await refusal(installation, events, stream={"security": "classical-tls12"})
+    assert receiver["reason"] == "protocol_version"
+    assert "protocol version" in forwarder["detail"]
+
+
+async def test_a_classical_stream_is_refused_by_a_hybrid_listener(
+    installation: Installation, events: list[structlog.typing.EventDict]
+) -> None:
+    receiver, forwarder = await refusal(installation, events, stream={"security": "classical"})
+    assert receiver["reason"] == "no_shared_group"
+    assert "handshake failure" in forwarder["detail"]
+
+
+async def test_an_identity_that_may_not_write_the_stream_is_refused(
+    installation: Installation, events: list[structlog.typing.EventDict]
+) -> None:
+    receiver, forwarder = await refusal(installation, events, handshake=False, streams=("dns",))
+    assert (receiver["code"], forwarder["reason"]) == ("not_allowed", "not_allowed")
+    assert "may not write stream 'http'" in receiver["reason"]
+    assert "may not write stream 'http'" in forwarder["detail"]
+
+
+async def test_a_topic_other_than_the_one_insisted_on_is_refused(
+    installation: Installation, events: list[structlog.typing.EventDict]
+) -> None:
+    installation.append(*lines(3))
+    async with running(installation.receiver_config()) as service:
+        config = installation.forwarder_config(service.listeners[0].address, installation.stream(topic="elsewhere"))
+        async with forwarding(config) as agent:
+            await eventually(lambda: found(events, "link failed"))
+            assert acknowledged(agent) == 0
+    assert "'elsewhere'" in found(events, "link failed")[0]["detail"]

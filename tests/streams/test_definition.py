@@ -1,0 +1,287 @@
+"""Stream files: what each mistake is answered with, and that all mistakes of a file are found at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams import toml
+from streams.definition import MIB, BatchLimits, FileSource, StdinSource, Stream, check, check_twin_of
+from streams.errors import ConfigError, Problem
+from streams.units import DURATIONS, SIZES, parse_duration, parse_size, show_duration, show_size
+
+SOURCE = '[source]\ntype = "file"\npaths = ["a.log"]\n'
+
+
+def read(tmp_path: Path, text: str) -> tuple[Stream | None, dict[str, str]]:
+    """The stream, and its problems by key."""
+    path = tmp_path / "http.toml"
+    path.write_text(text)
+    problems: list[Problem] = []
+    table = toml.parse(path)
+    stream = toml.convert(table, Stream, path=path, base=tmp_path, problems=problems)
+    if stream is not None:
+        toml.add(problems, path, check(stream, table))
+    assert all(problem.path == path for problem in problems)
+    return stream, {problem.key: problem.message for problem in problems}
+
+
+def good(tmp_path: Path, text: str) -> Stream:
+    stream, problems = read(tmp_path, text)
+    assert not problems
+    assert stream is not None
+    return stream
+
+
+def test_a_stream_needs_a_name_and_a_source_and_has_sane_defaults(tmp_path: Path) -> None:
+    stream = good(tmp_path, f'name = "http"\n{SOURCE}')
+    source = FileSource(paths=(str(tmp_path / "a.log"),))
+    assert stream == Stream(name="http", source=source)
+    assert (stream.security, stream.batch.linger_seconds, stream.window) == ("hybrid", 0.2, 5)
+
+
+def test_sizes_and_durations_are_read_with_units(tmp_path: Path) -> None:
+    stream = good(
+        tmp_path,
+        f'name = "http"\n{SOURCE}scan = "1m"\nrotated_wait = 2.5\n'
+        '[batch]\nmax_batch_bytes = "1MiB"\nmax_record_bytes = "64kB"\nlinger = "50ms"\n'
+        "[spool]\nmax_spool_bytes = 16777216\n",
+    )
+    assert isinstance(stream.source, FileSource)
+    assert (stream.source.scan_seconds, stream.source.rotated_wait_seconds) == (60.0, 2.5)
+    assert stream.batch == BatchLimits(max_batch_bytes=MIB, max_record_bytes=64_000, linger_seconds=0.05)
+    assert stream.spool.max_spool_bytes == 16 * MIB
+
+
+def test_relative_globs_start_at_the_configurations_directory_and_absolute_ones_stay(tmp_path: Path) -> None:
+    text = 'name = "http"\n[source]\ntype = "file"\npaths = ["in/*.log", "/var/log/*.log"]\nexclude = ["in/old*"]\n'
+    source = good(tmp_path, text).source
+    assert isinstance(source, FileSource)
+    assert source.paths == (str(tmp_path / "in/*.log"), "/var/log/*.log")
+    assert source.exclude == (str(tmp_path / "in/old*"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "message"),
+    [
+        ("nam = 1\n", "nam", "is not known here; did you mean 'name'?"),
+        ("zzz = 1\n", "zzz", "is not known here; known are: name, mirror_of"),
+        ("linger = 1\n", "linger", "it belongs to [batch]"),
+        ("[batch]\nlinger_seconds = 1\n", "batch.linger_seconds", 'write batch.linger = "200ms"'),
+        ("[batch]\nlinger = true\n", "batch.linger", 'True is not a duration such as "200ms"'),
+        ('[batch]\nlinger = "5 parsecs"\n', "batch.linger", "'5 parsecs' is not a duration"),
+        ("[batch]\nlinger = nan\n", "batch.linger", "is not a duration"),
+        ("[batch]\nlinger = -1\n", "batch.linger", "is not a duration"),
+        ("[batch]\nlinger = 0\n", "batch.linger", "is 0s; it must be at least 1ms"),
+        ('[batch]\nlinger = "61s"\n', "batch.linger", "is 61s; it must be at most 1m"),
+        ('[batch]\nmax_batch_bytes = "1MIB"\n', "batch.max_batch_bytes", "'1MIB' is not a size"),
+        ('[batch]\nmax_batch_bytes = "9MiB"\n', "batch.max_batch_bytes", "is 9MiB; it must be at most 8MiB"),
+        ("[batch]\nmax_batch_records = 1.5\n", "batch.max_batch_records", "1.5 is not a whole number"),
+        ("[batch]\nmax_batch_records = true\n", "batch.max_batch_records", "True is not a whole number"),
+        ('[batch]\nmax_record_bytes = "1MiB"\n', "batch.max_record_bytes", "is more than batch.max_batch_bytes"),
+        ('[spool]\nmax_spool_bytes = "1MiB"\n', "spool.max_spool_bytes", "is 1MiB; it must be at least 16MiB"),
+        (
+            '[spool]\nwhen_full = "drop-oldest"\n',
+            "spool.when_full",
+            'write "block" or "drop_oldest"; did you mean \'drop_oldest\'?',
+        ),
+        ("window = 0\n", "window", "is 0; it must be at least 1"),
+        ("window = 6\n", "window", "is 6; it must be at most 5"),
+        (
+            'security = "hybird"\n',
+            "security",
+            "unknown mode 'hybird'; the modes are: classical-tls12, classical, hybrid",
+        ),
+        ('topic = "a b"\n', "topic", "'a b' is no Kafka topic"),
+        ('topic = ".."\n', "topic", "'..' is no Kafka topic"),
+        ('server_name = ""\n', "server_name", "is empty"),
+        ('receivers = "a:1"\n', "receivers", 'is not a list; write receivers = ["…"]'),
+        ('receivers = ["a:1", "b"]\n', "receivers[1]", "'b' is not HOST:PORT"),
+        ('receivers = [":7443"]\n', "receivers[0]", "needs a host and a port"),
+        ('receivers = ["a:0"]\n', "receivers[0]", "needs a host and a port"),
+        ('receivers = ["::1:7443"]\n', "receivers[0]", "write an IPv6 address in brackets"),
+        ("receivers = [1]\n", "receivers[0]", "1 is not a text"),
+        ("batch = 3\n", "batch", "3 is not a table; write [batch]"),
+        ("mirror_of = 3\n", "mirror_of", "3 is not a text"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_and_a_remedy(tmp_path: Path, text: str, key: str, message: str) -> None:
+    head, table = (text, "") if not text.startswith("[") else ("", text)
+    _, problems = read(tmp_path, f'name = "http"\n{head}{table}{SOURCE}')
+    assert list(problems) == [key]
+    assert message in problems[key]
+
+
+@pytest.mark.parametrize(
+    ("source", "key", "message"),
+    [
+        ("", "source", "is missing; add [source]"),
+        ("source = false\n", "source", "is missing; add [source]"),
+        ("[source]\npaths = []\n", "source.type", 'is missing; write "file" or "stdin"'),
+        (
+            '[source]\ntype = "fil"\n',
+            "source.type",
+            "'fil' is not known; write \"file\" or \"stdin\"; did you mean 'file'?",
+        ),
+        ('[source]\ntype = "file"\n', "source.paths", "is missing; add source.paths = […]"),
+        ('[source]\ntype = "file"\npaths = []\n', "source.paths", "is empty; name at least one"),
+        ('[source]\ntype = "file"\npaths = [""]\n', "source.paths[0]", "is empty; write a path"),
+        ('[source]\ntype = "file"\npaths = ["a\\u0000b"]\n', "source.paths[0]", "holds a NUL"),
+        ('[source]\ntype = "stdin"\npaths = ["a"]\n', "source.paths", "is not known here"),
+        ('[source]\ntype = "file"\npaths = ["a"]\nscan = 0\n', "source.scan", "it must be at least 10ms"),
+    ],
+)
+def test_a_source_that_cannot_be_is_named_once(tmp_path: Path, source: str, key: str, message: str) -> None:
+    _, problems = read(tmp_path, f'name = "http"\n{source}')
+    assert list(problems) == [key]
+    assert message in problems[key]
+
+
+@pytest.mark.parametrize("name", ["", "Http", "-a", ".a", "a b", "a/b", "../a", "ä", "a\\n", "a" * 129])
+def test_a_name_that_is_no_stream_name_is_refused(tmp_path: Path, name: str) -> None:
+    _, problems = read(tmp_path, f'name = "{name}"\n{SOURCE}')
+    assert "is no stream name" in problems["name"]
+
+
+@pytest.mark.parametrize("name", ["a", "0", "pq-stream", "a.b_c-d", "a" * 128])
+def test_a_stream_name_is_taken(tmp_path: Path, name: str) -> None:
+    assert good(tmp_path, f'name = "{name}"\n{SOURCE}').name == name
+
+
+def test_all_problems_of_a_file_are_found_at_once(tmp_path: Path) -> None:
+    _, problems = read(
+        tmp_path,
+        'name = "A"\nsecurity = "x"\nreceivers = ["b", "c"]\ntypo = 1\n[batch]\nlinger = "x"\nmax_batch_records = 0\n',
+    )
+    assert set(problems) == {
+        "name", "security", "receivers[0]", "receivers[1]", "typo", "batch.linger", "batch.max_batch_records", "source",
+    }  # fmt: skip
+
+
+# -- twins -------------------------------------------------------------------------------------------------------
+
+
+def test_a_twin_names_only_what_differs(tmp_path: Path) -> None:
+    twin = good(tmp_path, 'name = "pq"\nmirror_of = "http"\nsecurity = "hybrid"\n[spool]\nmax_spool_bytes = "32MiB"\n')
+    assert (twin.mirror_of, twin.source) == ("http", None)
+
+
+def test_what_a_twin_has_from_its_original_cannot_be_set_even_to_the_default(tmp_path: Path) -> None:
+    _, problems = read(
+        tmp_path,
+        'name = "pq"\nmirror_of = "http"\ninvalid = "wrap"\ncodec = "zstd"\n[batch]\n[spool]\nwhen_full = "block"\n'
+        + SOURCE,
+    )
+    assert set(problems) == {"source", "batch", "invalid", "codec", "spool.when_full"}
+    assert problems["batch"] == "comes from the original 'http'; remove it from the twin"
+
+
+def test_a_twins_original_has_to_be_a_stream_that_is_no_twin() -> None:
+    original = Stream(name="http", source=StdinSource())
+    twin = Stream(name="pq", mirror_of="http")
+    known: dict[str, Stream | None] = {"http": original, "pq": twin}
+
+    def fault(mirror_of: str) -> str:
+        faults = check_twin_of(Stream(name="t", mirror_of=mirror_of), {**known, "t": None})
+        return faults[0][1] if faults else ""
+
+    assert fault("http") == ""
+    assert fault("htp") == "there is no stream 'htp'; there are: http, pq"
+    assert fault("pq") == "'pq' is a twin itself; name its original 'http'"
+    assert fault("t") == "names the stream itself; name its original"
+
+
+def test_an_original_whose_file_has_problems_still_counts_as_a_stream() -> None:
+    assert check_twin_of(Stream(name="pq", mirror_of="http"), {"http": None}) == []
+
+
+# -- files that are no configuration -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is blank"),
+        (b"\n# only a comment\n", "is blank"),
+        (b"a = 1\nb = [\n", "is not TOML"),
+        (b"a = 1\na = 2\n", "is not TOML: Cannot overwrite a value (at line 2"),
+        (b"a = 1\nb = '\xff'\n", "is not UTF-8 (line 2)"),
+        (b"a = " + b"[" * 20_000 + b"]" * 20_000, "is nested too deeply"),
+        (b"#" * (1024 * 1024 + 1), "is larger than 1 MiB"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "some.toml"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError) as caught:
+        toml.parse(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file or directory"):
+        toml.parse(tmp_path / "none.toml")
+
+
+# -- any table at all --------------------------------------------------------------------------------------------
+
+VALUES = st.recursive(
+    st.one_of(st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(["file", "stdin", "5s"])),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(["type", "paths", "linger", "max_batch_bytes", "x"]), inner, max_size=3),
+    ),
+    max_leaves=8,
+)
+KEYS = st.sampled_from([*Stream.__struct_fields__, "x"])
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=8))
+def test_whatever_a_table_holds_is_a_stream_or_has_problems(table: dict[str, Any]) -> None:
+    problems: list[Problem] = []
+    stream = toml.convert(table, Stream, path=Path("t.toml"), base=Path("/b"), problems=problems)
+    assert (stream is not None) or problems
+    if stream is not None:
+        check(stream, table)
+
+
+# -- units -------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**6), st.sampled_from(sorted(SIZES)))
+def test_a_size_is_its_number_times_its_unit_and_can_be_read_back(number: int, unit: str) -> None:
+    assert parse_size(f"{number}{unit}") == number * SIZES[unit]
+    assert parse_size(show_size(number * SIZES[unit])) == number * SIZES[unit]
+
+
+@given(st.integers(0, 100_000), st.sampled_from(sorted(DURATIONS)))
+def test_a_duration_is_its_number_times_its_unit_and_can_be_read_back(number: int, unit: str) -> None:
+    assert parse_duration(f"{number} {unit}") == pytest.approx(number * DURATIONS[unit])
+    assert parse_duration(show_duration(number)) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("200ms", 0.2), ("5s", 5.0), ("1.5h", 5400.0), ("1d", 86_400.0), (3, 3.0), (0.25, 0.25)]
+)
+def test_durations_as_people_write_them(text: object, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "s", "5", "5S", "-5s", "1e3s", "5s\n", "٥s", "5 s ", None, True, [], float("inf"), 10**40, "9" * 40 + "s"],
+)
+def test_what_is_no_duration_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["1.5B", 0.5, "9999999TiB"])
+def test_a_size_is_a_whole_number_of_bytes(text: object) -> None:
+    with pytest.raises(ValueError, match="no whole number of bytes"):
+        parse_size(text)

@@ -1,0 +1,103 @@
+"""An agent and a receiver in one event loop, over real sockets, real TLS and a real sink."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+
+from logfwd.agent import Agent
+from logfwd.config import ForwarderConfig
+from logfwd.config import Tls as ForwarderTls
+from logreceiver.config import Allow, Listener, LogSink, ReceiverConfig
+from logreceiver.config import Tls as ReceiverTls
+from logreceiver.service import Service
+from logreceiver.sinks.log import read_records
+from streams.definition import BatchLimits, FileSource, Stream
+from streams.security.openssl import Credentials
+from tests.support.tls import Parties
+
+EVERYTHING = ("hybrid", "classical", "classical-tls12", "hybrid-preferred", "hybrid-p256")
+
+
+class Installation:
+    """Builds configs for one directory; tests change what they are about."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.parties = Parties(directory / "pki")
+        self.source = directory / "http.log"
+        self.source.touch()
+
+    def receiver_config(
+        self, *, modes: tuple[str, ...] = ("hybrid",), streams: tuple[str, ...] = ("*",), address: str = "localhost:0",
+        credentials: Credentials | None = None,
+    ) -> ReceiverConfig:  # fmt: skip
+        tls = credentials or self.parties.receiver
+        return ReceiverConfig(
+            tls=ReceiverTls(certificate=tls.certificate, key=tls.key, ca=tls.ca),
+            grant_key_file=self.directory / "pki" / "grant.key",
+            listener=(Listener(address=address, modes=modes),),
+            allow=(Allow(identity="spiffe://test/*", streams=streams, modes=EVERYTHING),),
+            sink=LogSink(directory=self.directory / "log"),
+            admin=None,
+            stop_grace_seconds=1.0,
+        )
+
+    def stream(self, **changes: object) -> Stream:
+        stream = Stream(
+            name="http",
+            source=FileSource(paths=(str(self.source),), scan_seconds=0.05),
+            batch=BatchLimits(linger_seconds=0.02),
+        )
+        return msgspec.structs.replace(stream, **changes)
+
+    def forwarder_config(
+        self, address: str, *streams: Stream, credentials: Credentials | None = None, server_name: str | None = None
+    ) -> ForwarderConfig:
+        tls = credentials or self.parties.forwarder
+        return ForwarderConfig(
+            state_dir=self.directory / "state",
+            tls=ForwarderTls(certificate=tls.certificate, key=tls.key, ca=tls.ca),
+            receivers=(address,),
+            server_name=server_name,
+            admin=None,
+            streams=streams or (self.stream(),),
+            stop_grace_seconds=1.0,
+        )
+
+    def append(self, *lines: str) -> None:
+        with self.source.open("a") as out:
+            out.write("".join(f"{line}\n" for line in lines))
+
+    def stored(self, topic: str = "http") -> list[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return [bytes(record.value or b"").decode() for record in read_records(self.directory / "log", topic)]
+        return []
+
+
+@contextlib.asynccontextmanager
+async def running(receiver: ReceiverConfig) -> AsyncIterator[Service]:
+    async with Service(receiver) as service:
+        yield service
+
+
+@contextlib.asynccontextmanager
+async def forwarding(config: ForwarderConfig) -> AsyncIterator[Agent]:
+    async with Agent(config) as agent:
+        yield agent
+
+
+async def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait until something is true, or fail."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def acknowledged(agent: Agent, stream: str = "http") -> int:
+    """Records of a stream that the agent knows to be stored."""
+    return sum(row["records"]["acknowledged"] for row in agent.describe() if row["stream"] == stream)
