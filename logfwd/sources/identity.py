@@ -1,0 +1,140 @@
+"""How a file is recognised again: its inode, a hash of its first bytes, and a hash of the bytes before a position.
+
+The device is never compared across restarts: its number changes on reboot. The head (the first ≤ 1 KiB) is extended
+while the file is shorter than that, and never reaches beyond what was handed over; so a file that only grew still
+fits, and one that was replaced, truncated or given a used inode does not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import PurePath
+
+import msgspec
+
+from logfwd.batcher import TAIL_BYTES, tail_hash
+from logfwd.sources import Mark
+
+HEAD_BYTES = 1024
+COMPRESSED = (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh91AY&SY", b"BZh61AY&SY", b"\x04\x22\x4d\x18")
+"""How gzip, zstd, xz, bzip2 and lz4 files begin."""
+
+_ROTATED = re.compile(r"[.\-_](?:\d[\dT:.\-_]*|old)$")
+"""What rotation appends to a name: an index, a date, "old"."""
+
+_INDEX = re.compile(r"[.\-_](\d{1,3})$")
+
+
+class Detail(msgspec.Struct, frozen=True, array_like=True):
+    """What a mark carries beside offset and tail. Paths are bytes, for they need not be UTF-8."""
+
+    path: bytes
+    family: bytes
+    inode: int
+    head_bytes: int
+    head_hash: bytes
+    written_ms: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Detail).decode
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A position in a file, and all by which the file is recognised."""
+
+    inode: int
+    offset: int = 0
+    tail_bytes: int = 0
+    tail_hash: bytes = b""
+    head_bytes: int = 0
+    head_hash: bytes = b""
+
+    def fits(self, fd: int) -> bool:
+        """True if the open file holds, around this position, what it held when the position was taken."""
+        return self.head_fits(fd) and self.tail_fits(fd) and os.fstat(fd).st_size >= self.offset
+
+    def head_fits(self, fd: int) -> bool:
+        return _matches(os.pread(fd, self.head_bytes, 0), self.head_bytes, self.head_hash)
+
+    def tail_fits(self, fd: int) -> bool:
+        tail = os.pread(fd, self.tail_bytes, self.offset - self.tail_bytes)
+        return _matches(tail, self.tail_bytes, self.tail_hash)
+
+    def tail_matches(self, data: bytes) -> bool:
+        """The same for bytes that were read from the start of the tail on."""
+        return _matches(data[: self.tail_bytes], self.tail_bytes, self.tail_hash)
+
+    def after(self, tail: bytes, offset: int, fd: int) -> Place:
+        """The place at `offset`, before which `tail` stands; the head is extended while it is short."""
+        head_bytes, head_hash = self.head_bytes, self.head_hash
+        if head_bytes < HEAD_BYTES and offset > head_bytes:
+            head = os.pread(fd, min(offset, HEAD_BYTES), 0)
+            head_bytes, head_hash = len(head), tail_hash(head)
+        tail = tail[-TAIL_BYTES:]
+        return Place(self.inode, offset, len(tail), tail_hash(tail) if tail else b"", head_bytes, head_hash)
+
+
+def _matches(data: bytes, length: int, expected: bytes) -> bool:
+    return len(data) == length and (not length or tail_hash(data) == expected)
+
+
+def open_regular(path: str) -> int:
+    """Open a file for reading without ever waiting for it, as a FIFO would make us."""
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def place_at(fd: int, offset: int) -> Place:
+    """The place at an offset of an open file, from what the file holds now."""
+    start = max(offset - TAIL_BYTES, 0)
+    return Place(os.fstat(fd).st_ino).after(os.pread(fd, offset - start, start), offset, fd)
+
+
+def end_of_lines(fd: int, reach_bytes: int) -> Place:
+    """The place after the last whole line of an open file; at its end if that is beyond `reach_bytes`."""
+    size = os.fstat(fd).st_size
+    start = max(size - reach_bytes, 0)
+    newline = os.pread(fd, size - start, start).rfind(b"\n")
+    return place_at(fd, start + newline + 1 if newline >= 0 else size if start else 0)
+
+
+def begins_alike(fd: int, other: int) -> bool:
+    """True if a file looks like the first part of another: by its first and last ≤ 1 KiB."""
+    size = os.fstat(fd).st_size
+    return all(
+        os.pread(fd, HEAD_BYTES, at) == os.pread(other, min(HEAD_BYTES, size - at), at)
+        for at in (0, max(size - HEAD_BYTES, 0))
+    )  # fmt: skip
+
+
+def detail_of(place: Place, path: str, family: str, written_ms: int) -> bytes:
+    """What to store beside offset and tail."""
+    return _encode(
+        Detail(os.fsencode(path), os.fsencode(family), place.inode, place.head_bytes, place.head_hash, written_ms)
+    )  # fmt: skip
+
+
+def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
+    """A stored mark's place and detail; None if it is not one of this source."""
+    try:
+        detail = _decode(mark.detail)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None
+    return (
+        Place(detail.inode, mark.offset, mark.tail_bytes, mark.tail_hash, detail.head_bytes, detail.head_hash),
+        detail,
+    )  # fmt: skip
+
+
+def family_of(path: str) -> str:
+    """The path before rotation renamed it: `access.log` for `access.log.1` and `access.log-20240131`."""
+    name = PurePath(path).name
+    found = _ROTATED.search(name)
+    return path[: len(path) - len(name) + found.start()] if found and found.start() else path
+
+
+def age_order(path: str, mtime_ns: int) -> tuple[bool, int, int]:
+    """Sorts the files of a family oldest first: by time of last write, then by index; the unrotated name last."""
+    index = _INDEX.search(path)
+    return path == family_of(path), mtime_ns, -int(index[1]) if index else 0

@@ -1,0 +1,131 @@
+"""Which files there are: those that the configured globs lead to, and their rotated siblings under other names."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Collection, Iterator
+from fnmatch import fnmatch
+from typing import NamedTuple
+
+import structlog
+
+from logfwd.sources.identity import age_order, family_of
+from logfwd.sources.tail import FileId
+from streams.definition import FileSource
+
+log = structlog.get_logger("logfwd.sources.file")
+
+
+class Found(NamedTuple):
+    """A regular file as a scan met it. `configured` is False for one that no glob leads to."""
+
+    path: str
+    id: FileId
+    size: int
+    mtime_ns: int
+    configured: bool = True
+
+    @property
+    def family(self) -> str:
+        return family_of(self.path)
+
+    @property
+    def age_order(self) -> tuple[bool, int, int]:
+        return age_order(self.path, self.mtime_ns)
+
+
+class Troubles:
+    """Says once for each file that it cannot be read, and once that it can be again."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def note(self, path: str, reason: str) -> None:
+        if self._known.get(path) != reason:
+            self._known[path] = reason
+            log.warning("cannot read file; will try again", path=path, reason=reason)
+
+    def over(self, path: str) -> None:
+        if self._known.pop(path, None) is not None:
+            log.info("can read file again", path=path)
+
+    def keep_only(self, paths: Collection[str]) -> None:
+        """Forget troubles of paths that are no more."""
+        for path in [path for path in self._known if path not in paths]:
+            del self._known[path]
+
+
+class Finder:
+    """Finds files for one source."""
+
+    def __init__(self, settings: FileSource) -> None:
+        self._settings = settings
+        self.troubles = Troubles()
+
+    def configured(self) -> dict[FileId, Found]:
+        """The files that globs lead to, once each however many names they have."""
+        found: dict[FileId, Found] = {}
+        seen: set[str] = set()
+        for pattern in self._settings.paths:
+            for path in glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else [pattern]:
+                if path not in seen and not self.excludes(path):
+                    seen.add(path)
+                    if (file := self._look_at(path, named=path == pattern)) is not None:
+                        found.setdefault(file.id, file)
+        self.troubles.keep_only(seen)
+        return found
+
+    def excludes(self, path: str) -> bool:
+        """True if a pattern names the path, or, where it has no slash, the file's name."""
+        name = os.path.basename(path)
+        return any(fnmatch(path if "/" in pattern else name, pattern) for pattern in self._settings.exclude)
+
+    def _look_at(self, path: str, *, named: bool) -> Found | None:
+        try:
+            status = os.stat(path)
+        except FileNotFoundError as error:
+            if os.path.islink(path):
+                self.troubles.note(path, f"symbolic link: {error.strerror}")
+            return None
+        except OSError as error:
+            self.troubles.note(path, error.strerror or str(error))
+            return None
+        if stat.S_ISREG(status.st_mode):
+            return Found(path, (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns)
+        if named or not stat.S_ISDIR(status.st_mode):
+            self.troubles.note(path, "is a directory" if stat.S_ISDIR(status.st_mode) else "is not a regular file")
+        return None
+
+    def directories(self) -> set[str]:
+        """The directories named by the patterns without a wildcard in them: where files may appear."""
+        folders = {os.path.dirname(pattern) or "." for pattern in self._settings.paths}
+        return {folder for folder in folders if not glob.has_magic(folder)}
+
+    def strays(
+        self, directories: Collection[str], inodes: Collection[int], families: Collection[str]
+    ) -> Iterator[Found]:
+        """Files in these directories with one of these inodes, or with a rotated name of one of these families."""
+        for directory in directories:
+            try:
+                entries = os.scandir(directory)
+            except OSError:
+                continue
+            with entries:
+                for entry in entries:
+                    if entry.inode() in inodes or self._is_rotated(entry.path, families):
+                        yield from _stray(entry)
+
+    def _is_rotated(self, path: str, families: Collection[str]) -> bool:
+        family = family_of(path)
+        return family != path and family in families and not self.excludes(path)
+
+
+def _stray(entry: os.DirEntry[str]) -> Iterator[Found]:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return
+    if stat.S_ISREG(status.st_mode):
+        yield Found(entry.path, (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns, configured=False)

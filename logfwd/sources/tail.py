@@ -1,0 +1,77 @@
+"""One followed file: reads whole lines from its position on, and notices when it is no longer the same file.
+
+Each read fetches the bytes before the position together with those behind it, in one call, and compares them: so a
+file that was truncated and has grown again is never taken for its own continuation.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from logfwd.batcher import TAIL_BYTES
+from logfwd.sources import Block
+from logfwd.sources.identity import COMPRESSED, Place, detail_of
+
+FileId = tuple[int, int]
+"""Device and inode: says which file it is while it is held open or seen, never across a restart."""
+
+
+class Replaced(Exception):
+    """The file no longer holds what stood before the position."""
+
+
+class Compressed(Exception):
+    """The file begins like a compressed one."""
+
+
+@dataclass(eq=False, slots=True)
+class Tail:
+    """A file that is followed; `fd` is −1 while it is closed."""
+
+    key: str
+    path: str
+    family: str
+    id: FileId
+    place: Place
+    fd: int = -1
+    watch: int = -1
+    size: int = 0
+    mtime_ns: int = -1
+    active_at: float = 0.0
+    rotated_at: float | None = None  # since when its path leads elsewhere, or it has another path
+    gone: bool = False  # no configured path leads to it
+    announce: bool = False  # its position is to be handed over though nothing was read
+    ready: bool = False  # it waits in the queue of files to read
+    ended: bool = False  # it is followed no more
+    after: Tail | None = None  # its forerunner in the same family, read to its end first
+
+    def read(self, block_bytes: int, max_record_bytes: int, wall_ms: int, *, final: bool) -> Block | None:
+        """The next whole lines; None at the end. `final` makes a record of an unfinished last line."""
+        place = self.place
+        if self.announce:
+            self.announce = False
+            return self._block(b"", place.offset, wall_ms)
+        want = max(block_bytes, max_record_bytes + 1)
+        data = os.pread(self.fd, place.tail_bytes + want, place.offset - place.tail_bytes)
+        begin = place.tail_bytes
+        if not place.tail_matches(data) or (len(data) == begin and os.fstat(self.fd).st_size < place.offset):
+            raise Replaced
+        if not place.offset and data.startswith(COMPRESSED):
+            raise Compressed
+        if stop := data.rfind(b"\n", begin) + 1:
+            lines, added = data[begin:stop], 0
+        elif len(data) - begin >= max_record_bytes:
+            lines, added = data[begin : begin + max_record_bytes] + b"\n", 1
+        elif final and len(data) > begin:
+            lines, added = data[begin:] + b"\n", 1
+        else:
+            return None
+        end = place.offset + len(lines) - added
+        self.place = place.after(lines[max(end - place.offset - TAIL_BYTES, 0) : end - place.offset], end, self.fd)
+        return self._block(lines, place.offset, wall_ms)
+
+    def _block(self, data: bytes, start: int, wall_ms: int) -> Block:
+        written_ms = os.fstat(self.fd).st_mtime_ns // 1_000_000
+        detail = detail_of(self.place, self.path, self.family, written_ms)
+        return Block(data=data, read_at_ms=wall_ms, key=self.key, start=start, end=self.place.offset, detail=detail)

@@ -1,0 +1,79 @@
+"""What a sink promises. `kafka` and `log` keep it alike; one contract suite tests both.
+
+A sink stores record batches as they are. It recognises a repeat by (producer id, producer epoch, base sequence) as
+Apache Kafka does: only the last batches of a producer are known, a repeat is answered with its first offset and
+nothing is appended; anything that does not follow is OUT_OF_ORDER. What it says it has, survives its death.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from streams.errors import Code
+
+
+class TopicInfo(msgspec.Struct, frozen=True):
+    """What a link must know of its topic."""
+
+    name: str
+    topic_id: str
+    partition_count: int
+    max_message_bytes: int
+
+
+class RunState(msgspec.Struct, frozen=True):
+    """The newest thing a partition knows of a producer id."""
+
+    producer_epoch: int
+    last_sequence: int
+
+
+class Kind(enum.Enum):
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    REFUSED = "refused"
+    UNCERTAIN = "uncertain"
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """The answer to one batch. STORED and DUPLICATE may be acknowledged; REFUSED is certainly not appended."""
+
+    kind: Kind
+    base_offset: int = -1
+    code: Code | None = None
+    text: str = ""
+
+
+class Sink(Protocol):
+    """Stores batches. Every method but `close` may raise SinkUnavailable."""
+
+    name: str
+
+    @property
+    def cluster_id(self) -> str:
+        """Names the cluster as long as its data lives; empty until it was reached."""
+
+    async def start(self) -> None:
+        """Open, check, and become ready; raises ConfigError for what an operator must mend."""
+
+    async def close(self) -> None:
+        """Finish what is under way, then let go."""
+
+    def health(self) -> Mapping[str, str]:
+        """What is wrong now, by topic or part; empty when all is well."""
+
+    async def topic(self, name: str) -> TopicInfo:
+        """Facts about a topic; creates it where the sink is configured to."""
+
+    async def new_producer_id(self) -> int:
+        """A producer id that was never handed out before."""
+
+    async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
+        """What is stored of a producer; None if nothing is known."""
+
+    async def produce(self, topic: str, partition: int, batch: memoryview) -> Outcome:
+        """Store one stamped batch, durably. Never raises for what the sink answers; never retries."""

@@ -1,0 +1,353 @@
+"""The Kafka sink: ready record batches passed through to Apache Kafka, acks=all, and never retried.
+
+`produce` answers with what is known: *stored* and *duplicate* are the broker's word; *refused* is certainly not
+appended (the broker said so, or nothing was handed over); everything that was handed over and not answered is
+*uncertain*. What to do then is the forwarder's business: it asks (`ask`, by DescribeProducers, which knows the last
+stored sequence exactly, also after a restart of the broker) before it sends anything.
+
+A recognised repeat is told from a fresh append by log_append_time ≠ −1, on CreateTime topics only; elsewhere it
+counts as stored, and nothing is appended either way.
+
+The sink starts without Kafka, too: it keeps trying, `health` says so, and every call raises SinkUnavailable until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+
+from logreceiver import config
+from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo, kafka_client, topic_check
+from logreceiver.sinks.kafka_client import CONNECTION_ERRORS, Cluster, Coalesced, DescribeProducers, Produce, raise_for
+from logreceiver.sinks.lanes import Item, Lanes
+from streams.errors import Code, ConfigError, Problem, SinkUnavailable
+
+START_SECONDS = 5.0
+RETRY_SECONDS = 1.0
+KEEP_SECONDS = 30.0
+"""How often metadata is looked at while nothing goes wrong."""
+CHECK_SECONDS = 300.0
+ANSWER_GRACE_SECONDS = 5.0
+"""What a broker gets beyond the request's own time limit before its connection is given up."""
+PRODUCER_ID_SECONDS = 10.0
+CREATION_SECONDS = 10.0
+
+log = structlog.get_logger("logreceiver.kafka")
+
+_COORDINATOR_STARTING = (14, 15, 16)
+_CODES = {
+    2: Code.CORRUPT,
+    3: Code.TOPIC_MISSING,
+    5: Code.UNAVAILABLE,  # LEADER_NOT_AVAILABLE
+    6: Code.UNAVAILABLE,  # NOT_LEADER_OR_FOLLOWER
+    7: Code.TIMED_OUT,
+    9: Code.UNAVAILABLE,  # REPLICA_NOT_AVAILABLE
+    10: Code.TOO_LARGE,
+    13: Code.UNAVAILABLE,  # NETWORK_EXCEPTION
+    17: Code.TOPIC_MISSING,  # INVALID_TOPIC_EXCEPTION
+    18: Code.TOO_LARGE,  # RECORD_LIST_TOO_LARGE
+    19: Code.UNAVAILABLE,  # NOT_ENOUGH_REPLICAS
+    20: Code.TIMED_OUT,  # NOT_ENOUGH_REPLICAS_AFTER_APPEND
+    29: Code.UNAUTHORISED,
+    31: Code.UNAUTHORISED,
+    32: Code.CLOCK,
+    45: Code.OUT_OF_ORDER,
+    46: Code.OUT_OF_ORDER,  # DUPLICATE_SEQUENCE_NUMBER: older than what is known; asking tells
+    47: Code.FENCED,
+    56: Code.UNAVAILABLE,  # KAFKA_STORAGE_ERROR
+    59: Code.OUT_OF_ORDER,  # UNKNOWN_PRODUCER_ID
+    74: Code.UNAVAILABLE,
+    75: Code.UNAVAILABLE,
+    76: Code.INVALID_RECORD,  # UNSUPPORTED_COMPRESSION_TYPE
+    87: Code.INVALID_RECORD,
+    89: Code.UNAVAILABLE,  # THROTTLING_QUOTA_EXCEEDED
+    90: Code.FENCED,
+}
+_PERHAPS_APPENDED = frozenset({7, 13, 20, 56})
+_UNEXPLAINED = frozenset({Code.INVALID_RECORD, Code.UNKNOWN, Code.UNAUTHORISED, Code.CLOCK, Code.TOO_LARGE})
+_STALE = frozenset({Code.UNAVAILABLE, Code.TOPIC_MISSING, Code.TIMED_OUT})
+
+
+class _Facts(NamedTuple):
+    """What was found about a topic when it was last checked."""
+
+    info: TopicInfo
+    create_time: bool
+    checked: float
+
+
+class KafkaSink:
+    """A sink on an Apache Kafka cluster."""
+
+    name = "kafka"
+
+    def __init__(self, settings: config.KafkaSink) -> None:
+        self._settings = settings
+        self._facts: dict[str, _Facts] = {}
+        self._findings: dict[str, topic_check.Findings] = {}
+        self._lanes: dict[int, Lanes[Any]] = {}
+        self._checks: Coalesced[_Facts] = Coalesced()
+        self._questions: Coalesced[dict[int, RunState]] = Coalesced()
+        self._cluster: Cluster | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def cluster_id(self) -> str:
+        return self._cluster.cluster_id if self._cluster is not None else ""
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect; wait a few seconds for a broker, then go on trying in the background."""
+        self._cluster = Cluster(self._settings.brokers, _connection_options(self._settings))
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._cluster.refresh()
+        except (SinkUnavailable, TimeoutError) as error:
+            log.warning("no broker answers yet", brokers=list(self._settings.brokers), reason=str(error))
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def _keep(self) -> None:
+        """Look at the metadata from time to time, and soon when something went wrong."""
+        cluster = self._need_cluster()
+        while True:
+            await asyncio.sleep(RETRY_SECONDS)
+            troubled = bool(cluster.problem)
+            try:
+                await cluster.refresh(max_age_seconds=KEEP_SECONDS)
+            except SinkUnavailable as error:
+                if not troubled:
+                    log.warning("no broker answers", reason=str(error))
+            except Exception:
+                log.exception("looking after the cluster failed")
+            else:
+                if troubled:
+                    log.info("a broker answers", cluster_id=cluster.cluster_id)
+
+    async def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        await asyncio.gather(*(lanes.close() for lanes in self._lanes.values()))
+        self._lanes.clear()
+        await self._checks.close()
+        await self._questions.close()
+        if self._cluster is not None:
+            await self._cluster.close()
+
+    def health(self) -> Mapping[str, str]:
+        problem = self._cluster.problem if self._cluster is not None else "not started"
+        unfit = {f"topic {name}": "; ".join(found.refusals) for name, found in self._findings.items() if found.refusals}
+        return {**unfit, **({"kafka": problem} if problem else {})}
+
+    def _need_cluster(self) -> Cluster:
+        if self._cluster is None:
+            raise SinkUnavailable(Code.UNAVAILABLE, "the sink was not started")
+        return self._cluster
+
+    # -- topics ------------------------------------------------------------------------------------------------
+
+    async def topic(self, name: str) -> TopicInfo:
+        return (await self._topic_facts(name, max_age_seconds=1.0)).info
+
+    async def _topic_facts(self, name: str, *, max_age_seconds: float) -> _Facts:
+        """Checked facts; checked again when they are old, after an unexplained refusal, and for another topic id."""
+        topic = await self._need_cluster().topic(name, max_age_seconds=max_age_seconds)
+        facts = self._facts.get(name)
+        now = asyncio.get_running_loop().time()
+        if (
+            facts is None
+            or facts.checked < now - CHECK_SECONDS
+            or (facts.info.topic_id, facts.info.partition_count) != (topic.topic_id, len(topic.leaders))
+        ):
+            facts = await self._checks(name, lambda: self._check(name))
+        return facts
+
+    async def _check(self, name: str) -> _Facts:
+        cluster = self._need_cluster()
+        topic = await cluster.topic(name, max_age_seconds=1.0)
+        if topic.error_code == kafka_client.UNKNOWN_TOPIC and self._settings.create_topics:
+            topic = await self._create(name)
+        self._facts.pop(name, None)
+        if topic.error_code != kafka_client.LEADER_NOT_AVAILABLE:
+            raise_for(topic.error_code, f"topic {name}")
+        node = await cluster.leader(name, min(topic.leaders, default=0))
+        settings, broker = await cluster.describe_configs(
+            node,
+            [(2, name, list(topic_check.TOPIC_SETTINGS)), (4, str(node), list(topic_check.BROKER_SETTINGS))],
+        )
+        findings = topic_check.check(
+            settings, broker, replication_factor=topic.replication_factor, operations=topic.operations
+        )
+        self._report(name, findings)
+        max_bytes = int(settings.get("max.message.bytes", topic_check.DEFAULT_MAX_MESSAGE_BYTES))
+        facts = _Facts(
+            TopicInfo(name, topic.topic_id, len(topic.leaders), max_bytes),
+            settings.get("message.timestamp.type") == "CreateTime",
+            asyncio.get_running_loop().time(),
+        )
+        self._facts[name] = facts
+        return facts
+
+    def _report(self, name: str, findings: topic_check.Findings) -> None:
+        """Log what was found, if it is new; raise SinkUnavailable for what makes the topic unfit."""
+        if self._findings.get(name) != findings:
+            self._findings[name] = findings
+            for text in findings.notes:
+                log.info("topic setting", topic=name, finding=text)
+            for text in findings.warnings:
+                log.warning("topic setting", topic=name, finding=text)
+            for text in findings.refusals:
+                log.error("topic is unfit", topic=name, finding=text)
+        if findings.refusals:
+            raise SinkUnavailable(findings.code, f"topic {name}: {'; '.join(findings.refusals)}")
+
+    async def _create(self, name: str) -> kafka_client.Topic:
+        cluster, settings = self._need_cluster(), self._settings
+        await cluster.create_topic(
+            name, settings.partition_count, settings.replication_factor, topic_check.CREATED_WITH
+        )
+        log.info("topic created", topic=name, partitions=settings.partition_count)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CREATION_SECONDS):
+                while True:
+                    topic = await cluster.topic(name)
+                    if topic.error_code == kafka_client.NO_ERROR and min(topic.leaders.values(), default=-1) >= 0:
+                        return topic
+                    await asyncio.sleep(0.05)
+        raise SinkUnavailable(Code.UNAVAILABLE, f"topic {name} was created but has no leader yet")
+
+    # -- producers ---------------------------------------------------------------------------------------------
+
+    async def new_producer_id(self) -> int:
+        cluster = self._need_cluster()
+        deadline = asyncio.get_running_loop().time() + PRODUCER_ID_SECONDS
+        while True:
+            error_code, producer_id = await cluster.init_producer_id()
+            if error_code not in _COORDINATOR_STARTING or asyncio.get_running_loop().time() > deadline:
+                raise_for(error_code, "a producer id")
+                return producer_id
+            await asyncio.sleep(0.1)
+
+    async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
+        """One query serves all that ask about a partition at the same time."""
+        producers = await self._questions((topic, partition), lambda: self._producers(topic, partition))
+        return producers.get(producer_id)
+
+    async def _producers(self, topic: str, partition: int) -> dict[int, RunState]:
+        cluster = self._need_cluster()
+        request = DescribeProducers([(topic, [partition], {})], {})
+        for attempt in range(2):
+            response = await cluster.call(await cluster.leader(topic, partition), request)
+            _, error_code, text, producers, _ = response.topics[0][1][0]
+            if error_code == kafka_client.NOT_LEADER and attempt == 0:
+                cluster.forget()
+                continue
+            if error_code != kafka_client.NO_ERROR:
+                cluster.forget()
+                raise_for(error_code, f"{topic}-{partition}: {text or 'DescribeProducers'}")
+            return {row[0]: RunState(row[1], row[2]) for row in producers}
+        raise AssertionError("unreachable")
+
+    # -- batches -----------------------------------------------------------------------------------------------
+
+    async def produce(self, topic: str, partition: int, batch: memoryview) -> Outcome:
+        try:
+            await self._topic_facts(topic, max_age_seconds=CHECK_SECONDS)
+            node = await self._need_cluster().leader(topic, partition)
+        except SinkUnavailable as error:
+            return Outcome(Kind.REFUSED, code=error.code, text=str(error))
+        outcome = await self._lanes_to(node).submit((topic, partition), batch)
+        if outcome.code in _STALE:
+            self._need_cluster().forget()
+        if outcome.code in _UNEXPLAINED:
+            self._facts.pop(topic, None)
+        return outcome
+
+    def _lanes_to(self, node: int) -> Lanes[Any]:
+        lanes = self._lanes.get(node)
+        if lanes is None:
+            limit = self._settings.produce_timeout_seconds
+
+            async def connect() -> Any:
+                cluster = self._need_cluster()
+                if node not in cluster.nodes:
+                    raise SinkUnavailable(Code.UNAVAILABLE, f"broker {node} is not known")
+                return await cluster.connect(cluster.nodes[node], seconds=limit + 2 * ANSWER_GRACE_SECONDS)
+
+            lanes = self._lanes[node] = Lanes(connect, self._send, limit_seconds=limit)
+        return lanes
+
+    async def _send(self, connection: Any, items: Sequence[Item], seconds: float) -> list[Outcome]:
+        """One Produce request; an outcome for each item, in order."""
+        batches: dict[str, list[tuple[int, memoryview]]] = {}
+        for item in items:
+            batches.setdefault(item.partition[0], []).append((item.partition[1], item.batch))
+        try:
+            answer = connection.send(Produce(batches, timeout_ms=int(seconds * 1000)))
+        except CONNECTION_ERRORS as error:  # before anything was written
+            return [Outcome(Kind.REFUSED, code=Code.UNAVAILABLE, text=str(error))] * len(items)
+        try:
+            async with asyncio.timeout(seconds + ANSWER_GRACE_SECONDS):
+                response = await answer
+        except TimeoutError:
+            connection.close()
+            text = f"no answer within {seconds + ANSWER_GRACE_SECONDS:.0f} s"
+            return [Outcome(Kind.UNCERTAIN, code=Code.TIMED_OUT, text=text)] * len(items)
+        except CONNECTION_ERRORS as error:
+            connection.close()
+            return [Outcome(Kind.UNCERTAIN, code=Code.UNAVAILABLE, text=str(error))] * len(items)
+        rows = {(topic, row[0]): row for topic, partitions in response.topics for row in partitions}
+        return [self._outcome(item, rows.get(item.partition)) for item in items]
+
+    def _outcome(self, item: Item, row: Sequence[Any] | None) -> Outcome:
+        if row is None:
+            return Outcome(Kind.UNCERTAIN, code=Code.UNKNOWN, text="the broker's answer names another partition")
+        _, error_code, offset, append_time, _, details, text = row
+        if error_code != 0:
+            return refusal(error_code, text or (details[0][1] if details else ""))
+        facts = self._facts.get(item.partition[0])
+        repeated = facts is not None and facts.create_time and append_time != -1
+        return Outcome(Kind.DUPLICATE if repeated else Kind.STORED, offset)
+
+
+def refusal(error_code: int, text: str | None) -> Outcome:
+    """What a broker's error means for a batch; one that has no code here is refused all the same."""
+    kind = Kind.UNCERTAIN if error_code in _PERHAPS_APPENDED else Kind.REFUSED
+    code = _CODES.get(error_code, Code.UNKNOWN)
+    return Outcome(kind, code=code, text=f"{text or code.sentence} (Kafka error {error_code})")
+
+
+def _connection_options(settings: config.KafkaSink) -> dict[str, Any]:
+    """TLS and SASL for every connection. ConfigError for a file that cannot be used."""
+    options: dict[str, Any] = {}
+    encrypted = settings.security != "plaintext"
+    options["security_protocol"] = ("SASL_" if settings.sasl else "") + ("SSL" if encrypted else "PLAINTEXT")
+    if encrypted:
+        if settings.tls is None:
+            raise ConfigError([Problem(Path(), "sink.tls", f"is needed for security = {settings.security!r}")])
+        options["ssl_context"] = _context(settings.security, settings.tls)
+    if settings.sasl is not None:
+        options["sasl_mechanism"] = settings.sasl.mechanism
+        options["sasl_plain_username"] = settings.sasl.username
+        options["sasl_plain_password"] = _password(settings.sasl.password_file)
+    return options
+
+
+def _context(mode_name: str, tls: config.Tls) -> Any:
+    from streams.security.openssl import Credentials
+    from streams.security.sslcontext import kafka_context
+
+    return kafka_context(mode_name, Credentials(tls.certificate, tls.key, tls.ca))
+
+
+def _password(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(path, "sink.sasl.password_file", str(error))]) from error

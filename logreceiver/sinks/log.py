@@ -1,0 +1,358 @@
+"""The embedded log sink: Kafka's files without Kafka, in one directory that one process owns.
+
+Batches are appended to segments that Kafka's own tools read (log_files.py has the layout) and fsynced before they are
+answered; sessions that produce at the same time share an fsync (*group commit*). Producers are judged by Kafka's rules
+(producers.py), and what the sink says of them is always what is durable: every question and every commit goes through
+one thread, one after the other. After a restart more batches are recognised than Kafka does: the last five of each
+producer, not the last one.
+
+A full disk refuses batches until there is room. After an fsync error the batches concerned are uncertain; their
+partition is opened and read again before its next use, without what was never acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from logreceiver import config
+from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo, log_files
+from logreceiver.sinks.log_partition import Partition
+from logreceiver.sinks.log_read import read_batches, read_records
+from streams import recordbatch
+from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
+
+__all__ = ["LogSink", "read_batches", "read_records"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LOST_IDS_GAP = 1 << 20
+"""How far producer ids jump ahead when the file that counts them is gone."""
+
+log = structlog.get_logger("logreceiver.log")
+T = TypeVar("T")
+
+
+class _Topic(msgspec.Struct, frozen=True):
+    """A topic keeps the number of partitions that it was created with: runs are bound to them."""
+
+    topic_id: str
+    partition_count: int
+
+
+class _Meta(msgspec.Struct):
+    """meta.json: what must outlive the process beside the batches."""
+
+    cluster_id: str
+    topics: dict[str, _Topic]
+
+
+@dataclass(eq=False)
+class _Job:
+    """One batch on its way to the disk."""
+
+    topic: str
+    partition: int
+    batch: memoryview
+    answer: asyncio.Future[Outcome]
+
+
+@dataclass(eq=False)
+class _Group:
+    """What one commit does to one partition: job number → the answer if it becomes durable."""
+
+    partition: Partition
+    answers: dict[int, Outcome] = field(default_factory=dict)
+    error: OSError | None = None
+
+
+class LogSink:
+    """The embedded log in `settings.directory`."""
+
+    name = "log"
+
+    def __init__(self, settings: config.LogSink) -> None:
+        self._settings = settings
+        self._directory = settings.directory
+        self._partitions: dict[tuple[str, int], Partition] = {}
+        self._meta = _Meta("", {})
+        self._next_producer_id = 0
+        self._problems: dict[str, str] = {}
+        self._jobs: list[_Job] = []
+        self._work = asyncio.Event()
+        self._committer: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "log-sink")
+        self._lock_fd = -1
+        self._closed = True
+
+    @property
+    def cluster_id(self) -> str:
+        return self._meta.cluster_id
+
+    def health(self) -> Mapping[str, str]:
+        return dict(self._problems)
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take the directory, mend it, read what it knows. ConfigError if it is in use or cannot be used."""
+        await self._in_thread(self._open)
+        self._closed = False
+        self._committer = asyncio.create_task(self._commit_groups())
+
+    async def close(self) -> None:
+        """Commit what is under way, then let go of the directory."""
+        self._closed = True
+        if self._committer is not None:
+            self._work.set()
+            await asyncio.gather(self._committer, return_exceptions=True)
+            self._committer = None
+        await self._in_thread(self._release)
+        self._thread.shutdown()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _open(self) -> None:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._lock()
+            self._read_meta()
+            for topic, number, path in log_files.partitions(self._directory):
+                self._open_partition(topic, number, path)
+            self._read_producer_ids()
+        except OSError as error:
+            self._release()
+            raise ConfigError([Problem(self._directory, "sink.directory", str(error))]) from error
+        except ConfigError:
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        for partition in self._partitions.values():
+            partition.close()
+        self._partitions.clear()
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def _lock(self) -> None:
+        self._lock_fd = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(self._lock_fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            text = f"another receiver (process {owner}) writes to this directory; each needs one of its own"
+            raise ConfigError([Problem(self._directory, "sink.directory", text)]) from error
+        os.ftruncate(self._lock_fd, 0)
+        os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
+
+    # -- what is kept beside the batches -----------------------------------------------------------------------
+
+    def _read_meta(self) -> None:
+        path = self._directory / "meta.json"
+        if not path.exists():
+            self._write_meta(_Meta(str(uuid.uuid4()), {}))
+            return
+        try:
+            self._meta = msgspec.json.decode(path.read_bytes(), type=_Meta)
+        except msgspec.DecodeError as error:
+            text = f"is damaged ({error}); restore it, or move the directory away to begin a new log"
+            raise ConfigError([Problem(path, "", text)]) from error
+
+    def _write_meta(self, meta: _Meta) -> None:
+        log_files.write_atomically(self._directory / "meta.json", msgspec.json.encode(meta))
+        self._meta = meta
+
+    def _read_producer_ids(self) -> None:
+        path = self._directory / "producer-ids"
+        highest = self._highest_producer_id()
+        try:
+            counter = int(path.read_bytes())
+        except (OSError, ValueError):
+            counter = 0
+            if self._meta.topics:
+                log.error("the count of producer ids is lost: skipping ahead", path=str(path), from_id=highest + 1)
+                counter = highest + _LOST_IDS_GAP
+        self._next_producer_id = max(counter, highest + 1)
+
+    def _highest_producer_id(self) -> int:
+        return max((partition.producers.highest_id for partition in self._partitions.values()), default=-1)
+
+    def _open_partition(self, topic: str, number: int, path: Path) -> Partition:
+        partition = Partition(path, max_segment_bytes=self._settings.max_segment_bytes)
+        try:
+            partition.open()
+        except OSError:
+            partition.close()
+            raise
+        self._partitions[topic, number] = partition
+        return partition
+
+    # -- topics and producers ----------------------------------------------------------------------------------
+
+    async def topic(self, name: str) -> TopicInfo:
+        """Facts about a topic, which is created if it is new."""
+        if not log_files.legal_topic(name):
+            raise SinkUnavailable(Code.TOPIC_MISSING, f"{name!r} cannot be a topic's name")
+        if name not in self._meta.topics:
+            await self._ask_thread(lambda: self._create(name))
+        topic = self._meta.topics[name]
+        return TopicInfo(name, topic.topic_id, topic.partition_count, self._settings.max_message_bytes)
+
+    def _create(self, name: str) -> None:
+        if name in self._meta.topics:
+            return
+        topic = _Topic(str(uuid.uuid4()), self._settings.partition_count)
+        for number in range(topic.partition_count):
+            if (name, number) not in self._partitions:
+                self._open_partition(name, number, self._directory / f"{name}-{number}")
+        self._write_meta(_Meta(self._meta.cluster_id, {**self._meta.topics, name: topic}))
+
+    async def new_producer_id(self) -> int:
+        return await self._ask_thread(self._take_producer_id)
+
+    def _take_producer_id(self) -> int:
+        producer_id = max(self._next_producer_id, self._highest_producer_id() + 1)
+        log_files.write_atomically(self._directory / "producer-ids", str(producer_id + 1).encode())
+        self._next_producer_id = producer_id + 1
+        return producer_id
+
+    async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
+        return await self._ask_thread(lambda: self._partition(topic, partition).producers.state(producer_id))
+
+    async def _ask_thread(self, work: Callable[[], T]) -> T:
+        """Run in the thread that commits, so between two commits."""
+        if self._closed:
+            raise SinkUnavailable(Code.UNAVAILABLE, "the log is closed")
+        try:
+            return await self._in_thread(work)
+        except OSError as error:
+            raise SinkUnavailable(Code.UNAVAILABLE, _words(error)) from error
+
+    def _partition(self, topic: str, number: int) -> Partition:
+        """A partition that is fit for use. OSError if it cannot be made so."""
+        partition = self._partitions.get((topic, number))
+        if partition is None:
+            known = self._meta.topics.get(topic)
+            if known is None or not 0 <= number < known.partition_count:
+                raise SinkUnavailable(Code.TOPIC_MISSING, f"there is no partition {topic}-{number}")
+            partition = self._open_partition(topic, number, self._directory / f"{topic}-{number}")
+        if partition.broken:
+            log.warning("reading a partition again after an I/O error", partition=partition.path.name)
+            partition.reopen()
+        return partition
+
+    # -- batches -----------------------------------------------------------------------------------------------
+
+    async def produce(self, topic: str, partition: int, batch: memoryview) -> Outcome:
+        if self._closed:
+            return _refused(Code.UNAVAILABLE, "the log is closed")
+        job = _Job(topic, partition, batch, asyncio.get_running_loop().create_future())
+        self._jobs.append(job)
+        self._work.set()
+        return await job.answer
+
+    async def _commit_groups(self) -> None:
+        """Whatever came while the last group was committed is the next one."""
+        while not self._closed or self._jobs:
+            await self._work.wait()
+            self._work.clear()
+            jobs, self._jobs = self._jobs, []
+            outcomes: list[Outcome] = []
+            try:
+                outcomes = await self._in_thread(lambda jobs=jobs: self._commit(jobs))  # type: ignore[misc]
+            except Exception:
+                log.exception("a commit failed in an unforeseen way")
+                outcomes = [Outcome(Kind.UNCERTAIN, code=Code.UNKNOWN, text="the log sink failed")] * len(jobs)
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                if not job.answer.done():
+                    job.answer.set_result(outcome)
+
+    def _commit(self, jobs: list[_Job]) -> list[Outcome]:
+        """Append all that may be appended, fsync each partition once, and only then answer."""
+        outcomes: dict[int, Outcome] = {}
+        groups: dict[tuple[str, int], _Group] = {}
+        for number, job in enumerate(jobs):
+            outcome = self._append(number, job, groups)
+            if outcome is not None:
+                outcomes[number] = outcome
+        for group in groups.values():
+            outcomes.update(self._finish(group))
+        return [outcomes[number] for number in range(len(jobs))]
+
+    def _append(self, number: int, job: _Job, groups: dict[tuple[str, int], _Group]) -> Outcome | None:
+        """Queue one batch in its group; or the answer that is certain already."""
+        if len(job.batch) > self._settings.max_message_bytes:
+            return _refused(Code.TOO_LARGE, f"{len(job.batch)} bytes, {self._settings.max_message_bytes} are allowed")
+        group = groups.get((job.topic, job.partition))
+        try:
+            header = recordbatch.check(job.batch)
+            if group is None:
+                group = groups[job.topic, job.partition] = _Group(self._partition(job.topic, job.partition))
+            if group.error is not None:
+                raise group.error
+            answer = group.partition.producers.judge(header)
+            if answer is None:
+                answer = Outcome(Kind.STORED, group.partition.append(header, job.batch))
+        except BatchCorrupt as error:
+            return _refused(Code.CORRUPT, str(error))
+        except SinkUnavailable as error:
+            return _refused(error.code, str(error))
+        except OSError as error:
+            if group is not None:
+                group.error = error
+            self._problems[f"{job.topic}-{job.partition}"] = _words(error)
+            return _refused(Code.UNAVAILABLE, _words(error))
+        if answer.kind is Kind.REFUSED:
+            return answer
+        group.answers[number] = answer
+        return None
+
+    def _finish(self, group: _Group) -> dict[int, Outcome]:
+        """Commit a group; after an error only what is durable all the same is stored."""
+        partition = group.partition
+        if group.error is None:
+            try:
+                partition.commit()
+            except OSError as error:
+                group.error = error
+        if group.error is None:
+            self._problems.pop(partition.path.name, None)
+            return group.answers
+        failure = self._failure(partition, group.error)
+        durable = partition.durable_offset
+        return {number: one if one.base_offset < durable else failure for number, one in group.answers.items()}
+
+    def _failure(self, partition: Partition, error: OSError) -> Outcome:
+        """What became of batches that did not get durable: taken back if that is certain."""
+        text = _words(error)
+        log.error("cannot write to a partition", partition=partition.path.name, reason=text)
+        self._problems[partition.path.name] = text
+        if not partition.broken:
+            with contextlib.suppress(OSError):
+                partition.roll_back()
+        if partition.broken:
+            return Outcome(Kind.UNCERTAIN, code=Code.UNAVAILABLE, text=text)
+        return _refused(Code.UNAVAILABLE, text)
+
+
+def _refused(code: Code, text: str) -> Outcome:
+    return Outcome(Kind.REFUSED, code=code, text=text)
+
+
+def _words(error: OSError) -> str:
+    if error.errno in _FULL:
+        return "the disk of the log is full"
+    return f"the log cannot be written: {error.strerror or error}"

@@ -1,0 +1,125 @@
+"""Reading the embedded log, also while a receiver writes to it: whole, sound batches up to the checkpoint.
+
+Nothing here takes the lock or changes a file. A damaged batch is passed over with a warning, as the owner of the
+directory would set it aside when it opens it the next time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from logreceiver.sinks import log_files
+from logreceiver.sinks.log_files import Damaged, placed
+from streams import recordbatch
+from streams.errors import BatchCorrupt
+from streams.recordbatch import Header, Record
+
+FOLLOW_SECONDS = 0.2
+MAX_BATCH_BYTES = 256 * 1024 * 1024
+"""What a batch may be once decompressed."""
+
+log = structlog.get_logger("logreceiver.log")
+
+
+class StoredBatch(NamedTuple):
+    """A batch as it is stored, its CRC found right."""
+
+    partition: int
+    header: Header
+    payload: bytes
+
+
+class PartitionReader:
+    """Goes through one partition; `poll` yields what came since the last time."""
+
+    def __init__(self, path: Path, partition: int, *, from_offset: int = 0) -> None:
+        self._path = path
+        self.partition = partition
+        self._next_offset = from_offset
+        self._segment = -1
+        self._position = 0
+        self._expected = 0
+        self.damaged = 0
+
+    def poll(self) -> Iterator[StoredBatch]:
+        """Batches up to the checkpoint as it is now."""
+        limit = log_files.read_checkpoint(self._path)
+        found = log_files.segments(self._path)
+        first = max((base for base, _ in found if base <= self._next_offset), default=0)
+        for base_offset, path in found:
+            if base_offset < max(first, self._segment) or (limit is not None and base_offset >= limit):
+                continue
+            if base_offset != self._segment:
+                self._segment, self._position, self._expected = base_offset, 0, max(base_offset, self._expected)
+            yield from self._read(path, limit)
+
+    def _read(self, path: Path, limit: int | None) -> Iterator[StoredBatch]:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            end = os.fstat(fd).st_size
+            while self._position < end and (limit is None or self._expected < limit):
+                try:
+                    one = placed(fd, self._position, end, next_offset=self._expected, verify=False)
+                    if limit is not None and one.header.base_offset >= limit:
+                        return
+                    payload = os.pread(fd, one.header.size, self._position)
+                    if one.next_offset > self._next_offset:
+                        recordbatch.check(payload)
+                except (Damaged, BatchCorrupt) as damage:
+                    if limit is None:
+                        return  # where nothing says what is durable, this is the end
+                    sound = log_files.find_next(fd, self._position + 1, end, next_offset=self._expected)
+                    log.warning("damaged batch passed over", segment=str(path), position=self._position,
+                                bytes=sound - self._position, reason=str(damage))  # fmt: skip
+                    self.damaged += 1
+                    self._position = sound
+                    continue
+                self._position, self._expected = one.end, one.next_offset
+                if one.next_offset > self._next_offset:
+                    self._next_offset = one.next_offset
+                    yield StoredBatch(self.partition, one.header, payload)
+        finally:
+            os.close(fd)
+
+
+def readers(
+    directory: Path, topic: str, *, partition: int | None = None, from_offset: int = 0
+) -> list[PartitionReader]:
+    """A reader for each partition of a topic, or for one. FileNotFoundError if there is none."""
+    found = [
+        PartitionReader(path, number, from_offset=from_offset)
+        for name, number, path in log_files.partitions(directory)
+        if name == topic and partition in (None, number)
+    ]
+    if not found:
+        where = topic if partition is None else f"{topic}-{partition}"
+        raise FileNotFoundError(f"{directory} has no {where}")
+    return found
+
+
+def read_batches(directory: Path, topic: str, *, partition: int | None = None) -> Iterator[StoredBatch]:
+    """All batches of a topic that are durable now, partition by partition."""
+    for reader in readers(directory, topic, partition=partition):
+        yield from reader.poll()
+
+
+def read_records(
+    directory: Path, topic: str, *, partition: int | None = None, from_offset: int = 0, follow: bool = False
+) -> Iterator[Record]:
+    """Records of a topic, partition by partition, from an offset on. With `follow` it goes on as more come."""
+    sources = readers(directory, topic, partition=partition, from_offset=from_offset)
+    while True:
+        for reader in sources:
+            for batch in reader.poll():
+                for record in recordbatch.iterate(batch.payload, max_bytes=MAX_BATCH_BYTES):
+                    if record.offset >= from_offset:
+                        yield record
+        if not follow:
+            return
+        time.sleep(FOLLOW_SECONDS)

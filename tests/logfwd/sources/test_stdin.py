@@ -1,0 +1,120 @@
+"""Standard input from pipes, files and terminals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import subprocess
+import sys
+import threading
+import tty
+from pathlib import Path
+
+import pytest
+
+from logfwd.sources import Block
+from logfwd.sources.stdin import Stdin
+
+
+async def everything(source: Stdin) -> list[Block]:
+    async with asyncio.timeout(10):
+        return [block async for block in source.blocks({})]
+
+
+def feed(fd: int, *pieces: bytes) -> threading.Thread:
+    def write() -> None:
+        for piece in pieces:
+            os.write(fd, piece)
+        os.close(fd)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    return thread
+
+
+async def test_a_pipe_gives_whole_lines_and_the_unfinished_last_one() -> None:
+    reader, writer = os.pipe()
+    source = Stdin(max_record_bytes=1000, fd=reader)
+    thread = feed(writer, b"one\ntw", b"o\n", b"thr", b"ee")
+    blocks = await everything(source)
+    thread.join()
+    os.close(reader)
+    assert b"".join(block.data for block in blocks) == b"one\ntwo\nthree\n"
+    assert all(block.data.endswith(b"\n") and block.key == "" for block in blocks)
+    assert [block.start for block in blocks] == [0, *(block.end for block in blocks[:-1])]
+    assert blocks[-1].end == len(b"one\ntwo\nthree")
+    assert source.exhausted()
+
+
+@pytest.mark.parametrize("text", [b"", b"one\n", b"one\ntwo", b"\n" * 5, b"x" * 250 + b"\nshort\n"])
+async def test_a_file_gives_what_it_holds(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(text)
+    with path.open("rb") as file:
+        source = Stdin(max_record_bytes=1000, block_bytes=64, fd=file.fileno())
+        blocks = await everything(source)
+    expected = text if not text or text.endswith(b"\n") else text + b"\n"
+    assert b"".join(block.data for block in blocks) == expected
+    assert source.exhausted()
+
+
+async def test_the_null_device_ends_at_once() -> None:
+    with Path(os.devnull).open("rb") as file:
+        assert await everything(Stdin(max_record_bytes=1000, fd=file.fileno())) == []
+
+
+async def test_a_terminal_gives_lines_and_ends_when_it_hangs_up() -> None:
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    os.write(master, b"one\ntwo\n")
+    source = Stdin(max_record_bytes=1000, fd=slave)
+    blocks = source.blocks({})
+    async with asyncio.timeout(10):
+        got = (await anext(blocks)).data
+        os.close(master)
+        async for block in blocks:
+            got += block.data
+    os.close(slave)
+    assert got == b"one\ntwo\n"
+    assert source.exhausted()
+
+
+async def test_a_line_without_end_leaves_in_fragments(tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(b"a\n" + b"x" * 950 + b"\nb\n")
+    with path.open("rb") as file:
+        blocks = await everything(Stdin(max_record_bytes=300, block_bytes=128, fd=file.fileno()))
+    lines = b"".join(block.data for block in blocks).split(b"\n")
+    assert lines == [b"a", b"x" * 300, b"x" * 300, b"x" * 300, b"x" * 50, b"b", b""]
+    assert blocks[-1].end == 955
+    assert max(len(block.data) for block in blocks) <= 300 + 128
+
+
+async def test_waiting_for_input_can_be_cancelled_and_goes_on_later() -> None:
+    reader, writer = os.pipe()
+    source = Stdin(max_record_bytes=1000, fd=reader)
+    pull = asyncio.ensure_future(anext(source.blocks({})))
+    await asyncio.sleep(0)
+    pull.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pull
+    assert not source.exhausted()
+    thread = feed(writer, b"one\n")
+    assert [block.data for block in await everything(source)] == [b"one\n"]
+    thread.join()
+    os.close(reader)
+
+
+def test_a_program_that_waits_for_input_ends_when_it_is_told_to() -> None:
+    program = """
+import asyncio
+from logfwd.sources.stdin import Stdin
+async def main():
+    pull = asyncio.ensure_future(anext(Stdin(max_record_bytes=1000).blocks({})))
+    await asyncio.sleep(0)
+    pull.cancel()
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as child:
+        assert child.wait(timeout=20) == 0

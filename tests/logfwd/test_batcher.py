@@ -1,0 +1,163 @@
+"""The batcher: nothing lost, nothing reordered, limits kept, positions right."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logfwd.batcher import TAIL_BYTES, Batcher, Draft, tail_hash
+from logfwd.sources import Block
+from streams.definition import BatchLimits
+
+KEYS = ("", "a", "b")
+
+
+def limits(records: int = 1000, size: int = 1000, linger: float = 0.2) -> BatchLimits:
+    return BatchLimits(max_batch_records=records, max_batch_bytes=size, linger_seconds=linger)
+
+
+def block(data: bytes, *, key: str = "a", start: int = 0, unfinished: bool = False, read_at_ms: int = 1) -> Block:
+    return Block(
+        data=data, read_at_ms=read_at_ms, key=key, start=start, end=start + len(data) - unfinished, detail=b"d"
+    )
+
+
+lines = st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b" ") + b"\n"), max_size=30)
+inputs = st.lists(st.tuples(st.sampled_from(KEYS), lines.map(b"".join), st.booleans()), max_size=8)
+
+
+def run(given_limits: BatchLimits, items: list[tuple[str, bytes, bool]]) -> tuple[list[Block], list[Draft]]:
+    """Blocks that follow each other within each key, and every draft that came of them."""
+    batcher, offsets = Batcher(given_limits), dict.fromkeys(KEYS, 0)
+    blocks: list[Block] = []
+    drafts: list[Draft] = []
+    for key, data, unfinished in items:
+        blocks.append(block(data, key=key, start=offsets[key], unfinished=unfinished and bool(data)))
+        offsets[key] = blocks[-1].end
+        drafts += batcher.add(blocks[-1], 0.0)
+    if (last := batcher.flush()) is not None:
+        drafts.append(last)
+    return blocks, drafts
+
+
+@given(inputs, st.integers(1, 20), st.integers(1, 200))
+def test_drafts_joined_are_the_blocks_joined_and_within_limits(
+    items: list[tuple[str, bytes, bool]], records: int, size: int
+) -> None:
+    blocks, drafts = run(limits(records, size), items)
+    assert b"".join(part.data for draft in drafts for part in draft.blocks) == b"".join(each.data for each in blocks)
+    for draft in drafts:
+        data = b"".join(part.data for part in draft.blocks)
+        assert (draft.byte_count, draft.record_count) == (len(data), data.count(b"\n"))
+        assert draft.record_count <= records
+        assert draft.byte_count <= size or draft.record_count == 1
+        assert all(part.data.endswith(b"\n") for part in draft.blocks if part.data)
+
+
+@given(inputs, st.integers(1, 20), st.integers(1, 200))
+def test_parts_of_a_key_follow_each_other_and_positions_are_at_their_end(
+    items: list[tuple[str, bytes, bool]], records: int, size: int
+) -> None:
+    blocks, drafts = run(limits(records, size), items)
+    contents = {key: b"".join(b.data[: b.end - b.start] for b in blocks if b.key == key) for key in KEYS}
+    reached = dict.fromkeys(KEYS, 0)
+    for draft in drafts:
+        for part in draft.blocks:
+            assert part.start == reached[part.key]
+            assert part.data[: part.end - part.start] == contents[part.key][part.start : part.end]
+            reached[part.key] = part.end
+        positions = draft.positions()
+        assert set(positions) == {part.key for part in draft.blocks} - {""}
+        for key, mark in positions.items():
+            assert mark.offset == reached[key]
+            tail = contents[key][mark.offset - mark.tail_bytes : mark.offset]
+            assert mark.tail_hash == (tail_hash(tail) if tail else b"")
+            assert mark.detail == b"d"
+    assert reached == {key: len(content) for key, content in contents.items()}
+
+
+@given(inputs, st.integers(1, 20), st.integers(1, 200))
+def test_a_full_draft_could_not_have_taken_the_next_line(
+    items: list[tuple[str, bytes, bool]], records: int, size: int
+) -> None:
+    _, drafts = run(limits(records, size), items)
+    for draft, following in itertools.pairwise(drafts):
+        line = next((part.data for part in following.blocks if part.data), b"").split(b"\n")[0] + b"\n"
+        assert draft.record_count == records or draft.byte_count + len(line) > size
+
+
+def test_a_block_within_the_limits_is_passed_on_uncopied() -> None:
+    batcher, given_block = Batcher(limits()), block(b"one\ntwo\n")
+    assert batcher.add(given_block, 0.0) == []
+    draft = batcher.flush()
+    assert draft is not None
+    assert draft.blocks[0] is given_block
+
+
+def test_linger_counts_from_the_first_block_of_the_open_draft() -> None:
+    batcher = Batcher(limits(linger=0.5))
+    assert batcher.deadline() is None
+    batcher.add(block(b"one\n"), 10.0)
+    batcher.add(block(b"two\n", start=4), 10.4)
+    assert batcher.deadline() == 10.5
+    assert batcher.due(10.49) is None
+    draft = batcher.due(10.5)
+    assert draft is not None
+    assert draft.record_count == 2
+    assert (batcher.deadline(), batcher.due(99.0), batcher.flush()) == (None, None, None)
+
+
+def test_the_rest_of_a_cut_block_lingers_from_when_it_came() -> None:
+    batcher = Batcher(limits(records=2, linger=0.5))
+    batcher.add(block(b"one\n", read_at_ms=5), 10.0)
+    (draft,) = batcher.add(block(b"two\nthree\n", start=4, read_at_ms=7), 10.3)
+    assert [part.data for part in draft.blocks] == [b"one\n", b"two\n"]
+    assert draft.oldest_read_at_ms == 5
+    assert batcher.deadline() == 10.8
+    rest = batcher.flush()
+    assert rest is not None
+    assert rest.oldest_read_at_ms == 7
+
+
+def test_an_exactly_full_draft_does_not_wait() -> None:
+    batcher = Batcher(limits(size=8))
+    (draft,) = batcher.add(block(b"one\ntwo\n"), 0.0)
+    assert draft.byte_count == 8
+    assert batcher.deadline() is None
+
+
+def test_a_line_over_the_limit_gets_a_draft_of_its_own() -> None:
+    batcher = Batcher(limits(size=8))
+    drafts = batcher.add(block(b"a\n" + b"x" * 20 + b"\nb\n"), 0.0)
+    assert [draft.byte_count for draft in drafts] == [2, 21]
+    rest = batcher.flush()
+    assert rest is not None
+    assert rest.blocks[0].data == b"b\n"
+
+
+def test_an_added_newline_is_no_part_of_the_position_or_its_tail() -> None:
+    batcher = Batcher(limits())
+    batcher.add(block(b"half\n", start=100, unfinished=True), 0.0)
+    draft = batcher.flush()
+    assert draft is not None
+    mark = draft.positions()["a"]
+    assert (mark.offset, mark.tail_bytes, mark.tail_hash) == (104, 4, tail_hash(b"half"))
+
+
+def test_the_tail_is_at_most_its_limit() -> None:
+    batcher, data = Batcher(limits(size=1 << 20)), b"0123456\n" * 999
+    batcher.add(block(data), 0.0)
+    draft = batcher.flush()
+    assert draft is not None
+    mark = draft.positions()["a"]
+    assert (mark.tail_bytes, mark.tail_hash) == (TAIL_BYTES, tail_hash(data[-TAIL_BYTES:]))
+
+
+def test_a_block_that_carries_only_a_position_reaches_the_positions() -> None:
+    batcher = Batcher(limits())
+    batcher.add(Block(data=b"", read_at_ms=1, key="a", start=50, end=50, detail=b"d"), 0.0)
+    draft = batcher.flush()
+    assert draft is not None
+    assert (draft.record_count, draft.positions()["a"].offset) == (0, 50)

@@ -1,0 +1,204 @@
+"""logfwd.toml and its streams: everything is loaded together, and everything that is wrong is told together."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from logfwd.config import json_schema, load_forwarder
+from streams.definition import FileSource
+from streams.errors import ConfigError
+from streams.security.modes import MODES
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+CONFIG = """\
+state_dir = "state"
+receivers = ["localhost:7443"]
+[tls]
+certificate = "pki/me.pem"
+key = "pki/me.key"
+ca = "pki/ca.pem"
+"""
+SOURCE = '[source]\ntype = "file"\npaths = ["a.log"]\n'
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A directory with a config that loads."""
+    (tmp_path / "pki").mkdir()
+    for name in ("me.pem", "me.key", "ca.pem"):
+        (tmp_path / "pki" / name).touch()
+    (tmp_path / "streams.d").mkdir()
+    (tmp_path / "logfwd.toml").write_text(CONFIG)
+    write_stream(tmp_path, "http", SOURCE)
+    return tmp_path
+
+
+def write_stream(site: Path, name: str, text: str) -> None:
+    (site / "streams.d" / f"{name}.toml").write_text(f'name = "{name}"\n{text}')
+
+
+def problems(site: Path) -> dict[tuple[str, str], str]:
+    """Messages by file name and key."""
+    with pytest.raises(ConfigError) as caught:
+        load_forwarder(site / "logfwd.toml")
+    return {(problem.path.name, problem.key): problem.message for problem in caught.value.problems}
+
+
+def test_a_config_loads_with_defaults_and_paths_from_its_directory(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(site)
+    config = load_forwarder(Path("logfwd.toml"))
+    assert config.state_dir == site / "state"
+    assert config.streams_dir == site / "streams.d"
+    assert config.tls.key == site / "pki" / "me.key"
+    assert (config.stop_grace_seconds, config.answer_timeout_seconds) == (10.0, 60.0)
+    assert config.admin is not None
+    assert config.admin.address == "127.0.0.1:9464"
+    source = config.streams[0].source
+    assert isinstance(source, FileSource)
+    assert source.paths == (str(site / "a.log"),), "not from streams.d"
+
+
+def test_twins_stand_after_originals_and_each_by_name(site: Path) -> None:
+    write_stream(site, "a-twin", 'mirror_of = "http"\n')
+    write_stream(site, "app", SOURCE)
+    assert [stream.name for stream in load_forwarder(site / "logfwd.toml").streams] == ["app", "http", "a-twin"]
+
+
+def test_two_streams_may_read_the_same_files(site: Path) -> None:
+    write_stream(site, "again", SOURCE)
+    assert len(load_forwarder(site / "logfwd.toml").streams) == 2
+
+
+def test_admin_can_be_turned_off(site: Path) -> None:
+    (site / "logfwd.toml").write_text("admin = false\n" + CONFIG)
+    assert load_forwarder(site / "logfwd.toml").admin is None
+
+
+def test_problems_of_all_files_are_told_at_once(site: Path) -> None:
+    (site / "logfwd.toml").write_text(CONFIG.replace("receivers", "recievers") + '[admin]\naddress = "x"\n')
+    (site / "pki" / "me.key").unlink()
+    (site / "streams.d" / "broken.toml").write_text("a = [\n")
+    write_stream(site, "pq", 'mirror_of = "htp"\n[batch]\n')
+    found = problems(site)
+    assert set(found) == {
+        ("logfwd.toml", "recievers"), ("logfwd.toml", "receivers"), ("logfwd.toml", "admin.address"),
+        ("logfwd.toml", "tls.key"), ("broken.toml", ""), ("pq.toml", "batch"), ("pq.toml", "mirror_of"),
+    }  # fmt: skip
+    assert "did you mean 'receivers'?" in found["logfwd.toml", "recievers"]
+    assert found["pq.toml", "mirror_of"] == "there is no stream 'htp'; there are: broken, http"
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "remedy"),
+    [
+        ("tls.certificate", "me.pem", "logfwd pki issue"),
+        ("tls.key", "me.key", "logfwd pki issue"),
+        ("tls.ca", "ca.pem", "logfwd pki init"),
+    ],
+)
+def test_a_missing_tls_file_is_named_with_the_command_that_makes_it(
+    site: Path, key: str, name: str, remedy: str
+) -> None:
+    (site / "pki" / name).unlink()
+    (message,) = problems(site).values()
+    assert problems(site).keys() == {("logfwd.toml", key)}
+    assert message.startswith(f"{site / 'pki' / name} cannot be read: No such file or directory; ")
+    assert remedy in message
+
+
+def test_a_directory_in_place_of_a_tls_file_is_named(site: Path) -> None:
+    (site / "pki" / "me.pem").unlink()
+    (site / "pki" / "me.pem").mkdir()
+    assert "Is a directory" in problems(site)["logfwd.toml", "tls.certificate"]
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# nothing\n"])
+def test_a_blank_config_is_refused_whole(site: Path, text: str) -> None:
+    (site / "logfwd.toml").write_text(text)
+    assert problems(site) == {("logfwd.toml", ""): "is blank; nothing is taken from a blank file"}
+
+
+def test_a_config_without_streams_is_refused(site: Path) -> None:
+    (site / "streams.d" / "http.toml").rename(site / "streams.d" / ".http.toml")
+    assert "has no stream: add a file NAME.toml" in problems(site)["streams.d", ""]
+
+
+def test_a_missing_streams_directory_is_named(site: Path) -> None:
+    (site / "logfwd.toml").write_text('streams_dir = "other"\n' + CONFIG)
+    assert "is no directory: make it" in problems(site)["other", ""]
+
+
+def test_a_blank_stream_file_is_refused(site: Path) -> None:
+    (site / "streams.d" / "app.toml").touch()
+    assert "is blank" in problems(site)["app.toml", ""]
+
+
+def test_a_stream_is_named_like_its_file_and_no_other_has_its_name(site: Path) -> None:
+    (site / "streams.d" / "copy.toml").write_text(f'name = "http"\n{SOURCE}')
+    found = problems(site)
+    assert "'http' is used by 2 files" in found["http.toml", "name"]
+    assert ("copy.toml", "name") in found
+    (site / "streams.d" / "copy.toml").write_text(f'name = "app"\n{SOURCE}')
+    assert problems(site)["copy.toml", "name"] == "is 'app' in a file named copy.toml; rename the file to app.toml"
+
+
+def test_only_one_stream_reads_stdin(site: Path) -> None:
+    for name in ("one", "two"):
+        write_stream(site, name, '[source]\ntype = "stdin"\n')
+    assert problems(site) == {("two.toml", "source.type"): "stdin is read by stream 'one' already; only one can"}
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "message"),
+    [
+        ("stop_grace = -1\n", "stop_grace", "is not a duration"),
+        ('stop_grace = "2h"\n', "stop_grace", "is 2h; it must be at most 1h"),
+        ("stop_grace_seconds = 3\n", "stop_grace_seconds", 'write stop_grace = "200ms"'),
+        ("answer_timeout = 0.5\n", "answer_timeout", "is 500ms; it must be at least 1s"),
+        ('server_name = ""\n', "server_name", "is empty"),
+        ("streams = []\n", "streams", "is not known here"),
+        ("streams_dir = 3\n", "streams_dir", "3 is not a text"),
+        ("admin = true\n", "admin", "True is not a table"),
+    ],
+)
+def test_a_mistake_in_logfwd_toml_is_named(site: Path, line: str, key: str, message: str) -> None:
+    (site / "logfwd.toml").write_text(line + CONFIG)
+    assert message in problems(site)["logfwd.toml", key]
+    assert {name for name, _ in problems(site)} == {"logfwd.toml"}
+
+
+def test_a_config_needs_a_receiver(site: Path) -> None:
+    (site / "logfwd.toml").write_text(CONFIG.replace('"localhost:7443"', ""))
+    assert problems(site) == {("logfwd.toml", "receivers"): "is empty; name at least one"}
+
+
+# -- examples and schemas ----------------------------------------------------------------------------------------
+
+
+def test_the_examples_have_no_problem_but_certificates_that_are_not_made_yet() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_forwarder(EXAMPLES / "logfwd.toml")
+    assert [problem.key for problem in caught.value.problems] == ["tls.certificate", "tls.key", "tls.ca"]
+
+
+def test_there_is_an_example_for_every_mode_and_it_loads(site: Path) -> None:
+    (site / "logfwd.toml").write_text(f'streams_dir = "{EXAMPLES / "modes.d"}"\n{CONFIG}')
+    streams = load_forwarder(site / "logfwd.toml").streams
+    assert {stream.security: stream.name for stream in streams} == {mode: f"app-{mode}" for mode in MODES}
+
+
+def test_the_schemas_take_the_examples_and_refuse_what_the_loader_refuses() -> None:
+    stream = jsonschema.Draft202012Validator(json_schema("stream"))
+    main = jsonschema.Draft202012Validator(json_schema("logfwd"))
+    main.validate(tomllib.loads((EXAMPLES / "logfwd.toml").read_text()))
+    for path in [*EXAMPLES.glob("streams.d/*.toml"), *EXAMPLES.glob("modes.d/*.toml")]:
+        stream.validate(tomllib.loads(path.read_text()))
+    for text in ("nam = 1", "window = 6", 'batch.linger = "5 parsecs"', "batch.linger = 0", "batch.linger_seconds = 1"):
+        assert not stream.is_valid(tomllib.loads(f'name = "a"\n{text}')), text
+    assert not main.is_valid(tomllib.loads(CONFIG.replace('"localhost:7443"', "")))
+    assert not main.is_valid(tomllib.loads("streams = []\n" + CONFIG))
+    assert main.is_valid(tomllib.loads("admin = false\nstop_grace = 1.5\n" + CONFIG))

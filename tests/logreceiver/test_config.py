@@ -1,0 +1,144 @@
+"""logreceiver.toml: what each mistake is answered with."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from logreceiver.config import KafkaSink, LogSink, json_schema, load_receiver
+from streams.errors import ConfigError
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+HEAD = 'grant_key_file = "grant.key"\n'
+TLS = '[tls]\ncertificate = "me.pem"\nkey = "me.key"\nca = "ca.pem"\n'
+LISTENER = '[[listener]]\naddress = "127.0.0.1:7443"\n'
+ALLOW = '[[allow]]\nidentity = "spiffe://example.net/*"\nstreams = ["*"]\n'
+SINK = '[sink]\ntype = "log"\ndirectory = "log"\n'
+KAFKA = '[sink]\ntype = "kafka"\nbrokers = ["kafka:9092"]\n'
+SINK_TLS = '[sink.tls]\ncertificate = "me.pem"\nkey = "me.key"\nca = "ca.pem"\n'
+SASL = '[sink.sasl]\nusername = "u"\npassword_file = "ca.pem"\n'
+GOOD = HEAD + TLS + LISTENER + ALLOW + SINK
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    for name in ("grant.key", "me.pem", "me.key", "ca.pem"):
+        (tmp_path / name).touch()
+    path = tmp_path / "logreceiver.toml"
+    path.write_text(GOOD)
+    return path
+
+
+def problems(path: Path, text: str) -> dict[str, str]:
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_receiver(path)
+    return {problem.key: problem.message for problem in caught.value.problems}
+
+
+def test_a_config_loads_with_defaults_and_paths_from_its_directory(path: Path) -> None:
+    config = load_receiver(path)
+    assert config.grant_key_file == path.parent / "grant.key"
+    assert config.sink == LogSink(directory=path.parent / "log")
+    assert config.listener[0].modes == ("hybrid",)
+    assert config.allow[0].topic == "{stream}"
+    assert (config.limits.handshake_seconds, config.limits.hello_seconds) == (10.0, 5.0)
+
+
+def test_a_kafka_sink_loads_with_tls_and_sasl(path: Path) -> None:
+    more = 'security = "hybrid"\nproduce_timeout = "5s"\n'
+    path.write_text(HEAD + TLS + LISTENER + ALLOW + KAFKA + more + SINK_TLS + SASL)
+    sink = load_receiver(path).sink
+    assert isinstance(sink, KafkaSink)
+    assert sink.tls is not None
+    assert sink.sasl is not None
+    assert (sink.produce_timeout_seconds, sink.sasl.mechanism) == (5.0, "SCRAM-SHA-512")
+    assert sink.sasl.password_file == path.parent / "ca.pem"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "message"),
+    [
+        (HEAD, "", "grant_key_file", "is missing; add grant_key_file = …"),
+        ('"grant.key"', '"none"', "grant_key_file", "logfwd pki init"),
+        ('"me.pem"', '"none"', "tls.certificate", "logfwd pki issue"),
+        (TLS, "", "tls", "is missing; add [tls]"),
+        (LISTENER, "", "listener", "is missing; add [[listener]]"),
+        (LISTENER, '[listener]\naddress = ":1"\n', "listener", "is not a list; write [[listener]]"),
+        (HEAD + TLS + LISTENER, HEAD + "listener = []\n" + TLS, "listener", "is empty; name at least one"),
+        ("127.0.0.1:7443", "127.0.0.1", "listener[0].address", "'127.0.0.1' is not HOST:PORT"),
+        ("127.0.0.1:7443", "127.0.0.1:70000", "listener[0].address", "is not HOST:PORT"),
+        (LISTENER, LISTENER * 2, "listener[1].address", "127.0.0.1:7443 is listened on already"),
+        (LISTENER, f"{LISTENER}modes = []\n", "listener[0].modes", "is empty; name at least one"),
+        (LISTENER, f'{LISTENER}modes = ["pq"]\n', "listener[0].modes[0]", "unknown mode 'pq'; the modes are: "),
+        (ALLOW, "", "allow", "is missing; add [[allow]]"),
+        ("spiffe://example.net/*", "", "allow[0].identity", "is empty"),
+        ('streams = ["*"]', "streams = []", "allow[0].streams", "is empty; name at least one"),
+        ('streams = ["*"]', 'streams = [" "]', "allow[0].streams[0]", "is empty"),
+        (ALLOW, f'{ALLOW}modes = ["hybrid", "x"]\n', "allow[0].modes[1]", "unknown mode 'x'"),
+        (ALLOW, f'{ALLOW}topic = "{{name}}"\n', "allow[0].topic", "is no Kafka topic"),
+        (SINK, "", "sink", "is missing; add [sink]"),
+        ('type = "log"\n', "", "sink.type", 'is missing; write "log" or "kafka"'),
+        ('type = "log"', 'type = "kafak"', "sink.type", "did you mean 'kafka'?"),
+        (SINK, f'{SINK}max_segment_bytes = "1kB"\n', "sink.max_segment_bytes", "is 1000B; it must be at least 1MiB"),
+        (SINK, f"{SINK}brokers = []\n", "sink.brokers", "is not known here"),
+        (SINK, SINK + "[limits]\nhandshake = 0\n", "limits.handshake", "is 0s; it must be at least 100ms"),
+        (SINK, SINK + '[limits]\nmax_memory_bytes = "1MB"\n', "limits.max_memory_bytes", "it must be at least 16MiB"),
+        (SINK, SINK + '[admin]\naddress = "9465"\n', "admin.address", "'9465' is not HOST:PORT"),
+        (SINK, KAFKA.replace('"kafka:9092"', ""), "sink.brokers", "is empty; name at least one"),
+        (SINK, KAFKA.replace("kafka:9092", "kafka"), "sink.brokers[0]", "'kafka' is not HOST:PORT"),
+        (SINK, KAFKA + 'security = "tls"\n', "sink.security", 'write "plaintext" or "classical" or "hybrid"'),
+        (SINK, KAFKA + 'security = "hybrid"\n', "sink.tls", "is missing; mode hybrid needs [sink.tls]"),
+        (SINK, KAFKA + SINK_TLS, "sink.tls", "has no effect with security = \"plaintext\""),
+        (SINK, KAFKA + SASL + 'mechanism = "PLAIN"\n', "sink.sasl.mechanism", "shows the password to the network"),
+        (SINK, KAFKA + SASL.replace("ca.pem", "none"), "sink.sasl.password_file", "write the password into it"),
+        (SINK, KAFKA + 'produce_timeout = "1ms"\n', "sink.produce_timeout", "is 1ms; it must be at least 1s"),
+        (SINK, KAFKA + "create_topics = 1\n", "sink.create_topics", "1 is not true or false"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_key_and_a_remedy(path: Path, old: str, new: str, key: str, message: str) -> None:
+    assert old in GOOD
+    found = problems(path, GOOD.replace(old, new))
+    assert list(found) == [key]
+    assert message in found[key]
+
+
+def test_all_problems_are_told_at_once(path: Path) -> None:
+    text = 'sotp_grace = "1s"\n' + GOOD.replace("127.0.0.1:7443", "x").replace('["*"]', "[]").replace(
+        '"log"\n', '"lag"\n', 1
+    )
+    assert list(problems(path, text)) == ["sotp_grace", "listener[0].address", "allow[0].streams", "sink.type"]
+
+
+def test_port_0_may_be_listened_on_twice_for_the_system_chooses(path: Path) -> None:
+    listener = LISTENER.replace("7443", "0")
+    path.write_text(GOOD.replace(LISTENER, listener * 2))
+    assert len(load_receiver(path).listener) == 2
+
+
+def test_a_blank_config_is_refused(path: Path) -> None:
+    assert problems(path, "\n") == {"": "is blank; nothing is taken from a blank file"}
+
+
+def test_the_example_has_no_problem_but_files_that_are_not_made_yet() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_receiver(EXAMPLES / "logreceiver.toml")
+    assert {problem.key for problem in caught.value.problems} == {
+        "grant_key_file", "tls.certificate", "tls.key", "tls.ca",
+    }  # fmt: skip
+
+
+def test_the_schema_takes_the_example_and_refuses_what_the_loader_refuses() -> None:
+    schema = jsonschema.Draft202012Validator(json_schema())
+    schema.validate(tomllib.loads((EXAMPLES / "logreceiver.toml").read_text()))
+    schema.validate(tomllib.loads(GOOD))
+    for text in (
+        GOOD.replace("type", "typ"),
+        GOOD.replace('"log"', '"lag"'),
+        GOOD + "x = 1\n",
+        GOOD.replace(ALLOW, ""),
+    ):
+        assert not schema.is_valid(tomllib.loads(text))

@@ -1,0 +1,111 @@
+"""Admin HTTP over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from streams.addresses import split_address
+from streams.telemetry import admin
+from streams.telemetry.catalog import CollectorRegistry, ForwarderMetrics
+
+
+class Program:
+    """What a program tells, changed by the test."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.metrics = ForwarderMetrics(self.registry)
+        self.health: dict[str, str] = {}
+        self.ready: dict[str, str] = {}
+        self.url = ""
+
+
+@pytest.fixture
+async def program() -> AsyncIterator[Program]:
+    program = Program()
+    async with admin.serve(
+        "127.0.0.1:0", program.registry, health=lambda: program.health, ready=lambda: program.ready,
+        streams=lambda: [{"stream": "http", "records": {"accepted": 3}}],
+    ) as server:  # fmt: skip
+        program.url = f"http://{server.address}"
+        yield program
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+        yield session
+
+
+async def test_port_0_is_answered_with_the_port_that_the_system_chose(program: Program) -> None:
+    host, port = split_address(program.url.removeprefix("http://"))
+    assert host == "127.0.0.1"
+    assert port > 0
+
+
+async def test_metrics_are_text_or_openmetrics_as_the_client_asks(
+    program: Program, client: aiohttp.ClientSession
+) -> None:
+    program.metrics.records.labels("http", "accepted").inc(3)
+    async with client.get(f"{program.url}/metrics") as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain; version=")
+        assert 'logfwd_records_total{state="accepted",stream="http"} 3.0' in await answer.text()
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    async with client.get(f"{program.url}/metrics", headers=accept) as answer:
+        assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+        assert (await answer.text()).endswith("# EOF\n")
+
+
+async def test_health_and_readiness_are_503_with_reasons_while_there_are_any(
+    program: Program, client: aiohttp.ClientSession
+) -> None:
+    for path, reasons in (("healthz", program.health), ("readyz", program.ready)):
+        async with client.get(f"{program.url}/{path}") as answer:
+            assert (answer.status, await answer.json()) == (200, {"status": "ok"})
+        reasons["http"] = "the spool is damaged"
+        async with client.get(f"{program.url}/{path}") as answer:
+            assert answer.status == 503
+            assert await answer.json() == {"status": "unavailable", "reasons": {"http": "the spool is damaged"}}
+
+
+async def test_streams_are_json(program: Program, client: aiohttp.ClientSession) -> None:
+    async with client.get(f"{program.url}/api/v1/streams") as answer:
+        assert await answer.json() == {"streams": [{"stream": "http", "records": {"accepted": 3}}]}
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/none", 404), ("POST", "/metrics", 405)])
+async def test_nothing_else_is_served(
+    program: Program, client: aiohttp.ClientSession, method: str, path: str, status: int
+) -> None:
+    async with client.request(method, program.url + path) as answer:
+        assert answer.status == status
+
+
+@pytest.mark.parametrize("head", [b"GET /" + b"a" * 9000, b"GET /metrics HTTP/1.1\r\nX: " + b"a" * 9000])
+async def test_a_request_with_an_endless_head_is_refused(program: Program, head: bytes) -> None:
+    host, port = split_address(program.url.removeprefix("http://"))
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(head + b"\r\n\r\n")
+        answer = await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+    assert answer.split()[1] in (b"400", b"414", b"431")
+
+
+async def test_an_address_in_use_is_a_clear_error(program: Program) -> None:
+    taken = program.url.removeprefix("http://")
+    with pytest.raises(admin.AdminUnavailable, match=f"admin.address {taken}: cannot listen there: .*in use"):
+        async with admin.serve(taken, CollectorRegistry(), health=dict, ready=dict, streams=list):
+            pass
+
+
+async def test_nobody_answers_after_the_end(client: aiohttp.ClientSession) -> None:
+    async with admin.serve("localhost:0", CollectorRegistry(), health=dict, ready=dict, streams=list) as server:
+        address = server.address
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await client.get(f"http://{address}/healthz")

@@ -1,0 +1,92 @@
+"""A Kafka broker that wants hybrid TLS with a client certificate, SASL and rights: what an operator's may be like.
+
+Its chain is RSA: where only X25519MLKEM768 is offered, BouncyCastle finds no curve for an ECDSA leaf.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+from bench.kafka import Kafka
+
+BOUNCY_CASTLE = "org.bouncycastle:bctls-jdk18on:1.82"
+_PROVIDERS = (
+    "security.provider.13=org.bouncycastle.jce.provider.BouncyCastleProvider\n"
+    "security.provider.14=org.bouncycastle.jsse.provider.BouncyCastleJsseProvider\n"
+)
+_DAY = datetime.timedelta(days=1)
+
+
+def secured_kafka(directory: Path, *, client_ca: Path, users: dict[str, str]) -> Kafka:
+    """Not started yet. `directory/ca.pem` is what its clients must trust; `users` log in by SCRAM."""
+    directory.mkdir(parents=True, exist_ok=True)
+    _make_chain(directory)
+    (directory / "java.security").write_text(_PROVIDERS)
+    overrides = {
+        "ssl.provider": "BCJSSE", "ssl.keymanager.algorithm": "X.509",
+        "ssl.protocol": "TLSv1.3", "ssl.enabled.protocols": "TLSv1.3",
+        "ssl.keystore.type": "PEM", "ssl.keystore.location": str(directory / "broker.pem"),
+        "ssl.truststore.type": "PEM", "ssl.truststore.location": str(client_ca), "ssl.client.auth": "required",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
+        "listener.name.client.scram-sha-512.sasl.jaas.config":
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+        "listener.name.client.plain.sasl.jaas.config":
+            "org.apache.kafka.common.security.plain.PlainLoginModule required "
+            + " ".join(f'user_{name}="{word}"' for name, word in users.items()) + ";",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",  # the plaintext listeners of brokers and tools
+    }  # fmt: skip
+    return Kafka(
+        directory / "kafka", protocol="SASL_SSL", host="localhost", overrides=overrides, scram=users,
+        jvm_options=[f"-Djava.security.properties={directory / 'java.security'}", "-Djdk.tls.namedGroups=X25519MLKEM768"],
+        artifacts=[BOUNCY_CASTLE],
+    )  # fmt: skip
+
+
+def allow(kafka: Kafka, user: str, topic: str, operations: Sequence[str]) -> None:
+    """Give a user rights on a topic."""
+    named = [part for operation in operations for part in ("--operation", operation)]
+    kafka.run_tool("org.apache.kafka.tools.AclCommand", [
+        "--bootstrap-server", kafka.internal, "--add", "--allow-principal", f"User:{user}", "--topic", topic, *named,
+    ])  # fmt: skip
+
+
+def _make_chain(directory: Path) -> None:
+    ca_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    ca = _certificate("test Kafka CA", ca_key, "test Kafka CA", ca_key, is_ca=True)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    leaf = _certificate("broker", key, "test Kafka CA", ca_key, is_ca=False)
+    ca_pem = ca.public_bytes(serialization.Encoding.PEM)
+    (directory / "ca.pem").write_bytes(ca_pem)
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (directory / "broker.pem").write_bytes(key_pem + leaf.public_bytes(serialization.Encoding.PEM) + ca_pem)
+
+
+def _certificate(
+    subject: str, key: rsa.RSAPrivateKey, issuer: str, issuer_key: rsa.RSAPrivateKey, *, is_ca: bool
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _DAY)
+        .not_valid_after(now + _DAY)
+        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+    )
+    if not is_ca:
+        names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(issuer_key, hashes.SHA256())

@@ -1,0 +1,102 @@
+"""The import rules of the design, enforced: directions between packages, one door for each third party, pure cores.
+
+Imports are read from the source (`ast`), those inside functions and under TYPE_CHECKING too.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("streams", "logfwd", "logreceiver", "bench")
+
+MAY_NOT_IMPORT = {
+    "streams": ("logfwd", "logreceiver", "bench", "tests"),
+    "logfwd": ("logreceiver", "bench", "tests"),
+    "logreceiver": ("logfwd", "bench", "tests"),
+    "bench": ("tests",),
+    "streams.wire": ("streams.security", "streams.telemetry"),
+    "streams.security": ("streams.wire", "streams.telemetry"),
+    "streams.telemetry": ("streams.security", "streams.wire"),
+}
+
+DOORS = {
+    "OpenSSL": ("streams.security.openssl",),
+    "aiokafka": ("logreceiver.sinks.kafka*", "streams.recordbatch"),
+    "sqlite3": ("logfwd.spool*",),
+    "prometheus_client": ("streams.telemetry.*",),
+}
+
+CORES = (
+    "streams.addresses", "streams.definition", "streams.errors", "streams.jsonlines", "streams.kinds",
+    "streams.recordbatch", "streams.recordbody", "streams.security.modes", "streams.units", "streams.wire",
+    "streams.wire.*", "logfwd.backlog", "logfwd.batcher", "logfwd.resume", "logreceiver.authorisation",
+)  # fmt: skip
+NOT_IN_A_CORE = ("asyncio", "time", "socket", "structlog", "logging", "select", "selectors")
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the product by its dotted name."""
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def imports_of(source: str, module: str) -> Iterator[str]:
+    """Dotted names of what a module imports; `from a import b` counts as a and as a.b."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute here"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports(module: str) -> set[str]:
+    return set(imports_of(modules()[module].read_text(), module))
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def test_the_reader_of_imports_finds_every_form() -> None:
+    source = "import a.b\nfrom c import d\ndef f():\n    import e\nif TYPE_CHECKING:\n    from g.h import i\n"
+    assert set(imports_of(source, "m")) == {"a.b", "c", "c.d", "e", "g.h", "g.h.i"}
+    assert len(modules()) > 20
+
+
+@pytest.mark.parametrize("package", MAY_NOT_IMPORT)
+def test_imports_point_one_way(package: str) -> None:
+    breaches = [
+        f"{module} imports {name}"
+        for module in modules() if within(module, package)
+        for name in imports(module) if any(within(name, other) for other in MAY_NOT_IMPORT[package])
+    ]  # fmt: skip
+    assert not breaches
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_each_third_party_has_one_door(library: str) -> None:
+    users = [module for module in modules() if any(within(name, library) for name in imports(module))]
+    strangers = [user for user in users if not any(fnmatchcase(user, door) for door in DOORS[library])]
+    assert users, f"nobody imports {library}: is it still a dependency?"
+    assert not strangers
+
+
+def test_cores_read_no_clock_do_no_io_and_log_nothing() -> None:
+    cores = [module for module in modules() if any(fnmatchcase(module, core) for core in CORES)]
+    assert len(cores) >= len(CORES)
+    breaches = [
+        f"{core} imports {name}"
+        for core in cores
+        for name in imports(core) if any(within(name, other) for other in NOT_IN_A_CORE)
+    ]  # fmt: skip
+    assert not breaches
