@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import structlog
-from prometheus_client import CollectorRegistry
 
 from logfwd.config import ForwarderConfig
 from logfwd.pipeline import Pipeline
@@ -31,7 +30,7 @@ from streams.errors import ConfigError, PolicyViolation, Problem, SpoolError
 from streams.security import modes, openssl
 from streams.security.transport import Link, connect
 from streams.telemetry import admin
-from streams.telemetry.catalog import ForwarderMetrics
+from streams.telemetry.catalog import CollectorRegistry, ForwarderMetrics
 
 RESTART_SECONDS = 1.0
 CONNECT_TIMEOUT_SECONDS = 10.0

@@ -118,6 +118,7 @@ class Sender:
             await conversation.run()
         finally:
             self.link = None
+            self._metrics.link_closed(self.stream.name)
             if conversation.in_flight:
                 self._recovery_of(conversation.in_flight[0].row).uncertain(clock())
 
@@ -129,7 +130,9 @@ class Sender:
         self.log.warning("link failed", reason=reason, detail=str(error), retry_in_seconds=round(pause, 2),
                          waiting_batches=len(self.backlog.rows))  # fmt: skip
         if isinstance(error, HandshakeFailed):
-            self._metrics.failed_handshake(error.reason, role="forwarder")
+            self._metrics.failed_handshake(
+                error.reason, role="forwarder", stream=self.stream.name, mode=self.stream.security
+            )
         await self.pause(pause)
 
     async def pause(self, seconds: float) -> None:

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry
 
 from logreceiver.config import KafkaSink, LogSink, ReceiverConfig
 from logreceiver.grants import Grants
@@ -23,7 +22,7 @@ from streams.errors import Code, HandshakeFailed
 from streams.security import modes, openssl
 from streams.security.transport import Link, Listener, listen
 from streams.telemetry import admin
-from streams.telemetry.catalog import ReceiverMetrics
+from streams.telemetry.catalog import CollectorRegistry, ReceiverMetrics
 
 CERTIFICATE_CHECK_SECONDS = 5.0
 

@@ -140,11 +140,11 @@ class Session:
         facts = self._link.facts
         if hello.version != m.VERSION:
             raise ProtocolError(Code.BAD_VERSION, f"this receiver speaks version {m.VERSION}, not {hello.version}")
-        self._check_mode(hello)
         try:
             self._permit = authorise(self._shared.config.allow, facts.identities, hello.stream, hello.mode)
         except Denied as denied:
             raise ProtocolError(Code.NOT_ALLOWED, str(denied)) from denied
+        self._check_mode(hello)  # behind the permit: only streams that may exist become labels
         try:
             self._topic = await self._shared.sink.topic(self._permit.topic)
         except SinkUnavailable as error:

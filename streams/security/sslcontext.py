@@ -8,20 +8,18 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
-from OpenSSL import SSL
-
 from streams.errors import HandshakeFailed, LinkError
 from streams.security import modes
-from streams.security.openssl import Credentials, Endpoint, foreign_context
+from streams.security.openssl import Context, Credentials, Endpoint, foreign_context
 
 
 class EndpointContext(ssl.SSLContext):
     """Makes connections of one of our contexts; everything else of an SSLContext is unused."""
 
-    _context: SSL.Context
+    _context: Context
 
     @classmethod
-    def of(cls, context: SSL.Context) -> EndpointContext:
+    def of(cls, context: Context) -> EndpointContext:
         made = cls(ssl.PROTOCOL_TLS_CLIENT)
         made._context = context
         return made

@@ -15,11 +15,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from OpenSSL import SSL
-
 from streams.addresses import join_address, split_address
 from streams.errors import HandshakeFailed, LinkError
-from streams.security.openssl import Endpoint, Facts
+from streams.security.openssl import Context, Endpoint, Facts
 
 READ_BUFFER_BYTES = 256 * 1024
 INBOX_HIGH_BYTES = 4 * 1024 * 1024
@@ -254,7 +252,7 @@ class Link(asyncio.BufferedProtocol):
 
 
 async def connect(
-    address: str, context: SSL.Context, *, server_name: str | None = None, connect_timeout: float = 10.0,
+    address: str, context: Context, *, server_name: str | None = None, connect_timeout: float = 10.0,
     handshake_timeout: float = 10.0,
 ) -> Link:  # fmt: skip
     """Make a link to "host:port"; the server must prove that it is `server_name` (the host, if not given)."""
@@ -316,7 +314,7 @@ class Listener:
     """Accepts links on one address. Half-open handshakes have a deadline and a bound."""
 
     def __init__(
-        self, context: SSL.Context, on_link: Callable[[Link], Awaitable[None]],
+        self, context: Context, on_link: Callable[[Link], Awaitable[None]],
         on_failure: Callable[[str, HandshakeFailed], None], *, handshake_timeout: float, max_pending: int,
     ) -> None:  # fmt: skip
         self._context = context
@@ -327,7 +325,7 @@ class Listener:
         self._server: asyncio.Server
         self.address = ""
 
-    def replace_context(self, context: SSL.Context) -> None:
+    def replace_context(self, context: Context) -> None:
         """Use another certificate for links from now on; those that live stay."""
         self._context = context
 
@@ -368,7 +366,7 @@ class Listener:
 
 
 async def listen(
-    address: str, context: SSL.Context, on_link: Callable[[Link], Awaitable[None]], *,
+    address: str, context: Context, on_link: Callable[[Link], Awaitable[None]], *,
     on_failure: Callable[[str, HandshakeFailed], None], handshake_timeout: float = 10.0, max_pending: int = 256,
     reuse_port: bool = False,
 ) -> Listener:  # fmt: skip

@@ -20,7 +20,7 @@ from bench.kafka import Kafka
 BOUNCY_CASTLE = "org.bouncycastle:bctls-jdk18on:1.82"
 _PROVIDERS = (
     "security.provider.13=org.bouncycastle.jce.provider.BouncyCastleProvider\n"
-    "security.provider.14=org.bouncycastle.jsse.provider.BouncyCastleJsseProvider\n"
+    "security.provider.14=org.bouncycastle.jsse.provider.BouncyCastleJsseProvider BC\n"
 )
 _DAY = datetime.timedelta(days=1)
 
@@ -34,7 +34,7 @@ def secured_kafka(directory: Path, *, client_ca: Path, users: dict[str, str]) ->
         "ssl.provider": "BCJSSE", "ssl.keymanager.algorithm": "X.509",
         "ssl.protocol": "TLSv1.3", "ssl.enabled.protocols": "TLSv1.3",
         "ssl.keystore.type": "PEM", "ssl.keystore.location": str(directory / "broker.pem"),
-        "ssl.truststore.type": "PEM", "ssl.truststore.location": str(client_ca), "ssl.client.auth": "required",
+        "ssl.truststore.type": "PEM", "ssl.truststore.location": str(client_ca), "listener.name.client.ssl.client.auth": "required",
         "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
         "listener.name.client.scram-sha-512.sasl.jaas.config":
             "org.apache.kafka.common.security.scram.ScramLoginModule required;",

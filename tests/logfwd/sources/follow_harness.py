@@ -1,0 +1,88 @@
+"""Drives a `Follower` by hand: real files, a clock that jumps, positions committed when the test says so."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Literal
+
+from logfwd.batcher import Draft
+from logfwd.sources import Block, Mark
+from logfwd.sources.follow import Follower
+from streams.definition import FileSource
+
+
+class Reader:
+    """One source over one restart after another; `lines` is everything that was ever committed, in order."""
+
+    def __init__(
+        self, *patterns: Path | str, start_at: Literal["beginning", "end"] = "beginning", block_bytes: int = 1 << 20,
+        max_record_bytes: int = 4096, max_open_files: int = 256, exclude: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self.settings = FileSource(
+            paths=tuple(str(pattern) for pattern in patterns), exclude=exclude, start_at=start_at, max_open_files=max_open_files
+        )  # fmt: skip
+        self.block_bytes, self.max_record_bytes = block_bytes, max_record_bytes
+        self.now = 1000.0
+        self.positions: dict[str, Mark] = {}
+        self.blocks: list[Block] = []
+        self.uncommitted: list[Block] = []
+        self.follower = self._make()
+
+    def _make(self) -> Follower:
+        return Follower(
+            self.settings, self.positions, block_bytes=self.block_bytes, max_record_bytes=self.max_record_bytes
+        )  # fmt: skip
+
+    @property
+    def lines(self) -> list[bytes]:
+        return b"".join(block.data for block in self.blocks).splitlines()
+
+    def scan(self) -> None:
+        self.follower.scan(self.now, time.time_ns() // 1_000_000)
+
+    def read(self, count: int = 1_000_000) -> list[Block]:
+        """Up to `count` blocks, without committing them."""
+        got: list[Block] = []
+        while len(got) < count and (block := self.follower.read(self.now, 1)) is not None:
+            got.append(block)
+        self.uncommitted += got
+        return got
+
+    def commit(self) -> None:
+        draft = Draft(0, self.uncommitted)
+        self.positions |= draft.positions()
+        for key in self.follower.forgotten():
+            self.positions.pop(key, None)
+        self.follower.committed(draft.positions())
+        self.blocks += self.uncommitted
+        self.uncommitted = []
+
+    def turn(self, seconds: float = 1.0) -> list[bytes]:
+        """Time passes; scan until nothing more is wanted, read all, commit. Returns the new lines."""
+        self.now += seconds
+        before = len(self.lines)
+        self.follower.poll(self.now)
+        self.scan()
+        self.read()
+        while self.follower.scan_wanted:
+            self.scan()
+            self.read()
+        self.commit()
+        return self.lines[before:]
+
+    def restart(self) -> None:
+        """As after kill -9: only what was committed is known."""
+        self.follower.close()
+        self.uncommitted = []
+        self.follower = self._make()
+
+
+def numbered(first: int, stop: int, width: int = 60) -> bytes:
+    """Lines that are all different."""
+    return b"".join(b"%0*d\n" % (width, number) for number in range(first, stop))
+
+
+def append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
