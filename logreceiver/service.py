@@ -45,8 +45,8 @@ class Service:
 
     def __init__(self, config: ReceiverConfig) -> None:
         self._config = config
-        self._registry = CollectorRegistry()
-        self.metrics = ReceiverMetrics(self._registry)
+        self.registry = CollectorRegistry()
+        self.metrics = ReceiverMetrics(self.registry)
         self._credentials = openssl.Credentials(config.tls.certificate, config.tls.key, config.tls.ca)
         self._links: Counter[str] = Counter()
         self._live: set[Session] = set()
@@ -85,7 +85,7 @@ class Service:
         if config.admin is not None:
             server = await self._stack.enter_async_context(
                 admin.serve(
-                    config.admin.address, self._registry, health=self._health, ready=self._ready, streams=self._streams
+                    config.admin.address, self.registry, health=self._health, ready=self._ready, streams=self._streams
                 )
             )
             self.admin_address = server.address

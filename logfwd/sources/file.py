@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -41,7 +41,7 @@ class FileTail:
         self._scan_at = self._urgent_scan_at = 0.0
         self._active_until = 0.0
 
-    async def blocks(self, positions: Mapping[str, Mark]) -> AsyncIterator[Block]:
+    async def blocks(self, positions: Mapping[str, Mark]) -> AsyncGenerator[Block, None]:
         """Blocks of whole lines; an empty one carries only a position. Never ends by itself."""
         loop = asyncio.get_running_loop()
         notifier = self._make_notifier()

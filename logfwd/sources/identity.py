@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import PurePath
 
 import msgspec
 
@@ -129,9 +128,8 @@ def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
 
 def family_of(path: str) -> str:
     """The path before rotation renamed it: `access.log` for `access.log.1` and `access.log-20240131`."""
-    name = PurePath(path).name
-    found = _ROTATED.search(name)
-    return path[: len(path) - len(name) + found.start()] if found and found.start() else path
+    found = _ROTATED.search(path)
+    return path[: found.start()] if found and found.start() > path.rfind("/") + 1 else path
 
 
 def age_order(path: str, mtime_ns: int) -> tuple[bool, int, int]:

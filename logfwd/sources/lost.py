@@ -97,11 +97,12 @@ class LostPositions:
         for file in [file for file in unknown if file.id[1] in by_inode]:
             candidates = by_inode[file.id[1]]
             fitting = self._fitting(file, candidates)
-            for lost in candidates if fitting is None else fitting:
-                lost.until = now + LOST_SECONDS
-            if fitting == []:
-                for lost in candidates:
+            for lost in candidates:
+                if fitting is None or lost in fitting:
+                    lost.until = now + LOST_SECONDS
+                else:
                     lost.truncated = lost.truncated or lost.path == file.path
+            if fitting == []:
                 continue
             unknown.remove(file)
             if fitting:

@@ -14,7 +14,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 
 import structlog
 
@@ -34,7 +34,7 @@ class Stdin:
         self._offset = 0
         self._ended = False
 
-    async def blocks(self, positions: Mapping[str, Mark]) -> AsyncIterator[Block]:
+    async def blocks(self, positions: Mapping[str, Mark]) -> AsyncGenerator[Block, None]:
         """Blocks of whole lines until the input ends."""
         kind = os.fstat(self._fd).st_mode
         if stat.S_ISFIFO(kind):

@@ -90,6 +90,7 @@ class KafkaSink:
         self._settings = settings
         self._facts: dict[str, _Facts] = {}
         self._findings: dict[str, topic_check.Findings] = {}
+        self._unfit: dict[str, str] = {}
         self._lanes: dict[int, Lanes[Any]] = {}
         self._checks: Coalesced[_Facts] = Coalesced()
         self._questions: Coalesced[dict[int, RunState]] = Coalesced()
@@ -142,8 +143,7 @@ class KafkaSink:
 
     def health(self) -> Mapping[str, str]:
         problem = self._cluster.problem if self._cluster is not None else "not started"
-        unfit = {f"topic {name}": "; ".join(found.refusals) for name, found in self._findings.items() if found.refusals}
-        return {**unfit, **({"kafka": problem} if problem else {})}
+        return {**self._unfit, **({"kafka": problem} if problem else {})}
 
     def _need_cluster(self) -> Cluster:
         if self._cluster is None:
@@ -165,7 +165,13 @@ class KafkaSink:
             or facts.checked < now - CHECK_SECONDS
             or (facts.info.topic_id, facts.info.partition_count) != (topic.topic_id, len(topic.leaders))
         ):
-            facts = await self._checks(name, lambda: self._check(name))
+            try:
+                facts = await self._checks(name, lambda: self._check(name))
+            except SinkUnavailable as error:
+                if not self._need_cluster().problem:
+                    self._unfit[name] = str(error)
+                raise
+            self._unfit.pop(name, None)
         return facts
 
     async def _check(self, name: str) -> _Facts:

@@ -177,6 +177,7 @@ class Topic(NamedTuple):
     operations: int
 
 
+_NO_TOPIC = Topic(UNKNOWN_TOPIC, "", {}, 0, 0)
 T = TypeVar("T")
 
 
@@ -269,9 +270,10 @@ class Cluster:
             self._names.add(name)
             self.forget()
         await self.refresh(max_age_seconds=max_age_seconds)
-        topic = self.topics[name] if name in self.topics else Topic(UNKNOWN_TOPIC, "", {}, 0, 0)
-        if topic.error_code in (UNKNOWN_TOPIC, TOPIC_NOT_AUTHORISED):
-            self._names.discard(name)
+        topic = self.topics.get(name, _NO_TOPIC)
+        if topic.error_code not in (NO_ERROR, LEADER_NOT_AVAILABLE):
+            self._names.discard(name)  # asked for again when it is needed again
+            self.topics.pop(name, None)
         return topic
 
     async def leader(self, name: str, partition: int) -> int:
@@ -336,8 +338,11 @@ class Cluster:
 
     async def _connect_control(self, address: tuple[str, int]) -> AIOKafkaConnection:
         connection = self._control.get(address)
-        if connection is None or not connection.connected():
-            connection = self._control[address] = await self.connect(address)
+        if connection is not None and connection.connected():
+            return connection
+        if connection is not None:
+            connection.close()  # at its end, but not closed by itself yet
+        connection = self._control[address] = await self.connect(address)
         return connection
 
     async def describe_configs(

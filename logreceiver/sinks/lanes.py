@@ -196,8 +196,8 @@ class Lanes(Generic[C]):
             return
         apart = self._apart.get(round_.items[0].partition) if round_.detached else None
         if not connection.connected():
-            return
-        if not round_.detached:
+            connection.close()
+        elif not round_.detached:
             self._idle.append(connection)
         elif apart is not None and apart.connection is None and not apart.busy:
             apart.connection = connection
@@ -209,6 +209,7 @@ class Lanes(Generic[C]):
             connection = self._idle.pop()
             if connection.connected():
                 return connection
+            connection.close()
         return None
 
     # -- apart -------------------------------------------------------------------------------------------------
@@ -235,7 +236,10 @@ class Lanes(Generic[C]):
         quick = False
         try:
             while (item := self._next(apart.waiting)) is not None:
-                if apart.connection is None or not apart.connection.connected():
+                if apart.connection is not None and not apart.connection.connected():
+                    apart.connection.close()
+                    apart.connection = None
+                if apart.connection is None:
                     apart.connection = await self._open([item])
                 if apart.connection is None:
                     continue

@@ -8,7 +8,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
+from structlog.testing import capture_logs
 
+from streams.wire import codec
+from streams.wire import messages as m
+from streams.wire.framing import Deframer
+from tests.support.installation import EVERYTHING, Installation, running
 from tests.support.tls import FORWARDER, Echo, Parties, echo
 
 NODE_CLIENT = """
@@ -17,8 +23,9 @@ const [port, group, ca, cert, key] = process.argv.slice(2);
 const socket = tls.connect({port, host: 'localhost', servername: 'localhost', ecdhCurve: group, minVersion: 'TLSv1.3',
   ALPNProtocols: ['logfwd/1'], ca: fs.readFileSync(ca), cert: fs.readFileSync(cert), key: fs.readFileSync(key)});
 const say = (value) => { console.log(JSON.stringify(value)); process.exit(0); };
-socket.on('secureConnect', () => socket.write('hello'));
-socket.on('data', (data) => say({echo: data.toString(), group: socket.getEphemeralKeyInfo().name,
+const hex = process.argv[7];
+socket.on('secureConnect', () => socket.write(hex ? Buffer.from(hex, 'hex') : 'hello'));
+socket.on('data', (data) => say({echo: data.toString(hex ? 'hex' : 'utf8'), group: socket.getEphemeralKeyInfo().name,
   version: socket.getProtocol(), authorized: socket.authorized}));
 socket.on('error', (error) => say({error: error.message, code: error.code}));
 """
@@ -122,3 +129,27 @@ async def test_a_foreign_client_with_only_x25519_is_let_in_by_a_mixed_listener(
     async with echo(parties.receiver, ["hybrid", "classical"]) as server:
         assert (await answer_of(*client, *arguments(server, parties, "X25519")))["echo"] == "hello"
         assert server.links[0].facts.group == "X25519"
+
+
+async def test_a_foreign_client_that_claims_hybrid_over_x25519_is_refused_after_hello(
+    node_client: list[str], tmp_path: Path
+) -> None:
+    installation = Installation(tmp_path)
+    leaf = installation.parties.forwarder
+    hello = b"".join(bytes(part) for part in codec.encode(m.Hello(1, "node", "boot", "http", "hybrid")))
+    with capture_logs() as events:
+        async with running(installation.receiver_config(modes=EVERYTHING)) as service:
+            port = service.listeners[0].address.rpartition(":")[2]
+            files = [str(leaf.ca), str(leaf.certificate), str(leaf.key)]
+            weak = await answer_of(*node_client, port, "X25519", *files, hello.hex())
+            strong = await answer_of(*node_client, port, "X25519MLKEM768", *files, hello.hex())
+            metrics = generate_latest(service.registry).decode()
+    (refusal,) = [codec.decode(frame) for frame in Deframer(1 << 16).feed(bytes.fromhex(weak["echo"]))]
+    (welcome,) = [codec.decode(frame) for frame in Deframer(1 << 16).feed(bytes.fromhex(strong["echo"]))]
+    assert isinstance(refusal, m.Error)
+    assert refusal.code == "policy"
+    assert isinstance(welcome, m.Welcome)
+    lines = [event for event in events if event["event"] == "refused a link"]
+    assert [(line["code"], line["group"]) for line in lines] == [("policy", "X25519")]
+    assert "demands TLSv1.3 with X25519MLKEM768" in lines[0]["reason"]
+    assert 'tls_policy_violations_total{reason="weaker_than_mode",stream="http"} 1.0' in metrics

@@ -70,9 +70,9 @@ async def test_batches_wait_in_the_spool_while_there_is_no_receiver(
         await eventually(lambda: len(found(events, "link failed")) >= 2)
         assert acknowledged(agent) == 0
         assert agent.describe()[0]["spool"]["batches"] >= 1
-    async with running(installation.receiver_config(address=address)) as service:
-        async with forwarding(installation.forwarder_config(address)) as agent:
-            await eventually(lambda: acknowledged(agent) == 200)
+    receiver = running(installation.receiver_config(address=address))
+    async with receiver, forwarding(installation.forwarder_config(address)) as agent:
+        await eventually(lambda: acknowledged(agent) == 200)
     assert installation.stored() == lines(200)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 
 from bench.kafka import Kafka
@@ -34,7 +34,8 @@ def secured_kafka(directory: Path, *, client_ca: Path, users: dict[str, str]) ->
         "ssl.provider": "BCJSSE", "ssl.keymanager.algorithm": "X.509",
         "ssl.protocol": "TLSv1.3", "ssl.enabled.protocols": "TLSv1.3",
         "ssl.keystore.type": "PEM", "ssl.keystore.location": str(directory / "broker.pem"),
-        "ssl.truststore.type": "PEM", "ssl.truststore.location": str(client_ca), "listener.name.client.ssl.client.auth": "required",
+        "ssl.truststore.type": "PEM", "ssl.truststore.location": str(client_ca),
+        "listener.name.client.ssl.client.auth": "required",
         "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
         "listener.name.client.scram-sha-512.sasl.jaas.config":
             "org.apache.kafka.common.security.scram.ScramLoginModule required;",
@@ -46,7 +47,7 @@ def secured_kafka(directory: Path, *, client_ca: Path, users: dict[str, str]) ->
     }  # fmt: skip
     return Kafka(
         directory / "kafka", protocol="SASL_SSL", host="localhost", overrides=overrides, scram=users,
-        jvm_options=[f"-Djava.security.properties={directory / 'java.security'}", "-Djdk.tls.namedGroups=X25519MLKEM768"],
+        jvm_options=[f"-Djava.security.properties={directory / 'java.security'}", "-Djdk.tls.namedGroups=X25519MLKEM768,x25519,secp256r1"],
         artifacts=[BOUNCY_CASTLE],
     )  # fmt: skip
 
@@ -89,4 +90,4 @@ def _certificate(
     if not is_ca:
         names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(issuer_key, hashes.SHA256())
+    return builder.sign(issuer_key, hashes.SHA256(), rsa_padding=padding.PSS(padding.MGF1(hashes.SHA256()), 32))

@@ -50,7 +50,7 @@ class Reader:
         return got
 
     def commit(self) -> None:
-        draft = Draft(0, self.uncommitted)
+        draft = Draft(self.uncommitted)
         self.positions |= draft.positions()
         for key in self.follower.forgotten():
             self.positions.pop(key, None)

@@ -1,0 +1,69 @@
+"""Real records into a real Kafka, read back by a consumer no one here wrote."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from bench.generate import generate_http
+from bench.kafka import Kafka
+from bench.site import Site
+
+REAL_RECORDS = Path(__file__).parents[3] / "shared" / "data" / "http_access.jsonl"
+
+
+def consumed(bootstrap: str, topic: str, records: int) -> list[bytes | None]:
+    """Values of the topic's one partition, by librdkafka."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "oracle", "enable.auto.commit": False})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    values: list[bytes | None] = []
+    try:
+        while len(values) < records and (messages := consumer.consume(10_000, timeout=10)):
+            values += [message.value() for message in messages if message.error() is None]
+        values += [message.value() for message in consumer.consume(10, timeout=0.5)]
+    finally:
+        consumer.close()
+    return values
+
+
+def deliver(directory: Path, kafka: Kafka, prefix: str, source: Path, records: int) -> dict[str, list[bytes | None]]:
+    names = [f"{prefix}-http", f"{prefix}-pq"]
+    with Site(directory) as site:
+        site.make_pki()
+        site.write_receiver(
+            f'type = "kafka"\nbrokers = ["{kafka.bootstrap}"]\ncreate_topics = true',
+            listeners={"localhost:0": '["hybrid", "classical"]'},
+        )
+        site.write_forwarder(site.start_receiver())
+        shutil.copy(source, site.directory / "in.log")
+        site.write_stream(names[0], 'security = "classical"\n[source]\ntype = "file"\npaths = ["in.log"]\n')
+        site.write_stream(names[1], f'security = "hybrid"\nmirror_of = "{names[0]}"\n')
+        site.start_forwarder()
+        assert site.wait_until_acknowledged(records, names, seconds=60), site.forwarder.tail()
+        groups = {name: row["link"]["group"] for name, row in site.streams().items()}
+        assert groups == {names[0]: "X25519", names[1]: "X25519MLKEM768"}
+        assert site.forwarder.stop() == 0
+        assert site.receiver.stop() == 0
+    return {name: consumed(kafka.bootstrap, name, records) for name in names}
+
+
+@pytest.mark.kafka
+def test_the_real_records_are_in_both_topics_byte_for_byte_in_order(tmp_path: Path, kafka: Kafka) -> None:
+    if not REAL_RECORDS.exists():
+        pytest.skip(f"real records are not here: put a file of JSON lines at {REAL_RECORDS.name} in ../shared/data")
+    lines = REAL_RECORDS.read_bytes().splitlines()
+    stored = deliver(tmp_path, kafka, "real", REAL_RECORDS, len(lines))
+    assert len(lines) == 9_999
+    assert all(values == lines for values in stored.values())
+
+
+@pytest.mark.kafka
+def test_generated_records_are_in_both_topics_byte_for_byte_in_order(tmp_path: Path, kafka: Kafka) -> None:
+    lines = list(generate_http(30_000, seed=2))
+    source = tmp_path / "generated.jsonl"
+    source.write_bytes(b"".join(line + b"\n" for line in lines))
+    stored = deliver(tmp_path / "site", kafka, "generated", source, len(lines))
+    assert all(values == lines for values in stored.values())

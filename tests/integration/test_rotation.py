@@ -1,0 +1,106 @@
+"""Files rotated in every way while they are written to at full speed: every line stored once, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from streams.definition import FileSource
+from tests.support.installation import Installation, acknowledged, eventually, forwarding, running
+
+LINES = 60_000
+PER_FILE = 9_000
+
+
+def line(number: int) -> str:
+    return f'{{"n":{number},"text":"{"x" * (number % 90)}"}}'
+
+
+class Writer:
+    """Writes numbered lines as fast as it can and rotates; reopens the path after each rotation.
+
+    Between the halves of a file it waits until the agent has begun to read it: a file that comes and goes before
+    anybody looked was never handed over.
+    """
+
+    def __init__(self, path: Path, rotate: Callable[[Path, int], None], read: Callable[[], int]) -> None:
+        self.path, self._rotate, self._read = path, rotate, read
+
+    def run(self) -> None:
+        number = 0
+        for generation in range(-(-LINES // PER_FILE)):
+            if generation:
+                self._rotate(self.path, generation)
+            with self.path.open("a") as out:
+                for line_of_file in range(min(PER_FILE, LINES - number)):
+                    if line_of_file == PER_FILE // 2:
+                        out.flush()
+                        self.wait_until_read(number - line_of_file + 1)
+                    out.write(line(number) + "\n")
+                    number += 1
+
+    def wait_until_read(self, records: int) -> None:
+        deadline = time.monotonic() + 10
+        while self._read() < records and time.monotonic() < deadline:
+            time.sleep(0.002)
+
+
+def rename_and_create(path: Path, generation: int) -> None:
+    path.rename(path.with_name(f"{path.name}.{generation}"))
+
+
+def delete_and_make_again(path: Path, generation: int) -> None:
+    path.unlink()
+
+
+class CopyAndTruncate:
+    """What is written between the copy and the truncation is lost to anyone; nothing is, here."""
+
+    writer: Writer
+
+    def __call__(self, path: Path, generation: int) -> None:
+        self.writer.wait_until_read(generation * PER_FILE)
+        shutil.copy(path, path.with_name(f"{path.name}.{generation}"))
+        os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("rotate", [rename_and_create, CopyAndTruncate(), delete_and_make_again],
+                         ids=["rename", "copytruncate", "delete"])  # fmt: skip
+async def test_every_line_is_stored_once_and_in_order(tmp_path: Path, rotate: Callable[[Path, int], None]) -> None:
+    installation = Installation(tmp_path)
+    source = FileSource(paths=(str(installation.source),), scan_seconds=0.05, rotated_wait_seconds=0.5)
+    async with running(installation.receiver_config()) as service:
+        config = installation.forwarder_config(service.listeners[0].address, installation.stream(source=source))
+        async with forwarding(config) as agent:
+            writer = Writer(installation.source, rotate, lambda: acknowledged(agent))
+            if isinstance(rotate, CopyAndTruncate):
+                rotate.writer = writer
+            await asyncio.to_thread(writer.run)
+            await eventually(lambda: acknowledged(agent) >= LINES, seconds=20)
+            await asyncio.sleep(0.5)
+            assert acknowledged(agent) == LINES
+    assert installation.stored() == [line(number) for number in range(LINES)]
+
+
+async def test_restarts_in_the_middle_of_rotations_lose_and_repeat_nothing(tmp_path: Path) -> None:
+    installation = Installation(tmp_path)
+    paths = (f"{installation.source}*",)
+    source = FileSource(paths=paths, scan_seconds=0.05, rotated_wait_seconds=0.5)
+    async with running(installation.receiver_config()) as service:
+        config = installation.forwarder_config(service.listeners[0].address, installation.stream(source=source))
+        seen = 0
+        writer = Writer(installation.source, rename_and_create, lambda: seen)
+        writing = asyncio.create_task(asyncio.to_thread(writer.run))
+        while not writing.done():
+            async with forwarding(config) as agent:
+                await asyncio.sleep(0.1)
+                seen = acknowledged(agent)
+        async with forwarding(config) as agent:
+            await eventually(lambda: acknowledged(agent) >= LINES, seconds=20)
+    assert sorted(installation.stored()) == sorted(line(number) for number in range(LINES))

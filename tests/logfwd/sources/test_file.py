@@ -1,0 +1,108 @@
+"""The file source as the pipeline uses it: woken by writes, cancelled at any time, at full speed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from logfwd.batcher import Draft
+from logfwd.sources import Block, Mark
+from logfwd.sources.file import FileTail
+from streams.definition import FileSource
+from tests.logfwd.sources.follow_harness import append, numbered
+
+
+def source(*patterns: Path | str, use_inotify: bool = True, scan_seconds: float = 0.5) -> FileTail:
+    settings = FileSource(
+        paths=tuple(map(str, patterns)), scan_seconds=scan_seconds, rotated_wait_seconds=0.3, max_open_files=8
+    )
+    return FileTail(settings, max_record_bytes=4096, use_inotify=use_inotify)
+
+
+@pytest.mark.parametrize("use_inotify", [True, False])
+async def test_a_new_file_and_each_of_its_lines_are_seen_soon(tmp_path: Path, use_inotify: bool) -> None:
+    tail = source(tmp_path / "*.log", use_inotify=use_inotify)
+    async with asyncio.timeout(10), aclosing(tail.blocks({})) as blocks:
+        for number in range(5):
+            pull = asyncio.ensure_future(anext(blocks))
+            await asyncio.sleep(0)
+            append(tmp_path / "a.log", b"%d\n" % number)
+            assert (await pull).data == b"%d\n" % number
+    assert not tail.exhausted()
+
+
+async def test_it_can_be_cancelled_while_it_waits_and_goes_on_from_its_marks(tmp_path: Path) -> None:
+    append(tmp_path / "a.log", numbered(0, 10))
+    tail = source(tmp_path / "a.log")
+    async with asyncio.timeout(10):
+        async with aclosing(tail.blocks({})) as blocks:
+            positions = Draft([await anext(blocks)]).positions()
+            tail.committed(positions)
+            assert tail.lag_bytes() == 0
+            pull = asyncio.ensure_future(anext(blocks))
+            await asyncio.sleep(0)
+            pull.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await pull
+        append(tmp_path / "a.log", b"more\n")
+        async with aclosing(source(tmp_path / "a.log").blocks(positions)) as blocks:
+            assert (await anext(blocks)).data == b"more\n"
+
+
+class Writer(threading.Thread):
+    """Writes numbered lines as fast as it can and rotates by renaming, as a program that rotates its own log does."""
+
+    def __init__(self, log: Path, seconds: float) -> None:
+        super().__init__()
+        self.log, self.seconds, self.written, self.rotations = log, seconds, 0, 0
+
+    def run(self) -> None:
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            with self.log.open("wb", buffering=0) as file:
+                for _ in range(40):
+                    file.write(b"".join(b'{"n":%09d}\n' % number for number in range(self.written, self.written + 500)))
+                    self.written += 500
+            for index in range(20, 0, -1):
+                if (old := self.log.with_name(f"{self.log.name}.{index}")).exists():
+                    old.rename(self.log.with_name(f"{self.log.name}.{index + 1}"))
+            self.log.rename(self.log.with_name(f"{self.log.name}.1"))
+            self.rotations += 1
+
+
+@pytest.mark.parametrize("pattern", ["app.log", "app.log*"])
+@pytest.mark.parametrize("restarts", [0, 3])
+async def test_a_writer_at_full_speed_that_rotates_loses_and_repeats_nothing(
+    tmp_path: Path, pattern: str, restarts: int
+) -> None:
+    writer = Writer(tmp_path / "app.log", 1.2)
+    writer.start()
+    positions: dict[str, Mark] = {}
+    got: list[bytes] = []
+    for life in range(restarts + 1):
+        tail = source(tmp_path / pattern)
+        until = time.monotonic() + 0.4
+        async with asyncio.timeout(30), aclosing(tail.blocks(dict(positions))) as blocks:
+            while life < restarts and time.monotonic() < until:
+                commit(tail, await anext(blocks), positions, got)
+            while life == restarts and (writer.is_alive() or len(b"".join(got)) < writer.written * 16):
+                commit(tail, await anext(blocks), positions, got)
+    writer.join()
+    assert writer.rotations > 3
+    lines = b"".join(got).splitlines()
+    assert lines == [b'{"n":%09d}' % number for number in range(writer.written)]
+
+
+def commit(tail: FileTail, block: Block, positions: dict[str, Mark], got: list[bytes]) -> None:
+    """As the pipeline does: records and positions together, or neither."""
+    got.append(block.data)
+    marks = Draft([block]).positions()
+    positions |= marks
+    for key in tail.forgotten():
+        positions.pop(key, None)
+    tail.committed(marks)
