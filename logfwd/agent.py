@@ -262,7 +262,9 @@ def make_source(stream: Stream) -> Source:
     if isinstance(stream.source, FileSource):
         from logfwd.sources.file import FileTail
 
-        return FileTail(stream.source, max_record_bytes=stream.batch.max_record_bytes)
+        return FileTail(
+            stream.source, max_record_bytes=stream.batch.max_record_bytes, block_bytes=stream.batch.max_batch_bytes
+        )
     from logfwd.sources.stdin import Stdin
 
     return Stdin(max_record_bytes=stream.batch.max_record_bytes)

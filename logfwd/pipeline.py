@@ -34,6 +34,8 @@ SEALS_IN_FLIGHT = 2
 COMMITS_IN_FLIGHT = 4
 PAYLOADS_IN_MEMORY = 8
 ROOM_CHECK_SECONDS = 0.02
+KEEP_UP_SECONDS = 0.05
+"""Longest that a batch waits for a link that keeps up, so that it can be sent from memory and need not be read back."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +147,19 @@ class Pipeline:
             sealed = await sealing
             sealed_at = clock()
             self._metrics.batch_stage.labels(self.original.name, "seal").observe(sealed_at - cut_at)
+            await self._let_link_keep_up()
             await self._room_for(sum(len(batch.payload) for batch in sealed.batches))
             await self._commits.put(self._accept(draft, sealed, sealed_at))
         await self._commits.put(None)
+
+    async def _let_link_keep_up(self) -> None:
+        """Take the link's pace while it has one; a link that is slow or gone does not keep batches off the disk."""
+        sender = self.senders[0]
+        if sender.link is not None and len(self._backlogs[0].rows) >= PAYLOADS_IN_MEMORY:
+            sender.progress.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KEEP_UP_SECONDS):
+                    await sender.progress.wait()
 
     async def _room_for(self, size: int) -> None:
         """Wait while the original's spool, or the disk, is full. Twins never hold anything up."""

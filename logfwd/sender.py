@@ -64,6 +64,7 @@ class Sender:
         self.backlog = backlog
         self.link: Link | None = None
         self.wake = asyncio.Event()
+        self.progress = asyncio.Event()
         self._spool = spool
         self._connect = connect
         self._metrics = metrics
@@ -232,6 +233,7 @@ class Sender:
         leaving = self.backlog.acknowledge(row, notes)
         metrics.records.labels(name, "acknowledged").inc(sum(done.record_count for done in leaving))
         self._spool.ride_along(notes)
+        self.progress.set()
 
     async def refused(self, row: Row, nack: m.Nack, *, alone: bool) -> None:
         """The first batch of the window that was not acknowledged; everything after it was not tried."""
