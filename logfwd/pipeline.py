@@ -22,8 +22,10 @@ import structlog
 
 from logfwd.backlog import Backlog, Row
 from logfwd.batcher import Batcher, Draft
+from logfwd.clocks import clock
+from logfwd.delivery import Delivery
 from logfwd.seal import Sealed, seal
-from logfwd.sender import Connect, Sender, clock
+from logfwd.sender import Connect, Sender
 from logfwd.sources import Mark, Source
 from logfwd.spool import Notes, Spool, note_positions
 from streams import recordbatch
@@ -66,8 +68,9 @@ class Pipeline:
         for stream in (original, *twins):
             drops = stream is not original or stream.spool.when_full == "drop_oldest"
             backlog = spool.backlog(stream.name, max_bytes=stream.spool.max_spool_bytes, drops_oldest=drops)
-            sender = Sender(stream, backlog, spool, connect(stream), metrics, boot_id=boot_id,
-                            answer_timeout_seconds=answer_timeout_seconds)  # fmt: skip
+            delivery = Delivery(stream, backlog, spool, metrics, boot_id=boot_id,
+                                answer_timeout_seconds=answer_timeout_seconds)  # fmt: skip
+            sender = Sender(delivery, connect(stream))
             self._backlogs.append(backlog)
             self.senders.append(sender)
         self._drafts: asyncio.Queue[tuple[Draft, asyncio.Future[Sealed], float] | None] = asyncio.Queue(SEALS_IN_FLIGHT)
@@ -98,7 +101,7 @@ class Pipeline:
 
     async def _drained(self, intake: asyncio.Task[None]) -> None:
         await asyncio.shield(intake)
-        while not all(sender.drained() for sender in self.senders):
+        while any(backlog.rows for backlog in self._backlogs):
             await asyncio.sleep(ROOM_CHECK_SECONDS)
         for sender in self.senders:
             sender.stop()
@@ -155,11 +158,11 @@ class Pipeline:
     async def _let_link_keep_up(self) -> None:
         """Take the link's pace while it has one; a link that is slow or gone does not keep batches off the disk."""
         sender = self.senders[0]
-        if sender.link is not None and len(self._backlogs[0].rows) >= PAYLOADS_IN_MEMORY:
-            sender.progress.clear()
+        if sender.connected and len(self._backlogs[0].rows) >= PAYLOADS_IN_MEMORY:
+            sender.delivery.progress.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(KEEP_UP_SECONDS):
-                    await sender.progress.wait()
+                    await sender.delivery.progress.wait()
 
     async def _room_for(self, size: int) -> None:
         """Wait while the original's spool, or the disk, is full. Twins never hold anything up."""

@@ -184,7 +184,8 @@ class Service:
     def _ready(self) -> Mapping[str, str]:
         if self._stopping:
             return {"receiver": "stopping"}
-        return self._shared.sink.health()
+        sink = self._shared.sink
+        return {part: wrong for part, wrong in sink.health().items() if part == sink.name}
 
     def _streams(self) -> list[dict[str, Any]]:
         return [session.describe() for session in self._live if session.welcomed]

@@ -23,15 +23,21 @@ from collections.abc import Iterable, Mapping
 from math import inf
 
 from logfwd.sources import Block, Mark
-from logfwd.sources.identity import Place, age_order, begins_alike, end_of_lines, open_regular
+from logfwd.sources.identity import FileId, Moved, Place, age_order, begins_alike, end_of_lines, open_same
 from logfwd.sources.lost import Lost, LostPositions, from_marks
 from logfwd.sources.notify import Inotify
 from logfwd.sources.scan import Finder, Found
-from logfwd.sources.tail import Compressed, FileId, Replaced, Tail
+from logfwd.sources.tail import Compressed, Replaced, Tail
 from streams.definition import FileSource
 
 CLOCK_TICK_MS = 20
 """File times are those of the kernel's last tick, a little behind the clock."""
+
+RECENT_MS = 10_000
+"""A rotated file that no scan saw before was written within this time before the last one. Longer than a scan may be
+late; a file that could not be opened for a moment, or was missing in a listing, is still found."""
+
+LISTING_TRIES, UNSTABLE_SCANS = 5, 10
 
 
 class Follower:
@@ -51,19 +57,21 @@ class Follower:
         self._newest: dict[str, Tail] = {}
         self._held: set[FileId] = set()  # copies beside an original that is still whole
         self._compressed: set[tuple[FileId, int]] = set()
-        self._family_seen_ms: dict[str, float] = {}  # what rotated since then is ours, though never seen
+        self._family_since_ms: dict[str, float] = {}  # what was rotated since then is ours, though never seen
+        self._recent_ms = -inf  # … but what was not written since then would have been seen before
         self._committed: dict[str, int] = {key: mark.offset for key, mark in positions.items()}
         self._forgotten: deque[str] = deque()
         self._at_end = settings.start_at == "end" and not positions
         self.open_files = 0
         self.scan_wanted = True
-        self._incomplete = False
+        self._incomplete = False  # a scan left out files that it saw
+        self._unstable = 0  # scans in a row during which files were renamed
         lost, unreadable = from_marks(positions)
         self._forget(unreadable)
         for each in lost:
             self._lost.add(each)
-            seen_ms = each.written_ms - CLOCK_TICK_MS
-            self._family_seen_ms[each.family] = max(self._family_seen_ms.get(each.family, -inf), seen_ms)
+            since_ms = each.written_ms - CLOCK_TICK_MS
+            self._family_since_ms[each.family] = max(self._family_since_ms.get(each.family, -inf), since_ms)
 
     # -- what others ask and tell --------------------------------------------------------------------------------
 
@@ -129,6 +137,10 @@ class Follower:
         except Replaced:
             self._truncated(tail)
             return None
+        except Moved:
+            self.scan_wanted = True
+            tail.mtime_ns = -1
+            return None
         except Compressed:
             self._compressed.add((tail.id, os.fstat(tail.fd).st_mtime_ns))
             self._drop(tail)
@@ -161,22 +173,36 @@ class Follower:
     def scan(self, now: float, wall_ms: int) -> None:
         """Match the files there are with what is known."""
         self.scan_wanted = self._incomplete = False
-        found = self._finder.configured()
+        found, strays = self._list()
         for tail in list(self._tails.values()):
             try:
                 self._relocate(tail, found.get(tail.id), now)
             except OSError as error:
                 self._trouble(tail, error)
-        unknown = self._unknown(found)
-        adopted = [self._resume(file, lost, now) for file, lost in self._lost.claims(unknown, now)]
-        adopted += [self._adopt(file, now) for file in sorted(unknown, key=lambda file: file.age_order)]
-        self._link([tail for tail in adopted if tail is not None])
+        if not self.scan_wanted or self._unstable > UNSTABLE_SCANS:
+            self._adopt_all(self._unknown({file.id: file for file in strays} | found), now)
         self._settle(now)
         self._forget(self._lost.expire(now))
         self._at_end = False
+        for family in self._families():
+            self._family_since_ms.setdefault(family, wall_ms - CLOCK_TICK_MS)
         if not self._incomplete:
-            self._family_seen_ms.update(dict.fromkeys(self._families(), wall_ms - CLOCK_TICK_MS))
+            self._recent_ms = wall_ms - RECENT_MS
         self._watch_directories()
+
+    def _adopt_all(self, unknown: list[Found], now: float) -> None:
+        """Follow files that are not followed, oldest first; the rest at the next scan, if one was moved meanwhile."""
+        adopted: list[Tail] = []
+        try:
+            claims = self._lost.claims(unknown, now)
+            others = [(file, None) for file in sorted(unknown, key=lambda file: file.age_order)]
+            for file, lost in [*claims, *others]:
+                tail = self._adopt(file, now) if lost is None else self._resume(file, lost, now)
+                if tail is not None:
+                    adopted.append(tail)
+        except Moved:
+            self.scan_wanted = self._incomplete = True
+        self._link(adopted)
 
     def _families(self) -> set[str]:
         return {tail.family for tail in self._tails.values()}
@@ -209,12 +235,27 @@ class Follower:
             tail.size, tail.mtime_ns = size, mtime_ns
             self._enqueue(tail)
 
-    def _unknown(self, found: Mapping[FileId, Found]) -> list[Found]:
-        """Files that are not followed: configured ones, and others that may be ours under a rotated name."""
-        families = self._families() | set(self._family_seen_ms)
+    def _list(self) -> tuple[dict[FileId, Found], list[Found]]:
+        """Configured files, and others that may be ours under a rotated name.
+
+        A listing during which files were renamed can lack some of them: it is made again.
+        """
+        families = self._families() | set(self._family_since_ms)
+        inodes = self._lost.inodes() | {tail.id[1] for tail in self._tails.values() if tail.fd < 0}
         directories = {os.path.dirname(path) or "." for path in families | self._lost.paths()}
-        files = {file.id: file for file in self._finder.strays(directories, self._lost.inodes(), families)}
-        files |= found
+        for _ in range(LISTING_TRIES):
+            stamps = self._finder.stamps(directories)
+            found, strays = self._finder.configured(), list(self._finder.strays(directories, inodes, families))
+            if self._finder.stamps(directories) == stamps:
+                self._unstable = 0
+                break
+        else:
+            self._unstable += 1
+            self.scan_wanted = self._incomplete = True
+        return found, strays
+
+    def _unknown(self, files: Mapping[FileId, Found]) -> list[Found]:
+        """Files that are not followed."""
         self._compressed &= {(file.id, file.mtime_ns) for file in files.values()}
         self._held &= files.keys()
         return [
@@ -234,7 +275,8 @@ class Follower:
 
     def _adopt(self, file: Found, now: float) -> Tail | None:
         """Follow an unknown file, unless it is an old or a copied one."""
-        old = file.mtime_ns / 1_000_000 < self._family_seen_ms.get(file.family, inf)
+        since_ms = max(self._family_since_ms.get(file.family, inf), self._recent_ms)
+        old = file.mtime_ns / 1_000_000 < since_ms
         if not file.configured and (not file.size or old) and not self._lost.awaits_copy(file.family):
             return None
         tail = Tail(uuid.uuid4().hex, file.path, file.family, file.id, Place(file.id[1]), gone=not file.configured,
@@ -243,14 +285,24 @@ class Follower:
             return None
         try:
             if file.path != file.family and not self._is_from_rotation(file, tail, old=old):
-                self._drop(tail)
-                self._committed.pop(tail.key)
+                self._undo(tail)
                 return None
             if self._at_end:
                 tail.place, tail.announce = end_of_lines(tail.fd, self._max_record_bytes), True
+        except Moved:
+            self._undo(tail)
+            raise
         except OSError as error:
             self._trouble(tail, error)
+            self._incomplete = True
+            self._undo(tail)
+            return None
         return tail
+
+    def _undo(self, tail: Tail) -> None:
+        """The file is not to be followed after all."""
+        self._drop(tail)
+        self._committed.pop(tail.key, None)
 
     def _is_from_rotation(self, file: Found, tail: Tail, *, old: bool) -> bool:
         """Whether a file with a rotated name is to be followed. A copy takes over its original's position."""
@@ -270,11 +322,14 @@ class Follower:
     def _is_copy_of_followed(self, tail: Tail) -> bool:
         """True beside a whole original that begins like this file: its copy, perhaps still being made."""
         for original in list(self._tails.values()):
-            if original.path == tail.family and original.rotated_at is None and self._open(original, keep=tail):
-                if begins_alike(tail.fd, original.fd):
+            if original.path != tail.family or original.rotated_at is not None:
+                continue
+            with contextlib.suppress(Replaced):
+                if not self._open(original, keep=tail) or begins_alike(tail.fd, original.fd):
                     return True
-                if not original.place.fits(original.fd):
-                    self._truncated(original)
+                if original.place.fits(original.fd):
+                    continue
+            self._truncated(original)
         return False
 
     def _link(self, adopted: list[Tail]) -> None:
@@ -292,7 +347,7 @@ class Follower:
                 self._enqueue(tail)
             elif not tail.gone:
                 tail.rotated_at = None
-            elif self._committed[tail.key] >= tail.place.offset:
+            elif self._is_done(tail):
                 self._retire(tail)
 
     def _watch_directories(self) -> None:
@@ -322,19 +377,15 @@ class Follower:
         return True
 
     def _open(self, tail: Tail, keep: Tail | None = None) -> bool:
-        """Have a file open; False while there is no room or its path leads elsewhere. Raises Replaced and OSError."""
+        """Have a file open; False while there is no room. Raises Moved, Replaced, OSError."""
         if tail.fd >= 0:
             return True
         if not self._make_room(keep):
             return False
-        fd = open_regular(tail.path)
-        status = os.fstat(fd)
-        if (status.st_dev, status.st_ino) != tail.id or not tail.place.fits(fd):
+        fd = open_same(tail.path, tail.id)
+        if not tail.place.fits(fd):
             os.close(fd)
-            if (status.st_dev, status.st_ino) == tail.id:
-                raise Replaced
-            self.scan_wanted = True
-            return False
+            raise Replaced
         tail.fd = fd
         self.open_files += 1
         if self._notifier is not None:
@@ -344,13 +395,22 @@ class Follower:
         return True
 
     def _make_room(self, keep: Tail | None) -> bool:
-        """Close the least recently active files that can be opened again."""
+        """Close the least recently active file that can be opened again, or a rotated one that is done with."""
         while self.open_files >= self._settings.max_open_files:
-            can_close = (tail for tail in self._tails.values() if tail.fd >= 0 and not tail.gone and tail is not keep)
-            if (least := min(can_close, key=lambda tail: (tail.ready, tail.active_at), default=None)) is None:
+            others = [tail for tail in self._tails.values() if tail.fd >= 0 and tail is not keep]
+            can_close = [tail for tail in others if not tail.gone or self._is_done(tail)]
+            if not can_close:
                 return False
-            self._close(least)
+            least = min(can_close, key=lambda tail: (tail.ready, tail.active_at))
+            if least.gone:
+                self._retire(least)
+            else:
+                self._close(least)
         return True
+
+    def _is_done(self, tail: Tail) -> bool:
+        """True for a file that was read to its end, all of it committed."""
+        return not tail.ready and tail.size <= tail.place.offset <= self._committed[tail.key]
 
     def _close(self, tail: Tail) -> None:
         if tail.fd < 0:

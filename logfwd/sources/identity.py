@@ -15,6 +15,9 @@ import msgspec
 from logfwd.batcher import TAIL_BYTES, tail_hash
 from logfwd.sources import Mark
 
+FileId = tuple[int, int]
+"""Device and inode: says which file it is while it is held open or seen, never across a restart."""
+
 HEAD_BYTES = 1024
 COMPRESSED = (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh91AY&SY", b"BZh61AY&SY", b"\x04\x22\x4d\x18")
 """How gzip, zstd, xz, bzip2 and lz4 files begin."""
@@ -79,9 +82,21 @@ def _matches(data: bytes, length: int, expected: bytes) -> bool:
     return len(data) == length and (not length or tail_hash(data) == expected)
 
 
-def open_regular(path: str) -> int:
-    """Open a file for reading without ever waiting for it, as a FIFO would make us."""
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+class Moved(Exception):
+    """The path leads to another file than it did, or to none: look again."""
+
+
+def open_same(path: str, id_: FileId) -> int:
+    """Open a file that was seen under this path. Never waits for it, as a FIFO would make us. Raises Moved, OSError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise Moved from None
+    status = os.fstat(fd)
+    if (status.st_dev, status.st_ino) != id_:
+        os.close(fd)
+        raise Moved
+    return fd
 
 
 def place_at(fd: int, offset: int) -> Place:

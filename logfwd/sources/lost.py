@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from logfwd.sources import Mark
-from logfwd.sources.identity import HEAD_BYTES, Place, open_regular, place_at, read_mark
+from logfwd.sources.identity import HEAD_BYTES, Place, open_same, place_at, read_mark
 from logfwd.sources.scan import Found, Troubles
 
 LOST_SECONDS = 3600.0
@@ -88,7 +88,8 @@ class LostPositions:
     def claims(self, unknown: list[Found], now: float) -> list[tuple[Found, Lost]]:
         """Files that are, by inode and content, those of lost positions.
 
-        Removes from `unknown` whatever must not be taken for new: these, those read to their end, unreadable ones.
+        Oldest first. Removes from `unknown` whatever must not be taken for new: these, those read to their end,
+        unreadable ones. Raises Moved.
         """
         by_inode: dict[int, list[Lost]] = {}
         for lost in self._lost.values():
@@ -110,19 +111,19 @@ class LostPositions:
                 candidates.remove(best)
                 if file.configured or file.size > best.place.offset:
                     claims.append((file, best))
-        return claims
+        return sorted(claims, key=lambda claim: claim[0].age_order)
 
     def _fitting(self, file: Found, candidates: list[Lost]) -> list[Lost] | None:
         """The positions that fit the file; None if it cannot be read now."""
         try:
-            fd = open_regular(file.path)
+            fd = open_same(file.path, file.id)
+            try:
+                return [lost for lost in candidates if lost.place.fits(fd)]
+            finally:
+                os.close(fd)
         except OSError as error:
             self._troubles.note(file.path, error.strerror or str(error))
             return None
-        try:
-            return [lost for lost in candidates if lost.place.fits(fd)]
-        finally:
-            os.close(fd)
 
     def copied(self, file: Found, fd: int, *, held: bool) -> tuple[Lost, Place] | None:
         """The position that a copied file takes over from the one that was emptied after the copying, and its place.

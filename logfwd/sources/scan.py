@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import structlog
 
-from logfwd.sources.identity import age_order, family_of
-from logfwd.sources.tail import FileId
+from logfwd.sources.identity import FileId, age_order, family_of
 from streams.definition import FileSource
 
 log = structlog.get_logger("logfwd.sources.file")
@@ -103,6 +102,10 @@ class Finder:
         folders = {os.path.dirname(pattern) or "." for pattern in self._settings.paths}
         return {folder for folder in folders if not glob.has_magic(folder)}
 
+    def stamps(self, directories: Collection[str]) -> list[int]:
+        """When each directory last changed; 0 for one that cannot be looked at."""
+        return [_changed_ns(directory) for directory in sorted(self.directories() | set(directories))]
+
     def strays(
         self, directories: Collection[str], inodes: Collection[int], families: Collection[str]
     ) -> Iterator[Found]:
@@ -129,3 +132,10 @@ def _stray(entry: os.DirEntry[str]) -> Iterator[Found]:
         return
     if stat.S_ISREG(status.st_mode):
         yield Found(entry.path, (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns, configured=False)
+
+
+def _changed_ns(directory: str) -> int:
+    try:
+        return os.stat(directory).st_mtime_ns
+    except OSError:
+        return 0

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 
 from logfwd.batcher import TAIL_BYTES
 from logfwd.sources import Block
-from logfwd.sources.identity import COMPRESSED, Place, detail_of
-
-FileId = tuple[int, int]
-"""Device and inode: says which file it is while it is held open or seen, never across a restart."""
+from logfwd.sources.identity import COMPRESSED, FileId, Place, detail_of
 
 
 class Replaced(Exception):

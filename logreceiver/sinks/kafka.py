@@ -169,9 +169,9 @@ class KafkaSink:
                 facts = await self._checks(name, lambda: self._check(name))
             except SinkUnavailable as error:
                 if not self._need_cluster().problem:
-                    self._unfit[name] = str(error)
+                    self._unfit[f"topic {name}"] = str(error)
                 raise
-            self._unfit.pop(name, None)
+            self._unfit.pop(f"topic {name}", None)
         return facts
 
     async def _check(self, name: str) -> _Facts:

@@ -43,7 +43,9 @@ from streams.errors import Code, LinkError, SinkUnavailable
 CONTROL_SECONDS = 5.0
 """Time limit for a connection, and for an answer to anything but Produce."""
 
-CONNECTION_ERRORS = (OSError, KafkaError, TimeoutError, LinkError, EOFError)
+CONNECTION_ERRORS = (OSError, KafkaError, TimeoutError, LinkError, EOFError, NotImplementedError)
+"""The last one: aiokafka knows no version of a request that the broker knows."""
+
 NO_ERROR, UNKNOWN_TOPIC, LEADER_NOT_AVAILABLE, NOT_LEADER, TOPIC_NOT_AUTHORISED = 0, 3, 5, 6, 29
 TOPIC_ALREADY_EXISTS = 36
 _TAGS = ("tags", TaggedFields)

@@ -30,11 +30,11 @@ import structlog
 from logreceiver import config
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo, log_files
 from logreceiver.sinks.log_partition import Partition
-from logreceiver.sinks.log_read import read_batches, read_records
+from logreceiver.sinks.log_read import read_records
 from streams import recordbatch
 from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
 
-__all__ = ["LogSink", "read_batches", "read_records"]
+__all__ = ["LogSink", "read_records"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOST_IDS_GAP = 1 << 20
@@ -163,6 +163,7 @@ class LogSink:
     def _read_meta(self) -> None:
         path = self._directory / "meta.json"
         if not path.exists():
+            log_files.write_atomically(self._directory / "producer-ids", b"0")
             self._write_meta(_Meta(str(uuid.uuid4()), {}))
             return
         try:

@@ -103,12 +103,6 @@ def readers(
     return found
 
 
-def read_batches(directory: Path, topic: str, *, partition: int | None = None) -> Iterator[StoredBatch]:
-    """All batches of a topic that are durable now, partition by partition."""
-    for reader in readers(directory, topic, partition=partition):
-        yield from reader.poll()
-
-
 def read_records(
     directory: Path, topic: str, *, partition: int | None = None, from_offset: int = 0, follow: bool = False
 ) -> Iterator[Record]:

@@ -33,7 +33,9 @@ _lib, _ffi = SSL._lib, SSL._ffi  # type: ignore[attr-defined]
 _VERSIONS = {TLS12: SSL.TLS1_2_VERSION, TLS13: SSL.TLS1_3_VERSION}
 _TLS12_CIPHERS = b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
 _TLS13_CIPHERS = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
-ANY_SIGNATURE = "ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:mldsa65"
+ANY_SIGNATURE = (
+    "ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pkcs1_sha256:mldsa65"
+)
 _MODE_NO_AUTO_CHAIN = 8
 _MODE_ENABLE_PARTIAL_WRITE = 1
 

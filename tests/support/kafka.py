@@ -1,6 +1,7 @@
 """A Kafka broker that wants hybrid TLS with a client certificate, SASL and rights: what an operator's may be like.
 
-Its chain is RSA: where only X25519MLKEM768 is offered, BouncyCastle finds no curve for an ECDSA leaf.
+Its chain is RSA: BouncyCastle has no curve for an ECDSA leaf where a client offers only X25519MLKEM768. Its provider is
+told to use BouncyCastle's own algorithms ("BC"), because the ML-KEM of newer Java runtimes is not one that it can use.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _PROVIDERS = (
     "security.provider.13=org.bouncycastle.jce.provider.BouncyCastleProvider\n"
     "security.provider.14=org.bouncycastle.jsse.provider.BouncyCastleJsseProvider BC\n"
 )
+_GROUPS = "X25519MLKEM768,x25519,secp256r1"
 _DAY = datetime.timedelta(days=1)
 
 
@@ -47,7 +49,7 @@ def secured_kafka(directory: Path, *, client_ca: Path, users: dict[str, str]) ->
     }  # fmt: skip
     return Kafka(
         directory / "kafka", protocol="SASL_SSL", host="localhost", overrides=overrides, scram=users,
-        jvm_options=[f"-Djava.security.properties={directory / 'java.security'}", "-Djdk.tls.namedGroups=X25519MLKEM768,x25519,secp256r1"],
+        jvm_options=[f"-Djava.security.properties={directory / 'java.security'}", f"-Djdk.tls.namedGroups={_GROUPS}"],
         artifacts=[BOUNCY_CASTLE],
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ class Reader:
         max_record_bytes: int = 4096, max_open_files: int = 256, exclude: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.settings = FileSource(
-            paths=tuple(str(pattern) for pattern in patterns), exclude=exclude, start_at=start_at, max_open_files=max_open_files
+            paths=tuple(map(str, patterns)), exclude=exclude, start_at=start_at, max_open_files=max_open_files
         )  # fmt: skip
         self.block_bytes, self.max_record_bytes = block_bytes, max_record_bytes
         self.now = 1000.0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from contextlib import aclosing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,7 @@ from tests.logfwd.sources.follow_harness import append, numbered
 
 
 def source(*patterns: Path | str, use_inotify: bool = True, scan_seconds: float = 0.5) -> FileTail:
-    settings = FileSource(
-        paths=tuple(map(str, patterns)), scan_seconds=scan_seconds, rotated_wait_seconds=0.3, max_open_files=8
-    )
+    settings = FileSource(paths=tuple(map(str, patterns)), scan_seconds=scan_seconds, rotated_wait_seconds=0.3)
     return FileTail(settings, max_record_bytes=4096, use_inotify=use_inotify)
 
 
@@ -54,6 +54,9 @@ async def test_it_can_be_cancelled_while_it_waits_and_goes_on_from_its_marks(tmp
             assert (await anext(blocks)).data == b"more\n"
 
 
+LINE_BYTES = 16
+
+
 class Writer(threading.Thread):
     """Writes numbered lines as fast as it can and rotates by renaming, as a program that rotates its own log does."""
 
@@ -65,10 +68,10 @@ class Writer(threading.Thread):
         end = time.monotonic() + self.seconds
         while time.monotonic() < end:
             with self.log.open("wb", buffering=0) as file:
-                for _ in range(40):
+                for _ in range(200):
                     file.write(b"".join(b'{"n":%09d}\n' % number for number in range(self.written, self.written + 500)))
                     self.written += 500
-            for index in range(20, 0, -1):
+            for index in range(self.rotations, 0, -1):
                 if (old := self.log.with_name(f"{self.log.name}.{index}")).exists():
                     old.rename(self.log.with_name(f"{self.log.name}.{index + 1}"))
             self.log.rename(self.log.with_name(f"{self.log.name}.1"))
@@ -80,22 +83,48 @@ class Writer(threading.Thread):
 async def test_a_writer_at_full_speed_that_rotates_loses_and_repeats_nothing(
     tmp_path: Path, pattern: str, restarts: int
 ) -> None:
-    writer = Writer(tmp_path / "app.log", 1.2)
-    writer.start()
+    append(tmp_path / "app.log", b"")
+    writer = Writer(tmp_path / "app.log", 1.5)
     positions: dict[str, Mark] = {}
     got: list[bytes] = []
-    for life in range(restarts + 1):
-        tail = source(tmp_path / pattern)
-        until = time.monotonic() + 0.4
-        async with asyncio.timeout(30), aclosing(tail.blocks(dict(positions))) as blocks:
-            while life < restarts and time.monotonic() < until:
-                commit(tail, await anext(blocks), positions, got)
-            while life == restarts and (writer.is_alive() or len(b"".join(got)) < writer.written * 16):
-                commit(tail, await anext(blocks), positions, got)
+    asyncio.get_running_loop().call_later(0.1, writer.start)  # what is rotated before the first scan is not ours
+    for life in range(restarts):
+        await follow(source(tmp_path / pattern), positions, got, until=time.monotonic() + 0.2 + life / 10)
+    await follow(source(tmp_path / pattern), positions, got, writer=writer)
     writer.join()
     assert writer.rotations > 3
-    lines = b"".join(got).splitlines()
-    assert lines == [b'{"n":%09d}' % number for number in range(writer.written)]
+    numbers = [int(line[5:-1]) for line in b"".join(got).splitlines()]
+    steps = [pair for pair in pairwise([-1, *numbers, writer.written]) if pair[1] != pair[0] + 1]
+    assert steps == []
+
+
+async def follow(
+    tail: FileTail,
+    positions: dict[str, Mark],
+    got: list[bytes],
+    *,
+    until: float = math.inf,
+    writer: Writer | None = None,
+) -> None:
+    """One life of a source: until a moment, or until all that the writer wrote is there (or nothing comes for long)."""
+    async with aclosing(tail.blocks(dict(positions))) as blocks:
+        pull = asyncio.ensure_future(anext(blocks))
+        waited = 0
+        while time.monotonic() < until and waited < 60:
+            done, _ = await asyncio.wait({pull}, timeout=0.05)
+            waited = 0 if done else waited + 1
+            if done:
+                commit(tail, pull.result(), positions, got)
+                pull = asyncio.ensure_future(anext(blocks))
+            elif (
+                writer is not None
+                and writer.ident
+                and not writer.is_alive()
+                and sum(map(len, got)) >= writer.written * LINE_BYTES
+            ):
+                break
+        pull.cancel()
+        await asyncio.gather(pull, return_exceptions=True)
 
 
 def commit(tail: FileTail, block: Block, positions: dict[str, Mark], got: list[bytes]) -> None:

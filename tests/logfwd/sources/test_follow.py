@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,7 +16,7 @@ from logfwd.sources import Mark
 from tests.logfwd.sources.follow_harness import Reader, append, numbered
 
 
-def events(logs: list[dict[str, object]], event: str) -> list[object]:
+def events(logs: list[MutableMapping[str, Any]], event: str) -> list[object]:
     return [log.get("reason", "") for log in logs if log["event"] == event]
 
 
@@ -115,18 +119,32 @@ def test_what_cannot_be_read_is_said_once_and_other_files_go_on(tmp_path: Path) 
     assert len(events(logs, "can read file again")) == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
-def test_a_file_without_permission_is_read_once_it_has_it(tmp_path: Path) -> None:
-    log = tmp_path / "a.log"
-    append(log, b"secret\n")
-    log.chmod(0)
-    with capture_logs() as logs:
-        reader = Reader(log)
-        for _ in range(3):
-            assert reader.turn() == []
-        log.chmod(0o600)
-        assert reader.turn() == [b"secret"]
-    assert [log["event"] for log in logs] == ["cannot read file; will try again", "can read file again"]
+@contextlib.contextmanager
+def without_rights() -> Iterator[None]:
+    """As an ordinary user: the superuser may read everything."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_file_without_permission_is_read_once_it_has_it() -> None:
+    with tempfile.TemporaryDirectory() as folder, capture_logs() as logs:
+        Path(folder).chmod(0o755)
+        log = Path(folder, "a.log")
+        append(log, b"secret\n")
+        log.chmod(0)
+        with without_rights():
+            reader = Reader(log)
+            for _ in range(3):
+                assert reader.turn() == []
+        log.chmod(0o644)
+        with without_rights():
+            assert reader.turn() == [b"secret"]
+    assert [each["event"] for each in logs] == ["cannot read file; will try again", "can read file again"]
 
 
 def test_an_error_while_reading_is_said_once_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

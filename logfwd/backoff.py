@@ -1,0 +1,24 @@
+"""How long to wait before trying again: doubling, bounded, with jitter so that many agents do not come at once."""
+
+from __future__ import annotations
+
+import random
+
+FIRST_SECONDS = 0.1
+MOST_SECONDS = 10.0
+
+
+class Backoff:
+    """`next()` after each failure, `reset()` after a success."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def next(self) -> float:
+        """Seconds to wait now."""
+        seconds = min(FIRST_SECONDS * 2.0**self._failures, MOST_SECONDS)
+        self._failures = min(self._failures + 1, 10)
+        return seconds * random.uniform(0.5, 1.0)  # noqa: S311 — spreads load, hides nothing
+
+    def reset(self) -> None:
+        self._failures = 0

@@ -1,0 +1,165 @@
+"""Carries out, on one stream's backlog and spool, what answers mean. resume.py decides, this does; links come and go.
+
+Every change is noted and committed before anything that rests on it is sent; only an ACK takes a batch out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from logfwd.backlog import Backlog, Row, Run
+from logfwd.clocks import clock
+from logfwd.resume import Answer, GoOn, Plan, Recovery, Remedy, Reset
+from logfwd.spool import Notes, Spool
+from streams import recordbatch
+from streams.definition import Stream
+from streams.errors import Code
+from streams.recordbatch import Packed
+from streams.telemetry.catalog import ForwarderMetrics
+from streams.wire import messages as m
+
+
+class Delivery:
+    """One stream's way to the sink, over all its links."""
+
+    def __init__(
+        self, stream: Stream, backlog: Backlog, spool: Spool, metrics: ForwarderMetrics, *, boot_id: str,
+        answer_timeout_seconds: float,
+    ) -> None:  # fmt: skip
+        self.stream = stream
+        self.backlog = backlog
+        self.metrics = metrics
+        self.boot_id = boot_id
+        self.forwarder_id = spool.forwarder_id
+        self.answer_timeout_seconds = answer_timeout_seconds
+        self.progress = asyncio.Event()
+        self._spool = spool
+        self._recoveries: dict[int, Recovery] = {}
+        self.log = structlog.get_logger("logfwd.delivery").bind(stream=stream.name, mode=stream.security)
+        for run in backlog.runs.values():
+            if any(True for _ in backlog.stamped(run)):
+                self._recovery(run).uncertain(clock())
+
+    def _recovery(self, run: Run) -> Recovery:
+        return self._recoveries.setdefault(
+            run.number, Recovery(produce_timeout_seconds=self.answer_timeout_seconds)
+        )  # fmt: skip
+
+    def _recovery_of(self, row: Row) -> Recovery:
+        return self._recovery(self.backlog.runs[row.run])
+
+    # -- before sending ----------------------------------------------------------------------------------------
+
+    async def plan(self, run: Run, welcome: m.Welcome, answer: m.Run) -> Plan:
+        """How to go on with a run, given what the receiver said of it; a new run takes the stamp it was granted."""
+        if run.granted:
+            known = Answer(welcome.cluster_id, answer.topic_id, answer.stored_epoch, answer.stored_sequence)
+            return self._recovery(run).plan(run, list(self.backlog.stamped(run)), known, clock())
+        notes = Notes()
+        granted = Run(run.number, welcome.cluster_id, answer.topic, answer.topic_id, answer.partition,
+                      answer.producer_id, grant=answer.grant)  # fmt: skip
+        self.backlog.grant(run, granted, notes)
+        self.backlog.forget_finished_runs(notes)
+        await self._spool.commit(notes)
+        return GoOn()
+
+    def not_granted(self, run: Run) -> Plan:
+        """The receiver does not honour the run's grant."""
+        return self._recovery(run).not_granted(clock())
+
+    async def reset(self, run: Run, plan: Reset) -> None:
+        """Start a run's sequence anew."""
+        notes = Notes()
+        uncertain = self.backlog.reset(run, notes, new_producer=plan.new_producer)
+        await self._spool.commit(notes)
+        self._recovery(run).was_reset()
+        self.metrics.run_resets.labels(self.stream.name, plan.reason).inc()
+        self.log.error("reset a run", run=run.number, reason=plan.reason, batches_possibly_repeated=uncertain,
+                       new_producer=not run.granted)  # fmt: skip
+
+    async def next_row(self, run: Run, in_flight: int) -> Row | None:
+        """The next batch of a run that may be sent, stamped and committed; None if there is none now."""
+        rows = self.backlog.rows
+        if in_flight >= len(rows) or rows[in_flight].run != run.number:
+            return None
+        row = rows[in_flight]
+        if row.base_sequence is None and row.committed:
+            notes = Notes()
+            self.backlog.stamp(run, notes)
+            await self._spool.commit(notes)
+        return row if row.committed and row.base_sequence is not None else None
+
+    async def stamped_payload(self, row: Row, run: Run, receiver_now_ms: int) -> bytearray:
+        """A batch ready for the wire. BatchCorrupt if it rotted on the disk: it never gets a fresh CRC."""
+        assert row.base_sequence is not None
+        payload = await self._spool.payload(row)
+        return recordbatch.stamp(payload, producer_id=run.producer_id, producer_epoch=run.producer_epoch,
+                                 base_sequence=row.base_sequence, now_ms=receiver_now_ms)  # fmt: skip
+
+    def must_send_alone(self, row: Row) -> bool:
+        return self._recovery_of(row).must_send_alone(row)
+
+    # -- after sending -----------------------------------------------------------------------------------------
+
+    def uncertain(self, row: Row) -> None:
+        """A link was lost with this batch on it."""
+        self._recovery_of(row).uncertain(clock())
+
+    def acknowledged(self, row: Row, ack: m.Ack, sent_at: float) -> None:
+        """A batch is stored: observe it, and let it leave the spool."""
+        self._recovery_of(row).acknowledged()
+        self._observe(row, ack, sent_at)
+        notes = Notes()
+        leaving = self.backlog.acknowledge(row, notes)
+        count = sum(done.record_count for done in leaving)
+        self.metrics.records.labels(self.stream.name, "acknowledged").inc(count)
+        self._spool.ride_along(notes)
+        self.progress.set()
+
+    def _observe(self, row: Row, ack: m.Ack, sent_at: float) -> None:
+        now, name, stages = clock(), self.stream.name, self.metrics.batch_stage
+        sink, queue = ack.sink_us / 1e6, ack.receive_to_sink_us / 1e6
+        stages.labels(name, "sink").observe(sink)
+        stages.labels(name, "wire").observe(max(now - sent_at - sink - queue, 0.0))
+        if row.sealed_at is not None:
+            self.metrics.batch_duration.labels(name, self.stream.security).observe(now - row.sealed_at)
+            stages.labels(name, "queue").observe(max(sent_at - (row.committed_at or sent_at), 0.0))
+
+    async def refused(self, row: Row, nack: m.Nack, *, alone: bool) -> Remedy:
+        """The first batch of a window that was not acknowledged; what can be done about it at once is done."""
+        recovery, code = self._recovery_of(row), Code.parse(nack.code)
+        remedy = recovery.refused(row, code, permanent=nack.permanent, uncertain=nack.uncertain, alone=alone,
+                                  now=clock())  # fmt: skip
+        self.log.warning("batch refused", code=str(code), uncertain=nack.uncertain, remedy=remedy.value,
+                         records=row.record_count, detail=nack.text)  # fmt: skip
+        self.metrics.link_failures.labels(self.stream.name, str(code)).inc()
+        if remedy is Remedy.SPLIT:
+            await self._split(row)
+        elif remedy is Remedy.DEAD_LETTER:
+            await self.dead_letter(row, str(code), nack.text)
+        return remedy
+
+    async def _split(self, row: Row) -> None:
+        halves = recordbatch.halves(await self._spool.payload(row))
+        assert halves is not None
+        first, second = (Packed(half, recordbatch.parse_header(half).record_count, len(half)) for half in halves)
+        notes = Notes()
+        self.backlog.split(row, (first, second), notes)
+        await self._spool.commit(notes)
+
+    async def dead_letter(self, row: Row, code: str, text: str) -> None:
+        """Move a batch out of the way for good, visibly."""
+        recovery, notes = self._recovery_of(row), Notes()
+        self.backlog.dead_letter(row, code, text, notes)
+        await self._spool.commit(notes)
+        recovery.dead_lettered()
+        self.metrics.records.labels(self.stream.name, "dead_lettered").inc(row.record_count)
+        self.log.error("moved a batch to the dead letters", code=code, detail=text, records=row.record_count)
+
+    def report(self) -> m.Report:
+        """The stream's totals, for the receiver's books."""
+        totals = self.backlog.totals
+        return m.Report(self.stream.name, self.boot_id, totals.accepted, totals.acknowledged, totals.dropped,
+                        totals.dead_lettered, totals.resets)  # fmt: skip

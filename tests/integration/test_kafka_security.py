@@ -1,0 +1,118 @@
+"""The Kafka sink on a cluster that wants hybrid TLS with a client certificate, SASL and rights."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from bench.kafka import Kafka, KafkaFailed, jars, java
+from logreceiver import config
+from logreceiver.sinks import Kind, RunState
+from logreceiver.sinks.kafka import KafkaSink
+from streams.errors import Code, ConfigError, SinkUnavailable
+from tests.support.batches import batch, values
+from tests.support.kafka import allow, secured_kafka
+from tests.support.sinks import eventually
+from tests.support.tls import Parties
+
+pytestmark = pytest.mark.kafka
+USERS = {"scram": "one secret", "plain": "another secret"}
+
+
+@dataclass
+class Secured:
+    """A running broker, and what its clients need."""
+
+    kafka: Kafka
+    directory: Path
+    tls: config.Tls
+
+    def settings(self, user: str, **changes: Any) -> config.KafkaSink:
+        password_file = self.directory / f"{user}.password"
+        password_file.write_text(USERS.get(user, "") + "\n")
+        mechanism: Literal["PLAIN", "SCRAM-SHA-512"] = "PLAIN" if user == "plain" else "SCRAM-SHA-512"
+        sasl = config.Sasl(mechanism=mechanism, username=user, password_file=password_file)
+        wanted: dict[str, Any] = {"security": "hybrid", "tls": self.tls, "sasl": sasl} | changes
+        return config.KafkaSink(brokers=(self.kafka.bootstrap,), **wanted)
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    try:
+        java()
+        jars()
+    except KafkaFailed as error:
+        pytest.skip(str(error))
+    directory = tmp_path_factory.mktemp("secured")
+    parties = Parties(directory / "pki")
+    ours = parties.forwarder
+    tls = config.Tls(certificate=ours.certificate, key=ours.key, ca=directory / "broker" / "ca.pem")
+    with secured_kafka(directory / "broker", client_ca=ours.ca, users=USERS) as kafka:
+        yield Secured(kafka, directory, tls)
+
+
+@asynccontextmanager
+async def opened(settings: config.KafkaSink) -> AsyncIterator[KafkaSink]:
+    sink = KafkaSink(settings)
+    await sink.start()
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_batches_pass_over_hybrid_tls_with_a_client_certificate_and_sasl(
+    secured: Secured, topic_name: str, user: str
+) -> None:
+    await asyncio.to_thread(secured.kafka.create_topic, topic_name)
+    await asyncio.to_thread(allow, secured.kafka, user, topic_name, ["Write", "Read"])
+    async with opened(secured.settings(user)) as sink:
+        await eventually(lambda: sink.topic(topic_name))
+        producer_id = await sink.new_producer_id()
+        assert (await sink.produce(topic_name, 0, batch(producer_id, 0))).kind is Kind.STORED
+        assert await sink.ask(topic_name, 0, producer_id) == RunState(0, 9)
+        large = batch(producer_id, 10, records=[b"%0900d" % number for number in range(1000)])
+        assert (await sink.produce(topic_name, 0, large)).kind is Kind.STORED
+        assert sink.health() == {}
+    assert list(secured.kafka.consume(topic_name))[:10] == values(10)
+
+
+async def test_a_receiver_without_a_right_says_which_one_it_lacks(secured: Secured, topic_name: str) -> None:
+    await asyncio.to_thread(secured.kafka.create_topic, topic_name)
+    async with opened(secured.settings("scram")) as sink:
+        with pytest.raises(SinkUnavailable) as caught:
+            await sink.topic(topic_name)
+        assert caught.value.code is Code.UNAUTHORISED
+        await asyncio.to_thread(allow, secured.kafka, "scram", topic_name, ["Write"])
+        with pytest.raises(SinkUnavailable, match="lacks READ") as caught:
+            await sink.topic(topic_name)
+        assert caught.value.code is Code.UNAUTHORISED
+        assert "lacks READ" in sink.health()[f"topic {topic_name}"]
+
+
+async def test_a_wrong_password_is_named_as_the_problem_and_the_receiver_stays_up(secured: Secured) -> None:
+    async with opened(secured.settings("nobody")) as sink:
+        assert "uthentication" in sink.health()["kafka"]
+        with pytest.raises(SinkUnavailable):
+            await sink.new_producer_id()
+
+
+async def test_a_plaintext_client_is_not_mistaken_for_a_healthy_one(secured: Secured) -> None:
+    async with opened(secured.settings("scram", security="plaintext", tls=None)) as sink:
+        assert sink.health()
+
+
+async def test_credentials_that_are_not_there_are_a_matter_of_the_configuration(secured: Secured) -> None:
+    sasl = config.Sasl(username="scram", password_file=secured.directory / "nosuch")
+    for changes in ({"sasl": sasl}, {"tls": None}):
+        sink = KafkaSink(secured.settings("scram", **changes))
+        with pytest.raises(ConfigError, match=r"sink\.(sasl\.password_file|tls)"):
+            await sink.start()
+        await sink.close()
