@@ -104,6 +104,10 @@ class Program:
             self.process.terminate()
         return self._reap(seconds)
 
+    def wait(self, seconds: float = 20.0) -> int:
+        """Wait for a program that ends by itself; returns the exit code."""
+        return self._reap(seconds)
+
     def _reap(self, seconds: float = 20.0) -> int:
         """Wait for the end and keep what the process used."""
         assert self.process is not None

@@ -26,7 +26,7 @@ from logfwd.sender import Connect
 from logfwd.sources import Source
 from logfwd.spool import Spool
 from streams.definition import FileSource, Stream
-from streams.errors import ConfigError, PolicyViolation, Problem, SpoolError
+from streams.errors import ConfigError, LinkError, PolicyViolation, Problem, SpoolError
 from streams.security import modes, openssl
 from streams.security.transport import Link, connect
 from streams.telemetry import admin
@@ -108,7 +108,10 @@ class Agent:
             receivers = stream.receivers or config.receivers
             mode = modes.MODES[stream.security]
             credentials = openssl.Credentials(config.tls.certificate, config.tls.key, config.tls.ca)
-            context = openssl.client_context(mode, credentials)
+            try:
+                context = openssl.client_context(mode, credentials)
+            except ConfigError as error:
+                raise LinkError(str(error)) from error  # files may be mended while we run
             link = await connect(
                 receivers[next(turns) % len(receivers)], context, server_name=stream.server_name or config.server_name,
                 connect_timeout=CONNECT_TIMEOUT_SECONDS, handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS,

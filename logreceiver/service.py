@@ -18,9 +18,10 @@ from logreceiver.config import KafkaSink, LogSink, ReceiverConfig
 from logreceiver.grants import Grants
 from logreceiver.session import Session, Shared
 from logreceiver.sinks import Sink
-from streams.errors import Code, HandshakeFailed
+from streams.errors import Code, ConfigError, HandshakeFailed
 from streams.security import modes, openssl
-from streams.security.transport import Link, Listener, listen
+from streams.security.listener import Listener, listen
+from streams.security.transport import Link
 from streams.telemetry import admin
 from streams.telemetry.catalog import CollectorRegistry, ReceiverMetrics
 
@@ -169,7 +170,7 @@ class Service:
                 openssl.server_context([modes.MODES[name] for name in listener.modes], self._credentials)
                 for listener in self._config.listener
             ]
-        except (HandshakeFailed, OSError, ValueError) as error:
+        except ConfigError as error:
             log.error("kept the old certificate: the new files cannot be used", error=str(error))
             return
         for listener, context in zip(self.listeners, contexts, strict=True):

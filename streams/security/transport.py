@@ -1,4 +1,4 @@
-"""Links: TLS over asyncio, by a hand-written BufferedProtocol over an endpoint that does no I/O.
+"""Links: TLS over asyncio, by a hand-written BufferedProtocol over an endpoint that does no I/O; and how to make one.
 
 asyncio's own TLS never sends a fatal alert, tells no group, and costs three times as much. A link keeps bounded
 memory both ways: reading from the socket stops while the consumer lags, `drain` waits while the peer does. What is
@@ -12,7 +12,6 @@ import contextlib
 import random
 import socket
 import time
-from collections.abc import Awaitable, Callable
 from typing import cast
 
 from streams.addresses import join_address, split_address
@@ -33,7 +32,7 @@ ROTATE_SECONDS = 3600.0
 
 
 class Link(asyncio.BufferedProtocol):
-    """One TLS connection. Made by `connect` and `listen`, never directly."""
+    """One TLS connection. Made by `connect` here and by listener.py."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         loop = asyncio.get_running_loop()
@@ -268,7 +267,7 @@ async def connect(
         return link
 
     _, link = await loop.create_connection(make, sock=sock)
-    await _establish(link, handshake_timeout)
+    await establish(link, handshake_timeout)
     return link
 
 
@@ -298,7 +297,7 @@ async def _connected_socket(host: str, port: int, address: str, seconds: float) 
         raise LinkError(f"{address}: cannot connect: {error}") from error
 
 
-async def _establish(link: Link, seconds: float) -> None:
+async def establish(link: Link, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await link.established
@@ -308,75 +307,3 @@ async def _establish(link: Link, seconds: float) -> None:
     except BaseException:
         link.abort() if not isinstance(link._error, HandshakeFailed) else None
         raise
-
-
-class Listener:
-    """Accepts links on one address. Half-open handshakes have a deadline and a bound."""
-
-    def __init__(
-        self, context: Context, on_link: Callable[[Link], Awaitable[None]],
-        on_failure: Callable[[str, HandshakeFailed], None], *, handshake_timeout: float, max_pending: int,
-    ) -> None:  # fmt: skip
-        self._context = context
-        self._on_link, self._on_failure = on_link, on_failure
-        self._handshake_timeout, self._max_pending = handshake_timeout, max_pending
-        self._pending = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server
-        self.address = ""
-
-    def replace_context(self, context: Context) -> None:
-        """Use another certificate for links from now on; those that live stay."""
-        self._context = context
-
-    def _accept(self) -> Link:
-        link = Link(Endpoint(self._context, server_side=True))
-        task = asyncio.get_running_loop().create_task(self._serve(link))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return link
-
-    async def _serve(self, link: Link) -> None:
-        self._pending += 1
-        try:
-            if self._pending > self._max_pending:
-                raise HandshakeFailed("too_many_handshakes", "too many handshakes under way")
-            await _establish(link, self._handshake_timeout)
-        except HandshakeFailed as error:
-            self._on_failure(link.peer, error)
-            await link.close()
-            return
-        except LinkError as error:
-            self._on_failure(link.peer, HandshakeFailed("disconnected", str(error)))
-            return
-        finally:
-            self._pending -= 1
-        try:
-            await self._on_link(link)
-        finally:
-            link.abort()
-
-    async def close(self) -> None:
-        """Take no new links, and end those that are left."""
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-
-async def listen(
-    address: str, context: Context, on_link: Callable[[Link], Awaitable[None]], *,
-    on_failure: Callable[[str, HandshakeFailed], None], handshake_timeout: float = 10.0, max_pending: int = 256,
-    reuse_port: bool = False,
-) -> Listener:  # fmt: skip
-    """Listen on "host:port" (port 0: the system's choice); `on_link` is run as a task for every completed handshake."""
-    host, port = split_address(address)
-    listener = Listener(context, on_link, on_failure, handshake_timeout=handshake_timeout, max_pending=max_pending)
-    loop = asyncio.get_running_loop()
-    listener._server = await loop.create_server(
-        listener._accept, host or None, port, reuse_port=reuse_port, start_serving=True, backlog=1024
-    )
-    bound = listener._server.sockets[0].getsockname()
-    listener.address = join_address(host or bound[0], bound[1])
-    return listener

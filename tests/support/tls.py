@@ -10,9 +10,10 @@ from pathlib import Path
 
 from streams.errors import HandshakeFailed
 from streams.security import pki
+from streams.security.listener import Listener, listen
 from streams.security.modes import MODES
 from streams.security.openssl import Credentials, client_context, server_context
-from streams.security.transport import Link, Listener, connect, listen
+from streams.security.transport import Link, connect
 
 FORWARDER = "spiffe://test/forwarder"
 

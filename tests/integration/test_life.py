@@ -1,0 +1,120 @@
+"""What happens to a running installation: links are rotated, certificates and configs replaced, stops and signals."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from bench.site import Site
+from logfwd.config import ForwarderConfig, load_forwarder
+from streams.errors import ConfigError
+from streams.security import transport
+from tests.integration.test_pipeline import found, lines
+from tests.support.installation import Installation, acknowledged, eventually, forwarding, running
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Installation:
+    return Installation(tmp_path)
+
+
+@pytest.fixture
+def events() -> Iterator[list[structlog.typing.EventDict]]:
+    with capture_logs() as captured:
+        yield captured
+
+
+async def test_a_link_is_rotated_without_loss_or_repeats(
+    installation: Installation, events: list[structlog.typing.EventDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "ROTATE_SECONDS", 0.5)
+    written = 0
+    async with running(installation.receiver_config()) as service:
+        config = installation.forwarder_config(service.listeners[0].address)
+        async with forwarding(config) as agent:
+            while len(found(events, "rotating the link")) < 2:
+                installation.append(*lines(20, written))
+                written += 20
+                await asyncio.sleep(0.02)
+            await eventually(lambda: acknowledged(agent) == written)
+    assert installation.stored() == lines(written)
+    assert len(found(events, "link failed")) == 0
+
+
+async def test_a_receiver_takes_a_new_certificate_and_keeps_its_links(
+    installation: Installation, events: list[structlog.typing.EventDict]
+) -> None:
+    async with running(installation.receiver_config()) as service:
+        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
+            installation.append(*lines(10))
+            await eventually(lambda: acknowledged(agent) == 10)
+            installation.parties.leaf("receiver", identities=["renewed"], hosts=["localhost"], force=True)
+            await service.reload()
+            installation.append(*lines(10, 10))
+            await eventually(lambda: acknowledged(agent) == 20)
+            link = agent.describe()[0]["link"]
+        assert link["age_seconds"] > 0
+        assert len(found(events, "certificate reloaded")) == 1
+        installation.parties.receiver.certificate.write_text("not a certificate")
+        await service.reload()
+        assert len(found(events, "kept the old certificate: the new files cannot be used")) == 1
+    assert len(found(events, "link failed")) == 0
+
+
+async def test_a_stream_is_added_by_a_reload_and_none_is_removed(
+    installation: Installation, events: list[structlog.typing.EventDict]
+) -> None:
+    async with running(installation.receiver_config()) as service:
+        address = service.listeners[0].address
+        config = installation.forwarder_config(address)
+        twin = installation.stream(name="pq-stream", mirror_of="http", source=None)
+        both = installation.forwarder_config(address, installation.stream(), twin)
+        async with forwarding(config) as agent:
+            installation.append(*lines(10))
+            await eventually(lambda: acknowledged(agent) == 10)
+            assert await agent.reload(lambda: both)
+            installation.append(*lines(10, 10))
+            await eventually(lambda: acknowledged(agent) == 20 and acknowledged(agent, "pq-stream") == 10)
+            assert not await agent.reload(lambda: installation.forwarder_config(address, installation.stream(name="x")))
+            assert not await agent.reload(blank)
+            assert {row["stream"] for row in agent.describe()} == {"http", "pq-stream"}
+    assert installation.stored() == lines(20)
+    assert installation.stored("pq-stream") == lines(10, 10)
+    assert len([event for event in events if event["event"].startswith("kept the last good config")]) == 2
+
+
+def blank() -> ForwarderConfig:
+    raise ConfigError([])
+
+
+async def test_two_agents_do_not_share_a_state_directory(installation: Installation) -> None:
+    async with running(installation.receiver_config()) as service:
+        config = installation.forwarder_config(service.listeners[0].address)
+        async with forwarding(config):
+            with pytest.raises(ConfigError, match="in use by another logfwd"):
+                async with forwarding(config):
+                    pass
+
+
+def test_programs_stop_cleanly_at_sigterm_and_say_what_is_wrong_with_a_config(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        site.make_pki()
+        site.write_receiver('type = "log"\ndirectory = "log"', listeners={"localhost:0": '["hybrid"]'})
+        site.write_forwarder(site.start_receiver())
+        site.write_stream("http", '[source]\ntype = "file"\npaths = ["http.log"]\n')
+        (tmp_path / "http.log").write_text("".join(f"{line}\n" for line in lines(50)))
+        site.start_forwarder()
+        assert site.wait_until_acknowledged(50, ["http"], 10)
+        assert (site.forwarder.stop(), site.receiver.stop()) == (0, 0)
+        shutil.rmtree(tmp_path / "streams.d")
+        site.forwarder.start()
+        assert site.forwarder.wait() == 78
+        assert "streams" in site.forwarder.tail()
+        with pytest.raises(ConfigError):
+            load_forwarder(tmp_path / "logfwd.toml")
