@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
-from structlog.testing import capture_logs
 
 from bench.site import Site
 from logfwd.config import ForwarderConfig, load_forwarder
 from streams.errors import ConfigError
 from streams.security import transport
-from tests.integration.test_pipeline import found, lines
-from tests.support.installation import Installation, acknowledged, eventually, forwarding, running
-
-
-@pytest.fixture
-def installation(tmp_path: Path) -> Installation:
-    return Installation(tmp_path)
-
-
-@pytest.fixture
-def events() -> Iterator[list[structlog.typing.EventDict]]:
-    with capture_logs() as captured:
-        yield captured
+from tests.support.installation import Events, Installation, acknowledged, eventually, forwarding, found, lines, running
 
 
 async def test_a_link_is_rotated_without_loss_or_repeats(
-    installation: Installation, events: list[structlog.typing.EventDict], monkeypatch: pytest.MonkeyPatch
+    installation: Installation, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "ROTATE_SECONDS", 0.5)
     written = 0
@@ -48,7 +33,7 @@ async def test_a_link_is_rotated_without_loss_or_repeats(
 
 
 async def test_a_receiver_takes_a_new_certificate_and_keeps_its_links(
-    installation: Installation, events: list[structlog.typing.EventDict]
+    installation: Installation, events: Events
 ) -> None:
     async with running(installation.receiver_config()) as service:
         async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
@@ -67,9 +52,7 @@ async def test_a_receiver_takes_a_new_certificate_and_keeps_its_links(
     assert len(found(events, "link failed")) == 0
 
 
-async def test_a_stream_is_added_by_a_reload_and_none_is_removed(
-    installation: Installation, events: list[structlog.typing.EventDict]
-) -> None:
+async def test_a_stream_is_added_by_a_reload_and_none_is_removed(installation: Installation, events: Events) -> None:
     async with running(installation.receiver_config()) as service:
         address = service.listeners[0].address
         config = installation.forwarder_config(address)

@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 import datetime
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import structlog
-from structlog.testing import capture_logs
 
 from streams.security.openssl import Credentials
-from tests.support.installation import EVERYTHING, Installation, acknowledged, eventually, forwarding, running
+from tests.support.installation import (
+    EVERYTHING,
+    Events,
+    Installation,
+    acknowledged,
+    eventually,
+    forwarding,
+    found,
+    lines,
+    running,
+)
 from tests.support.tls import Parties
-
-
-@pytest.fixture
-def installation(tmp_path: Path) -> Installation:
-    return Installation(tmp_path)
-
-
-@pytest.fixture
-def events() -> Iterator[list[structlog.typing.EventDict]]:
-    with capture_logs() as captured:
-        yield captured
-
-
-def lines(count: int, start: int = 0) -> list[str]:
-    return [
-        json.dumps({"n": number, "path": f"/{number % 7}"}, separators=(",", ":"))
-        for number in range(start, start + count)
-    ]
-
-
-def found(events: list[structlog.typing.EventDict], event: str) -> list[structlog.typing.EventDict]:
-    return [entry for entry in events if entry["event"] == event]
 
 
 async def test_records_and_their_twin_arrive_once_in_order(installation: Installation) -> None:
@@ -60,9 +44,7 @@ async def test_an_agent_goes_on_where_it_stopped(installation: Installation) -> 
     assert installation.stored() == lines(300)
 
 
-async def test_batches_wait_in_the_spool_while_there_is_no_receiver(
-    installation: Installation, events: list[structlog.typing.EventDict]
-) -> None:
+async def test_batches_wait_in_the_spool_while_there_is_no_receiver(installation: Installation, events: Events) -> None:
     async with running(installation.receiver_config()) as service:
         address = service.listeners[0].address
     installation.append(*lines(200))
@@ -93,7 +75,7 @@ async def test_a_receiver_that_restarts_makes_neither_loss_nor_repeats(installat
 
 
 async def refusal(
-    installation: Installation, events: list[structlog.typing.EventDict], *, handshake: bool = True,
+    installation: Installation, events: Events, *, handshake: bool = True,
     modes: tuple[str, ...] = ("hybrid",), stream: dict[str, object] | None = None, streams: tuple[str, ...] = ("*",),
     receiver: Credentials | None = None, forwarder: Credentials | None = None, server_name: str | None = None,
 ) -> tuple[structlog.typing.EventDict, structlog.typing.EventDict]:  # fmt: skip
@@ -115,7 +97,7 @@ async def refusal(
 
 
 async def test_a_forwarder_of_another_authority_is_refused(
-    installation: Installation, events: list[structlog.typing.EventDict], tmp_path: Path
+    installation: Installation, events: Events, tmp_path: Path
 ) -> None:
     stranger = Parties(tmp_path / "stranger").forwarder
     forged = Credentials(stranger.certificate, stranger.key, installation.parties.forwarder.ca)
@@ -125,7 +107,7 @@ async def test_a_forwarder_of_another_authority_is_refused(
 
 
 async def test_a_receiver_of_another_authority_is_refused(
-    installation: Installation, events: list[structlog.typing.EventDict], tmp_path: Path
+    installation: Installation, events: Events, tmp_path: Path
 ) -> None:
     stranger = Parties(tmp_path / "stranger").receiver
     receiver, forwarder = await refusal(installation, events, receiver=stranger)
@@ -133,7 +115,7 @@ async def test_a_receiver_of_another_authority_is_refused(
     assert receiver["alert"] == "unknown ca"
 
 
-async def test_an_expired_leaf_is_refused(installation: Installation, events: list[structlog.typing.EventDict]) -> None:
+async def test_an_expired_leaf_is_refused(installation: Installation, events: Events) -> None:
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=9)
     expired = installation.parties.leaf("expired", identities=["spiffe://test/old"], days=1, not_before=past)
     receiver, forwarder = await refusal(installation, events, forwarder=expired)
@@ -141,42 +123,32 @@ async def test_an_expired_leaf_is_refused(installation: Installation, events: li
     assert "certificate expired" in forwarder["detail"]
 
 
-async def test_a_receiver_under_a_wrong_name_is_refused(
-    installation: Installation, events: list[structlog.typing.EventDict]
-) -> None:
+async def test_a_receiver_under_a_wrong_name_is_refused(installation: Installation, events: Events) -> None:
     receiver, forwarder = await refusal(installation, events, server_name="other.example")
     assert forwarder["reason"] == "handshake_host_mismatch"
     assert receiver["alert"] == "bad certificate"
 
 
-async def test_a_tls_1_2_stream_is_refused_by_a_hybrid_listener(
-    installation: Installation, events: list[structlog.typing.EventDict]
-) -> None:
+async def test_a_tls_1_2_stream_is_refused_by_a_hybrid_listener(installation: Installation, events: Events) -> None:
     receiver, forwarder = await refusal(installation, events, stream={"security": "classical-tls12"})
     assert receiver["reason"] == "protocol_version"
     assert "protocol version" in forwarder["detail"]
 
 
-async def test_a_classical_stream_is_refused_by_a_hybrid_listener(
-    installation: Installation, events: list[structlog.typing.EventDict]
-) -> None:
+async def test_a_classical_stream_is_refused_by_a_hybrid_listener(installation: Installation, events: Events) -> None:
     receiver, forwarder = await refusal(installation, events, stream={"security": "classical"})
     assert receiver["reason"] == "no_shared_group"
     assert "handshake failure" in forwarder["detail"]
 
 
-async def test_an_identity_that_may_not_write_the_stream_is_refused(
-    installation: Installation, events: list[structlog.typing.EventDict]
-) -> None:
+async def test_an_identity_that_may_not_write_the_stream_is_refused(installation: Installation, events: Events) -> None:
     receiver, forwarder = await refusal(installation, events, handshake=False, streams=("dns",))
     assert (receiver["code"], forwarder["reason"]) == ("not_allowed", "not_allowed")
     assert "may not write stream 'http'" in receiver["reason"]
     assert "may not write stream 'http'" in forwarder["detail"]
 
 
-async def test_a_topic_other_than_the_one_insisted_on_is_refused(
-    installation: Installation, events: list[structlog.typing.EventDict]
-) -> None:
+async def test_a_topic_other_than_the_one_insisted_on_is_refused(installation: Installation, events: Events) -> None:
     installation.append(*lines(3))
     async with running(installation.receiver_config()) as service:
         config = installation.forwarder_config(service.listeners[0].address, installation.stream(topic="elsewhere"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
+from structlog.typing import EventDict
 
 from logfwd.agent import Agent
 from logfwd.config import ForwarderConfig
@@ -20,6 +22,7 @@ from streams.definition import BatchLimits, FileSource, Stream
 from streams.security.openssl import Credentials
 from tests.support.tls import Parties
 
+Events = list[EventDict]
 EVERYTHING = ("hybrid", "classical", "classical-tls12", "hybrid-preferred", "hybrid-p256")
 
 
@@ -101,3 +104,14 @@ async def eventually(condition: Callable[[], object], seconds: float = 10.0) -> 
 def acknowledged(agent: Agent, stream: str = "http") -> int:
     """Records of a stream that the agent knows to be stored."""
     return sum(row["records"]["acknowledged"] for row in agent.describe() if row["stream"] == stream)
+
+
+def lines(count: int, start: int = 0) -> list[str]:
+    return [
+        json.dumps({"n": number, "path": f"/{number % 7}"}, separators=(",", ":"))
+        for number in range(start, start + count)
+    ]
+
+
+def found(events: Events, event: str) -> Events:
+    return [entry for entry in events if entry["event"] == event]
