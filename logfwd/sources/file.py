@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
+from logfwd.clocks import clock
 from logfwd.sources import Block, Mark
 from logfwd.sources.follow import Follower
 from logfwd.sources.notify import Inotify
@@ -57,9 +58,11 @@ class FileTail:
                 blocks = await loop.run_in_executor(thread, self._step, follower, scan, written)
                 for block in blocks:
                     yield block
-                if sum(len(block.data) for block in blocks) < self._block_bytes // 4:
-                    if not blocks:
-                        await self._wait(follower, notifier)
+                if not blocks:
+                    breathe = await self._wait(follower, notifier)
+                else:
+                    breathe = sum(len(block.data) for block in blocks) < self._block_bytes // 4
+                if breathe:
                     await asyncio.sleep(BREATH_SECONDS)
                 written, scan = ((), False) if notifier is None else notifier.drain()
         finally:
@@ -78,13 +81,12 @@ class FileTail:
     def _step(self, follower: Follower, scan: bool, written: Iterable[int]) -> list[Block]:
         """Scan if it is time, and read up to one block's size, from as many files as that takes. In the thread."""
         now, wall_ms = clock(), time.time_ns() // 1_000_000
-        if now >= self._scan_at or ((scan or follower.scan_wanted) and now >= self._urgent_scan_at):
+        follower.scan_wanted = follower.scan_wanted or scan
+        if now >= self._scan_at or (follower.scan_wanted and now >= self._urgent_scan_at):
             follower.scan(now, wall_ms)
             done = clock()
             self._scan_at = now + max(self._settings.scan_seconds, (done - now) / SCAN_SHARE)
             self._urgent_scan_at = done + 20 * (done - now)
-        else:
-            follower.scan_wanted = follower.scan_wanted or scan
         follower.written(written, now)
         if follower.needs_polling:
             follower.poll(now)
@@ -97,22 +99,23 @@ class FileTail:
             self._active_until = now + ACTIVE_SECONDS
         return blocks
 
-    async def _wait(self, follower: Follower, notifier: Inotify | None) -> None:
-        """Until something was written, or it is time to look."""
+    async def _wait(self, follower: Follower, notifier: Inotify | None) -> bool:
+        """Until something was written (True), or it is time to look."""
         now = clock()
         until = self._urgent_scan_at if follower.scan_wanted else self._scan_at
         if follower.needs_polling:
-            until = min(until, now + (POLL_SECONDS - BREATH_SECONDS if now < self._active_until else IDLE_POLL_SECONDS))
-        timeout = max(until - now, 0.0)
+            until = min(until, now + (POLL_SECONDS if now < self._active_until else IDLE_POLL_SECONDS))
+        timeout = max(until - now, BREATH_SECONDS)
         if notifier is None:
             await asyncio.sleep(timeout)
-            return
+            return False
         loop, event = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(notifier.fd, event.set)
         try:
-            await asyncio.wait_for(event.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                return await event.wait()
         except TimeoutError:
-            pass
+            return False
         finally:
             loop.remove_reader(notifier.fd)
 
@@ -138,8 +141,3 @@ def _close(follower: Follower, notifier: Inotify | None) -> None:
     follower.close()
     if notifier is not None:
         notifier.close()
-
-
-def clock() -> float:
-    """Seconds of a clock that counts sleep and is never set."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

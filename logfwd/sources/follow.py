@@ -23,9 +23,10 @@ from collections.abc import Iterable, Mapping
 from math import inf
 
 from logfwd.sources import Block, Mark
-from logfwd.sources.identity import FileId, Moved, Place, age_order, begins_alike, end_of_lines, open_same
+from logfwd.sources.identity import FileId, Moved, Place, age_order, begins_alike, end_of_lines
 from logfwd.sources.lost import Lost, LostPositions, from_marks
 from logfwd.sources.notify import Inotify
+from logfwd.sources.openfiles import OpenFiles
 from logfwd.sources.scan import Finder, Found
 from logfwd.sources.tail import Compressed, Replaced, Tail
 from streams.definition import FileSource
@@ -36,6 +37,9 @@ CLOCK_TICK_MS = 20
 RECENT_MS = 10_000
 """A rotated file that no scan saw before was written within this time before the last one. Longer than a scan may be
 late; a file that could not be opened for a moment, or was missing in a listing, is still found."""
+
+FULL_SCAN_SECONDS = 10.0
+"""How often files are listed though no directory has changed: a link may have, or a file that was let go of grown."""
 
 LISTING_TRIES, UNSTABLE_SCANS = 5, 10
 
@@ -48,11 +52,10 @@ class Follower:
         notifier: Inotify | None = None,
     ) -> None:  # fmt: skip
         self._settings, self._block_bytes, self._max_record_bytes = settings, block_bytes, max_record_bytes
-        self._notifier = notifier
         self._finder = Finder(settings)
         self._lost = LostPositions(self._finder.troubles)
+        self._files = OpenFiles(settings.max_open_files, notifier)
         self._tails: dict[FileId, Tail] = {}
-        self._watched: dict[int, Tail] = {}
         self._ready: deque[Tail] = deque()
         self._newest: dict[str, Tail] = {}
         self._held: set[FileId] = set()  # copies beside an original that is still whole
@@ -62,9 +65,10 @@ class Follower:
         self._committed: dict[str, int] = {key: mark.offset for key, mark in positions.items()}
         self._forgotten: deque[str] = deque()
         self._at_end = settings.start_at == "end" and not positions
-        self.open_files = 0
         self.scan_wanted = True
         self._incomplete = False  # a scan left out files that it saw
+        self._full_scan_at = 0.0
+        self._stamps: list[int] = []
         self._unstable = 0  # scans in a row during which files were renamed
         lost, unreadable = from_marks(positions)
         self._forget(unreadable)
@@ -89,26 +93,31 @@ class Follower:
     @property
     def needs_polling(self) -> bool:
         """True while a file is open that no event will tell of."""
-        return len(self._watched) < self.open_files
+        return not self._files.all_watched
+
+    @property
+    def open_files(self) -> int:
+        return len(self._files.tails)
 
     def close(self) -> None:
-        for tail in self._tails.values():
-            self._close(tail)
+        self._files.close_all()
 
     # -- reading -------------------------------------------------------------------------------------------------
 
     def written(self, watches: Iterable[int], now: float) -> None:
         """These watches reported a write."""
         for watch in watches:
-            if (tail := self._watched.get(watch)) is not None:
+            if (tail := self._files.watched(watch)) is not None:
                 tail.active_at = now
                 self._enqueue(tail)
 
     def poll(self, now: float) -> None:
         """Look at every open file, where there are no events."""
-        for tail in list(self._tails.values()):
-            if tail.fd >= 0:
+        for tail in list(self._files.tails):
+            try:
                 self._look(tail, now)
+            except OSError as error:
+                self._trouble(tail, error)
 
     def read(self, now: float, wall_ms: int) -> Block | None:
         """The next block, of each file in turn; None when nothing more can be read now."""
@@ -171,9 +180,13 @@ class Follower:
     # -- scanning ------------------------------------------------------------------------------------------------
 
     def scan(self, now: float, wall_ms: int) -> None:
-        """Match the files there are with what is known."""
+        """Match the files there are with what is known; where nothing can have changed, only look at those."""
+        if self._is_calm(now):
+            self.poll(now)
+            return
         self.scan_wanted = self._incomplete = False
-        found, strays = self._list()
+        directories = self._directories()
+        found, strays = self._list(directories)
         for tail in list(self._tails.values()):
             try:
                 self._relocate(tail, found.get(tail.id), now)
@@ -188,7 +201,23 @@ class Follower:
             self._family_since_ms.setdefault(family, wall_ms - CLOCK_TICK_MS)
         if not self._incomplete:
             self._recent_ms = wall_ms - RECENT_MS
-        self._watch_directories()
+        self._files.watch_directories(directories)
+        self._full_scan_at = now + FULL_SCAN_SECONDS
+
+    def _is_calm(self, now: float) -> bool:
+        """True if no directory has changed since the last scan, and nothing waits for one."""
+        return (
+            now < self._full_scan_at
+            and not self.scan_wanted
+            and self._finder.is_plain
+            and all(tail.fd >= 0 and tail.rotated_at is None for tail in self._tails.values())
+            and self._finder.stamps(self._directories()) == self._stamps
+        )
+
+    def _directories(self) -> set[str]:
+        """The directories in which files are, were or may appear."""
+        paths = self._families() | set(self._family_since_ms) | self._lost.paths()
+        return self._finder.directories | {os.path.dirname(path) or "." for path in paths}
 
     def _adopt_all(self, unknown: list[Found], now: float) -> None:
         """Follow files that are not followed, oldest first; the rest at the next scan, if one was moved meanwhile."""
@@ -235,18 +264,18 @@ class Follower:
             tail.size, tail.mtime_ns = size, mtime_ns
             self._enqueue(tail)
 
-    def _list(self) -> tuple[dict[FileId, Found], list[Found]]:
+    def _list(self, directories: set[str]) -> tuple[dict[FileId, Found], list[Found]]:
         """Configured files, and others that may be ours under a rotated name.
 
         A listing during which files were renamed can lack some of them: it is made again.
         """
         families = self._families() | set(self._family_since_ms)
         inodes = self._lost.inodes() | {tail.id[1] for tail in self._tails.values() if tail.fd < 0}
-        directories = {os.path.dirname(path) or "." for path in families | self._lost.paths()}
         for _ in range(LISTING_TRIES):
             stamps = self._finder.stamps(directories)
             found, strays = self._finder.configured(), list(self._finder.strays(directories, inodes, families))
             if self._finder.stamps(directories) == stamps:
+                self._stamps = stamps
                 self._unstable = 0
                 break
         else:
@@ -350,19 +379,13 @@ class Follower:
             elif self._is_done(tail):
                 self._retire(tail)
 
-    def _watch_directories(self) -> None:
-        if self._notifier is not None:
-            for directory in self._finder.directories() | {os.path.dirname(path) or "." for path in self._families()}:
-                with contextlib.suppress(OSError):
-                    self._notifier.watch_directory(directory)
-
     # -- opening and letting go ----------------------------------------------------------------------------------
 
     def _start(self, tail: Tail) -> bool:
         """Begin to follow a file; False if it cannot be opened now."""
         try:
             if not self._open(tail) or tail.id in self._tails:
-                self._close(tail)
+                self._files.close(tail)
                 self._incomplete = True
                 return False
             status = os.fstat(tail.fd)
@@ -377,54 +400,27 @@ class Follower:
         return True
 
     def _open(self, tail: Tail, keep: Tail | None = None) -> bool:
-        """Have a file open; False while there is no room. Raises Moved, Replaced, OSError."""
-        if tail.fd >= 0:
-            return True
-        if not self._make_room(keep):
-            return False
-        fd = open_same(tail.path, tail.id)
-        if not tail.place.fits(fd):
-            os.close(fd)
-            raise Replaced
-        tail.fd = fd
-        self.open_files += 1
-        if self._notifier is not None:
-            with contextlib.suppress(OSError):
-                tail.watch = self._notifier.watch_file(fd)
-                self._watched[tail.watch] = tail
-        return True
+        return self._files.open(tail, lambda: self._make_room(keep))
 
     def _make_room(self, keep: Tail | None) -> bool:
         """Close the least recently active file that can be opened again, or a rotated one that is done with."""
-        while self.open_files >= self._settings.max_open_files:
-            others = [tail for tail in self._tails.values() if tail.fd >= 0 and tail is not keep]
-            can_close = [tail for tail in others if not tail.gone or self._is_done(tail)]
-            if not can_close:
-                return False
-            least = min(can_close, key=lambda tail: (tail.ready, tail.active_at))
-            if least.gone:
-                self._retire(least)
-            else:
-                self._close(least)
+        can_close = [tail for tail in self._files.tails if tail is not keep and (not tail.gone or self._is_done(tail))]
+        if not can_close:
+            return False
+        least = min(can_close, key=lambda tail: (tail.ready, tail.active_at))
+        if least.gone:
+            self._retire(least)
+        else:
+            self._files.close(least)
         return True
 
     def _is_done(self, tail: Tail) -> bool:
         """True for a file that was read to its end, all of it committed."""
         return not tail.ready and tail.size <= tail.place.offset <= self._committed[tail.key]
 
-    def _close(self, tail: Tail) -> None:
-        if tail.fd < 0:
-            return
-        if tail.watch >= 0 and self._notifier is not None:
-            self._notifier.remove(tail.watch)
-            self._watched.pop(tail.watch, None)
-        os.close(tail.fd)
-        tail.fd = tail.watch = -1
-        self.open_files -= 1
-
     def _drop(self, tail: Tail) -> None:
         """Follow a file no more."""
-        self._close(tail)
+        self._files.close(tail)
         del self._tails[tail.id]
         if tail.ready:
             self._ready.remove(tail)

@@ -41,6 +41,9 @@ class Troubles:
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._known)
+
     def note(self, path: str, reason: str) -> None:
         if self._known.get(path) != reason:
             self._known[path] = reason
@@ -50,9 +53,9 @@ class Troubles:
         if self._known.pop(path, None) is not None:
             log.info("can read file again", path=path)
 
-    def keep_only(self, paths: Collection[str]) -> None:
+    def prune(self) -> None:
         """Forget troubles of paths that are no more."""
-        for path in [path for path in self._known if path not in paths]:
+        for path in [path for path in self._known if not os.path.lexists(path)]:
             del self._known[path]
 
 
@@ -62,6 +65,9 @@ class Finder:
     def __init__(self, settings: FileSource) -> None:
         self._settings = settings
         self.troubles = Troubles()
+        folders = {os.path.dirname(pattern) or "." for pattern in settings.paths}
+        self.directories = {folder for folder in folders if not glob.has_magic(folder)}
+        self._is_plain = folders == self.directories
 
     def configured(self) -> dict[FileId, Found]:
         """The files that globs lead to, once each however many names they have."""
@@ -73,7 +79,7 @@ class Finder:
                     seen.add(path)
                     if (file := self._look_at(path, named=path == pattern)) is not None:
                         found.setdefault(file.id, file)
-        self.troubles.keep_only(seen)
+        self.troubles.prune()
         return found
 
     def excludes(self, path: str) -> bool:
@@ -92,19 +98,22 @@ class Finder:
             self.troubles.note(path, error.strerror or str(error))
             return None
         if stat.S_ISREG(status.st_mode):
+            if os.path.islink(path):  # rotation happens beside the file itself
+                self.troubles.over(path)
+                path = os.path.realpath(path)
             return Found(path, (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns)
         if named or not stat.S_ISDIR(status.st_mode):
             self.troubles.note(path, "is a directory" if stat.S_ISDIR(status.st_mode) else "is not a regular file")
         return None
 
-    def directories(self) -> set[str]:
-        """The directories named by the patterns without a wildcard in them: where files may appear."""
-        folders = {os.path.dirname(pattern) or "." for pattern in self._settings.paths}
-        return {folder for folder in folders if not glob.has_magic(folder)}
+    @property
+    def is_plain(self) -> bool:
+        """True if whatever changes shows in `directories`, and no file waits to become readable."""
+        return self._is_plain and not self.troubles
 
     def stamps(self, directories: Collection[str]) -> list[int]:
         """When each directory last changed; 0 for one that cannot be looked at."""
-        return [_changed_ns(directory) for directory in sorted(self.directories() | set(directories))]
+        return [_changed_ns(directory) for directory in sorted(directories)]
 
     def strays(
         self, directories: Collection[str], inodes: Collection[int], families: Collection[str]

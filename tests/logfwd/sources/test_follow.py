@@ -90,6 +90,26 @@ def test_a_file_with_several_names_is_read_once(tmp_path: Path) -> None:
     assert reader.lines == numbered(0, 5).splitlines()
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_linked_file_is_followed_through_the_rotations_of_its_target(tmp_path: Path, restarted: bool) -> None:
+    links, pods = tmp_path / "links", tmp_path / "pods"
+    links.mkdir()
+    pods.mkdir()
+    log = pods / "0.log"
+    (links / "app.log").symlink_to(log)
+    append(log, numbered(0, 5))
+    reader = Reader(links / "*.log")
+    reader.turn()
+    append(log, numbered(5, 10))
+    for start in (10, 20):
+        log.rename(pods / f"0.log.20240101-{start}0000")
+        append(log, numbered(start, start + 10))
+    if restarted:
+        reader.restart()
+    reader.turn()
+    assert reader.lines == numbered(0, 30).splitlines()
+
+
 def test_globs_reach_into_folders_and_exclude_keeps_out(tmp_path: Path) -> None:
     folder = tmp_path / "x" / "y"
     folder.mkdir(parents=True)
@@ -265,7 +285,7 @@ def test_the_position_of_a_rotated_file_stays_as_long_as_the_file(tmp_path: Path
         reader.turn(600)
     assert (len(reader.positions), reader.follower.open_files) == (1, 0)
     append(tmp_path / "a.log.1", b"a late line\n")
-    assert reader.turn() == [b"a late line"]
+    assert reader.turn(10) == [b"a late line"]
 
 
 def test_a_mark_that_cannot_be_read_is_forgotten(tmp_path: Path) -> None:

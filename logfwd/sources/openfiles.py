@@ -1,0 +1,69 @@
+"""Which followed files are open: never more than a limit, each with an inotify watch where that is to be had."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from logfwd.sources.identity import open_same
+from logfwd.sources.notify import Inotify
+from logfwd.sources.tail import Replaced, Tail
+
+
+class OpenFiles:
+    """Opens and closes the files of tails."""
+
+    def __init__(self, limit: int, notifier: Inotify | None) -> None:
+        self._limit, self._notifier = limit, notifier
+        self._watched: dict[int, Tail] = {}
+        self.tails: set[Tail] = set()
+
+    def open(self, tail: Tail, make_room: Callable[[], bool]) -> bool:
+        """Have a file open; False if `make_room` cannot close another one. Raises Moved, Replaced, OSError."""
+        if tail.fd >= 0:
+            return True
+        while len(self.tails) >= self._limit:
+            if not make_room():
+                return False
+        fd = open_same(tail.path, tail.id)
+        if not tail.place.fits(fd):
+            os.close(fd)
+            raise Replaced
+        tail.fd = fd
+        self.tails.add(tail)
+        if self._notifier is not None:
+            with contextlib.suppress(OSError):
+                tail.watch = self._notifier.watch_file(fd)
+                self._watched[tail.watch] = tail
+        return True
+
+    def close(self, tail: Tail) -> None:
+        if tail.fd < 0:
+            return
+        if tail.watch >= 0 and self._notifier is not None:
+            self._notifier.remove(tail.watch)
+            del self._watched[tail.watch]
+        os.close(tail.fd)
+        self.tails.remove(tail)
+        tail.fd = tail.watch = -1
+
+    def close_all(self) -> None:
+        for tail in list(self.tails):
+            self.close(tail)
+
+    def watched(self, watch: int) -> Tail | None:
+        """The file whose events carry this number."""
+        return self._watched.get(watch)
+
+    @property
+    def all_watched(self) -> bool:
+        """False while a file is open that no event will tell of."""
+        return len(self._watched) == len(self.tails)
+
+    def watch_directories(self, directories: set[str]) -> None:
+        """Have events tell of files that come, go or are renamed; asking again is cheap and does no harm."""
+        if self._notifier is not None:
+            for directory in directories:
+                with contextlib.suppress(OSError):
+                    self._notifier.watch_directory(directory)
