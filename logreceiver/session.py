@@ -12,6 +12,7 @@ import asyncio
 import time
 import uuid
 import zlib
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,23 @@ class OpenedRun:
     refusing: bool = False
 
 
+class Boots:
+    """The last boots of each forwarder and stream. A, B, A means two agents with copies of one state directory."""
+
+    MAX_KEYS = 10_000
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[str, str, str], tuple[str, ...]] = OrderedDict()
+
+    def alternate(self, key: tuple[str, str, str], boot_id: str) -> bool:
+        """Note a boot; True if it comes back after another one had taken its place."""
+        before = self._seen.pop(key, ())
+        self._seen[key] = before if before[-1:] == (boot_id,) else (*before[-1:], boot_id)
+        if len(self._seen) > self.MAX_KEYS:
+            self._seen.popitem(last=False)
+        return len(before) > 1 and before[0] == boot_id and before[-1] != boot_id
+
+
 @dataclass
 class Shared:
     """What all sessions of a receiver use."""
@@ -57,6 +75,7 @@ class Shared:
     grants: Grants
     metrics: ReceiverMetrics
     sessions: dict[tuple[str, str, str], Session] = field(default_factory=dict)
+    boots: Boots = field(default_factory=Boots)
 
     def window(self, max_batch_bytes: int) -> int:
         """Batches that a new link may have under way, within the receiver's memory."""
@@ -183,6 +202,10 @@ class Session:
 
     def _supersede(self, hello: m.Hello) -> None:
         key = (self._permit.identity, hello.forwarder_id, hello.stream)
+        if self._shared.boots.alternate(key, hello.boot_id):
+            self._shared.metrics.clones_suspected.labels(hello.stream).inc()
+            self.log.error("two boots of one forwarder take turns: was its state directory copied?",
+                           identity=self._permit.identity, forwarder_id=hello.forwarder_id)  # fmt: skip
         older = self._shared.sessions.get(key)
         if older is not None:
             older.end(Code.SUPERSEDED, "a newer link of the same forwarder and stream took over")

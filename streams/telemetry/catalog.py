@@ -120,7 +120,11 @@ LINKS = Metric("logreceiver_links", "gauge", "", ("stream", "group"), "Links tha
 REFUSED_LINKS = Metric(
     "logreceiver_refused_links_total", "counter", "", ("code",), "Links closed with an ERROR message, by its code."
 )
-RECEIVER = (BATCHES, RECEIVED, BYTES, SINK, LINKS, REFUSED_LINKS)
+CLONES = Metric(
+    "logreceiver_clones_suspected_total", "counter", "", ("stream",),
+    "Times that two boots of one forwarder took turns on a stream: its state directory may have been copied.",
+)  # fmt: skip
+RECEIVER = (BATCHES, RECEIVED, BYTES, SINK, LINKS, REFUSED_LINKS, CLONES)
 
 CATALOGUE = (*SHARED, *FORWARDER, *RECEIVER)
 
@@ -315,6 +319,7 @@ class ReceiverMetrics(_Part):
         self.sink_seconds = self._histogram(SINK)
         self.links = self._gauge(LINKS)
         self.refused_links = self._counter(REFUSED_LINKS)
+        self.clones_suspected = self._counter(CLONES)
 
     def observe_handshake(self, facts: Handshake, *, stream: str, mode: str, role: str) -> None:
         """Observe a complete handshake; the peer's certificate is verified by then, so it was ok."""

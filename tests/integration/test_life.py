@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from bench.site import Site
 from logfwd.config import ForwarderConfig, load_forwarder
+from logreceiver.sinks.log import read_records
 from streams.errors import ConfigError
 from streams.security import transport
 from tests.support.installation import Events, Installation, acknowledged, eventually, forwarding, found, lines, running
@@ -101,3 +103,17 @@ def test_programs_stop_cleanly_at_sigterm_and_say_what_is_wrong_with_a_config(tm
         assert "streams" in site.forwarder.tail()
         with pytest.raises(ConfigError):
             load_forwarder(tmp_path / "logfwd.toml")
+
+
+def test_standard_input_is_sent_to_its_end_and_the_agent_ends_with_it(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        site.make_pki()
+        site.write_receiver('type = "log"\ndirectory = "log"', listeners={"localhost:0": '["hybrid"]'})
+        site.write_forwarder(site.start_receiver())
+        site.write_stream("http", '[source]\ntype = "stdin"\n')
+        text = "".join(f"{line}\n" for line in lines(5000)) + '{"unfinished":true}'
+        done = subprocess.run(site.forwarder.argv, input=text.encode(), capture_output=True, timeout=30, check=False)
+        assert done.returncode == 0, done.stderr
+        site.receiver.stop()
+        stored = [bytes(record.value or b"").decode() for record in read_records(tmp_path / "log", "http")]
+    assert stored == [*lines(5000), '{"unfinished":true}']
