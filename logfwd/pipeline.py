@@ -101,10 +101,15 @@ class Pipeline:
 
     async def _drained(self, intake: asyncio.Task[None]) -> None:
         await asyncio.shield(intake)
-        while any(backlog.rows for backlog in self._backlogs):
+        while self._must_wait_for_acknowledgements():
             await asyncio.sleep(ROOM_CHECK_SECONDS)
         for sender in self.senders:
             sender.stop()
+
+    def _must_wait_for_acknowledgements(self) -> bool:
+        """The original has to drain; a twin only while it has a link: it never holds anything up."""
+        original, *twins = self.senders
+        return bool(original.backlog.rows) or any(twin.connected and twin.backlog.rows for twin in twins)
 
     # -- source → batcher → seal ---------------------------------------------------------------------------------
 
