@@ -10,7 +10,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 UV  := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := .venv/bin
 
-.PHONY: demo test check format bench clean setup help
+.PHONY: demo test check format chaos bench clean setup help
 .DEFAULT_GOAL := help
 
 help: ## Show what can be made
@@ -30,6 +30,9 @@ check: .venv/.dev ## Format, lint, types
 format: .venv/.dev ## Rewrite the code in the project's format
 	@$(RUN)/ruff format .
 	@$(RUN)/ruff check --fix .
+
+chaos: .venv/.dev ## Kill -9 everything for half an hour, and count what is missing or twice
+	@$(RUN)/logbench chaos --seeds 20 --minutes 1
 
 bench: .venv/.dev ## File to Kafka: throughput, CPU, memory, beside this machine's own limit
 	@$(RUN)/logbench throughput --sink kafka

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from bench.chaos import chaos
 from bench.demo import demo
 from bench.generate import generate
 from bench.throughput import throughput
@@ -15,5 +16,5 @@ def main() -> None:
     """Run, measure and compare the pipeline on this machine, with real processes and a real Kafka."""
 
 
-for _command in (demo, generate, throughput):
+for _command in (chaos, demo, generate, throughput):
     main.add_command(_command)

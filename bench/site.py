@@ -91,6 +91,11 @@ class Program:
         text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
+    def signal(self, number: int) -> None:
+        """Send a signal to a running program."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
     def kill(self) -> None:
         """kill -9, and wait for the end."""
         assert self.process is not None
@@ -150,10 +155,12 @@ class Site:
         self.forwarder = Program(
             [command("logfwd"), "run", "-c", str(self.directory / "logfwd.toml")], self.directory / "logfwd.log"
         )
-        self.receiver = Program(
-            [command("logreceiver"), "run", "-c", str(self.directory / "logreceiver.toml")],
-            self.directory / "logreceiver.log",
-        )
+        self.receiver = self.make_receiver("logreceiver")
+
+    def make_receiver(self, name: str) -> Program:
+        """A receiver with the config NAME.toml; a site may have several."""
+        config = self.directory / f"{name}.toml"
+        return Program([command("logreceiver"), "run", "-c", str(config)], self.directory / f"{name}.log")
 
     # -- files -------------------------------------------------------------------------------------------------
 
@@ -167,7 +174,9 @@ class Site:
     def _tls(self, name: str) -> str:
         return f'[tls]\ncertificate = "pki/{name}.pem"\nkey = "pki/{name}.key"\nca = "pki/ca.pem"\n'
 
-    def write_receiver(self, sink: str, *, listeners: Mapping[str, str], more: str = "") -> None:
+    def write_receiver(
+        self, sink: str, *, listeners: Mapping[str, str], more: str = "", name: str = "logreceiver"
+    ) -> None:
         """`listeners`: address → modes as a TOML list, e.g. {"127.0.0.1:0": '["hybrid"]'} ; `sink`: TOML of [sink]."""
         parts = ['grant_key_file = "pki/grant.key"\nstop_grace = "3s"\n', more, self._tls("receiver"),
                  '[admin]\naddress = "127.0.0.1:0"\n']  # fmt: skip
@@ -175,7 +184,7 @@ class Site:
         all_modes = '["classical-tls12", "classical", "hybrid", "hybrid-preferred", "hybrid-p256"]'
         parts.append(f'[[allow]]\nidentity = "spiffe://demo/*"\nstreams = ["*"]\nmodes = {all_modes}\n')
         parts.append(f"[sink]\n{sink}\n")
-        (self.directory / "logreceiver.toml").write_text("\n".join(parts))
+        (self.directory / f"{name}.toml").write_text("\n".join(parts))
 
     def write_forwarder(self, receivers: list[str], *, more: str = "") -> None:
         listed = ", ".join(f'"{receiver}"' for receiver in receivers)
@@ -201,8 +210,15 @@ class Site:
         self.forwarder.start()
         self.admin_address = str(self.forwarder.wait_for("admin listening")[-1]["address"])
 
+    def _find_admin(self) -> None:
+        """A forwarder that was started anew listens elsewhere."""
+        found = [event for event in self.forwarder.events() if event.get("event") == "admin listening"]
+        if found:
+            self.admin_address = str(found[-1]["address"])
+
     def streams(self) -> dict[str, dict[str, Any]]:
         """The forwarder's own account of its streams, by name."""
+        self._find_admin()
         with urllib.request.urlopen(f"http://{self.admin_address}/api/v1/streams", timeout=5) as answer:
             return {row["stream"]: row for row in json.load(answer)["streams"]}
 
