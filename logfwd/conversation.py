@@ -100,6 +100,7 @@ class Conversation:
                 continue
             await self._carry_out(await self._ask(run, welcome), run, welcome)
         await self._all_answered()
+        self._send(self._delivery.report())
         self._send(m.Goaway(m.fit(self.leaving)))
 
     async def _carry_out(self, plan: Plan, run: Run, welcome: m.Welcome) -> None:
@@ -155,8 +156,7 @@ class Conversation:
     async def _send_run(self, run: Run, plan: GoOn | Repeat, welcome: m.Welcome) -> None:
         """Send a run's batches until it is done, one is refused, or the link is to be left."""
         window = min(welcome.window, self._delivery.stream.window)
-        if isinstance(plan, Repeat):
-            await self._send_row(plan.row, run)
+        if isinstance(plan, Repeat) and await self._send_row(plan.row, run):
             await self._all_answered()
         while self._refusal is None and not self.leaving:
             row = await self._delivery.next_row(run, len(self._in_flight)) if self._may_send(window) else None
@@ -180,12 +180,14 @@ class Conversation:
         alone = self._delivery.must_send_alone(row)
         if alone and self._in_flight:
             return False
-        await self._send_row(row, run)
+        if not await self._send_row(row, run):
+            return False
         if alone:
             await self._all_answered()
         return True
 
-    async def _send_row(self, row: Row, run: Run) -> None:
+    async def _send_row(self, row: Row, run: Run) -> bool:
+        """False if the link was closed to new batches while the payload was fetched: nothing was sent then."""
         now_ms = int(time.time() * 1000) + self._clock_offset_ms
         try:
             payload = await self._delivery.stamped_payload(row, run, now_ms)
@@ -193,10 +195,13 @@ class Conversation:
             await self._all_answered()
             await self._delivery.dead_letter(row, "rotten", str(error))
             raise LinkError("a batch had rotted in the spool; asking anew") from error
-        self._in_flight.append(Sent(row, clock()))
+        if self._refusal is not None or not self._wire.can_send_batch:
+            return False
         self._send(m.Batch(self._seq, run.number, row.record_count, memoryview(payload)))
+        self._in_flight.append(Sent(row, clock()))
         self._seq += 1
         await self._link.drain()
+        return True
 
     async def _all_answered(self) -> None:
         while self._in_flight:

@@ -1,20 +1,26 @@
 """The protocol's two sides, without I/O: bytes in, messages out; who may say what, when. In the manner of h11.
 
-One table for each side, `FORWARDER` and `RECEIVER`, gives for (state, message) the next state; what is not in it is a
-protocol error. What a table cannot say is checked beside it: batches are numbered from 0, answers come in their
-order, the window is kept, a batch belongs to the open run, runs are opened only when nothing is in flight.
+One table for each speaker, `FORWARDER_SAYS` and `RECEIVER_SAYS`, gives for (state, message) the next state; what is
+not in it is a protocol error. What a table cannot say is checked beside it: batches are numbered from 0, answers come
+in their order, the window is kept, a batch belongs to the open run, runs are opened only when nothing is in flight.
 
     START ──HELLO──▶ GREETED ──WELCOME──▶ READY ──OPEN_RUN──▶ ASKING ──RUN──▶ RUNNING ──NACK──▶ SETTLING
                                             ▲                  │  ▲              │                 │
                                             └──────NACK −1─────┘  └───OPEN_RUN───┴─────────────────┘
 
 SETTLING: a batch was refused; those that had crossed the refusal on the wire still come, and are answered.
+FAILED: the peer broke the protocol; nothing is heard any more, and all that may be said is the ERROR that tells it.
 After GOAWAY, from either side, no batch and no OPEN_RUN is sent any more; answers still are.
+
+A ProtocolError of `receive_data` is the peer's fault and ends the link; messages before the fault in the same bytes
+are lost with it, which is safe: what was not acknowledged is sent again. A ProtocolError of `send` is a fault of
+ours: nothing is to be written and nothing has changed.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 
 from streams.errors import Code, ProtocolError
 from streams.wire import codec
@@ -29,6 +35,7 @@ class State(enum.Enum):
     ASKING = "asking"
     RUNNING = "running"
     SETTLING = "settling"
+    FAILED = "failed"
     CLOSED = "closed"
 
 
@@ -63,31 +70,33 @@ RECEIVER_SAYS: Table = {
 }
 """What a receiver may say."""
 
+RECEIVER_HEARS: Table = {**FORWARDER_SAYS, (State.SETTLING, m.Batch): State.SETTLING}
+"""What a forwarder may have said, as the receiver sees it: a batch can cross a NACK on the wire."""
+
 
 class _Conversation:
     """What both sides know of the link: state, window, what is in flight."""
 
     def __init__(self, max_frame_bytes: int) -> None:
         self.state = State.START
-        self.deframer = Deframer(m.MAX_FRAME_BYTES_BEFORE_WELCOME)
-        self.max_frame_bytes = max_frame_bytes
+        self.max_frame_bytes = min(max_frame_bytes, m.MAX_FRAME_BYTES)
+        self.deframer = Deframer(min(self.max_frame_bytes, m.MAX_FRAME_BYTES_BEFORE_WELCOME))
         self.window = 0
         self.run = -1
         self.next_seq = 0
         self.next_answer = 0
-        self.going_away = False
+        self.forwarder_leaves = False
+        self.receiver_leaves = False
 
     @property
     def in_flight(self) -> int:
         return self.next_seq - self.next_answer
 
-    def forwarder_said(self, message: m.Message, *, late_batches: bool) -> None:
-        """Move on after a message of the forwarder. `late_batches`: a batch may have crossed a NACK on the wire."""
-        if late_batches and isinstance(message, m.Batch) and self.state is State.SETTLING:
-            self._check_batch(message)
-            self.next_seq += 1
-            return
-        following = self._follow(FORWARDER_SAYS, message)
+    def forwarder_said(self, message: m.Message, table: Table) -> None:
+        """Move on after a message of the forwarder."""
+        following = self._follow(table, message)
+        if self.forwarder_leaves and isinstance(message, m.OpenRun | m.Batch):
+            raise ProtocolError(Code.UNEXPECTED_MESSAGE, f"{type(message).__name__} after GOAWAY")
         if isinstance(message, m.OpenRun):
             if self.in_flight:
                 raise ProtocolError(Code.UNEXPECTED_MESSAGE, "OPEN_RUN while batches are in flight")
@@ -95,6 +104,8 @@ class _Conversation:
         elif isinstance(message, m.Batch):
             self._check_batch(message)
             self.next_seq += 1
+        elif isinstance(message, m.Goaway):
+            self.forwarder_leaves = True
         self.state = following
 
     def _check_batch(self, batch: m.Batch) -> None:
@@ -120,14 +131,14 @@ class _Conversation:
             if self.in_flight == 0 or message.seq != self.next_answer:
                 raise ProtocolError(Code.BAD_SEQUENCE, f"answer to {message.seq}, not {self.next_answer}")
             self.next_answer += 1
+        elif isinstance(message, m.Goaway):
+            self.receiver_leaves = True
         self.state = following
 
     def _follow(self, table: Table, message: m.Message) -> State:
         following = table.get((self.state, type(message)))
         if following is None:
             raise ProtocolError(Code.UNEXPECTED_MESSAGE, f"{type(message).__name__} while {self.state.value}")
-        if isinstance(message, m.Goaway):
-            self.going_away = True
         return following
 
 
@@ -149,18 +160,20 @@ class ForwarderConnection:
     @property
     def can_send_batch(self) -> bool:
         talk = self._talk
-        return talk.state is State.RUNNING and not talk.going_away and talk.in_flight < talk.window
+        leaving = talk.forwarder_leaves or talk.receiver_leaves
+        return talk.state is State.RUNNING and not leaving and talk.in_flight < talk.window
 
     def send(self, message: m.Message) -> list[bytes | memoryview]:
-        """Buffers to write for a message of ours; a ProtocolError here is a bug of ours, and nothing is sent."""
-        if self._talk.going_away and isinstance(message, m.Batch | m.OpenRun):
-            raise ProtocolError(Code.UNEXPECTED_MESSAGE, "nothing new after GOAWAY")
-        self._talk.forwarder_said(message, late_batches=False)
-        return codec.encode(message)
+        """Buffers to write for a message of ours, one after the other."""
+        if self._talk.receiver_leaves and isinstance(message, m.OpenRun | m.Batch):
+            raise ProtocolError(Code.UNEXPECTED_MESSAGE, f"{type(message).__name__} after the receiver's GOAWAY")
+        buffers = codec.encode(message)
+        self._talk.forwarder_said(message, FORWARDER_SAYS)
+        return buffers
 
-    def receive_data(self, data: bytes) -> list[m.Message]:
-        """Messages completed by these bytes."""
-        return _receive(self._talk, data, forwarder=False)
+    def receive_data(self, data: bytes | bytearray | memoryview) -> list[m.Message]:
+        """Messages completed by these bytes; b"" tells that the link has ended."""
+        return _receive(self._talk, data, self._talk.receiver_said)
 
 
 class ReceiverConnection:
@@ -179,31 +192,45 @@ class ReceiverConnection:
         return self._talk.in_flight
 
     def send(self, message: m.Message) -> list[bytes | memoryview]:
-        """Buffers to write for a message of ours; a ProtocolError here is a bug of ours, and nothing is sent."""
+        """Buffers to write for a message of ours, one after the other."""
+        buffers = codec.encode(message)
         self._talk.receiver_said(message)
-        return codec.encode(message)
+        return buffers
 
-    def receive_data(self, data: bytes) -> list[m.Message]:
-        """Messages completed by these bytes."""
-        return _receive(self._talk, data, forwarder=True)
+    def receive_data(self, data: bytes | bytearray | memoryview) -> list[m.Message]:
+        """Messages completed by these bytes; b"" tells that the link has ended."""
+        return _receive(self._talk, data, lambda message: self._talk.forwarder_said(message, RECEIVER_HEARS))
 
 
-def _receive(talk: _Conversation, data: bytes, *, forwarder: bool) -> list[m.Message]:
+def _receive(
+    talk: _Conversation, data: bytes | bytearray | memoryview, said: Callable[[m.Message], None]
+) -> list[m.Message]:
+    if len(data) == 0:
+        _end(talk)
+        return []
+    if talk.state in (State.FAILED, State.CLOSED):
+        raise ProtocolError(Code.UNEXPECTED_MESSAGE, "the link is closed")
     events: list[m.Message] = []
     try:
-        if talk.state is State.CLOSED:
-            raise ProtocolError(Code.UNEXPECTED_MESSAGE, "the link is closed")
         for frame in talk.deframer.feed(data):
             message = codec.decode(frame)
-            if forwarder:
-                talk.forwarder_said(message, late_batches=True)
-            else:
-                talk.receiver_said(message)
+            said(message)
             events.append(message)
+            if isinstance(message, m.Error):  # whatever stands behind it must not hide it
+                break
     except ProtocolError:
-        talk.state = State.CLOSED
+        talk.state = State.FAILED
         raise
     return events
+
+
+def _end(talk: _Conversation) -> None:
+    """The peer will say no more. Once the link has failed or closed, that is no news."""
+    if talk.state in (State.FAILED, State.CLOSED):
+        return
+    talk.state = State.CLOSED
+    if talk.deframer.mid_frame:
+        raise ProtocolError(Code.MALFORMED, "the link ended within a frame")
 
 
 def error_message(error: ProtocolError) -> m.Error:

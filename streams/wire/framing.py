@@ -1,8 +1,8 @@
 """Frames: a 4-byte big-endian length, then that many bytes. No I/O.
 
 The length is checked before any memory is taken. A frame that lies whole in the bytes given is handed on as a view of
-them; one that does not is gathered in a buffer of exactly its size, so that nothing is copied twice and a payload
-view stays valid for as long as somebody holds it.
+them; one that does not is gathered in a buffer of exactly its size, so that nothing is copied twice. Views are
+read-only and stay valid for as long as somebody holds them: what the caller may write to again is copied first.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Deframer:
     def mid_frame(self) -> bool:
         return bool(self._length) or self._frame is not None
 
-    def feed(self, data: bytes) -> Iterator[memoryview]:
+    def feed(self, data: bytes | bytearray | memoryview) -> Iterator[memoryview]:
         """Frames completed by these bytes; the caller takes each before it asks for the next."""
-        view, position = memoryview(data), 0
+        view, position = memoryview(data if isinstance(data, bytes) else bytes(data)), 0
         while position < len(view):
             if self._frame is not None:
                 taken = min(len(self._frame) - self._filled, len(view) - position)
@@ -37,7 +37,7 @@ class Deframer:
                 self._filled += taken
                 position += taken
                 if self._filled == len(self._frame):
-                    whole, self._frame = memoryview(self._frame), None
+                    whole, self._frame = memoryview(self._frame).toreadonly(), None
                     yield whole
                 continue
             missing = LENGTH_BYTES - len(self._length)

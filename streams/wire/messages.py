@@ -1,7 +1,7 @@
 """The messages of protocol version 1, as msgspec Structs: one msgpack array each, number first.
 
 A message's tag is its number on the wire; fields may be appended in later versions and are ignored by earlier
-ones. BATCH is written and read by hand around its payload (connection.py), so that the payload is never copied.
+ones. BATCH is written and read by hand around its payload (codec.py), so that the payload is never copied.
 Strings are at most `MAX_STRING_BYTES`. Integers that mean "none" are −1, as in Kafka.
 """
 
@@ -20,8 +20,8 @@ MAX_WINDOW = 5
 
 
 def fit(text: str) -> str:
-    """As much of a text as a message may carry."""
-    return text.encode()[:MAX_STRING_BYTES].decode(errors="ignore")
+    """As much of a text as a message may carry. What UTF-8 cannot hold (half a file name, say) becomes "?"."""
+    return text.encode(errors="replace")[:MAX_STRING_BYTES].decode(errors="ignore")
 
 
 Text = Annotated[str, msgspec.Meta(max_length=MAX_STRING_BYTES)]

@@ -82,7 +82,9 @@ def test_a_length_beyond_the_limit_is_refused_before_memory_is_taken() -> None:
         (b"\x91\x00", Code.UNKNOWN_MESSAGE),
         (b"\x81\x01\x02", Code.MALFORMED),  # a map
         (b"\x90", Code.MALFORMED),  # no number
-        (b"\x91\xcd\x01\x00", Code.MALFORMED),  # a number in another width
+        (b"\x91\xcd\x01\x00", Code.UNKNOWN_MESSAGE),  # number 256
+        (b"", Code.MALFORMED),
+        (b"\xdc\x00", Code.MALFORMED),  # an array's header, cut
         (b"\x92\x09\xff", Code.MALFORMED),  # PING −1
         (b"\x92\x09\xa1x", Code.MALFORMED),  # PING "x"
         (b"\x91\x09", Code.MALFORMED),  # PING without its token
@@ -108,6 +110,45 @@ def test_fields_of_a_later_version_are_read_over() -> None:
         plain = [bytes(value) if isinstance(value, memoryview) else value for value in values]
         body = msgpack.packb([ONE_OF_EACH.index(message) + 1, *plain, "later", {"deep": [1]}])
         assert read(len(body).to_bytes(4, "big") + body) == [message]
+
+
+@pytest.mark.parametrize("mutable", [bytearray, lambda data: memoryview(bytearray(data))], ids=["bytearray", "view"])
+def test_a_payload_stays_as_it_was_when_the_caller_uses_its_buffer_again(mutable: type[bytearray]) -> None:
+    piece = mutable(frame_of(m.Batch(0, 1, 1, memoryview(b"payload"))))
+    (frame,) = Deframer(1000).feed(piece)
+    batch = codec.decode(frame)
+    piece[:] = bytes(len(piece))
+    assert isinstance(batch, m.Batch)
+    assert bytes(batch.payload) == b"payload"
+
+
+def test_a_payload_is_read_only_however_its_frame_came() -> None:
+    data = frame_of(m.Batch(0, 1, 1, memoryview(b"payload")))
+    for pieces in ([data], [data[:9], data[9:]]):
+        deframer = Deframer(1000)
+        (frame,) = (frame for piece in pieces for frame in deframer.feed(piece))
+        batch = codec.decode(frame)
+        assert isinstance(batch, m.Batch)
+        assert batch.payload.readonly
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        m.Ping(-1),
+        m.Ping(1 << 70),
+        m.Welcome(1, "session", "cluster", "topic", "id", 1, m.MAX_WINDOW + 1, 0),
+        m.OpenRun(1, grant=bytes(256)),
+        m.Error("policy", "half a file name \udcff"),
+        m.Batch(0, 1, -1, memoryview(b"")),
+        m.Batch(1 << 63, 1, 1, memoryview(b"")),
+    ],
+    ids=str,
+)
+def test_what_the_peer_would_refuse_is_not_written(message: m.Message) -> None:
+    with pytest.raises(ProtocolError) as error:
+        codec.encode(message)
+    assert error.value.code is Code.MALFORMED
 
 
 @pytest.mark.parametrize("text", ["x" * 256, "é" * 128])

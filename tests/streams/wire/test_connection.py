@@ -1,118 +1,13 @@
-"""The two sides of the protocol, joined by a fake wire: every pair of state and message, and the rules beside."""
+"""The rules beside the table of states: order, window, run, GOAWAY, limits, and how a link ends."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from streams.errors import Code, ProtocolError
 from streams.wire import messages as m
-from streams.wire.connection import (
-    FORWARDER_SAYS,
-    RECEIVER_SAYS,
-    ForwarderConnection,
-    ReceiverConnection,
-    State,
-    error_message,
-)
-
-HELLO = m.Hello(1, "f", "b", "http", "hybrid")
-WELCOME = m.Welcome(1, "s", "c", "t", "i", 1_048_588, 5, 0)
-RUN = m.Run(1, "t", "i", 0, 1000, b"g")
-
-
-def batch(seq: int, run: int = 1) -> m.Batch:
-    return m.Batch(seq, run, 1, memoryview(b"payload"))
-
-
-class Wire:
-    """Two connections; `say` sends a message from one side and gives what the other made of it."""
-
-    def __init__(self) -> None:
-        self.forwarder, self.receiver = ForwarderConnection(), ReceiverConnection()
-
-    def forward(self, *messages: m.Message) -> list[m.Message]:
-        data = b"".join(bytes(part) for message in messages for part in self.forwarder.send(message))
-        return self.receiver.receive_data(data)
-
-    def back(self, *messages: m.Message) -> list[m.Message]:
-        data = b"".join(bytes(part) for message in messages for part in self.receiver.send(message))
-        return self.forwarder.receive_data(data)
-
-    def open(self) -> Wire:
-        self.forward(HELLO)
-        self.back(WELCOME)
-        self.forward(m.OpenRun(1))
-        self.back(RUN)
-        return self
-
-
-def in_state(state: State) -> Wire:
-    wire = Wire()
-    if state is State.START:
-        return wire
-    wire.forward(HELLO)
-    if state is State.GREETED:
-        return wire
-    wire.back(WELCOME)
-    if state is State.READY:
-        return wire
-    wire.forward(m.OpenRun(1))
-    if state is State.ASKING:
-        return wire
-    wire.back(RUN)
-    if state is State.RUNNING:
-        return wire
-    if state is State.SETTLING:
-        wire.forward(batch(0), batch(1))
-        wire.back(m.Nack(0, "unavailable"))
-        return wire
-    wire.forward(m.Error("internal"))
-    return wire
-
-
-SAMPLES: dict[type[m.Message], m.Message] = {
-    m.Hello: HELLO, m.Welcome: WELCOME, m.OpenRun: m.OpenRun(1), m.Run: RUN, m.Batch: batch(0), m.Ack: m.Ack(0, 0, 0),
-    m.Nack: m.Nack(0, "unavailable"), m.Report: m.Report("http", "b", 0, 0, 0, 0, 0), m.Ping: m.Ping(1),
-    m.Pong: m.Pong(1), m.Goaway: m.Goaway("rotation"), m.Error: m.Error("internal"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("state", State, ids=lambda state: state.value)
-@pytest.mark.parametrize("side", ["forwarder", "receiver"])
-def test_what_the_table_does_not_hold_cannot_be_said(side: str, state: State, kind: type[m.Message]) -> None:
-    wire = in_state(state)
-    table = FORWARDER_SAYS if side == "forwarder" else RECEIVER_SAYS
-    speaker = wire.forwarder if side == "forwarder" else wire.receiver
-    assert speaker.state is state
-    if (state, kind) not in table:
-        with pytest.raises(ProtocolError) as error:
-            speaker.send(SAMPLES[kind])
-        assert error.value.code is Code.UNEXPECTED_MESSAGE
-        assert speaker.state is state
-
-
-@pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("state", State, ids=lambda state: state.value)
-@pytest.mark.parametrize("side", ["forwarder", "receiver"])
-def test_what_the_table_does_not_hold_is_refused_from_the_peer(side: str, state: State, kind: type[m.Message]) -> None:
-    """A peer that says it all the same closes the link; late batches behind a refusal are the one exception."""
-    from streams.wire import codec
-
-    wire = in_state(state)
-    table = RECEIVER_SAYS if side == "forwarder" else FORWARDER_SAYS
-    listener = wire.forwarder if side == "forwarder" else wire.receiver
-    late_batch = side == "receiver" and state is State.SETTLING and kind is m.Batch
-    if (state, kind) in table or late_batch:
-        return
-    data = b"".join(bytes(part) for part in codec.encode(SAMPLES[kind]))
-    with pytest.raises(ProtocolError) as error:
-        listener.receive_data(data)
-    assert error.value.code is Code.UNEXPECTED_MESSAGE
-    assert listener.state is State.CLOSED
+from streams.wire.connection import ForwarderConnection, ReceiverConnection, State, error_message
+from tests.streams.wire.joined import HELLO, WELCOME, WINDOW, Wire, batch, frame_of, in_state, run_of
 
 
 def test_a_whole_conversation() -> None:
@@ -120,135 +15,195 @@ def test_a_whole_conversation() -> None:
     assert wire.forward(batch(0), batch(1), m.Ping(9)) == [batch(0), batch(1), m.Ping(9)]
     assert wire.forwarder.in_flight == wire.receiver.in_flight == 2
     assert wire.back(m.Pong(9), m.Ack(0, 0, 5), m.Ack(1, 0, 6)) == [m.Pong(9), m.Ack(0, 0, 5), m.Ack(1, 0, 6)]
-    assert wire.forwarder.in_flight == 0
-    assert wire.forward(m.OpenRun(2), m.Goaway("rotation"))
+    assert wire.forwarder.in_flight == wire.receiver.in_flight == 0
+    assert wire.forward(m.OpenRun(2)) == [m.OpenRun(2)]
+    assert wire.back(run_of(2)) == [run_of(2)]
+    assert wire.forward(batch(2, run=2), m.Goaway("rotation")) == [batch(2, run=2), m.Goaway("rotation")]
+    assert wire.back(m.Ack(2, 0, 7)) == [m.Ack(2, 0, 7)]
 
 
 def test_batches_that_crossed_a_refusal_are_still_received_and_answered() -> None:
     wire = Wire().open()
     wire.forward(batch(0))
-    crossing = b"".join(bytes(part) for part in wire.forwarder.send(batch(1)))
+    crossing = b"".join(wire.forwarder.send(batch(1)))
     wire.back(m.Nack(0, "unavailable"))
     assert not wire.forwarder.can_send_batch
     assert wire.receiver.receive_data(crossing) == [batch(1)]
     wire.back(m.Nack(1, "not_tried"))
+    assert not wire.forwarder.can_send_batch  # it has to ask first
     assert wire.forward(m.OpenRun(1)) == [m.OpenRun(1)]
+    wire.back(run_of(1))
+    assert wire.forwarder.can_send_batch
 
 
-@pytest.mark.parametrize(
-    ("message", "code"),
-    [
-        (batch(1), Code.BAD_SEQUENCE),
-        (batch(0, run=2), Code.BAD_SEQUENCE),
-    ],
-)
-def test_batches_follow_each_other_and_belong_to_the_open_run(message: m.Batch, code: Code) -> None:
+@pytest.mark.parametrize("message", [batch(1), batch(0, run=2)], ids=["a batch is missing", "another run"])
+def test_batches_follow_each_other_and_belong_to_the_open_run(message: m.Batch) -> None:
     wire = Wire().open()
     with pytest.raises(ProtocolError) as error:
-        wire.forward(message)
-    assert error.value.code is code
+        wire.forwarder.send(message)
+    assert error.value.code is Code.BAD_SEQUENCE
+    with pytest.raises(ProtocolError) as error:
+        wire.receiver.receive_data(frame_of(message))
+    assert error.value.code is Code.BAD_SEQUENCE
 
 
-def test_the_window_is_kept_on_both_sides() -> None:
-    wire = Wire().open()
-    wire.forward(*(batch(seq) for seq in range(5)))
+def test_the_window_that_was_granted_is_kept_on_both_sides() -> None:
+    wire = in_state(State.RUNNING, in_flight=WINDOW)
     assert not wire.forwarder.can_send_batch
-    with pytest.raises(ProtocolError):
-        wire.forwarder.send(batch(5))
+    with pytest.raises(ProtocolError) as error:
+        wire.forwarder.send(batch(WINDOW))
+    assert error.value.code is Code.UNEXPECTED_MESSAGE
+    with pytest.raises(ProtocolError) as error:
+        wire.receiver.receive_data(frame_of(batch(WINDOW)))
+    assert error.value.code is Code.UNEXPECTED_MESSAGE
 
 
 def test_runs_are_opened_only_when_nothing_is_in_flight() -> None:
+    for state in (State.RUNNING, State.SETTLING):
+        wire = in_state(state, in_flight=1)
+        with pytest.raises(ProtocolError):
+            wire.forwarder.send(m.OpenRun(2))
+        with pytest.raises(ProtocolError):
+            wire.receiver.receive_data(frame_of(m.OpenRun(2)))
+
+
+@pytest.mark.parametrize("answer", [m.Ack(1, 0, 0), m.Nack(1, "unavailable"), m.Nack(-1, "unavailable")], ids=str)
+def test_answers_come_in_the_order_of_the_batches(answer: m.Message) -> None:
+    wire = in_state(State.RUNNING, in_flight=2)
+    with pytest.raises(ProtocolError) as error:
+        wire.receiver.send(answer)
+    assert error.value.code is Code.BAD_SEQUENCE
+    with pytest.raises(ProtocolError) as error:
+        wire.forwarder.receive_data(frame_of(answer))
+    assert error.value.code is Code.BAD_SEQUENCE
+
+
+@pytest.mark.parametrize("answer", [m.Ack(0, 0, 0), m.Nack(0, "unavailable")], ids=str)
+def test_nothing_is_answered_twice(answer: m.Message) -> None:
     wire = Wire().open()
     wire.forward(batch(0))
+    wire.back(m.Ack(0, 0, 0))
+    with pytest.raises(ProtocolError):
+        wire.receiver.send(answer)
+    with pytest.raises(ProtocolError) as error:
+        wire.forwarder.receive_data(frame_of(answer))
+    assert error.value.code is Code.BAD_SEQUENCE
+
+
+@pytest.mark.parametrize("answer", [run_of(2), m.Nack(0, "unavailable")], ids=["another run", "not minus one"])
+def test_the_answer_to_open_run_is_for_the_run_that_was_asked_for(answer: m.Message) -> None:
+    wire = in_state(State.ASKING)
+    with pytest.raises(ProtocolError):
+        wire.receiver.send(answer)
+    with pytest.raises(ProtocolError) as error:
+        wire.forwarder.receive_data(frame_of(answer))
+    assert error.value.code is Code.BAD_SEQUENCE
+
+
+def test_nothing_new_is_sent_after_the_receivers_goaway_but_answers_still_come() -> None:
+    wire = in_state(State.RUNNING, in_flight=1)
+    crossing = b"".join(wire.forwarder.send(batch(1)))
+    wire.back(m.Goaway("stop"))
+    assert not wire.forwarder.can_send_batch
+    with pytest.raises(ProtocolError):
+        wire.forwarder.send(batch(2))
+    assert wire.receiver.receive_data(crossing) == [batch(1)]
+    assert wire.back(m.Ack(0, 0, 0), m.Ack(1, 0, 1)) == [m.Ack(0, 0, 0), m.Ack(1, 0, 1)]
     with pytest.raises(ProtocolError):
         wire.forwarder.send(m.OpenRun(2))
 
 
-def test_answers_come_in_order() -> None:
-    wire = Wire().open()
-    wire.forward(batch(0), batch(1))
-    with pytest.raises(ProtocolError) as error:
-        wire.receiver.send(m.Ack(1, 0, 0))
-    assert error.value.code is Code.BAD_SEQUENCE
-
-
-def test_nothing_new_is_sent_after_goaway_but_answers_still_come() -> None:
-    wire = Wire().open()
-    wire.forward(batch(0))
-    wire.back(m.Goaway("stop"))
+@pytest.mark.parametrize("message", [batch(1), m.OpenRun(2)], ids=["BATCH", "OPEN_RUN"])
+def test_nothing_new_is_said_or_heard_after_the_forwarders_own_goaway(message: m.Message) -> None:
+    wire = in_state(State.RUNNING, in_flight=1)
+    wire.forward(m.Goaway("rotation"))
+    assert wire.back(m.Ack(0, 0, 0)) == [m.Ack(0, 0, 0)]
     assert not wire.forwarder.can_send_batch
     with pytest.raises(ProtocolError):
-        wire.forwarder.send(batch(1))
-    assert wire.back(m.Ack(0, 0, 0)) == [m.Ack(0, 0, 0)]
-
-
-def test_large_frames_are_refused_before_welcome() -> None:
-    receiver = ReceiverConnection()
+        wire.forwarder.send(message)
     with pytest.raises(ProtocolError) as error:
-        receiver.receive_data((m.MAX_FRAME_BYTES_BEFORE_WELCOME + 1).to_bytes(4, "big"))
-    assert error.value.code is Code.FRAME_TOO_LARGE
+        wire.receiver.receive_data(frame_of(message))
+    assert error.value.code is Code.UNEXPECTED_MESSAGE
+
+
+def test_large_frames_are_taken_only_behind_welcome() -> None:
+    announced = (m.MAX_FRAME_BYTES_BEFORE_WELCOME + 1).to_bytes(4, "big")
+    for state, refused in ((State.START, True), (State.GREETED, True), (State.READY, False)):
+        receiver = in_state(state).receiver
+        if refused:
+            with pytest.raises(ProtocolError) as error:
+                receiver.receive_data(announced)
+            assert error.value.code is Code.FRAME_TOO_LARGE
+        else:
+            assert receiver.receive_data(announced) == []
     with pytest.raises(ProtocolError):
-        receiver.receive_data(b"")
+        in_state(State.READY).receiver.receive_data((m.MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
+
+
+def test_a_tighter_limit_of_frames_can_be_set() -> None:
+    receiver = ReceiverConnection(max_frame_bytes=100_000)
+    receiver.receive_data(frame_of(HELLO))
+    receiver.send(WELCOME)
+    assert receiver.receive_data((100_000).to_bytes(4, "big")) == []
+    other = ReceiverConnection(max_frame_bytes=100)
+    with pytest.raises(ProtocolError) as error:
+        other.receive_data((101).to_bytes(4, "big"))
+    assert error.value.code is Code.FRAME_TOO_LARGE
+
+
+def test_what_cannot_be_sent_changes_nothing() -> None:
+    forwarder = ForwarderConnection()
+    with pytest.raises(ProtocolError):
+        forwarder.send(m.Hello(1, "x" * 256, "boot", "http", "hybrid"))
+    assert forwarder.state is State.START
+    forwarder = Wire().open().forwarder
+    with pytest.raises(ProtocolError) as error:
+        forwarder.send(m.Batch(0, 1, 1, memoryview(bytes(m.MAX_FRAME_BYTES))))
+    assert error.value.code is Code.FRAME_TOO_LARGE
+    assert forwarder.in_flight == 0
+    assert forwarder.send(batch(0))
+
+
+def test_a_peer_that_broke_the_protocol_is_told_why_once() -> None:
+    wire = Wire().open()
+    with pytest.raises(ProtocolError) as error:
+        wire.receiver.receive_data(frame_of(batch(7)))
+    assert wire.receiver.state is State.FAILED
+    with pytest.raises(ProtocolError):
+        wire.receiver.receive_data(frame_of(m.Ping(1)))
+    (heard,) = wire.back(error_message(error.value))
+    assert heard == m.Error("bad_sequence", "batch 7, not 0")
+    assert wire.receiver.state is wire.forwarder.state is State.CLOSED
+    with pytest.raises(ProtocolError):
+        wire.receiver.send(error_message(error.value))
+
+
+def test_an_error_is_heard_though_more_stands_behind_it() -> None:
+    wire = Wire().open()
+    bytes_behind = frame_of(m.Error("policy", "why"), m.Ping(1)) + b"\xff\xff\xff\xff"
+    assert wire.forwarder.receive_data(bytes_behind) == [m.Error("policy", "why")]
+    assert wire.forwarder.state is State.CLOSED
 
 
 def test_an_error_message_always_fits() -> None:
-    long = ProtocolError(Code.MALFORMED, "€" * 1000)
-    assert ReceiverConnection().send(error_message(long))
+    for text in ("€" * 1000, "half a file name \udcff"):
+        assert ReceiverConnection().send(error_message(ProtocolError(Code.MALFORMED, text)))
 
 
-class TwoSides(RuleBasedStateMachine):
-    """A hypothesis-driven conversation over a wire that holds bytes back at will."""
-
-    @initialize()
-    def start(self) -> None:
-        self.wire = Wire().open()
-        self.to_receiver, self.to_forwarder = bytearray(), bytearray()
-        self.waiting: list[int] = []
-        self.next_seq = 0
-        self.run = 1
-
-    @precondition(lambda self: self.wire.forwarder.can_send_batch)
-    @rule()
-    def send_batch(self) -> None:
-        for part in self.wire.forwarder.send(batch(self.next_seq, self.run)):
-            self.to_receiver += part
-        self.next_seq += 1
-
-    @rule(size=st.integers(1, 40))
-    def deliver_to_receiver(self, size: int) -> None:
-        data, self.to_receiver = bytes(self.to_receiver[:size]), self.to_receiver[size:]
-        for message in self.wire.receiver.receive_data(data) if data else []:
-            if isinstance(message, m.Batch):
-                self.waiting.append(message.seq)
-            elif isinstance(message, m.OpenRun):
-                answer = m.Run(message.run, "t", "i", 0, 1000, b"g")
-                self.to_forwarder += b"".join(bytes(part) for part in self.wire.receiver.send(answer))
-
-    @precondition(lambda self: self.waiting)
-    @rule(stored=st.booleans())
-    def answer(self, stored: bool) -> None:
-        seq = self.waiting.pop(0)
-        message = m.Ack(seq, 0, seq) if stored else m.Nack(seq, "unavailable")
-        self.to_forwarder += b"".join(bytes(part) for part in self.wire.receiver.send(message))
-
-    @rule(size=st.integers(1, 40))
-    def deliver_to_forwarder(self, size: int) -> None:
-        data, self.to_forwarder = bytes(self.to_forwarder[:size]), self.to_forwarder[size:]
-        if data:
-            self.wire.forwarder.receive_data(data)
-
-    @precondition(lambda self: self.wire.forwarder.state in (State.SETTLING, State.RUNNING))
-    @rule()
-    def open_run(self) -> None:
-        if self.wire.forwarder.in_flight == 0:
-            self.run += 1
-            self.to_receiver += b"".join(bytes(part) for part in self.wire.forwarder.send(m.OpenRun(self.run)))
-
-    @invariant()
-    def the_window_is_kept(self) -> None:
-        if hasattr(self, "wire"):
-            assert 0 <= self.wire.receiver.in_flight <= self.wire.forwarder.in_flight <= m.MAX_WINDOW
+def test_a_link_that_ends_between_frames_is_closed() -> None:
+    for state in State:
+        wire = in_state(state)
+        for side in (wire.forwarder, wire.receiver):
+            assert side.receive_data(b"") == []
+            assert side.state is (State.FAILED if state is State.FAILED else State.CLOSED)
 
 
-TestTwoSides = TwoSides.TestCase
-TestTwoSides.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+@pytest.mark.parametrize("kept", [1, 4, 5, -1])
+def test_a_link_that_ends_within_a_frame_is_a_protocol_error(kept: int) -> None:
+    receiver = ReceiverConnection()
+    assert receiver.receive_data(frame_of(HELLO)[:kept]) == []
+    with pytest.raises(ProtocolError) as error:
+        receiver.receive_data(b"")
+    assert error.value.code is Code.MALFORMED
+    assert receiver.state is State.CLOSED
+    assert receiver.receive_data(b"") == []
