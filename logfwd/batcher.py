@@ -53,12 +53,17 @@ def mark_after(block: Block) -> Mark:
     return Mark(block.end, len(tail), tail_hash(tail) if tail else b"", block.detail)
 
 
+FULL_SHARE = 16
+"""A draft with less than this part of its bytes left is full: topping it up would cut, and so copy, every block."""
+
+
 class Batcher:
     """Gathers blocks; `add` gives back the drafts that became full, `due` the one that waited for `linger_seconds`."""
 
     def __init__(self, limits: BatchLimits) -> None:
         self._max_records = limits.max_batch_records
         self._max_bytes = limits.max_batch_bytes
+        self._full_bytes = self._max_bytes - self._max_bytes // FULL_SHARE
         self._linger_seconds = limits.linger_seconds
         self._open = Draft()
         self._deadline: float | None = None
@@ -76,7 +81,7 @@ class Batcher:
                 self._append(_piece(block, begin, end), taken, now)
                 begin, records = end, records - taken
             full.append(self._take())
-        if self._open.byte_count >= self._max_bytes or self._open.record_count >= self._max_records:
+        if self._open.byte_count >= self._full_bytes or self._open.record_count >= self._max_records:
             full.append(self._take())
         return full
 
