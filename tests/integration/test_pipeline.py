@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import json
+import random
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from streams.security.openssl import Credentials
@@ -156,3 +159,36 @@ async def test_a_topic_other_than_the_one_insisted_on_is_refused(installation: I
             await eventually(lambda: found(events, "link failed"))
             assert acknowledged(agent) == 0
     assert "'elsewhere'" in found(events, "link failed")[0]["detail"]
+
+
+# -- batches that are refused ----------------------------------------------------------------------------------------
+
+
+async def test_one_record_that_is_too_large_is_set_aside_and_the_stream_goes_on(
+    installation: Installation, events: Events
+) -> None:
+    receiver = installation.receiver_config()
+    small = msgspec.structs.replace(receiver.sink, max_message_bytes=4_000)
+    giant = json.dumps({"n": "giant", "noise": random.Random(1).randbytes(8_000).hex()})
+    async with running(msgspec.structs.replace(receiver, sink=small)) as service:
+        installation.append(*lines(40), giant, *lines(40, 40))
+        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
+            await eventually(lambda: acknowledged(agent) == 80)
+            installation.append(*lines(20, 80))
+            await eventually(lambda: acknowledged(agent) == 100)
+            (row,) = agent.describe()
+    assert installation.stored() == lines(100)
+    assert (row["records"]["dead_lettered"], row["resets"]) == (1, 1)
+    assert row["records"]["accepted"] == 101
+    assert [event["code"] for event in found(events, "moved a batch to the dead letters")] == ["too_large"]
+
+
+async def test_lines_that_are_no_json_are_wrapped_and_counted(installation: Installation) -> None:
+    async with running(installation.receiver_config()) as service:
+        installation.append('{"n":0}', "plain text", "", '{"n":1}')
+        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
+            await eventually(lambda: acknowledged(agent) == 3)
+            assert agent.describe()[0]["records"]["invalid"] == 1
+    assert [json.loads(value) for value in installation.stored()] == [
+        {"n": 0}, {"message": "plain text", "invalid": True}, {"n": 1},
+    ]  # fmt: skip
