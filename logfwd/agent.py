@@ -8,31 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import structlog
 
+from logfwd import state_dir
+from logfwd.backoff import Backoff
+from logfwd.clocks import clock
 from logfwd.config import ForwarderConfig
 from logfwd.pipeline import Pipeline
 from logfwd.sender import Connect
 from logfwd.sources import Source
 from logfwd.spool import Spool
 from streams.definition import FileSource, Stream
-from streams.errors import ConfigError, LinkError, PolicyViolation, Problem, SpoolError
+from streams.errors import ConfigError, LinkError, PolicyViolation, SpoolError
 from streams.security import modes, openssl
 from streams.security.transport import Link, connect
 from streams.telemetry import admin
 from streams.telemetry.catalog import CollectorRegistry, ForwarderMetrics
 
-RESTART_SECONDS = 1.0
+HEALTHY_SECONDS = 60.0
+"""A stream that ran this long before it failed is started anew at once."""
 CONNECT_TIMEOUT_SECONDS = 10.0
 HANDSHAKE_TIMEOUT_SECONDS = 10.0
 
@@ -58,7 +60,7 @@ class Agent:
     async def __aenter__(self) -> Agent:
         self._stack.callback(self._threads.shutdown)
         try:
-            self._stack.enter_context(_lock(self.config.state_dir))
+            self._stack.enter_context(state_dir.lock(self.config.state_dir))
             if self.config.admin is not None:
                 server = await self._stack.enter_async_context(
                     admin.serve(self.config.admin.address, self.registry, health=self._health, ready=self._ready,
@@ -94,6 +96,8 @@ class Agent:
     async def _make_pipeline(self, group: Group) -> AsyncIterator[Pipeline]:
         original, twins = group
         async with Spool(self.config.state_dir / f"{original.name}.spool") as spool:
+            for name in spool.repeats_possible:
+                self.metrics.run_resets.labels(name, "spool_damaged").inc()
             yield Pipeline(
                 original, twins, make_source(original), spool, self.metrics, self._threads, self.connector,
                 boot_id=self._boot_id, answer_timeout_seconds=self.config.answer_timeout_seconds,
@@ -198,7 +202,9 @@ class Agent:
                 "dropped": totals.dropped, "dead_lettered": totals.dead_lettered,
             },
             "resets": totals.resets,
-            "spool": {"batches": len(backlog.rows), "bytes": backlog.waiting_bytes},
+            "spool": {
+                "batches": len(backlog.rows), "records": backlog.waiting_records, "bytes": backlog.waiting_bytes,
+            },
             "source_lag_bytes": pipeline.source.lag_bytes(),
             "handshake_seconds": self.metrics.handshake_summary(name),
             "batch_duration_seconds": self.metrics.batch_duration_summary(name),
@@ -218,10 +224,12 @@ class Keeper:
         self.finished = False
         self._group, self._make, self._on_finished = group, make, on_finished
         self._task = asyncio.create_task(self._keep(), name=f"stream {self.name}")
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     async def _keep(self) -> None:
-        while not self._stopping:
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            started_at = clock()
             try:
                 async with self._make(self._group) as self.pipeline:
                     self.trouble = ""
@@ -235,13 +243,17 @@ class Keeper:
                 log.exception("stream failed; starts anew from its spool", stream=self.name)
             finally:
                 self.pipeline = None
-            await asyncio.sleep(RESTART_SECONDS)
+            if clock() - started_at > HEALTHY_SECONDS:
+                backoff.reset()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff.next()):
+                    await self._stopping.wait()
         self.finished = True
         self._on_finished()
 
     async def stop(self, grace_seconds: float) -> None:
         """Seal, drain within the grace, end; what is not acknowledged stays in the spool."""
-        self._stopping = True
+        self._stopping.set()
         if self.pipeline is not None:
             self.pipeline.stop_reading()
         done, _ = await asyncio.wait({self._task}, timeout=grace_seconds)
@@ -271,19 +283,3 @@ def make_source(stream: Stream) -> Source:
     from logfwd.sources.stdin import Stdin
 
     return Stdin(max_record_bytes=stream.batch.max_record_bytes)
-
-
-@contextlib.contextmanager
-def _lock(state_dir: Path) -> Any:
-    """One process owns a state directory."""
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file: IO[bytes] = (state_dir / "lock").open("wb")
-    except OSError as error:
-        raise ConfigError([Problem(state_dir, "state_dir", f"cannot be used: {error}")]) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError([Problem(state_dir, "state_dir", "is in use by another logfwd")]) from None
-        yield

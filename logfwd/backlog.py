@@ -117,6 +117,11 @@ class Blobs:
         self._last_blob = max(self._last_blob, row.blob)
         self._last_row = max(self._last_row, row.id // ROW_ID_STEP)
 
+    def start_after(self, row: int, blob: int) -> None:
+        """Ids up to these are taken, even if nothing that is known has them."""
+        self._last_row = max(self._last_row, row // ROW_ID_STEP)
+        self._last_blob = max(self._last_blob, blob)
+
     def add(self, payload: bytes, changes: Changes) -> int:
         self._last_blob += 1
         changes.put_blob(self._last_blob, payload)
@@ -155,10 +160,14 @@ class Backlog:
     sealing_run: Run | None = None
 
     def adopt(self, row: Row) -> None:
-        """Take a row read back from the disk; rows come in order."""
+        """Take a row read back from the disk; rows come in order. `blobs` knows of it already."""
         self.rows.append(row)
         self.waiting_bytes += row.size
-        self.blobs.adopt(row)
+
+    @property
+    def waiting_records(self) -> int:
+        """Records that are neither acknowledged nor gone."""
+        return sum(row.record_count for row in self.rows)
 
     # -- filling -----------------------------------------------------------------------------------------------
 
@@ -299,6 +308,14 @@ class Backlog:
         changes.put_dead_letter(self.stream, row, code, text)
         self.totals.dead_lettered += row.record_count
         self._remove(row, changes)
+        changes.put_totals(self.stream, self.totals)
+
+    def requeue(self, batch: Packed, blob: int, changes: Changes) -> None:
+        """Take a dead letter back, as a new batch at the end; it is in the books already."""
+        (row,) = self.accept([batch], [blob], 0, 0.0, changes)
+        row.payload = None
+        self.totals.accepted -= batch.record_count
+        self.totals.dead_lettered -= batch.record_count
         changes.put_totals(self.stream, self.totals)
 
     def reset(self, run: Run, changes: Changes, *, new_producer: bool) -> int:

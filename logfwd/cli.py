@@ -9,6 +9,7 @@ import click
 
 from logfwd.config import load_forwarder
 from logfwd.pki_commands import pki
+from logfwd.spool_commands import spool
 from streams import program
 from streams.errors import ConfigError
 from streams.telemetry import logs
@@ -87,3 +88,4 @@ def schema(kind: str) -> None:
 
 
 main.add_command(pki)
+main.add_command(spool)

@@ -36,6 +36,7 @@ SEALS_IN_FLIGHT = 2
 COMMITS_IN_FLIGHT = 4
 PAYLOADS_IN_MEMORY = 8
 ROOM_CHECK_SECONDS = 0.02
+SPOOL_CHECK_SECONDS = 0.5
 KEEP_UP_SECONDS = 0.05
 """Longest that a batch waits for a link that keeps up, so that it can be sent from memory and need not be read back."""
 
@@ -102,6 +103,7 @@ class Pipeline:
     async def _drained(self, intake: asyncio.Task[None]) -> None:
         await asyncio.shield(intake)
         while self._must_wait_for_acknowledgements():
+            self._spool.raise_if_broken()
             await asyncio.sleep(ROOM_CHECK_SECONDS)
         for sender in self.senders:
             sender.stop()

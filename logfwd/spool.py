@@ -13,12 +13,12 @@ is given up first, so that the next open can drain.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import sqlite3
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,33 +29,15 @@ import structlog
 
 from logfwd.backlog import Backlog, Blobs, Row, Run, Totals
 from logfwd.sources import Mark
-from streams.errors import SpoolCorrupt, SpoolError, SpoolFull
+from logfwd.spool_file import Contents, beside, describe, free_bytes, has_log, install, load, writer
+from logfwd.spool_salvage import replace_damaged
+from streams.errors import SpoolCorrupt, SpoolError
 
-SCHEMA_VERSION = 1
 RESERVE_BYTES = 16 * 1024 * 1024
-PAGE_BYTES = 16 * 1024
+RESERVE_RETRY_SECONDS = 5.0
+"""How often it is tried to have a reserve again that was given up."""
 RIDE_ALONG_SECONDS = 0.2
 """Longest that a deletion waits for another commit to ride with."""
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE runs (
-    stream TEXT, number INTEGER, cluster_id TEXT, topic TEXT, topic_id TEXT, partition INTEGER, producer_id INTEGER,
-    producer_epoch INTEGER, grant BLOB, next_sequence INTEGER, last_acknowledged_sequence INTEGER,
-    PRIMARY KEY (stream, number));
-CREATE TABLE blobs (id INTEGER PRIMARY KEY, payload BLOB NOT NULL);
-CREATE TABLE batches (
-    id INTEGER PRIMARY KEY, stream TEXT, run INTEGER, blob INTEGER, record_count INTEGER, size INTEGER,
-    base_sequence INTEGER);
-CREATE TABLE positions (
-    key TEXT PRIMARY KEY, offset INTEGER, tail_bytes INTEGER, tail_hash BLOB, detail BLOB);
-CREATE TABLE totals (
-    stream TEXT PRIMARY KEY, accepted INTEGER, invalid INTEGER, acknowledged INTEGER, dropped INTEGER,
-    dead_lettered INTEGER, resets INTEGER);
-CREATE TABLE dead_letters (
-    id INTEGER PRIMARY KEY, stream TEXT, run INTEGER, code TEXT, text TEXT, at_ms INTEGER, record_count INTEGER,
-    payload BLOB);
-"""
 
 log = structlog.get_logger("logfwd.spool")
 
@@ -108,6 +90,9 @@ class Notes:
             stream, row.run, code, text, int(time.time() * 1000), row.record_count, row.blob,
         )  # fmt: skip
 
+    def delete_dead_letter(self, dead_letter: int) -> None:
+        self._note("DELETE FROM dead_letters WHERE id = ?", dead_letter)
+
     def put_position(self, key: str, mark: Mark) -> None:
         self._note(
             "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?, ?)",
@@ -126,7 +111,12 @@ class Spool:
         self.positions: dict[str, Mark] = {}
         self.blobs = Blobs()
         self.forwarder_id = ""
+        self.repeats_possible: set[str] = set()
+        """Streams of which records may be stored twice, because part of this spool was lost before it was opened."""
+        self._contents = Contents()
+        self._suspect = beside(path, ".suspect")
         self._reserve = path.with_suffix(".reserve")
+        self._reserve_tried_at = 0.0
         self._queue: queue.SimpleQueue[tuple[Notes, asyncio.Future[None] | None] | None] = queue.SimpleQueue()
         self._riders: Notes | None = None
         self._ride_timer: asyncio.TimerHandle | None = None
@@ -152,76 +142,75 @@ class Spool:
             self._ride_timer.cancel()
         if self._riders is not None and self._broken is None:
             self._queue.put((self._riders, None))
-        self._queue.put(None)
-        assert self._thread is not None
-        await asyncio.to_thread(self._thread.join)
-        await asyncio.to_thread(self._reader.shutdown)
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._reader.shutdown()
         if self._read_connection is not None:
             self._read_connection.close()
+        self._queue.put(None)
+        assert self._thread is not None
+        self._thread.join()
+        if isinstance(self._broken, SpoolCorrupt):
+            with contextlib.suppress(OSError):
+                self._suspect.write_text(str(self._broken))
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            connection = self._connect()
-            self._load_meta(connection)
-        except sqlite3.OperationalError as error:
-            self._give_up_reserve()
-            raise SpoolError(f"{self.path}: cannot be opened: {error}") from error
-        except sqlite3.DatabaseError as error:
-            aside = self._set_aside()
-            log.error("set a damaged spool aside", spool=str(self.path), kept_as=str(aside), error=str(error))
-            connection = self._connect()
-            self._load_meta(connection)
+            connection = self._open_or_replace()
+        except SpoolError as error:
+            if not isinstance(error, SpoolCorrupt):
+                self._give_up_reserve()
+            raise
+        self.forwarder_id, self.positions = self._contents.meta["forwarder_id"], self._contents.positions
+        for _, row in self._contents.rows:
+            self.blobs.adopt(row)
+        self.blobs.start_after(self._contents.last_row, self._contents.last_blob)
         self._make_reserve()
         return connection
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        os.chmod(self.path, 0o600)
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
+    def _open_or_replace(self) -> sqlite3.Connection:
+        """Open the file; one that is damaged, or was found to be when it was last used, is replaced first."""
+        try:
+            if self._suspect.is_file():
+                raise SpoolCorrupt(self._suspect.read_text())
+            return self._open_file()
+        except SpoolCorrupt as error:
+            self.repeats_possible |= replace_damaged(self.path, str(error), self._suspect).repeats_possible
+            return self._open_file()
+
+    def _open_file(self) -> sqlite3.Connection:
+        if (aside := install(self.path)) is not None:
+            log.error("set a damaged spool aside", spool=str(self.path), kept_as=str(aside),
+                      reason="it was interrupted")  # fmt: skip
+        log_there = has_log(self.path)
+        connection = writer(self.path)
+        try:
+            self._contents = load(self.path, connection)
+            if self._contents.meta.get("open") == "1" and not log_there:
+                self._log_was_lost()
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('open', '1')")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
             connection.close()
-            raise SpoolError(
-                f"{self.path}: made by a newer logfwd (spool version {version}, this one knows {SCHEMA_VERSION}); "
-                "run that one, or move the file away"
-            )
-        if version == 0:
-            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA cache_size = -4096")
-        connection.execute("PRAGMA journal_size_limit = 33554432")
-        if version == 0:
-            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
+            raise describe(self.path, error, opening=True) from error
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
-    def _load_meta(self, connection: sqlite3.Connection) -> None:
-        found = dict(connection.execute("SELECT key, value FROM meta"))
-        if "forwarder_id" not in found:
-            found["forwarder_id"] = uuid.uuid4().hex
-            connection.execute("INSERT INTO meta VALUES ('forwarder_id', ?)", (found["forwarder_id"],))
-        self.forwarder_id = found["forwarder_id"]
-        self.positions = {
-            key: Mark(offset, tail_bytes, tail_hash, detail)
-            for key, offset, tail_bytes, tail_hash, detail in connection.execute("SELECT * FROM positions")
-        }
-        self._stored_runs = list(connection.execute("SELECT * FROM runs ORDER BY stream, number"))
-        self._stored_rows = list(
-            connection.execute(
-                "SELECT stream, id, run, blob, record_count, size, base_sequence FROM batches ORDER BY run, id"
-            )
-        )
-        self._stored_totals = {stream: Totals(*rest) for stream, *rest in connection.execute("SELECT * FROM totals")}
-
-    def _set_aside(self) -> Path:
-        aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
-        for suffix in ("", "-wal", "-shm"):
-            part = self.path.with_name(self.path.name + suffix)
-            if part.exists():
-                part.rename(aside.with_name(aside.name + suffix))
-        return aside
+    def _log_was_lost(self) -> None:
+        """An open spool has a write-ahead log beside it: without it, the file is as it was some time ago."""
+        streams = {self.path.stem, *self._contents.totals}
+        for stream in streams:
+            self._contents.totals.setdefault(stream, Totals()).resets += 1
+        self.repeats_possible |= streams
+        log.error("the spool's write-ahead log is gone: goes on with an older state", spool=str(self.path),
+                  lost=f"{self.path}-wal", may_be_stored_twice=sorted(streams))  # fmt: skip
 
     def _make_reserve(self) -> None:
+        self._reserve_tried_at = time.monotonic()
         try:
             if not self._reserve.exists() and free_bytes(self.path) > 4 * RESERVE_BYTES:
                 with self._reserve.open("wb") as file:
@@ -239,20 +228,19 @@ class Spool:
 
     def streams(self) -> set[str]:
         """Streams that have rows here, configured or not."""
-        return {row[0] for row in self._stored_rows}
+        return {stream for stream, _ in self._contents.rows}
 
     def backlog(self, stream: str, *, max_bytes: int, drops_oldest: bool) -> Backlog:
         """One stream's share of what was read at opening."""
         backlog = Backlog(stream, self.blobs, max_bytes, drops_oldest)
-        backlog.totals = self._stored_totals.get(stream, Totals())
-        for owner, *values in self._stored_runs:
+        backlog.totals = self._contents.totals.get(stream, Totals())
+        for owner, run in self._contents.runs:
             if owner == stream:
-                run = Run(*values)
                 backlog.runs[run.number] = run
                 backlog.last_run_number = run.number
-        for owner, *values in self._stored_rows:
+        for owner, row in self._contents.rows:
             if owner == stream:
-                backlog.adopt(Row(*values))
+                backlog.adopt(row)
         return backlog
 
     async def payload(self, row: Row) -> bytes:
@@ -262,14 +250,16 @@ class Spool:
         return await self._loop.run_in_executor(self._reader, self._read_blob, row.blob)
 
     def _read_blob(self, blob: int) -> bytes:
-        if self._read_connection is None:
-            self._read_connection = sqlite3.connect(self.path, check_same_thread=False)
         try:
+            if self._read_connection is None:
+                self._read_connection = sqlite3.connect(self.path, check_same_thread=False)
             found = self._read_connection.execute("SELECT payload FROM blobs WHERE id = ?", (blob,)).fetchone()
-        except sqlite3.DatabaseError as error:
-            raise SpoolCorrupt(f"{self.path}: cannot read batch {blob}: {error}") from error
-        if found is None:
-            raise SpoolCorrupt(f"{self.path}: batch {blob} is gone")
+        except sqlite3.Error as error:
+            self._broken = describe(self.path, error)
+            raise self._broken from error
+        if found is None or not isinstance(found[0], bytes):
+            self._broken = SpoolCorrupt(f"{self.path}: the bytes of batch {blob} are gone")
+            raise self._broken
         payload: bytes = found[0]
         return payload
 
@@ -290,6 +280,11 @@ class Spool:
             self._riders = None
         self._queue.put((notes, future))
         return future
+
+    def raise_if_broken(self) -> None:
+        """Raise the error that broke the spool, if one has: the commits that ride along have nobody to tell."""
+        if self._broken is not None:
+            raise self._broken
 
     def ride_along(self, notes: Notes) -> None:
         """Hand in notes that may wait a moment for another commit: what acknowledgements delete."""
@@ -318,6 +313,11 @@ class Spool:
             entries = [entry for entry in group if entry is not None]
             if entries:
                 self._tell(entries, self._commit(connection, entries))
+            if not self._reserve.exists() and time.monotonic() > self._reserve_tried_at + RESERVE_RETRY_SECONDS:
+                self._make_reserve()
+        if self._broken is None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("UPDATE meta SET value = '0' WHERE key = 'open'")
         connection.close()
 
     def _commit(
@@ -332,18 +332,11 @@ class Spool:
                     connection.execute(sql, values)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            self._broken = self._describe(error)
-            self._give_up_reserve()
+            self._broken = describe(self.path, error)
+            if not isinstance(self._broken, SpoolCorrupt):
+                self._give_up_reserve()
             return self._broken
         return None
-
-    def _describe(self, error: sqlite3.Error) -> SpoolError:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL or free_bytes(self.path) < PAGE_BYTES:
-            return SpoolFull(f"{self.path}: the disk is full ({error}); free some space")
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return SpoolCorrupt(f"{self.path}: {error}")
-        return SpoolError(f"{self.path}: cannot be written: {error}")
 
     def _tell(self, entries: list[tuple[Notes, asyncio.Future[None] | None]], error: SpoolError | None) -> None:
         futures = [future for _, future in entries if future is not None]
@@ -360,12 +353,6 @@ def _settle(futures: Iterable[asyncio.Future[None]], error: SpoolError | None) -
             future.set_result(None)
         else:
             future.set_exception(error)
-
-
-def free_bytes(path: Path) -> int:
-    """Room on the file system that holds a path, for an ordinary user."""
-    stat = os.statvfs(path.parent)
-    return stat.f_bavail * stat.f_frsize
 
 
 def note_positions(notes: Notes, positions: Mapping[str, Mark], forgotten: Iterable[str]) -> None:

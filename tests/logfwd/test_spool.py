@@ -9,7 +9,8 @@ import pytest
 
 from logfwd.backlog import ROW_ID_STEP, Backlog, Row, Run
 from logfwd.sources import Mark
-from logfwd.spool import SCHEMA_VERSION, Notes, Spool, note_positions
+from logfwd.spool import Notes, Spool, note_positions
+from logfwd.spool_file import SCHEMA_VERSION
 from streams.errors import SpoolError, SpoolFull
 from streams.recordbatch import Packed
 
@@ -179,7 +180,9 @@ async def test_a_spool_of_a_newer_version_is_refused_with_its_name(tmp_path: Pat
     async with Spool(path):
         pass
     connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with connection:
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'version'", (str(SCHEMA_VERSION + 1),))
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
     with pytest.raises(SpoolError, match=r"s\.spool: made by a newer logfwd"):
         async with Spool(path):

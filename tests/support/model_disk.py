@@ -36,6 +36,7 @@ class ModelDisk:
                 backlog.runs[number] = replace(run)
                 backlog.last_run_number = number
         for _, (owner, row) in sorted(self.rows.items(), key=lambda item: (item[1][1].run, item[0])):
+            backlog.blobs.adopt(row)
             if owner == stream:
                 backlog.adopt(replace(row, payload=None, committed_at=0.0))
         return backlog

@@ -1,0 +1,322 @@
+"""`logfwd spool`: what waits on this host's disk, whether it is whole, and what to do with the dead letters.
+
+Everything but `requeue` only reads, over a connection that cannot write, and works while the agent runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import json
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from logfwd import spool_verify, state_dir
+from logfwd.config import ForwarderConfig, load_forwarder
+from logfwd.spool_file import reader
+from streams import program, recordbatch
+from streams.errors import BatchCorrupt, ConfigError, SpoolError
+
+MOST_BYTES = 64 * 1024 * 1024
+"""What one batch may be once decompressed."""
+
+
+def _command(command: Callable[..., None]) -> Callable[..., None]:
+    """Loads the config that -c names, and turns our errors into one clear line."""
+
+    @click.option(
+        "-c", "--config", "path", type=click.Path(path_type=Path), default=Path("logfwd.toml"), show_default=True,
+        help="The agent's configuration; it names the state_dir.",
+    )  # fmt: skip
+    @wraps(command)
+    def run(path: Path, *args: Any, **options: Any) -> None:
+        try:
+            command(load_forwarder(path), *args, **options)
+        except ConfigError as error:
+            program.refuse_config(error)
+        except (SpoolError, sqlite3.Error, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+@click.group()
+def spool() -> None:
+    """Look into the spools: what waits to be stored, and what could not be.
+
+    A stream's batches wait in state_dir/STREAM.spool (a twin's in that of its original) until a receiver has stored
+    them. Batches that can never be stored, because the topic finds even a single record too large, say, are moved to
+    the dead letters: export them, or mend the topic and requeue them.
+    """
+
+
+@spool.command("ls")
+@_command
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def list_spools(config: ForwarderConfig, as_json: bool) -> None:
+    """List every stream that has a spool: what waits, since when, dead letters, positions of its files."""
+    rows: list[dict[str, Any]] = []
+    for path in _spools(config):
+        with _reading(path) as connection:
+            rows += [_summary(config, path, connection, stream) for stream in _streams_in(path, connection)]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    titles = ["STREAM", "BATCHES", "RECORDS", "BYTES", "RUNS", "OLDEST", "DEAD LETTERS", "POSITIONS"]
+    table = [titles] + [
+        [row["stream"] + ("" if row["configured"] else " (not configured)"), *(str(row[key]) for key in
+         ("batches", "records", "bytes", "runs")), row["oldest"] or "-", str(row["dead_letter_records"]),
+         str(len(row["positions"]))]
+        for row in rows
+    ]  # fmt: skip
+    widths = [max(len(line[column]) for line in table) for column in range(len(titles))]
+    for line in table:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+@spool.command()
+@_command
+@click.argument("stream")
+@click.option("--records", default=10, show_default=True, type=click.IntRange(0), help="Print at most so many records.")
+def show(config: ForwarderConfig, stream: str, records: int) -> None:
+    """Print STREAM's waiting batches in the order in which they will be sent, and their first records."""
+    with _reading(_file_of(config, stream)) as connection:
+        left = records
+        for row_id, run, count, size, sequence, payload in connection.execute(
+            "SELECT id, run, record_count, size, base_sequence, payload FROM batches JOIN blobs ON blobs.id = blob "
+            "WHERE stream = ? ORDER BY run, batches.id", (stream,),
+        ):  # fmt: skip
+            stamp = "not stamped" if sequence is None else f"sequences {sequence} to {sequence + count - 1}"
+            click.echo(f"# batch {row_id}: run {run}, {count} records, {size} bytes, read {_read_at(payload)}, {stamp}")
+            try:
+                for number, value in enumerate(_values(payload)):
+                    if number >= left:
+                        break
+                    click.echo(value)
+            except BatchCorrupt as error:
+                click.echo(f"# damaged: {error}")
+            left = max(left - count, 0)
+            if left == 0 and records > 0:
+                break
+
+
+@spool.command()
+@_command
+@click.argument("stream")
+def verify(config: ForwarderConfig, stream: str) -> None:
+    """Check STREAM's spool file: the database, what refers to what, and the CRC of every batch.
+
+    Prints what is wrong, one thing a line, and exits with 1; a damaged file is replaced by the agent itself when it
+    meets the damage, after all that is whole was taken over.
+    """
+    path = _file_of(config, stream)
+    with _reading(path) as connection:
+        report = spool_verify.verify(connection)
+    for problem in report.problems:
+        click.echo(f"{path}: {problem}")
+    counts = f"{report.batches} batches, {report.blobs} payloads, {report.dead_letters} dead letters checked"
+    click.echo(f"{path}: {counts}; {len(report.problems) or 'no'} problems")
+    if report.problems:
+        sys.exit(1)
+
+
+@spool.command()
+@_command
+@click.argument("stream")
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A new file; - is stdout.")
+@click.option("--dead-letters", is_flag=True, help="What could not be stored, in place of what waits.")
+def export(config: ForwarderConfig, stream: str, out: Path, dead_letters: bool) -> None:
+    """Write STREAM's records as JSON lines, one a line, in order. They stay in the spool.
+
+    Exits with 1 if a batch could not be read; the others are written all the same.
+    """
+    sql = (
+        "SELECT id, payload FROM dead_letters WHERE stream = ? ORDER BY id"
+        if dead_letters
+        else "SELECT batches.id, payload FROM batches JOIN blobs ON blobs.id = blob WHERE stream = ? "
+        "ORDER BY run, batches.id"
+    )
+    written, damaged = 0, 0
+    with _reading(_file_of(config, stream)) as connection, _output(out) as file:
+        for row_id, payload in connection.execute(sql, (stream,)):
+            try:
+                lines = b"".join(value + b"\n" for value in _values(payload))
+            except BatchCorrupt as error:
+                damaged += 1
+                click.echo(f"{'dead letter' if dead_letters else 'batch'} {row_id} is damaged: {error}", err=True)
+                continue
+            file.write(lines)
+            written += lines.count(b"\n")
+    click.echo(f"exported {written} records" + (f", left out {damaged} damaged batches" if damaged else ""), err=True)
+    if damaged:
+        sys.exit(1)
+
+
+@spool.command()
+@_command
+@click.argument("stream")
+@click.option("--id", "letter", type=int, help="Only this dead letter (`export` and `ls --json` show the ids).")
+def requeue(config: ForwarderConfig, stream: str, letter: int | None) -> None:
+    """Put STREAM's dead letters back, as new batches at the end of its spool.
+
+    The agent has to be stopped. Do it after the cause is gone, or they come back as dead letters. Damaged ones stay.
+    """
+    path = _file_of(config, stream)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(state_dir.lock(config.state_dir))
+        except ConfigError as error:
+            raise click.ClickException(f"{error}; stop the agent first, requeue, and start it again") from error
+        done, damaged = asyncio.run(_requeue(path, stream, letter))
+    for problem in damaged:
+        click.echo(problem, err=True)
+    if letter is not None and not done and not damaged:
+        raise click.ClickException(f"stream {stream} has no dead letter {letter}")
+    click.echo(f"requeued {done} records")
+    if damaged:
+        sys.exit(1)
+
+
+async def _requeue(path: Path, stream: str, letter: int | None) -> tuple[int, list[str]]:
+    """Each in a transaction of its own, all in one new run; returns how many records, and what stays."""
+    from logfwd.spool import Notes, Spool
+    from streams.telemetry import logs
+
+    logs.configure(level="warning")
+    done, damaged = 0, []
+    async with Spool(path) as spool:
+        backlog = spool.backlog(stream, max_bytes=sys.maxsize, drops_oldest=False)
+        with contextlib.closing(reader(path)) as connection:
+            letters = [
+                found for (found,) in connection.execute("SELECT id FROM dead_letters WHERE stream = ?", (stream,))
+                if letter in (None, found)
+            ]  # fmt: skip
+            for number in letters:
+                (payload,) = connection.execute("SELECT payload FROM dead_letters WHERE id = ?", (number,)).fetchone()
+                try:
+                    count = recordbatch.check(payload).record_count
+                except BatchCorrupt as error:
+                    damaged.append(f"dead letter {number} is damaged and stays: {error}")
+                    continue
+                notes = Notes()
+                blob = spool.blobs.add(payload, notes)
+                backlog.requeue(recordbatch.Packed(payload, count, len(payload)), blob, notes)
+                notes.delete_dead_letter(number)
+                await spool.commit(notes)
+                done += count
+    return done, damaged
+
+
+# -- finding and reading -----------------------------------------------------------------------------------------
+
+
+def _spools(config: ForwarderConfig) -> list[Path]:
+    return sorted(config.state_dir.glob("*.spool"))
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """One moment of a spool, however long it takes to read it."""
+    with contextlib.closing(reader(path)) as connection:
+        connection.execute("BEGIN")
+        yield connection
+
+
+def _file_of(config: ForwarderConfig, stream: str) -> Path:
+    """The file that holds a stream's batches."""
+    originals = {found.name: found.mirror_of or found.name for found in config.streams}
+    path = config.state_dir / f"{originals.get(stream, stream)}.spool"
+    if path.is_file():
+        return path
+    known: set[str] = set()
+    for other in _spools(config):
+        with _reading(other) as connection:
+            streams = _streams_in(other, connection)
+        if stream in streams:
+            return other
+        known.update(streams)
+    names = ", ".join(sorted(known)) or "none"
+    raise click.ClickException(f"stream {stream!r} has no spool in {config.state_dir}; there are: {names}")
+
+
+def _streams_in(path: Path, connection: sqlite3.Connection) -> list[str]:
+    """The original first."""
+    found = connection.execute(
+        "SELECT stream FROM totals UNION SELECT stream FROM batches UNION SELECT stream FROM runs"
+    )
+    return sorted({path.stem, *(stream for (stream,) in found)}, key=lambda name: (name != path.stem, name))
+
+
+def _summary(config: ForwarderConfig, path: Path, connection: sqlite3.Connection, stream: str) -> dict[str, Any]:
+    def one(sql: str) -> Any:
+        return connection.execute(sql, (stream,)).fetchone()
+
+    batches, records, size = one(
+        "SELECT count(*), coalesce(sum(record_count), 0), coalesce(sum(size), 0) FROM batches WHERE stream = ?"
+    )
+    head = one(
+        "SELECT substr(payload, 1, 61) FROM batches JOIN blobs ON blobs.id = blob WHERE stream = ? "
+        "ORDER BY run, batches.id LIMIT 1"
+    )
+    letters = connection.execute(
+        "SELECT id, code, text, at_ms, record_count FROM dead_letters WHERE stream = ? ORDER BY id", (stream,)
+    ).fetchall()
+    totals = one("SELECT accepted, invalid, acknowledged, dropped, dead_lettered, resets FROM totals WHERE stream = ?")
+    names = ("accepted", "invalid", "acknowledged", "dropped", "dead_lettered", "resets")
+    own = stream == path.stem
+    return {
+        "stream": stream, "file": str(path), "twin_of": None if own else path.stem,
+        "configured": any(found.name == stream for found in config.streams),
+        "batches": batches, "records": records, "bytes": size,
+        "runs": one("SELECT count(*) FROM runs WHERE stream = ?")[0],
+        "oldest": None if head is None else _read_at(head[0]),
+        "dead_letter_records": sum(count for *_, count in letters),
+        "dead_letters": [
+            {"id": id_, "code": code, "text": text, "at": _utc(at_ms), "records": count}
+            for id_, code, text, at_ms, count in letters
+        ],
+        "positions": [
+            {"key": key, "offset": offset}
+            for key, offset in connection.execute("SELECT key, offset FROM positions ORDER BY key")
+        ] if own else [],
+        "totals": dict(zip(names, totals or (0,) * len(names), strict=True)),
+    }  # fmt: skip
+
+
+def _read_at(payload: bytes) -> str:
+    """When the newest record of a batch was read."""
+    try:
+        return _utc(recordbatch.parse_header(payload).max_timestamp)
+    except BatchCorrupt:
+        return "?"
+
+
+def _utc(at_ms: int) -> str:
+    try:
+        return datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        return "?"
+
+
+def _values(payload: bytes) -> Iterator[bytes]:
+    return (record.value or b"" for record in recordbatch.iterate(payload, max_bytes=MOST_BYTES))
+
+
+@contextlib.contextmanager
+def _output(out: Path) -> Iterator[BinaryIO]:
+    if str(out) == "-":
+        yield sys.stdout.buffer
+        return
+    try:
+        file = out.open("xb")
+    except FileExistsError:
+        raise click.ClickException(f"{out} exists already; name a new file") from None
+    with file:
+        yield file

@@ -1,0 +1,295 @@
+"""The spool's file: its tables, how one comes into being, how it is opened and read, and what counts as damage.
+
+A spool comes into being whole: it is made beside its place, synced, and renamed. So a file in that place that is empty
+or lacks a table is damaged, whatever the moment of a crash. `install` is the one way in, and can be repeated after a
+crash at any of its steps: what was there before is never overwritten, it is renamed to NAME.damaged-TIME.
+
+Nothing that is read from a file is believed before its type was looked at: a flipped byte can make anything of a value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Meta
+
+from logfwd.backlog import Row, Run, Totals
+from logfwd.sources import Mark
+from streams.errors import SpoolCorrupt, SpoolError, SpoolFull
+
+SCHEMA_VERSION = 1
+PAGE_BYTES = 16 * 1024
+
+TABLES = {
+    "meta": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
+    "runs": "stream TEXT, number INTEGER, cluster_id TEXT, topic TEXT, topic_id TEXT, partition INTEGER, "
+    "producer_id INTEGER, producer_epoch INTEGER, grant BLOB, next_sequence INTEGER, "
+    "last_acknowledged_sequence INTEGER, PRIMARY KEY (stream, number)",
+    "blobs": "id INTEGER PRIMARY KEY, payload BLOB NOT NULL",
+    "batches": "id INTEGER PRIMARY KEY, stream TEXT, run INTEGER, blob INTEGER, record_count INTEGER, size INTEGER, "
+    "base_sequence INTEGER",
+    "positions": "key TEXT PRIMARY KEY, offset INTEGER, tail_bytes INTEGER, tail_hash BLOB, detail BLOB",
+    "totals": "stream TEXT PRIMARY KEY, accepted INTEGER, invalid INTEGER, acknowledged INTEGER, dropped INTEGER, "
+    "dead_lettered INTEGER, resets INTEGER",
+    "dead_letters": "id INTEGER PRIMARY KEY, stream TEXT, run INTEGER, code TEXT, text TEXT, at_ms INTEGER, "
+    "record_count INTEGER, payload BLOB",
+}
+"""Names and columns. A fresh file's first page is the same in every spool of a version; salvage rests on that."""
+
+_Count = Annotated[int, Meta(ge=0)]
+_Some = Annotated[int, Meta(ge=1)]
+SHAPES: dict[str, Any] = {
+    "meta": tuple[str, str],
+    "runs": tuple[str, _Some, str, str, str, int, Annotated[int, Meta(ge=-1)], _Count, bytes, _Count,
+                  Annotated[int, Meta(ge=-1)]],
+    "batches": tuple[_Count, str, _Some, _Some, _Some, _Some, _Count | None],
+    "positions": tuple[str, _Count, _Count, bytes, bytes],
+    "totals": tuple[str, _Count, _Count, _Count, _Count, _Count, _Count],
+    "dead_letters": tuple[_Count, str, _Some, str, str, int, _Some, bytes],
+}  # fmt: skip
+"""What a row of each table must look like."""
+
+
+@dataclass
+class Contents:
+    """All of a spool but its payloads, as it was when it was read."""
+
+    meta: dict[str, str] = field(default_factory=dict)
+    positions: dict[str, Mark] = field(default_factory=dict)
+    runs: list[tuple[str, Run]] = field(default_factory=list)
+    rows: list[tuple[str, Row]] = field(default_factory=list)
+    totals: dict[str, Totals] = field(default_factory=dict)
+    last_row: int = 0
+    last_blob: int = 0
+
+
+# -- into being ------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def making(path: Path) -> Iterator[sqlite3.Connection]:
+    """A fresh database to be filled; when the block ends it stands complete beside `path`, ready for `install`."""
+    part = beside(path, ".part")
+    part.unlink(missing_ok=True)
+    try:
+        with clear_errors(path), contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection:
+            part.chmod(0o600)
+            _make_tables(connection)
+            connection.execute("BEGIN")
+            yield connection
+            connection.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(SCHEMA_VERSION),))
+            connection.execute("INSERT OR IGNORE INTO meta VALUES ('forwarder_id', ?)", (uuid.uuid4().hex,))
+            connection.execute("COMMIT")
+        part.rename(beside(path, ".ready"))
+        _sync_directory(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+    connection.execute("PRAGMA journal_mode = MEMORY")  # an unfinished file is thrown away whole
+    connection.execute("PRAGMA synchronous = FULL")
+    tables = "".join(f"CREATE TABLE {name} ({columns});" for name, columns in TABLES.items())
+    connection.executescript(f"BEGIN; {tables} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
+
+
+def first_page() -> bytes:
+    """The first page of every spool of this version, but for counters: header and schema."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        _make_tables(connection)
+        return connection.serialize()[:PAGE_BYTES]
+
+
+def install(path: Path) -> Path | None:
+    """Put what `making` made in its place; returns under which name that keeps what stood there before."""
+    ready = beside(path, ".ready")
+    if not ready.exists():
+        return None
+    parts = [found for suffix in ("-wal", "-shm", "") if os.path.lexists(found := beside(path, suffix))]
+    aside = None
+    if parts:
+        changed = datetime.datetime.fromtimestamp(parts[-1].lstat().st_mtime, datetime.UTC)
+        aside = beside(path, f".damaged-{changed:%Y%m%dT%H%M%S.%f}")
+        for part in parts:  # the log first: it must never be taken for that of the new file
+            part.rename(beside(aside, part.name.removeprefix(path.name)))
+    _sync_directory(path)
+    ready.rename(path)
+    _sync_directory(path)
+    return aside
+
+
+def beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+_LOG_STARTS = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", b"", bytes(4))
+"""sqlite.org/fileformat2.html, "The Write-Ahead Log"; before its first sync it may be empty, or zeros."""
+
+# -- opening ---------------------------------------------------------------------------------------------------
+
+
+def writer(path: Path) -> sqlite3.Connection:
+    """A connection that commits durably; makes the file if there is none."""
+    if not os.path.lexists(path):
+        with making(path):
+            pass
+        install(path)
+    with clear_errors(path):
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            _check_version(path, connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA cache_size = -4096")
+            connection.execute("PRAGMA journal_size_limit = 33554432")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def has_log(path: Path) -> bool:
+    """True if a write-ahead log stands beside the file, and is one."""
+    try:
+        with beside(path, "-wal").open("rb") as file:
+            start = file.read(4)
+    except OSError:
+        return False
+    return start in _LOG_STARTS
+
+
+def reader(path: Path) -> sqlite3.Connection:
+    """A connection that cannot change anything; works beside a running agent."""
+    with clear_errors(path):
+        connection = sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _check_version(path, connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _check_version(path: Path, connection: sqlite3.Connection) -> None:
+    """A newer version is refused only if two places agree on it: one of them may be a flipped byte."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA_VERSION:
+        return
+    witness = connection.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
+    if version == 0 or witness != (str(version),):
+        raise SpoolCorrupt(f"{path}: version {version} makes no sense")
+    raise SpoolError(
+        f"{path}: made by a newer logfwd (spool version {version}, this one knows {SCHEMA_VERSION}); "
+        "run that one, or move the file away"
+    )
+
+
+def load(path: Path, connection: sqlite3.Connection) -> Contents:
+    """Everything but payloads; SpoolCorrupt for anything that no spool holds."""
+    found = Contents()
+    with clear_errors(path):
+        found.meta = dict(rows(connection, "meta"))
+        found.positions = {key: Mark(*rest) for key, *rest in rows(connection, "positions")}
+        found.runs = [(stream, Run(*rest)) for stream, *rest in rows(connection, "runs", "ORDER BY stream, number")]
+        found.rows = [
+            (stream, Row(id_, *rest)) for id_, stream, *rest in rows(connection, "batches", "ORDER BY run, id")
+        ]
+        found.totals = {stream: Totals(*rest) for stream, *rest in rows(connection, "totals")}
+        connection.execute("SELECT id, stream, payload FROM dead_letters LIMIT 1").fetchall()
+        found.last_row = max((row.id for _, row in found.rows), default=0)
+        found.last_blob = connection.execute("SELECT coalesce(max(id), 0) FROM blobs").fetchone()[0]
+    if "forwarder_id" not in found.meta:
+        raise SpoolCorrupt(f"{path}: it has no forwarder id")
+    runs = {(stream, run.number) for stream, run in found.runs}
+    for stream, row in found.rows:
+        if (stream, row.run) not in runs:
+            raise SpoolCorrupt(f"{path}: batch {row.id} of stream {stream} belongs to no run")
+    return found
+
+
+def rows(connection: sqlite3.Connection, table: str, order: str = "") -> Iterator[tuple[Any, ...]]:
+    """The rows of a table, each of the right shape; SpoolCorrupt for any other."""
+    for row in connection.execute(f"SELECT * FROM {table} {order}"):  # noqa: S608 — names of our own
+        yield shaped(table, row)
+
+
+def shaped(table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The row itself, if it is what a row of that table must be."""
+    try:
+        converted: tuple[Any, ...] = msgspec.convert(row, SHAPES[table])
+    except msgspec.ValidationError as error:
+        raise SpoolCorrupt(f"a row of {table} makes no sense: {error}") from error
+    return converted
+
+
+# -- errors ----------------------------------------------------------------------------------------------------
+
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_CONSTRAINT,
+           sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}  # fmt: skip
+_UNREADABLE = {266, 522}  # SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ: sectors that are lost, or were cut off
+
+
+@contextlib.contextmanager
+def clear_errors(path: Path) -> Iterator[None]:
+    """SQLite's errors as ours, at opening and reading: there a missing table or a strange value is damage, too."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise describe(path, error, opening=True) from error
+    except (OverflowError, UnicodeDecodeError) as error:
+        raise SpoolCorrupt(f"{path}: {error}") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SpoolFull(f"{path}: the disk is full ({error}); free some space") from error
+        raise SpoolError(f"{path}: {error}") from error
+
+
+def describe(path: Path, error: sqlite3.Error, *, opening: bool = False) -> SpoolError:
+    """What an error of SQLite means for the spool, in one sentence."""
+    extended = getattr(error, "sqlite_errorcode", 0)
+    code = extended & 0xFF
+    if code == sqlite3.SQLITE_FULL or free_bytes(path) < PAGE_BYTES:
+        return SpoolFull(f"{path}: the disk is full ({error}); free some space")
+    if code in _DAMAGE or extended in _UNREADABLE:
+        return SpoolCorrupt(f"{path}: {error}")
+    if opening and code == 0:  # from Python's own layer, such as text that is not UTF-8
+        return SpoolCorrupt(f"{path}: {error}")
+    if opening and (code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY) or _is_no_file(path)):
+        if code == sqlite3.SQLITE_READONLY and not os.access(path, os.W_OK):
+            return SpoolError(f"{path}: cannot be written: {error}")
+        return SpoolCorrupt(f"{path}: {error}")
+    return SpoolError(f"{path}: cannot be {'opened' if opening else 'written'}: {error}")
+
+
+def _is_no_file(path: Path) -> bool:
+    """True if something other than a file stands in its place, or in that of its log."""
+    return any(part.exists() and not part.is_file() for part in (path, beside(path, "-wal"), beside(path, "-shm")))
+
+
+def free_bytes(path: Path) -> int:
+    """Room on the file system that holds a path, for an ordinary user."""
+    stat = os.statvfs(path.parent)
+    return stat.f_bavail * stat.f_frsize

@@ -1,0 +1,294 @@
+"""What can still be read of a damaged spool goes into a fresh one; the damaged file is kept, and never changed.
+
+The promise, in this order: nothing is taken over that is not whole (every batch's CRC is checked); no sequence is used
+for other records (a run whose stamps do not fit together any more loses them, and gets a new producer id); and nothing
+that is whole is left behind, though it may be stored twice for that. What is lost is counted as dropped, so that
+accepted = acknowledged + waiting + dropped + dead_lettered still holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import struct
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from logfwd.backlog import ROW_ID_STEP, Row, Run, Totals
+from logfwd.spool_file import PAGE_BYTES, SHAPES, TABLES, beside, first_page, install, making, shaped
+from streams import recordbatch
+from streams.errors import BatchCorrupt, SpoolCorrupt
+
+log = structlog.get_logger("logfwd.spool")
+
+
+@dataclass
+class Salvaged:
+    """What went into the fresh file. `repeats_possible`: streams of which something may be stored twice."""
+
+    kept_as: Path | None = None
+    batches: int = 0
+    records: int = 0
+    runs: int = 0
+    positions: int = 0
+    dead_letters: int = 0
+    lost_records: int = 0
+    positions_lost: bool = False
+    repeats_possible: set[str] = field(default_factory=set)
+
+
+def replace_damaged(path: Path, reason: str, suspect: Path) -> Salvaged:
+    """Put a fresh spool in a damaged one's place, with all that could be salvaged, and say so in one line.
+
+    `suspect` is the note that the file is damaged; it goes as soon as the fresh file is complete.
+    """
+    with making(path) as fresh, _readable(path) as old:
+        salvaged = Salvage(path.stem, old, fresh).run()
+    suspect.unlink(missing_ok=True)
+    salvaged.kept_as = install(path)
+    log.error(
+        "set a damaged spool aside", spool=str(path), kept_as=str(salvaged.kept_as), reason=reason,
+        salvaged_batches=salvaged.batches, salvaged_records=salvaged.records, salvaged_runs=salvaged.runs,
+        salvaged_positions=salvaged.positions, salvaged_dead_letters=salvaged.dead_letters,
+        lost_records=salvaged.lost_records,
+        positions="some or all are lost: files are read from start_at again" if salvaged.positions_lost else "whole",
+        may_be_stored_twice=sorted(salvaged.repeats_possible),
+    )  # fmt: skip
+    return salvaged
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[sqlite3.Connection]:
+    """The damaged file; or a copy of it that has a fresh first page, where without one nothing can be read."""
+    if _has_good_first_page(path):
+        with contextlib.closing(_read_only(path)) as old:
+            yield old
+        return
+    scratch = beside(path, ".scratch")
+    try:
+        _copy_with_first_page(path, scratch)
+        with contextlib.closing(sqlite3.connect(scratch)) as old:
+            yield old
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            beside(scratch, suffix).unlink(missing_ok=True)
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+_FIXED = (slice(0, 18), slice(20, 24), slice(44, 48), slice(52, 72))
+"""Bytes of a file's header that are the same in every spool (sqlite.org/fileformat2.html, "The Database Header")."""
+
+
+def _has_good_first_page(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+        if any(header[part] != first_page()[part] for part in _FIXED):
+            return False
+        with contextlib.closing(_read_only(path)) as old:
+            tables = {name for (name,) in old.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            return tables >= set(TABLES)
+    except (sqlite3.Error, OSError):
+        return False
+
+
+def _copy_with_first_page(path: Path, scratch: Path) -> None:
+    for suffix in ("", "-wal"):
+        beside(scratch, suffix).unlink(missing_ok=True)
+        if beside(path, suffix).is_file():
+            shutil.copyfile(beside(path, suffix), beside(scratch, suffix))
+    scratch.touch()
+    page, pages = bytearray(first_page()), max(scratch.stat().st_size // PAGE_BYTES, 1)
+    page[18:20] = b"\2\2"  # it has a write-ahead log
+    struct.pack_into(">III", page, 24, 1, pages, 0)  # change counter, pages, no free pages
+    struct.pack_into(">I", page, 36, 0)
+    struct.pack_into(">I", page, 92, 1)  # the page count is that of this change counter
+    with scratch.open("r+b") as file:
+        file.write(page)
+
+
+class Salvage:
+    """Takes one spool over into another."""
+
+    def __init__(self, original: str, old: sqlite3.Connection, fresh: sqlite3.Connection) -> None:
+        self._original, self._old, self._fresh = original, old, fresh
+        self._broken: set[str] = set()
+        self._blobs: dict[int, tuple[int, int] | None] = {}
+        self._done = Salvaged()
+
+    def run(self) -> Salvaged:
+        self._meta_and_positions()
+        dead = self._dead_letters()
+        batches = self._batches()
+        self._adopt_orphans(batches)
+        self._put_runs(batches)
+        self._totals(batches, dead)
+        return self._done
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def _read(self, table: str) -> Iterator[tuple[Any, ...]]:
+        """Rows of the right shape, from the front up to the damage, then from the back down to it."""
+        seen: set[int] = set()
+        for direction in ("ASC", "DESC"):
+            last: int | None = None
+            try:
+                for rowid, *row in self._old.execute(f"SELECT rowid, * FROM {table} ORDER BY rowid {direction}"):  # noqa: S608
+                    if last is not None and (rowid <= last if direction == "ASC" else rowid >= last):
+                        raise SpoolCorrupt(f"rows of {table} are out of order")
+                    last = rowid
+                    if rowid not in seen and (good := self._good(table, tuple(row))) is not None:
+                        seen.add(rowid)
+                        yield good
+                return
+            except (sqlite3.Error, SpoolCorrupt, OverflowError, UnicodeDecodeError):
+                self._broken.add(table)
+
+    def _good(self, table: str, row: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if table not in SHAPES:
+            return row
+        try:
+            return shaped(table, row)
+        except SpoolCorrupt:
+            self._broken.add(table)
+            return None
+
+    def _put(self, table: str, *values: object) -> None:
+        marks = ", ".join("?" * len(values))
+        self._fresh.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", values)  # noqa: S608
+
+    # -- table by table ----------------------------------------------------------------------------------------
+
+    def _meta_and_positions(self) -> None:
+        for key, value in self._read("meta"):
+            if key == "forwarder_id" and value:
+                self._put("meta", key, value)
+        for row in self._read("positions"):
+            self._put("positions", *row)
+            self._done.positions += 1
+        self._done.positions_lost = "positions" in self._broken
+
+    def _dead_letters(self) -> dict[str, int]:
+        counts: dict[str, int] = defaultdict(int)
+        for id_, stream, run, code, text, at_ms, count, payload in self._read("dead_letters"):
+            if code == "rotten" or _measure(payload) is not None:
+                self._put("dead_letters", id_, stream, run, code, text, at_ms, count, payload)
+                self._done.dead_letters += 1
+                counts[stream] += count
+        return counts
+
+    def _batches(self) -> dict[str, list[Row]]:
+        """Rows that can still be read and whose batch is whole, in order, by stream. The batch itself is believed."""
+        found: dict[str, list[Row]] = defaultdict(list)
+        taken: set[tuple[str, int]] = set()
+        for id_, stream, run, blob, _, _, sequence in self._read("batches"):
+            if (stream, blob) not in taken and (measure := self._take_blob(blob)) is not None:
+                taken.add((stream, blob))
+                found[stream].append(Row(id_, run, blob, *measure, sequence))
+        for batches in found.values():
+            batches.sort(key=lambda row: (row.run, row.id))
+        return found
+
+    def _take_blob(self, blob: int) -> tuple[int, int] | None:
+        """Records and bytes of a payload that is whole; it then is in the fresh file."""
+        if blob not in self._blobs:
+            self._blobs[blob] = None
+            with contextlib.suppress(sqlite3.Error):
+                row = self._old.execute("SELECT payload FROM blobs WHERE id = ?", (blob,)).fetchone()
+                self._blobs[blob] = _measure(row[0]) if row else None
+                if self._blobs[blob] is not None:
+                    self._put("blobs", blob, row[0])
+        return self._blobs[blob]
+
+    def _adopt_orphans(self, found: dict[str, list[Row]]) -> None:
+        """Payloads whose rows were lost: a payload leaves with its last row, so these were still waiting."""
+        from_both_ends = chain(self._numbers("SELECT id FROM blobs ORDER BY id"),
+                               self._numbers("SELECT id FROM blobs ORDER BY id DESC"))  # fmt: skip
+        orphans = [
+            (blob, measure) for blob in from_both_ends
+            if blob not in self._blobs and (measure := self._take_blob(blob)) is not None
+        ]  # fmt: skip
+        if not orphans:
+            return
+        rows = [row for batches in found.values() for row in batches]
+        run = max([*self._numbers("SELECT max(number) FROM runs"), *(row.run for row in rows)], default=0) + 1
+        last_id = max((row.id for row in rows), default=0) // ROW_ID_STEP
+        for number, (blob, measure) in enumerate(sorted(orphans), 1):
+            found[self._original].append(Row((last_id + number) * ROW_ID_STEP, run, blob, *measure))
+        self._done.repeats_possible.add(self._original)
+
+    def _numbers(self, sql: str) -> Iterator[int]:
+        with contextlib.suppress(sqlite3.Error):
+            yield from (number for (number,) in self._old.execute(sql) if isinstance(number, int))
+
+    def _put_runs(self, found: dict[str, list[Row]]) -> None:
+        runs = {(stream, rest[0]): Run(*rest) for stream, *rest in self._read("runs")}
+        for stream, rows in found.items():
+            for number in sorted({row.run for row in rows}):
+                own = [row for row in rows if row.run == number]
+                run = runs.get((stream, number))
+                if run is None or not _fits(run, own):
+                    if any(row.base_sequence is not None for row in own):
+                        self._done.repeats_possible.add(stream)
+                    runs[stream, number] = Run(number)
+                    for row in own:
+                        row.base_sequence = None
+        for (stream, _), run in runs.items():
+            self._put("runs", stream, run.number, run.cluster_id, run.topic, run.topic_id, run.partition,
+                      run.producer_id, run.producer_epoch, run.grant, run.next_sequence,
+                      run.last_acknowledged_sequence)  # fmt: skip
+        for stream, rows in found.items():
+            for row in rows:
+                self._put("batches", row.id, stream, row.run, row.blob, row.record_count, row.size, row.base_sequence)
+                self._done.batches += 1
+                self._done.records += row.record_count
+        self._done.runs = len(runs)
+
+    def _totals(self, found: dict[str, list[Row]], dead: dict[str, int]) -> None:
+        """Books that balance again: what is missing was dropped."""
+        totals = {stream: Totals(*rest) for stream, *rest in self._read("totals")}
+        if self._done.positions_lost:
+            self._done.repeats_possible.update({self._original, *totals, *found})
+        for stream in {*totals, *found, *dead, *self._done.repeats_possible}:
+            sums = totals.get(stream, Totals(dead_lettered=dead.get(stream, 0)))
+            waiting = sum(row.record_count for row in found.get(stream, []))
+            missing = sums.accepted - sums.acknowledged - sums.dropped - sums.dead_lettered - waiting
+            sums.dropped += max(missing, 0)
+            sums.accepted += max(-missing, 0)
+            sums.resets += stream in self._done.repeats_possible
+            self._done.lost_records += max(missing, 0)
+            self._put("totals", stream, sums.accepted, sums.invalid, sums.acknowledged, sums.dropped,
+                      sums.dead_lettered, sums.resets)  # fmt: skip
+
+
+def _measure(payload: object) -> tuple[int, int] | None:
+    """Records and bytes of a batch; None if it is not whole."""
+    if not isinstance(payload, bytes):
+        return None
+    try:
+        return recordbatch.check(payload).record_count, len(payload)
+    except BatchCorrupt:
+        return None
+
+
+def _fits(run: Run, rows: list[Row]) -> bool:
+    """True if stamps ascend without overlap, stamped batches first, within what the run has given out."""
+    expected, unstamped = run.last_acknowledged_sequence + 1, False
+    for row in rows:
+        if row.base_sequence is None:
+            unstamped = True
+        elif unstamped or row.base_sequence < expected:
+            return False
+        else:
+            expected = row.last_sequence + 1
+    return expected <= run.next_sequence and (run.granted or expected == 0)

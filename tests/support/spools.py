@@ -1,0 +1,112 @@
+"""Spools with real batches for tests: numbered records, positions, stamps, dead letters."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from logfwd.backlog import Backlog, Row, Run
+from logfwd.sources import Mark
+from logfwd.spool import Notes, Spool, note_positions
+from streams import recordbatch
+from streams.recordbatch import Codec, Packed
+
+RECORDS_IN_A_BATCH = 3
+
+
+def numbered(number: int, *, padding: int = 0) -> Packed:
+    """Batch `number`: three records that tell it, so that it is recognised anywhere."""
+    values = [b'{"n":%d,"pad":"%s"}' % (number * 3 + part, b"x" * padding) for part in range(RECORDS_IN_A_BATCH)]
+    payload = recordbatch.build(values, timestamp_ms=1_700_000_000_000 + number, codec=Codec.NONE)
+    return Packed(payload, RECORDS_IN_A_BATCH, len(payload))
+
+
+def number_of(payload: bytes | bytearray) -> int:
+    """Which batch a payload is; raises BatchCorrupt if it is not whole."""
+    first = next(recordbatch.iterate(payload, max_bytes=1 << 24))
+    return int((first.value or b"").split(b":")[1].split(b",")[0]) // RECORDS_IN_A_BATCH
+
+
+def backlog_of(spool: Spool, stream: str = "http", *, drops: bool = False) -> Backlog:
+    return spool.backlog(stream, max_bytes=1 << 30, drops_oldest=drops)
+
+
+def note_batch(spool: Spool, number: int, *backlogs: Backlog, padding: int = 0) -> tuple[Notes, list[Row]]:
+    """A transaction that accepts batch `number` and moves the position behind it."""
+    notes, batch = Notes(), numbered(number, padding=padding)
+    blob = spool.blobs.add(batch.payload, notes)
+    rows = [row for backlog in backlogs for row in backlog.accept([batch], [blob], 0, 1.0, notes)]
+    note_positions(notes, {"file": Mark(number + 1, 3, b"tail", b"detail")}, [])
+    return notes, rows
+
+
+async def accept(spool: Spool, number: int, *backlogs: Backlog, padding: int = 0) -> None:
+    notes, rows = note_batch(spool, number, *backlogs, padding=padding)
+    await spool.commit(notes)
+    for row in rows:
+        row.committed_at, row.payload = 1.0, None
+
+
+async def grant(spool: Spool, backlog: Backlog, producer_id: int = 1000) -> Run:
+    """Give the head run a producer id and stamp what it has."""
+    run, notes = backlog.head_run(), Notes()
+    assert run is not None
+    backlog.grant(run, Run(run.number, "cluster", "topic", "id", 0, producer_id, grant=b"grant"), notes)
+    backlog.stamp(run, notes)
+    await spool.commit(notes)
+    return run
+
+
+async def fill(path: Path, *, batches: int = 20, padding: int = 0, checkpoint: bool = True) -> None:
+    """A spool as an agent leaves it: a run that is stamped, batches acknowledged, one dead letter, more waiting.
+
+    Of `batches`, 0 and 1 are acknowledged, 2 is a dead letter, the rest waits; without a `checkpoint` the file is as
+    after kill -9, its newest part in the log.
+    """
+    async with Spool(path) as spool:
+        backlog = backlog_of(spool)
+        for number in range(batches):
+            await accept(spool, number, backlog, padding=padding)
+            if number == 4:
+                await grant(spool, backlog)
+        notes = Notes()
+        backlog.acknowledge(backlog.rows[1], notes)
+        await spool.commit(notes)
+        notes = Notes()
+        backlog.dead_letter(backlog.rows[0], "too_large", "the topic takes less", notes)
+        await spool.commit(notes)
+        if not checkpoint:
+            copy_files(path, path.with_name("killed"))
+    if not checkpoint:
+        for suffix in ("", "-wal"):
+            path.with_name("killed" + suffix).rename(path.with_name(path.name + suffix))
+
+
+def copy_files(path: Path, to: Path) -> None:
+    """The database and its log as they are now: what a process that is killed leaves behind."""
+    for suffix in ("", "-wal"):
+        part = path.with_name(path.name + suffix)
+        if part.is_file():
+            to.with_name(to.name + suffix).write_bytes(part.read_bytes())
+
+
+async def waiting(path: Path, stream: str = "http") -> tuple[list[int], Spool, Backlog]:
+    """What a spool gives back when it is opened: every batch read, checked, and its number."""
+    async with Spool(path) as spool:
+        backlog = backlog_of(spool, stream)
+        return [number_of(await spool.payload(row)) for row in backlog.rows], spool, backlog
+
+
+def dead_letters(path: Path) -> list[int]:
+    connection = sqlite3.connect(path)
+    try:
+        return [number_of(payload) for (payload,) in connection.execute("SELECT payload FROM dead_letters ORDER BY id")]
+    finally:
+        connection.close()
+
+
+def balanced(backlog: Backlog) -> bool:
+    """The promise of the books."""
+    totals = backlog.totals
+    gone = totals.acknowledged + totals.dropped + totals.dead_lettered
+    return totals.accepted == gone + backlog.waiting_records
