@@ -136,3 +136,43 @@ def replay(topic: str, target: str, path: Path, directory: Path | None) -> None:
         click.echo(f"{result.records} records in {result.batches} batches replayed to {result.topic}")
 
     program.run(copy)
+
+
+@main.command()
+@click.argument("stream")
+@CONFIG
+@DIRECTORY
+@click.option("--identity", default="*", show_default=True, help="Only forwarders whose identity fits this pattern.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ledger(stream: str, path: Path, directory: Path | None, identity: str, as_json: bool) -> None:
+    """Say what was sent, stored, missing and twice of a stream and its twins, and under which TLS group.
+
+    Exits with 1 if anything is missing or stored twice.
+    """
+    from logreceiver import ledger_commands
+    from logreceiver.config import KafkaSink, Ledger
+    from logreceiver.ledger_answer import Answer, is_wrong
+
+    logs.configure(level="warning")
+    config = None if directory is not None else _load(path)
+    topic = (config.ledger if config is not None and config.ledger is not None else Ledger()).topic
+    answers: list[Answer] = []
+
+    async def read(_: program.Stop) -> None:
+        if config is not None and isinstance(config.sink, KafkaSink):
+            answers.extend(await ledger_commands.answers_of_kafka(config.sink, topic, stream, identity))
+        else:
+            where = _log_directory(path, directory)
+            answers.extend(ledger_commands.answers_of_log(where, topic, stream, identity))
+
+    try:
+        program.run(read)
+    except FileNotFoundError as error:
+        click.echo(f"no ledger here: {error}", err=True)
+        sys.exit(program.EX_UNAVAILABLE)
+    if not answers:
+        click.echo(f"the ledger knows nothing of stream {stream!r} from {identity}", err=True)
+        sys.exit(program.EX_UNAVAILABLE)
+    ledger_commands.show(answers, as_json_lines=as_json)
+    if is_wrong(answers):
+        sys.exit(1)

@@ -25,6 +25,7 @@ from streams.kinds import (
     ModeName,
     PasswordFile,
     Pattern,
+    TopicName,
     TopicPattern,
 )  # fmt: skip
 
@@ -101,6 +102,12 @@ class Admin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     address: ListenAddress = "127.0.0.1:9465"
 
 
+class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where an audit record of every stored batch goes, in the same sink."""
+
+    topic: TopicName = "logfwd.ledger"
+
+
 class ReceiverConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """logreceiver.toml"""
 
@@ -111,6 +118,7 @@ class ReceiverConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     sink: LogSink | KafkaSink
     limits: Limits = Limits()
     admin: Admin | None = Admin()
+    ledger: Ledger | None = Ledger()
     stop_grace_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
 
 
@@ -138,6 +146,9 @@ def _check(config: ReceiverConfig) -> Iterator[Fault]:
         if address in seen and not address.endswith(":0"):
             yield f"listener[{index}].address", f"{address} is listened on already; give all its modes to one listener"
         seen.add(address)
+    for index, rule in enumerate(config.allow):
+        if config.ledger is not None and rule.topic == config.ledger.topic:
+            yield f"allow[{index}].topic", f"{rule.topic} is the ledger's, which receivers alone write; name another"
     if isinstance(config.sink, KafkaSink):
         yield from _check_kafka(config.sink)
 

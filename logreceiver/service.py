@@ -16,6 +16,7 @@ import structlog
 
 from logreceiver.config import KafkaSink, LogSink, ReceiverConfig
 from logreceiver.grants import Grants
+from logreceiver.ledger import Ledger
 from logreceiver.session import Session, Shared
 from logreceiver.sinks import Sink
 from streams.errors import Code, ConfigError, HandshakeFailed
@@ -73,7 +74,10 @@ class Service:
         sink = make_sink(config.sink)
         self._stack.push_async_callback(sink.close)
         await sink.start()
-        self._shared = Shared(config, sink, grants, self.metrics)
+        ledger = None
+        if config.ledger is not None:
+            ledger = await self._stack.enter_async_context(Ledger(config.ledger.topic, sink, self.metrics))
+        self._shared = Shared(config, sink, grants, self.metrics, ledger)
         for settings in config.listener:
             context = openssl.server_context([modes.MODES[name] for name in settings.modes], self._credentials)
             listener = await listen(

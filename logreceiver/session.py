@@ -9,6 +9,7 @@ that hides what was lost. The session keeps nothing that a restart could lose.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 import zlib
@@ -21,6 +22,8 @@ import structlog
 from logreceiver.authorisation import Denied, Permit, authorise
 from logreceiver.config import ReceiverConfig
 from logreceiver.grants import Claim, Grants
+from logreceiver.ledger import Ledger
+from logreceiver.ledger_records import BatchEntry, ReportEntry
 from logreceiver.sinks import Kind, Outcome, Sink, TopicInfo
 from streams import recordbatch
 from streams.errors import BatchCorrupt, Code, LinkError, LinkRefused, PolicyViolation, ProtocolError, SinkUnavailable
@@ -29,6 +32,9 @@ from streams.security.transport import Link
 from streams.telemetry.catalog import ReceiverMetrics
 from streams.wire import messages as m
 from streams.wire.connection import ReceiverConnection, error_message
+
+MAX_FRAME_BYTES = 10 * 1024 * 1024
+"""Room for the largest batch that a stream may be configured to make; a topic's own limit is answered with a NACK."""
 
 IDLE_SECONDS = 40.0
 """A forwarder pings every 10 s when idle; one that stays silent for this long is gone."""
@@ -74,6 +80,7 @@ class Shared:
     sink: Sink
     grants: Grants
     metrics: ReceiverMetrics
+    ledger: Ledger | None = None
     sessions: dict[tuple[str, str, str], Session] = field(default_factory=dict)
     boots: Boots = field(default_factory=Boots)
 
@@ -92,13 +99,14 @@ class Session:
     def __init__(self, link: Link, shared: Shared) -> None:
         self._link = link
         self._shared = shared
-        self._connection = ReceiverConnection()
+        self._connection = ReceiverConnection(MAX_FRAME_BYTES)
         self._jobs: asyncio.Queue[Job] = asyncio.Queue()
         self._run: OpenedRun | None = None
         self._ended: asyncio.Future[ProtocolError] = asyncio.get_running_loop().create_future()
         self._hello: m.Hello
         self._permit: Permit
         self._topic: TopicInfo
+        self._id = uuid.uuid4().hex
         self.welcomed = False
         self.log = structlog.get_logger("logreceiver.session").bind(peer=link.peer)
 
@@ -129,7 +137,8 @@ class Session:
     def go_away(self, reason: str, grace_seconds: float) -> None:
         """Tell the forwarder to send no new batches here."""
         if self.welcomed:
-            self._send(m.Goaway(reason, int(grace_seconds * 1000)))
+            with contextlib.suppress(ProtocolError):  # the link may just have failed
+                self._send(m.Goaway(reason, int(grace_seconds * 1000)))
 
     async def turn_away(self, code: Code, text: str) -> None:
         """Close a link that was never served."""
@@ -151,8 +160,9 @@ class Session:
             if not data:
                 raise LinkError("closed before HELLO")
             for event in self._connection.receive_data(data):
-                assert isinstance(event, m.Hello)
-                return event
+                if isinstance(event, m.Hello):
+                    return event
+                raise LinkError(f"{type(event).__name__} instead of HELLO")
 
     async def _welcome(self, hello: m.Hello) -> None:
         self.log = self.log.bind(stream=hello.stream, mode=hello.mode)
@@ -163,6 +173,8 @@ class Session:
             self._permit = authorise(self._shared.config.allow, facts.identities, hello.stream, hello.mode)
         except Denied as denied:
             raise ProtocolError(Code.NOT_ALLOWED, str(denied)) from denied
+        if self._shared.ledger is not None and self._permit.topic == self._shared.ledger.topic:
+            raise ProtocolError(Code.NOT_ALLOWED, "the ledger's topic is written by receivers alone")
         self._check_mode(hello)  # behind the permit: only streams that may exist become labels
         try:
             self._topic = await self._shared.sink.topic(self._permit.topic)
@@ -175,7 +187,7 @@ class Session:
         self._send(
             m.Welcome(
                 m.VERSION,
-                uuid.uuid4().hex,
+                self._id,
                 self._shared.sink.cluster_id,
                 self._topic.name,
                 self._topic.topic_id,
@@ -267,7 +279,7 @@ class Session:
                 elif isinstance(event, m.Ping):
                     self._send(m.Pong(event.token))
                 elif isinstance(event, m.Report):
-                    self.log.debug("report", accepted=event.accepted, acknowledged=event.acknowledged)
+                    self._keep_report(event)
                 elif isinstance(event, m.Error):
                     raise LinkRefused(Code.parse(event.code), event.text)
 
@@ -336,7 +348,10 @@ class Session:
             return
         started = time.monotonic()
         outcome = await self._shared.sink.produce(run.topic, run.partition, batch.payload)
-        self._answer(batch, received, outcome, time.monotonic() - started)
+        sink_seconds = time.monotonic() - started
+        if outcome.kind in (Kind.STORED, Kind.DUPLICATE):
+            self._keep_batch(run, header, outcome)  # before the answer, which a lost link would prevent
+        self._answer(batch, received, outcome, sink_seconds)
 
     @staticmethod
     def _check_stamp(run: OpenedRun, header: recordbatch.Header) -> None:
@@ -366,3 +381,36 @@ class Session:
         uncertain = outcome.kind is Kind.UNCERTAIN
         permanent = not uncertain and code in _BODIES
         self._send(m.Nack(batch.seq, str(code), uncertain, permanent, m.fit(outcome.text)))
+
+    # -- for the ledger ------------------------------------------------------------------------------------------
+
+    def _keep_batch(self, run: OpenedRun, header: recordbatch.Header, outcome: Outcome) -> None:
+        if self._shared.ledger is None:
+            return
+        hello, facts, offset = self._hello, self._link.facts, outcome.base_offset
+        self._shared.ledger.batch(
+            BatchEntry(
+                time_ms=int(time.time() * 1000), stream=hello.stream, twin_of=hello.twin_of,
+                identity=self._permit.identity, forwarder_id=hello.forwarder_id, boot_id=hello.boot_id,
+                run=run.number, producer_id=header.producer_id, producer_epoch=header.producer_epoch,
+                base_sequence=header.base_sequence, records=header.record_count, bytes=header.size,
+                topic=run.topic, partition=run.partition, first_offset=offset,
+                last_offset=offset + header.last_offset_delta if offset >= 0 else -1,
+                outcome="stored" if outcome.kind is Kind.STORED else "duplicate", mode=hello.mode,
+                group=facts.group, tls_version=facts.version, session_id=self._id,
+            )
+        )  # fmt: skip
+
+    def _keep_report(self, report: m.Report) -> None:
+        if self._shared.ledger is None:
+            return
+        hello = self._hello
+        self._shared.ledger.report(
+            ReportEntry(
+                time_ms=int(time.time() * 1000), stream=hello.stream, twin_of=hello.twin_of,
+                identity=self._permit.identity, forwarder_id=hello.forwarder_id, boot_id=hello.boot_id,
+                run=-1 if self._run is None else self._run.number, accepted=report.accepted,
+                acknowledged=report.acknowledged, dropped=report.dropped,
+                dead_lettered=report.dead_lettered, resets=report.resets,
+            )
+        )  # fmt: skip

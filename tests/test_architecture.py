@@ -37,6 +37,7 @@ CORES = (
     "streams.addresses", "streams.definition", "streams.errors", "streams.jsonlines", "streams.kinds",
     "streams.recordbatch", "streams.recordbody", "streams.security.modes", "streams.units", "streams.wire",
     "streams.wire.*", "logfwd.backlog", "logfwd.batcher", "logfwd.resume", "logreceiver.authorisation",
+    "logreceiver.ledger_answer", "logreceiver.ledger_coverage", "logreceiver.ledger_records",
 )  # fmt: skip
 NOT_IN_A_CORE = ("asyncio", "time", "socket", "structlog", "logging", "select", "selectors")
 

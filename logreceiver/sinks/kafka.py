@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import structlog
 
 from logreceiver import config
-from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo, kafka_client, topic_check
+from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo, kafka_client, kafka_read, topic_check
 from logreceiver.sinks.kafka_client import CONNECTION_ERRORS, Cluster, Coalesced, DescribeProducers, Produce, raise_for
 from logreceiver.sinks.lanes import Item, Lanes
 from streams.errors import Code, ConfigError, Problem, SinkUnavailable
@@ -227,6 +227,10 @@ class KafkaSink:
                         return topic
                     await asyncio.sleep(0.05)
         raise SinkUnavailable(Code.UNAVAILABLE, f"topic {name} was created but has no leader yet")
+
+    def read_all(self, topic: str) -> AsyncIterator[bytes]:
+        """The values that are in a small topic now; never creates it. SinkUnavailable where it cannot be read."""
+        return kafka_read.read_all(self._need_cluster(), topic)
 
     # -- producers ---------------------------------------------------------------------------------------------
 

@@ -124,7 +124,11 @@ CLONES = Metric(
     "logreceiver_clones_suspected_total", "counter", "", ("stream",),
     "Times that two boots of one forwarder took turns on a stream: its state directory may have been copied.",
 )  # fmt: skip
-RECEIVER = (BATCHES, RECEIVED, BYTES, SINK, LINKS, REFUSED_LINKS, CLONES)
+LEDGER_DROPPED = Metric(
+    "logreceiver_ledger_dropped_total", "counter", "", (),
+    "Ledger records lost because the ledger could not be written; the batches they tell of are stored.",
+)  # fmt: skip
+RECEIVER = (BATCHES, RECEIVED, BYTES, SINK, LINKS, REFUSED_LINKS, CLONES, LEDGER_DROPPED)
 
 CATALOGUE = (*SHARED, *FORWARDER, *RECEIVER)
 
@@ -319,6 +323,7 @@ class ReceiverMetrics(_Part):
         self.sink_seconds = self._histogram(SINK)
         self.links = self._gauge(LINKS)
         self.refused_links = self._counter(REFUSED_LINKS)
+        self.ledger_dropped = self._counter(LEDGER_DROPPED)
         self.clones_suspected = self._counter(CLONES)
 
     def observe_handshake(self, facts: Handshake, *, stream: str, mode: str, role: str) -> None:

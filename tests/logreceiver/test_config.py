@@ -48,6 +48,16 @@ def test_a_config_loads_with_defaults_and_paths_from_its_directory(path: Path) -
     assert (config.limits.handshake_seconds, config.limits.hello_seconds) == (10.0, 5.0)
 
 
+def test_the_ledger_is_on_by_default_and_no_stream_may_go_to_its_topic(path: Path) -> None:
+    kept = load_receiver(path).ledger
+    assert kept is not None
+    assert kept.topic == "logfwd.ledger"
+    mixed = ALLOW + 'topic = "logfwd.ledger"\n'
+    assert "receivers alone" in problems(path, HEAD + TLS + LISTENER + mixed + SINK)["allow[0].topic"]
+    path.write_text("ledger = false\n" + HEAD + TLS + LISTENER + mixed + SINK)
+    assert load_receiver(path).ledger is None
+
+
 def test_a_kafka_sink_loads_with_tls_and_sasl(path: Path) -> None:
     more = 'security = "hybrid"\nproduce_timeout = "5s"\n'
     path.write_text(HEAD + TLS + LISTENER + ALLOW + KAFKA + more + SINK_TLS + SASL)

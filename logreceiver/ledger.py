@@ -1,0 +1,256 @@
+"""The ledger: one audit record per stored batch, written beside the batches through the same sink.
+
+Records are gathered for at most `LINGER_SECONDS` into record batches under a producer id of this receiver's own, and
+delivered one batch at a time. After anything but a clear acknowledgement the sink is asked what it has before the same
+bytes go again, so within one life of a receiver nothing is in the ledger twice.
+
+It never holds anybody up: `batch` and `report` only put a record into a bounded memory, and what finds no room there
+is counted and lost. A batch is acknowledged without waiting for its record, so a kill -9 loses up to `LINGER_SECONDS`
+of records of batches that are stored; the holes show in the sequences (ledger_answer.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
+
+import structlog
+
+from logreceiver.ledger_records import BatchEntry, ReportEntry, encode
+from logreceiver.sinks import Kind, Outcome, Sink
+from streams.errors import Code, SinkUnavailable
+from streams.recordbatch import HEADER_BYTES, Codec, build, stamp
+from streams.telemetry.catalog import ReceiverMetrics
+
+LINGER_SECONDS = 0.2
+MAX_BATCH_RECORDS = 1000
+MAX_WAITING_BYTES = 8 * 1024 * 1024
+"""About 14 000 batches: what is kept while the ledger cannot be written."""
+MAX_WAITING_REPORTS = 10_000
+FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 0.1, 30.0
+STOP_SECONDS = 5.0
+"""How long a clean stop waits for the last records."""
+_FRAME_BYTES = 32  # more than a record batch adds to a record of this size
+_SEQUENCES = 2**31
+
+log = structlog.get_logger("logreceiver.ledger")
+
+
+@dataclass
+class _Run:
+    """The producer id that records are written under now. `next_sequence` is unbounded."""
+
+    partition: int
+    producer_id: int
+    next_sequence: int = 0
+
+
+class _TooLarge(Exception):
+    """The sink finds a ledger batch too large: certainly not stored."""
+
+
+class Ledger:
+    """`async with Ledger(...)`: writes in the background until left."""
+
+    def __init__(self, topic: str, sink: Sink, metrics: ReceiverMetrics) -> None:
+        self.topic = topic
+        self._sink = sink
+        self._metrics = metrics
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._reports: dict[tuple[str, str, str, str], ReportEntry] = {}
+        self._some = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._run: _Run | None = None
+        self._max_bytes = 0
+        self._trouble = ""
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._losing = False
+        self._closing = False
+        self._writer: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Ledger:
+        self._writer = asyncio.create_task(self._write())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Write what waits, for a few seconds."""
+        self._closing = True
+        self._some.set()
+        self._enough.set()
+        assert self._writer is not None
+        await asyncio.wait([self._writer], timeout=0 if self._trouble else STOP_SECONDS)
+        self._writer.cancel()
+        await asyncio.gather(self._writer, return_exceptions=True)
+        if lost := len(self._waiting) + len(self._reports):
+            self._lost(lost)
+
+    # -- taking ------------------------------------------------------------------------------------------------
+
+    def batch(self, entry: BatchEntry) -> None:
+        """Take one record; returns at once."""
+        self._add(encode(entry))
+
+    def report(self, entry: ReportEntry) -> None:
+        """Take a forwarder's totals; they are cumulative, so of those that wait only the newest is kept."""
+        key = (entry.identity, entry.forwarder_id, entry.stream, entry.boot_id)
+        if key not in self._reports and len(self._reports) >= MAX_WAITING_REPORTS:
+            self._lost(1)
+            return
+        self._reports[key] = entry
+        self._some.set()
+
+    def _add(self, value: bytes) -> None:
+        if self._waiting_bytes + len(value) > MAX_WAITING_BYTES:
+            self._lost(1)
+            return
+        self._waiting.append(value)
+        self._waiting_bytes += len(value)
+        self._some.set()
+        if len(self._waiting) >= MAX_BATCH_RECORDS:
+            self._enough.set()
+
+    def _lost(self, records: int) -> None:
+        self._metrics.ledger_dropped.inc(records)
+        if not self._losing:
+            self._losing = True
+            log.error("ledger records are lost: see logreceiver_ledger_dropped_total", topic=self.topic,
+                      reason=self._trouble or "they come faster than they can be written")  # fmt: skip
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        while self._some.is_set() or not self._closing:
+            await self._some.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    await self._enough.wait()
+            try:
+                await self._write_waiting()
+            except Exception:
+                log.exception("writing the ledger failed in an unforeseen way")
+                self._run = None  # what became of its last batch is unknown
+                await self._pause()
+
+    async def _write_waiting(self) -> None:
+        """Everything that waits now, a batch after the other; a batch leaves the memory when it is stored."""
+        reports, self._reports = self._reports, {}
+        for entry in reports.values():
+            self._add(encode(entry))
+        left = len(self._waiting)
+        while left > 0:  # what comes meanwhile is gathered for the next time
+            run = await self._open_run()
+            count, size = self._next_batch()
+            if size > self._max_bytes:  # a single record
+                self._leave(count)
+                self._lost(count)
+                left -= count
+                continue
+            try:
+                await self._deliver(run, list(islice(self._waiting, count)))
+            except _TooLarge:
+                self._max_bytes = min(self._max_bytes, size) // 2  # learnt anew with the next run
+                continue
+            self._leave(count)
+            left -= count
+        if not self._waiting and not self._reports:
+            self._losing = False
+            self._some.clear()
+        if len(self._waiting) < MAX_BATCH_RECORDS and not self._closing:
+            self._enough.clear()
+
+    def _next_batch(self) -> tuple[int, int]:
+        """How many of the oldest records make the next batch, at least one; and its size without compression."""
+        count, size = 0, HEADER_BYTES
+        for value in self._waiting:
+            if count and (count >= MAX_BATCH_RECORDS or size + len(value) + _FRAME_BYTES > self._max_bytes):
+                break
+            count, size = count + 1, size + len(value) + _FRAME_BYTES
+        return count, size
+
+    def _leave(self, count: int) -> None:
+        for _ in range(count):
+            self._waiting_bytes -= len(self._waiting.popleft())
+
+    async def _open_run(self) -> _Run:
+        """The run in use, or a new one; waits until the sink can be used."""
+        while self._run is None:
+            try:
+                topic = await self._sink.topic(self.topic)
+                producer_id = await self._sink.new_producer_id()
+            except SinkUnavailable as error:
+                await self._troubled(str(error))
+                continue
+            self._max_bytes = topic.max_message_bytes
+            self._run = _Run(producer_id % topic.partition_count, producer_id)  # receivers share the partitions
+        return self._run
+
+    async def _deliver(self, run: _Run, values: list[bytes]) -> None:
+        """Returns when the records are stored. _TooLarge if they certainly cannot be, in one batch."""
+        before: Code | None = None
+        while True:
+            outcome = await self._produce(run, values)
+            if outcome.kind in (Kind.STORED, Kind.DUPLICATE):
+                run.next_sequence += len(values)
+                self._calm()
+                return
+            if outcome.code is Code.TOO_LARGE:
+                raise _TooLarge
+            await self._troubled(outcome.text or str(outcome.code))
+            given_up = outcome.code is Code.FENCED or outcome.code is before is Code.OUT_OF_ORDER
+            before = outcome.code
+            if given_up or not await self._may_send_again(run, len(values)):
+                log.warning("ledger goes on under a new producer id: its last records may be in it twice",
+                            topic=self.topic, reason=outcome.text)  # fmt: skip
+                self._run = None
+                run = await self._open_run()
+
+    async def _produce(self, run: _Run, values: list[bytes]) -> Outcome:
+        now_ms = int(time.time() * 1000)
+        built = build(values, timestamp_ms=now_ms, codec=Codec.ZSTD)
+        stamped = stamp(built, producer_id=run.producer_id, producer_epoch=0, base_sequence=run.next_sequence)
+        return await self._sink.produce(self.topic, run.partition, memoryview(stamped))
+
+    async def _may_send_again(self, run: _Run, count: int) -> bool:
+        """True if the sink stands before this batch or right behind it: then the same stamp stores it once.
+
+        A sink that knows nothing of the producer has nothing of it, or has lost it all: it takes any sequence.
+        """
+        while True:
+            try:
+                stored = await self._sink.ask(self.topic, run.partition, run.producer_id)
+            except SinkUnavailable as error:
+                if error.code is Code.TOPIC_MISSING:  # made anew by the next attempt, if it may be
+                    await self._find_topic()
+                    return True
+                await self._troubled(str(error))
+                continue
+            ends = (run.next_sequence - 1, run.next_sequence + count - 1)
+            return stored is None or stored.last_sequence in [end % _SEQUENCES for end in ends if end >= 0]
+
+    async def _find_topic(self) -> None:
+        with contextlib.suppress(SinkUnavailable):
+            await self._sink.topic(self.topic)
+
+    # -- trouble -----------------------------------------------------------------------------------------------
+
+    async def _troubled(self, reason: str) -> None:
+        """Say once that the ledger cannot be written, and wait, longer each time."""
+        if not self._trouble:
+            log.error("ledger cannot be written; streams are not held up", topic=self.topic, reason=reason)
+        self._trouble = reason
+        await self._pause()
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(self._pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311 — spreads load
+        self._pause_seconds = min(self._pause_seconds * 2, MOST_PAUSE_SECONDS)
+
+    def _calm(self) -> None:
+        if self._trouble:
+            log.info("ledger is written again", topic=self.topic)
+        self._trouble, self._pause_seconds = "", FIRST_PAUSE_SECONDS

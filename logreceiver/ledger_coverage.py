@@ -1,0 +1,127 @@
+"""Which records of a run are stored, from the ledger's entries. No I/O.
+
+Sequences of a run (a producer id and epoch on a partition) count its records from 0 without a gap, and a sink appends
+only what follows. So the entries of a run are put together into intervals of sequences:
+
+* an entry that overlaps another one under another offset was appended *twice*;
+* a *hole* before a stored sequence was stored, too: its entries are lacking, not its records. A recognised repeat
+  closes a hole, as it was stored before;
+* entries lacking behind the last one leave no hole: that *tail* only the sink itself can tell, as it can tell that
+  records which the ledger saw stored are *lost*.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from typing import NamedTuple
+
+from logreceiver.ledger_records import BatchEntry
+
+SEQUENCES = 2**31
+REMEMBERED_ENTRIES = 1024
+"""Newest entries of a run whose offsets are known: an entry that comes twice does so soon."""
+
+
+class Intervals:
+    """Half-open intervals of whole numbers, apart from each other and in order."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self.total = 0
+
+    @property
+    def first(self) -> int:
+        return self._starts[0]
+
+    @property
+    def end(self) -> int:
+        return self._ends[-1]
+
+    def add(self, start: int, end: int) -> int:
+        """Add an interval; how much of it was there before."""
+        low = bisect_left(self._ends, start)
+        high = bisect_right(self._starts, end)
+        if low < high:
+            inside = zip(self._starts[low:high], self._ends[low:high], strict=True)
+            overlap = sum(max(min(end, other_end) - max(start, other), 0) for other, other_end in inside)
+            new_start, new_end = min(start, self._starts[low]), max(end, self._ends[high - 1])
+        else:
+            overlap, new_start, new_end = 0, start, end
+        self._starts[low:high] = [new_start]
+        self._ends[low:high] = [new_end]
+        self.total += end - start - overlap
+        return overlap
+
+
+class RunKey(NamedTuple):
+    """A run as the sink knows it."""
+
+    topic: str
+    partition: int
+    producer_id: int
+    producer_epoch: int
+
+
+class Coverage:
+    """Which sequences of one run the ledger knows to be stored. Sequences wrap at 2³¹; here they do not."""
+
+    def __init__(self) -> None:
+        self._covered = Intervals()
+        self._appended = Intervals()
+        self._recent: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._expected: int | None = None
+        self.twice = 0
+        self.tail = 0
+        self.lost = 0
+
+    def add(self, entry: BatchEntry) -> int:
+        """Take an entry; how many records it tells of that no entry told of before."""
+        start = self._unwrapped(entry.base_sequence)
+        end = start + entry.records
+        self._expected = max(self._expected or 0, end)
+        if entry.outcome == "stored" and not self._is_known(start, end, entry.first_offset):
+            self.twice += self._appended.add(start, end)
+        return entry.records - self._covered.add(start, end)
+
+    def _unwrapped(self, sequence: int) -> int:
+        """The number nearest to what is expected that is this sequence modulo 2³¹."""
+        if self._expected is None:
+            return sequence
+        half = SEQUENCES // 2
+        return self._expected + (sequence - self._expected + half) % SEQUENCES - half
+
+    def _is_known(self, start: int, end: int, offset: int) -> bool:
+        """The same batch at the same offset: told twice, stored once (a topic on LogAppendTime hides repeats)."""
+        if self._recent.get((start, end)) == offset:
+            return True
+        self._recent[start, end] = offset
+        if len(self._recent) > REMEMBERED_ENTRIES:
+            self._recent.popitem(last=False)
+        return False
+
+    def reaches(self, last_sequence: int) -> None:
+        """The sink's own word on the last sequence that it has of this run."""
+        half = SEQUENCES // 2
+        beyond = (last_sequence + 1 - self._covered.end + half) % SEQUENCES - half
+        self.tail, self.lost = max(beyond, 0), max(-beyond, 0)
+
+    @property
+    def in_ledger(self) -> int:
+        return self._covered.total
+
+    @property
+    def holes(self) -> int:
+        """Records before a stored sequence that no entry tells of."""
+        begin = 0 if self._covered.first >= 0 else -SEQUENCES  # the first entry seen stood behind a wrap
+        return self._covered.end - begin - self._covered.total
+
+    @property
+    def begins_late(self) -> bool:
+        """True if the run's first records are not in the ledger; then nobody knows how often it wrapped before."""
+        return self._covered.first != 0
+
+    @property
+    def stored(self) -> int:
+        return self.in_ledger + self.holes + self.tail - self.lost
