@@ -1,69 +1,43 @@
 """`logbench chaos`: real processes, a real Kafka, and a seeded schedule of faults while numbered records flow.
 
-Three streams: two originals with a file each, and a twin of the first. Two receivers behind one address list. Faults:
-kill -9 of forwarder, of either receiver, of the broker; SIGSTOP of each for a while; reload; the files are rotated by
-rename all along. Then the faults stop, everything drains, and the oracle reads the topics. A failing seed keeps its
-directory and can be run again with the same schedule.
+Three streams: two originals with a file each, and a twin of the first. Two receivers behind one address list, each
+behind a fault proxy. Faults (faults.py): kill -9 and SIGSTOP of forwarder, receivers and broker; links cut, slow, late
+or silent; rotation, reload. Then they stop, everything drains, and the oracle reads the topics. A failing seed keeps
+its directory and can be run again with the same schedule.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import random
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from bench.kafka import Kafka
-from bench.oracle import Finding, judge
-from bench.site import Program, Site
+from bench.faultproxy import FaultProxy
+from bench.faults import schedule
+from bench.feeder import Feeder
+from bench.kafka import Kafka, KafkaFailed
+from bench.oracle import Finding, OracleFailed, judge, read_topic
+from bench.site import Site, StartFailed
+from bench.strike import Striker
 
-RECORDS_PER_SECOND = 4_000
-FEED_SECONDS = 0.05
-ROTATE_RECORDS = 25_000
 DRAIN_SECONDS = 240.0
-FILLER = "x" * 200
-FAULTS = {
-    "kill forwarder": 5, "kill receiver 1": 3, "kill receiver 2": 3, "kill broker": 1,
-    "stop forwarder": 1, "stop receiver 1": 1, "stop receiver 2": 1, "stop broker": 1, "reload": 1,
-}  # fmt: skip
-
-
-class Feeder(threading.Thread):
-    """Appends numbered records to a file at an even pace and rotates it by rename, until told to stop."""
-
-    def __init__(self, path: Path, stream: str) -> None:
-        super().__init__(daemon=True)
-        self.path, self.stream, self.sent = path, stream, 0
-        self._stop_asked = threading.Event()
-
-    def run(self) -> None:
-        rotations = 0
-        while not self._stop_asked.wait(FEED_SECONDS):
-            count = int(RECORDS_PER_SECOND * FEED_SECONDS)
-            lines = (f'{{"stream":"{self.stream}","n":{n},"filler":"{FILLER}"}}\n'
-                     for n in range(self.sent, self.sent + count))  # fmt: skip
-            with self.path.open("a") as out:
-                out.writelines(lines)
-            self.sent += count
-            if self.sent // ROTATE_RECORDS > rotations:
-                rotations += 1
-                self.path.rename(self.path.with_name(f"{self.path.name}.{rotations}"))
-
-    def stop(self) -> None:
-        self._stop_asked.set()
-        self.join()
+CALM_SECONDS = 5.0
+LOOK_SECONDS = 0.1
+PAGE_WIDTH = 120
+ORIGINALS = ("a", "b")
+STREAM = 'security = "{mode}"\n[source]\ntype = "file"\npaths = ["{file}.log"]\n[batch]\nlinger = "{linger}ms"\n'
+COUNTED = ("sent", "stored", "missing", "twice", "out_of_order", "foreign")
 
 
 @dataclass(frozen=True)
@@ -73,126 +47,174 @@ class Outcome:
     seed: int
     seconds: float
     faults: dict[str, int]
-    resets: int
+    cuts: int
+    resets: dict[str, int]
+    dropped: int
     drained: bool
+    deaths: list[str]
+    tracebacks: int
     findings: list[Finding]
 
     @property
     def exact(self) -> bool:
-        return self.drained and all(finding.exact for finding in self.findings)
+        """Nothing missing, twice or out of order; all of it drained, and no program ended by itself."""
+        return self.drained and not self.deaths and all(finding.exact for finding in self.findings)
 
     @property
     def kills(self) -> int:
-        return sum(count for fault, count in self.faults.items() if fault.startswith("kill"))
+        return sum(count for fault, count in self.faults.items() if fault.startswith(("kill", "swap")))
 
 
-@dataclass
 class Chaos:
-    """One seed's installation and its faults. Brokers are handled from the thread that made them."""
+    """One seed's installation, its faults and its judgement. To be used in the thread that started Kafka."""
 
-    seed: int
-    directory: Path
-    kafka: Kafka
-    counts: Counter[str] = field(default_factory=Counter)
+    def __init__(self, seed: int, directory: Path, kafka: Kafka) -> None:
+        self.seed, self.directory, self.kafka = seed, directory, kafka
+        self.sources = {f"s{seed}-{name}": name for name in ORIGINALS} | {f"s{seed}-twin": "a"}
+        self.site = Site(directory)
+        self.receivers = [self.site.receiver, self.site.make_receiver("second")]
 
     def run(self, seconds: float) -> Outcome:
-        names = [f"s{self.seed}-{name}" for name in ("a", "b", "twin")]
         started = time.monotonic()
-        with Site(self.directory) as site:
-            second = self._lay_out(site, names)
-            feeders = [Feeder(self.directory / f"{name}.log", name) for name in ("a", "b")]
-            for feeder in feeders:
+        with contextlib.ExitStack() as stack:
+            self._broker_is_up()
+            stack.callback(self._stop_programs)
+            proxies = [stack.enter_context(FaultProxy(address)) for address in self._start_receivers()]
+            self._start_forwarder([proxy.address for proxy in proxies])
+            feeders = {name: Feeder(self.directory / f"{name}.log", name, self.seed) for name in ORIGINALS}
+            programs = {f"receiver {number}": program for number, program in enumerate(self.receivers, 1)}
+            striker = Striker({"forwarder": self.site.forwarder, **programs}, self.kafka, proxies, feeders,
+                              self._rewrite_stream)  # fmt: skip
+            for feeder in feeders.values():
                 feeder.start()
             try:
-                self._strike(site, second, seconds)
+                striker.run(schedule(self.seed, seconds))
             finally:
-                for feeder in feeders:
+                for feeder in feeders.values():
                     feeder.stop()
-            drained = site.wait_until_drained(names, DRAIN_SECONDS)
-            resets = sum(row["resets"] for row in site.streams().values())
-            second.stop()
-        sent = dict(zip(names, (feeders[0].sent, feeders[1].sent, feeders[0].sent), strict=True))
-        findings = [judge(name, sent[name], self.kafka.consume(name)) for name in names]
-        return Outcome(self.seed, time.monotonic() - started, dict(self.counts), resets, drained, findings)
+            sent = {name: feeders[source].sent for name, source in self.sources.items()}
+            drained, rows = self._drain(sent)
+        findings = [judge(name, sent[name], read_topic(self.kafka.bootstrap, name), source=source)
+                    for name, source in self.sources.items()]  # fmt: skip
+        return Outcome(
+            self.seed, time.monotonic() - started, dict(striker.counts), sum(proxy.cuts for proxy in proxies),
+            {name: row["resets"] for name, row in rows.items()},
+            sum(row["records"]["dropped"] + row["records"]["dead_lettered"] for row in rows.values()),
+            drained, striker.deaths, self._count_tracebacks(), findings,
+        )  # fmt: skip
 
-    def _lay_out(self, site: Site, names: list[str]) -> Program:
-        site.make_pki()
+    # -- installation ------------------------------------------------------------------------------------------
+
+    def _broker_is_up(self) -> None:
+        """A seed may end with a broker that has just been launched, or that could not start."""
+        deadline = time.monotonic() + 60
+        while not self.kafka.brokers[0].has_started():
+            if time.monotonic() > deadline:
+                raise KafkaFailed(self.kafka.brokers[0].tail())
+            time.sleep(LOOK_SECONDS)
+
+    def _start_receivers(self) -> list[str]:
+        self.site.make_pki()
         sink = f'type = "kafka"\nbrokers = ["{self.kafka.bootstrap}"]\ncreate_topics = true\nproduce_timeout = "10s"'
-        second, modes = site.make_receiver("second"), '["hybrid", "classical"]'
-        addresses = []
-        for name, program in (("logreceiver", site.receiver), ("second", second)):
-            site.write_receiver(sink, listeners={"localhost:0": modes}, name=name)
+        modes, addresses = '["hybrid", "classical"]', []
+        for program in self.receivers:
+            name = program.log_path.stem
+            self.site.write_receiver(sink, listeners={"localhost:0": modes}, name=name)
             program.start()
             addresses.append(str(program.wait_for("listening")[0]["address"]))
-            site.write_receiver(sink, listeners={addresses[-1]: modes}, name=name)  # the same port after a kill
-        site.write_forwarder(addresses, more='answer_timeout = "15s"')
-        a, b, twin = names
-        tail = 'paths = ["{}.log"]\n[batch]\nlinger = "30ms"\n'
-        site.write_stream(a, 'security = "classical"\n[source]\ntype = "file"\n' + tail.format("a"))
-        site.write_stream(b, 'security = "hybrid"\n[source]\ntype = "file"\n' + tail.format("b"))
-        site.write_stream(twin, f'security = "hybrid"\nmirror_of = "{a}"\n')
-        site.start_forwarder()
-        return second
+            self.site.write_receiver(sink, listeners={addresses[-1]: modes}, name=name)  # the same port after a kill
+        return addresses
 
-    def _strike(self, site: Site, second: Program, seconds: float) -> None:
-        dice, deadline = random.Random(self.seed), time.monotonic() + seconds
-        kinds, weights = list(FAULTS), list(FAULTS.values())
-        programs = {"forwarder": site.forwarder, "receiver 1": site.receiver, "receiver 2": second}
-        while time.monotonic() < deadline:
-            time.sleep(dice.uniform(0.1, 1.2))
-            fault, pause = dice.choices(kinds, weights)[0], dice.uniform(0.0, 2.0)
-            self.counts[fault] += 1
-            verb, _, whom = fault.partition(" ")
-            if fault == "reload":
-                site.forwarder.signal(signal.SIGHUP)
-            elif whom == "broker":
-                self._strike_broker(verb, pause)
-            else:
-                STRIKES[verb](programs[whom], pause)
+    def _start_forwarder(self, addresses: list[str]) -> None:
+        self.site.write_forwarder(addresses, more='answer_timeout = "15s"\nstop_grace = "2s"')
+        original, second, twin = self.sources
+        self._rewrite_stream(0.5)
+        self.site.write_stream(second, STREAM.format(mode="hybrid", file="b", linger=30))
+        self.site.write_stream(twin, f'security = "hybrid"\nmirror_of = "{original}"\n')
+        self.site.start_forwarder()
 
-    def _strike_broker(self, verb: str, pause: float) -> None:
-        if verb == "stop":
-            self.kafka.pause()
-            time.sleep(pause)
-            self.kafka.resume()
-        else:
-            self.kafka.restart()
+    def _rewrite_stream(self, share: float) -> None:
+        """The first stream's file with another linger."""
+        linger = 20 + int(30 * share)
+        self.site.write_stream(next(iter(self.sources)), STREAM.format(mode="classical", file="a", linger=linger))
 
+    def _stop_programs(self) -> None:
+        for program in (self.site.forwarder, *self.receivers):
+            if program.running():
+                program.stop()
 
-def _kill(program: Program, pause: float) -> None:
-    program.kill()
-    time.sleep(pause / 4)
-    program.start()
+    # -- afterwards --------------------------------------------------------------------------------------------
 
+    def _drain(self, sent: dict[str, int]) -> tuple[bool, dict[str, Any]]:
+        """Wait until all is acknowledged, or nothing is left to do for a while; and the forwarder's own account."""
+        rows: dict[str, Any] = {}
+        deadline = calm_until = time.monotonic() + DRAIN_SECONDS
+        while (now := time.monotonic()) < deadline:
+            with contextlib.suppress(OSError, KeyError):
+                rows = self.site.streams()
+                if any(rows[name]["spool"]["batches"] or rows[name]["source_lag_bytes"] for name in sent):
+                    calm_until = deadline
+                elif all(rows[name]["records"]["acknowledged"] >= count for name, count in sent.items()):
+                    return True, rows
+                else:
+                    calm_until = min(calm_until, now + CALM_SECONDS)
+                    if now >= calm_until:
+                        return True, rows
+            time.sleep(LOOK_SECONDS)
+        return False, rows
 
-def _stop(program: Program, pause: float) -> None:
-    program.signal(signal.SIGSTOP)
-    time.sleep(pause)
-    program.signal(signal.SIGCONT)
-
-
-STRIKES: dict[str, Callable[[Program, float], None]] = {"kill": _kill, "stop": _stop}
+    def _count_tracebacks(self) -> int:
+        logs = (program.log_path.read_bytes() for program in (self.site.forwarder, *self.receivers))
+        return sum(log.count(b"Traceback (most recent call last)") for log in logs)
 
 
-def table(outcomes: list[Outcome]) -> Table:
+def streams_table(outcome: Outcome) -> Table:
+    """One line for each stream of a seed."""
+    shown = Table(title=f"seed {outcome.seed}")
+    for title in ("stream", *COUNTED, "resets"):
+        shown.add_column(title.replace("_", " "), justify="right")
+    for finding in outcome.findings:
+        values = [f"{getattr(finding, name):,}" for name in COUNTED]
+        shown.add_row(finding.stream, *values, str(outcome.resets.get(finding.stream, "?")))
+    return shown
+
+
+def summary_table(outcomes: list[Outcome]) -> Table:
     """One line for each seed, and the sum."""
     shown = Table(title="chaos")
-    for title in ("seed", "seconds", "kills", "faults", "sent", "stored", "missing", "twice", "out of order", "resets"):
-        shown.add_column(title, justify="right")
+    for title in ("seed", "seconds", "kills", "faults", *COUNTED, "resets"):
+        shown.add_column(title.replace("_", " "), justify="right", no_wrap=title != "out_of_order")
 
     def line(title: str, some: list[Outcome]) -> None:
         findings = [finding for outcome in some for finding in outcome.findings]
-        sums = [sum(getattr(finding, name) for finding in findings)
-                for name in ("sent", "stored", "missing", "twice", "out_of_order")]  # fmt: skip
         shown.add_row(
             title, f"{sum(o.seconds for o in some):.0f}", str(sum(o.kills for o in some)),
-            str(sum(sum(o.faults.values()) for o in some)), *(f"{value:,}" for value in sums),
-            str(sum(o.resets for o in some)),
+            str(sum(sum(o.faults.values()) for o in some)),
+            *(f"{sum(getattr(finding, name) for finding in findings):,}" for name in COUNTED),
+            str(sum(sum(o.resets.values()) for o in some)),
         )  # fmt: skip
 
     for outcome in outcomes:
-        line(str(outcome.seed) + ("" if outcome.drained else " (not drained)"), [outcome])
+        line(str(outcome.seed), [outcome])
     line("all", outcomes)
+    return shown
+
+
+def _sentence(outcome: Outcome) -> str:
+    verdict = "exact" if outcome.exact else "NOT EXACT"
+    drained = "" if outcome.drained else f", not drained within {DRAIN_SECONDS:.0f} s"
+    faults = sum(outcome.faults.values())
+    return (f"seed {outcome.seed}: {verdict}{drained}; {outcome.kills} kills in {faults} faults, {outcome.cuts} links "
+            f"cut in a frame, {outcome.dropped} dropped, {outcome.tracebacks} tracebacks")  # fmt: skip
+
+
+def faults_table(outcomes: list[Outcome]) -> Table:
+    """How often each fault was carried out."""
+    shown = Table(title="faults")
+    shown.add_column("fault")
+    shown.add_column("times", justify="right")
+    for fault, times in sorted(sum((Counter(outcome.faults) for outcome in outcomes), Counter()).items()):
+        shown.add_row(fault, str(times))
     return shown
 
 
@@ -205,7 +227,10 @@ def run_seeds(seeds: list[int], seconds: float, directory: Path, console: Consol
             with console.status(f"seed {seed}: {seconds:.0f} s of faults"):
                 outcome = Chaos(seed, home, kafka).run(seconds)
             outcomes.append(outcome)
-            console.print(f"seed {seed}: {'exact' if outcome.exact else 'NOT EXACT'}, {outcome.kills} kills")
+            console.print(streams_table(outcome))
+            console.print(_sentence(outcome))
+            for death in outcome.deaths:
+                console.print(f"  ended by itself: {death}", markup=False)
             if outcome.exact:
                 shutil.rmtree(home)
             else:
@@ -219,14 +244,20 @@ def run_seeds(seeds: list[int], seconds: float, directory: Path, console: Consol
 @click.option("--minutes", default=1.0, show_default=True, help="How long the faults of each seed last.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def chaos(seed: int, seeds: int, minutes: float, as_json: bool) -> None:
-    """Kill -9 and stop everything while records flow; then count what is missing, twice, or out of order."""
+    """Kill, stop and cut off everything while records flow; then count what is missing, twice, or out of order."""
     console = Console(stderr=as_json)
+    if not console.is_terminal:
+        console.width = PAGE_WIDTH
     directory = Path(tempfile.mkdtemp(prefix="logbench-chaos-"))
-    outcomes = run_seeds(list(range(seed, seed + seeds)), minutes * 60, directory, console)
+    try:
+        outcomes = run_seeds(list(range(seed, seed + seeds)), minutes * 60, directory, console)
+    except (StartFailed, KafkaFailed, OracleFailed) as error:
+        raise click.ClickException(f"{error}\nkept {directory}") from error
     if as_json:
         click.echo(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
     else:
-        console.print(table(outcomes))
+        console.print(faults_table(outcomes))
+        console.print(summary_table(outcomes))
     exact = all(outcome.exact for outcome in outcomes)
     if exact:
         shutil.rmtree(directory, ignore_errors=True)

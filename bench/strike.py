@@ -1,0 +1,148 @@
+"""Carries out a schedule of faults on an installation of real processes.
+
+Each fault is a generator: it does its first part, yields how long after its beginning the next part is due, and so on
+until it is mended. So faults of different targets overlap, and all of it happens in the thread that owns the processes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
+
+from bench.faultproxy import FaultProxy
+from bench.faults import Fault
+from bench.feeder import Feeder
+from bench.kafka import Kafka
+from bench.site import Program
+
+CUT_BYTES, CUT_ANSWER_BYTES = 40_000, 1_500
+LONGEST_DELAY_SECONDS = 0.3
+SLOWEST, FASTEST = 10_000, 100_000
+"""Bytes per second of a throttled link."""
+
+Parts = Iterator[float]
+
+
+class Striker:
+    """`programs` by the names that the schedule uses; `proxies[0]` stands before receiver 1."""
+
+    def __init__(
+        self, programs: Mapping[str, Program], kafka: Kafka, proxies: Sequence[FaultProxy],
+        feeders: Mapping[str, Feeder], rewrite: Callable[[float], None],
+    ) -> None:  # fmt: skip
+        self.counts: Counter[str] = Counter()
+        self.deaths: list[str] = []
+        """Programs that ended though nobody had killed them."""
+        self._programs, self._kafka, self._proxies, self._feeders = programs, kafka, proxies, feeders
+        self._rewrite = rewrite
+        self._down: set[str] = set()
+        self._verbs: dict[str, Callable[[Fault], Parts]] = {
+            "kill": self._kill, "swap": self._swap, "stop": self._stop, "stall": self._stop, "reload": self._reload,
+            "rotate": self._rotate, "cut": self._cut, "delay": self._delay, "throttle": self._throttle,
+            "hole": self._hole,
+        }  # fmt: skip
+
+    def run(self, faults: Iterable[Fault]) -> None:
+        """Do everything in its time; when this returns, all is mended."""
+        started, ids = time.monotonic(), count()
+        agenda = [(fault.at, next(ids), self._begin(fault)) for fault in faults]
+        while agenda:
+            at, _, parts = heapq.heappop(agenda)
+            time.sleep(max(started + at - time.monotonic(), 0.0))
+            self._look_for_deaths()
+            pause = next(parts, None)
+            if pause is not None:
+                heapq.heappush(agenda, (at + pause, next(ids), parts))
+        for proxy in self._proxies:
+            proxy.heal()
+
+    def _begin(self, fault: Fault) -> Parts:
+        self.counts[fault.kind] += 1
+        yield from self._verbs[fault.verb](fault)
+
+    def _look_for_deaths(self) -> None:
+        for name, program in self._programs.items():
+            if name not in self._down and not program.running():
+                self.deaths.append(f"{name}:\n{program.tail(10)}")
+                program.start()
+
+    # -- processes ---------------------------------------------------------------------------------------------
+
+    def _kill(self, fault: Fault) -> Parts:
+        if fault.whom == "broker":
+            self._kafka.kill()
+            yield fault.seconds
+            self._kafka.launch()
+        else:
+            self._take_down(fault.whom)
+            yield fault.seconds
+            self._put_up(fault.whom)
+
+    def _swap(self, fault: Fault) -> Parts:
+        """Kill a receiver while its produce requests lie, unanswered, in the buffers of a stopped broker."""
+        self._kafka.pause()
+        yield fault.seconds * 0.3
+        self._take_down(fault.whom)
+        yield fault.seconds * 0.4
+        self._kafka.resume()
+        yield fault.seconds * 0.3
+        self._put_up(fault.whom)
+
+    def _stop(self, fault: Fault) -> Parts:
+        if fault.whom == "broker":
+            self._kafka.pause()
+            yield fault.seconds
+            self._kafka.resume()
+        else:
+            self._programs[fault.whom].signal(signal.SIGSTOP)
+            yield fault.seconds
+            self._programs[fault.whom].signal(signal.SIGCONT)
+
+    def _take_down(self, name: str) -> None:
+        self._down.add(name)
+        self._programs[name].kill()
+
+    def _put_up(self, name: str) -> None:
+        self._programs[name].start()
+        self._down.discard(name)
+
+    def _reload(self, fault: Fault) -> Parts:
+        forwarder = self._programs["forwarder"]
+        self._rewrite(fault.size)
+        if any(event.get("event") == "admin listening" for event in forwarder.events()):
+            forwarder.signal(signal.SIGHUP)  # before that it would end: nobody handles the signal yet
+        else:
+            self.counts[fault.kind] -= 1
+        yield from ()
+
+    # -- files and links ---------------------------------------------------------------------------------------
+
+    def _rotate(self, fault: Fault) -> Parts:
+        self._feeders[fault.whom].rotate()
+        yield from ()
+
+    def _proxy(self, fault: Fault) -> FaultProxy:
+        return self._proxies[int(fault.whom.removeprefix("link ")) - 1]
+
+    def _cut(self, fault: Fault) -> Parts:
+        self._proxy(fault).cut(int(fault.size * (CUT_ANSWER_BYTES if fault.coin else CUT_BYTES)), answers=fault.coin)
+        yield from ()
+
+    def _delay(self, fault: Fault) -> Parts:
+        self._proxy(fault).delay(fault.size * LONGEST_DELAY_SECONDS)
+        yield fault.seconds
+        self._proxy(fault).delay(0.0)
+
+    def _throttle(self, fault: Fault) -> Parts:
+        self._proxy(fault).throttle(SLOWEST + fault.size * (FASTEST - SLOWEST))
+        yield fault.seconds
+        self._proxy(fault).throttle(0.0)
+
+    def _hole(self, fault: Fault) -> Parts:
+        self._proxy(fault).hold()
+        yield fault.seconds
+        self._proxy(fault).release()
