@@ -83,8 +83,9 @@ class Chaos:
             self._start_forwarder([proxy.address for proxy in proxies])
             feeders = {name: Feeder(self.directory / f"{name}.log", name, self.seed) for name in ORIGINALS}
             programs = {f"receiver {number}": program for number, program in enumerate(self.receivers, 1)}
-            striker = Striker({"forwarder": self.site.forwarder, **programs}, self.kafka, proxies, feeders,
-                              self._rewrite_stream)  # fmt: skip
+            striker = Striker(
+                {"forwarder": self.site.forwarder, **programs}, self.kafka, proxies, feeders, self._rewrite_stream
+            )
             for feeder in feeders.values():
                 feeder.start()
             try:
@@ -94,14 +95,22 @@ class Chaos:
                     feeder.stop()
             sent = {name: feeders[source].sent for name, source in self.sources.items()}
             drained, rows = self._drain(sent)
-        findings = [judge(name, sent[name], read_topic(self.kafka.bootstrap, name), source=source)
-                    for name, source in self.sources.items()]  # fmt: skip
+        findings = [
+            judge(name, sent[name], read_topic(self.kafka.bootstrap, name), source=source)
+            for name, source in self.sources.items()
+        ]
         return Outcome(
-            self.seed, time.monotonic() - started, dict(striker.counts), sum(proxy.cuts for proxy in proxies),
+            self.seed,
+            time.monotonic() - started,
+            dict(striker.counts),
+            sum(proxy.cuts for proxy in proxies),
             {name: row["resets"] for name, row in rows.items()},
             sum(row["records"]["dropped"] + row["records"]["dead_lettered"] for row in rows.values()),
-            drained, striker.deaths, self._count_tracebacks(), findings,
-        )  # fmt: skip
+            drained,
+            striker.deaths,
+            self._count_tracebacks(),
+            findings,
+        )
 
     # -- installation ------------------------------------------------------------------------------------------
 
@@ -188,11 +197,13 @@ def summary_table(outcomes: list[Outcome]) -> Table:
     def line(title: str, some: list[Outcome]) -> None:
         findings = [finding for outcome in some for finding in outcome.findings]
         shown.add_row(
-            title, f"{sum(o.seconds for o in some):.0f}", str(sum(o.kills for o in some)),
+            title,
+            f"{sum(o.seconds for o in some):.0f}",
+            str(sum(o.kills for o in some)),
             str(sum(sum(o.faults.values()) for o in some)),
             *(f"{sum(getattr(finding, name) for finding in findings):,}" for name in COUNTED),
             str(sum(sum(o.resets.values()) for o in some)),
-        )  # fmt: skip
+        )
 
     for outcome in outcomes:
         line(str(outcome.seed), [outcome])
@@ -204,8 +215,10 @@ def _sentence(outcome: Outcome) -> str:
     verdict = "exact" if outcome.exact else "NOT EXACT"
     drained = "" if outcome.drained else f", not drained within {DRAIN_SECONDS:.0f} s"
     faults = sum(outcome.faults.values())
-    return (f"seed {outcome.seed}: {verdict}{drained}; {outcome.kills} kills in {faults} faults, {outcome.cuts} links "
-            f"cut in a frame, {outcome.dropped} dropped, {outcome.tracebacks} tracebacks")  # fmt: skip
+    return (
+        f"seed {outcome.seed}: {verdict}{drained}; {outcome.kills} kills in {faults} faults, {outcome.cuts} links "
+        f"cut in a frame, {outcome.dropped} dropped, {outcome.tracebacks} tracebacks"
+    )
 
 
 def faults_table(outcomes: list[Outcome]) -> Table:

@@ -97,9 +97,12 @@ def _handshakes(site: Site, addresses: dict[str, str]) -> dict[str, list[float]]
         for _ in range(EXTRA_HANDSHAKES):
             for name, mode in STREAMS.items():
                 link = await connect(
-                    addresses[name], openssl.client_context(modes.MODES[mode], credentials),
-                    server_name="localhost", connect_timeout=5, handshake_timeout=5,
-                )  # fmt: skip
+                    addresses[name],
+                    openssl.client_context(modes.MODES[mode], credentials),
+                    server_name="localhost",
+                    connect_timeout=5,
+                    handshake_timeout=5,
+                )
                 seconds[name].append(link.facts.handshake_seconds)
                 await link.close()
         return seconds
@@ -190,8 +193,12 @@ def _tell_where(console: Console, directory: Path, sink: str) -> None:
 
 @click.command()
 @click.option("--sink", type=click.Choice(["log", "kafka"]), default="log", show_default=True)
-@click.option("--input", "source", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="Records to send, one a line, instead of generated ones.")  # fmt: skip
+@click.option(
+    "--input",
+    "source",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Records to send, one a line, instead of generated ones.",
+)
 @click.option("--records", default=RECORDS, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--directory", type=click.Path(path_type=Path), default=Path("demo-data"), show_default=True)

@@ -128,8 +128,10 @@ class FaultProxy:
             writer.transport.abort()
             return
         pair = _Pair(writer, target)
-        pumps = [asyncio.create_task(self._pump(reader, target, "up", pair)),
-                 asyncio.create_task(self._pump(answers, writer, "down", pair))]  # fmt: skip
+        pumps = [
+            asyncio.create_task(self._pump(reader, target, "up", pair)),
+            asyncio.create_task(self._pump(answers, writer, "down", pair)),
+        ]
         try:
             await asyncio.wait(pumps)  # each to its own end: what one still holds arrives though the other has failed
             for end in (writer, target):

@@ -80,11 +80,22 @@ def _block(
         if now // 1_000_000 != second:
             second = now // 1_000_000
             day = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
-        block.append(RECORD % (
-            n, day, now % 1_000_000, clients[noise >> 10 & 0x3FF], 1024 + (noise >> 58 & 0x7FFF), noise >> 96,
-            requests[noise >> 20 & 0x3FF], (noise >> 30 & 0x3FFF) * (noise >> 44 & 0x7),
-            noise >> 47 & 0x3F, noise >> 53 & 0x7, CACHE[noise >> 56 & 0x3],
-        ))  # fmt: skip
+        block.append(
+            RECORD
+            % (
+                n,
+                day,
+                now % 1_000_000,
+                clients[noise >> 10 & 0x3FF],
+                1024 + (noise >> 58 & 0x7FFF),
+                noise >> 96,
+                requests[noise >> 20 & 0x3FF],
+                (noise >> 30 & 0x3FFF) * (noise >> 44 & 0x7),
+                noise >> 47 & 0x3F,
+                noise >> 53 & 0x7,
+                CACHE[noise >> 56 & 0x3],
+            )
+        )
     return now, block
 
 

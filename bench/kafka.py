@@ -167,10 +167,17 @@ class Kafka:
     """
 
     def __init__(
-        self, directory: Path, *, brokers: int = 1, overrides: Mapping[str, str] | None = None,
-        protocol: str = "PLAINTEXT", host: str = "127.0.0.1", jvm_options: Sequence[str] = (),
-        artifacts: Sequence[str] = (), scram: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        directory: Path,
+        *,
+        brokers: int = 1,
+        overrides: Mapping[str, str] | None = None,
+        protocol: str = "PLAINTEXT",
+        host: str = "127.0.0.1",
+        jvm_options: Sequence[str] = (),
+        artifacts: Sequence[str] = (),
+        scram: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = directory
         self._count = brokers
         self._overrides = dict(overrides or {})
@@ -268,8 +275,17 @@ class Kafka:
         self, topic: str, *, partitions: int = 1, replicas: int = 1, configs: Mapping[str, str] | None = None
     ) -> None:
         """Create a topic with Kafka's own tool."""
-        args = ["--bootstrap-server", self.internal, "--create", "--topic", topic, "--partitions", str(partitions),
-                "--replication-factor", str(replicas)]  # fmt: skip
+        args = [
+            "--bootstrap-server",
+            self.internal,
+            "--create",
+            "--topic",
+            topic,
+            "--partitions",
+            str(partitions),
+            "--replication-factor",
+            str(replicas),
+        ]
         for key, value in (configs or {}).items():
             args += ["--config", f"{key}={value}"]
         run_tool("org.apache.kafka.tools.TopicCommand", args)
@@ -296,10 +312,17 @@ class Kafka:
         for broker in self.brokers:
             broker.properties_path.write_text("".join(f"{k}={v}\n" for k, v in self._properties(broker).items()))
             users = [f"SCRAM-SHA-512=[name={name},password={word}]" for name, word in self._scram.items()]
-            run_tool("kafka.tools.StorageTool", [
-                "format", "-t", cluster_id, "-c", broker.properties_path,
-                *(part for user in users for part in ("--add-scram", user)),
-            ])  # fmt: skip
+            run_tool(
+                "kafka.tools.StorageTool",
+                [
+                    "format",
+                    "-t",
+                    cluster_id,
+                    "-c",
+                    broker.properties_path,
+                    *(part for user in users for part in ("--add-scram", user)),
+                ],
+            )
         for broker in self.brokers:
             self._launch(broker)
 
@@ -338,13 +361,24 @@ class Kafka:
 
     def _launch(self, broker: Broker) -> None:
         broker.log_start = broker.log_path.stat().st_size if broker.log_path.exists() else 0
-        argv = [str(java()), *_BROKER_JVM, *self._jvm_options, "-cp", classpath(self._artifacts),
-                "kafka.Kafka", str(broker.properties_path)]  # fmt: skip
+        argv = [
+            str(java()),
+            *_BROKER_JVM,
+            *self._jvm_options,
+            "-cp",
+            classpath(self._artifacts),
+            "kafka.Kafka",
+            str(broker.properties_path),
+        ]
         with broker.log_path.open("ab") as log:
             broker.process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=broker.directory,
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=broker.directory,
                 preexec_fn=_die_with_parent,
-            )  # fmt: skip
+            )
 
     def _wait(self, brokers: Sequence[Broker]) -> None:
         deadline = time.monotonic() + START_SECONDS

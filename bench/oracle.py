@@ -68,8 +68,9 @@ def read_topic(bootstrap: str, topic: str) -> Iterator[bytes]:
     """The values that are in a topic now, partition by partition, each in order."""
     from confluent_kafka import Consumer, TopicPartition
 
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "oracle", "enable.auto.commit": False,
-                         "check.crcs": True})  # fmt: skip
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "oracle", "enable.auto.commit": False, "check.crcs": True}
+    )
     try:
         for partition in consumer.list_topics(topic, timeout=30).topics[topic].partitions:
             where = TopicPartition(topic, partition, 0)

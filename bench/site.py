@@ -52,9 +52,13 @@ class Program:
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as out:
             self.process = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, preexec_fn=_die_with_parent,
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                preexec_fn=_die_with_parent,
                 env={**os.environ, **self.environment},
-            )  # fmt: skip
+            )
 
     @property
     def pid(self) -> int:
@@ -167,8 +171,9 @@ class Site:
     def make_pki(self) -> None:
         directory = self.directory / "pki"
         authority = pki.create_authority(directory)
-        authority.issue(identities=["logreceiver"], hosts=["localhost", "127.0.0.1"], days=30,
-                        out=directory / "receiver")  # fmt: skip
+        authority.issue(
+            identities=["logreceiver"], hosts=["localhost", "127.0.0.1"], days=30, out=directory / "receiver"
+        )
         authority.issue(identities=[self.identity], hosts=[], days=30, out=directory / "forwarder")
 
     def _tls(self, name: str) -> str:
@@ -178,8 +183,12 @@ class Site:
         self, sink: str, *, listeners: Mapping[str, str], more: str = "", name: str = "logreceiver"
     ) -> None:
         """`listeners`: address → modes as a TOML list, e.g. {"127.0.0.1:0": '["hybrid"]'} ; `sink`: TOML of [sink]."""
-        parts = ['grant_key_file = "pki/grant.key"\nstop_grace = "3s"\n', more, self._tls("receiver"),
-                 '[admin]\naddress = "127.0.0.1:0"\n']  # fmt: skip
+        parts = [
+            'grant_key_file = "pki/grant.key"\nstop_grace = "3s"\n',
+            more,
+            self._tls("receiver"),
+            '[admin]\naddress = "127.0.0.1:0"\n',
+        ]
         parts += [f'[[listener]]\naddress = "{address}"\nmodes = {modes}\n' for address, modes in listeners.items()]
         all_modes = '["classical-tls12", "classical", "hybrid", "hybrid-preferred", "hybrid-p256"]'
         parts.append(f'[[allow]]\nidentity = "spiffe://demo/*"\nstreams = ["*"]\nmodes = {all_modes}\n')

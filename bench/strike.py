@@ -31,9 +31,13 @@ class Striker:
     """`programs` by the names that the schedule uses; `proxies[0]` stands before receiver 1."""
 
     def __init__(
-        self, programs: Mapping[str, Program], kafka: Kafka, proxies: Sequence[FaultProxy],
-        feeders: Mapping[str, Feeder], rewrite: Callable[[float], None],
-    ) -> None:  # fmt: skip
+        self,
+        programs: Mapping[str, Program],
+        kafka: Kafka,
+        proxies: Sequence[FaultProxy],
+        feeders: Mapping[str, Feeder],
+        rewrite: Callable[[float], None],
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self.deaths: list[str] = []
         """Programs that ended though nobody had killed them."""
@@ -41,10 +45,17 @@ class Striker:
         self._rewrite = rewrite
         self._down: set[str] = set()
         self._verbs: dict[str, Callable[[Fault], Parts]] = {
-            "kill": self._kill, "swap": self._swap, "stop": self._stop, "stall": self._stop, "reload": self._reload,
-            "rotate": self._rotate, "cut": self._cut, "delay": self._delay, "throttle": self._throttle,
+            "kill": self._kill,
+            "swap": self._swap,
+            "stop": self._stop,
+            "stall": self._stop,
+            "reload": self._reload,
+            "rotate": self._rotate,
+            "cut": self._cut,
+            "delay": self._delay,
+            "throttle": self._throttle,
             "hole": self._hole,
-        }  # fmt: skip
+        }
 
     def run(self, faults: Iterable[Fault]) -> None:
         """Do everything in its time; when this returns, all is mended."""

@@ -92,10 +92,20 @@ def run(directory: Path, data: Path, *, records: int, mode: str, sink: str) -> R
         after = limit_megabytes_per_second(data)
     duration = row["batch_duration_seconds"]
     return Result(
-        mode, sink, records, data.stat().st_size / 1e6, seconds, before, after,
-        forwarder_after.cpu_seconds - forwarder.cpu_seconds, receiver_after.cpu_seconds - receiver.cpu_seconds,
-        forwarder_after.peak_rss_mb, receiver_after.peak_rss_mb, duration["median"] * 1e3, duration["p95"] * 1e3,
-    )  # fmt: skip
+        mode,
+        sink,
+        records,
+        data.stat().st_size / 1e6,
+        seconds,
+        before,
+        after,
+        forwarder_after.cpu_seconds - forwarder.cpu_seconds,
+        receiver_after.cpu_seconds - receiver.cpu_seconds,
+        forwarder_after.peak_rss_mb,
+        receiver_after.peak_rss_mb,
+        duration["median"] * 1e3,
+        duration["p95"] * 1e3,
+    )
 
 
 def _lay_out(site: Site, sink: str, mode: str) -> None:
@@ -115,18 +125,33 @@ def _wait(site: Site, records: int, seconds: float) -> bool:
 def table(results: list[Result]) -> Table:
     """The results for people."""
     shown = Table(title="file → forwarder (spool on) → TLS → receiver → sink, acknowledged")
-    for title in ("mode", "sink", "records/s", "MB/s", "limit MB/s", "share", "forwarder CPU-s/GB", "receiver CPU-s/GB",
-                  "RSS MB", "batch ms p50 / p95"):  # fmt: skip
+    for title in (
+        "mode",
+        "sink",
+        "records/s",
+        "MB/s",
+        "limit MB/s",
+        "share",
+        "forwarder CPU-s/GB",
+        "receiver CPU-s/GB",
+        "RSS MB",
+        "batch ms p50 / p95",
+    ):
         shown.add_column(title, justify="right")
     for r in results:
         gigabytes = r.megabytes / 1e3
         shown.add_row(
-            r.mode, r.sink, f"{r.records / r.seconds:,.0f}", f"{r.megabytes / r.seconds:.0f}",
-            f"{r.limit_before:.0f} / {r.limit_after:.0f}", f"{r.share_of_limit:.0%}",
-            f"{r.forwarder_cpu_seconds / gigabytes:.2f}", f"{r.receiver_cpu_seconds / gigabytes:.2f}",
+            r.mode,
+            r.sink,
+            f"{r.records / r.seconds:,.0f}",
+            f"{r.megabytes / r.seconds:.0f}",
+            f"{r.limit_before:.0f} / {r.limit_after:.0f}",
+            f"{r.share_of_limit:.0%}",
+            f"{r.forwarder_cpu_seconds / gigabytes:.2f}",
+            f"{r.receiver_cpu_seconds / gigabytes:.2f}",
             f"{r.forwarder_rss_mb:.0f} / {r.receiver_rss_mb:.0f}",
             f"{r.batch_duration_median_ms:.1f} / {r.batch_duration_p95_ms:.1f}",
-        )  # fmt: skip
+        )
     return shown
 
 

@@ -63,9 +63,14 @@ class Agent:
             self._stack.enter_context(state_dir.lock(self.config.state_dir))
             if self.config.admin is not None:
                 server = await self._stack.enter_async_context(
-                    admin.serve(self.config.admin.address, self.registry, health=self._health, ready=self._ready,
-                                streams=self.describe)
-                )  # fmt: skip
+                    admin.serve(
+                        self.config.admin.address,
+                        self.registry,
+                        health=self._health,
+                        ready=self._ready,
+                        streams=self.describe,
+                    )
+                )
                 self.admin_address = server.address
                 log.info("admin listening", address=server.address)
             self.metrics.on_scrape(self._observe)
@@ -83,8 +88,12 @@ class Agent:
     def _start(self, group: Group) -> None:
         keeper = Keeper(group, self._make_pipeline, self._one_finished)
         self._keepers[group[0].name] = keeper
-        log.info("stream starts", stream=group[0].name, mode=group[0].security,
-                 twins={twin.name: twin.security for twin in group[1]})  # fmt: skip
+        log.info(
+            "stream starts",
+            stream=group[0].name,
+            mode=group[0].security,
+            twins={twin.name: twin.security for twin in group[1]},
+        )
 
     def _one_finished(self) -> None:
         if all(keeper.finished for keeper in self._keepers.values()):
@@ -99,9 +108,16 @@ class Agent:
             for name in spool.repeats_possible:
                 self.metrics.run_resets.labels(name, "spool_damaged").inc()
             yield Pipeline(
-                original, twins, make_source(original), spool, self.metrics, self._threads, self.connector,
-                boot_id=self._boot_id, answer_timeout_seconds=self.config.answer_timeout_seconds,
-            )  # fmt: skip
+                original,
+                twins,
+                make_source(original),
+                spool,
+                self.metrics,
+                self._threads,
+                self.connector,
+                boot_id=self._boot_id,
+                answer_timeout_seconds=self.config.answer_timeout_seconds,
+            )
 
     def connector(self, stream: Stream) -> Connect:
         """How a stream makes its next link: the receivers in turn, from a random first one."""
@@ -117,9 +133,12 @@ class Agent:
             except ConfigError as error:
                 raise LinkError(str(error)) from error  # files may be mended while we run
             link = await connect(
-                receivers[next(turns) % len(receivers)], context, server_name=stream.server_name or config.server_name,
-                connect_timeout=CONNECT_TIMEOUT_SECONDS, handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS,
-            )  # fmt: skip
+                receivers[next(turns) % len(receivers)],
+                context,
+                server_name=stream.server_name or config.server_name,
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS,
+            )
             self._judge(stream, mode, link)
             return link
 
@@ -153,8 +172,10 @@ class Agent:
             log.error("kept the last good config: streams would vanish; stop the agent to remove them", streams=gone)
             return False
         everywhere = (self.config.tls, self.config.receivers, self.config.server_name) != (
-            config.tls, config.receivers, config.server_name,
-        )  # fmt: skip
+            config.tls,
+            config.receivers,
+            config.server_name,
+        )
         self.config = config
         for name, group in new.items():
             if name not in old:
@@ -193,31 +214,43 @@ class Agent:
             "stream": name,
             "twin_of": stream.mirror_of,
             "mode": stream.security,
-            "link": None if link is None else {
-                "receiver": link.peer, "group": link.facts.group, "version": link.facts.version,
-                "cipher": link.facts.cipher, "age_seconds": round(link.age, 3),
+            "link": None
+            if link is None
+            else {
+                "receiver": link.peer,
+                "group": link.facts.group,
+                "version": link.facts.version,
+                "cipher": link.facts.cipher,
+                "age_seconds": round(link.age, 3),
             },
             "records": {
-                "accepted": totals.accepted, "invalid": totals.invalid, "acknowledged": totals.acknowledged,
-                "dropped": totals.dropped, "dead_lettered": totals.dead_lettered,
+                "accepted": totals.accepted,
+                "invalid": totals.invalid,
+                "acknowledged": totals.acknowledged,
+                "dropped": totals.dropped,
+                "dead_lettered": totals.dead_lettered,
             },
             "resets": totals.resets,
             "spool": {
-                "batches": len(backlog.rows), "records": backlog.waiting_records, "bytes": backlog.waiting_bytes,
+                "batches": len(backlog.rows),
+                "records": backlog.waiting_records,
+                "bytes": backlog.waiting_bytes,
             },
             "source_lag_bytes": pipeline.source.lag_bytes(),
             "handshake_seconds": self.metrics.handshake_summary(name),
             "batch_duration_seconds": self.metrics.batch_duration_summary(name),
-        }  # fmt: skip
+        }
 
 
 class Keeper:
     """Keeps one stream's pipeline running: starts it anew from its spool after an error of the spool."""
 
     def __init__(
-        self, group: Group, make: Callable[[Group], contextlib.AbstractAsyncContextManager[Pipeline]],
+        self,
+        group: Group,
+        make: Callable[[Group], contextlib.AbstractAsyncContextManager[Pipeline]],
         on_finished: Callable[[], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.name = group[0].name
         self.pipeline: Pipeline | None = None
         self.trouble = ""

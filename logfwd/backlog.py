@@ -185,8 +185,16 @@ class Backlog:
             if not self._make_room(len(batch.payload), changes):
                 self.totals.dropped += batch.record_count
                 continue
-            row = Row(self.blobs.next_row_id(), self._run_to_seal(changes).number, blob, batch.record_count,
-                      len(batch.payload), payload=batch.payload, sealed_at=sealed_at, committed_at=None)  # fmt: skip
+            row = Row(
+                self.blobs.next_row_id(),
+                self._run_to_seal(changes).number,
+                blob,
+                batch.record_count,
+                len(batch.payload),
+                payload=batch.payload,
+                sealed_at=sealed_at,
+                committed_at=None,
+            )
             self._append(row, changes)
             kept.append(row)
         self.totals.invalid += invalid
@@ -295,8 +303,15 @@ class Backlog:
         ids = (row.id, row.id + max((end - row.id) // 2, 1))
         sequence = row.base_sequence
         for offset, (row_id, half) in enumerate(zip(ids, halves, strict=True)):
-            new = replace(row, id=row_id, blob=self.blobs.add(half.payload, changes), size=len(half.payload),
-                          record_count=half.record_count, base_sequence=sequence, payload=half.payload)  # fmt: skip
+            new = replace(
+                row,
+                id=row_id,
+                blob=self.blobs.add(half.payload, changes),
+                size=len(half.payload),
+                record_count=half.record_count,
+                base_sequence=sequence,
+                payload=half.payload,
+            )
             sequence = None if sequence is None else sequence + half.record_count
             self.rows.insert(index + offset, new)
             self.waiting_bytes += new.size

@@ -15,9 +15,14 @@ from streams.errors import ConfigError
 from streams.telemetry import logs
 
 CONFIG = click.option(
-    "-c", "--config", "path", type=click.Path(path_type=Path), default=Path("logfwd.toml"), show_default=True,
+    "-c",
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=Path("logfwd.toml"),
+    show_default=True,
     help="The agent's configuration; its streams are the files in streams_dir.",
-)  # fmt: skip
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

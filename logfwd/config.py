@@ -55,9 +55,7 @@ def load_forwarder(path: Path) -> ForwarderConfig:
     table = toml.parse(path)
     base = path.absolute().parent
     problems: list[Problem] = []
-    config = toml.convert(
-        table, ForwarderConfig, path=path, base=base, problems=problems, hidden=NOT_IN_THE_FILE
-    )  # fmt: skip
+    config = toml.convert(table, ForwarderConfig, path=path, base=base, problems=problems, hidden=NOT_IN_THE_FILE)
     directory = table.get("streams_dir", "streams.d")
     streams: list[Stream] = []
     if isinstance(directory, str):

@@ -124,8 +124,13 @@ class Conversation:
         if abs(self._clock_offset_ms) > CLOCK_SKEW_WARNING_SECONDS * 1000:
             self.log.warning("clocks differ", receiver_ahead_seconds=round(self._clock_offset_ms / 1000, 1))
         delivery.metrics.link_opened(stream.name, stream.security, self._link)
-        self.log.info("link opened", group=self._link.facts.group, version=self._link.facts.version,
-                      topic=welcome.topic, window=welcome.window)  # fmt: skip
+        self.log.info(
+            "link opened",
+            group=self._link.facts.group,
+            version=self._link.facts.version,
+            topic=welcome.topic,
+            window=welcome.window,
+        )
         self._welcome = welcome
         return welcome
 

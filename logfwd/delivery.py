@@ -25,9 +25,15 @@ class Delivery:
     """One stream's way to the sink, over all its links."""
 
     def __init__(
-        self, stream: Stream, backlog: Backlog, spool: Spool, metrics: ForwarderMetrics, *, boot_id: str,
+        self,
+        stream: Stream,
+        backlog: Backlog,
+        spool: Spool,
+        metrics: ForwarderMetrics,
+        *,
+        boot_id: str,
         answer_timeout_seconds: float,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.stream = stream
         self.backlog = backlog
         self.metrics = metrics
@@ -43,9 +49,7 @@ class Delivery:
                 self._recovery(run).uncertain(clock())
 
     def _recovery(self, run: Run) -> Recovery:
-        return self._recoveries.setdefault(
-            run.number, Recovery(produce_timeout_seconds=self.answer_timeout_seconds)
-        )  # fmt: skip
+        return self._recoveries.setdefault(run.number, Recovery(produce_timeout_seconds=self.answer_timeout_seconds))
 
     def _recovery_of(self, row: Row) -> Recovery:
         return self._recovery(self.backlog.runs[row.run])
@@ -58,8 +62,15 @@ class Delivery:
             known = Answer(welcome.cluster_id, answer.topic_id, answer.stored_epoch, answer.stored_sequence)
             return self._recovery(run).plan(run, list(self.backlog.stamped(run)), known, clock())
         notes = Notes()
-        granted = Run(run.number, welcome.cluster_id, answer.topic, answer.topic_id, answer.partition,
-                      answer.producer_id, grant=answer.grant)  # fmt: skip
+        granted = Run(
+            run.number,
+            welcome.cluster_id,
+            answer.topic,
+            answer.topic_id,
+            answer.partition,
+            answer.producer_id,
+            grant=answer.grant,
+        )
         self.backlog.grant(run, granted, notes)
         self.backlog.forget_finished_runs(notes)
         await self._spool.commit(notes)
@@ -76,8 +87,13 @@ class Delivery:
         await self._spool.commit(notes)
         self._recovery(run).was_reset()
         self.metrics.run_resets.labels(self.stream.name, plan.reason).inc()
-        self.log.error("reset a run", run=run.number, reason=plan.reason, batches_possibly_repeated=uncertain,
-                       new_producer=not run.granted)  # fmt: skip
+        self.log.error(
+            "reset a run",
+            run=run.number,
+            reason=plan.reason,
+            batches_possibly_repeated=uncertain,
+            new_producer=not run.granted,
+        )
 
     async def next_row(self, run: Run, in_flight: int) -> Row | None:
         """The next batch of a run that may be sent, stamped and committed; None if there is none now."""
@@ -95,8 +111,13 @@ class Delivery:
         """A batch ready for the wire. BatchCorrupt if it rotted on the disk: it never gets a fresh CRC."""
         assert row.base_sequence is not None
         payload = await self._spool.payload(row)
-        return recordbatch.stamp(payload, producer_id=run.producer_id, producer_epoch=run.producer_epoch,
-                                 base_sequence=row.base_sequence, now_ms=receiver_now_ms)  # fmt: skip
+        return recordbatch.stamp(
+            payload,
+            producer_id=run.producer_id,
+            producer_epoch=run.producer_epoch,
+            base_sequence=row.base_sequence,
+            now_ms=receiver_now_ms,
+        )
 
     def must_send_alone(self, row: Row) -> bool:
         return self._recovery_of(row).must_send_alone(row)
@@ -130,10 +151,17 @@ class Delivery:
     async def refused(self, row: Row, nack: m.Nack, *, alone: bool) -> Remedy:
         """The first batch of a window that was not acknowledged; what can be done about it at once is done."""
         recovery, code = self._recovery_of(row), Code.parse(nack.code)
-        remedy = recovery.refused(row, code, permanent=nack.permanent, uncertain=nack.uncertain, alone=alone,
-                                  now=clock())  # fmt: skip
-        self.log.warning("batch refused", code=str(code), uncertain=nack.uncertain, remedy=remedy.value,
-                         records=row.record_count, detail=nack.text)  # fmt: skip
+        remedy = recovery.refused(
+            row, code, permanent=nack.permanent, uncertain=nack.uncertain, alone=alone, now=clock()
+        )
+        self.log.warning(
+            "batch refused",
+            code=str(code),
+            uncertain=nack.uncertain,
+            remedy=remedy.value,
+            records=row.record_count,
+            detail=nack.text,
+        )
         self.metrics.link_failures.labels(self.stream.name, str(code)).inc()
         if remedy is Remedy.SPLIT:
             await self._split(row)
@@ -161,5 +189,12 @@ class Delivery:
     def report(self) -> m.Report:
         """The stream's totals, for the receiver's books."""
         totals = self.backlog.totals
-        return m.Report(self.stream.name, self.boot_id, totals.accepted, totals.acknowledged, totals.dropped,
-                        totals.dead_lettered, totals.resets)  # fmt: skip
+        return m.Report(
+            self.stream.name,
+            self.boot_id,
+            totals.accepted,
+            totals.acknowledged,
+            totals.dropped,
+            totals.dead_lettered,
+            totals.resets,
+        )

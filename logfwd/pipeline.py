@@ -55,10 +55,18 @@ class Pipeline:
     """Runs one original stream and its twins on an opened spool."""
 
     def __init__(
-        self, original: Stream, twins: Sequence[Stream], source: Source, spool: Spool, metrics: ForwarderMetrics,
-        threads: ThreadPoolExecutor, connect: Callable[[Stream], Connect], *, boot_id: str,
+        self,
+        original: Stream,
+        twins: Sequence[Stream],
+        source: Source,
+        spool: Spool,
+        metrics: ForwarderMetrics,
+        threads: ThreadPoolExecutor,
+        connect: Callable[[Stream], Connect],
+        *,
+        boot_id: str,
         answer_timeout_seconds: float,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.original = original
         self.source = source
         self._spool = spool
@@ -69,8 +77,9 @@ class Pipeline:
         for stream in (original, *twins):
             drops = stream is not original or stream.spool.when_full == "drop_oldest"
             backlog = spool.backlog(stream.name, max_bytes=stream.spool.max_spool_bytes, drops_oldest=drops)
-            delivery = Delivery(stream, backlog, spool, metrics, boot_id=boot_id,
-                                answer_timeout_seconds=answer_timeout_seconds)  # fmt: skip
+            delivery = Delivery(
+                stream, backlog, spool, metrics, boot_id=boot_id, answer_timeout_seconds=answer_timeout_seconds
+            )
             sender = Sender(delivery, connect(stream))
             self._backlogs.append(backlog)
             self.senders.append(sender)
@@ -222,7 +231,10 @@ class Pipeline:
 def _seal_draft(draft: Draft, stream: Stream) -> Sealed:
     limits = stream.batch
     return seal(
-        [block.data for block in draft.blocks], timestamp_ms=draft.oldest_read_at_ms, invalid=stream.invalid,
-        max_record_bytes=limits.max_record_bytes, max_batch_bytes=limits.max_batch_bytes,
+        [block.data for block in draft.blocks],
+        timestamp_ms=draft.oldest_read_at_ms,
+        invalid=stream.invalid,
+        max_record_bytes=limits.max_record_bytes,
+        max_batch_bytes=limits.max_batch_bytes,
         codec=recordbatch.Codec[stream.codec.upper()],
-    )  # fmt: skip
+    )

@@ -49,9 +49,11 @@ def init(directory: Path, name: str, force: bool) -> None:
 @pki.command()
 @DIRECTORY
 @click.option(
-    "--identity", "identities", multiple=True,
+    "--identity",
+    "identities",
+    multiple=True,
     help="Who it is: a URI (spiffe://site/host-1) or a DNS name. Receivers match it in [[allow]].",
-)  # fmt: skip
+)
 @click.option("--host", "hosts", multiple=True, help="Name or address under which forwarders reach it (receivers).")
 @click.option("--days", default=90, show_default=True, type=click.IntRange(1, 825))
 @click.option("--out", required=True, help="Prefix of the two files, e.g. forwarder: forwarder.pem, forwarder.key.")

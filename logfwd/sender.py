@@ -34,7 +34,7 @@ class Sender:
         self._stopping = False
         self.log = structlog.get_logger("logfwd.sender").bind(
             stream=delivery.stream.name, mode=delivery.stream.security
-        )  # fmt: skip
+        )
 
     @property
     def stream(self) -> Stream:
@@ -88,8 +88,13 @@ class Sender:
     async def _failed(self, error: Exception) -> None:
         reason, pause = _reason(error), self._backoff.next()
         self.delivery.metrics.link_failures.labels(self.stream.name, reason).inc()
-        self.log.warning("link failed", reason=reason, detail=str(error), retry_in_seconds=round(pause, 2),
-                         waiting_batches=len(self.backlog.rows))  # fmt: skip
+        self.log.warning(
+            "link failed",
+            reason=reason,
+            detail=str(error),
+            retry_in_seconds=round(pause, 2),
+            waiting_batches=len(self.backlog.rows),
+        )
         if isinstance(error, HandshakeFailed):
             self.delivery.metrics.failed_handshake(
                 error.reason, role="forwarder", stream=self.stream.name, mode=self.stream.security

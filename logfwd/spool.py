@@ -60,8 +60,14 @@ class Notes:
     def put_row(self, stream: str, row: Row) -> None:
         self._note(
             "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?)",
-            row.id, stream, row.run, row.blob, row.record_count, row.size, row.base_sequence,
-        )  # fmt: skip
+            row.id,
+            stream,
+            row.run,
+            row.blob,
+            row.record_count,
+            row.size,
+            row.base_sequence,
+        )
 
     def delete_row(self, row: Row) -> None:
         self._note("DELETE FROM batches WHERE id = ?", row.id)
@@ -69,9 +75,18 @@ class Notes:
     def put_run(self, stream: str, run: Run) -> None:
         self._note(
             "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            stream, run.number, run.cluster_id, run.topic, run.topic_id, run.partition, run.producer_id,
-            run.producer_epoch, run.grant, run.next_sequence, run.last_acknowledged_sequence,
-        )  # fmt: skip
+            stream,
+            run.number,
+            run.cluster_id,
+            run.topic,
+            run.topic_id,
+            run.partition,
+            run.producer_id,
+            run.producer_epoch,
+            run.grant,
+            run.next_sequence,
+            run.last_acknowledged_sequence,
+        )
 
     def delete_run(self, stream: str, run: Run) -> None:
         self._note("DELETE FROM runs WHERE stream = ? AND number = ?", stream, run.number)
@@ -79,16 +94,27 @@ class Notes:
     def put_totals(self, stream: str, totals: Totals) -> None:
         self._note(
             "INSERT OR REPLACE INTO totals VALUES (?, ?, ?, ?, ?, ?, ?)",
-            stream, totals.accepted, totals.invalid, totals.acknowledged, totals.dropped, totals.dead_lettered,
+            stream,
+            totals.accepted,
+            totals.invalid,
+            totals.acknowledged,
+            totals.dropped,
+            totals.dead_lettered,
             totals.resets,
-        )  # fmt: skip
+        )
 
     def put_dead_letter(self, stream: str, row: Row, code: str, text: str) -> None:
         self._note(
             "INSERT INTO dead_letters (stream, run, code, text, at_ms, record_count, payload) "
             "SELECT ?, ?, ?, ?, ?, ?, payload FROM blobs WHERE id = ?",
-            stream, row.run, code, text, int(time.time() * 1000), row.record_count, row.blob,
-        )  # fmt: skip
+            stream,
+            row.run,
+            code,
+            text,
+            int(time.time() * 1000),
+            row.record_count,
+            row.blob,
+        )
 
     def delete_dead_letter(self, dead_letter: int) -> None:
         self._note("DELETE FROM dead_letters WHERE id = ?", dead_letter)
@@ -96,8 +122,12 @@ class Notes:
     def put_position(self, key: str, mark: Mark) -> None:
         self._note(
             "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?, ?)",
-            key, mark.offset, mark.tail_bytes, mark.tail_hash, mark.detail,
-        )  # fmt: skip
+            key,
+            mark.offset,
+            mark.tail_bytes,
+            mark.tail_hash,
+            mark.detail,
+        )
 
     def delete_position(self, key: str) -> None:
         self._note("DELETE FROM positions WHERE key = ?", key)
@@ -182,8 +212,9 @@ class Spool:
 
     def _open_file(self) -> sqlite3.Connection:
         if (aside := install(self.path)) is not None:
-            log.error("set a damaged spool aside", spool=str(self.path), kept_as=str(aside),
-                      reason="it was interrupted")  # fmt: skip
+            log.error(
+                "set a damaged spool aside", spool=str(self.path), kept_as=str(aside), reason="it was interrupted"
+            )
         log_there = has_log(self.path)
         connection = writer(self.path)
         try:
@@ -206,8 +237,12 @@ class Spool:
         for stream in streams:
             self._contents.totals.setdefault(stream, Totals()).resets += 1
         self.repeats_possible |= streams
-        log.error("the spool's write-ahead log is gone: goes on with an older state", spool=str(self.path),
-                  lost=f"{self.path}-wal", may_be_stored_twice=sorted(streams))  # fmt: skip
+        log.error(
+            "the spool's write-ahead log is gone: goes on with an older state",
+            spool=str(self.path),
+            lost=f"{self.path}-wal",
+            may_be_stored_twice=sorted(streams),
+        )
 
     def _make_reserve(self) -> None:
         self._reserve_tried_at = time.monotonic()

@@ -32,9 +32,14 @@ def _command(command: Callable[..., None]) -> Callable[..., None]:
     """Loads the config that -c names, and turns our errors into one clear line."""
 
     @click.option(
-        "-c", "--config", "path", type=click.Path(path_type=Path), default=Path("logfwd.toml"), show_default=True,
+        "-c",
+        "--config",
+        "path",
+        type=click.Path(path_type=Path),
+        default=Path("logfwd.toml"),
+        show_default=True,
         help="The agent's configuration; it names the state_dir.",
-    )  # fmt: skip
+    )
     @wraps(command)
     def run(path: Path, *args: Any, **options: Any) -> None:
         try:
@@ -71,11 +76,15 @@ def list_spools(config: ForwarderConfig, as_json: bool) -> None:
         return
     titles = ["STREAM", "BATCHES", "RECORDS", "BYTES", "RUNS", "OLDEST", "DEAD LETTERS", "POSITIONS"]
     table = [titles] + [
-        [row["stream"] + ("" if row["configured"] else " (not configured)"), *(str(row[key]) for key in
-         ("batches", "records", "bytes", "runs")), row["oldest"] or "-", str(row["dead_letter_records"]),
-         str(len(row["positions"]))]
+        [
+            row["stream"] + ("" if row["configured"] else " (not configured)"),
+            *(str(row[key]) for key in ("batches", "records", "bytes", "runs")),
+            row["oldest"] or "-",
+            str(row["dead_letter_records"]),
+            str(len(row["positions"])),
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
     widths = [max(len(line[column]) for line in table) for column in range(len(titles))]
     for line in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -91,8 +100,9 @@ def show(config: ForwarderConfig, stream: str, records: int) -> None:
         left = records
         for row_id, run, count, size, sequence, payload in connection.execute(
             "SELECT id, run, record_count, size, base_sequence, payload FROM batches JOIN blobs ON blobs.id = blob "
-            "WHERE stream = ? ORDER BY run, batches.id", (stream,),
-        ):  # fmt: skip
+            "WHERE stream = ? ORDER BY run, batches.id",
+            (stream,),
+        ):
             stamp = "not stamped" if sequence is None else f"sequences {sequence} to {sequence + count - 1}"
             click.echo(f"# batch {row_id}: run {run}, {count} records, {size} bytes, read {_read_at(payload)}, {stamp}")
             try:
@@ -195,9 +205,10 @@ async def _requeue(path: Path, stream: str, letter: int | None) -> tuple[int, li
         backlog = spool.backlog(stream, max_bytes=sys.maxsize, drops_oldest=False)
         with contextlib.closing(reader(path)) as connection:
             letters = [
-                found for (found,) in connection.execute("SELECT id FROM dead_letters WHERE stream = ?", (stream,))
+                found
+                for (found,) in connection.execute("SELECT id FROM dead_letters WHERE stream = ?", (stream,))
                 if letter in (None, found)
-            ]  # fmt: skip
+            ]
             for number in letters:
                 (payload,) = connection.execute("SELECT payload FROM dead_letters WHERE id = ?", (number,)).fetchone()
                 try:
@@ -272,9 +283,13 @@ def _summary(config: ForwarderConfig, path: Path, connection: sqlite3.Connection
     names = ("accepted", "invalid", "acknowledged", "dropped", "dead_lettered", "resets")
     own = stream == path.stem
     return {
-        "stream": stream, "file": str(path), "twin_of": None if own else path.stem,
+        "stream": stream,
+        "file": str(path),
+        "twin_of": None if own else path.stem,
         "configured": any(found.name == stream for found in config.streams),
-        "batches": batches, "records": records, "bytes": size,
+        "batches": batches,
+        "records": records,
+        "bytes": size,
         "runs": one("SELECT count(*) FROM runs WHERE stream = ?")[0],
         "oldest": None if head is None else _read_at(head[0]),
         "dead_letter_records": sum(count for *_, count in letters),
@@ -285,9 +300,11 @@ def _summary(config: ForwarderConfig, path: Path, connection: sqlite3.Connection
         "positions": [
             {"key": key, "offset": offset}
             for key, offset in connection.execute("SELECT key, offset FROM positions ORDER BY key")
-        ] if own else [],
+        ]
+        if own
+        else [],
         "totals": dict(zip(names, totals or (0,) * len(names), strict=True)),
-    }  # fmt: skip
+    }
 
 
 def _read_at(payload: bytes) -> str:

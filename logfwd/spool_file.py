@@ -51,13 +51,14 @@ _Count = Annotated[int, Meta(ge=0)]
 _Some = Annotated[int, Meta(ge=1)]
 SHAPES: dict[str, Any] = {
     "meta": tuple[str, str],
-    "runs": tuple[str, _Some, str, str, str, int, Annotated[int, Meta(ge=-1)], _Count, bytes, _Count,
-                  Annotated[int, Meta(ge=-1)]],
+    "runs": tuple[
+        str, _Some, str, str, str, int, Annotated[int, Meta(ge=-1)], _Count, bytes, _Count, Annotated[int, Meta(ge=-1)]
+    ],
     "batches": tuple[_Count, str, _Some, _Some, _Some, _Some, _Count | None],
     "positions": tuple[str, _Count, _Count, bytes, bytes],
     "totals": tuple[str, _Count, _Count, _Count, _Count, _Count, _Count],
     "dead_letters": tuple[_Count, str, _Some, str, str, int, _Some, bytes],
-}  # fmt: skip
+}
 """What a row of each table must look like."""
 
 
@@ -247,8 +248,14 @@ def shaped(table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 # -- errors ----------------------------------------------------------------------------------------------------
 
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_CONSTRAINT,
-           sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}  # fmt: skip
+_DAMAGE = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_TOOBIG,
+}
 _UNREADABLE = {266, 522}  # SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ: sectors that are lost, or were cut off
 
 

@@ -54,13 +54,19 @@ def replace_damaged(path: Path, reason: str, suspect: Path) -> Salvaged:
     suspect.unlink(missing_ok=True)
     salvaged.kept_as = install(path)
     log.error(
-        "set a damaged spool aside", spool=str(path), kept_as=str(salvaged.kept_as), reason=reason,
-        salvaged_batches=salvaged.batches, salvaged_records=salvaged.records, salvaged_runs=salvaged.runs,
-        salvaged_positions=salvaged.positions, salvaged_dead_letters=salvaged.dead_letters,
+        "set a damaged spool aside",
+        spool=str(path),
+        kept_as=str(salvaged.kept_as),
+        reason=reason,
+        salvaged_batches=salvaged.batches,
+        salvaged_records=salvaged.records,
+        salvaged_runs=salvaged.runs,
+        salvaged_positions=salvaged.positions,
+        salvaged_dead_letters=salvaged.dead_letters,
         lost_records=salvaged.lost_records,
         positions="some or all are lost: files are read from start_at again" if salvaged.positions_lost else "whole",
         may_be_stored_twice=sorted(salvaged.repeats_possible),
-    )  # fmt: skip
+    )
     return salvaged
 
 
@@ -212,12 +218,14 @@ class Salvage:
 
     def _adopt_orphans(self, found: dict[str, list[Row]]) -> None:
         """Payloads whose rows were lost: a payload leaves with its last row, so these were still waiting."""
-        from_both_ends = chain(self._numbers("SELECT id FROM blobs ORDER BY id"),
-                               self._numbers("SELECT id FROM blobs ORDER BY id DESC"))  # fmt: skip
+        from_both_ends = chain(
+            self._numbers("SELECT id FROM blobs ORDER BY id"), self._numbers("SELECT id FROM blobs ORDER BY id DESC")
+        )
         orphans = [
-            (blob, measure) for blob in from_both_ends
+            (blob, measure)
+            for blob in from_both_ends
             if blob not in self._blobs and (measure := self._take_blob(blob)) is not None
-        ]  # fmt: skip
+        ]
         if not orphans:
             return
         rows = [row for batches in found.values() for row in batches]
@@ -244,9 +252,20 @@ class Salvage:
                     for row in own:
                         row.base_sequence = None
         for (stream, _), run in runs.items():
-            self._put("runs", stream, run.number, run.cluster_id, run.topic, run.topic_id, run.partition,
-                      run.producer_id, run.producer_epoch, run.grant, run.next_sequence,
-                      run.last_acknowledged_sequence)  # fmt: skip
+            self._put(
+                "runs",
+                stream,
+                run.number,
+                run.cluster_id,
+                run.topic,
+                run.topic_id,
+                run.partition,
+                run.producer_id,
+                run.producer_epoch,
+                run.grant,
+                run.next_sequence,
+                run.last_acknowledged_sequence,
+            )
         for stream, rows in found.items():
             for row in rows:
                 self._put("batches", row.id, stream, row.run, row.blob, row.record_count, row.size, row.base_sequence)
@@ -267,8 +286,16 @@ class Salvage:
             sums.accepted += max(-missing, 0)
             sums.resets += stream in self._done.repeats_possible
             self._done.lost_records += max(missing, 0)
-            self._put("totals", stream, sums.accepted, sums.invalid, sums.acknowledged, sums.dropped,
-                      sums.dead_lettered, sums.resets)  # fmt: skip
+            self._put(
+                "totals",
+                stream,
+                sums.accepted,
+                sums.invalid,
+                sums.acknowledged,
+                sums.dropped,
+                sums.dead_lettered,
+                sums.resets,
+            )
 
 
 def _measure(payload: object) -> tuple[int, int] | None:

@@ -58,8 +58,10 @@ def _payloads(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
             yield f"payload {blob} belongs to no batch"
         for row_id, count, size in owners:
             if (count, size) != (header.record_count, len(payload)):
-                yield (f"batch {row_id} counts {count} records and {size} bytes, "
-                       f"its payload has {header.record_count} and {len(payload)}")  # fmt: skip
+                yield (
+                    f"batch {row_id} counts {count} records and {size} bytes, "
+                    f"its payload has {header.record_count} and {len(payload)}"
+                )
 
 
 def _references(connection: sqlite3.Connection, report: Report) -> Iterator[str]:

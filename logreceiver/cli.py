@@ -14,9 +14,14 @@ from streams.errors import ConfigError
 from streams.telemetry import logs
 
 CONFIG = click.option(
-    "-c", "--config", "path", type=click.Path(path_type=Path), default=Path("logreceiver.toml"), show_default=True,
+    "-c",
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=Path("logreceiver.toml"),
+    show_default=True,
     help="The receiver's configuration.",
-)  # fmt: skip
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,9 +92,11 @@ def _log_directory(path: Path, directory: Path | None) -> Path:
 
 
 DIRECTORY = click.option(
-    "-d", "--directory", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    "-d",
+    "--directory",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="The embedded log's directory, instead of the one in the configuration.",
-)  # fmt: skip
+)
 
 
 @main.command()

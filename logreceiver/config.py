@@ -27,7 +27,7 @@ from streams.kinds import (
     Pattern,
     TopicName,
     TopicPattern,
-)  # fmt: skip
+)
 
 Modes = Annotated[tuple[ModeName, ...], Meta(min_length=1)]
 

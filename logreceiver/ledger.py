@@ -119,8 +119,11 @@ class Ledger:
         self._metrics.ledger_dropped.inc(records)
         if not self._losing:
             self._losing = True
-            log.error("ledger records are lost: see logreceiver_ledger_dropped_total", topic=self.topic,
-                      reason=self._trouble or "they come faster than they can be written")  # fmt: skip
+            log.error(
+                "ledger records are lost: see logreceiver_ledger_dropped_total",
+                topic=self.topic,
+                reason=self._trouble or "they come faster than they can be written",
+            )
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -205,8 +208,11 @@ class Ledger:
             given_up = outcome.code is Code.FENCED or outcome.code is before is Code.OUT_OF_ORDER
             before = outcome.code
             if given_up or not await self._may_send_again(run, len(values)):
-                log.warning("ledger goes on under a new producer id: its last records may be in it twice",
-                            topic=self.topic, reason=outcome.text)  # fmt: skip
+                log.warning(
+                    "ledger goes on under a new producer id: its last records may be in it twice",
+                    topic=self.topic,
+                    reason=outcome.text,
+                )
                 self._run = None
                 run = await self._open_run()
 

@@ -119,17 +119,25 @@ class Account:
             text = f"{not_in_ledger} records are stored but not in the ledger: a receiver was killed before it wrote "
             notes.insert(0, text + "their entries, or the ledger could not be written, or was turned on later")
         return Answer(
-            stream=self.stream, twin_of=self.twin_of, identity=self.identity, forwarder_id=self.forwarder_id,
+            stream=self.stream,
+            twin_of=self.twin_of,
+            identity=self.identity,
+            forwarder_id=self.forwarder_id,
             sent=None if report is None else report.accepted,
-            stored=stored - surplus, missing=missing, twice=twice + surplus,
+            stored=stored - surplus,
+            missing=missing,
+            twice=twice + surplus,
             waiting=None if report is None else _waiting(report),
             dropped=None if report is None else report.dropped,
             dead_lettered=None if report is None else report.dead_lettered,
             resets=None if report is None else report.resets,
-            not_in_ledger=not_in_ledger, first_ms=self._first_ms, last_ms=self._last_ms,
+            not_in_ledger=not_in_ledger,
+            first_ms=self._first_ms,
+            last_ms=self._last_ms,
             reported_ms=None if report is None else report.time_ms,
-            shares=tuple(self._show_shares()), notes=tuple(notes),
-        )  # fmt: skip
+            shares=tuple(self._show_shares()),
+            notes=tuple(notes),
+        )
 
     @property
     def in_doubt(self) -> bool:
@@ -146,21 +154,36 @@ class Account:
         """Missing, stored too often beyond what sequences show, and why either cannot be known."""
         report = self._report
         if report is None:
-            return None, 0, ["it cannot be known how much was sent: the forwarder has not reported yet (it does every "
-                             "10 s, and when it stops)"]  # fmt: skip
+            return (
+                None,
+                0,
+                [
+                    "it cannot be known how much was sent: the forwarder has not reported yet (it does every "
+                    "10 s, and when it stops)"
+                ],
+            )
         notes = []
         if waiting := _waiting(report):
             notes.append(f"{waiting} records waited at the forwarder when it last reported; they are not missing")
         if self._boots_overlap():
-            return None, 0, [*notes, "two boots of the forwarder ran at the same time: its state directory may have "
-                             "been copied, so its totals cannot be trusted"]  # fmt: skip
+            return (
+                None,
+                0,
+                [
+                    *notes,
+                    "two boots of the forwarder ran at the same time: its state directory may have "
+                    "been copied, so its totals cannot be trusted",
+                ],
+            )
         short = report.acknowledged - stored
         if short > 0:
             missing, why = self._judge_short(short, tails)
             return missing, 0, [*notes, *why]
         if self._last_batch_ms > report.time_ms:
-            notes.append("batches came after the last report: the forwarder is running, or ended without one; what "
-                         "they add is not in `sent` yet")  # fmt: skip
+            notes.append(
+                "batches came after the last report: the forwarder is running, or ended without one; what "
+                "they add is not in `sent` yet"
+            )
             return 0, 0, notes
         surplus = max(-short - waiting, 0)
         if surplus:
@@ -183,19 +206,24 @@ class Account:
         """The forwarder has acknowledgements for more than is known to be stored: missing, or is it not known?"""
         lacking = sorted(set(range(1, max(self._numbers, default=1) + 1)) - self._numbers)
         if self._report is not None and self._report.run not in self._numbers:
-            return None, [f"{short} acknowledged records are not in the ledger, nor anything of the run that they may "
-                          "belong to"]  # fmt: skip
+            return None, [
+                f"{short} acknowledged records are not in the ledger, nor anything of the run that they may belong to"
+            ]
         if lacking:
-            return None, [f"{short} acknowledged records are not in the ledger, which knows nothing of runs "
-                          f"{_ranges(lacking)}: it does not reach back so far, or they were dropped"]  # fmt: skip
+            return None, [
+                f"{short} acknowledged records are not in the ledger, which knows nothing of runs "
+                f"{_ranges(lacking)}: it does not reach back so far, or they were dropped"
+            ]
         if any(run.begins_late for run in self.runs.values()):
             return None, [f"{short} acknowledged records are not in the ledger, which begins in the middle of a run"]
         if tails is None:
             return None, [f"{short} acknowledged records are not in the ledger, and the sink was not asked"]
         unknown = [key for key in self.runs if not _is_newest(key, tails.get(key[:3]))]
         if unknown or not self.runs:
-            return None, [f"{short} acknowledged records are not in the ledger, and the sink no longer knows "
-                          f"{len(unknown)} of {len(self.runs)} runs"]  # fmt: skip
+            return None, [
+                f"{short} acknowledged records are not in the ledger, and the sink no longer knows "
+                f"{len(unknown)} of {len(self.runs)} runs"
+            ]
         return short, []
 
     def _show_shares(self) -> Iterator[Share]:

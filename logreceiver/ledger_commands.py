@@ -109,20 +109,33 @@ def _show_one(answer: Answer, *, several: bool) -> None:
     click.echo(f"  from {answer.identity}{forwarder}{twin}, {_time(answer.first_ms)} to {_time(answer.last_ms)}")
     reported = "never" if answer.reported_ms is None else _time(answer.reported_ms)
     rows = [
-        ("waiting", answer.waiting), ("dropped", answer.dropped), ("dead-lettered", answer.dead_lettered),
-        ("resets", answer.resets), ("stored but not in the ledger", answer.not_in_ledger),
-    ]  # fmt: skip
+        ("waiting", answer.waiting),
+        ("dropped", answer.dropped),
+        ("dead-lettered", answer.dead_lettered),
+        ("resets", answer.resets),
+        ("stored but not in the ledger", answer.not_in_ledger),
+    ]
     click.echo(f"  {', '.join(f'{name} {_number(value)}' for name, value in rows)}; last report: {reported}")
     table = [("mode", "group", "TLS", "batches", "records", "", "bytes", "")]
     table += [
-        (share.mode, share.group, share.tls_version, _number(share.batches), _number(share.records),
-         f"{share.records_percent:.2f} %", _number(share.bytes), f"{share.bytes_percent:.2f} %")
+        (
+            share.mode,
+            share.group,
+            share.tls_version,
+            _number(share.batches),
+            _number(share.records),
+            f"{share.records_percent:.2f} %",
+            _number(share.bytes),
+            f"{share.bytes_percent:.2f} %",
+        )
         for share in answer.shares
-    ]  # fmt: skip
+    ]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
-        words = [cell.ljust(width) if at < 3 else cell.rjust(width) for at, (cell, width) in
-                 enumerate(zip(row, widths, strict=True))]  # fmt: skip
+        words = [
+            cell.ljust(width) if at < 3 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         click.echo(f"    {'  '.join(words)}".rstrip())
     for note in answer.notes:
         click.echo(f"  note: {note}")

@@ -122,9 +122,12 @@ class _Run:
     async def store(self, payload: bytes) -> None:
         """Returns when the batch is acknowledged; SinkUnavailable if it cannot be, or cannot be told."""
         stamped = stamp(
-            payload, producer_id=self._producer_id, producer_epoch=0, base_sequence=self.acknowledged,
+            payload,
+            producer_id=self._producer_id,
+            producer_epoch=0,
+            base_sequence=self.acknowledged,
             now_ms=int(time.time() * 1000),
-        )  # fmt: skip
+        )
         place(stamped, 0)  # a broker refuses a producer's batch with any other offset
         outcome = await self._deliver(memoryview(stamped))
         if outcome.code is not Code.TOO_LARGE:

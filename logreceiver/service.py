@@ -81,9 +81,12 @@ class Service:
         for settings in config.listener:
             context = openssl.server_context([modes.MODES[name] for name in settings.modes], self._credentials)
             listener = await listen(
-                settings.address, context, self._serve, on_failure=self._failed,
+                settings.address,
+                context,
+                self._serve,
+                on_failure=self._failed,
                 handshake_timeout=config.limits.handshake_seconds,
-            )  # fmt: skip
+            )
             self._stack.push_async_callback(listener.close)
             self.listeners.append(listener)
             log.info("listening", address=listener.address, modes=list(settings.modes))

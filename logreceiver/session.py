@@ -149,10 +149,17 @@ class Session:
         """One row of /api/v1/streams."""
         facts, hello = self._link.facts, self._hello
         return {
-            "stream": hello.stream, "twin_of": hello.twin_of, "mode": hello.mode, "identity": self._permit.identity,
-            "peer": self._link.peer, "group": facts.group, "version": facts.version, "cipher": facts.cipher,
-            "topic": self._topic.name, "age_seconds": round(self._link.age, 3),
-        }  # fmt: skip
+            "stream": hello.stream,
+            "twin_of": hello.twin_of,
+            "mode": hello.mode,
+            "identity": self._permit.identity,
+            "peer": self._link.peer,
+            "group": facts.group,
+            "version": facts.version,
+            "cipher": facts.cipher,
+            "topic": self._topic.name,
+            "age_seconds": round(self._link.age, 3),
+        }
 
     async def _first_message(self) -> m.Hello:
         while True:
@@ -194,12 +201,16 @@ class Session:
                 self._topic.max_message_bytes,
                 self._shared.window(self._topic.max_message_bytes),
                 int(time.time() * 1000),
-            )  # fmt: skip
+            )
         )
         self.log.info(
-            "link opened", identity=self._permit.identity, group=facts.group, version=facts.version,
-            cipher=facts.cipher, topic=self._topic.name,
-        )  # fmt: skip
+            "link opened",
+            identity=self._permit.identity,
+            group=facts.group,
+            version=facts.version,
+            cipher=facts.cipher,
+            topic=self._topic.name,
+        )
 
     def _check_mode(self, hello: m.Hello) -> None:
         """Refuse a link that is weaker than the stream demands, before the first byte of data."""
@@ -216,8 +227,11 @@ class Session:
         key = (self._permit.identity, hello.forwarder_id, hello.stream)
         if self._shared.boots.alternate(key, hello.boot_id):
             self._shared.metrics.clones_suspected.labels(hello.stream).inc()
-            self.log.error("two boots of one forwarder take turns: was its state directory copied?",
-                           identity=self._permit.identity, forwarder_id=hello.forwarder_id)  # fmt: skip
+            self.log.error(
+                "two boots of one forwarder take turns: was its state directory copied?",
+                identity=self._permit.identity,
+                forwarder_id=hello.forwarder_id,
+            )
         older = self._shared.sessions.get(key)
         if older is not None:
             older.end(Code.SUPERSEDED, "a newer link of the same forwarder and stream took over")
@@ -233,8 +247,13 @@ class Session:
         self.log.info("link closed")
 
     async def _refuse(self, error: ProtocolError) -> None:
-        self.log.warning("refused a link", code=str(error.code), reason=error.text,
-                         identities=list(self._link.facts.identities), group=self._link.facts.group)  # fmt: skip
+        self.log.warning(
+            "refused a link",
+            code=str(error.code),
+            reason=error.text,
+            identities=list(self._link.facts.identities),
+            group=self._link.facts.group,
+        )
         self._shared.metrics.refused_links.labels(str(error.code)).inc()
         try:
             self._link.write(*self._connection.send(error_message(error)))
@@ -301,9 +320,7 @@ class Session:
             self.log.warning("cannot open a run", run=ask.run, code=str(error.code), reason=str(error))
             self._send(m.Nack(-1, str(error.code), text=m.fit(str(error))))
             return
-        self._run = OpenedRun(
-            ask.run, answer.topic, answer.partition, answer.producer_id, max(ask.producer_epoch, 0)
-        )  # fmt: skip
+        self._run = OpenedRun(ask.run, answer.topic, answer.partition, answer.producer_id, max(ask.producer_epoch, 0))
         self._send(answer)
 
     async def _new_run(self, ask: m.OpenRun) -> m.Run:
@@ -390,16 +407,29 @@ class Session:
         hello, facts, offset = self._hello, self._link.facts, outcome.base_offset
         self._shared.ledger.batch(
             BatchEntry(
-                time_ms=int(time.time() * 1000), stream=hello.stream, twin_of=hello.twin_of,
-                identity=self._permit.identity, forwarder_id=hello.forwarder_id, boot_id=hello.boot_id,
-                run=run.number, producer_id=header.producer_id, producer_epoch=header.producer_epoch,
-                base_sequence=header.base_sequence, records=header.record_count, bytes=header.size,
-                topic=run.topic, partition=run.partition, first_offset=offset,
+                time_ms=int(time.time() * 1000),
+                stream=hello.stream,
+                twin_of=hello.twin_of,
+                identity=self._permit.identity,
+                forwarder_id=hello.forwarder_id,
+                boot_id=hello.boot_id,
+                run=run.number,
+                producer_id=header.producer_id,
+                producer_epoch=header.producer_epoch,
+                base_sequence=header.base_sequence,
+                records=header.record_count,
+                bytes=header.size,
+                topic=run.topic,
+                partition=run.partition,
+                first_offset=offset,
                 last_offset=offset + header.last_offset_delta if offset >= 0 else -1,
-                outcome="stored" if outcome.kind is Kind.STORED else "duplicate", mode=hello.mode,
-                group=facts.group, tls_version=facts.version, session_id=self._id,
+                outcome="stored" if outcome.kind is Kind.STORED else "duplicate",
+                mode=hello.mode,
+                group=facts.group,
+                tls_version=facts.version,
+                session_id=self._id,
             )
-        )  # fmt: skip
+        )
 
     def _keep_report(self, report: m.Report) -> None:
         if self._shared.ledger is None:
@@ -407,10 +437,17 @@ class Session:
         hello = self._hello
         self._shared.ledger.report(
             ReportEntry(
-                time_ms=int(time.time() * 1000), stream=hello.stream, twin_of=hello.twin_of,
-                identity=self._permit.identity, forwarder_id=hello.forwarder_id, boot_id=hello.boot_id,
-                run=-1 if self._run is None else self._run.number, accepted=report.accepted,
-                acknowledged=report.acknowledged, dropped=report.dropped,
-                dead_lettered=report.dead_lettered, resets=report.resets,
+                time_ms=int(time.time() * 1000),
+                stream=hello.stream,
+                twin_of=hello.twin_of,
+                identity=self._permit.identity,
+                forwarder_id=hello.forwarder_id,
+                boot_id=hello.boot_id,
+                run=-1 if self._run is None else self._run.number,
+                accepted=report.accepted,
+                acknowledged=report.acknowledged,
+                dropped=report.dropped,
+                dead_lettered=report.dead_lettered,
+                resets=report.resets,
             )
-        )  # fmt: skip
+        )

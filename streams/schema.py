@@ -40,9 +40,12 @@ def _struct(kind: type[msgspec.Struct], hidden: Collection[str] = ()) -> dict[st
             schema["default"] = default
         properties[spelling(field.name)] = schema
     return {
-        "type": "object", "description": (kind.__doc__ or "").strip(), "properties": properties, "required": required,
+        "type": "object",
+        "description": (kind.__doc__ or "").strip(),
+        "properties": properties,
+        "required": required,
         "additionalProperties": False,
-    }  # fmt: skip
+    }
 
 
 def _type(kind: Any, field: str) -> dict[str, Any]:

@@ -34,11 +34,25 @@ DOORS = {
 }
 
 CORES = (
-    "streams.addresses", "streams.definition", "streams.errors", "streams.jsonlines", "streams.kinds",
-    "streams.recordbatch", "streams.recordbody", "streams.security.modes", "streams.units", "streams.wire",
-    "streams.wire.*", "logfwd.backlog", "logfwd.batcher", "logfwd.resume", "logreceiver.authorisation",
-    "logreceiver.ledger_answer", "logreceiver.ledger_coverage", "logreceiver.ledger_records",
-)  # fmt: skip
+    "streams.addresses",
+    "streams.definition",
+    "streams.errors",
+    "streams.jsonlines",
+    "streams.kinds",
+    "streams.recordbatch",
+    "streams.recordbody",
+    "streams.security.modes",
+    "streams.units",
+    "streams.wire",
+    "streams.wire.*",
+    "logfwd.backlog",
+    "logfwd.batcher",
+    "logfwd.resume",
+    "logreceiver.authorisation",
+    "logreceiver.ledger_answer",
+    "logreceiver.ledger_coverage",
+    "logreceiver.ledger_records",
+)
 NOT_IN_A_CORE = ("asyncio", "time", "socket", "structlog", "logging", "select", "selectors")
 
 
@@ -78,9 +92,11 @@ def test_the_reader_of_imports_finds_every_form() -> None:
 def test_imports_point_one_way(package: str) -> None:
     breaches = [
         f"{module} imports {name}"
-        for module in modules() if within(module, package)
-        for name in imports(module) if any(within(name, other) for other in MAY_NOT_IMPORT[package])
-    ]  # fmt: skip
+        for module in modules()
+        if within(module, package)
+        for name in imports(module)
+        if any(within(name, other) for other in MAY_NOT_IMPORT[package])
+    ]
     assert not breaches
 
 
@@ -98,6 +114,7 @@ def test_cores_read_no_clock_do_no_io_and_log_nothing() -> None:
     breaches = [
         f"{core} imports {name}"
         for core in cores
-        for name in imports(core) if any(within(name, other) for other in NOT_IN_A_CORE)
-    ]  # fmt: skip
+        for name in imports(core)
+        if any(within(name, other) for other in NOT_IN_A_CORE)
+    ]
     assert not breaches

@@ -150,9 +150,10 @@ def test_the_image_is_made_of_what_the_build_may_see() -> None:
     instructions = (ROOT / "Dockerfile").read_text().splitlines()
     copied = {
         word
-        for line in instructions if line.startswith("COPY ") and "--from" not in line
+        for line in instructions
+        if line.startswith("COPY ") and "--from" not in line
         for word in line.split()[1:-1]
-    }  # fmt: skip
+    }
     assert copied == seen
     assert all((ROOT / name).exists() for name in seen)
     assert "uv sync --frozen" in (ROOT / "Dockerfile").read_text()

@@ -48,9 +48,12 @@ class FileTail:
         notifier = self._make_notifier()
         thread = ThreadPoolExecutor(1, thread_name_prefix="file-source")
         follower = self._follower = Follower(
-            self._settings, positions, block_bytes=self._block_bytes, max_record_bytes=self._max_record_bytes,
+            self._settings,
+            positions,
+            block_bytes=self._block_bytes,
+            max_record_bytes=self._max_record_bytes,
             notifier=notifier,
-        )  # fmt: skip
+        )
         scan = True
         written: Iterable[int] = ()
         try:

@@ -48,9 +48,14 @@ class Follower:
     """Follows the files of one source."""
 
     def __init__(
-        self, settings: FileSource, positions: Mapping[str, Mark], *, block_bytes: int, max_record_bytes: int,
+        self,
+        settings: FileSource,
+        positions: Mapping[str, Mark],
+        *,
+        block_bytes: int,
+        max_record_bytes: int,
         notifier: Inotify | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._settings, self._block_bytes, self._max_record_bytes = settings, block_bytes, max_record_bytes
         self._finder = Finder(settings)
         self._lost = LostPositions(self._finder.troubles)
@@ -288,15 +293,24 @@ class Follower:
         self._compressed &= {(file.id, file.mtime_ns) for file in files.values()}
         self._held &= files.keys()
         return [
-            file for id_, file in files.items()
+            file
+            for id_, file in files.items()
             if id_ not in self._tails and (id_, file.mtime_ns) not in self._compressed
-        ]  # fmt: skip
+        ]
 
     def _resume(self, file: Found, lost: Lost, now: float) -> Tail | None:
         """Follow the file of a lost position from there on."""
         moved = not file.configured or file.path != lost.path
-        tail = Tail(lost.key, file.path, lost.family, file.id, lost.place, gone=not file.configured,
-                    active_at=now, rotated_at=now if moved else None)  # fmt: skip
+        tail = Tail(
+            lost.key,
+            file.path,
+            lost.family,
+            file.id,
+            lost.place,
+            gone=not file.configured,
+            active_at=now,
+            rotated_at=now if moved else None,
+        )
         if not self._start(tail):
             return None
         self._lost.take(lost)
@@ -308,8 +322,16 @@ class Follower:
         old = file.mtime_ns / 1_000_000 < since_ms
         if not file.configured and (not file.size or old) and not self._lost.awaits_copy(file.family):
             return None
-        tail = Tail(uuid.uuid4().hex, file.path, file.family, file.id, Place(file.id[1]), gone=not file.configured,
-                    active_at=now, rotated_at=None if file.configured else now)  # fmt: skip
+        tail = Tail(
+            uuid.uuid4().hex,
+            file.path,
+            file.family,
+            file.id,
+            Place(file.id[1]),
+            gone=not file.configured,
+            active_at=now,
+            rotated_at=None if file.configured else now,
+        )
         if not self._start(tail):
             return None
         try:

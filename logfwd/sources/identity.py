@@ -119,14 +119,14 @@ def begins_alike(fd: int, other: int) -> bool:
     return all(
         os.pread(fd, HEAD_BYTES, at) == os.pread(other, min(HEAD_BYTES, size - at), at)
         for at in (0, max(size - HEAD_BYTES, 0))
-    )  # fmt: skip
+    )
 
 
 def detail_of(place: Place, path: str, family: str, written_ms: int) -> bytes:
     """What to store beside offset and tail."""
     return _encode(
         Detail(os.fsencode(path), os.fsencode(family), place.inode, place.head_bytes, place.head_hash, written_ms)
-    )  # fmt: skip
+    )
 
 
 def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
@@ -138,7 +138,7 @@ def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
     return (
         Place(detail.inode, mark.offset, mark.tail_bytes, mark.tail_hash, detail.head_bytes, detail.head_hash),
         detail,
-    )  # fmt: skip
+    )
 
 
 def family_of(path: str) -> str:

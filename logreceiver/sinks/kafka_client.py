@@ -99,16 +99,30 @@ class _MetadataResponse(Response):  # type: ignore[misc]
         ("brokers", _array(("node_id", Int32), ("host", CompactString()), ("port", Int32), ("rack", CompactString()))),
         ("cluster_id", CompactString()),
         ("controller_id", Int32),
-        ("topics", _array(
-            ("error_code", Int16), ("name", CompactString()), ("topic_id", _Uuid), ("is_internal", Boolean),
-            ("partitions", _array(
-                ("error_code", Int16), ("partition", Int32), ("leader", Int32), ("leader_epoch", Int32),
-                ("replicas", CompactArray(Int32)), ("isr", CompactArray(Int32)), ("offline", CompactArray(Int32)),
-            )),
-            ("operations", Int32),
-        )),
+        (
+            "topics",
+            _array(
+                ("error_code", Int16),
+                ("name", CompactString()),
+                ("topic_id", _Uuid),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    _array(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", CompactArray(Int32)),
+                        ("isr", CompactArray(Int32)),
+                        ("offline", CompactArray(Int32)),
+                    ),
+                ),
+                ("operations", Int32),
+            ),
+        ),
         _TAGS,
-    )  # fmt: skip
+    )
 
 
 class _Metadata(_OneVersion, RequestStruct):  # type: ignore[misc]
@@ -125,15 +139,33 @@ class _DescribeProducersResponse(Response):  # type: ignore[misc]
     API_KEY, API_VERSION = 61, 0
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
-        ("topics", _array(("name", CompactString()), ("partitions", _array(
-            ("partition", Int32), ("error_code", Int16), ("error_message", CompactString()),
-            ("producers", _array(
-                ("producer_id", Int64), ("producer_epoch", Int32), ("last_sequence", Int32), ("last_timestamp", Int64),
-                ("coordinator_epoch", Int32), ("transaction_start", Int64),
-            )),
-        )))),
+        (
+            "topics",
+            _array(
+                ("name", CompactString()),
+                (
+                    "partitions",
+                    _array(
+                        ("partition", Int32),
+                        ("error_code", Int16),
+                        ("error_message", CompactString()),
+                        (
+                            "producers",
+                            _array(
+                                ("producer_id", Int64),
+                                ("producer_epoch", Int32),
+                                ("last_sequence", Int32),
+                                ("last_timestamp", Int64),
+                                ("coordinator_epoch", Int32),
+                                ("transaction_start", Int64),
+                            ),
+                        ),
+                    ),
+                ),
+            ),
+        ),
         _TAGS,
-    )  # fmt: skip
+    )
 
 
 class DescribeProducers(_OneVersion, RequestStruct):  # type: ignore[misc]
@@ -248,9 +280,13 @@ class Cluster:
         try:
             async with asyncio.timeout(CONTROL_SECONDS):
                 return await create_conn(
-                    host, port, client_id="logreceiver", request_timeout_ms=int(seconds * 1000),
-                    max_idle_ms=540_000, **self._options,
-                )  # fmt: skip
+                    host,
+                    port,
+                    client_id="logreceiver",
+                    request_timeout_ms=int(seconds * 1000),
+                    max_idle_ms=540_000,
+                    **self._options,
+                )
         except CONNECTION_ERRORS as error:
             self.forget()
             raise SinkUnavailable(Code.UNAVAILABLE, f"no connection to {host}:{port}: {_words(error)}") from error
@@ -383,9 +419,11 @@ def raise_for(error_code: int, what: str) -> None:
     if error_code == NO_ERROR:
         return
     code = {
-        UNKNOWN_TOPIC: Code.TOPIC_MISSING, 17: Code.TOPIC_MISSING,
-        TOPIC_NOT_AUTHORISED: Code.UNAUTHORISED, 31: Code.UNAUTHORISED,
-    }.get(error_code, Code.UNAVAILABLE)  # fmt: skip
+        UNKNOWN_TOPIC: Code.TOPIC_MISSING,
+        17: Code.TOPIC_MISSING,
+        TOPIC_NOT_AUTHORISED: Code.UNAUTHORISED,
+        31: Code.UNAUTHORISED,
+    }.get(error_code, Code.UNAVAILABLE)
     raise SinkUnavailable(code, f"{what}: {code.sentence} (Kafka error {error_code})")
 
 

@@ -78,8 +78,12 @@ class Partition:
         for base_offset, path in found:
             self._scan(base_offset, path, checkpoint, last=path == found[-1][1])
         if checkpoint is not None and self._next_offset < checkpoint:
-            log.error("acknowledged batches are missing", partition=self.path.name, from_offset=self._next_offset,
-                      to_offset=checkpoint)  # fmt: skip
+            log.error(
+                "acknowledged batches are missing",
+                partition=self.path.name,
+                from_offset=self._next_offset,
+                to_offset=checkpoint,
+            )
             self._next_offset = checkpoint
         self._checkpoint_fd = os.open(self.path / CHECKPOINT, os.O_RDWR | os.O_CREAT, 0o644)
         self._open_segment(found[-1][0] if found else self._next_offset)
@@ -106,8 +110,14 @@ class Partition:
                         self._cut(fd, position, end, str(damage))
                         break
                     sound = log_files.find_next(fd, position + 1, end, next_offset=self._next_offset)
-                    log.error("damaged batch set aside", partition=self.path.name, segment=path.name,
-                              position=position, bytes=sound - position, reason=str(damage))  # fmt: skip
+                    log.error(
+                        "damaged batch set aside",
+                        partition=self.path.name,
+                        segment=path.name,
+                        position=position,
+                        bytes=sound - position,
+                        reason=str(damage),
+                    )
                     aside.append((position, sound))
                     position = sound
                     continue
@@ -123,8 +133,13 @@ class Partition:
             _set_aside(path, aside)
 
     def _cut(self, fd: int, position: int, end: int, reason: str) -> None:
-        log.warning("torn tail cut: it was never acknowledged", partition=self.path.name, position=position,
-                    bytes=end - position, reason=reason)  # fmt: skip
+        log.warning(
+            "torn tail cut: it was never acknowledged",
+            partition=self.path.name,
+            position=position,
+            bytes=end - position,
+            reason=reason,
+        )
         os.ftruncate(fd, position)
 
     def _open_segment(self, base_offset: int) -> None:

@@ -75,8 +75,13 @@ class PartitionReader:
                     if limit is None:
                         return  # where nothing says what is durable, this is the end
                     sound = log_files.find_next(fd, self._position + 1, end, next_offset=self._expected)
-                    log.warning("damaged batch passed over", segment=str(path), position=self._position,
-                                bytes=sound - self._position, reason=str(damage))  # fmt: skip
+                    log.warning(
+                        "damaged batch passed over",
+                        segment=str(path),
+                        position=self._position,
+                        bytes=sound - self._position,
+                        reason=str(damage),
+                    )
                     self.damaged += 1
                     self._position = sound
                     continue

@@ -12,9 +12,13 @@ from typing import NamedTuple
 from streams.errors import Code
 
 TOPIC_SETTINGS = (
-    "cleanup.policy", "compression.type", "max.message.bytes", "message.timestamp.type", "min.insync.replicas",
+    "cleanup.policy",
+    "compression.type",
+    "max.message.bytes",
+    "message.timestamp.type",
+    "min.insync.replicas",
     "unclean.leader.election.enable",
-)  # fmt: skip
+)
 BROKER_SETTINGS = ("producer.id.expiration.ms",)
 CREATED_WITH = {"cleanup.policy": "delete", "compression.type": "producer", "message.timestamp.type": "CreateTime"}
 """Settings of a topic that the receiver creates. Records keep the time of reading (stamping holds it near the

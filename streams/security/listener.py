@@ -15,9 +15,14 @@ class Listener:
     """Accepts links on one address. Half-open handshakes have a deadline and a bound."""
 
     def __init__(
-        self, context: Context, on_link: Callable[[Link], Awaitable[None]],
-        on_failure: Callable[[str, HandshakeFailed], None], *, handshake_timeout: float, max_pending: int,
-    ) -> None:  # fmt: skip
+        self,
+        context: Context,
+        on_link: Callable[[Link], Awaitable[None]],
+        on_failure: Callable[[str, HandshakeFailed], None],
+        *,
+        handshake_timeout: float,
+        max_pending: int,
+    ) -> None:
         self._context = context
         self._on_link, self._on_failure = on_link, on_failure
         self._handshake_timeout, self._max_pending = handshake_timeout, max_pending
@@ -67,10 +72,15 @@ class Listener:
 
 
 async def listen(
-    address: str, context: Context, on_link: Callable[[Link], Awaitable[None]], *,
-    on_failure: Callable[[str, HandshakeFailed], None], handshake_timeout: float = 10.0, max_pending: int = 256,
+    address: str,
+    context: Context,
+    on_link: Callable[[Link], Awaitable[None]],
+    *,
+    on_failure: Callable[[str, HandshakeFailed], None],
+    handshake_timeout: float = 10.0,
+    max_pending: int = 256,
     reuse_port: bool = False,
-) -> Listener:  # fmt: skip
+) -> Listener:
     """Listen on "host:port" (port 0: the system's choice); `on_link` is run as a task for every completed handshake."""
     host, port = split_address(address)
     listener = Listener(context, on_link, on_failure, handshake_timeout=handshake_timeout, max_pending=max_pending)

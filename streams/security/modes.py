@@ -46,28 +46,42 @@ MODES: Mapping[str, Mode] = {
     mode.name: mode
     for mode in (
         Mode(
-            name="classical-tls12", version=TLS12, groups=(P256,), client_groups="P-256",
+            name="classical-tls12",
+            version=TLS12,
+            groups=(P256,),
+            client_groups="P-256",
             sentence="TLS 1.2 with P-256: the baseline that hybrid was compared with in 2022",
         ),
         Mode(
-            name="classical", version=TLS13, groups=(X25519,), client_groups="X25519",
+            name="classical",
+            version=TLS13,
+            groups=(X25519,),
+            client_groups="X25519",
             sentence="TLS 1.3 with X25519: differs from hybrid in the group alone",
         ),
         Mode(
-            name="hybrid", version=TLS13, groups=(X25519MLKEM768,), client_groups="X25519MLKEM768",
+            name="hybrid",
+            version=TLS13,
+            groups=(X25519MLKEM768,),
+            client_groups="X25519MLKEM768",
             sentence="TLS 1.3 with X25519MLKEM768: for every stream that has no reason to differ",
         ),
         Mode(
-            name="hybrid-preferred", version=TLS13, groups=(X25519MLKEM768, X25519),
+            name="hybrid-preferred",
+            version=TLS13,
+            groups=(X25519MLKEM768, X25519),
             client_groups="*X25519MLKEM768:*X25519",
             sentence="X25519MLKEM768, or X25519 from a receiver that cannot; a downgrade raises an alarm",
         ),
         Mode(
-            name="hybrid-p256", version=TLS13, groups=(SECP256R1MLKEM768,), client_groups="SecP256r1MLKEM768",
+            name="hybrid-p256",
+            version=TLS13,
+            groups=(SECP256R1MLKEM768,),
+            client_groups="SecP256r1MLKEM768",
             sentence="TLS 1.3 with SecP256r1MLKEM768: approved algorithms only (not a validated module)",
         ),
     )
-}  # fmt: skip
+}
 
 DEFAULT_MODE = "hybrid"
 
@@ -126,7 +140,8 @@ def listener_settings(modes: Iterable[Mode]) -> ListenerSettings:
     versions = sorted({mode.version for mode in served})
     algorithms = dict.fromkeys(name for mode in served for name in mode.signature_algorithms.split(":"))
     return ListenerSettings(
-        versions[0], versions[-1],
+        versions[0],
+        versions[-1],
         " / ".join(":".join("P-256" if group == P256 else group for group in tier) for tier in tiers if tier),
         ":".join(algorithms),
-    )  # fmt: skip
+    )

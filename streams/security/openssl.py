@@ -40,18 +40,32 @@ _MODE_NO_AUTO_CHAIN = 8
 _MODE_ENABLE_PARTIAL_WRITE = 1
 
 _VERIFY_REASONS = {
-    9: "certificate_not_yet_valid", 10: "certificate_expired", 62: "host_mismatch", 64: "host_mismatch",
-    18: "unknown_ca", 19: "unknown_ca", 20: "unknown_ca", 21: "unknown_ca", 7: "unknown_ca", 23: "certificate_revoked",
-}  # fmt: skip
+    9: "certificate_not_yet_valid",
+    10: "certificate_expired",
+    62: "host_mismatch",
+    64: "host_mismatch",
+    18: "unknown_ca",
+    19: "unknown_ca",
+    20: "unknown_ca",
+    21: "unknown_ca",
+    7: "unknown_ca",
+    23: "certificate_revoked",
+}
 _ERROR_REASONS = (
     ("did not return a certificate", "no_client_certificate"),
-    ("no suitable key share", "no_shared_group"), ("no shared group", "no_shared_group"),
-    ("no suitable groups", "no_shared_group"), ("no shared cipher", "no_shared_group"),
-    ("unsupported protocol", "protocol_version"), ("wrong version number", "not_tls"),
-    ("http request", "not_tls"), ("packet length too long", "not_tls"), ("record layer failure", "not_tls"),
+    ("no suitable key share", "no_shared_group"),
+    ("no shared group", "no_shared_group"),
+    ("no suitable groups", "no_shared_group"),
+    ("no shared cipher", "no_shared_group"),
+    ("unsupported protocol", "protocol_version"),
+    ("wrong version number", "not_tls"),
+    ("http request", "not_tls"),
+    ("packet length too long", "not_tls"),
+    ("record layer failure", "not_tls"),
     ("no shared signature algorithms", "no_shared_signature_algorithm"),
-    ("no application protocol", "alpn"), ("unexpected eof", "disconnected"),
-)  # fmt: skip
+    ("no application protocol", "alpn"),
+    ("unexpected eof", "disconnected"),
+)
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -222,9 +236,11 @@ class Endpoint:
             cipher=connection.get_cipher_name() or "none",
             identities=identities(leaf) if leaf is not None else (),
             certificate_expires=leaf.not_valid_after_utc if leaf is not None else None,
-            handshake_seconds=self._seconds, connect_seconds=connect_seconds,
-            bytes_in=self.bytes_in, bytes_out=self.bytes_out,
-        )  # fmt: skip
+            handshake_seconds=self._seconds,
+            connect_seconds=connect_seconds,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+        )
 
     def feed(self, ciphertext: memoryview | bytes) -> None:
         """Take bytes from the peer."""

@@ -60,9 +60,15 @@ class Authority:
         return cls(directory, certificate, key)
 
     def issue(
-        self, *, identities: Sequence[str], hosts: Sequence[str], out: Path, days: int = 90,
-        not_before: datetime.datetime | None = None, force: bool = False,
-    ) -> LeafFiles:  # fmt: skip
+        self,
+        *,
+        identities: Sequence[str],
+        hosts: Sequence[str],
+        out: Path,
+        days: int = 90,
+        not_before: datetime.datetime | None = None,
+        force: bool = False,
+    ) -> LeafFiles:
         """Make a leaf and its key as OUT.pem and OUT.key. Identities with a colon are URIs, others DNS names."""
         names = _names(identities, hosts)
         if not names:
@@ -80,11 +86,9 @@ class Authority:
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]),
                 critical=False,
             )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
-        )  # fmt: skip
+        )
         files = LeafFiles(out.with_name(out.name + ".pem"), out.with_name(out.name + ".key"))
         _write(files.key, _pem(key), private=True, force=force)
         _write(files.certificate, leaf.public_bytes(serialization.Encoding.PEM), force=True)
@@ -125,10 +129,14 @@ def describe(path: Path) -> dict[str, Any]:
     key = leaf.public_key()
     kind = f"EC {key.curve.name}" if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
     return {
-        "file": str(path), "subject": leaf.subject.rfc4514_string(), "names": names, "key": kind,
-        "issuer": leaf.issuer.rfc4514_string(), "starts": leaf.not_valid_before_utc.isoformat(),
+        "file": str(path),
+        "subject": leaf.subject.rfc4514_string(),
+        "names": names,
+        "key": kind,
+        "issuer": leaf.issuer.rfc4514_string(),
+        "starts": leaf.not_valid_before_utc.isoformat(),
         "expires": leaf.not_valid_after_utc.isoformat(),
-    }  # fmt: skip
+    }
 
 
 def _builder(
@@ -159,15 +167,22 @@ def _names(identities: Sequence[str], hosts: Sequence[str]) -> list[x509.General
 
 def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=digital_signature, key_cert_sign=key_cert_sign, crl_sign=crl_sign, content_commitment=False,
-        key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+        digital_signature=digital_signature,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )  # fmt: skip
+    )
 
 
 def _write(path: Path, data: bytes, *, private: bool = False, force: bool = False) -> None:

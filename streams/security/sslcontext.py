@@ -24,8 +24,9 @@ class EndpointContext(ssl.SSLContext):
         made._context = context
         return made
 
-    def wrap_bio(self, incoming: Any, outgoing: Any, server_side: bool = False,
-                 server_hostname: Any = None, session: Any = None) -> Any:  # fmt: skip
+    def wrap_bio(
+        self, incoming: Any, outgoing: Any, server_side: bool = False, server_hostname: Any = None, session: Any = None
+    ) -> Any:
         """A connection between two memory BIOs."""
         endpoint = Endpoint(self._context, server_side=server_side, host=server_hostname, alpn=None)
         return EndpointObject(endpoint, incoming, outgoing)

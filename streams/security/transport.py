@@ -251,9 +251,13 @@ class Link(asyncio.BufferedProtocol):
 
 
 async def connect(
-    address: str, context: Context, *, server_name: str | None = None, connect_timeout: float = 10.0,
+    address: str,
+    context: Context,
+    *,
+    server_name: str | None = None,
+    connect_timeout: float = 10.0,
     handshake_timeout: float = 10.0,
-) -> Link:  # fmt: skip
+) -> Link:
     """Make a link to "host:port"; the server must prove that it is `server_name` (the host, if not given)."""
     host, port = split_address(address)
     loop = asyncio.get_running_loop()

@@ -49,9 +49,13 @@ async def serve(
 
     host, port = split_address(address)
     runner = web.AppRunner(
-        _application(registry, health, ready, streams), access_log=None, handle_signals=False,
-        max_line_size=MAX_LINE_BYTES, max_field_size=MAX_HEADER_BYTES, shutdown_timeout=CLOSE_SECONDS,
-    )  # fmt: skip
+        _application(registry, health, ready, streams),
+        access_log=None,
+        handle_signals=False,
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        shutdown_timeout=CLOSE_SECONDS,
+    )
     await runner.setup()
     try:
         try:
@@ -88,8 +92,12 @@ def _application(registry: CollectorRegistry, health: Reasons, ready: Reasons, s
         return web.json_response({"status": "ok"})
 
     application = web.Application(client_max_size=MAX_BODY_BYTES)
-    application.add_routes([
-        web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz),
-        web.get("/api/v1/streams", list_streams),
-    ])  # fmt: skip
+    application.add_routes(
+        [
+            web.get("/metrics", metrics),
+            web.get("/healthz", healthz),
+            web.get("/readyz", readyz),
+            web.get("/api/v1/streams", list_streams),
+        ]
+    )
     return application

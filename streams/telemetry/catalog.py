@@ -45,52 +45,76 @@ def _seconds(name: str, labels: tuple[str, ...], sentence: str) -> Metric:
 TLS = ("stream", "mode", "group", "version", "role")
 
 HANDSHAKE = _seconds(
-    "tls_handshake_seconds", TLS,
+    "tls_handshake_seconds",
+    TLS,
     "Handshake duration, without the TCP connect: ClientHello written (forwarder) or first byte read (receiver) until "
     "complete.",
-)  # fmt: skip
+)
 CONNECT = _seconds("tcp_connect_seconds", ("stream",), "TCP connect, before the handshake begins.")
 HANDSHAKES = Metric(
-    "tls_handshakes_total", "counter", "", (*TLS, "result"),
+    "tls_handshakes_total",
+    "counter",
+    "",
+    (*TLS, "result"),
     "Handshakes by result: ok, or why not. A forwarder counts ok at WELCOME: only then is its certificate accepted.",
-)  # fmt: skip
+)
 TLS_BYTES = Metric(
-    "tls_handshake_bytes", "histogram", "bytes", ("stream", "mode", "role", "direction"),
-    "Bytes of one handshake, by direction (in, out).", HANDSHAKE_BYTES,
-)  # fmt: skip
+    "tls_handshake_bytes",
+    "histogram",
+    "bytes",
+    ("stream", "mode", "role", "direction"),
+    "Bytes of one handshake, by direction (in, out).",
+    HANDSHAKE_BYTES,
+)
 VIOLATIONS = Metric(
-    "tls_policy_violations_total", "counter", "", ("stream", "reason"),
+    "tls_policy_violations_total",
+    "counter",
+    "",
+    ("stream", "reason"),
     "Links closed before the first byte of data: TLS gave less than the stream's mode demands.",
-)  # fmt: skip
+)
 DOWNGRADES = Metric(
-    "tls_downgrades_total", "counter", "", ("stream", "reason"),
+    "tls_downgrades_total",
+    "counter",
+    "",
+    ("stream", "reason"),
     "Handshakes in which a mode with a choice did not get its first choice; the reason is the group it got.",
-)  # fmt: skip
+)
 SHARED = (HANDSHAKE, CONNECT, HANDSHAKES, TLS_BYTES, VIOLATIONS, DOWNGRADES)
 
 BATCH_DURATION = _seconds(
     "logfwd_batch_duration_seconds", ("stream", "mode"), "Batch duration: sealed until acknowledged."
 )
 BATCH_STAGE = _seconds(
-    "logfwd_batch_stage_seconds", ("stream", "stage"),
+    "logfwd_batch_stage_seconds",
+    ("stream", "stage"),
     "Where the batch duration went: seal, spool, queue, wire (sent until acknowledged, less the receiver's own time), "
     "sink.",
-)  # fmt: skip
+)
 LINK_INFO = Metric(
-    "logfwd_link_info", "gauge", "", ("stream", "receiver", "group", "cipher", "version"),
+    "logfwd_link_info",
+    "gauge",
+    "",
+    ("stream", "receiver", "group", "cipher", "version"),
     "1 for the link that the stream has now.",
-)  # fmt: skip
+)
 RECORDS = Metric(
-    "logfwd_records_total", "counter", "", ("stream", "state"),
+    "logfwd_records_total",
+    "counter",
+    "",
+    ("stream", "state"),
     "Records by state: accepted, invalid, acknowledged, dropped, dead_lettered. Accepted = acknowledged + spooled + "
     "dropped + dead_lettered.",
-)  # fmt: skip
+)
 SPOOL_BYTES = Metric("logfwd_spool_bytes", "gauge", "bytes", ("stream",), "Bytes of batches waiting in the spool.")
 SPOOL_BATCHES = Metric("logfwd_spool_batches", "gauge", "", ("stream",), "Batches waiting in the spool.")
 SPOOL_OLDEST = Metric(
-    "logfwd_spool_oldest_seconds", "gauge", "seconds", ("stream",),
+    "logfwd_spool_oldest_seconds",
+    "gauge",
+    "seconds",
+    ("stream",),
     "Age of the oldest batch in the spool; one from before a restart counts from the restart.",
-)  # fmt: skip
+)
 SOURCE_LAG = Metric(
     "logfwd_source_lag_bytes",
     "gauge",
@@ -99,17 +123,31 @@ SOURCE_LAG = Metric(
     "Bytes that the source could read and are not spooled yet.",
 )
 LINK_FAILURES = Metric(
-    "logfwd_link_failures_total", "counter", "", ("stream", "reason"),
+    "logfwd_link_failures_total",
+    "counter",
+    "",
+    ("stream", "reason"),
     "Links that could not be made or were lost, and batches that were refused, by reason.",
-)  # fmt: skip
+)
 RUN_RESETS = Metric(
-    "logfwd_run_resets_total", "counter", "", ("stream", "reason"),
+    "logfwd_run_resets_total",
+    "counter",
+    "",
+    ("stream", "reason"),
     "Runs given up for a new one: batches in doubt may be stored twice.",
-)  # fmt: skip
+)
 FORWARDER = (
-    BATCH_DURATION, BATCH_STAGE, LINK_INFO, RECORDS, SPOOL_BYTES, SPOOL_BATCHES, SPOOL_OLDEST, SOURCE_LAG,
-    LINK_FAILURES, RUN_RESETS,
-)  # fmt: skip
+    BATCH_DURATION,
+    BATCH_STAGE,
+    LINK_INFO,
+    RECORDS,
+    SPOOL_BYTES,
+    SPOOL_BATCHES,
+    SPOOL_OLDEST,
+    SOURCE_LAG,
+    LINK_FAILURES,
+    RUN_RESETS,
+)
 
 OUTCOMES = "by outcome: stored, duplicate (recognised, not stored again), refused, uncertain."
 BATCHES = Metric("logreceiver_batches_total", "counter", "", ("stream", "outcome"), f"Batches {OUTCOMES}")
@@ -121,13 +159,19 @@ REFUSED_LINKS = Metric(
     "logreceiver_refused_links_total", "counter", "", ("code",), "Links closed with an ERROR message, by its code."
 )
 CLONES = Metric(
-    "logreceiver_clones_suspected_total", "counter", "", ("stream",),
+    "logreceiver_clones_suspected_total",
+    "counter",
+    "",
+    ("stream",),
     "Times that two boots of one forwarder took turns on a stream: its state directory may have been copied.",
-)  # fmt: skip
+)
 LEDGER_DROPPED = Metric(
-    "logreceiver_ledger_dropped_total", "counter", "", (),
+    "logreceiver_ledger_dropped_total",
+    "counter",
+    "",
+    (),
     "Ledger records lost because the ledger could not be written; the batches they tell of are stored.",
-)  # fmt: skip
+)
 RECEIVER = (BATCHES, RECEIVED, BYTES, SINK, LINKS, REFUSED_LINKS, CLONES, LEDGER_DROPPED)
 
 CATALOGUE = (*SHARED, *FORWARDER, *RECEIVER)
@@ -237,17 +281,26 @@ class _Part:
 
     def _histogram(self, metric: Metric) -> Histogram:
         return self._keep(
-            metric, Histogram(metric.name, metric.sentence, metric.labels, unit=metric.unit, buckets=metric.buckets,
-                              registry=self._registry)
-        )  # fmt: skip
+            metric,
+            Histogram(
+                metric.name,
+                metric.sentence,
+                metric.labels,
+                unit=metric.unit,
+                buckets=metric.buckets,
+                registry=self._registry,
+            ),
+        )
 
     def _counter(self, metric: Metric) -> Counter:
-        return self._keep(metric, Counter(metric.name, metric.sentence, metric.labels, unit=metric.unit,
-                                          registry=self._registry))  # fmt: skip
+        return self._keep(
+            metric, Counter(metric.name, metric.sentence, metric.labels, unit=metric.unit, registry=self._registry)
+        )
 
     def _gauge(self, metric: Metric) -> Gauge:
-        return self._keep(metric, Gauge(metric.name, metric.sentence, metric.labels, unit=metric.unit,
-                                        registry=self._registry))  # fmt: skip
+        return self._keep(
+            metric, Gauge(metric.name, metric.sentence, metric.labels, unit=metric.unit, registry=self._registry)
+        )
 
     def _keep(self, metric: Metric, family: Family) -> Family:
         if "stream" in metric.labels:

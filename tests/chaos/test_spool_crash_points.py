@@ -78,9 +78,10 @@ class Recorder:
 
     def _files(self) -> Files:
         return {
-            found.name: found.read_bytes() for found in self.directory.iterdir()
+            found.name: found.read_bytes()
+            for found in self.directory.iterdir()
             if found.is_file() and not found.name.endswith((".reserve", "-shm"))
-        }  # fmt: skip
+        }
 
     def _torn(self, name: str, content: bytes) -> bytes:
         """What a power loss may leave: each sector as it was synced, or as it was written since."""
@@ -141,8 +142,9 @@ async def records_of(spool: Spool, backlog: Backlog) -> list[int]:
     """The numbers of all waiting records, in order; BatchCorrupt if one is not whole."""
     return [
         int((record.value or b"").split(b":")[1].split(b",")[0])
-        for row in backlog.rows for record in recordbatch.iterate(await spool.payload(row), max_bytes=1 << 24)
-    ]  # fmt: skip
+        for row in backlog.rows
+        for record in recordbatch.iterate(await spool.payload(row), max_bytes=1 << 24)
+    ]
 
 
 async def check(point: Point, path: Path, stamps: dict[tuple[int, int, int], int]) -> None:

@@ -93,8 +93,14 @@ def go_client(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     directory = tmp_path_factory.mktemp("go")
     (directory / "main.go").write_text(GO_CLIENT)
     (directory / "go.mod").write_text("module client\n\ngo 1.24\n")
-    environment = {"HOME": str(directory), "PATH": str(Path(go).parent), "GOCACHE": str(directory / "cache"),
-                   "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "GOPATH": str(directory / "path")}  # fmt: skip
+    environment = {
+        "HOME": str(directory),
+        "PATH": str(Path(go).parent),
+        "GOCACHE": str(directory / "cache"),
+        "GOFLAGS": "-mod=mod",
+        "GOTOOLCHAIN": "local",
+        "GOPATH": str(directory / "path"),
+    }
     subprocess.run([go, "build", "-o", "client", "."], cwd=directory, check=True, env=environment, timeout=240)
     return [str(directory / "client")]
 

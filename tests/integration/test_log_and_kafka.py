@@ -114,9 +114,16 @@ TOO_LARGE = (False, Outcome(Kind.REFUSED, code=Code.TOO_LARGE))
 
 @pytest.mark.parametrize(
     "script",
-    [[LOST], [KEPT_UNHEARD], [REFUSED], [STORED, LOST, KEPT_UNHEARD], [STORED, KEPT_UNHEARD, REFUSED], [TOO_LARGE],
-     [STORED, TOO_LARGE, KEPT_UNHEARD, STORED, LOST]],
-)  # fmt: skip
+    [
+        [LOST],
+        [KEPT_UNHEARD],
+        [REFUSED],
+        [STORED, LOST, KEPT_UNHEARD],
+        [STORED, KEPT_UNHEARD, REFUSED],
+        [TOO_LARGE],
+        [STORED, TOO_LARGE, KEPT_UNHEARD, STORED, LOST],
+    ],
+)
 async def test_a_replay_over_an_unsteady_network_neither_loses_nor_repeats(
     tmp_path: Path, script: list[tuple[bool, Outcome]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

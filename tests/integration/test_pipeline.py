@@ -78,19 +78,28 @@ async def test_a_receiver_that_restarts_makes_neither_loss_nor_repeats(installat
 
 
 async def refusal(
-    installation: Installation, events: Events, *, handshake: bool = True,
-    modes: tuple[str, ...] = ("hybrid",), stream: dict[str, object] | None = None, streams: tuple[str, ...] = ("*",),
-    receiver: Credentials | None = None, forwarder: Credentials | None = None, server_name: str | None = None,
-) -> tuple[structlog.typing.EventDict, structlog.typing.EventDict]:  # fmt: skip
+    installation: Installation,
+    events: Events,
+    *,
+    handshake: bool = True,
+    modes: tuple[str, ...] = ("hybrid",),
+    stream: dict[str, object] | None = None,
+    streams: tuple[str, ...] = ("*",),
+    receiver: Credentials | None = None,
+    forwarder: Credentials | None = None,
+    server_name: str | None = None,
+) -> tuple[structlog.typing.EventDict, structlog.typing.EventDict]:
     """Run until both sides have said why; returns the receiver's line and the forwarder's."""
     config = installation.receiver_config(modes=modes, streams=streams, credentials=receiver)
     installation.append(*lines(10))
     here = "refused a handshake" if handshake else "refused a link"
     async with running(config) as service:
         sending = installation.forwarder_config(
-            service.listeners[0].address, installation.stream(**(stream or {})), credentials=forwarder,
+            service.listeners[0].address,
+            installation.stream(**(stream or {})),
+            credentials=forwarder,
             server_name=server_name,
-        )  # fmt: skip
+        )
         async with forwarding(sending) as agent:
             await eventually(lambda: found(events, here) and found(events, "link failed"))
             assert agent.describe()[0]["link"] is None
@@ -190,5 +199,7 @@ async def test_lines_that_are_no_json_are_wrapped_and_counted(installation: Inst
             await eventually(lambda: acknowledged(agent) == 3)
             assert agent.describe()[0]["records"]["invalid"] == 1
     assert [json.loads(value) for value in installation.stored()] == [
-        {"n": 0}, {"message": "plain text", "invalid": True}, {"n": 1},
-    ]  # fmt: skip
+        {"n": 0},
+        {"message": "plain text", "invalid": True},
+        {"n": 1},
+    ]

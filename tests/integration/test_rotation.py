@@ -70,8 +70,9 @@ class CopyAndTruncate:
         os.truncate(path, 0)
 
 
-@pytest.mark.parametrize("rotate", [rename_and_create, CopyAndTruncate(), delete_and_make_again],
-                         ids=["rename", "copytruncate", "delete"])  # fmt: skip
+@pytest.mark.parametrize(
+    "rotate", [rename_and_create, CopyAndTruncate(), delete_and_make_again], ids=["rename", "copytruncate", "delete"]
+)
 async def test_every_line_is_stored_once_and_in_order(tmp_path: Path, rotate: Callable[[Path, int], None]) -> None:
     installation = Installation(tmp_path)
     source = FileSource(paths=(str(installation.source),), scan_seconds=0.05, rotated_wait_seconds=0.5)

@@ -85,9 +85,14 @@ def test_problems_of_all_files_are_told_at_once(site: Path) -> None:
     write_stream(site, "pq", 'mirror_of = "htp"\n[batch]\n')
     found = problems(site)
     assert set(found) == {
-        ("logfwd.toml", "recievers"), ("logfwd.toml", "receivers"), ("logfwd.toml", "admin.address"),
-        ("logfwd.toml", "tls.key"), ("broken.toml", ""), ("pq.toml", "batch"), ("pq.toml", "mirror_of"),
-    }  # fmt: skip
+        ("logfwd.toml", "recievers"),
+        ("logfwd.toml", "receivers"),
+        ("logfwd.toml", "admin.address"),
+        ("logfwd.toml", "tls.key"),
+        ("broken.toml", ""),
+        ("pq.toml", "batch"),
+        ("pq.toml", "mirror_of"),
+    }
     assert "did you mean 'receivers'?" in found["logfwd.toml", "recievers"]
     assert found["pq.toml", "mirror_of"] == "there is no stream 'htp'; there are: broken, http"
 

@@ -102,13 +102,13 @@ def test_a_kafka_sink_loads_with_tls_and_sasl(path: Path) -> None:
         (SINK, KAFKA.replace("kafka:9092", "kafka"), "sink.brokers[0]", "'kafka' is not HOST:PORT"),
         (SINK, KAFKA + 'security = "tls"\n', "sink.security", 'write "plaintext" or "classical" or "hybrid"'),
         (SINK, KAFKA + 'security = "hybrid"\n', "sink.tls", "is missing; mode hybrid needs [sink.tls]"),
-        (SINK, KAFKA + SINK_TLS, "sink.tls", "has no effect with security = \"plaintext\""),
+        (SINK, KAFKA + SINK_TLS, "sink.tls", 'has no effect with security = "plaintext"'),
         (SINK, KAFKA + SASL + 'mechanism = "PLAIN"\n', "sink.sasl.mechanism", "shows the password to the network"),
         (SINK, KAFKA + SASL.replace("ca.pem", "none"), "sink.sasl.password_file", "write the password into it"),
         (SINK, KAFKA + 'produce_timeout = "1ms"\n', "sink.produce_timeout", "is 1ms; it must be at least 1s"),
         (SINK, KAFKA + "create_topics = 1\n", "sink.create_topics", "1 is not true or false"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_named_with_its_key_and_a_remedy(path: Path, old: str, new: str, key: str, message: str) -> None:
     assert old in GOOD
     found = problems(path, GOOD.replace(old, new))
@@ -137,8 +137,11 @@ def test_the_example_has_no_problem_but_files_that_are_not_made_yet() -> None:
     with pytest.raises(ConfigError) as caught:
         load_receiver(EXAMPLES / "logreceiver.toml")
     assert {problem.key for problem in caught.value.problems} == {
-        "grant_key_file", "tls.certificate", "tls.key", "tls.ca",
-    }  # fmt: skip
+        "grant_key_file",
+        "tls.certificate",
+        "tls.key",
+        "tls.ca",
+    }
 
 
 def test_the_schema_takes_the_example_and_refuses_what_the_loader_refuses() -> None:

@@ -30,12 +30,28 @@ TOPIC = "logfwd.ledger"
 def batch(base_sequence: int, records: int = 10, offset: int | None = None, **changes: Any) -> BatchEntry:
     """An entry; its offset is its sequence, unless told otherwise."""
     fields: dict[str, Any] = {
-        "time_ms": 1000, "stream": "http", "twin_of": "", "identity": "spiffe://test/a", "forwarder_id": "f",
-        "boot_id": "b1", "run": 1, "producer_id": 7, "producer_epoch": 0, "base_sequence": base_sequence,
-        "records": records, "bytes": 100, "topic": "http", "partition": 0,
-        "first_offset": base_sequence if offset is None else offset, "last_offset": -1, "outcome": "stored",
-        "mode": "classical", "group": "X25519", "tls_version": "TLSv1.3", "session_id": "s",
-    }  # fmt: skip
+        "time_ms": 1000,
+        "stream": "http",
+        "twin_of": "",
+        "identity": "spiffe://test/a",
+        "forwarder_id": "f",
+        "boot_id": "b1",
+        "run": 1,
+        "producer_id": 7,
+        "producer_epoch": 0,
+        "base_sequence": base_sequence,
+        "records": records,
+        "bytes": 100,
+        "topic": "http",
+        "partition": 0,
+        "first_offset": base_sequence if offset is None else offset,
+        "last_offset": -1,
+        "outcome": "stored",
+        "mode": "classical",
+        "group": "X25519",
+        "tls_version": "TLSv1.3",
+        "session_id": "s",
+    }
     return BatchEntry(**{**fields, **changes})
 
 
@@ -45,11 +61,19 @@ def repeat(base_sequence: int, records: int = 10, **changes: Any) -> BatchEntry:
 
 def report(accepted: int, acknowledged: int | None = None, **changes: Any) -> ReportEntry:
     fields: dict[str, Any] = {
-        "time_ms": 2000, "stream": "http", "twin_of": "", "identity": "spiffe://test/a", "forwarder_id": "f",
-        "boot_id": "b1", "run": 1, "accepted": accepted,
+        "time_ms": 2000,
+        "stream": "http",
+        "twin_of": "",
+        "identity": "spiffe://test/a",
+        "forwarder_id": "f",
+        "boot_id": "b1",
+        "run": 1,
+        "accepted": accepted,
         "acknowledged": accepted if acknowledged is None else acknowledged,
-        "dropped": 0, "dead_lettered": 0, "resets": 0,
-    }  # fmt: skip
+        "dropped": 0,
+        "dead_lettered": 0,
+        "resets": 0,
+    }
     return ReportEntry(**{**fields, **changes})
 
 
@@ -230,11 +254,19 @@ def test_what_the_sink_has_behind_the_last_entry_is_not_in_the_ledger_and_not_mi
         ((batch(0), report(50, run=2)), {PLACE: RunState(0, 9)}, "nor anything of the run"),
         ((batch(0), report(50, run=-1)), {PLACE: RunState(0, 9)}, "nor anything of the run"),
         ((report(50),), {}, "nor anything of the run"),
-        ((batch(0), batch(0, boot_id="b2", producer_id=8, run=2, time_ms=1100), batch(10, time_ms=70_000),
-          batch(10, boot_id="b2", producer_id=8, run=2, time_ms=80_000), report(50)),
-         {PLACE: RunState(0, 19)}, "ran at the same time"),
+        (
+            (
+                batch(0),
+                batch(0, boot_id="b2", producer_id=8, run=2, time_ms=1100),
+                batch(10, time_ms=70_000),
+                batch(10, boot_id="b2", producer_id=8, run=2, time_ms=80_000),
+                report(50),
+            ),
+            {PLACE: RunState(0, 19)},
+            "ran at the same time",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_known_is_not_called_missing(
     entries: tuple[Entry, ...], tails: Mapping[tuple[str, int, int], RunState | None] | None, why: str
 ) -> None:
@@ -260,15 +292,23 @@ def test_shares_say_what_travelled_under_which_group_each_record_once() -> None:
     hybrid: dict[str, Any] = {"mode": "hybrid-preferred", "group": "X25519MLKEM768"}
     made = answer(batch(0, 30), batch(30, 10, **hybrid), repeat(0, 30, **hybrid), repeat(40, 10, **hybrid))
     assert [(share.group, share.batches, share.records, share.records_percent) for share in made.shares] == [
-        ("X25519", 1, 30, 60.0), ("X25519MLKEM768", 2, 20, 40.0),
-    ]  # fmt: skip
+        ("X25519", 1, 30, 60.0),
+        ("X25519MLKEM768", 2, 20, 40.0),
+    ]
     assert [share.bytes_percent for share in made.shares] == [33.33, 66.67]
 
 
 def test_books_hold_a_stream_and_its_twins_by_forwarder() -> None:
     books = Books("http")
-    books.add([batch(0, stream="pq", twin_of="http"), batch(0, stream="other"), batch(0, identity="spiffe://test/b"),
-               batch(0), report(10)])  # fmt: skip
+    books.add(
+        [
+            batch(0, stream="pq", twin_of="http"),
+            batch(0, stream="other"),
+            batch(0, identity="spiffe://test/b"),
+            batch(0),
+            report(10),
+        ]
+    )
     found = [(account.stream, account.identity) for account in books.accounts()]
     assert found == [("http", "spiffe://test/a"), ("http", "spiffe://test/b"), ("pq", "spiffe://test/a")]
 
@@ -410,12 +450,16 @@ async def test_entries_stand_in_the_topic_and_answer_for_the_stream(
 @pytest.mark.parametrize(
     "script",
     [
-        [(False, UNCERTAIN)], [(True, UNCERTAIN)], [(False, REFUSED)] * 3,
+        [(False, UNCERTAIN)],
+        [(True, UNCERTAIN)],
+        [(False, REFUSED)] * 3,
         [STORED, (True, UNCERTAIN), (False, UNCERTAIN)],
-        [STORED, (False, UNCERTAIN), (True, UNCERTAIN), (False, REFUSED)], [(False, OUT_OF_ORDER)] * 2,
-        [(False, FENCED)], [STORED, (False, TOO_LARGE), (True, UNCERTAIN), STORED, (False, UNCERTAIN)],
+        [STORED, (False, UNCERTAIN), (True, UNCERTAIN), (False, REFUSED)],
+        [(False, OUT_OF_ORDER)] * 2,
+        [(False, FENCED)],
+        [STORED, (False, TOO_LARGE), (True, UNCERTAIN), STORED, (False, UNCERTAIN)],
     ],
-)  # fmt: skip
+)
 async def test_over_an_unsteady_network_each_record_is_written_once_and_in_order(
     tmp_path: Path, log: LogSink, metrics: ReceiverMetrics, script: list[tuple[bool, Outcome | None]]
 ) -> None:

@@ -12,9 +12,12 @@ READ, WRITE = 1 << 3, 1 << 4
 
 
 def findings(
-    topic: dict[str, str] | None = None, *, broker: dict[str, str] | None = None, replicas: int = 1,
+    topic: dict[str, str] | None = None,
+    *,
+    broker: dict[str, str] | None = None,
+    replicas: int = 1,
     operations: int = EVERYTHING,
-) -> Findings:  # fmt: skip
+) -> Findings:
     return check(CREATED_WITH | (topic or {}), broker or {}, replication_factor=replicas, operations=operations)
 
 

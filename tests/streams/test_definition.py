@@ -158,8 +158,15 @@ def test_all_problems_of_a_file_are_found_at_once(tmp_path: Path) -> None:
         'name = "A"\nsecurity = "x"\nreceivers = ["b", "c"]\ntypo = 1\n[batch]\nlinger = "x"\nmax_batch_records = 0\n',
     )
     assert set(problems) == {
-        "name", "security", "receivers[0]", "receivers[1]", "typo", "batch.linger", "batch.max_batch_records", "source",
-    }  # fmt: skip
+        "name",
+        "security",
+        "receivers[0]",
+        "receivers[1]",
+        "typo",
+        "batch.linger",
+        "batch.max_batch_records",
+        "source",
+    }
 
 
 # -- twins -------------------------------------------------------------------------------------------------------

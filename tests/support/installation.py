@@ -36,9 +36,13 @@ class Installation:
         self.source.touch()
 
     def receiver_config(
-        self, *, modes: tuple[str, ...] = ("hybrid",), streams: tuple[str, ...] = ("*",), address: str = "localhost:0",
+        self,
+        *,
+        modes: tuple[str, ...] = ("hybrid",),
+        streams: tuple[str, ...] = ("*",),
+        address: str = "localhost:0",
         credentials: Credentials | None = None,
-    ) -> ReceiverConfig:  # fmt: skip
+    ) -> ReceiverConfig:
         tls = credentials or self.parties.receiver
         return ReceiverConfig(
             tls=ReceiverTls(certificate=tls.certificate, key=tls.key, ca=tls.ca),

@@ -33,33 +33,50 @@ def secured_kafka(directory: Path, *, client_ca: Path, users: dict[str, str]) ->
     _make_chain(directory)
     (directory / "java.security").write_text(_PROVIDERS)
     overrides = {
-        "ssl.provider": "BCJSSE", "ssl.keymanager.algorithm": "X.509",
-        "ssl.protocol": "TLSv1.3", "ssl.enabled.protocols": "TLSv1.3",
-        "ssl.keystore.type": "PEM", "ssl.keystore.location": str(directory / "broker.pem"),
-        "ssl.truststore.type": "PEM", "ssl.truststore.location": str(client_ca),
+        "ssl.provider": "BCJSSE",
+        "ssl.keymanager.algorithm": "X.509",
+        "ssl.protocol": "TLSv1.3",
+        "ssl.enabled.protocols": "TLSv1.3",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(directory / "broker.pem"),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(client_ca),
         "listener.name.client.ssl.client.auth": "required",
         "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
-        "listener.name.client.scram-sha-512.sasl.jaas.config":
-            "org.apache.kafka.common.security.scram.ScramLoginModule required;",
-        "listener.name.client.plain.sasl.jaas.config":
-            "org.apache.kafka.common.security.plain.PlainLoginModule required "
-            + " ".join(f'user_{name}="{word}"' for name, word in users.items()) + ";",
+        "listener.name.client.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+        "listener.name.client.plain.sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required "
+        + " ".join(f'user_{name}="{word}"' for name, word in users.items())
+        + ";",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",  # the plaintext listeners of brokers and tools
-    }  # fmt: skip
+    }
     return Kafka(
-        directory / "kafka", protocol="SASL_SSL", host="localhost", overrides=overrides, scram=users,
+        directory / "kafka",
+        protocol="SASL_SSL",
+        host="localhost",
+        overrides=overrides,
+        scram=users,
         jvm_options=[f"-Djava.security.properties={directory / 'java.security'}", f"-Djdk.tls.namedGroups={_GROUPS}"],
         artifacts=[BOUNCY_CASTLE],
-    )  # fmt: skip
+    )
 
 
 def allow(kafka: Kafka, user: str, topic: str, operations: Sequence[str]) -> None:
     """Give a user rights on a topic."""
     named = [part for operation in operations for part in ("--operation", operation)]
-    kafka.run_tool("org.apache.kafka.tools.AclCommand", [
-        "--bootstrap-server", kafka.internal, "--add", "--allow-principal", f"User:{user}", "--topic", topic, *named,
-    ])  # fmt: skip
+    kafka.run_tool(
+        "org.apache.kafka.tools.AclCommand",
+        [
+            "--bootstrap-server",
+            kafka.internal,
+            "--add",
+            "--allow-principal",
+            f"User:{user}",
+            "--topic",
+            topic,
+            *named,
+        ],
+    )
 
 
 def _make_chain(directory: Path) -> None:

@@ -52,8 +52,10 @@ class ModelBroker:
             if batch.epoch > known.epoch and batch.base_sequence != 0:
                 return Code.OUT_OF_ORDER
             if batch.epoch == known.epoch:
-                if any((b.base_sequence, b.last_sequence) == (batch.base_sequence, batch.last_sequence)
-                       for b in known.recent):  # fmt: skip
+                if any(
+                    (b.base_sequence, b.last_sequence) == (batch.base_sequence, batch.last_sequence)
+                    for b in known.recent
+                ):
                     return None
                 if batch.base_sequence != (known.recent[-1].last_sequence + 1) % MODULUS:
                     return Code.OUT_OF_ORDER

@@ -21,12 +21,36 @@ _SYSGOOD, _TRACECLONE, _EXITKILL = 1, 8, 0x100000
 _WALL = 0x40000000
 _ENTRY, _EXIT = 1, 2
 _NAMES = {
-    "x86_64": {1: "write", 18: "pwrite64", 20: "writev", 74: "fsync", 75: "fdatasync", 77: "ftruncate", 82: "rename",
-               84: "rmdir", 83: "mkdir", 87: "unlink", 263: "unlinkat", 264: "renameat", 285: "fallocate",
-               316: "renameat2"},
-    "aarch64": {64: "write", 68: "pwrite64", 66: "writev", 82: "fsync", 83: "fdatasync", 46: "ftruncate", 34: "mkdirat",
-                35: "unlinkat", 38: "renameat", 47: "fallocate", 276: "renameat2"},
-}  # fmt: skip
+    "x86_64": {
+        1: "write",
+        18: "pwrite64",
+        20: "writev",
+        74: "fsync",
+        75: "fdatasync",
+        77: "ftruncate",
+        82: "rename",
+        84: "rmdir",
+        83: "mkdir",
+        87: "unlink",
+        263: "unlinkat",
+        264: "renameat",
+        285: "fallocate",
+        316: "renameat2",
+    },
+    "aarch64": {
+        64: "write",
+        68: "pwrite64",
+        66: "writev",
+        82: "fsync",
+        83: "fdatasync",
+        46: "ftruncate",
+        34: "mkdirat",
+        35: "unlinkat",
+        38: "renameat",
+        47: "fallocate",
+        276: "renameat2",
+    },
+}
 SYNCS = ("fsync", "fdatasync")
 
 
@@ -34,10 +58,14 @@ class _Info(ctypes.Structure):
     """struct ptrace_syscall_info (linux/ptrace.h), with the part for an entry."""
 
     _fields_ = (
-        ("op", ctypes.c_uint8), ("pad", ctypes.c_uint8 * 3), ("arch", ctypes.c_uint32),
-        ("instruction", ctypes.c_uint64), ("stack", ctypes.c_uint64), ("number", ctypes.c_uint64),
+        ("op", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8 * 3),
+        ("arch", ctypes.c_uint32),
+        ("instruction", ctypes.c_uint64),
+        ("stack", ctypes.c_uint64),
+        ("number", ctypes.c_uint64),
         ("arguments", ctypes.c_uint64 * 6),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,11 @@ class Parties:
 
     def leaf(self, name: str, *, identities: list[str], hosts: Iterable[str] = (), **options: object) -> Credentials:
         files = self.authority.issue(
-            identities=identities, hosts=list(hosts), out=self.directory / name, **options  # type: ignore[arg-type]
-        )  # fmt: skip
+            identities=identities,
+            hosts=list(hosts),
+            out=self.directory / name,
+            **options,  # type: ignore[arg-type]
+        )
         return Credentials(files.certificate, files.key, self.directory / "ca.pem")
 
 
@@ -68,9 +71,12 @@ async def echo(
 
     context = server_context([MODES[mode] for mode in modes], credentials)
     listener = await listen(
-        address, context, serve, on_failure=lambda _, error: server.failures.append(error),
+        address,
+        context,
+        serve,
+        on_failure=lambda _, error: server.failures.append(error),
         handshake_timeout=handshake_timeout,
-    )  # fmt: skip
+    )
     server = Echo(listener)
     try:
         yield server
@@ -81,6 +87,9 @@ async def echo(
 async def dial(server: Echo, credentials: Credentials, mode: str, *, server_name: str | None = None) -> Link:
     """Connect to it in a mode."""
     return await connect(
-        server.listener.address, client_context(MODES[mode], credentials), server_name=server_name,
-        connect_timeout=5, handshake_timeout=5,
-    )  # fmt: skip
+        server.listener.address,
+        client_context(MODES[mode], credentials),
+        server_name=server_name,
+        connect_timeout=5,
+        handshake_timeout=5,
+    )

@@ -16,12 +16,17 @@ class Reader:
     """One source over one restart after another; `lines` is everything that was ever committed, in order."""
 
     def __init__(
-        self, *patterns: Path | str, start_at: Literal["beginning", "end"] = "beginning", block_bytes: int = 1 << 20,
-        max_record_bytes: int = 4096, max_open_files: int = 256, exclude: tuple[str, ...] = (),
-    ) -> None:  # fmt: skip
+        self,
+        *patterns: Path | str,
+        start_at: Literal["beginning", "end"] = "beginning",
+        block_bytes: int = 1 << 20,
+        max_record_bytes: int = 4096,
+        max_open_files: int = 256,
+        exclude: tuple[str, ...] = (),
+    ) -> None:
         self.settings = FileSource(
             paths=tuple(map(str, patterns)), exclude=exclude, start_at=start_at, max_open_files=max_open_files
-        )  # fmt: skip
+        )
         self.block_bytes, self.max_record_bytes = block_bytes, max_record_bytes
         self.now = 1000.0
         self.positions: dict[str, Mark] = {}
@@ -32,7 +37,7 @@ class Reader:
     def _make(self) -> Follower:
         return Follower(
             self.settings, self.positions, block_bytes=self.block_bytes, max_record_bytes=self.max_record_bytes
-        )  # fmt: skip
+        )
 
     @property
     def lines(self) -> list[bytes]:

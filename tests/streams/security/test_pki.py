@@ -24,8 +24,21 @@ def test_init_issue_and_show_make_what_an_operator_needs(tmp_path: Path) -> None
     directory = str(tmp_path / "pki")
     assert run("init", directory)[0] == 0
     assert run("issue", directory, "--identity", "spiffe://site/host-1", "--out", "forwarder")[0] == 0
-    assert run("issue", directory, "--identity", "receiver", "--host", "10.0.0.1", "--host", "logs.example",
-               "--out", "receiver")[0] == 0  # fmt: skip
+    assert (
+        run(
+            "issue",
+            directory,
+            "--identity",
+            "receiver",
+            "--host",
+            "10.0.0.1",
+            "--host",
+            "logs.example",
+            "--out",
+            "receiver",
+        )[0]
+        == 0
+    )
     code, output = run("show", directory, "--json")
     rows = {Path(row["file"]).name: row for row in json.loads(output)}
     assert code == 0
@@ -65,8 +78,14 @@ def test_a_grant_speaks_for_its_claim_alone(tmp_path: Path) -> None:
     grants = Grants.load(tmp_path / "grant.key")
     grant = grants.sign(CLAIM)
     assert grants.honours(grant, CLAIM)
-    for field, value in (("identity", "spiffe://b"), ("stream", "dns"), ("cluster_id", "x"), ("topic", "x"),
-                         ("partition", 1), ("producer_id", 1001)):  # fmt: skip
+    for field, value in (
+        ("identity", "spiffe://b"),
+        ("stream", "dns"),
+        ("cluster_id", "x"),
+        ("topic", "x"),
+        ("partition", 1),
+        ("producer_id", 1001),
+    ):
         other = Claim(**{**CLAIM.__dict__, field: value})
         assert not grants.honours(grant, other), field
     for damaged in (b"", b":", grant[:-1], b"ffffffff" + grant[8:], b"\xff" * 40):

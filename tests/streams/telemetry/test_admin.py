@@ -28,9 +28,12 @@ class Program:
 async def program() -> AsyncIterator[Program]:
     program = Program()
     async with admin.serve(
-        "127.0.0.1:0", program.registry, health=lambda: program.health, ready=lambda: program.ready,
+        "127.0.0.1:0",
+        program.registry,
+        health=lambda: program.health,
+        ready=lambda: program.ready,
         streams=lambda: [{"stream": "http", "records": {"accepted": 3}}],
-    ) as server:  # fmt: skip
+    ) as server:
         program.url = f"http://{server.address}"
         yield program
 

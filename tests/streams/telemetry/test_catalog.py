@@ -69,8 +69,9 @@ def exposed(registry: CollectorRegistry) -> dict[str, tuple[str, str, str]]:
     families = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
     return {
         family.name + ("_total" if family.type == "counter" else ""): (family.type, family.unit, family.documentation)
-        for family in families if not family.name.startswith("process_")
-    }  # fmt: skip
+        for family in families
+        if not family.name.startswith("process_")
+    }
 
 
 @pytest.mark.parametrize(
@@ -126,9 +127,10 @@ def test_a_receiver_counts_a_handshake_when_it_is_complete_and_a_failed_one_by_i
     metrics.failed_handshake("no_common_group", role="receiver")
     samples = {
         sample.labels["result"]: sample.value
-        for family in registry.collect() if family.name == "tls_handshakes"
+        for family in registry.collect()
+        if family.name == "tls_handshakes"
         for sample in family.samples
-    }  # fmt: skip
+    }
     assert samples == {"ok": 1, "no_common_group": 1}
 
 
@@ -145,9 +147,10 @@ def test_only_the_link_of_now_is_shown() -> None:
 def receivers(registry: CollectorRegistry) -> set[tuple[str, str]]:
     return {
         (sample.labels["stream"], sample.labels["receiver"])
-        for family in registry.collect() if family.name == "logfwd_link_info"
+        for family in registry.collect()
+        if family.name == "logfwd_link_info"
         for sample in family.samples
-    }  # fmt: skip
+    }
 
 
 def test_gauges_are_set_just_before_a_scrape() -> None:

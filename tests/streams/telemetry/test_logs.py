@@ -46,8 +46,12 @@ def test_an_event_is_one_json_object_with_its_bound_context() -> None:
     (event,) = lines(out)
     assert event.pop("timestamp").endswith("Z")
     assert event == {
-        "event": "link opened", "level": "info", "logger": "logfwd", "stream": "http", "group": "X25519MLKEM768",
-    }  # fmt: skip
+        "event": "link opened",
+        "level": "info",
+        "logger": "logfwd",
+        "stream": "http",
+        "group": "X25519MLKEM768",
+    }
 
 
 def test_context_variables_are_bound_to_every_event() -> None:
@@ -87,9 +91,17 @@ def test_record_bytes_are_never_logged() -> None:
     logs.configure(stream=out)
     secret = b"secret-record"
     structlog.get_logger("a").info(
-        "x", a=secret, b=bytearray(secret), c=memoryview(secret), d=[secret, (secret,)], e={"f": secret}, g={secret},
-        h=[[[[[secret]]]]], i={b"secret-key": 1}, path=object,
-    )  # fmt: skip
+        "x",
+        a=secret,
+        b=bytearray(secret),
+        c=memoryview(secret),
+        d=[secret, (secret,)],
+        e={"f": secret},
+        g={secret},
+        h=[[[[[secret]]]]],
+        i={b"secret-key": 1},
+        path=object,
+    )
     text = out.getvalue()
     assert "secret" not in text
     assert lines(out)[0]["a"] == "<13 bytes>"

@@ -44,8 +44,10 @@ def test_a_frame_is_a_length_and_a_msgpack_array_that_begins_with_the_number(mes
     assert struct.unpack(">I", frame[:4]) == (len(frame) - 4,)
     number, *fields = msgpack.unpackb(frame[4:])
     assert number == ONE_OF_EACH.index(message) + 1
-    assert fields == [bytes(value) if isinstance(value, memoryview) else value
-                      for value in (getattr(message, name) for name in message.__struct_fields__)]  # fmt: skip
+    assert fields == [
+        bytes(value) if isinstance(value, memoryview) else value
+        for value in (getattr(message, name) for name in message.__struct_fields__)
+    ]
 
 
 @pytest.mark.parametrize("cut", ["whole", "byte by byte", "with a tail"])

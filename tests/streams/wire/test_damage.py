@@ -82,24 +82,27 @@ def hear(connection: ForwarderConnection | ReceiverConnection, data: bytes, cuts
 
 
 @given(
-    side=st.sampled_from(["forwarder", "receiver"]), state=st.sampled_from(LISTENING),
-    data=st.binary(max_size=200) | st.lists(st.binary(min_size=1, max_size=60), max_size=4).map(
+    side=st.sampled_from(["forwarder", "receiver"]),
+    state=st.sampled_from(LISTENING),
+    data=st.binary(max_size=200)
+    | st.lists(st.binary(min_size=1, max_size=60), max_size=4).map(
         lambda bodies: b"".join(len(body).to_bytes(4, "big") + body for body in bodies)
     ),
     cuts=st.lists(st.integers(0, 1000), max_size=5),
-)  # fmt: skip
+)
 def test_no_bytes_get_more_than_a_protocol_error(side: str, state: State, data: bytes, cuts: list[int]) -> None:
     hear(listener(side, state), data, cuts)
 
 
 @given(
-    side=st.sampled_from(["forwarder", "receiver"]), state=st.sampled_from(LISTENING), picks=st.lists(
-        st.integers(0, len(SAID_BY_FORWARDER) - 1), min_size=1, max_size=6
+    side=st.sampled_from(["forwarder", "receiver"]),
+    state=st.sampled_from(LISTENING),
+    picks=st.lists(st.integers(0, len(SAID_BY_FORWARDER) - 1), min_size=1, max_size=6),
+    damage=st.lists(
+        st.tuples(st.sampled_from(["set", "insert", "delete"]), st.integers(0, 1000), st.integers(0, 255)), max_size=4
     ),
-    damage=st.lists(st.tuples(st.sampled_from(["set", "insert", "delete"]), st.integers(0, 1000), st.integers(0, 255)),
-                    max_size=4),
     cuts=st.lists(st.integers(0, 1000), max_size=5),
-)  # fmt: skip
+)
 def test_no_damage_to_a_conversation_gets_more_than_a_protocol_error(
     side: str, state: State, picks: list[int], damage: list[tuple[str, int, int]], cuts: list[int]
 ) -> None:
@@ -115,13 +118,17 @@ def test_no_damage_to_a_conversation_gets_more_than_a_protocol_error(
     tag=st.integers(0, 13),
     fields=st.lists(
         st.recursive(
-            st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.text(max_size=300)
-            | st.binary(max_size=300) | st.floats(),
+            st.none()
+            | st.booleans()
+            | st.integers(-(1 << 63), (1 << 64) - 1)
+            | st.text(max_size=300)
+            | st.binary(max_size=300)
+            | st.floats(),
             lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
         ),
         max_size=10,
     ),
-)  # fmt: skip
+)
 def test_what_another_writer_of_msgpack_makes_is_read_or_refused(tag: int, fields: list[object]) -> None:
     body = msgpack.packb([tag, *fields])
     try:

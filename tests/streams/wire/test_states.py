@@ -45,9 +45,21 @@ RECEIVER_SAYS = """
 """
 KINDS: dict[str, type[m.Message]] = {
     kind.__name__: kind
-    for kind in (m.Hello, m.Welcome, m.OpenRun, m.Run, m.Batch, m.Ack, m.Nack, m.Report, m.Ping, m.Pong, m.Goaway,
-                 m.Error)
-}  # fmt: skip
+    for kind in (
+        m.Hello,
+        m.Welcome,
+        m.OpenRun,
+        m.Run,
+        m.Batch,
+        m.Ack,
+        m.Nack,
+        m.Report,
+        m.Ping,
+        m.Pong,
+        m.Goaway,
+        m.Error,
+    )
+}
 
 Cell = tuple[State, str, State | None]
 
@@ -70,10 +82,17 @@ def sample(kind: str, state: State) -> tuple[m.Message, int]:
     if kind == "Nack":
         return m.Nack(-1 if state is State.ASKING else answered, "unavailable"), 1
     plain: dict[str, m.Message] = {
-        "Hello": HELLO, "Welcome": WELCOME, "OpenRun": m.OpenRun(1), "Run": run_of(1), "Batch": batch(answered),
-        "Report": m.Report("http", "boot", 0, 0, 0, 0, 0), "Ping": m.Ping(1), "Pong": m.Pong(1),
-        "Goaway": m.Goaway("rotation"), "Error": m.Error("internal"),
-    }  # fmt: skip
+        "Hello": HELLO,
+        "Welcome": WELCOME,
+        "OpenRun": m.OpenRun(1),
+        "Run": run_of(1),
+        "Batch": batch(answered),
+        "Report": m.Report("http", "boot", 0, 0, 0, 0, 0),
+        "Ping": m.Ping(1),
+        "Pong": m.Pong(1),
+        "Goaway": m.Goaway("rotation"),
+        "Error": m.Error("internal"),
+    }
     return plain[kind], 0
 
 
