@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from bench.kafka import Kafka
 
 BOUNCY_CASTLE = "org.bouncycastle:bctls-jdk18on:1.82"
+LOGIN_MODULES = "org.apache.kafka.common.security"
 _PROVIDERS = (
     "security.provider.13=org.bouncycastle.jce.provider.BouncyCastleProvider\n"
     "security.provider.14=org.bouncycastle.jsse.provider.BouncyCastleJsseProvider BC\n"
@@ -43,8 +44,8 @@ def secured_kafka(directory: Path, *, client_ca: Path, users: dict[str, str]) ->
         "ssl.truststore.location": str(client_ca),
         "listener.name.client.ssl.client.auth": "required",
         "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
-        "listener.name.client.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
-        "listener.name.client.plain.sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required "
+        "listener.name.client.scram-sha-512.sasl.jaas.config": f"{LOGIN_MODULES}.scram.ScramLoginModule required;",
+        "listener.name.client.plain.sasl.jaas.config": f"{LOGIN_MODULES}.plain.PlainLoginModule required "
         + " ".join(f'user_{name}="{word}"' for name, word in users.items())
         + ";",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
