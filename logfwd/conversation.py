@@ -55,7 +55,8 @@ class Conversation:
         self._seq = 0
         self._heard_at = clock()
         self._welcome: m.Welcome | None = None
-        self._clock_offset_ms = 0
+        self._receiver_clock_ms = 0
+        """What its wall clock showed at 0 of ours for intervals, which nobody sets."""
         self.log = delivery.log.bind(receiver=link.peer)
 
     async def run(self) -> None:
@@ -120,9 +121,10 @@ class Conversation:
         assert isinstance(welcome, m.Welcome)
         if stream.topic is not None and welcome.topic != stream.topic:
             raise ProtocolError(Code.POLICY, f"the receiver writes to {welcome.topic!r}, not to {stream.topic!r}")
-        self._clock_offset_ms = welcome.server_time_ms - int(time.time() * 1000)
-        if abs(self._clock_offset_ms) > CLOCK_SKEW_WARNING_SECONDS * 1000:
-            self.log.warning("clocks differ", receiver_ahead_seconds=round(self._clock_offset_ms / 1000, 1))
+        self._receiver_clock_ms = welcome.server_time_ms - int(clock() * 1000)
+        ahead_seconds = welcome.server_time_ms / 1000 - time.time()
+        if abs(ahead_seconds) > CLOCK_SKEW_WARNING_SECONDS:
+            self.log.warning("clocks differ", receiver_ahead_seconds=round(ahead_seconds, 1))
         delivery.metrics.link_opened(stream.name, stream.security, self._link)
         self.log.info(
             "link opened",
@@ -176,6 +178,8 @@ class Conversation:
             (row, nack, alone), self._refusal = self._refusal, None
             if await self._delivery.refused(row, nack, alone=alone) is Remedy.BACK_OFF:
                 await self._pause(self._backoff.next())
+            if Code.parse(nack.code) is Code.CLOCK:
+                self.leave("the receiver's clock is not what it was")
 
     def _may_send(self, window: int) -> bool:
         return len(self._in_flight) < window and self._wire.can_send_batch
@@ -193,7 +197,7 @@ class Conversation:
 
     async def _send_row(self, row: Row, run: Run) -> bool:
         """False if the link was closed to new batches while the payload was fetched: nothing was sent then."""
-        now_ms = int(time.time() * 1000) + self._clock_offset_ms
+        now_ms = int(clock() * 1000) + self._receiver_clock_ms
         try:
             payload = await self._delivery.stamped_payload(row, run, now_ms)
         except BatchCorrupt as error:

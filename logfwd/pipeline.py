@@ -36,7 +36,6 @@ SEALS_IN_FLIGHT = 2
 COMMITS_IN_FLIGHT = 4
 PAYLOADS_IN_MEMORY = 8
 ROOM_CHECK_SECONDS = 0.02
-SPOOL_CHECK_SECONDS = 0.5
 KEEP_UP_SECONDS = 0.05
 """Longest that a batch waits for a link that keeps up, so that it can be sent from memory and need not be read back."""
 

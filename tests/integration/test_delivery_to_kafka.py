@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 from bench.generate import generate_http
 from bench.kafka import Kafka
 from bench.site import Site
+from bench.steppedclock import SteppedClock
 
 REAL_RECORDS = Path(__file__).parents[3] / "shared" / "data" / "http_access.jsonl"
 
@@ -67,3 +68,28 @@ def test_generated_records_are_in_both_topics_byte_for_byte_in_order(tmp_path: P
     source.write_bytes(b"".join(line + b"\n" for line in lines))
     stored = deliver(tmp_path / "site", kafka, "generated", source, len(lines))
     assert all(values == lines for values in stored.values())
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("hours", [-3, 3])
+def test_a_forwarders_clock_may_be_set_while_its_link_is_open(tmp_path: Path, kafka: Kafka, hours: int) -> None:
+    """Kafka refuses what is stamped over an hour ahead; a link lasts longer than a clock can be trusted."""
+    name, lines = f"clock-{hours}", list(generate_http(2_000, seed=3))
+    clock = SteppedClock(tmp_path / "clock")
+    with Site(tmp_path / "site") as site:
+        site.make_pki()
+        site.write_receiver(
+            f'type = "kafka"\nbrokers = ["{kafka.bootstrap}"]\ncreate_topics = true',
+            listeners={"localhost:0": '["hybrid"]'},
+        )
+        site.write_forwarder(site.start_receiver())
+        site.write_stream(name, '[source]\ntype = "file"\npaths = ["in.log"]\n')
+        site.forwarder.argv[:1] = clock.argv
+        site.start_forwarder()
+        for step, half in enumerate((lines[:1_000], lines[1_000:]), 1):
+            with (site.directory / "in.log").open("ab") as out:
+                out.write(b"".join(line + b"\n" for line in half))
+            assert site.wait_until_acknowledged(step * 1_000, [name], seconds=30), site.forwarder.tail()
+            clock.set(hours * 3600.0)
+        assert not [event for event in site.forwarder.events() if event.get("event") == "batch refused"]
+    assert consumed(kafka.bootstrap, name, len(lines)) == lines
