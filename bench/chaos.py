@@ -2,8 +2,8 @@
 
 Three streams: two originals with a file each, and a twin of the first. Two receivers behind one address list, each
 behind a fault proxy. Faults (faults.py): kill -9 and SIGSTOP of forwarder, receivers and broker; links cut, slow, late
-or silent; rotation, reload. Then they stop, everything drains, and the oracle reads the topics. A failing seed keeps
-its directory and can be run again with the same schedule.
+or silent; steps of the forwarder's clock; rotation, reload. Then they stop, everything drains, and the oracle reads the
+topics. A failing seed keeps its directory and can be run again with the same schedule.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from bench.feeder import Feeder
 from bench.kafka import Kafka, KafkaFailed
 from bench.oracle import Finding, OracleFailed, judge, read_topic
 from bench.site import Site, StartFailed
+from bench.steppedclock import SteppedClock
 from bench.strike import Striker
 
 DRAIN_SECONDS = 240.0
@@ -72,6 +73,8 @@ class Chaos:
         self.seed, self.directory, self.kafka = seed, directory, kafka
         self.sources = {f"s{seed}-{name}": name for name in ORIGINALS} | {f"s{seed}-twin": "a"}
         self.site = Site(directory)
+        self.clock = SteppedClock(directory / "clock")
+        self.site.forwarder.argv[:1] = self.clock.argv  # the same command, by this clock
         self.receivers = [self.site.receiver, self.site.make_receiver("second")]
 
     def run(self, seconds: float) -> Outcome:
@@ -84,7 +87,12 @@ class Chaos:
             feeders = {name: Feeder(self.directory / f"{name}.log", name, self.seed) for name in ORIGINALS}
             programs = {f"receiver {number}": program for number, program in enumerate(self.receivers, 1)}
             striker = Striker(
-                {"forwarder": self.site.forwarder, **programs}, self.kafka, proxies, feeders, self._rewrite_stream
+                {"forwarder": self.site.forwarder, **programs},
+                self.kafka,
+                proxies,
+                feeders,
+                self._rewrite_stream,
+                self.clock.set,
             )
             for feeder in feeders.values():
                 feeder.start()

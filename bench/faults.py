@@ -56,6 +56,7 @@ def _kinds() -> dict[str, Kind]:
         "stop forwarder": Kind(1.0, ("forwarder",), (0.5, 3.0)),
         "stop broker": Kind(1.5, ("broker",), (0.5, 3.0)),
         "reload": Kind(2.0, ("forwarder",)),
+        "step clock": Kind(1.5, ("clock",), (0.5, 5.0)),
         "rotate a": Kind(1.5, ("file a",)),
         "rotate b": Kind(1.5, ("file b",)),
     }

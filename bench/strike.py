@@ -24,6 +24,9 @@ LONGEST_DELAY_SECONDS = 0.3
 SLOWEST, FASTEST = 10_000, 100_000
 """Bytes per second of a throttled link."""
 
+LONGEST_STEP_SECONDS = 3 * 3600.0
+"""Of the forwarder's clock, back or ahead: more than a topic takes as it is (an hour ahead)."""
+
 Parts = Iterator[float]
 
 
@@ -37,12 +40,13 @@ class Striker:
         proxies: Sequence[FaultProxy],
         feeders: Mapping[str, Feeder],
         rewrite: Callable[[float], None],
+        set_clock: Callable[[float], None],
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.deaths: list[str] = []
         """Programs that ended though nobody had killed them."""
         self._programs, self._kafka, self._proxies, self._feeders = programs, kafka, proxies, feeders
-        self._rewrite = rewrite
+        self._rewrite, self._set_clock = rewrite, set_clock
         self._down: set[str] = set()
         self._verbs: dict[str, Callable[[Fault], Parts]] = {
             "kill": self._kill,
@@ -51,6 +55,7 @@ class Striker:
             "stall": self._stop,
             "reload": self._reload,
             "rotate": self._rotate,
+            "step": self._step,
             "cut": self._cut,
             "delay": self._delay,
             "throttle": self._throttle,
@@ -129,6 +134,11 @@ class Striker:
         else:
             self.counts[fault.kind] -= 1
         yield from ()
+
+    def _step(self, fault: Fault) -> Parts:
+        self._set_clock((2 * fault.size - 1) * LONGEST_STEP_SECONDS)
+        yield fault.seconds
+        self._set_clock(0.0)
 
     # -- files and links ---------------------------------------------------------------------------------------
 
