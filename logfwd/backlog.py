@@ -203,17 +203,20 @@ class Backlog:
 
     def _append(self, row: Row, changes: Changes) -> None:
         run = self.runs[row.run]
-        stamped, all_stamped = 0, True
-        if run.granted:
-            stamped = sum(1 for _ in self.stamped(run))
-            all_stamped = stamped == sum(1 for _ in islice(self._rows_of(run), stamped + 1))
+        stamps_at_once = self._may_stamp_at_once(run)
         self.rows.append(row)
         self.waiting_bytes += row.size
         self.blobs.take(row.blob)
-        if run.granted and all_stamped and stamped < STAMP_STEP:
+        if stamps_at_once:
             self._stamp_row(run, row)
             changes.put_run(self.stream, run)
         changes.put_row(self.stream, row)
+
+    def _may_stamp_at_once(self, run: Run) -> bool:
+        """True if a new row of the run would follow stamped ones, and they are few: the link keeps up."""
+        newest = [row for row in islice(reversed(self.rows), STAMP_STEP) if row.run == run.number]
+        all_stamped = not newest or newest[0].base_sequence is not None
+        return run.granted and all_stamped and len(newest) < STAMP_STEP
 
     def _run_to_seal(self, changes: Changes) -> Run:
         if self.sealing_run is None:
