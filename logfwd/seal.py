@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from streams import jsonlines
-from streams.recordbatch import BytesLike, Codec, Packed, pack
+from streams.recordbatch import Codec, Packed, pack
+from streams.recordbody import BytesLike
 
 FRAMING_ALLOWANCE = 8
 """A batch may outgrow `max_batch_bytes` by one eighth of it: for the fields that framing puts around each record.

@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from streams.recordbatch import BytesLike
+from streams.recordbody import BytesLike
 
 MIN_RECORD_BYTES = 256
 """The least `max_record_bytes`: every part of a wrapped line must have room for its own fields."""

@@ -14,7 +14,8 @@
 
 Invariants: a batch that `build` made and that was stored intact passes `check`; no other function gives a batch a
 fresh CRC before its old one was found right; bytes of any kind raise nothing but BatchCorrupt. No I/O, no clock.
-This is the one door to aiokafka's record code. Its reader is not used: it trusts lengths that damage can forge.
+Of aiokafka's record code only the CRC is used: its builder takes a call for each record, and a CRC of what is to be
+compressed; its reader trusts lengths that damage can forge.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ import enum
 import struct
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 import zstandard
-from aiokafka.record._crecords import DefaultRecordBatchBuilder
 from aiokafka.record._crecords.cutil import crc32c_cython
 
 from streams.errors import BatchCorrupt
-from streams.recordbody import rows, unzstd
+from streams.recordbody import BytesLike, frame, rows, unzstd
 
 HEADER_BYTES = 61
 NO_PRODUCER = -1
+NO_LEADER = -1
 MAGIC = 2
+ZSTD_LEVEL = 1
 MAX_CLOCK_GAP_MS = 3_600_000
 """Timestamps further than this from the stamping clock are moved to it."""
 MAX_HALVED_BYTES = 64 * 1024 * 1024
@@ -43,18 +44,14 @@ MAX_HALVED_BYTES = 64 * 1024 * 1024
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _OFFSET = struct.Struct(">q")
-_LENGTH = struct.Struct(">i")
 _CRC = struct.Struct(">I")
-_ATTRIBUTES = struct.Struct(">h")
 _STAMP = struct.Struct(">qqqhi")  # baseTimestamp … baseSequence lie side by side
-_LENGTH_AT, _CRC_AT, _ATTRIBUTES_AT, _STAMP_AT = 8, 17, 21, 27
+_CRC_AT, _ATTRIBUTES_AT, _STAMP_AT = 17, 21, 27
 _BEFORE_LENGTH_BYTES = 12  # what batchLength does not count
 _SEQUENCES = 2**31
 _MAX_BATCH_BYTES = 2**31 - 1
 _CODEC_MASK = 0x07
 _FORBIDDEN = {0x08: "it claims log-append time", 0x10: "it is transactional", 0x20: "it is a control batch"}
-
-BytesLike = bytes | bytearray | memoryview | msgspec.Raw
 
 
 class Codec(enum.IntEnum):
@@ -153,9 +150,9 @@ def _check_attributes(header: Header) -> None:
         raise BatchCorrupt(f"unknown attribute bits {header.attributes & 0xFFFF:04x}")
 
 
-def build(values: Sequence[BytesLike], *, timestamp_ms: int, codec: Codec, level: int = 1) -> bytes:
+def build(values: Sequence[BytesLike], *, timestamp_ms: int, codec: Codec) -> bytes:
     """An unstamped batch of all `values`, each a record without key and headers."""
-    packed = pack(values, timestamp_ms=timestamp_ms, codec=codec, level=level)
+    packed = pack(values, timestamp_ms=timestamp_ms, codec=codec)
     if packed.record_count != len(values):
         raise ValueError("the values are too large for one batch")
     return packed.payload
@@ -166,56 +163,49 @@ def pack(
     *,
     timestamp_ms: int,
     codec: Codec,
-    level: int = 1,
     max_bytes: int = _MAX_BATCH_BYTES,
 ) -> Packed:
     """A batch of as many leading `values` as stay under `max_bytes` before compression, but at least of one."""
     if not values:
         raise ValueError("a batch holds at least one record")
-    builder = _builder(max_bytes)
-    append: Any = builder.append  # takes any buffer, though its stub says bytes
-    no_headers: list[Any] = []
-    for offset, value in enumerate(values):
-        if append(offset, timestamp_ms, None, value, no_headers) is None:
-            break
-    framed: bytearray = builder.build()
-    return Packed(_compress(framed, codec, level), parse_header(framed).record_count, len(framed))
+    records, count = frame(values, max_bytes - HEADER_BYTES)
+    body, codec = _compress(records, codec)
+    unstamped = (NO_PRODUCER, NO_PRODUCER, NO_PRODUCER)
+    batch = bytearray(
+        _HEADER.pack(
+            0,
+            HEADER_BYTES + len(body) - _BEFORE_LENGTH_BYTES,
+            NO_LEADER,
+            MAGIC,
+            0,
+            codec,
+            count - 1,
+            timestamp_ms,
+            timestamp_ms,
+            *unstamped,
+            count,
+        )
+    )
+    batch += body
+    _CRC.pack_into(batch, _CRC_AT, _crc(batch))
+    return Packed(bytes(batch), count, HEADER_BYTES + len(records))
 
 
-def _builder(max_bytes: int) -> DefaultRecordBatchBuilder:
-    """Always without a codec: the builder could only compress with its own."""
-    return DefaultRecordBatchBuilder(MAGIC, Codec.NONE, 0, NO_PRODUCER, NO_PRODUCER, NO_PRODUCER, max_bytes)
-
-
-class _Compressors(threading.local):
+class _Compressor(threading.local):
     """A zstd context must not be shared by threads, and is dear enough to keep."""
 
     def __init__(self) -> None:
-        self.by_level: dict[int, zstandard.ZstdCompressor] = {}
-
-    def compress(self, body: memoryview, level: int) -> bytes:
-        compressor = self.by_level.get(level)
-        if compressor is None:
-            compressor = self.by_level[level] = zstandard.ZstdCompressor(level=level)
-        return compressor.compress(body)
+        self.compress = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress
 
 
-_compressors = _Compressors()
+_compressor = _Compressor()
 
 
-def _compress(framed: bytearray, codec: Codec, level: int) -> bytes:
-    """The same batch with its records compressed, if that makes it smaller."""
-    if codec is Codec.NONE:
-        return bytes(framed)
-    body = memoryview(framed)[HEADER_BYTES:]
-    compressed = _compressors.compress(body, level)
-    if len(compressed) >= len(body):
-        return bytes(framed)
-    batch = framed[:HEADER_BYTES] + compressed
-    _LENGTH.pack_into(batch, _LENGTH_AT, len(batch) - _BEFORE_LENGTH_BYTES)
-    _ATTRIBUTES.pack_into(batch, _ATTRIBUTES_AT, codec)
-    _CRC.pack_into(batch, _CRC_AT, _crc(batch))
-    return bytes(batch)
+def _compress(records: memoryview, codec: Codec) -> tuple[bytes | memoryview, Codec]:
+    """Records compressed, if that makes them smaller; and the codec that they have now."""
+    if codec is Codec.ZSTD and len(compressed := _compressor.compress(records)) < len(records):
+        return compressed, codec
+    return records, Codec.NONE
 
 
 def _crc(batch: bytes | bytearray | memoryview) -> int:
@@ -281,20 +271,15 @@ def iterate(batch: bytes | bytearray | memoryview, *, max_bytes: int) -> Iterato
 
 
 def halves(batch: bytes | bytearray | memoryview) -> tuple[bytes, bytes] | None:
-    """Two unstamped batches with the records of one, for a topic that finds it too large; None for a single record.
+    """Two unstamped batches with the values of one that `build` made, for a topic that finds it too large.
 
-    Timestamps, keys, values and codec stay.
+    Timestamp and codec stay. None for a single record.
     """
     header = check(batch)
     if header.record_count == 1:
         return None
-    records = list(iterate(batch, max_bytes=MAX_HALVED_BYTES))
-    middle = len(records) // 2
-    return _rebuilt(records[:middle], header.codec), _rebuilt(records[middle:], header.codec)
-
-
-def _rebuilt(records: list[Record], codec: Codec) -> bytes:
-    builder = _builder(_MAX_BATCH_BYTES)
-    for offset, record in enumerate(records):
-        builder.append(offset, record.timestamp_ms, record.key, record.value, [])
-    return _compress(builder.build(), codec, 1)
+    values = [record.value or b"" for record in iterate(batch, max_bytes=MAX_HALVED_BYTES)]
+    middle = len(values) // 2
+    parts = (values[:middle], values[middle:])
+    first, second = (build(part, timestamp_ms=header.max_timestamp, codec=header.codec) for part in parts)
+    return first, second
