@@ -1,8 +1,8 @@
 """Blocks of lines → drafts of batches: when a batch is full, or due. No I/O, no clock: time is an argument.
 
-A draft keeps the stream's limits unless a single line is over them alone. Blocks are cut only where they must be, at
-newlines, and their order is kept: the blocks of all drafts, joined, are the blocks that were added. Lines are never
-touched one by one: newlines are counted and searched for at C speed. A block that fits is passed on uncopied.
+A draft keeps the stream's limit of bytes unless a single line is over it alone; that of records is kept where lines
+are looked at (seal.py). Blocks are cut only where they must be, at newlines, and their order is kept: the blocks of all
+drafts, joined, are the blocks that were added. A block that fits is passed on uncopied, and unseen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ class Draft:
     """The blocks of one batch to be, in order."""
 
     blocks: list[Block] = field(default_factory=list)
-    record_count: int = 0
     byte_count: int = 0
 
     @property
@@ -35,9 +34,8 @@ class Draft:
         last = {block.key: block for block in self.blocks if block.key}
         return {key: mark_after(block) for key, block in last.items()}
 
-    def append(self, block: Block, record_count: int) -> None:
+    def append(self, block: Block) -> None:
         self.blocks.append(block)
-        self.record_count += record_count
         self.byte_count += len(block.data)
 
 
@@ -61,7 +59,6 @@ class Batcher:
     """Gathers blocks; `add` gives back the drafts that became full, `due` the one that waited for `linger_seconds`."""
 
     def __init__(self, limits: BatchLimits) -> None:
-        self._max_records = limits.max_batch_records
         self._max_bytes = limits.max_batch_bytes
         self._full_bytes = self._max_bytes - self._max_bytes // FULL_SHARE
         self._linger_seconds = limits.linger_seconds
@@ -71,17 +68,17 @@ class Batcher:
     def add(self, block: Block, now: float) -> list[Draft]:
         """Take a block that ends in a newline (or holds nothing but a position); gives back what is full, in order."""
         full: list[Draft] = []
-        begin, records = 0, block.data.count(b"\n")
+        begin = 0
         while (size := len(block.data) - begin) or not block.data:
-            if self._fits(size, records):
-                self._append(_piece(block, begin, len(block.data)), records, now)
+            if self._open.byte_count + size <= self._max_bytes:
+                self._append(_piece(block, begin, len(block.data)), now)
                 break
-            end, taken = self._cut(block.data, begin)
+            end = self._cut(block.data, begin)
             if end > begin:
-                self._append(_piece(block, begin, end), taken, now)
-                begin, records = end, records - taken
+                self._append(_piece(block, begin, end), now)
+                begin = end
             full.append(self._take())
-        if self._open.byte_count >= self._full_bytes or self._open.record_count >= self._max_records:
+        if self._open.byte_count >= self._full_bytes:
             full.append(self._take())
         return full
 
@@ -97,25 +94,17 @@ class Batcher:
         """The open draft, due or not."""
         return self._take() if self._open.blocks else None
 
-    def _fits(self, size: int, records: int) -> bool:
-        return (
-            self._open.byte_count + size <= self._max_bytes and self._open.record_count + records <= self._max_records
-        )
-
-    def _cut(self, data: bytes, begin: int) -> tuple[int, int]:
-        """End of what still fits the open draft, and its number of lines; at least one line if the draft is empty."""
+    def _cut(self, data: bytes, begin: int) -> int:
+        """End of what still fits the open draft; behind at least one line if the draft is empty."""
         end = data.rfind(b"\n", begin, begin + self._max_bytes - self._open.byte_count) + 1
         if end == 0 and not self._open.blocks:
             end = data.index(b"\n", begin) + 1
-        room = self._max_records - self._open.record_count
-        if (records := data.count(b"\n", begin, end)) > room:
-            return _after_newline(data, begin, end, room), room
-        return max(end, begin), records
+        return max(end, begin)
 
-    def _append(self, block: Block, records: int, now: float) -> None:
+    def _append(self, block: Block, now: float) -> None:
         if self._deadline is None:
             self._deadline = now + self._linger_seconds
-        self._open.append(block, records)
+        self._open.append(block)
 
     def _take(self) -> Draft:
         draft, self._open, self._deadline = self._open, Draft(), None
@@ -128,15 +117,3 @@ def _piece(block: Block, begin: int, end: int) -> Block:
         return block
     file_end = block.end if end == len(block.data) else block.start + end
     return Block(block.data[begin:end], block.read_at_ms, block.key, block.start + begin, file_end, block.detail)
-
-
-def _after_newline(data: bytes, begin: int, end: int, nth: int) -> int:
-    """The offset behind the nth newline of data[begin:end]: halving, so every byte is counted about once."""
-    low, high = begin, end
-    while high - low > 1:
-        middle = (low + high) // 2
-        if (below := data.count(b"\n", low, middle)) >= nth:
-            high = middle
-        else:
-            low, nth = middle, nth - below
-    return high

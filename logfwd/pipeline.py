@@ -234,6 +234,7 @@ def _seal_draft(draft: Draft, stream: Stream) -> Sealed:
         timestamp_ms=draft.oldest_read_at_ms,
         invalid=stream.invalid,
         max_record_bytes=limits.max_record_bytes,
+        max_batch_records=limits.max_batch_records,
         max_batch_bytes=limits.max_batch_bytes,
         codec=recordbatch.Codec[stream.codec.upper()],
     )

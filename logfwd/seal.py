@@ -49,10 +49,11 @@ def seal(
     timestamp_ms: int,
     invalid: Literal["wrap", "drop"],
     max_record_bytes: int,
+    max_batch_records: int,
     max_batch_bytes: int,
     codec: Codec,
 ) -> Sealed:
-    """Blocks that end in a newline each, in order, as unstamped batches: usually one.
+    """Blocks that end in a newline each, in order, as unstamped batches: usually one, more if records are many.
 
     Only a batch of a single record can be larger than `max_batch_bytes` and its framing allowance.
     """
@@ -62,8 +63,9 @@ def seal(
     )
     max_framed_bytes = max_batch_bytes + max_batch_bytes // FRAMING_ALLOWANCE
     batches: list[Packed] = []
-    while values:
-        packed = pack(values, timestamp_ms=timestamp_ms, codec=codec, max_bytes=max_framed_bytes)
-        batches.append(packed)
-        values = values[packed.record_count :]
+    start = 0
+    while start < len(values):
+        some = values[start : start + max_batch_records]
+        batches.append(pack(some, timestamp_ms=timestamp_ms, codec=codec, max_bytes=max_framed_bytes))
+        start += batches[-1].record_count
     return Sealed(batches, sum(each.invalid for each in lines), sum(each.blank for each in lines))

@@ -22,6 +22,7 @@ def sealed(
     *blocks: bytes,
     invalid: Literal["wrap", "drop"] = "wrap",
     max_record_bytes: int = 512 * KIB,
+    max_batch_records: int = 50_000,
     max_batch_bytes: int = 900 * KIB,
     codec: Codec = Codec.ZSTD,
 ) -> Sealed:
@@ -30,6 +31,7 @@ def sealed(
         timestamp_ms=NOW_MS,
         invalid=invalid,
         max_record_bytes=max_record_bytes,
+        max_batch_records=max_batch_records,
         max_batch_bytes=max_batch_bytes,
         codec=codec,
     )
@@ -129,3 +131,10 @@ def test_no_bytes_raise_and_each_line_is_a_record_or_counted(blocks: list[bytes]
     assert sum(batch.record_count for batch in result.batches) == lines - result.blank
     dropping = sealed(*blocks, invalid="drop", max_batch_bytes=limit, codec=codec)
     assert len(values(dropping)) == lines - dropping.blank - dropping.invalid
+
+
+def test_no_batch_has_more_records_than_the_stream_allows() -> None:
+    block = b"".join(b'{"n":%d}\n' % n for n in range(10))
+    result = sealed(block, max_batch_records=4)
+    assert [batch.record_count for batch in result.batches] == [4, 4, 2]
+    assert values(result) == [b'{"n":%d}' % n for n in range(10)]
