@@ -110,6 +110,7 @@ class Delivery:
     async def stamped_payload(self, row: Row, run: Run, receiver_now_ms: int) -> bytearray:
         """A batch ready for the wire. BatchCorrupt if it rotted on the disk: it never gets a fresh CRC."""
         assert row.base_sequence is not None
+        sealed_in_memory = row.payload is not None
         payload = await self._spool.payload(row)
         return recordbatch.stamp(
             payload,
@@ -117,6 +118,7 @@ class Delivery:
             producer_epoch=run.producer_epoch,
             base_sequence=row.base_sequence,
             now_ms=receiver_now_ms,
+            known_good=sealed_in_memory,
         )
 
     def must_send_alone(self, row: Row) -> bool:

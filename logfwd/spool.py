@@ -36,6 +36,8 @@ from streams.errors import SpoolCorrupt, SpoolError
 RESERVE_BYTES = 16 * 1024 * 1024
 RESERVE_RETRY_SECONDS = 5.0
 """How often it is tried to have a reserve again that was given up."""
+ROOM_LOOK_SECONDS = 0.05
+"""How old may be what is known of the disk's room: within it, far less than the reserve is written."""
 RIDE_ALONG_SECONDS = 0.2
 """Longest that a deletion waits for another commit to ride with."""
 
@@ -147,6 +149,8 @@ class Spool:
         self._suspect = beside(path, ".suspect")
         self._reserve = path.with_suffix(".reserve")
         self._reserve_tried_at = 0.0
+        self._room_looked_at = 0.0
+        self._has_room = True
         self._queue: queue.SimpleQueue[tuple[Notes, asyncio.Future[None] | None] | None] = queue.SimpleQueue()
         self._riders: Notes | None = None
         self._ride_timer: asyncio.TimerHandle | None = None
@@ -299,8 +303,11 @@ class Spool:
         return payload
 
     def has_disk_room(self) -> bool:
-        """False when the file system is so full that only draining makes sense."""
-        return free_bytes(self.path) > 2 * RESERVE_BYTES
+        """False when the file system is so full that only draining makes sense; looked at now and then."""
+        now = time.monotonic()
+        if now >= self._room_looked_at + ROOM_LOOK_SECONDS:
+            self._room_looked_at, self._has_room = now, free_bytes(self.path) > 2 * RESERVE_BYTES
+        return self._has_room
 
     # -- committing --------------------------------------------------------------------------------------------
 
