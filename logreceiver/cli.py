@@ -10,6 +10,7 @@ import click
 
 from logreceiver.config import LogSink, ReceiverConfig, load_receiver
 from streams import program
+from streams.addresses import split_address
 from streams.errors import ConfigError
 from streams.telemetry import logs
 
@@ -40,21 +41,40 @@ def _load(path: Path) -> ReceiverConfig:
 @main.command()
 @CONFIG
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
-def run(path: Path, log_level: str) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes that share the listeners' ports; worker K serves metrics K ports above admin.address.",
+)
+def run(path: Path, log_level: str, workers: int) -> None:
     """Run the receiver until SIGTERM. SIGHUP reloads its certificate."""
     logs.configure(level=log_level)
     config = _load(path)
+    worker = _become_worker(config, workers) if workers > 1 else None
 
     async def receive(stop: program.Stop) -> None:
         from logreceiver.service import Service
         from streams.security import openssl
 
         openssl.self_test()
-        async with Service(config) as service:
+        async with Service(config, worker=worker) as service:
             stop.on_reload = service.reload
             await stop.requested.wait()
 
     program.run(receive)
+
+
+def _become_worker(config: ReceiverConfig, count: int) -> int:
+    from logreceiver.workers import become_worker
+
+    if isinstance(config.sink, LogSink):
+        raise click.UsageError("the embedded log belongs to one process: --workers is for Kafka")
+    addresses = [listener.address for listener in config.listener] + ([config.admin.address] if config.admin else [])
+    if any(split_address(address)[1] == 0 for address in addresses):
+        raise click.UsageError("workers share ports: name them, port 0 gives each another one")
+    return become_worker(count)
 
 
 @main.command()

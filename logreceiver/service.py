@@ -14,11 +14,12 @@ from typing import Any
 
 import structlog
 
-from logreceiver.config import KafkaSink, LogSink, ReceiverConfig
+from logreceiver.config import Admin, KafkaSink, LogSink, ReceiverConfig
 from logreceiver.grants import Grants
 from logreceiver.ledger import Ledger
 from logreceiver.session import Session, Shared
 from logreceiver.sinks import Sink
+from streams.addresses import join_address, split_address
 from streams.errors import Code, ConfigError, HandshakeFailed
 from streams.security import modes, openssl
 from streams.security.listener import Listener, listen
@@ -43,10 +44,14 @@ def make_sink(settings: LogSink | KafkaSink) -> Sink:
 
 
 class Service:
-    """`async with Service(config)`: ready when entered, stopped cleanly when left."""
+    """`async with Service(config)`: ready when entered, stopped cleanly when left.
 
-    def __init__(self, config: ReceiverConfig) -> None:
+    `worker`: its number among several processes that share the listeners' ports.
+    """
+
+    def __init__(self, config: ReceiverConfig, *, worker: int | None = None) -> None:
         self._config = config
+        self._worker = worker
         self.registry = CollectorRegistry()
         self.metrics = ReceiverMetrics(self.registry)
         self._credentials = openssl.Credentials(config.tls.certificate, config.tls.key, config.tls.ca)
@@ -86,6 +91,7 @@ class Service:
                 self._serve,
                 on_failure=self._failed,
                 handshake_timeout=config.limits.handshake_seconds,
+                reuse_port=self._worker is not None,
             )
             self._stack.push_async_callback(listener.close)
             self.listeners.append(listener)
@@ -93,12 +99,20 @@ class Service:
         if config.admin is not None:
             server = await self._stack.enter_async_context(
                 admin.serve(
-                    config.admin.address, self.registry, health=self._health, ready=self._ready, streams=self._streams
+                    self._admin_address(config.admin),
+                    self.registry,
+                    health=self._health,
+                    ready=self._ready,
+                    streams=self._streams,
                 )
             )
             self.admin_address = server.address
             log.info("admin listening", address=server.address)
         await self._stack.enter_async_context(self._watching_certificates())
+
+    def _admin_address(self, settings: Admin) -> str:
+        host, port = split_address(settings.address)
+        return join_address(host, port + (self._worker or 0))
 
     async def _stop(self) -> None:
         self._stopping = True

@@ -1,0 +1,73 @@
+"""`logreceiver run --workers N`: N processes that listen on the same ports (SO_REUSEPORT); the kernel spreads links.
+
+Receivers keep nothing, so workers need to know nothing of each other. What is limited or told for a receiver is so for
+each worker: links, memory, metrics. One that ends by itself is started anew.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from types import FrameType
+
+import structlog
+
+from streams.program import EX_CONFIG, EX_UNAVAILABLE
+
+RESTART_SECONDS = 1.0
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+log = structlog.get_logger("logreceiver")
+
+
+def become_worker(count: int) -> int:
+    """Returns its number in each of `count` children. The parent passes signals on, and exits when they have ended."""
+    return _Parent().keep(count)
+
+
+class _Parent:
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+        self._stopping = False
+
+    def keep(self, count: int) -> int:
+        for each in _SIGNALS:
+            signal.signal(each, self._pass_on)
+        for number in range(count):
+            if self._fork(number):
+                return number
+        worst = 0
+        while self._numbers:
+            pid, status = os.waitpid(-1, 0)
+            number, code = self._numbers.pop(pid), os.waitstatus_to_exitcode(status)
+            if code in (EX_CONFIG, EX_UNAVAILABLE):
+                self._pass_on(signal.SIGTERM, None)  # it would be the same again
+            if self._stopping:
+                worst = max(worst, abs(code))
+                continue
+            log.error("a worker ended; starts anew", worker=number, exit_code=code)
+            time.sleep(RESTART_SECONDS)
+            if self._fork(number):
+                return number
+        sys.exit(worst)
+
+    def _fork(self, number: int) -> bool:
+        """True in the child, which has forgotten that it was the parent."""
+        if self._stopping:
+            return False
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        pid = os.fork()
+        if pid:
+            self._numbers[pid] = number
+        else:
+            for each in _SIGNALS:
+                signal.signal(each, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        return not pid
+
+    def _pass_on(self, number: int, _: FrameType | None) -> None:
+        self._stopping = self._stopping or number != signal.SIGHUP
+        for pid in self._numbers:
+            os.kill(pid, number)
