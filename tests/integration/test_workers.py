@@ -13,6 +13,7 @@ import pytest
 
 from bench.generate import generate_http
 from bench.kafka import Kafka
+from bench.oracle import read_topic
 from bench.site import Site
 
 WORKERS = 2
@@ -70,7 +71,7 @@ def test_links_are_spread_and_a_killed_worker_is_started_anew(tmp_path: Path, ka
         assert site.forwarder.stop() == 0
         assert site.receiver.stop() == 0
     for stream in STREAMS:
-        assert list(kafka.consume(stream)) == lines, stream
+        assert list(read_topic(kafka.bootstrap, stream)) == lines, stream
 
 
 @pytest.mark.kafka
