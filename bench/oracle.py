@@ -86,7 +86,7 @@ def read_topic(bootstrap: str, topic: str) -> Iterator[bytes]:
 def _read_to(consumer: object, where: object, end: int) -> Iterator[bytes]:
     silent, offset = 0, 0
     while offset < end:
-        messages = consumer.consume(CHUNK_RECORDS, POLL_SECONDS)  # type: ignore[attr-defined]
+        messages = consumer.consume(min(CHUNK_RECORDS, end - offset), POLL_SECONDS)  # type: ignore[attr-defined]
         silent = 0 if messages else silent + 1
         if silent > SILENT_POLLS:
             raise OracleFailed(f"nothing more to read at offset {offset}, though {end} is the end")
