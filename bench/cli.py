@@ -7,6 +7,7 @@ import click
 from bench.chaos import chaos
 from bench.demo import demo
 from bench.generate import generate
+from bench.stuck import stuck
 from bench.throughput import throughput
 
 
@@ -16,5 +17,5 @@ def main() -> None:
     """Run, measure and compare the pipeline on this machine, with real processes and a real Kafka."""
 
 
-for _command in (chaos, demo, generate, throughput):
+for _command in (chaos, demo, generate, stuck, throughput):
     main.add_command(_command)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from bench.generate import generate_http
@@ -13,13 +15,25 @@ STEP_SECONDS = 0.05
 TEMPLATES = 1_000
 
 
+@cache
+def _templates(seed: int) -> list[bytes]:
+    """What follows the first field of some records."""
+    return [record.partition(b",")[2] for record in generate_http(TEMPLATES, seed)]
+
+
+def numbered_lines(stream: str, first: int, end: int, seed: int = 1) -> Iterator[bytes]:
+    """Records `{"n":…,"stream":…, …}`, as the oracle knows them, first … end − 1."""
+    rests = _templates(seed)
+    return (b'{"n":%d,"stream":"%b",%b\n' % (n, stream.encode(), rests[n % TEMPLATES]) for n in range(first, end))
+
+
 class Feeder(threading.Thread):
-    """Appends records `{"n":…,"stream":…, …}` to a file until told to stop; `sent` of them were written."""
+    """Appends numbered records to a file until told to stop; `sent` of them were written."""
 
     def __init__(self, path: Path, stream: str, seed: int) -> None:
         super().__init__(daemon=True)
-        self.path, self.stream, self.sent, self.rotations = path, stream.encode(), 0, 0
-        self._rests = [record.partition(b",")[2] for record in generate_http(TEMPLATES, seed)]
+        self.path, self.stream, self.seed = path, stream, seed
+        self.sent = self.rotations = 0
         self._stop_asked, self._rotate_asked = threading.Event(), threading.Event()
 
     def run(self) -> None:
@@ -27,15 +41,12 @@ class Feeder(threading.Thread):
         while not self._stop_asked.wait(STEP_SECONDS):
             due = int((time.monotonic() - started) * RECORDS_PER_SECOND)
             with self.path.open("ab") as out:
-                out.write(b"".join(self._line(n) for n in range(written, due)))
+                out.write(b"".join(numbered_lines(self.stream, written, due, self.seed)))
             self.sent = written = due
             if self._rotate_asked.is_set():
                 self._rotate_asked.clear()
                 self.rotations += 1
                 self.path.rename(self.path.with_name(f"{self.path.name}.{self.rotations}"))
-
-    def _line(self, n: int) -> bytes:
-        return b'{"n":%d,"stream":"%b",%b\n' % (n, self.stream, self._rests[n % TEMPLATES])
 
     def rotate(self) -> None:
         """Rename the file behind the next records; those after them make it anew."""

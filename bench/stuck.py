@@ -1,0 +1,180 @@
+"""`logbench stuck`: Kafka is killed under full input and stays away; memory must stay flat and nothing may be lost.
+
+A file that is larger than the spool's limit lies there from the beginning, so the source always has more. Every second
+the memory of both programs, the spool and the rest of the file are looked at. Then Kafka comes back, everything
+drains, and the oracle reads the topic.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from bench.feeder import numbered_lines
+from bench.kafka import Kafka, KafkaFailed
+from bench.oracle import Finding, OracleFailed, judge, read_topic
+from bench.site import Program, Site, StartFailed
+
+STREAM = "stuck"
+INPUT_PER_SPOOL = 2.0
+"""Times the spool's limit that lies in the file: half of it has to wait there."""
+WARM_UP_SHARE = 0.2
+"""Of the time: what is left out of the slope, while the spool fills."""
+LOOK_SECONDS = 1.0
+DRAIN_SECONDS = 600.0
+CHUNK_RECORDS = 10_000
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen at one moment, sizes in MB (10⁶ bytes)."""
+
+    seconds: float
+    forwarder_rss: float
+    receiver_rss: float
+    spool_files: float
+    waiting: float
+    unread: float
+
+
+MEMORY: tuple[Callable[[Look], float], ...] = (lambda look: look.forwarder_rss, lambda look: look.receiver_rss)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run. `waits_told`: how often the agent said that its source waits."""
+
+    spool_limit_mb: float
+    looks: list[Look]
+    waits_told: int
+    finding: Finding
+
+    def peak(self, size: Callable[[Look], float]) -> float:
+        return max(map(size, self.looks))
+
+    def slope(self, size: Callable[[Look], float]) -> float:
+        """MB a minute, by least squares, once the spool is full."""
+        late = [look for look in self.looks if look.seconds >= WARM_UP_SHARE * self.looks[-1].seconds]
+        return 60 * statistics.linear_regression([look.seconds for look in late], list(map(size, late))).slope
+
+    @property
+    def blocked(self) -> bool:
+        """The source had more all the time, and the agent said that it waits."""
+        return self.waits_told > 0 and self.looks[-1].unread > 0
+
+
+def run(directory: Path, *, seconds: float, spool_mb: int, console: Console) -> Outcome:
+    """One run on a Kafka and an installation of its own."""
+    with Kafka(directory / "kafka") as kafka, Site(directory / "site") as site:
+        source = site.directory / "in.log"
+        sent = _write_input(source, int(spool_mb * 1e6 * INPUT_PER_SPOOL))
+        _lay_out(site, kafka, spool_mb)
+        kafka.kill()
+        looks = _watch(site, source, seconds, console)
+        waits_told = sum(str(event.get("event")).startswith("spool is full") for event in site.forwarder.events())
+        kafka.restart()
+        with console.status("Kafka is back: draining"):
+            if not site.wait_until_acknowledged(sent, [STREAM], DRAIN_SECONDS, poll_seconds=LOOK_SECONDS):
+                raise StartFailed(f"not drained within {DRAIN_SECONDS:.0f} s\n{site.forwarder.tail()}")
+        site.stop()
+        return Outcome(
+            spool_mb, looks, waits_told, judge(STREAM, sent, read_topic(kafka.bootstrap, STREAM), source="in")
+        )
+
+
+def _write_input(path: Path, size: int) -> int:
+    sent = 0
+    with path.open("wb") as out:
+        while out.tell() < size:
+            out.write(b"".join(numbered_lines("in", sent, sent + CHUNK_RECORDS)))
+            sent += CHUNK_RECORDS
+    return sent
+
+
+def _lay_out(site: Site, kafka: Kafka, spool_mb: int) -> None:
+    site.make_pki()
+    sink = f'type = "kafka"\nbrokers = ["{kafka.bootstrap}"]\ncreate_topics = true\nproduce_timeout = "10s"'
+    site.write_receiver(sink, listeners={"localhost:0": '["hybrid"]'})
+    site.write_forwarder(site.start_receiver(), more='answer_timeout = "15s"')
+    text = (
+        f'codec = "none"\n[source]\ntype = "file"\npaths = ["in.log"]\n[spool]\nmax_spool_bytes = {spool_mb * 10**6}\n'
+    )
+    site.write_stream(STREAM, text)
+    site.start_forwarder()
+    site.forwarder.wait_for("link opened")
+
+
+def _watch(site: Site, source: Path, seconds: float, console: Console) -> list[Look]:
+    looks: list[Look] = []
+    started = time.monotonic()
+    with console.status("Kafka is away") as status:
+        while (passed := time.monotonic() - started) < seconds:
+            row = site.streams()[STREAM]
+            files = sum(file.stat().st_size for file in (site.directory / "state").iterdir())
+            looks.append(
+                Look(
+                    passed,
+                    _rss_mb(site.forwarder),
+                    _rss_mb(site.receiver),
+                    files / 1e6,
+                    row["spool"]["bytes"] / 1e6,
+                    row["source_lag_bytes"] / 1e6,
+                )
+            )
+            status.update(f"Kafka is away for {passed:.0f} of {seconds:.0f} s")
+            time.sleep(LOOK_SECONDS)
+    return looks
+
+
+def _rss_mb(program: Program) -> float:
+    status = Path(f"/proc/{program.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) * 1024 / 1e6
+
+
+def table(outcome: Outcome, rows: int = 12) -> Table:
+    """A look now and then, and how memory grew."""
+    shown = Table(title=f"Kafka away, spool limit {outcome.spool_limit_mb:.0f} MB")
+    for title in ("second", "forwarder RSS MB", "receiver RSS MB", "spool files MB", "waiting MB", "unread MB"):
+        shown.add_column(title, justify="right")
+    for look in outcome.looks[:: max(len(outcome.looks) // rows, 1)]:
+        shown.add_row(f"{look.seconds:.0f}", *(f"{value:.1f}" for value in list(asdict(look).values())[1:]))
+    shown.add_row("peak", *(f"{outcome.peak(size):.1f}" for size in MEMORY))
+    shown.add_row("MB/min", *(f"{outcome.slope(size):+.3f}" for size in MEMORY))
+    return shown
+
+
+@click.command()
+@click.option("--minutes", default=10.0, show_default=True, help="How long Kafka stays away.")
+@click.option("--spool-mb", default=200, show_default=True, type=click.IntRange(17), help="The spool's limit.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def stuck(minutes: float, spool_mb: int, as_json: bool) -> None:
+    """Take Kafka away under full input: is memory flat, does the source wait, is all of it stored afterwards?"""
+    console = Console(stderr=as_json)
+    directory = Path(tempfile.mkdtemp(prefix="logbench-stuck-"))
+    try:
+        outcome = run(directory, seconds=minutes * 60, spool_mb=spool_mb, console=console)
+    except (StartFailed, KafkaFailed, OracleFailed) as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    if as_json:
+        click.echo(json.dumps(asdict(outcome), indent=2))
+    else:
+        finding = outcome.finding
+        console.print(table(outcome))
+        console.print(
+            f"source {'waited' if outcome.blocked else 'DID NOT WAIT'}; sent {finding.sent}, stored {finding.stored}, "
+            f"missing {finding.missing}, twice {finding.twice}, out of order {finding.out_of_order}"
+        )
+    sys.exit(0 if outcome.finding.exact and outcome.blocked else 1)
