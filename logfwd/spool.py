@@ -29,13 +29,15 @@ import structlog
 
 from logfwd.backlog import Backlog, Blobs, Row, Run, Totals
 from logfwd.sources import Mark
-from logfwd.spool_file import Contents, beside, describe, free_bytes, has_log, install, load, writer
+from logfwd.spool_file import PAGE_BYTES, Contents, beside, describe, free_bytes, has_log, install, load, writer
 from logfwd.spool_salvage import replace_damaged
 from streams.errors import SpoolCorrupt, SpoolError
 
 RESERVE_BYTES = 16 * 1024 * 1024
 RESERVE_RETRY_SECONDS = 5.0
 """How often it is tried to have a reserve again that was given up."""
+LOG_GROWTH_BYTES = 4 * 1024 * 1024
+"""What the write-ahead log may need, though the file itself has pages to reuse."""
 ROOM_LOOK_SECONDS = 0.05
 """How old may be what is known of the disk's room: within it, far less than the reserve is written."""
 RIDE_ALONG_SECONDS = 0.2
@@ -151,6 +153,7 @@ class Spool:
         self._reserve_tried_at = 0.0
         self._room_looked_at = 0.0
         self._has_room = True
+        self._reusable_bytes = 0
         self._queue: queue.SimpleQueue[tuple[Notes, asyncio.Future[None] | None] | None] = queue.SimpleQueue()
         self._riders: Notes | None = None
         self._ride_timer: asyncio.TimerHandle | None = None
@@ -227,6 +230,7 @@ class Spool:
                 self._log_was_lost()
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('open', '1')")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._reusable_bytes = _reusable_bytes(connection)
         except sqlite3.Error as error:
             connection.close()
             raise describe(self.path, error, opening=True) from error
@@ -306,7 +310,9 @@ class Spool:
         """False when the file system is so full that only draining makes sense; looked at now and then."""
         now = time.monotonic()
         if now >= self._room_looked_at + ROOM_LOOK_SECONDS:
-            self._room_looked_at, self._has_room = now, free_bytes(self.path) > 2 * RESERVE_BYTES
+            free = free_bytes(self.path)
+            self._has_room = free > LOG_GROWTH_BYTES and free + self._reusable_bytes > 2 * RESERVE_BYTES
+            self._room_looked_at = now
         return self._has_room
 
     # -- committing --------------------------------------------------------------------------------------------
@@ -373,6 +379,7 @@ class Spool:
                 for sql, values in notes.statements:
                     connection.execute(sql, values)
             connection.execute("COMMIT")
+            self._reusable_bytes = _reusable_bytes(connection)
         except sqlite3.Error as error:
             self._broken = describe(self.path, error)
             if not isinstance(self._broken, SpoolCorrupt):
@@ -385,6 +392,12 @@ class Spool:
         if futures:
             tell: Callable[[], None] = lambda: _settle(futures, error)  # noqa: E731
             self._loop.call_soon_threadsafe(tell)
+
+
+def _reusable_bytes(connection: sqlite3.Connection) -> int:
+    """Room in the file itself, which never shrinks."""
+    pages: int = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    return pages * PAGE_BYTES
 
 
 def _settle(futures: Iterable[asyncio.Future[None]], error: SpoolError | None) -> None:

@@ -240,7 +240,7 @@ class LogSink:
         try:
             return await self._in_thread(work)
         except OSError as error:
-            raise SinkUnavailable(Code.UNAVAILABLE, _words(error)) from error
+            raise SinkUnavailable(Code.UNAVAILABLE, _words(error, self._directory)) from error
 
     def _partition(self, topic: str, number: int) -> Partition:
         """A partition that is fit for use. OSError if it cannot be made so."""
@@ -314,8 +314,8 @@ class LogSink:
         except OSError as error:
             if group is not None:
                 group.error = error
-            self._problems[f"{job.topic}-{job.partition}"] = _words(error)
-            return _refused(Code.UNAVAILABLE, _words(error))
+            text = self._problems[f"{job.topic}-{job.partition}"] = _words(error, self._directory)
+            return _refused(Code.UNAVAILABLE, text)
         if answer.kind is Kind.REFUSED:
             return answer
         group.answers[number] = answer
@@ -338,7 +338,7 @@ class LogSink:
 
     def _failure(self, partition: Partition, error: OSError) -> Outcome:
         """What became of batches that did not get durable: taken back if that is certain."""
-        text = _words(error)
+        text = _words(error, partition.path)
         log.error("cannot write to a partition", partition=partition.path.name, reason=text)
         self._problems[partition.path.name] = text
         if not partition.broken:
@@ -353,7 +353,7 @@ def _refused(code: Code, text: str) -> Outcome:
     return Outcome(Kind.REFUSED, code=code, text=text)
 
 
-def _words(error: OSError) -> str:
+def _words(error: OSError, path: Path) -> str:
     if error.errno in _FULL:
-        return "the disk of the log is full"
-    return f"the log cannot be written: {error.strerror or error}"
+        return f"{path}: the disk is full; free some space"
+    return f"{path}: cannot be written: {error.strerror or error}"
