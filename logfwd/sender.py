@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -14,8 +15,11 @@ from logfwd.clocks import clock
 from logfwd.conversation import Conversation
 from logfwd.delivery import Delivery
 from streams.definition import Stream
-from streams.errors import HandshakeFailed, LinkError, LinkRefused, PolicyViolation, ProtocolError
+from streams.errors import Code, HandshakeFailed, LinkError, LinkRefused, PolicyViolation, ProtocolError
 from streams.security.transport import Link
+
+CLONE_PAUSE_SECONDS = 2.0
+"""Before another turn, when an agent with a copy of this one's state directory took the link over."""
 
 Connect = Callable[[], Awaitable[Link]]
 
@@ -87,6 +91,8 @@ class Sender:
 
     async def _failed(self, error: Exception) -> None:
         reason, pause = _reason(error), self._backoff.next()
+        if reason == Code.SUPERSEDED:
+            pause = max(pause, random.uniform(0.5, 1.5) * CLONE_PAUSE_SECONDS)  # noqa: S311 — spreads load
         self.delivery.metrics.link_failures.labels(self.stream.name, reason).inc()
         self.log.warning(
             "link failed",
