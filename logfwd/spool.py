@@ -232,12 +232,18 @@ class Spool:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._reusable_bytes = _reusable_bytes(connection)
         except sqlite3.Error as error:
-            connection.close()
+            self._close_unfinished(connection)
             raise describe(self.path, error, opening=True) from error
         except BaseException:
-            connection.close()
+            self._close_unfinished(connection)
             raise
         return connection
+
+    def _close_unfinished(self, connection: sqlite3.Connection) -> None:
+        """Closing takes the log in and removes it, though the file still says "open": an empty one is no alarm."""
+        connection.close()
+        with contextlib.suppress(OSError):
+            beside(self.path, "-wal").touch()
 
     def _log_was_lost(self) -> None:
         """An open spool has a write-ahead log beside it: without it, the file is as it was some time ago."""
@@ -366,7 +372,9 @@ class Spool:
         if self._broken is None:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("UPDATE meta SET value = '0' WHERE key = 'open'")
-        connection.close()
+                connection.close()
+                return
+        self._close_unfinished(connection)
 
     def _commit(
         self, connection: sqlite3.Connection, entries: Iterable[tuple[Notes, asyncio.Future[None] | None]]

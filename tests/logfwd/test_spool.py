@@ -13,6 +13,7 @@ from logfwd.spool import Notes, Spool, note_positions
 from logfwd.spool_file import SCHEMA_VERSION
 from streams.errors import SpoolError, SpoolFull
 from streams.recordbatch import Packed
+from tests.support.spools import fill
 
 MIB = 1024 * 1024
 
@@ -202,6 +203,25 @@ async def test_a_failed_commit_breaks_the_spool_and_the_next_opening_has_what_wa
             await accept(spool, backlog, text="too late")
     async with Spool(path) as spool:
         assert [await spool.payload(row) for row in backlog_of(spool).rows] == [b"safe"]
+        assert spool.repeats_possible == set()  # closing the broken one took the log away, and nothing with it
+
+
+async def test_an_opening_that_fails_is_no_loss_to_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk it fails after SQLite has taken the log in, which then is gone."""
+    path = tmp_path / "s.spool"
+    await fill(path, checkpoint=False)
+
+    def fail(*_: object) -> None:
+        raise SpoolFull("the disk is full")
+
+    with monkeypatch.context() as patched, pytest.raises(SpoolFull):
+        patched.setattr("logfwd.spool._reusable_bytes", fail)
+        async with Spool(path):
+            pass
+    async with Spool(path) as spool:
+        assert spool.repeats_possible == set()
 
 
 async def test_a_full_database_is_said_as_such_and_gives_up_the_reserve(tmp_path: Path) -> None:
