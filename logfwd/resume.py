@@ -124,8 +124,8 @@ class Recovery:
             return Remedy.SPLIT if row.record_count > 1 else Remedy.DEAD_LETTER
         if code is Code.CORRUPT and permanent:
             return Remedy.DEAD_LETTER
-        if code is Code.INVALID_RECORD and alone:
-            self._refusals[row.id] = self._refusals.get(row.id, 0) + 1
+        if code is Code.INVALID_RECORD:
+            self._refusals[row.id] = self._refusals.get(row.id, 0) + alone
             if self._refusals[row.id] >= REFUSALS_ALONE:
                 return Remedy.DEAD_LETTER
         return Remedy.BACK_OFF
@@ -133,10 +133,6 @@ class Recovery:
     def must_send_alone(self, row: Row) -> bool:
         """A batch that was refused for its records is tried with nothing else in flight."""
         return row.id in self._refusals
-
-    def suspect(self, row: Row) -> None:
-        """Refused for its records, in company: from now on it is tried alone."""
-        self._refusals.setdefault(row.id, 0)
 
     def not_granted(self, now: float) -> Plan:
         """The receiver does not honour the run's grant: another one may; after an hour a new producer id is taken."""

@@ -41,6 +41,7 @@ log = structlog.get_logger("logreceiver.kafka")
 
 _COORDINATOR_STARTING = (14, 15, 16)
 _CODES = {
+    -1: Code.INVALID_RECORD,  # what a broker says of records that it cannot decompress
     2: Code.CORRUPT,
     3: Code.TOPIC_MISSING,
     5: Code.UNAVAILABLE,  # LEADER_NOT_AVAILABLE
