@@ -14,8 +14,8 @@
 
 Invariants: a batch that `build` made and that was stored intact passes `check`; no other function gives a batch a
 fresh CRC before its old one was found right; bytes of any kind raise nothing but BatchCorrupt. No I/O, no clock.
-Of aiokafka's record code only the CRC is used: its builder takes a call for each record, and a CRC of what is to be
-compressed; its reader trusts lengths that damage can forge.
+aiokafka's record code is not used: its builder takes a call for each record, and a CRC of what is to be compressed; its
+reader trusts lengths that damage can forge.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import zstandard
-from aiokafka.record._crecords.cutil import crc32c_cython
+from crc32c import crc32c
 
 from streams.errors import BatchCorrupt
 from streams.recordbody import BytesLike, frame, rows, unzstd
@@ -209,8 +209,7 @@ def _compress(records: memoryview, codec: Codec) -> tuple[bytes | memoryview, Co
 
 
 def _crc(batch: bytes | bytearray | memoryview) -> int:
-    crc: int = crc32c_cython(memoryview(batch)[_ATTRIBUTES_AT:])
-    return crc
+    return crc32c(memoryview(batch)[_ATTRIBUTES_AT:])
 
 
 def stamp(
