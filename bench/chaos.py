@@ -38,6 +38,7 @@ LOOK_SECONDS = 0.1
 PAGE_WIDTH = 120
 ORIGINALS = ("a", "b")
 STREAM = 'security = "{mode}"\n[source]\ntype = "file"\npaths = ["{file}.log"]\n[batch]\nlinger = "{linger}ms"\n'
+TRACEBACK = "Traceback (most recent call last)"
 COUNTED = ("sent", "stored", "missing", "twice", "out_of_order", "foreign")
 
 
@@ -53,7 +54,7 @@ class Outcome:
     dropped: int
     drained: bool
     deaths: list[str]
-    tracebacks: int
+    tracebacks: list[str]
     findings: list[Finding]
 
     @property
@@ -116,7 +117,7 @@ class Chaos:
             sum(row["records"]["dropped"] + row["records"]["dead_lettered"] for row in rows.values()),
             drained,
             striker.deaths,
-            self._count_tracebacks(),
+            self._tracebacks(),
             findings,
         )
 
@@ -180,9 +181,18 @@ class Chaos:
             time.sleep(LOOK_SECONDS)
         return False, rows
 
-    def _count_tracebacks(self) -> int:
-        logs = (program.log_path.read_bytes() for program in (self.site.forwarder, *self.receivers))
-        return sum(log.count(b"Traceback (most recent call last)") for log in logs)
+    def _tracebacks(self) -> list[str]:
+        """Of each one in a log, what was said with it, and its last line."""
+        logs = (program.log_path.read_text(errors="replace") for program in (self.site.forwarder, *self.receivers))
+        return [_last_words(line) for log in logs for line in log.splitlines() if TRACEBACK in line]
+
+
+def _last_words(line: str) -> str:
+    try:
+        event = json.loads(line)
+        return f"{event['event']}: {event['exception'].splitlines()[-1]}"
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return line
 
 
 def streams_table(outcome: Outcome) -> Table:
@@ -225,7 +235,7 @@ def _sentence(outcome: Outcome) -> str:
     faults = sum(outcome.faults.values())
     return (
         f"seed {outcome.seed}: {verdict}{drained}; {outcome.kills} kills in {faults} faults, {outcome.cuts} links "
-        f"cut in a frame, {outcome.dropped} dropped, {outcome.tracebacks} tracebacks"
+        f"cut in a frame, {outcome.dropped} dropped, {len(outcome.tracebacks)} tracebacks"
     )
 
 
@@ -252,6 +262,8 @@ def run_seeds(seeds: list[int], seconds: float, directory: Path, console: Consol
             console.print(_sentence(outcome))
             for death in outcome.deaths:
                 console.print(f"  ended by itself: {death}", markup=False)
+            for words in outcome.tracebacks:
+                console.print(f"  traceback: {words}", markup=False)
             if outcome.exact:
                 shutil.rmtree(home)
             else:

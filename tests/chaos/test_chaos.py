@@ -18,4 +18,4 @@ def test_faults_of_all_kinds_lose_and_repeat_nothing(tmp_path: Path) -> None:
     assert outcome.exact, outcome
     assert outcome.kills >= 10
     assert set(outcome.resets.values()) == {0}
-    assert outcome.tracebacks == 0
+    assert outcome.tracebacks == []
