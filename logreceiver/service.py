@@ -17,7 +17,8 @@ import structlog
 from logreceiver.config import Admin, KafkaSink, LogSink, ReceiverConfig
 from logreceiver.grants import Grants
 from logreceiver.ledger import Ledger
-from logreceiver.session import Session, Shared
+from logreceiver.session import Session
+from logreceiver.shared import Shared
 from logreceiver.sinks import Sink
 from streams.addresses import join_address, split_address
 from streams.errors import Code, ConfigError, HandshakeFailed
@@ -210,4 +211,4 @@ class Service:
         return {part: wrong for part, wrong in sink.health().items() if part == sink.name}
 
     def _streams(self) -> list[dict[str, Any]]:
-        return [session.describe() for session in self._live if session.welcomed]
+        return [session.describe() for session in self._live if session.guest is not None]

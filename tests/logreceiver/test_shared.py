@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from logreceiver.session import Boots
+from logreceiver.shared import Boots
 
 KEY = ("spiffe://site/host", "forwarder", "http")
 

@@ -1,0 +1,52 @@
+"""What all sessions of a receiver use, and what it remembers of forwarders to raise an alarm. Nothing rests on it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from logreceiver.config import ReceiverConfig
+from logreceiver.grants import Grants
+from logreceiver.ledger import Ledger
+from logreceiver.sinks import Sink
+from streams.telemetry.catalog import ReceiverMetrics
+from streams.wire import messages as m
+
+if TYPE_CHECKING:
+    from logreceiver.session import Session
+
+
+class Boots:
+    """The last boots of each forwarder and stream. A, B, A means two agents with copies of one state directory."""
+
+    MAX_KEYS = 10_000
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[str, str, str], tuple[str, ...]] = OrderedDict()
+
+    def alternate(self, key: tuple[str, str, str], boot_id: str) -> bool:
+        """Note a boot; True if it comes back after another one had taken its place."""
+        before = self._seen.pop(key, ())
+        self._seen[key] = before if before[-1:] == (boot_id,) else (*before[-1:], boot_id)
+        if len(self._seen) > self.MAX_KEYS:
+            self._seen.popitem(last=False)
+        return len(before) > 1 and before[0] == boot_id and before[-1] != boot_id
+
+
+@dataclass
+class Shared:
+    """What all sessions of a receiver use."""
+
+    config: ReceiverConfig
+    sink: Sink
+    grants: Grants
+    metrics: ReceiverMetrics
+    ledger: Ledger | None = None
+    sessions: dict[tuple[str, str, str], Session] = field(default_factory=dict)
+    boots: Boots = field(default_factory=Boots)
+
+    def window(self, max_batch_bytes: int) -> int:
+        """Batches that a new link may have under way, within the receiver's memory."""
+        share = self.config.limits.max_memory_bytes // max(len(self.sessions) + 1, 1)
+        return min(max(share // max(max_batch_bytes, 1), 1), m.MAX_WINDOW)

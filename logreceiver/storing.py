@@ -1,0 +1,229 @@
+"""What a link's batches go through: a run is opened, each batch is checked, handed to the sink, and answered, in order.
+
+One batch is produced at a time. After the first answer that is not an acknowledgement, the rest of the window is
+refused untried: producing it could leave a hole that hides what was lost. Nothing here outlives the link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from structlog.typing import FilteringBoundLogger
+
+from logreceiver.grants import Claim
+from logreceiver.ledger_records import BatchEntry, ReportEntry
+from logreceiver.shared import Shared
+from logreceiver.sinks import Kind, Outcome, TopicInfo
+from streams import recordbatch
+from streams.errors import BatchCorrupt, Code, ProtocolError, SinkUnavailable
+from streams.security.openssl import Facts
+from streams.wire import messages as m
+
+_BODIES = (Code.TOO_LARGE, Code.CORRUPT, Code.INVALID_RECORD)
+"""Refusals of a batch for what it is: never another answer."""
+
+Job = tuple[m.OpenRun | m.Batch, float]
+"""A message, and when it came."""
+
+
+@dataclass(frozen=True)
+class Guest:
+    """Who is on the link, and what it may do."""
+
+    hello: m.Hello
+    identity: str
+    facts: Facts
+    topic: TopicInfo
+    session_id: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """One link at a time has this."""
+        return self.identity, self.hello.forwarder_id, self.hello.stream
+
+
+@dataclass
+class OpenedRun:
+    """The run that batches must belong to now."""
+
+    number: int
+    topic: str
+    partition: int
+    producer_id: int
+    producer_epoch: int
+    next_sequence: int | None = None
+    refusing: bool = False
+
+
+class Storing:
+    """Does the jobs of one link, in their order. The protocol's window bounds how many there can be."""
+
+    def __init__(
+        self,
+        guest: Guest,
+        shared: Shared,
+        send: Callable[[m.Message], None],
+        drain: Callable[[], Awaitable[None]],
+        log: FilteringBoundLogger,
+    ) -> None:
+        self.jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self._guest = guest
+        self._shared = shared
+        self._send = send
+        self._drain = drain
+        self._log = log
+        self._run: OpenedRun | None = None
+
+    async def work(self) -> None:
+        """Take jobs for ever; raises ProtocolError for what a forwarder must not do."""
+        while True:
+            message, received = await self.jobs.get()
+            if isinstance(message, m.OpenRun):
+                await self._open_run(message)
+            else:
+                await self._store(message, received)
+            await self._drain()
+
+    async def _open_run(self, ask: m.OpenRun) -> None:
+        try:
+            answer = await (self._known_run(ask) if ask.producer_id >= 0 else self._new_run(ask))
+        except SinkUnavailable as error:
+            self._log.warning("cannot open a run", run=ask.run, code=str(error.code), reason=str(error))
+            self._send(m.Nack(-1, str(error.code), text=m.fit(str(error))))
+            return
+        self._run = OpenedRun(ask.run, answer.topic, answer.partition, answer.producer_id, max(ask.producer_epoch, 0))
+        self._send(answer)
+
+    async def _new_run(self, ask: m.OpenRun) -> m.Run:
+        """Hand out a producer id that nothing was ever stored under."""
+        topic = self._guest.topic
+        producer_id = await self._shared.sink.new_producer_id()
+        identity, stream = self._guest.identity, self._guest.hello.stream
+        partition = ask.partition
+        if not 0 <= partition < topic.partition_count:
+            partition = zlib.crc32((identity + stream).encode()) % topic.partition_count
+        grant = self._shared.grants.sign(self._claim(topic.name, partition, producer_id))
+        return m.Run(ask.run, topic.name, topic.topic_id, partition, producer_id, grant)
+
+    async def _known_run(self, ask: m.OpenRun) -> m.Run:
+        """What the sink has of a run whose grant is shown; the run keeps the topic it was opened for."""
+        if not self._shared.grants.honours(ask.grant, self._claim(ask.topic, ask.partition, ask.producer_id)):
+            raise SinkUnavailable(Code.NOT_GRANTED, "the grant is not one that this receiver honours")
+        topic = await self._shared.sink.topic(ask.topic)
+        stored = await self._shared.sink.ask(ask.topic, ask.partition, ask.producer_id)
+        known = (-1, -1) if stored is None else (stored.producer_epoch, stored.last_sequence)
+        return m.Run(ask.run, topic.name, topic.topic_id, ask.partition, ask.producer_id, ask.grant, *known)
+
+    def _claim(self, topic: str, partition: int, producer_id: int) -> Claim:
+        cluster_id = self._shared.sink.cluster_id
+        return Claim(self._guest.identity, self._guest.hello.stream, cluster_id, topic, partition, producer_id)
+
+    async def _store(self, batch: m.Batch, received: float) -> None:
+        run = self._run
+        assert run is not None
+        try:
+            header = recordbatch.check(batch.payload)
+            if header.record_count != batch.record_count:
+                raise BatchCorrupt(f"{batch.record_count} records announced, {header.record_count} in the header")
+        except BatchCorrupt as error:
+            run.next_sequence = None
+            self._answer(batch, received, Outcome(Kind.REFUSED, code=Code.CORRUPT, text=str(error)), 0.0)
+            return
+        self._check_stamp(run, header)
+        run.next_sequence = (header.base_sequence + header.record_count) % (1 << 31)
+        if run.refusing:
+            self._answer(batch, received, Outcome(Kind.REFUSED, code=Code.NOT_TRIED), 0.0)
+            return
+        started = time.monotonic()
+        outcome = await self._shared.sink.produce(run.topic, run.partition, batch.payload)
+        sink_seconds = time.monotonic() - started
+        if outcome.kind in (Kind.STORED, Kind.DUPLICATE):
+            self._keep_batch(run, header, outcome)  # before the answer, which a lost link would prevent
+        self._answer(batch, received, outcome, sink_seconds)
+
+    @staticmethod
+    def _check_stamp(run: OpenedRun, header: recordbatch.Header) -> None:
+        """A batch carries the granted producer, and follows the one before it."""
+        if (header.producer_id, header.producer_epoch) != (run.producer_id, run.producer_epoch):
+            raise ProtocolError(Code.NOT_GRANTED, "the batch carries another producer than the run's")
+        if run.next_sequence is not None and header.base_sequence != run.next_sequence:
+            raise ProtocolError(Code.BAD_SEQUENCE, f"base sequence {header.base_sequence}, not {run.next_sequence}")
+
+    def _answer(self, batch: m.Batch, received: float, outcome: Outcome, sink_seconds: float) -> None:
+        run, stream, metrics = self._run, self._guest.hello.stream, self._shared.metrics
+        assert run is not None
+        stored = outcome.kind in (Kind.STORED, Kind.DUPLICATE)
+        label = outcome.kind.value if stored else "refused"
+        metrics.batches.labels(stream, label).inc()
+        metrics.records.labels(stream, label).inc(batch.record_count)
+        metrics.bytes.labels(stream, label).inc(len(batch.payload))
+        if stored:
+            metrics.sink_seconds.labels(stream, self._shared.sink.name).observe(sink_seconds)
+            waited = time.monotonic() - received - sink_seconds
+            self._send(m.Ack(batch.seq, run.partition, outcome.base_offset, int(waited * 1e6), int(sink_seconds * 1e6)))
+            return
+        run.refusing = True
+        code = outcome.code or Code.UNKNOWN
+        if code is not Code.NOT_TRIED:
+            self._log.warning("batch not stored", code=str(code), outcome=outcome.kind.value, reason=outcome.text)
+        uncertain = outcome.kind is Kind.UNCERTAIN
+        permanent = not uncertain and code in _BODIES
+        self._send(m.Nack(batch.seq, str(code), uncertain, permanent, m.fit(outcome.text)))
+
+    # -- for the ledger ------------------------------------------------------------------------------------------
+
+    def _keep_batch(self, run: OpenedRun, header: recordbatch.Header, outcome: Outcome) -> None:
+        if self._shared.ledger is None:
+            return
+        hello, facts, offset = self._guest.hello, self._guest.facts, outcome.base_offset
+        self._shared.ledger.batch(
+            BatchEntry(
+                time_ms=int(time.time() * 1000),
+                stream=hello.stream,
+                twin_of=hello.twin_of,
+                identity=self._guest.identity,
+                forwarder_id=hello.forwarder_id,
+                boot_id=hello.boot_id,
+                run=run.number,
+                producer_id=header.producer_id,
+                producer_epoch=header.producer_epoch,
+                base_sequence=header.base_sequence,
+                records=header.record_count,
+                bytes=header.size,
+                topic=run.topic,
+                partition=run.partition,
+                first_offset=offset,
+                last_offset=offset + header.last_offset_delta if offset >= 0 else -1,
+                outcome="stored" if outcome.kind is Kind.STORED else "duplicate",
+                mode=hello.mode,
+                group=facts.group,
+                tls_version=facts.version,
+                session_id=self._guest.session_id,
+            )
+        )
+
+    def keep_report(self, report: m.Report) -> None:
+        """Put a forwarder's totals into the ledger."""
+        if self._shared.ledger is None:
+            return
+        hello = self._guest.hello
+        self._shared.ledger.report(
+            ReportEntry(
+                time_ms=int(time.time() * 1000),
+                stream=hello.stream,
+                twin_of=hello.twin_of,
+                identity=self._guest.identity,
+                forwarder_id=hello.forwarder_id,
+                boot_id=hello.boot_id,
+                run=-1 if self._run is None else self._run.number,
+                accepted=report.accepted,
+                acknowledged=report.acknowledged,
+                dropped=report.dropped,
+                dead_lettered=report.dead_lettered,
+                resets=report.resets,
+            )
+        )
