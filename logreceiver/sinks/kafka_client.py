@@ -229,6 +229,7 @@ class Coalesced(Generic[T]):
         task = self._next.get(key)
         if task is None:
             task = self._next[key] = asyncio.create_task(self._run(key, call))
+            task.add_done_callback(_retrieved)
         return await asyncio.shield(task)
 
     async def _run(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> T:
@@ -248,6 +249,12 @@ class Coalesced(Generic[T]):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _retrieved(task: asyncio.Task[Any]) -> None:
+    """Its callers may all have gone: then nobody else takes its error, which is no news."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Cluster:

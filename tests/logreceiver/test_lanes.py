@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -250,3 +251,25 @@ async def test_who_comes_while_a_question_is_under_way_shares_the_next_one() -> 
     gates[1].set()
     assert await asyncio.gather(*later) == [2, 2, 2]
     await coalesced.close()
+
+
+async def test_a_call_that_fails_when_nobody_waits_any_more_is_no_unhandled_error() -> None:
+    unhandled: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+    coalesced: Coalesced[None] = Coalesced()
+    go_on = asyncio.Event()
+
+    async def fail() -> None:
+        await go_on.wait()
+        raise SinkUnavailable(Code.UNAVAILABLE, "gone")
+
+    caller = asyncio.create_task(coalesced("key", fail))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    del caller
+    go_on.set()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    gc.collect()
+    assert unhandled == []
