@@ -241,6 +241,10 @@ class Backlog:
         """The run that must be acknowledged before any other may be sent."""
         return self.runs[self.rows[0].run] if self.rows else None
 
+    def partition(self) -> int:
+        """The partition of the spool's newest grant, to be kept for the runs to come; −1 before the first."""
+        return next((run.partition for run in reversed(self.runs.values()) if run.partition >= 0), -1)
+
     def _rows_of(self, run: Run) -> Iterator[Row]:
         for row in self.rows:
             if row.run == run.number:

@@ -141,7 +141,7 @@ class Conversation:
         if run.granted:
             self._send(m.OpenRun(run.number, run.topic, run.partition, run.producer_id, run.producer_epoch, run.grant))
         else:
-            self._send(m.OpenRun(run.number))
+            self._send(m.OpenRun(run.number, partition=self._delivery.backlog.partition()))
         answer = await self._answer()
         if isinstance(answer, m.Run):
             self._backoff.reset()
