@@ -17,7 +17,10 @@ from logreceiver.sinks import Kind, RunState
 from logreceiver.sinks.kafka import KafkaSink
 from streams.errors import Code, ConfigError, SinkUnavailable
 from tests.support.batches import batch, values
-from tests.support.kafka import allow, secured_kafka
+from tests.support.delivery import joined, numbered, way_to
+from tests.support.installation import Events, found
+from tests.support.installation import eventually as becomes
+from tests.support.kafka import allow, disallow, secured_kafka
 from tests.support.sinks import eventually
 from tests.support.tls import Parties
 
@@ -95,6 +98,28 @@ async def test_a_receiver_without_a_right_says_which_one_it_lacks(secured: Secur
             await sink.topic(topic_name)
         assert caught.value.code is Code.UNAUTHORISED
         assert "lacks READ" in sink.health()[f"topic {topic_name}"]
+
+
+async def test_a_stream_waits_for_a_right_that_was_taken_away_and_loses_nothing(
+    secured: Secured, tmp_path: Path, topic_name: str, events: Events
+) -> None:
+    await asyncio.to_thread(secured.kafka.create_topic, topic_name)
+    await asyncio.to_thread(allow, secured.kafka, "scram", topic_name, ["Write", "Read"])
+    async with way_to(secured.kafka, tmp_path, secured.settings("scram")) as way:
+        async with way.life(topic_name) as life:
+            await life.seal(*numbered(0))
+            await life.finish()
+            await life.seal(*numbered(1, 2))
+        await asyncio.to_thread(disallow, secured.kafka, "scram", topic_name, ["Write"])
+        async with way.life(topic_name) as life, life.sending():
+            await becomes(lambda: found(events, "batch refused") or found(events, "refused a link"))
+            assert (len(life.backlog.rows), life.backlog.totals.dead_lettered) == (2, 0)
+        await asyncio.to_thread(allow, secured.kafka, "scram", topic_name, ["Write"])
+        async with way.life(topic_name) as life:
+            await life.finish()
+            assert (life.backlog.totals.resets, life.backlog.totals.dead_lettered) == (0, 0)
+        assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 1, 2))}
+    assert "unauthorised" in {event.get("code") for event in events}
 
 
 async def test_a_wrong_password_is_named_as_the_problem_and_the_receiver_stays_up(secured: Secured) -> None:

@@ -1,61 +1,131 @@
-"""The resume rule against real brokers, whole: whatever was stored of a window, each record is there once in the end.
+"""Every way in which a window of batches can break off, across every way in which a broker can come back.
 
-Every combination of 1 to 5 unanswered batches, 0 to 5 of them stored, acknowledgements before them committed or lost,
-across a clean restart of the broker, kill -9 of it, and a change of leader. All combinations of one event are streams
-of one agent: one event, one drain.
+A combination says how much of a window was stored and acknowledged when the forwarder, its receiver and the broker all
+went down. Each has a stream, a topic and a producer id of its own, so one broker event serves them all. `make test`
+runs a sample, `make chaos` (CHAOS=1) all.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from bench.kafka import Kafka
-from tests.support import topics
-from tests.support.crashed import Crash
-from tests.support.deliveries import crash_all, delivering, drained, stored, without_input
-from tests.support.installation import Installation
+from tests.support.cluster import create_topics, leaders
+from tests.support.delivery import Life, Way, joined, numbered, way_to
 
 pytestmark = pytest.mark.kafka
-LEADER = 2
+AT_ONCE = 20
 
 
-def matrix(event: str) -> list[Crash]:
-    return [
-        Crash(sent, stored, acknowledgements_committed=committed, event=event)
-        for sent in range(1, 6)
-        for stored in range(sent + 1)
-        for committed in (True, False)
-    ]
+@dataclass(frozen=True)
+class Combination:
+    """A window at the moment of the crash. `begun`: a batch before it was stored and acknowledged long ago."""
+
+    begun: bool
+    sent: int
+    stored: int
+    acknowledged: int
+
+    def __str__(self) -> str:
+        return f"{'begun' if self.begun else 'fresh'}-{self.sent}-{self.stored}-{self.acknowledged}"
 
 
-async def finish(crashes: list[Crash], installation: Installation, kafka: Kafka) -> None:
-    """Let an agent and a receiver go on; then every record must be there once, in order, without a reset."""
-    async with delivering(installation, kafka, without_input(installation, crashes)) as agent:
-        await drained(agent)
-        resets = {row["stream"]: row["resets"] for row in agent.describe()}
-    assert resets == {crash.stream: 0 for crash in crashes}
-    for crash in crashes:
-        assert await stored(kafka, crash.stream) == crash.records, crash
+WHOLE = os.environ.get("CHAOS") == "1"
+COMBINATIONS = [
+    Combination(begun, sent, stored, acknowledged)
+    for sent in (range(1, 6) if WHOLE else (1, 3, 5))
+    for begun in ((False, True) if WHOLE or sent == 1 else (True,))
+    for stored in range(sent + 1)
+    for acknowledged in range(stored + 1)
+]
 
 
-@pytest.mark.parametrize("event", ["clean-restart", "kill-9"])
-async def test_every_window_is_finished_after_a_restart_of_the_broker(
-    installation: Installation, kafka: Kafka, event: str
+async def break_off(life: Life, combination: Combination) -> None:
+    """The first life: a window is on its way, part of it is stored, part of that is known to be."""
+    if combination.begun:
+        await life.seal(*numbered(0))
+    await life.seal(*numbered(*range(1, combination.sent + 1)))
+    await life.open_run()
+    rows = list(life.backlog.rows)
+    if combination.begun:
+        await life.store(rows[0])
+        await life.acknowledge(rows.pop(0))
+    await life.store(*rows[: combination.stored])
+    for row in rows[: combination.acknowledged]:
+        await life.acknowledge(row)
+
+
+async def go_on(life: Life, combination: Combination) -> str:
+    """The second life seals one batch of its own, and finishes; returns what is wrong with its books."""
+    await life.seal(*numbered(combination.sent + 1))
+    await life.finish()
+    totals = life.backlog.totals
+    expected = len(joined(records_of(combination)))
+    if (totals.acknowledged, totals.resets, totals.dead_lettered) == (expected, 0, 0):
+        return ""
+    return f"{combination}: {totals}"
+
+
+def records_of(combination: Combination) -> list[list[bytes]]:
+    return numbered(*range(0 if combination.begun else 1, combination.sent + 2))
+
+
+async def judge(way: Way, prefix: str, event: Callable[[], Awaitable[None]]) -> int:
+    """All combinations up to the crash, the event, all to their end, what the topics hold. How many they were."""
+    streams = {f"{prefix}-{combination}": combination for combination in COMBINATIONS}
+    busy = asyncio.Semaphore(AT_ONCE)
+
+    async def one(stream: str, part: Callable[[Life, Combination], Awaitable[str | None]]) -> str | None:
+        async with busy, way.life(stream) as life:
+            return await part(life, streams[stream])
+
+    await asyncio.gather(*(one(stream, break_off) for stream in streams))
+    await event()
+    wrong = await asyncio.gather(*(one(stream, go_on) for stream in streams))
+    assert [text for text in wrong if text] == []
+    stored = await way.stored(*streams)
+    expected = {stream: joined(records_of(combination)) for stream, combination in streams.items()}
+    assert stored == expected
+    return len(streams)
+
+
+def tell(capsys: pytest.CaptureFixture[str], count: int, event: str) -> None:
+    with capsys.disabled():
+        print(f"\n{count} combinations, {event}: all stored once, in order, resets 0")
+
+
+@pytest.mark.parametrize("clean", [True, False], ids=["stopped", "killed"])
+async def test_any_part_of_a_window_is_finished_once_and_in_order_after_the_broker_was_restarted(
+    kafka: Kafka, tmp_path: Path, topic_name: str, clean: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    crashes = matrix(event)
-    topics.create(kafka, [crash.stream for crash in crashes])
-    await crash_all(crashes, installation, kafka)
-    kafka.restart(clean=event == "clean-restart")
-    await finish(crashes, installation, kafka)
+    async def restart() -> None:
+        kafka.restart(clean=clean)
+
+    async with way_to(kafka, tmp_path) as way:
+        count = await judge(way, topic_name, restart)
+    tell(capsys, count, "broker stopped and started" if clean else "broker killed and started")
 
 
-async def test_every_window_is_finished_after_a_change_of_leader(installation: Installation, tmp_path: Path) -> None:
-    crashes = matrix("leader-change")
-    async with Kafka(tmp_path / "kafka", brokers=3) as kafka:
-        names = [crash.stream for crash in crashes]
-        topics.create(kafka, names, replicas=[LEADER, 3, 1], settings={"min.insync.replicas": "2"})
-        await crash_all(crashes, installation, kafka)
-        kafka.kill(LEADER)
-        await finish(crashes, installation, kafka)
+async def test_any_part_of_a_window_is_finished_once_and_in_order_at_the_next_leader(
+    cluster: Kafka, tmp_path: Path, topic_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topics = [f"{topic_name}-{combination}" for combination in COMBINATIONS]
+    await asyncio.to_thread(create_topics, cluster, topics, replicas=[2, 3, 1])
+    async with contextlib.AsyncExitStack() as stack:
+        way = await stack.enter_async_context(way_to(cluster, tmp_path))
+
+        async def change_leaders() -> None:
+            assert await asyncio.to_thread(leaders, cluster, topics) == {2}
+            stack.callback(cluster.restart, 2)
+            cluster.kill(2)
+
+        count = await judge(way, topic_name, change_leaders)
+        assert 2 not in await asyncio.to_thread(leaders, cluster, topics)
+    tell(capsys, count, "leader killed")

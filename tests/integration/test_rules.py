@@ -1,266 +1,432 @@
-"""Cases of exactly-once delivery that an ordinary client gets wrong, each against a real broker.
+"""The rules of docs/delivery.md against real brokers: the cases that no window and no restart alone would bring up.
 
-docs/delivery.md says which rule each of them shows. What a model shows faster is in tests/logfwd/test_resume_model.py.
+Cases about one answer of a broker are in test_sink_contract.py and test_kafka_sink.py, any order of events on a
+simulated broker in test_resume_model.py, every state of a window in test_resume_matrix.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import subprocess
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bench.kafka import Kafka
-from logfwd.agent import Agent
-from logreceiver.sinks import Kind
-from streams.definition import BatchLimits, Stream
+from bench.site import command
+from logfwd import conversation, resume
+from logreceiver import config, service
+from logreceiver.sinks import Kind, RunState
+from logreceiver.sinks.kafka import KafkaSink
 from streams.errors import Code
-from tests.support import topics
-from tests.support.crashed import Crash
-from tests.support.deliveries import crash_all, delivering, drained, sink_of, stored, without_input
-from tests.support.installation import Events, Installation, acknowledged, eventually, found, lines
+from streams.recordbatch import Codec, build, parse_header
+from tests.streams.test_recordbatch import rewritten
+from tests.support.cluster import add_partitions, configure_brokers, configure_topic, create_topics, delete_topic
+from tests.support.delivery import ANSWER_SECONDS, RECORDS, Life, Way, joined, numbered, way_to
+from tests.support.installation import Events, found
+from tests.support.installation import eventually as becomes
+from tests.support.sinks import eventually
 
 pytestmark = pytest.mark.kafka
+HOUR = 3600.0
+REPLICA_FETCH_SECONDS = 0.5
+GIANT = [b'{"giant":"%s"}' % (b"x" * 3000)]
 
 
-def encoded(texts: list[str]) -> list[bytes]:
-    return [text.encode() for text in texts]
+@pytest.fixture
+def quick_resets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reset waits one second for late copies; these tests know where theirs are."""
+    monkeypatch.setattr(resume, "LATE_COPY_MARGIN_SECONDS", 1.0 - ANSWER_SECONDS)
 
 
-@asynccontextmanager
-async def live(
-    installation: Installation, kafka: Kafka, name: str, *, produce_timeout_seconds: float = 10.0, **changes: object
-) -> AsyncIterator[Agent]:
-    """One stream that reads the installation's file."""
-    stream: Stream = installation.stream(name=name, **changes)
-    async with delivering(installation, kafka, [stream], produce_timeout_seconds=produce_timeout_seconds) as agent:
-        yield agent
+async def known(way: Way, topic: str, producer_id: int) -> RunState | None:
+    return await eventually(lambda: way.sink.ask(topic, 0, producer_id))
 
 
-async def send(installation: Installation, agent: Agent, name: str, first: int, count: int) -> None:
-    """Write records and wait until all so far are acknowledged."""
-    installation.append(*lines(count, first))
-    await eventually(lambda: acknowledged(agent, name) == first + count, seconds=40)
-
-
-# -- what a broker remembers (rules 9, 14) -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("age_hours", [25, 48, -2])
-async def test_records_read_long_ago_or_by_a_fast_clock_do_not_make_a_broker_forget_their_producer(
-    installation: Installation, kafka: Kafka, age_hours: float
-) -> None:
-    """A broker lets a producer expire by the timestamps of its batches, at the latest when it restarts."""
-    crash = Crash(sent=5, stored=3, event=f"age-{age_hours}", age_hours=age_hours)
-    topics.create(kafka, [crash.stream])
-    await crash_all([crash], installation, kafka)
+async def restarted(kafka: Kafka, way: Way) -> None:
+    """kill -9 of the broker; it is back and answers."""
     kafka.restart()
-    async with delivering(installation, kafka, without_input(installation, [crash])) as agent:
-        await drained(agent)
-        assert agent.describe()[0]["resets"] == 0
-    assert await stored(kafka, crash.stream) == crash.records
+    await eventually(way.sink.new_producer_id)
 
 
-async def test_a_producer_that_expired_while_nothing_was_sent_goes_on(
-    installation: Installation, tmp_path: Path
+async def begin(life: Life, *, sealed: int, stored: int = 0, acknowledged: int = 0) -> list[memoryview]:
+    """Seal and stamp batches 0, 1, …; store the first, acknowledge the first of these. Copies of all are returned."""
+    rows = await life.seal(*numbered(*range(sealed)))
+    await life.open_run()
+    copies = [await life.copy(row) for row in rows]
+    await life.store(*rows[:stored])
+    for row in rows[:acknowledged]:
+        await life.acknowledge(row)
+    return copies
+
+
+# -- rules 7 and 9: acknowledged is what is replicated -----------------------------------------------------------
+
+
+async def test_a_batch_that_only_the_leader_has_is_not_taken_for_stored_and_outlives_the_leader(
+    cluster: Kafka, tmp_path: Path, topic_name: str
 ) -> None:
-    quick = {"producer.id.expiration.ms": "1500", "producer.id.expiration.check.interval.ms": "300"}
-    async with Kafka(tmp_path / "kafka", overrides=quick) as kafka:
-        topics.create(kafka, ["idle"])
-        async with live(installation, kafka, "idle") as agent:
-            await send(installation, agent, "idle", 0, 100)
-            await asyncio.sleep(4)
-            await send(installation, agent, "idle", 100, 100)
-            assert agent.describe()[0]["resets"] == 0
-        assert await stored(kafka, "idle") == encoded(lines(200))
+    await asyncio.to_thread(create_topics, cluster, [topic_name], replicas=[2, 3, 1])
+    leader = f"127.0.0.1:{cluster.brokers[1].port}"  # whoever asks for metadata is not to wait for a stopped broker
+    async with way_to(cluster, tmp_path, config.KafkaSink(brokers=(leader,), produce_timeout_seconds=10.0)) as way:
+        async with way.life(topic_name) as life:
+            copies = await begin(life, sealed=3, stored=1, acknowledged=1)
+            producer_id = parse_header(copies[0]).producer_id
+        for follower in (1, 3):
+            cluster.pause(follower)
+        try:
+            await asyncio.sleep(2 * REPLICA_FETCH_SECONDS)  # fetches from before the stop have come to their end
+            dying = asyncio.create_task(way.late(topic_name, copies[1]))
+            await becomes_known(way, topic_name, producer_id, RunState(0, 2 * RECORDS - 1))
+            async with way.life(topic_name) as life, life.sending():
+                await becomes(lambda: life.in_flight == 1)
+                assert len(life.backlog.rows) == 2
+            cluster.kill(2)
+            assert (await dying).kind is Kind.UNCERTAIN
+        finally:
+            for follower in (1, 3):
+                cluster.resume(follower)
+            if cluster.brokers[1].process is not None:
+                cluster.kill(2)
+        try:
+            assert await known(way, topic_name, producer_id) == RunState(0, RECORDS - 1)
+            async with way.life(topic_name) as life:
+                await life.finish()
+                assert life.backlog.totals.resets == 0
+        finally:
+            cluster.restart(2)
+        assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 1, 2))}
 
 
-async def test_beyond_the_expiry_of_a_producer_unanswered_batches_are_there_at_least_once(
-    installation: Installation, tmp_path: Path
+async def becomes_known(way: Way, topic: str, producer_id: int, state: RunState) -> None:
+    async with asyncio.timeout(5):
+        while await known(way, topic, producer_id) != state:
+            await asyncio.sleep(0.01)
+
+
+# -- rule 14: the broker's memory goes by timestamps ---------------------------------------------------------------
+
+
+async def test_batches_read_days_ago_or_by_a_clock_that_is_ahead_are_still_known_after_a_restart(
+    kafka: Kafka, tmp_path: Path, topic_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = {"producer.id.expiration.ms": "1500", "producer.id.expiration.check.interval.ms": "300"}
-    crash = Crash(sent=5, stored=3, event="expired")
-    async with Kafka(tmp_path / "kafka", overrides=quick) as kafka:
-        topics.create(kafka, [crash.stream])
-        await crash_all([crash], installation, kafka)
-        await asyncio.sleep(4)
-        async with delivering(installation, kafka, without_input(installation, [crash])) as agent:
-            await drained(agent)
-        values = await stored(kafka, crash.stream)
-    assert set(values) == set(crash.records)
-    assert len(values) == len(crash.records) + 3 * 7  # what was stored and not acknowledged
+    ages = {f"{topic_name}-{hours}": hours * HOUR for hours in (25, 48, -2)}
+    producers: dict[str, int] = {}
+    async with way_to(kafka, tmp_path) as way:
+        for stream, age in ages.items():
+            async with way.life(stream) as life:
+                rows = await life.seal(*numbered(0, 1, 2, 3), age_seconds=age)
+                producers[stream] = (await life.open_run()).producer_id
+                await life.store(*rows[:2])
+        await restarted(kafka, way)
+        monkeypatch.setattr(conversation, "time", SimpleNamespace(time=lambda: time.time() + 2 * HOUR))
+        for stream in ages:
+            assert await known(way, stream, producers[stream]) == RunState(0, 2 * RECORDS - 1)
+            async with way.life(stream) as life:
+                await life.finish()
+                assert (life.backlog.totals.resets, life.backlog.totals.dead_lettered) == (0, 0)
+        assert await way.stored(*ages) == dict.fromkeys(ages, joined(numbered(0, 1, 2, 3)))
 
 
-# -- what is not replicated (rules 7, 9) -------------------------------------------------------------------------
+# -- rules 6 and 10: a refused batch ---------------------------------------------------------------------------------
 
 
-async def test_a_batch_that_only_the_leader_has_is_not_taken_for_stored(
-    installation: Installation, tmp_path: Path
+@pytest.mark.parametrize("begun", [False, True], ids=["unknown producer", "known producer"])
+async def test_a_batch_over_a_lowered_limit_is_halved_and_nothing_behind_it_overtakes(
+    kafka: Kafka, tmp_path: Path, topic_name: str, begun: bool
 ) -> None:
-    """The leader counts it when it is asked; its follower was stopped and has not got it; then the leader dies."""
-    patient = {"broker.session.timeout.ms": "9000", "replica.lag.time.max.ms": "60000"}
-    async with Kafka(tmp_path / "kafka", brokers=3, overrides=patient) as kafka:
-        topics.create(kafka, ["lag"], replicas=[2, 3], settings={"min.insync.replicas": "1"})
-        async with live(installation, kafka, "lag", produce_timeout_seconds=1.0) as agent:
-            await send(installation, agent, "lag", 0, 100)
-            kafka.pause(3)
-            installation.append(*lines(100, 100))
-            await asyncio.sleep(4)  # it is refused as uncertain, and asked for
-            assert acknowledged(agent, "lag") == 100
-            kafka.kill(2)
-            kafka.resume(3)
-            await eventually(lambda: acknowledged(agent, "lag") == 200, seconds=60)
-            assert agent.describe()[0]["resets"] == 0
-        assert await stored(kafka, "lag") == encoded(lines(200))
+    large = [b'{"large":%d,"pad":"%s"}' % (number, b"x" * 500) for number in range(8)]
+    batches = [*numbered(0), large, *numbered(1, 2, 3)][0 if begun else 1 :]
+    async with way_to(kafka, tmp_path) as way:
+        async with way.life(topic_name) as life:
+            rows = await life.seal(*batches)
+            await life.open_run()
+            original = await life.copy(rows[batches.index(large)])
+            await life.store(*rows[: int(begun)])
+        configure_topic(kafka, topic_name, max_message_bytes="1500")
+        async with way.life(topic_name) as life:
+            await life.finish()
+            totals = life.backlog.totals
+            assert (totals.resets, totals.dead_lettered) == (0, 0)
+        configure_topic(kafka, topic_name, max_message_bytes=None)
+        assert (await way.late(topic_name, original)).kind is Kind.REFUSED
+        assert await way.stored(topic_name) == {topic_name: joined(batches)}
 
 
-# -- late copies, resets (rules 9, 11) ---------------------------------------------------------------------------
-
-
-async def test_late_copies_of_a_dead_receiver_change_nothing_before_or_after_a_restart_of_the_broker(
-    installation: Installation, kafka: Kafka
+async def test_what_cannot_be_stored_becomes_a_dead_letter_and_requeue_brings_it_back(
+    kafka: Kafka, tmp_path: Path, topic_name: str
 ) -> None:
-    crash = Crash(sent=5, stored=2, event="late")
-    topics.create(kafka, [crash.stream])
-    (batches,) = await crash_all([crash], installation, kafka)
-    async with delivering(installation, kafka, without_input(installation, [crash])) as agent:
-        await drained(agent)
-    for restart in (False, True):
-        if restart:
-            kafka.restart()
-        async with sink_of(kafka) as sink:
-            await sink.topic(crash.stream)
-            outcomes = [await sink.produce(crash.stream, 0, batch) for batch in batches]
-        assert all(o.kind is Kind.DUPLICATE or o.code is Code.OUT_OF_ORDER for o in outcomes)
-    assert await stored(kafka, crash.stream) == crash.records
+    await asyncio.to_thread(create_topics, kafka, [topic_name], configs={"max.message.bytes": "1500"})
+    async with way_to(kafka, tmp_path) as way:
+        async with way.life(topic_name) as life:
+            await life.seal(*numbered(0, 1), GIANT, *numbered(2, 3))
+            await life.finish()
+            totals = life.backlog.totals
+            assert (totals.acknowledged, totals.dead_lettered, totals.resets) == (4 * RECORDS, 1, 1)
+        assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 1, 2, 3))}
+        configure_topic(kafka, topic_name, max_message_bytes=None)
+        assert await asyncio.to_thread(requeue, way, topic_name) == "requeued 1 records\n"
+        async with way.life(topic_name) as life:
+            await life.finish()
+            totals = life.backlog.totals
+            assert (totals.accepted, totals.acknowledged, totals.dead_lettered) == (4 * RECORDS + 1,) * 2 + (0,)
+        assert await way.stored(topic_name) == {topic_name: joined([*numbered(0, 1, 2, 3), GIANT])}
 
 
-async def test_a_crash_between_the_commit_of_a_reset_and_its_first_byte_loses_nothing_and_late_copies_are_fenced(
-    installation: Installation, kafka: Kafka
+def requeue(way: Way, stream: str) -> str:
+    """`logfwd spool requeue`, as an operator runs it."""
+    tls, path = way.credentials, way.directory / "logfwd.toml"
+    (way.directory / "streams.d").mkdir()
+    (way.directory / "streams.d" / f"{stream}.toml").write_text(
+        f'name = "{stream}"\n[source]\ntype = "file"\npaths = ["http.log"]\n'
+    )
+    path.write_text(
+        'state_dir = "state"\nreceivers = ["localhost:1"]\n'
+        f'[tls]\ncertificate = "{tls.certificate}"\nkey = "{tls.key}"\nca = "{tls.ca}"\n'
+    )
+    argv = [command("logfwd"), "spool", "requeue", stream, "-c", str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    return done.stdout + done.stderr
+
+
+async def test_records_that_the_broker_cannot_decompress_are_set_aside_after_three_times_alone(
+    kafka: Kafka, tmp_path: Path, topic_name: str, events: Events
 ) -> None:
-    crash = Crash(sent=5, stored=0, event="reset")
-    topics.create(kafka, [crash.stream])
-    (batches,) = await crash_all([crash], installation, kafka, reset=True)
-    async with delivering(installation, kafka, without_input(installation, [crash])) as agent:
-        await drained(agent)
-        assert agent.describe()[0]["resets"] == 1
-    async with sink_of(kafka) as sink:
-        await sink.topic(crash.stream)
-        assert {(await sink.produce(crash.stream, 0, batch)).code for batch in batches} == {Code.FENCED}
-    assert await stored(kafka, crash.stream) == crash.records
+    sound = build(
+        [b'{"n":%d}' % number for number in range(200)], timestamp_ms=int(time.time() * 1000), codec=Codec.ZSTD
+    )
+    broken = bytearray(sound)
+    broken[-20] ^= 0xFF
+    async with way_to(kafka, tmp_path) as way:
+        async with way.life(topic_name) as life:
+            await life.seal(*numbered(0))
+            await life.accept(rewritten(bytes(broken)))
+            await life.seal(*numbered(1, 2))
+            await life.finish()
+            assert (life.backlog.totals.dead_lettered, life.backlog.totals.resets) == (200, 1)
+        assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 1, 2))}
+    refusals = [event for event in found(events, "batch refused") if event["records"] == 200]
+    assert [event["remedy"] for event in refusals][-1] == resume.Remedy.DEAD_LETTER.value
+    assert len(refusals) >= resume.REFUSALS_ALONE
 
 
-async def test_a_late_copy_that_outruns_a_reset_is_there_twice_and_nothing_is_lost(
-    installation: Installation, kafka: Kafka
+async def test_a_topic_that_becomes_compacted_is_waited_for_and_costs_no_batch(
+    kafka: Kafka, tmp_path: Path, topic_name: str, events: Events
 ) -> None:
-    """The one race that is left, after the time limits of everyone: said in the promise, counted as a reset."""
-    crash = Crash(sent=3, stored=0, event="outrun")
-    topics.create(kafka, [crash.stream])
-    (batches,) = await crash_all([crash], installation, kafka, reset=True)
-    async with sink_of(kafka) as sink:
-        await sink.topic(crash.stream)
-        assert (await sink.produce(crash.stream, 0, batches[crash.acknowledged])).kind is Kind.STORED
-    async with delivering(installation, kafka, without_input(installation, [crash])) as agent:
-        await drained(agent)
-        assert agent.describe()[0]["resets"] == 1
-    values = await stored(kafka, crash.stream)
-    assert set(values) == set(crash.records)
-    assert len(values) == len(crash.records) + 7
+    async with way_to(kafka, tmp_path) as way:
+        async with way.life(topic_name) as life:
+            await life.seal(*numbered(0))
+            await life.finish()
+            await life.seal(*numbered(1, 2))
+        configure_topic(kafka, topic_name, cleanup_policy="compact")
+        async with way.life(topic_name) as life, life.sending():
+            await becomes(lambda: len(found(events, "the receiver cannot open the run")) > 1)
+            assert (len(life.backlog.rows), life.backlog.totals.dead_lettered) == (2, 0)
+        configure_topic(kafka, topic_name, cleanup_policy=None)
+        async with way.life(topic_name) as life:
+            await life.finish()
+            assert (life.backlog.totals.resets, life.backlog.totals.dead_lettered) == (0, 0)
+        assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 1, 2))}
 
 
-# -- topics that change (rules 6, 10, 11) ------------------------------------------------------------------------
+# -- rules 9 and 11: late copies and resets ----------------------------------------------------------------------------
 
 
-async def test_a_topic_that_takes_smaller_batches_than_before_gets_halves_in_their_place(
-    installation: Installation, kafka: Kafka, topic_name: str
+async def test_late_copies_of_a_dead_receiver_append_nothing_before_and_after_a_restart(
+    kafka: Kafka, tmp_path: Path, topic_name: str
 ) -> None:
-    """The first batch of a new producer is refused; those behind it must not slip past it."""
-    topics.create(kafka, [topic_name])
-    async with live(installation, kafka, topic_name) as agent:
-        await send(installation, agent, topic_name, 0, 500)
-    topics.alter(kafka, topic_name, "max.message.bytes", "2000")
-    async with live(installation, kafka, topic_name, codec="none") as agent:
-        await send(installation, agent, topic_name, 500, 500)
-        (row,) = agent.describe()
-        assert (row["resets"], row["records"]["dead_lettered"]) == (0, 0)
-    assert await stored(kafka, topic_name) == encoded(lines(1000))
+    async with way_to(kafka, tmp_path) as way:
+        async with way.life(topic_name) as life:
+            copies = await begin(life, sealed=5, stored=3)
+        async with way.life(topic_name) as life:
+            await life.finish()
+        assert {(await way.late(topic_name, copy)).kind for copy in copies} == {Kind.DUPLICATE}
+        await restarted(kafka, way)
+        assert [(await way.late(topic_name, copy)).kind for copy in copies] == [Kind.REFUSED] * 4 + [Kind.DUPLICATE]
+        assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 1, 2, 3, 4))}
 
 
-async def test_what_a_topic_could_not_take_is_requeued_when_it_can(
-    installation: Installation, kafka: Kafka, topic_name: str, events: Events
+async def test_late_copies_and_a_restart_between_the_question_and_the_first_batch_change_nothing(
+    kafka: Kafka, tmp_path: Path, topic_name: str, monkeypatch: pytest.MonkeyPatch, events: Events
 ) -> None:
-    giant = json.dumps({"n": "giant", "noise": "x" * 5_000})
-    topics.create(kafka, [topic_name], settings={"max.message.bytes": "2000"})
-    limits = BatchLimits(linger_seconds=0.02, max_batch_bytes=8_192, max_record_bytes=8_192)
-    async with live(installation, kafka, topic_name, codec="none", batch=limits) as agent:
-        installation.append(*lines(20), giant)
-        await eventually(lambda: found(events, "moved a batch to the dead letters"), seconds=20)
-        await drained(agent)
-    topics.alter(kafka, topic_name, "max.message.bytes", "1000000")
-    await requeue(installation, topic_name)
-    async with live(installation, kafka, topic_name, codec="none", batch=limits) as agent:
-        await eventually(lambda: acknowledged(agent, topic_name) == 21, seconds=20)
-        assert agent.describe()[0]["records"]["dead_lettered"] == 0
-    assert await stored(kafka, topic_name) == encoded([*lines(20), giant])
+    copies: list[memoryview] = []
+
+    class Raced(KafkaSink):
+        """What it answers is overtaken by what a dead receiver had handed over."""
+
+        async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
+            answer = await super().ask(topic, partition, producer_id)
+            while copies:
+                await self.produce(topic, partition, copies.pop(0))
+                if not copies:
+                    kafka.restart()
+            return answer
+
+    monkeypatch.setattr(service, "make_sink", Raced)
+    async with way_to(kafka, tmp_path) as way:
+        async with way.life(topic_name) as life:
+            made = await begin(life, sealed=6, stored=3, acknowledged=1)
+        copies += made[3:5]
+        async with way.life(topic_name) as life:
+            await life.finish()
+            assert life.backlog.totals.resets == 0
+        assert await way.stored(topic_name) == {topic_name: joined(numbered(*range(6)))}
+    assert "out_of_order" in {event["code"] for event in found(events, "batch refused")}
 
 
-def refusals(events: Events) -> Events:
-    return found(events, "batch refused") + found(events, "the receiver cannot open the run")
-
-
-async def requeue(installation: Installation, stream: str) -> None:
-    from logfwd.spool_commands import _requeue
-
-    requeued, damaged = await _requeue(installation.directory / "state" / f"{stream}.spool", stream, None)
-    assert (requeued, damaged) == (1, [])
-
-
-async def test_a_topic_that_becomes_compacted_holds_records_back_and_loses_none(
-    installation: Installation, kafka: Kafka, topic_name: str, events: Events
+async def test_a_crash_right_after_a_reset_and_late_copies_around_it_repeat_nothing(
+    kafka: Kafka, tmp_path: Path, topic_name: str
 ) -> None:
-    topics.create(kafka, [topic_name])
-    async with live(installation, kafka, topic_name) as agent:
-        await send(installation, agent, topic_name, 0, 100)
-        topics.alter(kafka, topic_name, "cleanup.policy", "compact")
-        installation.append(*lines(100, 100))
-        await eventually(lambda: len(refusals(events)) >= 4, seconds=30)
-        (row,) = agent.describe()
-        assert (row["records"]["dead_lettered"], row["spool"]["batches"] > 0) == (0, True)
-        topics.alter(kafka, topic_name, "cleanup.policy", "delete")
-        await eventually(lambda: acknowledged(agent, topic_name) == 200, seconds=60)
-    assert await stored(kafka, topic_name) == encoded(lines(200))
+    async with way_to(kafka, tmp_path) as way:
+        async with way.life(topic_name) as life:
+            copies = await begin(life, sealed=5, stored=1, acknowledged=1)
+            run = life.backlog.head_run()
+            assert run is not None
+            await life.delivery.dead_letter(life.backlog.rows[0], "too_large", "")
+            await life.delivery.reset(run, resume.Reset("dead_letter"))
+        assert await late_codes(way, topic_name, copies[2:]) == {Code.OUT_OF_ORDER}
+        async with way.life(topic_name) as life:
+            await life.finish()
+            assert life.backlog.totals.resets == 1
+        assert await late_codes(way, topic_name, copies[2:]) == {Code.FENCED}
+        await restarted(kafka, way)
+        assert await late_codes(way, topic_name, copies[2:]) == {Code.FENCED}
+        assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 2, 3, 4))}
 
 
-async def test_a_topic_that_was_deleted_and_made_anew_gets_what_was_not_acknowledged(
-    installation: Installation, kafka: Kafka, topic_name: str, events: Events
+async def late_codes(way: Way, topic: str, copies: list[memoryview]) -> set[Code | None]:
+    return {(await way.late(topic, copy)).code for copy in copies}
+
+
+async def test_a_crash_between_a_dead_letter_and_its_reset_ends_in_a_reset_that_repeats_nothing(
+    kafka: Kafka, tmp_path: Path, topic_name: str, quick_resets: None
 ) -> None:
-    topics.create(kafka, [topic_name])
-    async with live(installation, kafka, topic_name) as agent:
-        await send(installation, agent, topic_name, 0, 100)
-        await asyncio.to_thread(topics.make_anew, kafka, topic_name)
-        await send(installation, agent, topic_name, 100, 100)
-    assert await stored(kafka, topic_name) == encoded(lines(100, 100))
-    assert {event["reason"] for event in found(events, "reset a run")} <= {"topic_replaced"}
+    async with way_to(kafka, tmp_path) as way:
+        async with way.life(topic_name) as life:
+            await begin(life, sealed=4, stored=1, acknowledged=1)
+            await life.delivery.dead_letter(life.backlog.rows[0], "too_large", "")
+        async with way.life(topic_name) as life:
+            await life.finish()
+            assert life.backlog.totals.resets == 1
+        assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 2, 3))}
 
 
-async def test_a_broker_that_lost_its_log_gets_all_that_it_had_not_acknowledged(
-    installation: Installation, tmp_path: Path
+# -- rule 12: the partition is kept ----------------------------------------------------------------------------------
+
+
+async def test_a_spool_keeps_its_partition_when_its_topic_gets_more_of_them(
+    kafka: Kafka, tmp_path: Path, topic_name: str, quick_resets: None
 ) -> None:
-    """What it had acknowledged is gone with its log: no sender can know. Nothing else is."""
-    crash = Crash(sent=5, stored=3, event="unclean")
-    async with Kafka(tmp_path / "kafka") as kafka:
-        topics.create(kafka, [crash.stream])
-        await crash_all([crash], installation, kafka)
+    streams = [f"{topic_name}-{number}" for number in range(4)]
+    async with way_to(kafka, tmp_path) as way:
+        for stream in streams:
+            async with way.life(stream) as life:
+                await life.seal(*numbered(0))
+                await life.finish()
+            await asyncio.to_thread(add_partitions, kafka, stream, 16)
+        for numbers in ((1, 2), (3,)):
+            for stream in streams:
+                async with way.life(stream) as life:
+                    await life.seal(*numbered(*numbers))
+                    await life.finish()
+        assert await way.stored(*streams) == dict.fromkeys(streams, joined(numbered(0, 1, 2, 3)))
+
+
+# -- beyond the promise: nothing is lost, what is repeated is counted ------------------------------------------------
+
+
+async def test_another_life_of_the_spool_costs_repeats_of_at_most_what_the_reset_counts(
+    kafka: Kafka, tmp_path: Path, topic_name: str, quick_resets: None, events: Events
+) -> None:
+    async with way_to(kafka, tmp_path) as way:
+        async with way.life(topic_name) as life:
+            await begin(life, sealed=4, stored=2, acknowledged=1)
+            row, run = life.backlog.rows[0], life.backlog.head_run()
+            assert run is not None
+            run.producer_epoch, row.base_sequence = 1, 0  # what a clone of this spool came to
+            await life.store(row)
+        async with way.life(topic_name) as life:
+            await life.finish()
+            assert life.backlog.totals.resets == 1
+        assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 1, 1, 1, 2, 3))}
+    (reset,) = found(events, "reset a run")
+    assert (reset["reason"], reset["batches_possibly_repeated"], reset["new_producer"]) == ("fenced", 3, True)
+
+
+async def test_a_producer_that_the_broker_forgot_loses_nothing_and_repeats_only_what_was_unacknowledged(
+    cluster: Kafka, tmp_path: Path, topic_name: str
+) -> None:
+    await asyncio.to_thread(create_topics, cluster, [topic_name], replicas=[1, 2, 3])
+    async with way_to(cluster, tmp_path) as way:
+        async with way.life(topic_name) as life:
+            copies = await begin(life, sealed=5, stored=3, acknowledged=1)
+        producer_id = parse_header(copies[0]).producer_id
+        await asyncio.to_thread(configure_brokers, cluster, "producer.id.expiration.ms=1000")
+        try:
+            async with asyncio.timeout(20):
+                while await known(way, topic_name, producer_id) is not None:
+                    await asyncio.sleep(0.1)
+        finally:
+            await asyncio.to_thread(configure_brokers, cluster, "producer.id.expiration.ms")
+        async with way.life(topic_name) as life:
+            await life.finish()
+        assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 1, 2, 1, 2, 3, 4))}
+
+
+async def test_a_topic_that_was_made_anew_gets_all_that_was_unacknowledged(
+    kafka: Kafka, tmp_path: Path, topic_name: str, quick_resets: None, events: Events
+) -> None:
+    async with way_to(kafka, tmp_path) as way:
+        async with way.life(topic_name) as life:
+            await begin(life, sealed=4, stored=2, acknowledged=1)
+        await asyncio.to_thread(delete_topic, kafka, topic_name)
+        await asyncio.to_thread(create_topics, kafka, [topic_name])
+        async with way.life(topic_name) as life:
+            await life.finish()
+            assert life.backlog.totals.resets == 1
+        assert await way.stored(topic_name) == {topic_name: joined(numbered(1, 2, 3))}
+    assert [event["reason"] for event in found(events, "reset a run")] == ["topic_replaced"]
+
+
+KEPT = {
+    # batches that the log kept: what the topic holds in the end, and the resets
+    3: ([0, 1, 2, 3, 4], 0),  # what was unacknowledged is sent again
+    1: ([0, 2, 3, 4], 1),  # an acknowledged batch went with it: that is the broker's loss
+    0: ([2, 3, 4], 0),
+}
+
+
+async def test_a_log_that_lost_its_end_costs_nothing_that_was_unacknowledged(
+    kafka: Kafka, tmp_path: Path, topic_name: str, quick_resets: None, events: Events
+) -> None:
+    streams = {f"{topic_name}-{kept}": kept for kept in KEPT}
+    async with way_to(kafka, tmp_path) as way:
+        for stream in streams:
+            async with way.life(stream) as life:
+                await begin(life, sealed=5, stored=4, acknowledged=2)
         kafka.kill()
-        for segment in (kafka.brokers[0].data / f"{crash.stream}-0").iterdir():
-            if segment.suffix in (".log", ".index", ".timeindex", ".snapshot"):
-                segment.unlink()
-        shutil.rmtree(kafka.brokers[0].data / ".lock", ignore_errors=True)
-        kafka.restart()
-        async with delivering(installation, kafka, without_input(installation, [crash])) as agent:
-            await drained(agent)
-        assert await stored(kafka, crash.stream) == crash.records[crash.acknowledged * 7 :]
+        for stream, kept in streams.items():
+            cut_log(kafka.brokers[0].data / f"{stream}-0", kept)
+        await restarted(kafka, way)
+        for stream, kept in streams.items():
+            async with way.life(stream) as life:
+                await life.finish()
+                assert life.backlog.totals.resets == KEPT[kept][1], stream
+        expected = {stream: joined(numbered(*KEPT[kept][0])) for stream, kept in streams.items()}
+        assert await way.stored(*streams) == expected
+    (reset,) = found(events, "reset a run")
+    assert (reset["reason"], reset["batches_possibly_repeated"]) == ("unknown_sequence", 3)
+
+
+def cut_log(partition: Path, kept: int) -> None:
+    """Only the first batches are left, and nothing beside them that would tell of others."""
+    (segment,) = partition.glob("*.log")
+    content, end = segment.read_bytes(), 0
+    for _ in range(kept):
+        end += parse_header(content[end:]).size
+    segment.write_bytes(content[:end])
+    for pattern in ("*.snapshot", "*.index", "*.timeindex"):
+        for path in partition.glob(pattern):
+            path.unlink()

@@ -64,20 +64,19 @@ def secured_kafka(directory: Path, *, client_ca: Path, users: dict[str, str]) ->
 
 def allow(kafka: Kafka, user: str, topic: str, operations: Sequence[str]) -> None:
     """Give a user rights on a topic."""
+    _change_rights(kafka, "--add", user, topic, operations)
+
+
+def disallow(kafka: Kafka, user: str, topic: str, operations: Sequence[str]) -> None:
+    """Take them away again."""
+    _change_rights(kafka, "--remove", user, topic, operations, "--force")
+
+
+def _change_rights(kafka: Kafka, change: str, user: str, topic: str, operations: Sequence[str], *more: str) -> None:
     named = [part for operation in operations for part in ("--operation", operation)]
-    kafka.run_tool(
-        "org.apache.kafka.tools.AclCommand",
-        [
-            "--bootstrap-server",
-            kafka.internal,
-            "--add",
-            "--allow-principal",
-            f"User:{user}",
-            "--topic",
-            topic,
-            *named,
-        ],
-    )
+    who = ["--allow-principal", f"User:{user}", "--topic", topic]
+    args = ["--bootstrap-server", kafka.internal, change, *who, *named, *more]
+    kafka.run_tool("org.apache.kafka.tools.AclCommand", args)
 
 
 def _make_chain(directory: Path) -> None:

@@ -1,0 +1,225 @@
+"""The way of a stream's batches from its spool to Kafka, in the hands of a test: spool, sender, link and receiver are
+the real ones; what lacks is a source, so that a test says what is sealed, stamped, stored and acknowledged when it all
+breaks off. A `Life` is one life of the forwarder; the next one on the same file knows what was committed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+from confluent_kafka import Consumer, TopicPartition
+
+from bench.kafka import Kafka
+from logfwd.backlog import Row, Run
+from logfwd.delivery import Delivery
+from logfwd.sender import Sender
+from logfwd.spool import Notes, Spool
+from logreceiver import config
+from logreceiver.grants import Claim, Grants
+from logreceiver.sinks import Kind, Outcome
+from logreceiver.sinks.kafka import KafkaSink
+from streams.definition import Stream
+from streams.errors import Code
+from streams.recordbatch import Codec, Packed, build, parse_header
+from streams.security import transport
+from streams.security.modes import MODES
+from streams.security.openssl import client_context
+from streams.telemetry.catalog import CollectorRegistry, ForwarderMetrics
+from tests.support.installation import Installation, running
+from tests.support.sinks import PATIENCE_SECONDS, eventually
+from tests.support.tls import FORWARDER
+
+MODE = "hybrid"
+RECORDS = 3
+ANSWER_SECONDS = 20.0
+SETTLING = (Code.UNAVAILABLE, Code.TIMED_OUT)
+"""What brokers say while a new topic's leader and its followers get to know of it."""
+
+
+class Life:
+    """One life of one stream's forwarder. Numbers count batches of RECORDS records; a record tells its number."""
+
+    def __init__(self, way: Way, stream: str, spool: Spool) -> None:
+        self._way = way
+        self._spool = spool
+        self.stream = stream
+        self.backlog = spool.backlog(stream, max_bytes=1 << 30, drops_oldest=False)
+        self.delivery = Delivery(
+            Stream(name=stream, security=MODE),
+            self.backlog,
+            spool,
+            way.metrics,
+            boot_id=uuid.uuid4().hex,
+            answer_timeout_seconds=ANSWER_SECONDS,
+        )
+        self.sender = Sender(self.delivery, way.connect)
+
+    async def seal(self, *batches: Sequence[bytes], age_seconds: float = 0.0) -> list[Row]:
+        """Commit batches as sealing does, each in a transaction of its own."""
+        made: list[Row] = []
+        for values in batches:
+            at_ms = int((time.time() - age_seconds) * 1000)
+            payload = build(values, timestamp_ms=at_ms, codec=Codec.NONE)
+            made += await self.accept(payload)
+        return made
+
+    async def accept(self, payload: bytes) -> list[Row]:
+        """Commit one batch that is built already."""
+        packed, notes = Packed(payload, parse_header(payload).record_count, len(payload)), Notes()
+        blob = self._spool.blobs.add(payload, notes)
+        rows = self.backlog.accept([packed], [blob], 0, 1.0, notes)
+        await self._spool.commit(notes)
+        for row in rows:
+            row.committed_at, row.payload = 1.0, None
+        return rows
+
+    async def open_run(self) -> Run:
+        """What a receiver's RUN and the stamping behind it leave in the spool; nothing is sent."""
+        run, way = self.backlog.head_run(), self._way
+        assert run is not None
+        topic = await eventually(lambda: way.sink.topic(self.stream))
+        producer_id = await eventually(way.sink.new_producer_id)
+        claim = Claim(FORWARDER, self.stream, way.sink.cluster_id, self.stream, 0, producer_id)
+        granted = Run(
+            run.number, claim.cluster_id, claim.topic, topic.topic_id, 0, producer_id, grant=way.grants.sign(claim)
+        )
+        notes = Notes()
+        self.backlog.grant(run, granted, notes)
+        self.backlog.stamp(run, notes)
+        await self._spool.commit(notes)
+        return run
+
+    async def copy(self, row: Row) -> memoryview:
+        """The bytes that go over the wire for a stamped batch: what a receiver that dies may still hold."""
+        run = self.backlog.runs[row.run]
+        return memoryview(await self.delivery.stamped_payload(row, run, int(time.time() * 1000)))
+
+    async def store(self, *rows: Row) -> None:
+        """Batches reach the broker, their acknowledgements nobody."""
+        for row in rows:
+            copy = await self.copy(row)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while (outcome := await self._way.late(self.stream, copy)).code in SETTLING:
+                    await asyncio.sleep(0.1)
+            assert outcome.kind in (Kind.STORED, Kind.DUPLICATE), outcome
+
+    @property
+    def in_flight(self) -> int:
+        """Batches that were sent and not answered."""
+        conversation = self.sender._conversation
+        return 0 if conversation is None else len(conversation._in_flight)
+
+    async def acknowledge(self, row: Row) -> None:
+        """An acknowledgement that came in time to be committed."""
+        notes = Notes()
+        self.backlog.acknowledge(row, notes)
+        await self._spool.commit(notes)
+
+    async def finish(self, *, seconds: float = 60.0) -> None:
+        """The real sender, over a real link, until nothing waits."""
+        async with self.sending() as sending, asyncio.timeout(seconds):
+            while self.backlog.rows:
+                if sending.done():
+                    sending.result()
+                await asyncio.sleep(0.01)
+            self.sender.stop()
+            await sending
+
+    @contextlib.asynccontextmanager
+    async def sending(self) -> AsyncIterator[asyncio.Task[None]]:
+        """The sender at work; it is killed when the block ends."""
+        task = asyncio.create_task(self.sender.run())
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+class Way:
+    """A receiver on a Kafka, spools in a directory, and a sink that stands for receivers that died."""
+
+    def __init__(self, kafka: Kafka, installation: Installation, address: str, sink: KafkaSink) -> None:
+        self.kafka = kafka
+        self.sink = sink
+        self.metrics = ForwarderMetrics(CollectorRegistry())
+        self.grants = Grants.load(installation.directory / "pki" / "grant.key")
+        self.directory = installation.directory
+        self.credentials = installation.parties.forwarder
+        self._address = address
+        self._context = client_context(MODES[MODE], self.credentials)
+
+    async def connect(self) -> transport.Link:
+        return await transport.connect(self._address, self._context, server_name="localhost")
+
+    @contextlib.asynccontextmanager
+    async def life(self, stream: str) -> AsyncIterator[Life]:
+        """The next life of a stream's forwarder; the end of the block is its end."""
+        async with Spool(self.spool(stream)) as spool:
+            yield Life(self, stream, spool)
+
+    def spool(self, stream: str) -> Path:
+        return self.directory / "state" / f"{stream}.spool"
+
+    async def late(self, topic: str, batch: memoryview) -> Outcome:
+        """A copy that a receiver hands to the broker, whether anybody still waits for it or not."""
+        return await self.sink.produce(topic, 0, batch)
+
+    async def stored(self, *topics: str) -> dict[str, list[bytes]]:
+        """What the topics hold, read by librdkafka."""
+        return await asyncio.to_thread(read_topics, self.kafka.internal, topics)
+
+
+@contextlib.asynccontextmanager
+async def way_to(kafka: Kafka, directory: Path, settings: config.KafkaSink | None = None) -> AsyncIterator[Way]:
+    """A receiver that serves any stream; without settings of one's own it creates the topics that are not there."""
+    installation = Installation(directory)
+    if settings is None:
+        settings = config.KafkaSink(
+            brokers=tuple(kafka.bootstrap.split(",")), create_topics=True, produce_timeout_seconds=10.0
+        )
+    receiver = msgspec.structs.replace(
+        installation.receiver_config(),
+        sink=settings,
+        ledger=None,
+        limits=config.Limits(max_links_per_identity=1000, max_memory_bytes=1 << 33),
+    )
+    sink = KafkaSink(settings)
+    await sink.start()
+    try:
+        async with running(receiver) as service:
+            yield Way(kafka, installation, service.listeners[0].address, sink)
+    finally:
+        await sink.close()
+
+
+def numbered(*numbers: int) -> list[list[bytes]]:
+    """The records of batches."""
+    return [[b'{"n":%d}' % record for record in range(RECORDS * n, RECORDS * (n + 1))] for n in numbers]
+
+
+def joined(batches: Iterable[Sequence[bytes]]) -> list[bytes]:
+    return [value for values in batches for value in values]
+
+
+def read_topics(bootstrap: str, topics: Sequence[str]) -> dict[str, list[bytes]]:
+    """The values in the one partition of each topic, from the first to the last."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "oracle", "enable.auto.commit": False})
+    values: dict[str, list[bytes]] = {topic: [] for topic in topics}
+    try:
+        ends = {topic: consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=20)[1] for topic in topics}
+        consumer.assign([TopicPartition(topic, 0, 0) for topic in topics])
+        deadline = time.monotonic() + 60
+        while any(len(values[topic]) < end for topic, end in ends.items()) and time.monotonic() < deadline:
+            for message in consumer.consume(1000, timeout=1):
+                if message.error() is None:
+                    values[message.topic() or ""].append(message.value() or b"")
+    finally:
+        consumer.close()
+    assert {topic: len(found) for topic, found in values.items()} == ends
+    return values
