@@ -36,6 +36,10 @@ SEALS_IN_FLIGHT = 2
 COMMITS_IN_FLIGHT = 4
 PAYLOADS_IN_MEMORY = 8
 ROOM_CHECK_SECONDS = 0.02
+REMEDIES = {
+    "disk": "free some space on its disk",
+    "max_spool_bytes": "see why its receivers are away or slow, or raise the limit",
+}
 KEEP_UP_SECONDS = 0.05
 """Longest that a batch waits for a link that keeps up, so that it can be sent from memory and need not be read back."""
 
@@ -184,8 +188,10 @@ class Pipeline:
         told = False
         while not (self._backlogs[0].has_room(size) and self._spool.has_disk_room()):
             if not told:
-                reason = "disk" if self._backlogs[0].has_room(size) else "max_spool_bytes"
-                self.log.warning("spool is full: the source waits", limit=reason, spool=str(self._spool.path))
+                full = "disk" if self._backlogs[0].has_room(size) else "max_spool_bytes"
+                self.log.warning(
+                    "spool is full: the source waits", limit=full, spool=str(self._spool.path), remedy=REMEDIES[full]
+                )
                 told = True
             await asyncio.sleep(ROOM_CHECK_SECONDS)
 
