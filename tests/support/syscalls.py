@@ -1,4 +1,4 @@
-"""Stops a child process before every system call that changes a file (ptrace), so that a test can look at the disk.
+"""Stops a child process before every system call that changes a file or sends (ptrace), so that a test can look.
 
 What a file holds when its process is stopped there is what kill -9 at that moment would leave. Threads are followed.
 Linux on x86_64 or aarch64 only; `reason_not_to` says what is missing elsewhere.
@@ -25,6 +25,8 @@ _NAMES = {
         1: "write",
         18: "pwrite64",
         20: "writev",
+        44: "sendto",
+        46: "sendmsg",
         74: "fsync",
         75: "fdatasync",
         77: "ftruncate",
@@ -41,6 +43,8 @@ _NAMES = {
         64: "write",
         68: "pwrite64",
         66: "writev",
+        206: "sendto",
+        211: "sendmsg",
         82: "fsync",
         83: "fdatasync",
         46: "ftruncate",

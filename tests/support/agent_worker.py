@@ -1,0 +1,22 @@
+"""An agent that runs until so many records of its one stream are acknowledged. Arguments: PICKLED_CONFIG RECORDS."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import sys
+from pathlib import Path
+
+from logfwd.agent import Agent
+from streams.telemetry import logs
+from tests.support.installation import acknowledged, eventually
+
+
+async def work(config: Path, records: int) -> None:
+    async with Agent(pickle.loads(config.read_bytes())) as agent:
+        await eventually(lambda: acknowledged(agent) == records, seconds=60)
+
+
+if __name__ == "__main__":
+    logs.configure(level="error")
+    asyncio.run(work(Path(sys.argv[1]), int(sys.argv[2])))
