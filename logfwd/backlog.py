@@ -305,7 +305,9 @@ class Backlog:
     def split(self, row: Row, halves: tuple[Packed, Packed], changes: Changes) -> None:
         """Put two halves in a batch's place, in the same run, with the sequences that the whole had."""
         index = self.rows.index(row)
-        end = self.rows[index + 1].id if index + 1 < len(self.rows) else row.id + ROW_ID_STEP
+        end = (row.id // ROW_ID_STEP + 1) * ROW_ID_STEP  # from there on, ids are a twin's or of batches to come
+        if index + 1 < len(self.rows):
+            end = min(end, self.rows[index + 1].id)
         self._remove(row, changes)
         ids = (row.id, row.id + max((end - row.id) // 2, 1))
         sequence = row.base_sequence

@@ -167,6 +167,23 @@ async def test_halves_are_read_back_in_the_place_of_the_whole(tmp_path: Path) ->
         assert backlog.blobs.next_row_id() == 4 * ROW_ID_STEP
 
 
+async def test_halves_of_halves_take_no_other_batch_s_place(tmp_path: Path) -> None:
+    async with Spool(tmp_path / "s.spool") as spool:
+        backlog, twin = backlog_of(spool), spool.backlog("twin", max_bytes=1 << 30, drops_oldest=True)
+        for one in (backlog, twin):
+            await accept(spool, one, text="0")
+        for _ in range(3):
+            notes = Notes()
+            backlog.split(backlog.rows[-1], (packed("a", 1), packed("b", 1)), notes)
+            await spool.commit(notes)
+        for one in (backlog, twin):
+            await accept(spool, one, text="1")
+    async with Spool(tmp_path / "s.spool") as spool:
+        backlog, twin = backlog_of(spool), spool.backlog("twin", max_bytes=1 << 30, drops_oldest=True)
+        assert [await spool.payload(row) for row in backlog.rows] == [b"a", b"a", b"a", b"b", b"1"]
+        assert [await spool.payload(row) for row in twin.rows] == [b"0", b"1"]
+
+
 async def test_a_damaged_file_is_set_aside_and_the_agent_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "s.spool"
     path.write_bytes(b"this was a database once" * 1000)
