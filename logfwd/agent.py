@@ -35,6 +35,8 @@ from streams.telemetry.catalog import CollectorRegistry, ForwarderMetrics
 
 HEALTHY_SECONDS = 60.0
 """A stream that ran this long before it failed is started anew at once."""
+NEEDS_RESTART = ("state_dir", "admin")
+"""What was taken at the start, locked or bound, and is not taken anew by a reload."""
 CONNECT_TIMEOUT_SECONDS = 10.0
 HANDSHAKE_TIMEOUT_SECONDS = 10.0
 
@@ -171,6 +173,9 @@ class Agent:
         if gone := sorted(set(old) - set(new)):
             log.error("kept the last good config: streams would vanish; stop the agent to remove them", streams=gone)
             return False
+        if fixed := [key for key in NEEDS_RESTART if getattr(self.config, key) != getattr(config, key)]:
+            log.error("kept the last good config: stop and start the agent to change these", keys=fixed)
+            return False
         everywhere = (self.config.tls, self.config.receivers, self.config.server_name) != (
             config.tls,
             config.receivers,
@@ -266,6 +271,8 @@ class Keeper:
             try:
                 async with self._make(self._group) as self.pipeline:
                     self.trouble = ""
+                    if self._stopping.is_set():  # while the spool was opened
+                        self.pipeline.stop_reading()
                     await self.pipeline.run()
                 break
             except SpoolError as error:
@@ -281,8 +288,9 @@ class Keeper:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(backoff.next()):
                     await self._stopping.wait()
-        self.finished = True
-        self._on_finished()
+        if not self._stopping.is_set():
+            self.finished = True
+            self._on_finished()
 
     async def stop(self, grace_seconds: float) -> None:
         """Seal, drain within the grace, end; what is not acknowledged stays in the spool."""

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench.site import Site
@@ -72,6 +73,37 @@ async def test_a_stream_is_added_by_a_reload_and_none_is_removed(installation: I
     assert installation.stored() == lines(20)
     assert installation.stored("pq-stream") == lines(10, 10)
     assert len([event for event in events if event["event"].startswith("kept the last good config")]) == 2
+
+
+async def test_an_agent_goes_on_after_a_reload_that_changes_its_only_stream(installation: Installation) -> None:
+    async with running(installation.receiver_config()) as service:
+        address = service.listeners[0].address
+        changed = installation.forwarder_config(address, installation.stream(window=1))
+        async with forwarding(installation.forwarder_config(address)) as agent:
+            installation.append(*lines(10))
+            await eventually(lambda: acknowledged(agent) == 10)
+            assert await agent.reload(lambda: changed)
+            assert not agent.finished.is_set()
+            installation.append(*lines(10, 10))
+            await eventually(lambda: acknowledged(agent) == 20)
+    assert installation.stored() == lines(20)
+
+
+async def test_a_reload_that_moves_the_state_directory_is_refused(installation: Installation, events: Events) -> None:
+    config = installation.forwarder_config("localhost:1")
+    moved = msgspec.structs.replace(config, state_dir=installation.directory / "elsewhere", receivers=("localhost:2",))
+    async with forwarding(config) as agent:
+        assert not await agent.reload(lambda: moved)
+    assert not moved.state_dir.exists()
+    assert [event["keys"] for event in events if "keys" in event] == [["state_dir"]]
+
+
+async def test_an_agent_that_is_stopped_while_it_starts_ends_at_once(
+    installation: Installation, events: Events
+) -> None:
+    async with forwarding(installation.forwarder_config("localhost:1")):
+        pass
+    assert not found(events, "stopped with batches waiting in the spool")
 
 
 def blank() -> ForwarderConfig:
