@@ -18,6 +18,7 @@ from bench.kafka import Kafka
 from bench.site import command
 from logfwd import conversation, resume
 from logreceiver import config, service
+from logreceiver.grants import Grants
 from logreceiver.sinks import Kind, RunState
 from logreceiver.sinks.kafka import KafkaSink
 from streams.errors import Code
@@ -332,6 +333,32 @@ async def test_a_spool_keeps_its_partition_when_its_topic_gets_more_of_them(
                     await life.seal(*numbered(*numbers))
                     await life.finish()
         assert await way.stored(*streams) == dict.fromkeys(streams, joined(numbered(0, 1, 2, 3)))
+
+
+# -- whose producer id it is -----------------------------------------------------------------------------------------
+
+
+async def test_a_grant_that_no_receiver_honours_costs_time_and_a_new_producer_but_no_batch(
+    kafka: Kafka,
+    tmp_path: Path,
+    topic_name: str,
+    quick_resets: None,
+    events: Events,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with way_to(kafka, tmp_path) as way:
+        way.grants = Grants({"elsewhere": bytes(32)})
+        async with way.life(topic_name) as life:
+            await begin(life, sealed=3, stored=1, acknowledged=1)
+        async with way.life(topic_name) as life, life.sending():
+            await becomes(lambda: len(found(events, "the receiver cannot open the run")) > 1)
+            assert (len(life.backlog.rows), life.backlog.totals.resets) == (2, 0)
+        monkeypatch.setattr(resume, "NOT_GRANTED_PATIENCE_SECONDS", 0.0)
+        async with way.life(topic_name) as life:
+            await life.finish()
+            assert (life.backlog.totals.resets, life.backlog.totals.dead_lettered) == (1, 0)
+        assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 1, 2))}
+    assert {event["code"] for event in found(events, "the receiver cannot open the run")} == {"not_granted"}
 
 
 # -- beyond the promise: nothing is lost, what is repeated is counted ------------------------------------------------
