@@ -9,6 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from bench.kafka import Kafka, KafkaFailed, jars, java
+from logfwd import resume
+from tests.support.delivery import ANSWER_SECONDS
 from tests.support.installation import Events, Installation
 
 CLUSTER = {
@@ -42,3 +44,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
         pytest.skip(str(error))
     with Kafka(tmp_path_factory.mktemp("cluster"), brokers=3, overrides=CLUSTER) as running:
         yield running
+
+
+@pytest.fixture
+def quick_resets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reset waits one second for late copies; tests that use this know where theirs are."""
+    monkeypatch.setattr(resume, "LATE_COPY_MARGIN_SECONDS", 1.0 - ANSWER_SECONDS)

@@ -21,7 +21,7 @@ from logfwd.sender import Sender
 from logfwd.spool import Notes, Spool
 from logreceiver import config
 from logreceiver.grants import Claim, Grants
-from logreceiver.sinks import Kind, Outcome
+from logreceiver.sinks import Kind, Outcome, RunState
 from logreceiver.sinks.kafka import KafkaSink
 from streams.definition import Stream
 from streams.errors import Code
@@ -108,6 +108,16 @@ class Life:
                     await asyncio.sleep(0.1)
             assert outcome.kind in (Kind.STORED, Kind.DUPLICATE), outcome
 
+    async def begin(self, *, sealed: int, stored: int = 0, acknowledged: int = 0) -> list[memoryview]:
+        """Seal and stamp batches 0, 1, …; store the first, acknowledge the first of these; returns copies of all."""
+        rows = await self.seal(*numbered(*range(sealed)))
+        await self.open_run()
+        copies = [await self.copy(row) for row in rows]
+        await self.store(*rows[:stored])
+        for row in rows[:acknowledged]:
+            await self.acknowledge(row)
+        return copies
+
     @property
     def in_flight(self) -> int:
         """Batches that were sent and not answered."""
@@ -169,6 +179,15 @@ class Way:
     async def late(self, topic: str, batch: memoryview) -> Outcome:
         """A copy that a receiver hands to the broker, whether anybody still waits for it or not."""
         return await self.sink.produce(topic, 0, batch)
+
+    async def known(self, topic: str, producer_id: int) -> RunState | None:
+        """What the broker knows of a producer, once there is one that answers."""
+        return await eventually(lambda: self.sink.ask(topic, 0, producer_id))
+
+    async def restart_broker(self) -> None:
+        """kill -9; it is back and answers."""
+        self.kafka.restart()
+        await eventually(self.sink.new_producer_id)
 
     async def stored(self, *topics: str) -> dict[str, list[bytes]]:
         """What the topics hold, read by librdkafka."""
