@@ -21,6 +21,7 @@ import click
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 BLOCK_RECORDS = 1000
+MIN_RECORD_BYTES = 60
 CLIENTS = REQUESTS = 1024  # ten bits choose one
 
 AGENTS = (
@@ -125,6 +126,34 @@ def _requests(choose: random.Random) -> list[bytes]:
         ).encode()
         for _ in range(REQUESTS)
     ]
+
+
+def generate_sized(records: int, seed: int, record_bytes: int) -> Iterator[bytes]:
+    """HTTP request records that were cut down, or given a body, to about so many bytes each."""
+    words = _Words(seed)
+    for record in generate_http(records, seed):
+        if record_bytes < len(record):
+            end = record.rfind(b',"', 0, max(record_bytes, MIN_RECORD_BYTES))
+            yield record[:end] + b"}"
+        else:
+            yield record[:-1] + b',"body":"%b"}' % words.take(record_bytes - len(record) - 10)
+
+
+class _Words:
+    """Text that compresses about as well as the rest of a record does."""
+
+    def __init__(self, seed: int) -> None:
+        choose = random.Random(seed)
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        words = ["".join(choose.choices(letters, k=choose.randint(2, 10))) for _ in range(200)]
+        self._text = " ".join(choose.choices(words, k=40_000)).encode()
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        if self._at + size > len(self._text):
+            self._at = 0
+        self._at += size
+        return self._text[self._at - size : self._at]
 
 
 def write_http(out: BinaryIO, records: int, seed: int, *, rate: float | None = None) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -23,8 +22,9 @@ from rich.table import Table
 
 from bench.feeder import numbered_lines
 from bench.kafka import Kafka, KafkaFailed
+from bench.measure import Usage, slope_per_minute
 from bench.oracle import Finding, OracleFailed, judge, read_topic
-from bench.site import Program, Site, StartFailed
+from bench.site import Site, StartFailed
 
 STREAM = "stuck"
 INPUT_PER_SPOOL = 2.0
@@ -66,7 +66,7 @@ class Outcome:
     def slope(self, size: Callable[[Look], float]) -> float:
         """MB a minute, by least squares, once the spool is full."""
         late = [look for look in self.looks if look.seconds >= WARM_UP_SHARE * self.looks[-1].seconds]
-        return 60 * statistics.linear_regression([look.seconds for look in late], list(map(size, late))).slope
+        return slope_per_minute([look.seconds for look in late], list(map(size, late)))
 
     @property
     def blocked(self) -> bool:
@@ -125,8 +125,8 @@ def _watch(site: Site, source: Path, seconds: float, console: Console) -> list[L
             looks.append(
                 Look(
                     passed,
-                    _rss_mb(site.forwarder),
-                    _rss_mb(site.receiver),
+                    Usage.of(site.forwarder.pid).rss_mb,
+                    Usage.of(site.receiver.pid).rss_mb,
                     files / 1e6,
                     row["spool"]["bytes"] / 1e6,
                     row["source_lag_bytes"] / 1e6,
@@ -135,11 +135,6 @@ def _watch(site: Site, source: Path, seconds: float, console: Console) -> list[L
             status.update(f"Kafka is away for {passed:.0f} of {seconds:.0f} s")
             time.sleep(LOOK_SECONDS)
     return looks
-
-
-def _rss_mb(program: Program) -> float:
-    status = Path(f"/proc/{program.pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) * 1024 / 1e6
 
 
 def table(outcome: Outcome, rows: int = 12) -> Table:
