@@ -270,7 +270,8 @@ class Conversation:
             pause = LOOK_SECONDS if self._in_flight else PING_IDLE_SECONDS
             if self._in_flight and now - self._in_flight[0].at > self._delivery.answer_timeout_seconds:
                 raise LinkError("a batch was not answered in time")
-            if now - self._heard_at > SILENCE_PINGS * pause + LOOK_SECONDS:
+            quiet_since = max(self._heard_at, self._in_flight[0].at) if self._in_flight else self._heard_at
+            if now - quiet_since > SILENCE_PINGS * pause + LOOK_SECONDS:
                 raise LinkError("the receiver fell silent")
             if not self.welcomed or self.leaving:
                 continue

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pytest
 import structlog
 
+from logfwd import conversation
+from logreceiver.sinks import Outcome
+from logreceiver.sinks.log import LogSink
 from streams.security.openssl import Credentials
 from tests.support.installation import (
     EVERYTHING,
@@ -203,3 +209,23 @@ async def test_lines_that_are_no_json_are_wrapped_and_counted(installation: Inst
         {"message": "plain text", "invalid": True},
         {"n": 1},
     ]
+
+
+async def test_a_batch_after_a_long_pause_may_take_its_time(
+    installation: Installation, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slowly(sink: LogSink, *args: Any) -> Outcome:
+        await asyncio.sleep(3 * conversation.LOOK_SECONDS)
+        return await produce(sink, *args)
+
+    monkeypatch.setattr(conversation, "LOOK_SECONDS", 0.05)
+    produce = LogSink.produce
+    monkeypatch.setattr(LogSink, "produce", slowly)
+    async with running(installation.receiver_config()) as service:
+        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
+            installation.append(*lines(10))
+            await eventually(lambda: acknowledged(agent) == 10)
+            await asyncio.sleep(6 * conversation.LOOK_SECONDS)  # nothing is said on the link meanwhile
+            installation.append(*lines(10, 10))
+            await eventually(lambda: acknowledged(agent) == 20)
+    assert not found(events, "link failed")
