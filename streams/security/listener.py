@@ -46,6 +46,8 @@ class Listener:
         self._pending += 1
         try:
             if self._pending > self._max_pending:
+                link.established.cancel()  # nobody waits for it
+                await asyncio.sleep(0)  # by then the link has its connection, and can be closed
                 raise HandshakeFailed("too_many_handshakes", "too many handshakes under way")
             await establish(link, self._handshake_timeout)
         except HandshakeFailed as error:

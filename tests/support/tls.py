@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from streams.errors import HandshakeFailed
 from streams.security import pki
@@ -57,7 +58,7 @@ class Echo:
 
 @contextlib.asynccontextmanager
 async def echo(
-    credentials: Credentials, modes: Iterable[str], *, address: str = "localhost:0", handshake_timeout: float = 5.0
+    credentials: Credentials, modes: Iterable[str], *, address: str = "localhost:0", **limits: Any
 ) -> AsyncIterator[Echo]:
     """Serve on a port of the system's choice."""
     server: Echo
@@ -75,7 +76,7 @@ async def echo(
         context,
         serve,
         on_failure=lambda _, error: server.failures.append(error),
-        handshake_timeout=handshake_timeout,
+        **limits,
     )
     server = Echo(listener)
     try:
