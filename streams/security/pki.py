@@ -56,7 +56,8 @@ class Authority:
             raise PkiError(
                 f"{directory}: no usable authority here ({error}); make one with `logfwd pki init`"
             ) from error
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise PkiError(f"{directory / 'ca.key'}: only elliptic-curve keys can be used, this is another kind")
         return cls(directory, certificate, key)
 
     def issue(
@@ -70,7 +71,10 @@ class Authority:
         force: bool = False,
     ) -> LeafFiles:
         """Make a leaf and its key as OUT.pem and OUT.key. Identities with a colon are URIs, others DNS names."""
-        names = _names(identities, hosts)
+        try:
+            names = _names(identities, hosts)
+        except ValueError as error:
+            raise PkiError(f"an identity or host cannot be a name: {error}") from error
         if not names:
             raise PkiError("a leaf needs at least one identity or host")
         start = not_before or datetime.datetime.now(datetime.UTC) - BACKDATE
@@ -97,7 +101,10 @@ class Authority:
 
 def create_authority(directory: Path, *, name: str = "logfwd private CA", force: bool = False) -> Authority:
     """Make a root and the first grant key in a directory that only its owner may enter."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise PkiError(f"{directory} cannot be made: {error}") from error
     key = ec.generate_private_key(ec.SECP256R1())
     start = datetime.datetime.now(datetime.UTC) - BACKDATE
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -154,6 +161,8 @@ def _builder(
 
 
 def _names(identities: Sequence[str], hosts: Sequence[str]) -> list[x509.GeneralName]:
+    if not all((*identities, *hosts)):
+        raise ValueError("one is empty")
     names: list[x509.GeneralName] = [
         x509.UniformResourceIdentifier(name) if ":" in name else x509.DNSName(name) for name in identities
     ]

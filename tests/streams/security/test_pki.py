@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from logfwd.pki_commands import pki
 from logreceiver.grants import Claim, Grants
@@ -63,6 +65,32 @@ def test_a_missing_authority_is_named_with_the_remedy(tmp_path: Path) -> None:
     code, output = run("issue", str(tmp_path), "--identity", "x", "--out", "leaf")
     assert code == 1
     assert "logfwd pki init" in output
+
+
+@pytest.mark.parametrize("name", ["", "spiffe://exämple.net/host", "exämple.net"])
+def test_what_cannot_be_a_name_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    create_authority(tmp_path)
+    code, output = run("issue", str(tmp_path), "--identity", name, "--out", "leaf")
+    assert (code, output.count("\n")) == (1, 1)
+    assert "cannot be a name" in output
+
+
+def test_an_authority_with_another_kind_of_key_is_refused(tmp_path: Path) -> None:
+    create_authority(tmp_path)
+    key = ed25519.Ed25519PrivateKey.generate()
+    (tmp_path / "ca.key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    code, output = run("issue", str(tmp_path), "--identity", "x", "--out", "leaf")
+    assert code == 1
+    assert "only elliptic-curve keys" in output
+
+
+def test_an_authority_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, output = run("init", str(tmp_path / "file" / "pki"))
+    assert code == 1
+    assert "cannot be made" in output
 
 
 def test_a_leaf_needs_a_name(tmp_path: Path) -> None:
