@@ -265,12 +265,13 @@ async def connect(
     sock = await _connected_socket(host, port, address, connect_timeout)
     connected = time.perf_counter() - started
 
-    def make() -> Link:
+    try:
         link = Link(Endpoint(context, server_side=False, host=server_name or host))
-        link.connect_seconds = connected
-        return link
-
-    _, link = await loop.create_connection(make, sock=sock)
+    except ValueError as error:
+        sock.close()
+        raise LinkError(f"{address}: {server_name or host!r} cannot be a host name: {error}") from error
+    link.connect_seconds = connected
+    await loop.create_connection(lambda: link, sock=sock)
     await establish(link, handshake_timeout)
     return link
 
@@ -297,7 +298,7 @@ async def _connected_socket(host: str, port: int, address: str, seconds: float) 
             raise LinkError(f"{address}: cannot connect: {error}")
     except TimeoutError:
         raise LinkError(f"{address}: no connection within {seconds:g} s") from None
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for what can be no host name
         raise LinkError(f"{address}: cannot connect: {error}") from error
 
 

@@ -150,6 +150,18 @@ async def test_a_peer_that_stays_silent_meets_a_deadline(parties: Parties) -> No
         writer.close()
 
 
+async def test_one_handshake_too_many_is_closed_at_once(parties: Parties) -> None:
+    async with echo(parties.receiver, ["hybrid"], max_pending=1) as server:
+        host, port = server.listener.address.rsplit(":", 1)
+        _, first = await asyncio.open_connection(host, int(port))
+        reader, second = await asyncio.open_connection(host, int(port))
+        async with asyncio.timeout(2):
+            assert await reader.read() == b""
+        assert [failure.reason for failure in server.failures] == ["too_many_handshakes"]
+        first.close()
+        second.close()
+
+
 async def test_a_cut_link_is_told_from_a_goodbye(parties: Parties) -> None:
     async with echo(parties.receiver, ["hybrid"]) as server:
         link = await dial(server, parties.forwarder, "hybrid")
@@ -224,6 +236,16 @@ async def test_rotation_is_due_after_its_limits(parties: Parties) -> None:
         link.bytes_sent = 128 << 30
         assert link.should_rotate()
         await link.close()
+
+
+@pytest.mark.parametrize("host", ["logs..example.net", f"{'a' * 64}.example.net"])
+async def test_a_host_that_cannot_be_a_name_is_a_link_error(parties: Parties, host: str) -> None:
+    context = client_context(modes.MODES["hybrid"], parties.forwarder)
+    with pytest.raises(LinkError, match="cannot connect"):
+        await connect(f"{host}:7443", context)
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        with pytest.raises(LinkError, match="cannot be a host name"):
+            await dial(server, parties.forwarder, "hybrid", server_name=host)
 
 
 async def test_nobody_there_is_a_link_error_with_the_address(parties: Parties) -> None:
