@@ -221,11 +221,13 @@ async def test_a_batch_after_a_long_pause_may_take_its_time(
     monkeypatch.setattr(conversation, "LOOK_SECONDS", 0.05)
     produce = LogSink.produce
     monkeypatch.setattr(LogSink, "produce", slowly)
-    async with running(installation.receiver_config()) as service:
-        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
-            installation.append(*lines(10))
-            await eventually(lambda: acknowledged(agent) == 10)
-            await asyncio.sleep(6 * conversation.LOOK_SECONDS)  # nothing is said on the link meanwhile
-            installation.append(*lines(10, 10))
-            await eventually(lambda: acknowledged(agent) == 20)
+    async with (
+        running(installation.receiver_config()) as service,
+        forwarding(installation.forwarder_config(service.listeners[0].address)) as agent,
+    ):
+        installation.append(*lines(10))
+        await eventually(lambda: acknowledged(agent) == 10)
+        await asyncio.sleep(6 * conversation.LOOK_SECONDS)  # nothing is said on the link meanwhile
+        installation.append(*lines(10, 10))
+        await eventually(lambda: acknowledged(agent) == 20)
     assert not found(events, "link failed")
