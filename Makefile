@@ -21,7 +21,7 @@ demo: .venv/.runtime $(if $(filter kafka,$(SINK)),.venv/.kafka) ## Two streams s
 	@$(RUN)/logbench demo --sink $(SINK) --seed $(SEED) $(if $(INPUT),--input $(INPUT))
 
 test: .venv/.dev ## Every test, real Kafka included
-	@STRICT=$(STRICT) $(RUN)/pytest
+	@STRICT=$(STRICT) $(RUN)/pytest --numprocesses 2
 
 check: .venv/.dev ## Format, lint, types
 	@$(RUN)/ruff format --check .

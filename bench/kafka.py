@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 import weakref
@@ -34,6 +36,7 @@ _BROKER_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
 _TOOL_JVM = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 _PORTS = range(20_000, 32_000)
 _PR_SET_PDEATHSIG = 1
+_dice = random.SystemRandom()  # test processes with one seed must not choose the same ports
 
 
 class KafkaFailed(Exception):
@@ -62,12 +65,21 @@ def jars(endpoint: str = _ENDPOINT) -> tuple[Path, ...]:
     if not home.exists():
         print(f"downloading Apache Kafka {VERSION} (45 MB, once, to ~/.m2) ...", file=sys.stderr, flush=True)
     try:
-        found = [Path(artifact.resolve()) for artifact in jgo.resolve(endpoint)]
-        # Of kafka-tools only its own jar: what else it names is Kafka Connect.
-        tools = MavenContext().project("org.apache.kafka", "kafka-tools").at_version(VERSION)
-        return (*found, Path(tools.artifact().resolve()))
+        with _alone():
+            found = [Path(artifact.resolve()) for artifact in jgo.resolve(endpoint)]
+            # Of kafka-tools only its own jar: what else it names is Kafka Connect.
+            tools = MavenContext().project("org.apache.kafka", "kafka-tools").at_version(VERSION)
+            return (*found, Path(tools.artifact().resolve()))
     except Exception as error:  # jgo raises whatever its HTTP client does
         raise KafkaFailed(f"cannot get the jars of {endpoint}: {error}") from error
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Two processes must not write one file of the cache at the same time."""
+    with Path(tempfile.gettempdir(), f"logbench-jars-{os.getuid()}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def classpath(artifacts: Sequence[str] = ()) -> str:
@@ -91,7 +103,7 @@ def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         found: list[int] = []
         while len(found) < count:
-            port = random.choice(_PORTS)
+            port = _dice.choice(_PORTS)
             listener = stack.enter_context(socket.socket())
             with contextlib.suppress(OSError):
                 listener.bind(("127.0.0.1", port))

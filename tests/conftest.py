@@ -13,9 +13,6 @@ import pytest
 
 from bench.kafka import Kafka, KafkaFailed, jars, java
 
-Skip = tuple[str, str]
-_skips = pytest.StashKey[list[Skip]]()
-
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
@@ -38,31 +35,32 @@ def topic_name() -> str:
 # -- skipped tests ---------------------------------------------------------------------------------------------
 
 
+class Skips:
+    """Notes what was skipped, where reports of all processes come together."""
+
+    def __init__(self) -> None:
+        self.skips: list[tuple[str, str]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self.skips.append((report.nodeid, reason.removeprefix("Skipped: ")))
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self.skips and exitstatus == pytest.ExitCode.OK and _strict():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_unconfigure(self) -> None:
+        """The last lines of all."""
+        if self.skips:
+            print(f"{len(self.skips)} tests did not run" + (", and STRICT=1 forbids that:" if _strict() else ":"))
+        for test, reason in self.skips:
+            print(f"  {test}: {reason}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_skips] = []
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    report: pytest.TestReport = yield  # type: ignore[assignment]
-    if report.skipped and not hasattr(report, "wasxfail"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        item.config.stash[_skips].append((item.nodeid, reason.removeprefix("Skipped: ")))
-    return report  # type: ignore[return-value]
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if session.config.stash[_skips] and exitstatus == pytest.ExitCode.OK and _strict():
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """The last lines of all."""
-    skips = config.stash.get(_skips, [])
-    if skips:
-        print(f"{len(skips)} tests did not run" + (", and STRICT=1 forbids that:" if _strict() else ":"))
-    for test, reason in skips:
-        print(f"  {test}: {reason}")
+    if not hasattr(config, "workerinput"):  # one of several processes
+        config.pluginmanager.register(Skips())
 
 
 def _strict() -> bool:
