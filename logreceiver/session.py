@@ -218,6 +218,7 @@ class Session:
 
     async def _read(self, storing: Storing) -> None:
         while True:
+            await self._be_heard()
             try:
                 async with asyncio.timeout(IDLE_SECONDS):
                     data = await self._link.receive()
@@ -237,3 +238,11 @@ class Session:
                     storing.keep_report(event)
                 elif isinstance(event, m.Error):
                     raise LinkRefused(Code.parse(event.code), event.text)
+
+    async def _be_heard(self) -> None:
+        """Read nothing more from a forwarder that does not read what it is told: its PINGs would fill the memory."""
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                await self._link.drain()
+        except TimeoutError:
+            raise ProtocolError(Code.TIMEOUT, "the forwarder does not read what it is told") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import json
 import random
@@ -14,9 +15,14 @@ import pytest
 import structlog
 
 from logfwd import conversation
+from logreceiver import session
 from logreceiver.sinks import Outcome
 from logreceiver.sinks.log import LogSink
-from streams.security.openssl import Credentials
+from streams.security.modes import MODES
+from streams.security.openssl import Credentials, client_context
+from streams.security.transport import connect
+from streams.wire.connection import ForwarderConnection
+from streams.wire.messages import VERSION, Hello, Ping
 from tests.support.installation import (
     EVERYTHING,
     Events,
@@ -196,6 +202,27 @@ async def test_one_record_that_is_too_large_is_set_aside_and_the_stream_goes_on(
     assert (row["records"]["dead_lettered"], row["resets"]) == (1, 1)
     assert row["records"]["accepted"] == 101
     assert [event["code"] for event in found(events, "moved a batch to the dead letters")] == ["too_large"]
+
+
+async def test_a_forwarder_that_does_not_read_is_not_read_on(
+    installation: Installation, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "IDLE_SECONDS", 0.3)
+    wire = ForwarderConnection()
+    async with running(installation.receiver_config()) as service:
+        context = client_context(MODES["hybrid"], installation.parties.forwarder)
+        link = await connect(service.listeners[0].address, context)
+        link.write(*wire.send(Hello(VERSION, "forwarder", "boot", "http", "hybrid")))
+        wire.receive_data(await link.receive())
+        pings = b"".join(bytes(part) for _ in range(4000) for part in wire.send(Ping(1 << 62)))
+        async with asyncio.timeout(10):
+            while not found(events, "refused a link"):
+                link.write(pings)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        await link.drain()
+        link.abort()
+    assert found(events, "refused a link")[0]["reason"] == "the forwarder does not read what it is told"
 
 
 async def test_lines_that_are_no_json_are_wrapped_and_counted(installation: Installation) -> None:
