@@ -99,8 +99,8 @@ def show(config: ForwarderConfig, stream: str, records: int) -> None:
     with _reading(_file_of(config, stream)) as connection:
         left = records
         for row_id, run, count, size, sequence, payload in connection.execute(
-            "SELECT id, run, record_count, size, base_sequence, payload FROM batches JOIN blobs ON blobs.id = blob "
-            "WHERE stream = ? ORDER BY run, batches.id",
+            "SELECT batches.id, run, record_count, size, base_sequence, payload "
+            "FROM batches JOIN blobs ON blobs.id = blob WHERE stream = ? ORDER BY run, batches.id",
             (stream,),
         ):
             stamp = "not stamped" if sequence is None else f"sequences {sequence} to {sequence + count - 1}"
@@ -172,7 +172,7 @@ def export(config: ForwarderConfig, stream: str, out: Path, dead_letters: bool) 
 @spool.command()
 @_command
 @click.argument("stream")
-@click.option("--id", "letter", type=int, help="Only this dead letter (`export` and `ls --json` show the ids).")
+@click.option("--id", "letter", type=int, help="Only this dead letter (`ls --json` shows the ids).")
 def requeue(config: ForwarderConfig, stream: str, letter: int | None) -> None:
     """Put STREAM's dead letters back, as new batches at the end of its spool.
 
