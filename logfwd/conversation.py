@@ -166,13 +166,14 @@ class Conversation:
         if isinstance(plan, Repeat) and await self._send_row(plan.row, run):
             await self._all_answered()
         while self._refusal is None and not self.leaving:
+            self._wake.clear()  # before looking: what comes during an await below must not be slept through
             row = await self._delivery.next_row(run, len(self._in_flight)) if self._may_send(window) else None
             if row is not None and await self._send_in_its_turn(row, run):
                 continue
             head = self._delivery.backlog.head_run()
             if not self._in_flight and head is not None and head is not run:
                 return
-            await self._something_new()
+            await self._wake.wait()
         await self._all_answered()
         if self._refusal is not None:
             (row, nack, alone), self._refusal = self._refusal, None

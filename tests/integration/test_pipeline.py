@@ -15,6 +15,7 @@ import pytest
 import structlog
 
 from logfwd import conversation
+from logfwd.delivery import Delivery
 from logreceiver import session
 from logreceiver.sinks import Outcome
 from logreceiver.sinks.log import LogSink
@@ -258,3 +259,27 @@ async def test_a_batch_after_a_long_pause_may_take_its_time(
         installation.append(*lines(10, 10))
         await eventually(lambda: acknowledged(agent) == 20)
     assert not found(events, "link failed")
+
+
+async def test_a_farewell_that_comes_while_a_batch_is_fetched_is_heeded_at_once(
+    installation: Installation, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch, farewells = Delivery.stamped_payload, ["the receiver stops"]
+
+    async def fetch_slowly(delivery: Delivery, *args: Any) -> bytearray:
+        payload = await fetch(delivery, *args)
+        if acknowledged(agent) and farewells:
+            sender = agent._keepers["http"].pipeline.senders[0]  # type: ignore[union-attr]
+            next(iter(service._live)).go_away(farewells.pop(), 1)
+            await eventually(lambda: sender._conversation is None or sender._conversation.leaving)
+        return payload
+
+    monkeypatch.setattr(Delivery, "stamped_payload", fetch_slowly)
+    async with (
+        running(installation.receiver_config()) as service,
+        forwarding(installation.forwarder_config(service.listeners[0].address)) as agent,
+    ):
+        for count in (10, 20):
+            installation.append(*lines(10, count - 10))
+            await eventually(lambda expected=count: acknowledged(agent) == expected, seconds=3)  # type: ignore[misc]
+    assert len(found(events, "link closed")) == 2
