@@ -22,6 +22,8 @@ CLONE_PAUSE_SECONDS = 2.0
 """Before another turn, when an agent with a copy of this one's state directory took the link over."""
 
 Connect = Callable[[], Awaitable[Link]]
+LINK_FAILURES = (LinkError, ProtocolError, ConnectionError, TimeoutError)
+"""What a link may meet; anything else is a fault of ours."""
 
 
 class Sender:
@@ -67,16 +69,17 @@ class Sender:
                 try:
                     await self._use(await self._new_link())
                     self._backoff.reset()
-                except (LinkError, ProtocolError, ConnectionError, TimeoutError) as error:
+                except LINK_FAILURES as error:
                     await self._failed(error)
         finally:
             await self._drop_next_link()
 
     async def _new_link(self) -> Link:
-        if self._next_link is None:
-            return await self._connect()
-        task, self._next_link = self._next_link, None
-        return await task
+        if self._next_link is not None and self._next_link.done():
+            task, self._next_link = self._next_link, None
+            return await task
+        await self._drop_next_link()
+        return await self._connect()
 
     async def _use(self, link: Link) -> None:
         conversation = Conversation(link, self.delivery, self.wake, self._rotate)
@@ -121,11 +124,18 @@ class Sender:
             self._next_link = asyncio.create_task(self._make_next_link())
 
     async def _make_next_link(self) -> Link:
-        try:
-            return await self._connect()
-        finally:
-            if self._conversation is not None:
-                self._conversation.leave("rotation")
+        backoff = Backoff()
+        while True:
+            try:
+                link = await self._connect()
+                break
+            except LINK_FAILURES as error:
+                self.log.warning("cannot rotate yet: the old link is kept", detail=str(error))
+                self.delivery.metrics.link_failures.labels(self.stream.name, _reason(error)).inc()
+                await asyncio.sleep(backoff.next())
+        if self._conversation is not None:
+            self._conversation.leave("rotation")
+        return link
 
     async def _drop_next_link(self) -> None:
         task, self._next_link = self._next_link, None

@@ -35,6 +35,23 @@ async def test_a_link_is_rotated_without_loss_or_repeats(
     assert len(found(events, "link failed")) == 0
 
 
+async def test_a_link_is_kept_while_no_other_can_be_made(
+    installation: Installation, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        running(installation.receiver_config()) as service,
+        forwarding(installation.forwarder_config(service.listeners[0].address)) as agent,
+    ):
+        installation.append(*lines(10))
+        await eventually(lambda: acknowledged(agent) == 10)
+        service.listeners[0]._server.close()
+        monkeypatch.setattr(transport, "ROTATE_SECONDS", 0.0)
+        await eventually(lambda: len(found(events, "cannot rotate yet: the old link is kept")) > 1)
+        installation.append(*lines(10, 10))
+        await eventually(lambda: acknowledged(agent) == 20)
+    assert not found(events, "link failed")
+
+
 async def test_a_receiver_takes_a_new_certificate_and_keeps_its_links(
     installation: Installation, events: Events
 ) -> None:
