@@ -52,7 +52,7 @@ def parse(path: Path) -> Table:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise _refusal(path, f"is not UTF-8 (line {line})") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, and what int() finds too long
         raise _refusal(path, f"is not TOML: {error}") from error
     except RecursionError as error:
         raise _refusal(path, "is nested too deeply") from error

@@ -214,6 +214,7 @@ def test_an_original_whose_file_has_problems_still_counts_as_a_stream() -> None:
     [
         (b"", "is blank"),
         (b"\n# only a comment\n", "is blank"),
+        (b"a = " + b"1" * 5000, "is not TOML"),
         (b"a = 1\nb = [\n", "is not TOML"),
         (b"a = 1\na = 2\n", "is not TOML: Cannot overwrite a value (at line 2"),
         (b"a = 1\nb = '\xff'\n", "is not UTF-8 (line 2)"),
