@@ -83,13 +83,19 @@ async def listen(
     max_pending: int = 256,
     reuse_port: bool = False,
 ) -> Listener:
-    """Listen on "host:port" (port 0: the system's choice); `on_link` is run as a task for every completed handshake."""
+    """Listen on "host:port" (port 0: the system's choice); `on_link` is run as a task for every completed handshake.
+
+    LinkError if the address cannot be listened on.
+    """
     host, port = split_address(address)
     listener = Listener(context, on_link, on_failure, handshake_timeout=handshake_timeout, max_pending=max_pending)
     loop = asyncio.get_running_loop()
-    listener._server = await loop.create_server(
-        listener._accept, host or None, port, reuse_port=reuse_port, start_serving=True, backlog=1024
-    )
+    try:
+        listener._server = await loop.create_server(
+            listener._accept, host or None, port, reuse_port=reuse_port, start_serving=True, backlog=1024
+        )
+    except OSError as error:
+        raise LinkError(f"{address}: cannot listen there: {error.strerror or error}") from error
     bound = listener._server.sockets[0].getsockname()
     listener.address = join_address(host or bound[0], bound[1])
     return listener

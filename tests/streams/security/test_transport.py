@@ -248,6 +248,13 @@ async def test_a_host_that_cannot_be_a_name_is_a_link_error(parties: Parties, ho
             await dial(server, parties.forwarder, "hybrid", server_name=host)
 
 
+async def test_an_address_in_use_is_told_in_one_line(parties: Parties) -> None:
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        with pytest.raises(LinkError, match="cannot listen there"):
+            async with echo(parties.receiver, ["hybrid"], address=server.listener.address):
+                pass
+
+
 async def test_nobody_there_is_a_link_error_with_the_address(parties: Parties) -> None:
     with pytest.raises(LinkError, match=r"127\.0\.0\.1:1"):
         await connect("127.0.0.1:1", client_context(modes.MODES["hybrid"], parties.forwarder))
