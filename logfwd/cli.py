@@ -68,8 +68,11 @@ def run(path: Path, log_level: str) -> None:
 @click.option("--connect", is_flag=True, help="Also make a TLS link to a receiver for each stream.")
 def validate(path: Path, connect: bool) -> None:
     """Check a configuration and print all its errors (exit 78), or what it would do."""
+    from streams.security import openssl
+
     try:
         config = load_forwarder(path)
+        openssl.check_files(openssl.Credentials(config.tls.certificate, config.tls.key, config.tls.ca))
     except ConfigError as error:
         program.refuse_config(error)
     for stream in config.streams:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -11,7 +13,7 @@ import click
 from logreceiver.config import LogSink, ReceiverConfig, load_receiver
 from streams import program
 from streams.addresses import split_address
-from streams.errors import ConfigError
+from streams.errors import ConfigError, Problem
 from streams.telemetry import logs
 
 CONFIG = click.option(
@@ -82,6 +84,8 @@ def _become_worker(config: ReceiverConfig, count: int) -> int:
 def validate(path: Path) -> None:
     """Check a configuration and print all its errors (exit 78), or what it would do."""
     config = _load(path)
+    if problems := list(_problems_of_files(config)):
+        program.refuse_config(ConfigError(problems))
     for listener in config.listener:
         click.echo(f"listener {listener.address}: {', '.join(listener.modes)}")
     for rule in config.allow:
@@ -90,6 +94,23 @@ def validate(path: Path) -> None:
         )
     where = config.sink.directory if isinstance(config.sink, LogSink) else ", ".join(config.sink.brokers)
     click.echo(f"sink: {'log' if isinstance(config.sink, LogSink) else 'kafka'} at {where}")
+
+
+def _problems_of_files(config: ReceiverConfig) -> Iterator[Problem]:
+    """What a start would find wrong in the files that the configuration names."""
+    from logreceiver.grants import Grants
+    from streams.security import openssl
+
+    checks: list[Callable[[], object]] = [lambda: Grants.load(config.grant_key_file)]
+    for tls in (config.tls, None if isinstance(config.sink, LogSink) else config.sink.tls):
+        if tls is not None:
+            files = openssl.Credentials(tls.certificate, tls.key, tls.ca)
+            checks.append(functools.partial(openssl.check_files, files))
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            yield from error.problems
 
 
 @main.command()

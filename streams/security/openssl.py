@@ -120,6 +120,11 @@ def server_context(modes: Iterable[Mode], credentials: Credentials, *, key_log: 
     return context
 
 
+def check_files(credentials: Credentials) -> None:
+    """Raise ConfigError for files that no link could be made with."""
+    _load(SSL.Context(SSL.TLS_METHOD), credentials)
+
+
 def _select_alpn(_: SSL.Connection, offered: list[bytes]) -> Any:
     return ALPN if ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
