@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
@@ -19,6 +20,9 @@ from streams.errors import ConfigError, PipelineError
 
 EX_UNAVAILABLE = 69
 EX_CONFIG = 78
+
+SAME_SIGNAL_SECONDS = 0.5
+"""A terminal or a service manager signals parent and workers alike, and the parent passes it on: still one wish."""
 
 log = structlog.get_logger("program")
 
@@ -49,15 +53,19 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
+        self._requested_at = 0.0
         self.on_reload: Callable[[], Awaitable[object]] | None = None
         self._reload: asyncio.Task[object] | None = None
 
     def stop(self) -> None:
         """The first signal stops in an orderly way, the second at once: nothing that matters is only in memory."""
         if self.requested.is_set():
+            if time.monotonic() - self._requested_at < SAME_SIGNAL_SECONDS:
+                return
             log.warning("stopping at once")
             os._exit(1)
         log.info("stopping")
+        self._requested_at = time.monotonic()
         self.requested.set()
 
     def reload(self) -> None:
