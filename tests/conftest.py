@@ -9,9 +9,13 @@ import os
 import uuid
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from bench.kafka import Kafka, KafkaFailed, jars, java
+
+hypothesis.settings.register_profile("here", deadline=None)  # a busy machine makes any example slow once
+hypothesis.settings.load_profile("here")
 
 
 @pytest.fixture(scope="session")
