@@ -168,7 +168,7 @@ class LogSink:
             return
         try:
             self._meta = msgspec.json.decode(path.read_bytes(), type=_Meta)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             text = f"is damaged ({error}); restore it, or move the directory away to begin a new log"
             raise ConfigError([Problem(path, "", text)]) from error
 

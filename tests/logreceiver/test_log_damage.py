@@ -332,3 +332,13 @@ async def test_many_sessions_share_one_sync(tmp_path: Path, monkeypatch: pytest.
         answers = await asyncio.gather(*(sink.produce(TOPIC, 0, batch(number, 0)) for number in range(50)))
         assert {answer.kind for answer in answers} == {Kind.STORED}
         assert synced < 25
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"cluster_id":"', b"\xff", b'{"cluster_id":"\xff","topics":{}}'])
+async def test_a_damaged_meta_file_is_named_with_the_remedy(tmp_path: Path, damage: bytes) -> None:
+    async with opened(tmp_path):
+        pass
+    (tmp_path / "meta.json").write_bytes(damage)
+    with pytest.raises(ConfigError, match="meta.json: is damaged"):
+        async with opened(tmp_path):
+            pass
