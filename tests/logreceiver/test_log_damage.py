@@ -339,6 +339,6 @@ async def test_a_damaged_meta_file_is_named_with_the_remedy(tmp_path: Path, dama
     async with opened(tmp_path):
         pass
     (tmp_path / "meta.json").write_bytes(damage)
-    with pytest.raises(ConfigError, match="meta.json: is damaged"):
+    with pytest.raises(ConfigError, match=r"meta\.json: is damaged"):
         async with opened(tmp_path):
             pass
