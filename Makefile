@@ -34,7 +34,7 @@ format: .venv/.dev ## Rewrite the code in the project's format
 
 chaos: .venv/.dev ## Kill -9 everything for half an hour, and count what is missing or twice
 	@$(RUN)/logbench chaos --seeds 20 --minutes 1
-	@CHAOS=1 STRICT=$(STRICT) $(RUN)/pytest tests/integration/test_resume_matrix.py
+	@CHAOS=1 STRICT=$(STRICT) $(RUN)/pytest tests/integration/test_resume_matrix.py tests/integration/test_leader_change.py
 
 bench: .venv/.dev ## File to Kafka: throughput, CPU, memory, beside this machine's own limit
 	@$(RUN)/logbench throughput --sink kafka

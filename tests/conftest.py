@@ -17,6 +17,8 @@ from bench.kafka import Kafka, KafkaFailed, jars, java
 hypothesis.settings.register_profile("here", deadline=None)  # a busy machine makes any example slow once
 hypothesis.settings.load_profile("here")
 
+SETTINGS = {"producer.id.expiration.check.interval.ms": "500"}  # for the test that has producers forgotten
+
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
@@ -26,7 +28,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
         jars()
     except KafkaFailed as error:
         pytest.skip(str(error))
-    with Kafka(tmp_path_factory.mktemp("kafka")) as running:
+    with Kafka(tmp_path_factory.mktemp("kafka"), overrides=SETTINGS) as running:
         yield running
 
 

@@ -22,6 +22,7 @@ from tests.support.cluster import configure_brokers, create_topics, delete_topic
 from tests.support.delivery import Way, joined, numbered, way_to
 from tests.support.installation import Events, found
 from tests.support.installation import eventually as becomes
+from tests.support.sinks import eventually
 
 pytestmark = pytest.mark.kafka
 
@@ -53,10 +54,13 @@ async def test_late_copies_and_a_restart_between_the_question_and_the_first_batc
 
         async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
             answer = await super().ask(topic, partition, producer_id)
-            while copies:
-                await self.produce(topic, partition, copies.pop(0))
-                if not copies:
-                    kafka.restart()
+            if copies:
+                for copy in copies:
+                    await self.produce(topic, partition, copy)
+                copies.clear()
+                kafka.kill()
+                kafka.launch()
+                await eventually(lambda: KafkaSink.ask(self, topic, partition, producer_id))
             return answer
 
     monkeypatch.setattr(service, "make_sink", Raced)
@@ -156,20 +160,19 @@ async def test_another_life_of_the_spool_costs_repeats_of_at_most_what_the_reset
 
 
 async def test_a_producer_that_the_broker_forgot_loses_nothing_and_repeats_only_what_was_unacknowledged(
-    cluster: Kafka, tmp_path: Path, topic_name: str
+    kafka: Kafka, tmp_path: Path, topic_name: str
 ) -> None:
-    await asyncio.to_thread(create_topics, cluster, [topic_name], replicas=[1, 2, 3])
-    async with way_to(cluster, tmp_path) as way:
+    async with way_to(kafka, tmp_path) as way:
         async with way.life(topic_name) as life:
             copies = await life.begin(sealed=5, stored=3, acknowledged=1)
         producer_id = parse_header(copies[0]).producer_id
-        await asyncio.to_thread(configure_brokers, cluster, "producer.id.expiration.ms=1000")
+        await asyncio.to_thread(configure_brokers, kafka, "producer.id.expiration.ms=1000")
         try:
             async with asyncio.timeout(20):
                 while await way.known(topic_name, producer_id) is not None:
                     await asyncio.sleep(0.1)
         finally:
-            await asyncio.to_thread(configure_brokers, cluster, "producer.id.expiration.ms")
+            await asyncio.to_thread(configure_brokers, kafka, "producer.id.expiration.ms")
         async with way.life(topic_name) as life:
             await life.finish()
         assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 1, 2, 1, 2, 3, 4))}

@@ -8,7 +8,6 @@ runs a sample, `make chaos` (CHAOS=1) all.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from bench.kafka import Kafka
-from tests.support.cluster import create_topics, leaders
 from tests.support.delivery import Life, Way, joined, numbered, way_to
 
 pytestmark = pytest.mark.kafka
@@ -111,21 +109,3 @@ async def test_any_part_of_a_window_is_finished_once_and_in_order_after_the_brok
     async with way_to(kafka, tmp_path) as way:
         count = await judge(way, topic_name, restart)
     tell(capsys, count, "broker stopped and started" if clean else "broker killed and started")
-
-
-async def test_any_part_of_a_window_is_finished_once_and_in_order_at_the_next_leader(
-    cluster: Kafka, tmp_path: Path, topic_name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    topics = [f"{topic_name}-{combination}" for combination in COMBINATIONS]
-    await asyncio.to_thread(create_topics, cluster, topics, replicas=[2, 3, 1])
-    async with contextlib.AsyncExitStack() as stack:
-        way = await stack.enter_async_context(way_to(cluster, tmp_path))
-
-        async def change_leaders() -> None:
-            assert await asyncio.to_thread(leaders, cluster, topics) == {2}
-            stack.callback(cluster.restart, 2)
-            cluster.kill(2)
-
-        count = await judge(way, topic_name, change_leaders)
-        assert 2 not in await asyncio.to_thread(leaders, cluster, topics)
-    tell(capsys, count, "leader killed")

@@ -1,7 +1,8 @@
 """The rules of docs/delivery.md against real brokers: the cases that no window and no restart alone would bring up.
 
 Cases about one answer of a broker are in test_sink_contract.py and test_kafka_sink.py, any order of events on a
-simulated broker in test_resume_model.py, every state of a window in test_resume_matrix.py, resets in test_resets.py.
+simulated broker in test_resume_model.py, every state of a window in test_resume_matrix.py, resets in
+test_resets.py, what becomes of a leader's death in test_leader_change.py.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ import pytest
 from bench.kafka import Kafka
 from bench.site import command
 from logfwd import conversation, resume
-from logreceiver import config
 from logreceiver.sinks import Kind, RunState
-from streams.recordbatch import Codec, build, parse_header
+from streams.recordbatch import Codec, build
 from tests.streams.test_recordbatch import rewritten
 from tests.support.cluster import add_partitions, configure_topic, create_topics
 from tests.support.delivery import RECORDS, Way, joined, numbered, way_to
@@ -28,52 +28,7 @@ from tests.support.installation import eventually as becomes
 
 pytestmark = pytest.mark.kafka
 HOUR = 3600.0
-REPLICA_FETCH_SECONDS = 0.5
 GIANT = [b'{"giant":"%s"}' % (b"x" * 3000)]
-
-
-# -- rules 7 and 9: acknowledged is what is replicated -----------------------------------------------------------
-
-
-async def test_a_batch_that_only_the_leader_has_is_not_taken_for_stored_and_outlives_the_leader(
-    cluster: Kafka, tmp_path: Path, topic_name: str
-) -> None:
-    await asyncio.to_thread(create_topics, cluster, [topic_name], replicas=[2, 3, 1])
-    leader = f"127.0.0.1:{cluster.brokers[1].port}"  # whoever asks for metadata is not to wait for a stopped broker
-    async with way_to(cluster, tmp_path, config.KafkaSink(brokers=(leader,), produce_timeout_seconds=10.0)) as way:
-        async with way.life(topic_name) as life:
-            copies = await life.begin(sealed=3, stored=1, acknowledged=1)
-            producer_id = parse_header(copies[0]).producer_id
-        for follower in (1, 3):
-            cluster.pause(follower)
-        try:
-            await asyncio.sleep(2 * REPLICA_FETCH_SECONDS)  # fetches from before the stop have come to their end
-            dying = asyncio.create_task(way.late(topic_name, copies[1]))
-            await becomes_known(way, topic_name, producer_id, RunState(0, 2 * RECORDS - 1))
-            async with way.life(topic_name) as life, life.sending():
-                await becomes(lambda: life.in_flight == 1)
-                assert len(life.backlog.rows) == 2
-            cluster.kill(2)
-            assert (await dying).kind is Kind.UNCERTAIN
-        finally:
-            for follower in (1, 3):
-                cluster.resume(follower)
-            if cluster.brokers[1].process is not None:
-                cluster.kill(2)
-        try:
-            assert await way.known(topic_name, producer_id) == RunState(0, RECORDS - 1)
-            async with way.life(topic_name) as life:
-                await life.finish()
-                assert life.backlog.totals.resets == 0
-        finally:
-            cluster.restart(2)
-        assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 1, 2))}
-
-
-async def becomes_known(way: Way, topic: str, producer_id: int, state: RunState) -> None:
-    async with asyncio.timeout(5):
-        while await way.known(topic, producer_id) != state:
-            await asyncio.sleep(0.01)
 
 
 # -- rule 14: the broker's memory goes by timestamps ---------------------------------------------------------------
