@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import click
 
+from bench.backlog import backlog
 from bench.chaos import chaos
+from bench.compare import compare
 from bench.demo import demo
 from bench.generate import generate
+from bench.idle import idle
+from bench.latency import latency
 from bench.stuck import stuck
+from bench.sustained import ramp, sustained
 from bench.throughput import throughput
 
 
@@ -17,5 +22,5 @@ def main() -> None:
     """Run, measure and compare the pipeline on this machine, with real processes and a real Kafka."""
 
 
-for _command in (chaos, demo, generate, stuck, throughput):
+for _command in (backlog, chaos, compare, demo, generate, idle, latency, ramp, stuck, sustained, throughput):
     main.add_command(_command)

@@ -1,8 +1,9 @@
 """`logbench generate`: realistic HTTP request records, the same for the same seed, each one different.
 
 A record is 577 bytes on average and zstd level 1 makes about an eighth of it, like the request logs that the design
-was measured with. The number `n` rises by one from 0, so what is missing or twice can be counted. Clients and requests
-are drawn from tables made once: a record costs one formatting, and the generator keeps ahead of what it feeds.
+was measured with; leaner ones (331 and 100 bytes) leave fields out, larger ones (4096) add headers. The number `n`
+rises by one from 0, so what is missing or twice can be counted. Clients and requests are drawn from tables made once:
+a record costs one formatting, and the generator keeps ahead of what it feeds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import click
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 BLOCK_RECORDS = 1000
-MIN_RECORD_BYTES = 60
 CLIENTS = REQUESTS = 1024  # ten bits choose one
 
 AGENTS = (
@@ -52,26 +52,41 @@ RECORD = (
     b'{"n":%d,"timestamp":"%b.%06dZ",%b,"client_port":%d,"request_id":"%024x",%b,"bytes":%d,"duration_ms":%d.%d,'
     b'"cache_status":"%b"}'
 )
+SMALL_RECORD = b'{"n":%d,"timestamp":"%b.%06dZ","client_port":%d,"bytes":%d,"duration_ms":%d.%d}'
+RECORD_BYTES = (100, 331, 577, 4096)
+HEADERS = ("accept", "accept-encoding", "cookie", "forwarded", "if-none-match", "priority", "sec-ch-ua", "traceparent")
+HEADERS_EACH = 24
+HEADER_PARTS = (
+    "text/html,application/xhtml+xml;q=0.9",
+    "gzip, deflate, br, zstd",
+    "max-age=0",
+    "session",
+    "same-origin",
+)
 
 
-def generate_http(records: int, seed: int) -> Iterator[bytes]:
-    """Records without a newline. The first ones are the same for every count."""
-    for block in _blocks(records, seed):
+def generate_http(records: int, seed: int, *, record_bytes: int = 577) -> Iterator[bytes]:
+    """Records without a newline, about so long. The first ones are the same for every count."""
+    for block in _blocks(records, seed, record_bytes):
         yield from block
 
 
-def _blocks(records: int, seed: int) -> Iterator[list[bytes]]:
+def _blocks(records: int, seed: int, record_bytes: int) -> Iterator[list[bytes]]:
     choose = random.Random(seed)
     clients, requests = _clients(choose), _requests(choose)
+    if record_bytes == 331:
+        clients = [row.partition(b',"user_agent"')[0] for row in clients]
+        requests = [row.partition(b',"query"')[0] + row[row.rindex(b",") :] for row in requests]
+    headers = _headers(choose) if record_bytes == 4096 else []
     now = int(START.timestamp()) * 1_000_000
     for first in range(0, records, BLOCK_RECORDS):
         numbers = range(first, min(first + BLOCK_RECORDS, records))
-        now, block = _block(choose, clients, requests, numbers, now)
-        yield block
+        now, block = _block(choose, clients, requests, numbers, now, small=record_bytes == 100)
+        yield [b'%b,"headers":{%b}}' % (record[:-1], choose.choice(headers)) for record in block] if headers else block
 
 
 def _block(
-    choose: random.Random, clients: list[bytes], requests: list[bytes], numbers: range, now: int
+    choose: random.Random, clients: list[bytes], requests: list[bytes], numbers: range, now: int, *, small: bool
 ) -> tuple[int, list[bytes]]:
     """The records of some numbers, and the time in microseconds after them."""
     block, second, day = [], -1, b""
@@ -81,6 +96,13 @@ def _block(
         if now // 1_000_000 != second:
             second = now // 1_000_000
             day = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+        if small:
+            duration_ms = noise >> 47 & 0x3F, noise >> 53 & 0x7
+            block.append(
+                SMALL_RECORD
+                % (n, day, now % 1_000_000, 1024 + (noise >> 58 & 0x7FFF), noise >> 30 & 0xFFF, *duration_ms)
+            )
+            continue
         block.append(
             RECORD
             % (
@@ -128,38 +150,22 @@ def _requests(choose: random.Random) -> list[bytes]:
     ]
 
 
-def generate_sized(records: int, seed: int, record_bytes: int) -> Iterator[bytes]:
-    """HTTP request records that were cut down, or given a body, to about so many bytes each."""
-    words = _Words(seed)
-    for record in generate_http(records, seed):
-        if record_bytes < len(record):
-            end = record.rfind(b',"', 0, max(record_bytes, MIN_RECORD_BYTES))
-            yield record[:end] + b"}"
-        else:
-            yield record[:-1] + b',"body":"%b"}' % words.take(record_bytes - len(record) - 10)
+def _headers(choose: random.Random) -> list[bytes]:
+    """Request headers, about 3500 bytes of them; as compressible as the rest of a record."""
+    return [
+        ",".join(
+            f'"{choose.choice(HEADERS)}-{number}":"{choose.choice(HEADER_PARTS)}; {choose.choice(AGENTS)}; '
+            f'id={choose.getrandbits(80):020x}"'
+            for number in range(HEADERS_EACH)
+        ).encode()
+        for _ in range(REQUESTS)
+    ]
 
 
-class _Words:
-    """Text that compresses about as well as the rest of a record does."""
-
-    def __init__(self, seed: int) -> None:
-        choose = random.Random(seed)
-        letters = "abcdefghijklmnopqrstuvwxyz"
-        words = ["".join(choose.choices(letters, k=choose.randint(2, 10))) for _ in range(200)]
-        self._text = " ".join(choose.choices(words, k=40_000)).encode()
-        self._at = 0
-
-    def take(self, size: int) -> bytes:
-        if self._at + size > len(self._text):
-            self._at = 0
-        self._at += size
-        return self._text[self._at - size : self._at]
-
-
-def write_http(out: BinaryIO, records: int, seed: int, *, rate: float | None = None) -> None:
+def write_http(out: BinaryIO, records: int, seed: int, *, rate: float | None = None, record_bytes: int = 577) -> None:
     """Write the records, one a line, at most `rate` a second."""
     started = time.monotonic()
-    lines = generate_http(records, seed)
+    lines = generate_http(records, seed, record_bytes=record_bytes)
     written = 0
     step = BLOCK_RECORDS if rate is None else max(min(int(rate / 20), BLOCK_RECORDS), 1)
     while some := list(islice(lines, step)):
@@ -180,14 +186,17 @@ def generate() -> None:
 @click.option("--records", type=click.IntRange(min=1), default=100_000, show_default=True)
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same records.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file to write, instead of stdout.")
+@click.option(
+    "--record-bytes", type=click.Choice([str(size) for size in RECORD_BYTES]), default="577", show_default=True
+)
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="At most this many records a second.")
-def http(records: int, seed: int, out: Path | None, rate: float | None) -> None:
+def http(records: int, seed: int, out: Path | None, record_bytes: str, rate: float | None) -> None:
     """HTTP request records, one JSON object a line."""
     if out is None:
         try:
-            write_http(sys.stdout.buffer, records, seed, rate=rate)
+            write_http(sys.stdout.buffer, records, seed, rate=rate, record_bytes=int(record_bytes))
         except BrokenPipeError:
             sys.stderr.close()
         return
     with out.open("wb") as file:
-        write_http(file, records, seed, rate=rate)
+        write_http(file, records, seed, rate=rate, record_bytes=int(record_bytes))

@@ -1,21 +1,36 @@
-"""What processes used, by the kernel's own account, and sums over several runs."""
+"""Arithmetic and looks into /proc that every measuring command shares: usage, samples, medians, slopes, intervals.
+
+CPU seconds are the kernel's account (/proc/PID/stat, in steps of 10 ms), memory is resident memory in 10⁶ bytes.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import statistics
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
-T = TypeVar("T")
 _TICKS = os.sysconf("SC_CLK_TCK")
+_T_975 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+"""Student's t, two-sided 95 %, for 1 to 30 degrees of freedom; 1.96 would be a little too narrow beyond."""
+
+
+# -- processes -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Usage:
-    """CPU seconds so far, resident memory now and at its peak (MB = 2²⁰ bytes)."""
+    """CPU seconds so far, resident memory now and at its peak."""
 
     cpu_seconds: float
     rss_mb: float
@@ -23,16 +38,144 @@ class Usage:
 
     @classmethod
     def of(cls, pid: int) -> Usage:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        sizes = (int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
-        return cls((int(fields[11]) + int(fields[12])) / _TICKS, *sizes)
+        kilobytes = {
+            line.split(":")[0]: int(line.split()[1])
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if line.startswith(("VmHWM", "VmRSS"))
+        }
+        cpu = _cpu_seconds(Path(f"/proc/{pid}/stat"))[1]
+        return cls(cpu, kilobytes["VmRSS"] * 1024 / 1e6, kilobytes["VmHWM"] * 1024 / 1e6)
 
 
-def median_of(results: Sequence[T], figure: Callable[[T], float]) -> float:
-    return statistics.median(map(figure, results))
+def _cpu_seconds(stat: Path) -> tuple[str, float]:
+    """Name and CPU seconds, user and system, of a process or a thread."""
+    head, _, tail = stat.read_text().rpartition(")")
+    fields = tail.split()
+    return head.partition("(")[2], (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def slope_per_minute(seconds: Sequence[float], values: Sequence[float]) -> float:
-    """How fast a value grows, by least squares."""
-    return 60 * statistics.linear_regression(seconds, values).slope
+def thread_cpu_seconds(pid: int) -> dict[str, float]:
+    """CPU seconds of each thread, by id and the name that the kernel knows; the first is the main thread."""
+    threads = {}
+    for task in sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda path: int(path.name)):
+        with contextlib.suppress(OSError):
+            name, seconds = _cpu_seconds(task / "stat")
+            threads[f"{task.name} {name}{' (main)' if int(task.name) == pid else ''}"] = seconds
+    return threads
+
+
+@contextlib.contextmanager
+def profiled(pid: int, out: Path | None) -> Iterator[str]:
+    """Record a speedscope profile of a process inside the block; yields what is to be told about it."""
+    import shutil
+    import signal
+    import subprocess
+
+    found = shutil.which("py-spy")
+    if out is None or found is None:
+        yield "" if out is None else "no profile: py-spy is not installed (PyPI: py-spy)"
+        return
+    argv = [found, "record", "--threads", "--native", "-f", "speedscope", "-r", "200", "-o", str(out), "-p", str(pid)]
+    recorder = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield f"profile of the forwarder: {out} (opens in speedscope)"
+    finally:
+        recorder.send_signal(signal.SIGINT)
+        recorder.wait(30)
+
+
+class Sample(NamedTuple):
+    """What a process was at a time; `seconds` count from the start of the sampling."""
+
+    seconds: float
+    usage: Usage
+
+
+class Sampler(threading.Thread):
+    """`with Sampler({"forwarder": pid}) as sampler`: looks once a second; `sampler.samples` has what it saw."""
+
+    def __init__(self, pids: Mapping[str, int], *, every_seconds: float = 1.0) -> None:
+        super().__init__(daemon=True)
+        self.samples: dict[str, list[Sample]] = {name: [] for name in pids}
+        self._pids, self._every_seconds, self._over = dict(pids), every_seconds, threading.Event()
+
+    def run(self) -> None:
+        started = time.monotonic()
+        while True:
+            for name, pid in self._pids.items():
+                with contextlib.suppress(OSError, KeyError):
+                    self.samples[name].append(Sample(time.monotonic() - started, Usage.of(pid)))
+            if self._over.wait(self._every_seconds):
+                return
+
+    def __enter__(self) -> Sampler:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+
+# -- arithmetic ----------------------------------------------------------------------------------------------------
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """By nearest rank: a value that was measured. NaN if there are none."""
+    ordered = sorted(values)
+    return ordered[max(math.ceil(share * len(ordered)), 1) - 1] if ordered else math.nan
+
+
+def slope_per_minute(points: Sequence[tuple[float, float]]) -> float:
+    """Least-squares slope over the second half of (seconds, value): what still grows once everything is warm."""
+    half = points[len(points) // 2 :]
+    if len(half) < 2 or half[0][0] == half[-1][0]:
+        return math.nan
+    return statistics.linear_regression(*zip(*half, strict=True)).slope * 60
+
+
+class Interval(NamedTuple):
+    """A mean, and where it lies with 95 % confidence."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Student's t interval of the mean; as wide as can be for a single value."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Interval(mean, -math.inf, math.inf)
+    t = _T_975[min(len(values) - 1, len(_T_975)) - 1]
+    reach = t * statistics.stdev(values) / math.sqrt(len(values))
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def ratio_interval(bases: Sequence[float], others: Sequence[float]) -> Interval:
+    """How many times the base the other costs, from pairs: the geometric mean of the ratios and its interval."""
+    logs = interval([math.log(other / base) for base, other in zip(bases, others, strict=True)])
+    return Interval(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high))
+
+
+def ages_ms(appended: Iterable[tuple[float, int]], *, start_ms: float, records_per_second: float) -> list[float]:
+    """Age of every record when it was stored, corrected for coordinated omission.
+
+    `appended` are batches in order: when they were stored, and how many records they hold. Record k of the load was
+    due at start + k / rate, whether or not anything held its writing up, and it is from then that its age counts.
+    """
+    step, due, ages = 1000 / records_per_second, start_ms, []
+    for at_ms, records in appended:
+        ages += [at_ms - due - number * step for number in range(records)]
+        due += records * step
+    return ages
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, *, every_seconds: float = 0.5) -> bool:
+    """Look every so often, seldom enough not to load what is measured; False if the time is over."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(every_seconds)
+    return True

@@ -29,8 +29,6 @@ from bench.site import Site, StartFailed
 STREAM = "stuck"
 INPUT_PER_SPOOL = 2.0
 """Times the spool's limit that lies in the file: half of it has to wait there."""
-WARM_UP_SHARE = 0.2
-"""Of the time: what is left out of the slope, while the spool fills."""
 LOOK_SECONDS = 1.0
 DRAIN_SECONDS = 600.0
 CHUNK_RECORDS = 10_000
@@ -64,9 +62,8 @@ class Outcome:
         return max(map(size, self.looks))
 
     def slope(self, size: Callable[[Look], float]) -> float:
-        """MB a minute, by least squares, once the spool is full."""
-        late = [look for look in self.looks if look.seconds >= WARM_UP_SHARE * self.looks[-1].seconds]
-        return slope_per_minute([look.seconds for look in late], list(map(size, late)))
+        """MB a minute in the second half of the time."""
+        return slope_per_minute([(look.seconds, size(look)) for look in self.looks])
 
     @property
     def blocked(self) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import zstandard
 from click.testing import CliRunner
 
-from bench.generate import generate, generate_http, write_http
+from bench.generate import RECORD_BYTES, generate, generate_http, write_http
 
 RECORDS = 20_000
 
@@ -44,6 +44,16 @@ def test_a_record_has_about_577_bytes_and_zstd_makes_a_seventh_to_a_tenth_of_it(
     assert 560 <= sum(map(len, records)) / RECORDS + 1 <= 595
     batch = b"\n".join(records[:1_600])
     assert 7 <= len(batch) / len(zstandard.ZstdCompressor(level=1).compress(batch)) <= 10
+
+
+@pytest.mark.parametrize("size", RECORD_BYTES)
+def test_records_of_every_size_are_about_so_long_different_and_as_compressible_as_real_ones(size: int) -> None:
+    some = list(generate_http(900_000 // size, 1, record_bytes=size))
+    assert len(set(map(bytes, some))) == len(some)
+    assert [json.loads(record)["n"] for record in some] == list(range(len(some)))
+    batch = b"\n".join(some)
+    assert len(batch) / len(some) == pytest.approx(size, rel=0.06)
+    assert 5.5 <= len(batch) / len(zstandard.ZstdCompressor(level=1).compress(batch)) <= 10
 
 
 def test_a_colo_is_in_the_country_of_its_clients(records: list[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""The instruments: their arithmetic, and one small run of them."""
+"""`logbench throughput` end to end, as small as it goes; and how rounds become one line."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from bench.generate import generate_sized
-from bench.measure import slope_per_minute
-from bench.throughput import throughput
+from bench.throughput import middle, throughput
 
 
-@pytest.mark.parametrize("record_bytes", [100, 331, 4096])
-def test_records_are_of_about_the_size_that_was_asked_for_and_still_json(record_bytes: int) -> None:
-    records = list(generate_sized(500, 1, record_bytes))
-    assert [json.loads(record)["n"] for record in records] == list(range(500))
-    assert 0.7 * record_bytes < sum(map(len, records)) / 500 <= 1.1 * record_bytes
+@pytest.mark.slow
+def test_a_small_run_gives_every_figure_as_json() -> None:
+    answer = CliRunner().invoke(throughput, ["--records", "20000", "--sink", "log", "--json"])
+    assert answer.exit_code == 0, answer.output
+    row = json.loads(answer.stdout)["rows"][0]
+    assert row["records"] == 20_000
+    assert row["megabytes"] == pytest.approx(11.5, rel=0.05)
+    assert row["records_per_second"] == pytest.approx(20_000 / row["seconds"])
+    assert row["megabytes_per_second"] == pytest.approx(row["megabytes"] / row["seconds"])
+    assert row["share_of_limit"] == pytest.approx(
+        row["megabytes_per_second"] / (sum(row["limit_megabytes_per_second"]) / 2)
+    )
+    for process in ("forwarder", "receiver"):
+        assert 0 < row["cpu_seconds_per_gb"][process] < 1000
+        assert 20 < row["peak_rss_mb"][process] < 500
+    assert 0 < row["batch_duration_p50_ms"] <= row["batch_duration_p99_ms"]
 
 
-def test_a_slope_is_told_a_minute() -> None:
-    assert slope_per_minute([0, 30, 60], [10, 11, 12]) == pytest.approx(2)
-
-
-def test_a_small_run_tells_every_figure() -> None:
-    argv = ["--records", "20000", "--sink", "log", "--twins", "0", "--twins", "1", "--json"]
-    done = CliRunner().invoke(throughput, argv, catch_exceptions=False)
-    plain, with_twin = json.loads(done.stdout)
-    assert (plain["records"], with_twin["job"]["twins"]) == (20_001, 1)
-    for figure in ("seconds", "limit_before", "forwarder_cpu_seconds", "forwarder_rss_mb", "batch_duration_p50_ms"):
-        assert plain[figure] > 0
+def test_the_middle_of_rounds_is_the_median_of_each_figure() -> None:
+    runs = [{"a": value, "each": {"x": -value}, "pair": [value, 2 * value]} for value in (3.0, 1.0, 2.0)]
+    assert middle(runs) == {"a": 2.0, "each": {"x": -2.0}, "pair": [2.0, 4.0]}

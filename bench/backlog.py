@@ -1,0 +1,103 @@
+"""`logbench backlog`: how fast a spool drains that filled while the receiver was away, with live records in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from bench import report
+from bench.fullspeed import between_limits, measure
+from bench.load import Base, Feed, Load
+from bench.measure import Sampler, wait_until
+from bench.rig import Forwarder, Rig, Setup
+from bench.site import StartFailed
+from streams.units import parse_size
+
+LOOK_SECONDS = 0.25
+LEVEL_BATCHES = 5
+"""So few that wait are on their way: a window's worth."""
+
+
+@click.command()
+@click.option("--size", default="500MB", show_default=True, help="Of the records that pile up, before compression.")
+@click.option("--live", type=click.FloatRange(0, 90), default=10.0, show_default=True, help="Percent of the maximum.")
+@click.option("--records", default=500_000, show_default=True, help="To measure the maximum with.")
+@report.record_bytes_option
+@report.seed_option
+@report.sink_option
+@report.as_json_option
+def backlog(size: str, live: float, records: int, record_bytes: int, seed: int, sink: str, as_json: bool) -> None:
+    """Fill a spool while the receiver is away, then drain it while live records keep flowing.
+
+    The drain rate counts everything that is acknowledged, from the receiver's start to the moment at which no more
+    than a window's worth of batches waits; it includes the forwarder's waiting before it tries to connect again. Its
+    share is of the maximum measured first, file to sink.
+    """
+    with report.workplace(as_json) as (directory, console), Rig(directory, sink=sink) as rig:
+        base, copies = report.base_file(directory, console, records, seed=seed, record_bytes=record_bytes)
+        times = max(round(parse_size(size) / base.size), 1)
+        with (
+            rig.forwarder(Setup(more='[spool]\nmax_spool_bytes = "64GiB"\n')) as forwarder,
+            between_limits(base) as limits,
+        ):
+            with console.status("measuring the maximum"):
+                most = measure(rig, forwarder, base, copies)
+            with console.status(f"filling the spool with {base.size * times / 1e6:.0f} MB"):
+                filled = _fill(rig, forwarder, base, times)
+            with console.status("draining"), Sampler({"forwarder": forwarder.program.pid}) as sampler:
+                drained = _drain(rig, forwarder, base, most["records_per_second"] * live / 100)
+    peak = max(sample.usage.rss_mb for sample in sampler.samples["forwarder"])
+    share = drained["records_per_second"] / most["records_per_second"]
+    row = {**filled, **drained, "share_of_maximum": share, "forwarder_rss_peak_mb": peak, "live_percent": live}
+    if as_json:
+        report.emit("backlog", [row], maximum=most, limit_megabytes_per_second=limits, sink=sink)
+        return
+    title = f"backlog drained into {sink}; maximum {most['records_per_second']:,.0f} records/s"
+    report.show(console, title, FIGURES, [row], [report.limit_note(limits)], upright=True)
+
+
+def _fill(rig: Rig, forwarder: Forwarder, base: Base, times: int) -> dict[str, Any]:
+    """Stop the receiver, and read until everything is in the spool."""
+    rig.receiver.stop()
+    feed = Feed(base, forwarder.input(forwarder.originals[0]))
+    feed.stage(times)
+    before, started = forwarder.row()["records"]["accepted"], time.monotonic()
+    feed.place(times)
+    if not wait_until(lambda: forwarder.records("accepted") >= before + feed.sent, 60 + feed.sent / 5_000):
+        raise StartFailed(f"the spool did not take everything: {forwarder.row()}")
+    seconds, row = time.monotonic() - started, forwarder.row()
+    return {
+        "spooled_records": row["spool"]["records"],
+        "spooled_megabytes": row["spool"]["bytes"] / 1e6,
+        "fill_records_per_second": feed.sent / seconds,
+    }
+
+
+def _drain(rig: Rig, forwarder: Forwarder, base: Base, live_rate: float) -> dict[str, Any]:
+    """Start the receiver again, and wait until live records are all that waits."""
+    before = forwarder.records()
+    load = Load(base, forwarder.input(forwarder.originals[0]) / "http.log", max(live_rate, 1.0))
+    load.start()
+    rig.start_receiver()
+    started = time.monotonic()
+    if not wait_until(lambda: forwarder.row()["spool"]["batches"] <= LEVEL_BATCHES, 600, every_seconds=LOOK_SECONDS):
+        raise StartFailed(f"the spool did not drain: {forwarder.row()}")
+    seconds, done = time.monotonic() - started, forwarder.records() - before
+    load.stop()
+    return {"drain_seconds": seconds, "drained_records": done, "records_per_second": done / seconds}
+
+
+FIGURES: Sequence[report.Column] = (
+    ("", lambda r: f"live load {r['live_percent']:g} %"),
+    ("records in the spool", lambda r: f"{r['spooled_records']:,}"),
+    ("on disk, MB", lambda r: f"{r['spooled_megabytes']:.0f}"),
+    ("filled at, records/s", lambda r: f"{r['fill_records_per_second']:,.0f}"),
+    ("drained with live ones, records", lambda r: f"{r['drained_records']:,}"),
+    ("in, s", lambda r: f"{r['drain_seconds']:.2f}"),
+    ("records/s", lambda r: f"{r['records_per_second']:,.0f}"),
+    ("share of the maximum", lambda r: f"{r['share_of_maximum']:.0%}"),
+    ("forwarder's peak RSS meanwhile, MB", lambda r: f"{r['forwarder_rss_peak_mb']:.0f}"),
+)

@@ -1,0 +1,62 @@
+"""`logbench idle`: what an agent costs a host on which nothing happens."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from bench import report
+from bench.generate import generate_http
+from bench.measure import Usage
+from bench.rig import Rig, Setup
+
+SETTLE_SECONDS = 6.0
+"""Longer than files that were just written are looked at more closely."""
+
+
+@click.command()
+@click.option("--streams", type=click.IntRange(1, 64), default=10, show_default=True)
+@click.option("--files", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Tailed in all.")
+@click.option("--seconds", type=click.FloatRange(1), default=30.0, show_default=True)
+@report.sink_option
+@report.as_json_option
+def idle(streams: int, files: int, seconds: float, sink: str, as_json: bool) -> None:
+    """Share of a core that each process takes while files are tailed and links are open, but nobody writes.
+
+    Every file was read to its end before; scans are as often as the default has it, and nobody asks the admin address.
+    The kernel counts CPU in steps of 10 ms: in 30 s that is 0.03 % of a core.
+    """
+    with (
+        report.workplace(as_json) as (directory, console),
+        Rig(directory, sink=sink) as rig,
+        rig.forwarder(Setup(streams=streams, scan="1s")) as forwarder,
+        console.status("letting it settle") as status,
+    ):
+        for number, record in enumerate(generate_http(files, 1)):
+            place = forwarder.input(forwarder.originals[number % streams])
+            (place / f"app{number}.log").write_bytes(record + b"\n")
+        forwarder.wait_for(files // streams, 60)
+        time.sleep(SETTLE_SECONDS)
+        status.update(f"doing nothing for {seconds:.0f} s")
+        pids = rig.pids(forwarder)
+        before, started = {name: Usage.of(pid) for name, pid in pids.items()}, time.monotonic()
+        time.sleep(seconds)
+        after, passed = {name: Usage.of(pid) for name, pid in pids.items()}, time.monotonic() - started
+    rows = [
+        {
+            "process": name,
+            "core_share": (after[name].cpu_seconds - before[name].cpu_seconds) / passed,
+            "rss_mb": after[name].rss_mb,
+        }
+        for name in pids
+    ]
+    if as_json:
+        report.emit("idle", rows, streams=streams, files=files, seconds=passed)
+        return
+    columns: list[report.Column] = [
+        ("process", lambda r: r["process"]),
+        ("share of a core", lambda r: f"{r['core_share']:.2%}"),
+        ("RSS, MB", lambda r: f"{r['rss_mb']:.0f}"),
+    ]
+    report.show(console, f"{streams} idle streams, {files} tailed files, {seconds:.0f} s", columns, rows)

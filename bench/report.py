@@ -1,0 +1,121 @@
+"""What measuring commands share around their measurement: options, a scratch directory, tables for people, JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from bench.generate import RECORD_BYTES
+from bench.load import Base, split_records
+from bench.site import StartFailed
+
+Row = Mapping[str, Any]
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
+seed_option = click.option("--seed", default=1, show_default=True, help="The same seed gives the same records.")
+sink_option = click.option("--sink", type=click.Choice(["log", "kafka"]), default="kafka", show_default=True)
+record_bytes_option = click.option(
+    "--record-bytes",
+    type=click.Choice([str(size) for size in RECORD_BYTES]),
+    default="577",
+    show_default=True,
+    callback=lambda _, __, value: int(value),
+    help="About so long is a record; all are about as compressible as real ones.",
+)
+
+
+@contextlib.contextmanager
+def workplace(as_json: bool) -> Iterator[tuple[Path, Console]]:
+    """A directory that is removed afterwards, and a console that leaves stdout to JSON; failures become messages."""
+    directory = Path(tempfile.mkdtemp(prefix="logbench-"))
+    try:
+        yield directory, Console(stderr=as_json)
+    except StartFailed as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def base_file(
+    directory: Path, console: Console, records: int, *, seed: int, record_bytes: int = 577
+) -> tuple[Base, int]:
+    """The generated file and how often it is to be read for so many records."""
+    size, copies = split_records(records, record_bytes)
+    with console.status(f"generating {size} records"):
+        return Base.generate(directory / "data.jsonl", size, seed=seed, record_bytes=record_bytes), copies
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were made on. The package `cryptography` brings the OpenSSL that links use."""
+    return {
+        "logfwd": version("logfwd"),
+        "python": platform.python_version(),
+        "cryptography": version("cryptography"),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def limit_note(limits: Sequence[float]) -> str:
+    """What this machine could do at most, before and after."""
+    return f"limit (validate + frame + zstd-1) before / after: {limits[0]:.0f} / {limits[1]:.0f} MB/s"
+
+
+Column = tuple[str, Callable[[Row], str]]
+
+
+def show(
+    console: Console,
+    title: str,
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    notes: Sequence[str] = (),
+    *,
+    upright: bool = False,
+) -> None:
+    """The same numbers that --json gives, rounded for people; `upright` puts a line's figures below each other."""
+    table = Table(title=title, title_justify="left")
+    lines = [[name for name, _ in columns], *([value(row) for _, value in columns] for row in rows)]
+    if upright:
+        lines = [list(line) for line in zip(*lines, strict=True)]
+    for number, name in enumerate(lines[0]):
+        table.add_column(name, justify="right" if number else "left")
+    for line in lines[1:]:
+        table.add_row(*line)
+    console.print(table)
+    for note in notes:
+        console.print(note, soft_wrap=True)
+    about = machine()
+    console.print(
+        f"{about['cpus']} CPUs, load {about['load_average']}, Python {about['python']}, "
+        f"cryptography {about['cryptography']}",
+        style="dim",
+    )
+
+
+def emit(command: str, rows: Sequence[Row], **more: Any) -> None:
+    """The JSON form: {"command", "machine", "rows", …}; what is not a finite number is null."""
+    click.echo(json.dumps(_finite({"command": command, "machine": machine(), "rows": rows, **more}), indent=2))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,174 @@
+"""`logbench sustained` and `logbench ramp`: whether memory stays flat, at full speed and beyond it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from bench import report
+from bench.fullspeed import between_limits, measure
+from bench.load import Base, Load
+from bench.measure import Sample, Sampler, Usage, slope_per_minute
+from bench.rig import POLL_SECONDS, Forwarder, Rig, Setup
+
+SMALL_LOG = {
+    "log.retention.bytes": "500000000",
+    "log.segment.bytes": "100000000",
+    "log.retention.check.interval.ms": "5000",
+    "log.segment.delete.delay.ms": "1000",
+}
+"""The broker forgets soon, so that a long run does not fill the disk."""
+KEPT_SHARE = 0.9
+FLAT_MB = 20.0
+"""Memory that a process may take on beyond its full-speed peak before it no longer counts as flat."""
+
+
+def memory(samples: Mapping[str, Sequence[Sample]]) -> list[dict[str, Any]]:
+    """A row for each process: peak and slope of resident memory, CPU as a share of a core."""
+    rows = []
+    for name, each in samples.items():
+        first, last = each[0], each[-1]
+        cpu = last.usage.cpu_seconds - first.usage.cpu_seconds
+        rows.append(
+            {
+                "process": name,
+                "rss_first_mb": first.usage.rss_mb,
+                "rss_last_mb": last.usage.rss_mb,
+                "rss_peak_mb": max(sample.usage.rss_mb for sample in each),
+                "rss_slope_mb_per_minute": slope_per_minute([(sample.seconds, sample.usage.rss_mb) for sample in each]),
+                "core_share": cpu / max(last.seconds - first.seconds, 1e-9),
+                "rss_mb_each_second": [round(sample.usage.rss_mb, 1) for sample in each],
+            }
+        )
+    return rows
+
+
+MEMORY: Sequence[report.Column] = (
+    ("process", lambda r: r["process"]),
+    ("RSS first / last, MB", lambda r: f"{r['rss_first_mb']:.1f} / {r['rss_last_mb']:.1f}"),
+    ("peak, MB", lambda r: f"{r['rss_peak_mb']:.1f}"),
+    ("slope, MB/min", lambda r: f"{r['rss_slope_mb_per_minute']:+.2f}"),
+    ("cores", lambda r: f"{r['core_share']:.2f}"),
+)
+
+
+@click.command()
+@click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True)
+@report.record_bytes_option
+@report.seed_option
+@report.sink_option
+@click.option("--records", default=200_000, show_default=True, help="In the file that is read in a loop.")
+@report.as_json_option
+def sustained(minutes: float, record_bytes: int, seed: int, sink: str, records: int, as_json: bool) -> None:
+    """Full speed for minutes, with the input in a loop: memory of each process every second, its peak and slope.
+
+    The slope is that of the least squares over the second half. Take at least ten minutes for a slope that means
+    something. With --sink log the stored batches take about a ninth of the input on disk until the end.
+    """
+    with report.workplace(as_json) as (directory, console), Rig(directory, sink=sink, overrides=SMALL_LOG) as rig:
+        base, _ = report.base_file(directory, console, records, seed=seed, record_bytes=record_bytes)
+        with rig.forwarder(Setup()) as forwarder, between_limits(base) as limits:
+            console.print(f"full speed for {minutes:g} minutes", style="dim")
+            feed = forwarder.feeds(base)[0]
+            with Sampler(rig.pids(forwarder)) as sampler:
+                started, stored = time.monotonic(), 0
+                while (passed := time.monotonic() - started) < minutes * 60:
+                    feed.keep_ahead(stored)
+                    time.sleep(POLL_SECONDS)
+                    stored = forwarder.records()
+            passed = time.monotonic() - started
+    rate = stored / passed
+    about: dict[str, Any] = {
+        "seconds": passed,
+        "records": stored,
+        "records_per_second": rate,
+        "limit_megabytes_per_second": limits,
+    }
+    about["megabytes_per_second"] = rate * base.size / base.records / 1e6
+    rows = memory(sampler.samples)
+    if as_json:
+        report.emit("sustained", rows, **about)
+        return
+    title = f"{passed:.0f} s at {rate:,.0f} records/s, {about['megabytes_per_second']:.0f} MB/s, into {sink}"
+    report.show(console, title, MEMORY, rows, [report.limit_note(limits)])
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="At each load.")
+@click.option("--percent", default="50,75,100,125,150", show_default=True, help="Of the maximum measured first.")
+@report.record_bytes_option
+@report.seed_option
+@report.sink_option
+@click.option("--records", default=500_000, show_default=True, help="To measure the maximum with.")
+@report.as_json_option
+def ramp(seconds: float, percent: str, record_bytes: int, seed: int, sink: str, records: int, as_json: bool) -> None:
+    """Offered load from half of the maximum to beyond it: beyond, output and memory stay and the source lags.
+
+    The maximum is measured in the same run. The load is open loop: it does not wait for anybody.
+    """
+    with report.workplace(as_json) as (directory, console), Rig(directory, sink=sink, overrides=SMALL_LOG) as rig:
+        base, copies = report.base_file(directory, console, records, seed=seed, record_bytes=record_bytes)
+        with rig.forwarder(Setup()) as forwarder, between_limits(base) as limits:
+            with console.status("measuring the maximum"):
+                most = measure(rig, forwarder, base, copies)
+            rows: list[dict[str, Any]] = []
+            with Sampler(rig.pids(forwarder)) as sampler:
+                for part in percent.split(","):
+                    with console.status(f"{part} % of {most['records_per_second']:,.0f} records/s"):
+                        rate = most["records_per_second"] * float(part) / 100
+                        rows.append({"percent": float(part), **_step(rig, forwarder, base, rate, seconds)})
+    verdict = judge(rows, most["peak_rss_mb"]["forwarder"])
+    if as_json:
+        report.emit(
+            "ramp", rows, maximum=most, limit_megabytes_per_second=limits, memory=memory(sampler.samples), **verdict
+        )
+        return
+    columns: list[report.Column] = [
+        ("offered", lambda r: f"{r['percent']:.0f} %"),
+        ("records/s offered", lambda r: f"{r['offered_records_per_second']:,.0f}"),
+        ("acknowledged", lambda r: f"{r['records_per_second']:,.0f}"),
+        ("source lag, MB", lambda r: f"{r['source_lag_mb']:.1f}"),
+        ("forwarder / receiver RSS, MB", lambda r: f"{r['forwarder_rss_mb']:.0f} / {r['receiver_rss_mb']:.0f}"),
+    ]
+    told = (
+        f"Output at full load and beyond: {verdict['kept_share']:.0%} of its peak at least (wanted: {KEPT_SHARE:.0%}). "
+        f"Forwarder's memory over its full-speed peak: {verdict['grown_mb']:+.0f} MB (wanted: {FLAT_MB:.0f} at most)."
+    )
+    report.show(
+        console,
+        f"maximum {most['records_per_second']:,.0f} records/s into {sink}",
+        columns,
+        rows,
+        [told, report.limit_note(limits)],
+    )
+
+
+def _step(rig: Rig, forwarder: Forwarder, base: Base, rate: float, seconds: float) -> dict[str, Any]:
+    """One load for a while."""
+    acknowledged, started = forwarder.records(), time.monotonic()
+    load = Load(base, forwarder.input(forwarder.originals[0]) / "http.log", rate)
+    load.start()
+    time.sleep(seconds)
+    load.stop()
+    row, passed = forwarder.row(), time.monotonic() - started
+    lag = row["source_lag_bytes"] / 1e6
+    return {
+        "offered_records_per_second": load.sent / passed,
+        "records_per_second": (row["records"]["acknowledged"] - acknowledged) / passed,
+        "source_lag_mb": lag,
+        "load_behind_seconds": load.behind_seconds,
+        "forwarder_rss_mb": Usage.of(forwarder.program.pid).rss_mb,
+        "receiver_rss_mb": Usage.of(rig.receiver.pid).rss_mb,
+    }
+
+
+def judge(rows: Sequence[Mapping[str, Any]], full_speed_mb: float) -> dict[str, Any]:
+    """What the promise of back-pressure comes to: output kept, memory flat."""
+    peak = max(row["records_per_second"] for row in rows)
+    beyond = [row for row in rows if row["percent"] >= 100] or list(rows)
+    kept = min(row["records_per_second"] for row in beyond) / peak
+    grown = max(row["forwarder_rss_mb"] for row in rows) - full_speed_mb
+    return {"kept_share": kept, "grown_mb": grown, "holds": kept >= KEPT_SHARE and grown <= FLAT_MB}
