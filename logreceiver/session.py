@@ -46,11 +46,7 @@ class Session:
     async def run(self) -> None:
         """Serve the link to its end."""
         try:
-            async with asyncio.timeout(self._shared.config.limits.hello_seconds):
-                hello = await self._first_message()
-            await self._serve(await self._welcome(hello))
-        except TimeoutError:
-            await self._refuse(ProtocolError(Code.TIMEOUT, "no HELLO within the time limit"))
+            await self._serve(await self._welcome(await self._first_message()))
         except ProtocolError as error:
             await self._refuse(error)
         except (LinkError, ConnectionError) as error:
@@ -98,14 +94,18 @@ class Session:
         }
 
     async def _first_message(self) -> m.Hello:
-        while True:
-            data = await self._link.receive()
-            if not data:
-                raise LinkError("closed before HELLO")
-            for event in self._connection.receive_data(data):
-                if isinstance(event, m.Hello):
-                    return event
-                raise LinkError(f"{type(event).__name__} instead of HELLO")
+        try:
+            async with asyncio.timeout(self._shared.config.limits.hello_seconds):
+                while True:
+                    data = await self._link.receive()
+                    if not data:
+                        raise LinkError("closed before HELLO")
+                    for event in self._connection.receive_data(data):
+                        if isinstance(event, m.Hello):
+                            return event
+                        raise LinkError(f"{type(event).__name__} instead of HELLO")
+        except TimeoutError:
+            raise ProtocolError(Code.TIMEOUT, "no HELLO within the time limit") from None
 
     async def _welcome(self, hello: m.Hello) -> Guest:
         """Raises ProtocolError for who may not write this stream, or not over such a link."""

@@ -1,7 +1,7 @@
 """`logreceiver run --workers N`: N processes that listen on the same ports (SO_REUSEPORT); the kernel spreads links.
 
 Receivers keep nothing, so workers need to know nothing of each other. What is limited or told for a receiver is so for
-each worker: links, memory, metrics. One that ends by itself is started anew.
+each worker: links, memory, metrics. One that ends by itself is started anew; all end when their parent does.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from types import FrameType
 
@@ -31,6 +32,8 @@ class _Parent:
     def __init__(self) -> None:
         self._numbers: dict[int, int] = {}
         self._stopping = False
+        self._end_read, self._end_write = os.pipe()
+        """Nothing is written; children read its end when nobody holds the other one any more."""
 
     def keep(self, count: int) -> int:
         for each in _SIGNALS:
@@ -64,6 +67,8 @@ class _Parent:
         else:
             for each in _SIGNALS:
                 signal.signal(each, signal.SIG_DFL)
+            os.close(self._end_write)
+            threading.Thread(target=_end_with_parent, args=(self._end_read,), daemon=True).start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         return not pid
 
@@ -71,3 +76,8 @@ class _Parent:
         self._stopping = self._stopping or number != signal.SIGHUP
         for pid in self._numbers:
             os.kill(pid, number)
+
+
+def _end_with_parent(end_read: int) -> None:
+    os.read(end_read, 1)
+    os.kill(os.getpid(), signal.SIGTERM)

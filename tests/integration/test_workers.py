@@ -75,6 +75,28 @@ def test_links_are_spread_and_a_killed_worker_is_started_anew(tmp_path: Path, ka
 
 
 @pytest.mark.kafka
+def test_workers_end_when_their_parent_was_killed(tmp_path: Path, kafka: Kafka) -> None:
+    with Site(tmp_path / "site") as site:
+        write_receiver(site, kafka)
+        site.receiver.start()
+        site.receiver.wait_for("admin listening", times=WORKERS)
+        orphans = workers_of(site)
+        site.receiver.kill()
+        deadline = time.monotonic() + 20
+        while any(is_running(pid) for pid in orphans):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.kafka
 def test_workers_that_cannot_start_end_the_receiver_with_their_exit_code(tmp_path: Path, kafka: Kafka) -> None:
     with Site(tmp_path / "site") as site:
         write_receiver(site, kafka)
