@@ -11,6 +11,7 @@ from bench.demo import demo
 from bench.generate import generate
 from bench.idle import idle
 from bench.latency import latency
+from bench.links import links
 from bench.stuck import stuck
 from bench.sustained import ramp, sustained
 from bench.throughput import throughput
@@ -22,5 +23,5 @@ def main() -> None:
     """Run, measure and compare the pipeline on this machine, with real processes and a real Kafka."""
 
 
-for _command in (backlog, chaos, compare, demo, generate, idle, latency, ramp, stuck, sustained, throughput):
+for _command in (backlog, chaos, compare, demo, generate, idle, latency, links, ramp, stuck, sustained, throughput):
     main.add_command(_command)

@@ -1,0 +1,189 @@
+"""`logbench links`: many forwarders with small batches against one receiver.
+
+The forwarders are this process: one asyncio task for each link, over the same TLS and the same protocol core that
+`logfwd` uses, each with an id and a producer id of its own. A link sends its next batch when the one before is
+acknowledged, so batches in flight are as many as links. Driver and receiver share the machine: judge the receiver by
+its CPU for each batch; batches/s are those of this machine with the driver on it, whose CPU is told beside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+import click
+import uvloop
+
+from bench import report
+from bench.generate import generate_http
+from bench.measure import Usage, percentile
+from bench.rig import Rig
+from bench.site import StartFailed
+from streams import recordbatch
+from streams.errors import PipelineError
+from streams.security import modes, openssl
+from streams.security.transport import Link, connect
+from streams.wire import messages as m
+from streams.wire.connection import ForwarderConnection
+
+HANDSHAKES_AT_A_TIME = 16
+WARM_UP_SECONDS = 1.0
+ANSWER_SECONDS = 60.0
+LIMITS = '[limits]\nmax_links = 20000\nmax_links_per_identity = 20000\nhandshake = "1m"\nhello = "1m"\n'
+
+_ids = count()
+
+
+class Peer:
+    """One forwarder's link: opened, then one batch after the other."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._wire = ForwarderConnection()
+        self._seq = self._sequence = 0
+        self._producer_id = -1
+
+    async def open(self, mode: str) -> None:
+        """HELLO, and a run of its own."""
+        name = f"driver-{next(_ids)}"
+        await self._ask(m.Hello(m.VERSION, name, name, "links", mode))
+        run = await self._ask(m.OpenRun(0))
+        if not isinstance(run, m.Run):
+            raise StartFailed(f"no run: {run}")
+        self._producer_id = run.producer_id
+
+    async def send(self, batch: bytes, records: int) -> None:
+        """Stamp and send one batch, and wait until it is stored."""
+        stamped = recordbatch.stamp(
+            batch, producer_id=self._producer_id, producer_epoch=0, base_sequence=self._sequence
+        )
+        answer = await self._ask(m.Batch(self._seq, 0, records, memoryview(stamped)))
+        if not isinstance(answer, m.Ack):
+            raise StartFailed(f"not acknowledged: {answer}")
+        self._seq, self._sequence = self._seq + 1, self._sequence + records
+
+    async def _ask(self, message: m.Message) -> m.Message:
+        self._link.write(*self._wire.send(message))
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while data := await self._link.receive():
+                for event in self._wire.receive_data(data):
+                    if isinstance(event, m.Ping):
+                        self._link.write(*self._wire.send(m.Pong(event.token)))
+                    else:
+                        return event
+        raise StartFailed("the receiver closed a link")
+
+    async def close(self) -> None:
+        await self._link.close()
+
+
+async def drive(rig: Rig, links: int, seconds: float, batch: bytes, records: int, mode: str) -> dict[str, Any]:
+    """Open so many links, then send for a while."""
+    pki = rig.site.directory / "pki"
+    credentials = openssl.Credentials(pki / "forwarder.pem", pki / "forwarder.key", pki / "ca.pem")
+    context, gate = openssl.client_context(modes.MODES[mode], credentials), asyncio.Semaphore(HANDSHAKES_AT_A_TIME)
+
+    async def make() -> Peer:
+        async with gate:
+            peer = Peer(await connect(rig.addresses[mode], context, server_name="localhost", handshake_timeout=60))
+            await peer.open(mode)
+            return peer
+
+    pid, opening = rig.receiver.pid, time.perf_counter()
+    empty = Usage.of(pid)
+    peers = await asyncio.gather(*(make() for _ in range(links)))
+    opened, open_seconds = Usage.of(pid), time.perf_counter() - opening
+    await _send_all(peers, batch, records, WARM_UP_SECONDS)
+    before, driver, started = Usage.of(pid), time.process_time(), time.perf_counter()
+    durations = await _send_all(peers, batch, records, seconds)
+    passed, after = time.perf_counter() - started, Usage.of(pid)
+    driver_share = (time.process_time() - driver) / passed
+    await asyncio.gather(*(peer.close() for peer in peers))
+    cpu = after.cpu_seconds - before.cpu_seconds
+    return {
+        "links": links,
+        "links_opened_per_second": links / open_seconds,
+        "receiver_cpu_ms_per_link": (opened.cpu_seconds - empty.cpu_seconds) / links * 1e3,
+        "batches": len(durations),
+        "batches_per_second": len(durations) / passed,
+        "receiver_cpu_ms_per_batch": cpu / len(durations) * 1e3,
+        "receiver_core_share": cpu / passed,
+        "driver_core_share": driver_share,
+        "receiver_rss_mb": after.rss_mb,
+        "receiver_rss_kb_per_link": (after.rss_mb - empty.rss_mb) / links * 1e3,
+        "answer_p50_ms": percentile(durations, 0.5) * 1e3,
+        "answer_p99_ms": percentile(durations, 0.99) * 1e3,
+    }
+
+
+async def _send_all(peers: Sequence[Peer], batch: bytes, records: int, seconds: float) -> list[float]:
+    """Every link for so long; how long each batch took until it was acknowledged."""
+    until, durations = time.perf_counter() + seconds, []
+
+    async def keep_sending(peer: Peer) -> None:
+        while (started := time.perf_counter()) < until:
+            await peer.send(batch, records)
+            durations.append(time.perf_counter() - started)
+
+    await asyncio.gather(*(keep_sending(peer) for peer in peers))
+    return durations
+
+
+COLUMNS: Sequence[report.Column] = (
+    ("links", lambda r: f"{r['links']:,}"),
+    ("batches/s", lambda r: f"{r['batches_per_second']:,.0f}"),
+    ("receiver CPU for a batch, ms", lambda r: f"{r['receiver_cpu_ms_per_batch']:.3f}"),
+    ("answer p50 / p99, ms", lambda r: f"{r['answer_p50_ms']:.1f} / {r['answer_p99_ms']:.1f}"),
+    ("receiver RSS, MB", lambda r: f"{r['receiver_rss_mb']:.0f}"),
+    ("RSS for a link, kB", lambda r: f"{r['receiver_rss_kb_per_link']:.0f}"),
+    ("links opened/s", lambda r: f"{r['links_opened_per_second']:,.0f}"),
+    ("receiver CPU for an opening, ms", lambda r: f"{r['receiver_cpu_ms_per_link']:.2f}"),
+    ("cores: receiver / driver", lambda r: f"{r['receiver_core_share']:.2f} / {r['driver_core_share']:.2f}"),
+)
+
+
+@click.command()
+@click.option("--links", "counts", default="1,10,100,1000", show_default=True)
+@click.option(
+    "--seconds", type=click.FloatRange(0.5), default=10.0, show_default=True, help="With each number of links."
+)
+@click.option("--batch-records", type=click.IntRange(1, 1000), default=10, show_default=True)
+@click.option("--mode", type=click.Choice(("hybrid", "classical")), default="hybrid", show_default=True)
+@report.sink_option
+@report.as_json_option
+def links(counts: str, seconds: float, batch_records: int, mode: str, sink: str, as_json: bool) -> None:
+    """Small batches from 1, 10, 100, 1000 links to one receiver: batches/s, CPU for each batch, memory for each link.
+
+    Each number of links meets a fresh receiver, all links go to one topic of one partition, each has one batch in
+    flight. The receiver's limits on links are raised for this. The forwarders are simulated by this process, which
+    takes its share of the same machine.
+    """
+    numbers = [int(number) for number in counts.split(",")]
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the receiver inherits it
+    batch = recordbatch.build(
+        list(generate_http(batch_records, 1)), timestamp_ms=int(time.time() * 1000), codec=recordbatch.Codec.ZSTD
+    )
+    rows = []
+    with report.workplace(as_json) as (directory, console), Rig(directory, sink=sink, modes=[mode], more=LIMITS) as rig:
+        for number in numbers:
+            with console.status(f"{number} links"):
+                rows.append(_one(rig, number, seconds, batch, batch_records, mode))
+            rig.receiver.stop()
+            rig.start_receiver()
+    if as_json:
+        report.emit("links", rows, sink=sink, mode=mode, batch_bytes=len(batch), batch_records=batch_records)
+        return
+    title = f"batches of {batch_records} records, {len(batch)} bytes, {mode}, into {sink}"
+    report.show(console, title, COLUMNS, rows, upright=True)
+
+
+def _one(rig: Rig, number: int, seconds: float, batch: bytes, records: int, mode: str) -> dict[str, Any]:
+    try:
+        return uvloop.run(drive(rig, number, seconds, batch, records, mode))
+    except PipelineError as error:
+        raise StartFailed(f"{number} links: {error}\n{rig.receiver.tail()}") from error
