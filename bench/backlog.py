@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bench import report
-from bench.fullspeed import between_limits, measure
+from bench.fullspeed import between_limits, maximum
 from bench.load import Base, Feed, Load
 from bench.measure import Sampler, wait_until
 from bench.rig import Forwarder, Rig, Setup
@@ -44,7 +44,7 @@ def backlog(size: str, live: float, records: int, record_bytes: int, seed: int, 
             between_limits(base) as limits,
         ):
             with console.status("measuring the maximum"):
-                most = measure(rig, forwarder, base, copies)
+                most = maximum(rig, forwarder, base, copies)
             with console.status(f"filling the spool with {base.size * times / 1e6:.0f} MB"):
                 filled = _fill(rig, forwarder, base, times)
             with console.status("draining"), Sampler({"forwarder": forwarder.program.pid}) as sampler:

@@ -72,6 +72,12 @@ def _figures(
     }
 
 
+def maximum(rig: Rig, forwarder: Forwarder, base: Base, copies: int) -> dict[str, Any]:
+    """What a forwarder reaches once it is warm: the base of a load's percents."""
+    measure(rig, forwarder, base, 1)
+    return measure(rig, forwarder, base, max(copies, 2))
+
+
 @contextlib.contextmanager
 def between_limits(base: Base, *, compress: bool = True) -> Iterator[list[float]]:
     """This machine's own limit in MB/s, before the block and, once it is left, after it."""

@@ -18,7 +18,7 @@ import click
 import msgspec
 
 from bench import report
-from bench.fullspeed import between_limits, measure
+from bench.fullspeed import between_limits, maximum
 from bench.load import Base, Load
 from bench.measure import ages_ms, percentile, wait_until
 from bench.rig import LEDGER, Rig, Setup
@@ -93,7 +93,7 @@ def latency(
         base, copies = report.base_file(directory, console, records, seed=seed, record_bytes=record_bytes)
         with between_limits(base) as limits:
             with console.status("measuring the maximum"), rig.forwarder(Setup()) as forwarder:
-                most = measure(rig, forwarder, base, copies)
+                most = maximum(rig, forwarder, base, copies)
             for part in percent.split(","):
                 rate = max(most["records_per_second"] * float(part) / 100, 1.0)
                 with console.status(f"{part} %: {rate:,.0f} records/s"):

@@ -54,12 +54,16 @@ class Base:
         return self.starts[-1]
 
     def copy(self, target: Path, number: int) -> Path:
-        """The same records in a file of its own; the first one is replaced by one that tells the copy's number."""
+        """The same records in a file of its own; the first one is replaced by one that tells the copy's number.
+
+        It is on the disk when this returns: nothing that measures is to share the disk with its writing.
+        """
         with self.path.open("rb") as source, target.open("wb") as out:
             left = self.size
             while left:
-                left -= os.copy_file_range(source.fileno(), out.fileno(), left)
+                left -= os.sendfile(out.fileno(), source.fileno(), None, left)
             os.pwrite(out.fileno(), b'{"copy":"%0*d"}' % (self.starts[1] - 12, number), 0)
+            os.fsync(out.fileno())
         return target
 
 

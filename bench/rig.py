@@ -21,6 +21,7 @@ from bench.site import Program, Site, StartFailed
 
 POLL_SECONDS = 0.5
 MEMORY = Path("/dev/shm")  # noqa: S108
+SPARE_BYTES = 2_000_000_000
 MODES = ("hybrid", "classical", "classical-tls12", "hybrid-preferred", "hybrid-p256")
 LEDGER = "logfwd.ledger"
 
@@ -39,6 +40,8 @@ class Setup:
     """Kafka's topics keep the time of the append instead of that of the reading."""
     more: str = ""
     """Further lines of each stream's file."""
+    input_bytes: int = 1_000_000_000
+    """What lies in the directories that it reads, at most at a time."""
 
 
 @dataclass
@@ -163,6 +166,7 @@ class Rig:
                 (site.directory / "state").symlink_to(state)
             stack.callback(shutil.rmtree, site.directory, ignore_errors=True)
             stack.enter_context(site)
+            (site.directory / "in").symlink_to(stack.enter_context(_input_directory(site.directory, setup.input_bytes)))
             originals = [f"{label}-s{number}" for number in range(setup.streams)]
             if setup.append_time and self.kafka is not None:
                 for name in originals:
@@ -176,7 +180,7 @@ class Rig:
     def _write_streams(self, site: Site, originals: list[str], setup: Setup) -> list[str]:
         twins = []
         for name in originals:
-            (site.directory / "in" / name).mkdir(parents=True)
+            (site.directory / "in" / name).mkdir()
             source = f'[source]\ntype = "file"\npaths = ["in/{name}/*.log*"]\nscan = "{setup.scan}"\n{setup.more}'
             site.write_stream(name, f'security = "{setup.mode}"\ncodec = "{setup.codec}"\n{source}')
             for number in range(setup.twins):
@@ -192,3 +196,15 @@ class Rig:
     def stored_at(self, streams: Sequence[str]) -> float:
         """When anything was last written to these streams' segments, in seconds since the epoch."""
         return max(path.stat().st_mtime for name in streams for path in self.segments(name))
+
+
+@contextlib.contextmanager
+def _input_directory(beside: Path, most_bytes: int) -> Iterator[Path]:
+    """On tmpfs where memory is plenty: what writes the input then does not share the disk with spool and sink."""
+    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free_bytes = int(meminfo["MemAvailable"].split()[0]) * 1024
+    if MEMORY.is_dir():
+        free_bytes = min(free_bytes, shutil.disk_usage(MEMORY).free)
+    roomy = MEMORY.is_dir() and free_bytes > 2 * most_bytes + SPARE_BYTES
+    with tempfile.TemporaryDirectory(prefix="logbench-input-", dir=MEMORY if roomy else beside) as place:
+        yield Path(place).resolve()

@@ -92,7 +92,8 @@ def throughput(
         )
         for number in range(rounds):
             for mode, done in runs.items():
-                setup = Setup(mode, codec=codec, spool=spool, streams=streams, twins=twins)
+                size = base.size * copies * streams
+                setup = Setup(mode, codec=codec, spool=spool, streams=streams, twins=twins, input_bytes=size)
                 with console.status(f"round {number + 1} of {rounds}: {mode}"):
                     place = directory / f"{number}-{mode}"
                     done.append(_run(place, setup, base, copies, sink=sink, threads=threads, profile=profile))

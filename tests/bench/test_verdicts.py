@@ -35,7 +35,12 @@ def test_a_process_that_used_no_measurable_cpu_still_has_a_ratio() -> None:
 
 
 def _load(percent: float, output: float, rss_mb: float = 90.0) -> dict[str, float]:
-    return {"percent": percent, "records_per_second": output, "forwarder_rss_mb": rss_mb}
+    return {
+        "percent": percent,
+        "offered_records_per_second": percent,
+        "records_per_second": output,
+        "forwarder_rss_mb": rss_mb,
+    }
 
 
 @pytest.mark.parametrize(
@@ -43,10 +48,12 @@ def _load(percent: float, output: float, rss_mb: float = 90.0) -> dict[str, floa
     [
         ([_load(50, 50), _load(100, 100), _load(150, 95)], True),
         ([_load(50, 50), _load(100, 100), _load(150, 85)], False),
+        ([_load(50, 40), _load(100, 100), _load(150, 99)], False),
+        ([_load(100, 100), _load(150, 120)], True),
         ([_load(50, 50), _load(100, 100), _load(150, 99, rss_mb=130)], False),
     ],
 )
-def test_back_pressure_holds_if_output_and_memory_stay_beyond_full_load(
+def test_back_pressure_holds_if_output_keeps_to_what_is_offered_or_its_peak_and_memory_stays(
     loads: list[dict[str, float]], holds: bool
 ) -> None:
     assert judge(loads, 92.0)["holds"] is holds
