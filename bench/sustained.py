@@ -134,7 +134,8 @@ def ramp(seconds: float, percent: str, record_bytes: int, seed: int, sink: str, 
         ("forwarder / receiver RSS, MB", lambda r: f"{r['forwarder_rss_mb']:.0f} / {r['receiver_rss_mb']:.0f}"),
     ]
     told = (
-        f"Output, of what was offered or its peak if that is less: {verdict['kept_share']:.0%} at least (wanted: {KEPT_SHARE:.0%}). "
+        f"Output, of what was offered or its peak if that is less: {verdict['kept_share']:.0%} at least "
+        f"(wanted: {KEPT_SHARE:.0%}). "
         f"Forwarder's memory over its full-speed peak: {verdict['grown_mb']:+.0f} MB (wanted: {FLAT_MB:.0f} at most)."
     )
     report.show(
