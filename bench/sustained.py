@@ -135,8 +135,8 @@ def ramp(seconds: float, percent: str, record_bytes: int, seed: int, sink: str, 
     ]
     told = (
         f"Output, of what was offered or its peak if that is less: {verdict['kept_share']:.0%} at least "
-        f"(wanted: {KEPT_SHARE:.0%}). "
-        f"Forwarder's memory over its full-speed peak: {verdict['grown_mb']:+.0f} MB (wanted: {FLAT_MB:.0f} at most)."
+        f"(wanted: {KEPT_SHARE:.0%}). Forwarder's memory over its full-speed peak: {verdict['grown_mb']:+.0f} MB "
+        f"(wanted: {FLAT_MB:.0f} at most)."
     )
     report.show(
         console,
