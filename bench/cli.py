@@ -12,6 +12,7 @@ from bench.generate import generate
 from bench.idle import idle
 from bench.latency import latency
 from bench.links import links
+from bench.peers import peers
 from bench.stuck import stuck
 from bench.sustained import ramp, sustained
 from bench.throughput import throughput
@@ -23,5 +24,19 @@ def main() -> None:
     """Run, measure and compare the pipeline on this machine, with real processes and a real Kafka."""
 
 
-for _command in (backlog, chaos, compare, demo, generate, idle, latency, links, ramp, stuck, sustained, throughput):
+for _command in (
+    backlog,
+    chaos,
+    compare,
+    demo,
+    generate,
+    idle,
+    latency,
+    links,
+    peers,
+    ramp,
+    stuck,
+    sustained,
+    throughput,
+):
     main.add_command(_command)

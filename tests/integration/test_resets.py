@@ -72,7 +72,8 @@ async def test_late_copies_and_a_restart_between_the_question_and_the_first_batc
             await life.finish()
             assert life.backlog.totals.resets == 0
         assert await way.stored(topic_name) == {topic_name: joined(numbered(*range(6)))}
-    assert "out_of_order" in {event["code"] for event in found(events, "batch refused")}
+    refusals = {event["code"] for event in found(events, "batch refused")}
+    assert refusals & {"out_of_order", "unavailable"}  # the latter if the restarted broker was not leader yet
 
 
 async def test_a_crash_right_after_a_reset_and_late_copies_around_it_repeat_nothing(
