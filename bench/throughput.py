@@ -60,7 +60,9 @@ NOTES = ("CPU-s/GB of input and peak RSS: forwarder / receiver / broker. Batch d
 @click.option("--rounds", default=1, show_default=True, help="Runs of each mode, in turn; the median is shown.")
 @click.option("--threads", is_flag=True, help="CPU seconds of each thread of the forwarder.")
 @click.option(
-    "--profile", type=click.Path(path_type=Path, dir_okay=False), help="Speedscope file of the last run (py-spy)."
+    "--profile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Speedscope file of the last run (py-spy), which is slower for it.",
 )
 @report.as_json_option
 def throughput(
