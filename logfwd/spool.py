@@ -29,7 +29,18 @@ import structlog
 
 from logfwd.backlog import Backlog, Blobs, Row, Run, Totals
 from logfwd.sources import Mark
-from logfwd.spool_file import PAGE_BYTES, Contents, beside, describe, free_bytes, has_log, install, load, writer
+from logfwd.spool_file import (
+    PAGE_BYTES,
+    Contents,
+    beside,
+    describe,
+    free_bytes,
+    has_log,
+    install,
+    load,
+    run_row,
+    writer,
+)
 from logfwd.spool_salvage import replace_damaged
 from streams.errors import SpoolCorrupt, SpoolError
 
@@ -77,20 +88,7 @@ class Notes:
         self._note("DELETE FROM batches WHERE id = ?", row.id)
 
     def put_run(self, stream: str, run: Run) -> None:
-        self._note(
-            "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            stream,
-            run.number,
-            run.cluster_id,
-            run.topic,
-            run.topic_id,
-            run.partition,
-            run.producer_id,
-            run.producer_epoch,
-            run.grant,
-            run.next_sequence,
-            run.last_acknowledged_sequence,
-        )
+        self._note("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", *run_row(stream, run))
 
     def delete_run(self, stream: str, run: Run) -> None:
         self._note("DELETE FROM runs WHERE stream = ? AND number = ?", stream, run.number)

@@ -16,7 +16,8 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -229,6 +230,14 @@ def load(path: Path, connection: sqlite3.Connection) -> Contents:
         if (stream, row.run) not in runs:
             raise SpoolCorrupt(f"{path}: batch {row.id} of stream {stream} belongs to no run")
     return found
+
+
+_run_values = attrgetter(*(field.name for field in fields(Run)))
+
+
+def run_row(stream: str, run: Run) -> tuple[Any, ...]:
+    """A row of `runs`: its columns behind the stream are the fields of a Run, in their order, as `load` reads them."""
+    return stream, *_run_values(run)
 
 
 def rows(connection: sqlite3.Connection, table: str, order: str = "") -> Iterator[tuple[Any, ...]]:

@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 
 from logfwd.backlog import ROW_ID_STEP, Row, Run, Totals
-from logfwd.spool_file import PAGE_BYTES, SHAPES, TABLES, beside, first_page, install, making, shaped
+from logfwd.spool_file import PAGE_BYTES, SHAPES, TABLES, beside, first_page, install, making, run_row, shaped
 from streams import recordbatch
 from streams.errors import BatchCorrupt, SpoolCorrupt
 
@@ -252,20 +252,7 @@ class Salvage:
                     for row in own:
                         row.base_sequence = None
         for (stream, _), run in runs.items():
-            self._put(
-                "runs",
-                stream,
-                run.number,
-                run.cluster_id,
-                run.topic,
-                run.topic_id,
-                run.partition,
-                run.producer_id,
-                run.producer_epoch,
-                run.grant,
-                run.next_sequence,
-                run.last_acknowledged_sequence,
-            )
+            self._put("runs", *run_row(stream, run))
         for stream, rows in found.items():
             for row in rows:
                 self._put("batches", row.id, stream, row.run, row.blob, row.record_count, row.size, row.base_sequence)
