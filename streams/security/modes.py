@@ -83,8 +83,6 @@ MODES: Mapping[str, Mode] = {
     )
 }
 
-DEFAULT_MODE = "hybrid"
-
 _BEST_FIRST = (X25519MLKEM768, SECP256R1MLKEM768, X25519, P256)
 _HYBRID = frozenset({X25519MLKEM768, SECP256R1MLKEM768})
 
@@ -124,11 +122,6 @@ def check(mode: Mode, facts: Negotiated) -> None:
 def is_downgrade(mode: Mode, group: str) -> bool:
     """True where a mode with a choice got less than its first choice."""
     return canonical_group(group) != mode.groups[0]
-
-
-def is_hybrid(group: str) -> bool:
-    """True for a group with a post-quantum part."""
-    return canonical_group(group) in _HYBRID
 
 
 def listener_settings(modes: Iterable[Mode]) -> ListenerSettings:
