@@ -6,7 +6,7 @@ import click
 
 from bench.backlog import backlog
 from bench.chaos import chaos
-from bench.compare import compare
+from bench.cost import cost
 from bench.demo import demo
 from bench.generate import generate
 from bench.idle import idle
@@ -27,7 +27,7 @@ def main() -> None:
 for _command in (
     backlog,
     chaos,
-    compare,
+    cost,
     demo,
     generate,
     idle,

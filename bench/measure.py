@@ -1,4 +1,4 @@
-"""Arithmetic and looks into /proc that every measuring command shares: usage, samples, medians, slopes, intervals.
+"""Arithmetic and looks into /proc that every measuring command shares: usage, samples, medians, slopes.
 
 CPU seconds are the kernel's account (/proc/PID/stat, in steps of 10 ms), memory is resident memory in 10⁶ bytes.
 """
@@ -17,12 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_T_975 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
-"""Student's t, two-sided 95 %, for 1 to 30 degrees of freedom; 1.96 would be a little too narrow beyond."""
 
 
 # -- processes -----------------------------------------------------------------------------------------------------
@@ -132,30 +126,6 @@ def slope_per_minute(points: Sequence[tuple[float, float]]) -> float:
     if len(half) < 2 or half[0][0] == half[-1][0]:
         return math.nan
     return statistics.linear_regression(*zip(*half, strict=True)).slope * 60
-
-
-class Interval(NamedTuple):
-    """A mean, and where it lies with 95 % confidence."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def interval(values: Sequence[float]) -> Interval:
-    """Student's t interval of the mean; as wide as can be for a single value."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return Interval(mean, -math.inf, math.inf)
-    t = _T_975[min(len(values) - 1, len(_T_975)) - 1]
-    reach = t * statistics.stdev(values) / math.sqrt(len(values))
-    return Interval(mean, mean - reach, mean + reach)
-
-
-def ratio_interval(bases: Sequence[float], others: Sequence[float]) -> Interval:
-    """How many times the base the other costs, from pairs: the geometric mean of the ratios and its interval."""
-    logs = interval([math.log(other / base) for base, other in zip(bases, others, strict=True)])
-    return Interval(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high))
 
 
 def ages_ms(appended: Iterable[tuple[float, int]], *, start_ms: float, records_per_second: float) -> list[float]:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from bench.measure import Sampler, Usage, ages_ms, interval, percentile, ratio_interval, slope_per_minute
+from bench.measure import Sampler, Usage, ages_ms, percentile, slope_per_minute
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 1), (0.5, 50), (0.99, 99), (0.999, 100), (1.0, 100)])
@@ -32,24 +32,6 @@ def test_noise_around_a_level_has_no_slope() -> None:
 
 def test_two_points_have_no_second_half_to_judge() -> None:
     assert math.isnan(slope_per_minute([(0.0, 1.0), (1.0, 2.0)]))
-
-
-def test_an_interval_is_that_of_student() -> None:
-    found = interval([4.0, 5.0, 6.0])
-    assert found.mean == 5.0
-    assert (found.low, found.high) == pytest.approx((5 - 4.303 / math.sqrt(3), 5 + 4.303 / math.sqrt(3)))
-
-
-def test_one_value_leaves_everything_open() -> None:
-    assert tuple(interval([5.0])) == (5.0, -math.inf, math.inf)
-    assert tuple(ratio_interval([1.0], [2.0])) == pytest.approx((2.0, 0.0, math.inf))
-
-
-def test_pairs_cancel_what_both_have_in_common() -> None:
-    machine = [1.0, 3.0, 1.5, 2.2, 0.9]
-    found = ratio_interval(machine, [1.1 * value for value in machine])
-    assert found.mean == pytest.approx(1.1)
-    assert found.high - found.low == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_record_ages_from_when_it_was_due_not_from_when_it_could_be_written() -> None:

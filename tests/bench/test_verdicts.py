@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from bench.compare import choices, compare_costs
+from bench.cost import choices, compare_costs
 from bench.measure import Sample, Usage
 from bench.sustained import judge, memory
 
 
 @pytest.mark.parametrize("what", ["modes", "twin", "spool"])
-def test_two_setups_that_arecompare_costsd_differ_in_one_thing(what: str) -> None:
+def test_two_setups_that_are_compared_differ_in_one_thing(what: str) -> None:
     base, other = choices(what, "classical", "hybrid").values()
     assert len(set(vars(base).items()) ^ set(vars(other).items())) == 2
 
@@ -24,14 +24,14 @@ def test_a_comparison_is_of_pairs_and_leaves_the_broker_out() -> None:
     others = [_run(4.4, 1.0), _run(8.8, 2.0), _run(6.6, 1.5)]
     row = compare_costs("both", bases, others)
     assert row["base_cpu_seconds_per_gb"] == 7.5
-    assert row["ratio"]["mean"] == pytest.approx(1.08)
+    assert row["ratio"]["value"] == pytest.approx(1.08)
     assert row["ratio"]["low"] == pytest.approx(row["ratio"]["high"])
-    assert row["difference"]["mean"] == pytest.approx(0.6)
+    assert row["difference"]["value"] == pytest.approx(0.6)
     assert row["difference"]["low"] < 0.6 < row["difference"]["high"]
 
 
 def test_a_process_that_used_no_measurable_cpu_still_has_a_ratio() -> None:
-    assert compare_costs("receiver", [_run(1, 0.0)] * 2, [_run(1, 0.0)] * 2)["ratio"]["mean"] == pytest.approx(1.0)
+    assert compare_costs("receiver", [_run(1, 0.0)] * 2, [_run(1, 0.0)] * 2)["ratio"]["value"] == pytest.approx(1.0)
 
 
 def _load(percent: float, output: float, rss_mb: float = 90.0) -> dict[str, float]:

@@ -1,22 +1,23 @@
-"""`logbench compare`: what one choice costs beside another, in CPU for each GB, on long links.
+"""`logbench cost`: what one choice costs beside another, in CPU for each GB, on long links.
 
 Both forwarders run beside each other against one receiver, each with its links open for the whole time; they take
-turns (a b, b a, …), so what the machine does to one it does to the other. A round gives one ratio; the interval is
-that of Student over the rounds' ratios. The first round of each is thrown away.
+turns (a b, b a, …), so what the machine does to one it does to the other. A round gives one ratio; the interval comes
+from bench/bootstrap.py. The first round of each is thrown away.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import click
 
-from bench import report
+from bench import bootstrap, report
 from bench.fullspeed import between_limits, measure
 from bench.load import Base
-from bench.measure import Interval, interval, percentile, ratio_interval
+from bench.measure import percentile
 from bench.rig import MODES, Forwarder, Rig, Setup
 
 WARM_UP_ROUNDS = 1
@@ -42,7 +43,7 @@ def choices(what: str, base_mode: str, mode: str) -> dict[str, Setup]:
 @report.seed_option
 @report.sink_option
 @report.as_json_option
-def compare(
+def cost(
     what: str,
     base_mode: str,
     mode: str,
@@ -78,7 +79,7 @@ def compare(
         for process in ("forwarder", "receiver", "both")
     ]
     if as_json:
-        report.emit("compare", rows, base=first, other=second, limit_megabytes_per_second=limits, rounds=runs)
+        report.emit("cost", rows, base=first, other=second, limit_megabytes_per_second=limits, rounds=runs)
     else:
         title = f"{second} beside {first}: CPU-s/GB into {sink}, {rounds} rounds"
         report.show(console, title, _columns(first, second), rows, [report.limit_note(limits)], upright=True)
@@ -111,15 +112,15 @@ def compare_costs(
         "process": process,
         "base_cpu_seconds_per_gb": percentile((base for base, _ in pairs), 0.5),
         "other_cpu_seconds_per_gb": percentile((other for _, other in pairs), 0.5),
-        "difference": interval([other - base for base, other in pairs])._asdict(),
-        "ratio": ratio_interval(*zip(*((max(a, least), max(b, least)) for a, b in pairs), strict=True))._asdict(),
+        "difference": bootstrap.estimate([other - base for base, other in pairs], middle=statistics.fmean)._asdict(),
+        "ratio": bootstrap.ratio(*zip(*((max(a, least), max(b, least)) for a, b in pairs), strict=True))._asdict(),
     }
 
 
 def _columns(base: str, other: str) -> list[report.Column]:
     def span(values: Mapping[str, float], form: str) -> str:
-        found = Interval(**values)
-        return f"{found.mean:{form}} [{found.low:{form}} … {found.high:{form}}]"
+        found = bootstrap.Estimate(**values)
+        return f"{found.value:{form}} [{found.low:{form}} … {found.high:{form}}]"
 
     return [
         ("process", lambda r: r["process"]),

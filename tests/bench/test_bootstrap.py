@@ -1,0 +1,42 @@
+"""Intervals hold what they should as often as they say, and a thing beside itself is not found different."""
+
+import math
+import random
+import statistics
+
+import pytest
+
+from bench.bootstrap import estimate, ratio, verdict
+
+
+def test_one_round_shows_nothing() -> None:
+    assert tuple(estimate([5.0])) == (5.0, -math.inf, math.inf)
+    assert verdict([1.0], [9.0]) == "no difference"
+
+
+def test_what_slows_both_sides_of_a_round_does_not_widen_the_ratio() -> None:
+    machine = [1.0, 3.0, 1.5, 2.2, 9.0]
+    assert tuple(ratio(machine, [1.1 * value for value in machine])) == pytest.approx((1.1, 1.1, 1.1))
+    assert verdict(machine, [1.1 * value for value in machine]) == "more"
+    assert verdict([1.1 * value for value in machine], machine) == "less"
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    values = [1.0, 2.0, 4.0, 8.0, 9.0]
+    assert estimate(values, seed=3) == estimate(values, seed=3)
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    drawn = random.Random(1)
+    held = 0
+    for trial in range(100):
+        logs = [drawn.gauss(0.05, 0.1) for _ in range(20)]
+        found = ratio([1.0] * 20, [math.exp(value) for value in logs], seed=trial)
+        held += found.low <= math.exp(0.05) <= found.high
+    assert 88 <= held <= 100
+
+
+def test_a_thing_beside_itself_is_seldom_found_different() -> None:
+    drawn = random.Random(2)
+    sides = [[[math.exp(drawn.gauss(0, 0.2)) for _ in range(20)] for _ in range(2)] for _ in range(60)]
+    assert statistics.fmean(verdict(*pair) == "no difference" for pair in sides) >= 0.95
