@@ -8,8 +8,6 @@ from pathlib import Path
 import click
 
 from logfwd.config import load_forwarder
-from logfwd.pki_commands import pki
-from logfwd.spool_commands import spool
 from streams import program
 from streams.errors import ConfigError
 from streams.telemetry import logs
@@ -25,7 +23,10 @@ CONFIG = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+ELSEWHERE = {"pki": "logfwd.pki_commands", "spool": "logfwd.spool_commands"}
+
+
+@click.group(cls=program.Commands, elsewhere=ELSEWHERE, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="logfwd")
 def main() -> None:
     """Batch structured logs into streams and push them over hybrid post-quantum TLS to a receiver.
@@ -93,7 +94,3 @@ def schema(kind: str) -> None:
     from logfwd.config import json_schema
 
     click.echo(json.dumps(json_schema(kind), indent=2))
-
-
-main.add_command(pki)
-main.add_command(spool)

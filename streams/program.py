@@ -6,12 +6,13 @@ Exit codes follow sysexits: 78 for a configuration, 69 for something that is not
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn
 
 import click
 import structlog
@@ -25,6 +26,23 @@ SAME_SIGNAL_SECONDS = 0.5
 """A terminal or a service manager signals parent and workers alike, and the parent passes it on: still one wish."""
 
 log = structlog.get_logger("program")
+
+
+class Commands(click.Group):
+    """Subcommands of modules of their own: imported when they are called, so that a program's start does not pay."""
+
+    def __init__(self, *args: Any, elsewhere: Mapping[str, str], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._elsewhere = elsewhere
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), *self._elsewhere])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in self._elsewhere:
+            return super().get_command(context, name)
+        command: click.Command = getattr(importlib.import_module(self._elsewhere[name]), name)
+        return command
 
 
 def run(main: Callable[[Stop], Awaitable[None]]) -> None:
