@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 import socket
+import threading
 import time
 from typing import cast
 
@@ -31,6 +32,16 @@ ROTATE_SECONDS = 3600.0
 """OpenSSL never changes keys by itself and pyOpenSSL cannot ask it to: links are replaced instead (±20 %)."""
 
 
+class _Arriving(threading.local):
+    """Where every link of a thread reads to: OpenSSL has taken the bytes before the loop turns to another link."""
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
+
+
+_arriving = _Arriving()
+
+
 class Link(asyncio.BufferedProtocol):
     """One TLS connection. Made by `connect` here and by listener.py."""
 
@@ -39,7 +50,6 @@ class Link(asyncio.BufferedProtocol):
         self._loop = loop
         self._endpoint = endpoint
         self._transport: asyncio.Transport | None = None
-        self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
         self._inbox: list[bytes] = []
         self._inbox_bytes = 0
         self._arrival: asyncio.Future[None] | None = None
@@ -152,10 +162,10 @@ class Link(asyncio.BufferedProtocol):
         self._advance()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+        return _arriving.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._endpoint.feed(self._buffer[:nbytes])
+        self._endpoint.feed(_arriving.buffer[:nbytes])
         self._advance()
 
     def eof_received(self) -> bool:
