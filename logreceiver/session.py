@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -205,7 +206,7 @@ class Session:
         reader = asyncio.create_task(self._read(storing))
         worker = asyncio.create_task(storing.work())
         try:
-            await asyncio.wait((reader, worker, self._ended), return_when=asyncio.FIRST_COMPLETED)
+            await self._watch(storing, (reader, worker, self._ended))
             if self._ended.done():
                 raise self._ended.result()
             for task in (reader, worker):
@@ -216,16 +217,21 @@ class Session:
                 task.cancel()
             await asyncio.gather(reader, worker, return_exceptions=True)
 
-    async def _read(self, storing: Storing) -> None:
-        while True:
-            await self._be_heard()
-            try:
-                async with asyncio.timeout(IDLE_SECONDS):
-                    data = await self._link.receive()
-            except TimeoutError:
-                if storing.jobs.empty():
-                    raise ProtocolError(Code.TIMEOUT, "the forwarder fell silent") from None
+    async def _watch(self, storing: Storing, ends: Sequence[asyncio.Future[Any]]) -> None:
+        """Wait for one of the ends; raises ProtocolError if the forwarder neither speaks nor listens meanwhile."""
+        while not (await asyncio.wait(ends, timeout=IDLE_SECONDS / 4, return_when=asyncio.FIRST_COMPLETED))[0]:
+            if time.monotonic() - self._link.heard_at < IDLE_SECONDS:
                 continue
+            if self._link.held_up:
+                raise ProtocolError(Code.TIMEOUT, "the forwarder does not read what it is told")
+            if storing.jobs.empty():
+                raise ProtocolError(Code.TIMEOUT, "the forwarder fell silent")
+
+    async def _read(self, storing: Storing) -> None:
+        """Read nothing more from a forwarder that does not read what it is told: its PINGs would fill the memory."""
+        while True:
+            await self._link.drain()
+            data = await self._link.receive(at_least=self._connection.missing_bytes)
             if not data:
                 return
             now = time.monotonic()
@@ -238,11 +244,3 @@ class Session:
                     storing.keep_report(event)
                 elif isinstance(event, m.Error):
                     raise LinkRefused(Code.parse(event.code), event.text)
-
-    async def _be_heard(self) -> None:
-        """Read nothing more from a forwarder that does not read what it is told: its PINGs would fill the memory."""
-        try:
-            async with asyncio.timeout(IDLE_SECONDS):
-                await self._link.drain()
-        except TimeoutError:
-            raise ProtocolError(Code.TIMEOUT, "the forwarder does not read what it is told") from None

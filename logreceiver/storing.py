@@ -21,6 +21,7 @@ from logreceiver.sinks import Kind, Outcome, TopicInfo
 from streams import recordbatch
 from streams.errors import BatchCorrupt, Code, ProtocolError, SinkUnavailable
 from streams.security.openssl import Facts
+from streams.telemetry.catalog import Counter
 from streams.wire import messages as m
 
 _BODIES = (Code.TOO_LARGE, Code.CORRUPT, Code.INVALID_RECORD)
@@ -77,6 +78,8 @@ class Storing:
         self._drain = drain
         self._log = log
         self._run: OpenedRun | None = None
+        self._counters: dict[str, tuple[Counter, Counter, Counter]] = {}
+        self._sink_seconds = shared.metrics.sink_seconds.labels(guest.hello.stream, shared.sink.name)
 
     async def work(self) -> None:
         """Take jobs for ever; raises ProtocolError for what a forwarder must not do."""
@@ -154,15 +157,16 @@ class Storing:
             raise ProtocolError(Code.BAD_SEQUENCE, f"base sequence {header.base_sequence}, not {run.next_sequence}")
 
     def _answer(self, batch: m.Batch, received: float, outcome: Outcome, sink_seconds: float) -> None:
-        run, stream, metrics = self._run, self._guest.hello.stream, self._shared.metrics
+        run = self._run
         assert run is not None
         stored = outcome.kind in (Kind.STORED, Kind.DUPLICATE)
         label = outcome.kind.value if stored else "refused"
-        metrics.batches.labels(stream, label).inc()
-        metrics.records.labels(stream, label).inc(batch.record_count)
-        metrics.bytes.labels(stream, label).inc(len(batch.payload))
+        batches, records, bytes_ = self._counted(label)
+        batches.inc()
+        records.inc(batch.record_count)
+        bytes_.inc(len(batch.payload))
         if stored:
-            metrics.sink_seconds.labels(stream, self._shared.sink.name).observe(sink_seconds)
+            self._sink_seconds.observe(sink_seconds)
             waited = time.monotonic() - received - sink_seconds
             self._send(m.Ack(batch.seq, run.partition, outcome.base_offset, int(waited * 1e6), int(sink_seconds * 1e6)))
             return
@@ -173,6 +177,16 @@ class Storing:
         uncertain = outcome.kind is Kind.UNCERTAIN
         permanent = not uncertain and code in _BODIES
         self._send(m.Nack(batch.seq, str(code), uncertain, permanent, m.fit(outcome.text)))
+
+    def _counted(self, outcome: str) -> tuple[Counter, Counter, Counter]:
+        """Batches, records and bytes of this link's stream; looked up once, for a look-up is dearer than a count."""
+        found = self._counters.get(outcome)
+        if found is None:
+            metrics, stream = self._shared.metrics, self._guest.hello.stream
+            batches, records, bytes_ = metrics.batches, metrics.records, metrics.bytes
+            found = batches.labels(stream, outcome), records.labels(stream, outcome), bytes_.labels(stream, outcome)
+            self._counters[outcome] = found
+        return found
 
     # -- for the ledger ------------------------------------------------------------------------------------------
 

@@ -23,7 +23,8 @@ import structlog
 
 from logreceiver import config
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo, kafka_client, kafka_read, topic_check
-from logreceiver.sinks.kafka_client import CONNECTION_ERRORS, Cluster, Coalesced, DescribeProducers, Produce, raise_for
+from logreceiver.sinks.kafka_client import CONNECTION_ERRORS, Cluster, Coalesced, DescribeProducers, raise_for
+from logreceiver.sinks.kafka_produce import Produce, Row
 from logreceiver.sinks.lanes import Item, Lanes
 from streams.errors import Code, ConfigError, Problem, SinkUnavailable
 
@@ -303,28 +304,28 @@ class KafkaSink:
             answer = connection.send(Produce(batches, timeout_ms=int(seconds * 1000)))
         except CONNECTION_ERRORS as error:  # before anything was written
             return [Outcome(Kind.REFUSED, code=Code.UNAVAILABLE, text=str(error))] * len(items)
+        loop = asyncio.get_running_loop()
+        limit = loop.call_later(seconds + ANSWER_GRACE_SECONDS, connection.close)
         try:
-            async with asyncio.timeout(seconds + ANSWER_GRACE_SECONDS):
-                response = await answer
-        except TimeoutError:
-            connection.close()
-            text = f"no answer within {seconds + ANSWER_GRACE_SECONDS:.0f} s"
-            return [Outcome(Kind.UNCERTAIN, code=Code.TIMED_OUT, text=text)] * len(items)
+            rows = await answer
         except CONNECTION_ERRORS as error:
             connection.close()
-            return [Outcome(Kind.UNCERTAIN, code=Code.UNAVAILABLE, text=str(error))] * len(items)
-        rows = {(topic, row[0]): row for topic, partitions in response.topics for row in partitions}
+            if loop.time() < limit.when():
+                return [Outcome(Kind.UNCERTAIN, code=Code.UNAVAILABLE, text=str(error))] * len(items)
+            text = f"no answer within {seconds + ANSWER_GRACE_SECONDS:.0f} s"
+            return [Outcome(Kind.UNCERTAIN, code=Code.TIMED_OUT, text=text)] * len(items)
+        finally:
+            limit.cancel()
         return [self._outcome(item, rows.get(item.partition)) for item in items]
 
-    def _outcome(self, item: Item, row: Sequence[Any] | None) -> Outcome:
+    def _outcome(self, item: Item, row: Row | None) -> Outcome:
         if row is None:
             return Outcome(Kind.UNCERTAIN, code=Code.UNKNOWN, text="the broker's answer names another partition")
-        _, error_code, offset, append_time, _, details, text = row
-        if error_code != 0:
-            return refusal(error_code, text or (details[0][1] if details else ""))
+        if row.error_code != 0:
+            return refusal(row.error_code, row.text)
         facts = self._facts.get(item.partition[0])
-        repeated = facts is not None and facts.create_time and append_time != -1
-        return Outcome(Kind.DUPLICATE if repeated else Kind.STORED, offset)
+        repeated = facts is not None and facts.create_time and row.append_time_ms != -1
+        return Outcome(Kind.DUPLICATE if repeated else Kind.STORED, row.offset)
 
 
 def refusal(error_code: int, text: str | None) -> Outcome:

@@ -13,7 +13,6 @@ request was handed over, an uncertain outcome in `kafka.py`.
 from __future__ import annotations
 
 import asyncio
-import struct
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
@@ -24,7 +23,6 @@ from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.api import RequestStruct, Response
-from aiokafka.protocol.produce import ProduceRequest_v7, ProduceResponse_v8
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.protocol.types import (
     Boolean,
@@ -34,7 +32,6 @@ from aiokafka.protocol.types import (
     Int32,
     Int64,
     Schema,
-    String,
     TaggedFields,
 )
 
@@ -54,7 +51,7 @@ _TAGS = ("tags", TaggedFields)
 # -- requests --------------------------------------------------------------------------------------------------
 
 
-class _OneVersion:
+class OneVersion:
     """A request in the one version that is spelled out here; takes the place of aiokafka's version choice."""
 
     API_KEY: int
@@ -125,7 +122,7 @@ class _MetadataResponse(Response):  # type: ignore[misc]
     )
 
 
-class _Metadata(_OneVersion, RequestStruct):  # type: ignore[misc]
+class _Metadata(OneVersion, RequestStruct):  # type: ignore[misc]
     API_KEY, API_VERSION, FLEXIBLE_VERSION, RESPONSE_TYPE = 3, 12, True, _MetadataResponse
     SCHEMA = Schema(
         ("topics", CompactArray(("topic_id", _Uuid), ("name", CompactString()), _TAGS)),
@@ -168,34 +165,11 @@ class _DescribeProducersResponse(Response):  # type: ignore[misc]
     )
 
 
-class DescribeProducers(_OneVersion, RequestStruct):  # type: ignore[misc]
+class DescribeProducers(OneVersion, RequestStruct):  # type: ignore[misc]
     """KIP-664: what a partition's leader knows of its producers."""
 
     API_KEY, API_VERSION, FLEXIBLE_VERSION, RESPONSE_TYPE = 61, 0, True, _DescribeProducersResponse
     SCHEMA = Schema(("topics", _array(("name", CompactString()), ("partitions", CompactArray(Int32)))), _TAGS)
-
-
-class Produce(_OneVersion, RequestStruct):  # type: ignore[misc]
-    """Ready batches, at most one per partition, acks=all; version 8 answers with the broker's own words."""
-
-    API_KEY, API_VERSION, RESPONSE_TYPE = 0, 8, ProduceResponse_v8
-    SCHEMA = ProduceRequest_v7.SCHEMA
-
-    def __init__(self, batches: Mapping[str, Sequence[tuple[int, memoryview]]], *, timeout_ms: int) -> None:
-        self._batches = batches
-        self._timeout_ms = timeout_ms
-
-    def encode(self) -> bytes:
-        """One copy of each payload, where the generic encoder makes one per level."""
-        parts: list[bytes | memoryview] = [struct.pack(">hhii", -1, -1, self._timeout_ms, len(self._batches))]
-        for topic, rows in self._batches.items():
-            parts.append(String().encode(topic) + struct.pack(">i", len(rows)))
-            for partition, batch in rows:
-                parts += (struct.pack(">ii", partition, len(batch)), batch)
-        return b"".join(parts)
-
-    def __repr__(self) -> str:
-        return f"Produce({ {topic: [row[0] for row in rows] for topic, rows in self._batches.items()} })"
 
 
 # -- the cluster -----------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ READ_BUFFER_BYTES = 256 * 1024
 INBOX_HIGH_BYTES = 4 * 1024 * 1024
 OUTBOX_HIGH_BYTES = 1024 * 1024
 FLUSH_BYTES = 256 * 1024
+GATHER_BYTES = 128 * 1024
 CLOSE_SECONDS = 2.0
 RECORD_BYTES = 16 * 1024
 
@@ -51,7 +52,7 @@ class Link(asyncio.BufferedProtocol):
         self._endpoint = endpoint
         self._transport: asyncio.Transport | None = None
         self._inbox: list[bytes] = []
-        self._inbox_bytes = 0
+        self._inbox_bytes = self._wanted_bytes = 0
         self._arrival: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None] = loop.create_future()
@@ -67,7 +68,7 @@ class Link(asyncio.BufferedProtocol):
         self.connect_seconds = 0.0
         self.bytes_sent = 0
         self.records_sent = 0
-        self._born = time.monotonic()
+        self._born = self.heard_at = time.monotonic()
         self._rotation_share = random.uniform(0.8, 1.2)  # noqa: S311 — spreads load, hides nothing
 
     # -- for the owner -----------------------------------------------------------------------------------------
@@ -86,13 +87,24 @@ class Link(asyncio.BufferedProtocol):
             or self.age > ROTATE_SECONDS * share
         )
 
-    async def receive(self) -> bytes:
-        """The plaintext that has come; b"" after the peer's goodbye. LinkError if the link was cut."""
-        while not self._inbox:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
+    @property
+    def held_up(self) -> bool:
+        """Whether the peer reads more slowly than we write."""
+        return self._writing_paused
+
+    async def receive(self, at_least: int = 1) -> bytes:
+        """The plaintext that has come; b"" after the peer's goodbye. LinkError if the link was cut.
+
+        Waits for so many bytes, at most GATHER_BYTES; what came before the end is handed out before the end is told.
+        """
+        while self._inbox_bytes < min(at_least, GATHER_BYTES):
+            if self._error is not None or self._ended:
+                if self._inbox:
+                    break
+                if self._error is not None:
+                    raise self._error
                 return b""
+            self._wanted_bytes = min(at_least, GATHER_BYTES)
             self._arrival = self._loop.create_future()
             try:
                 await self._arrival
@@ -218,18 +230,16 @@ class Link(asyncio.BufferedProtocol):
         return done
 
     def _take_plaintext(self) -> None:
-        arrived = False
         while data := self._endpoint.read():
             self._inbox.append(data)
             self._inbox_bytes += len(data)
-            arrived = True
+            self.heard_at = time.monotonic()
         if data is None:
             self._ended = True
-            arrived = True
         if self._inbox_bytes > INBOX_HIGH_BYTES and not self._reading_paused and self._transport is not None:
             self._reading_paused = True
             self._transport.pause_reading()
-        if arrived:
+        if self._ended or self._inbox_bytes >= self._wanted_bytes:
             self._wake()
 
     def _fail(self, error: LinkError) -> None:

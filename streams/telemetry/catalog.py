@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from streams.telemetry.window import WINDOW, Summary, WindowedHistogram
 
-__all__ = ["CATALOGUE", "CollectorRegistry", "ForwarderMetrics", "Metric", "ReceiverMetrics"]
+__all__ = ["CATALOGUE", "CollectorRegistry", "Counter", "ForwarderMetrics", "Metric", "ReceiverMetrics"]
 
 SECONDS = (
     *(base * step for base in (1e-4, 1e-3, 1e-2, 1e-1, 1.0) for step in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),

@@ -191,6 +191,11 @@ class ReceiverConnection:
         """Batches received and not answered."""
         return self._talk.in_flight
 
+    @property
+    def missing_bytes(self) -> int:
+        """Fewer than these complete no message."""
+        return self._talk.deframer.missing_bytes
+
     def send(self, message: m.Message) -> list[bytes | memoryview]:
         """Buffers to write for a message of ours, one after the other."""
         buffers = codec.encode(message)

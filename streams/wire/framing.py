@@ -27,6 +27,11 @@ class Deframer:
     def mid_frame(self) -> bool:
         return bool(self._length) or self._frame is not None
 
+    @property
+    def missing_bytes(self) -> int:
+        """Fewer than these complete no frame."""
+        return LENGTH_BYTES - len(self._length) if self._frame is None else len(self._frame) - self._filled
+
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[memoryview]:
         """Frames completed by these bytes; the caller takes each before it asks for the next."""
         view, position = memoryview(data if isinstance(data, bytes) else bytes(data)), 0
