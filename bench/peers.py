@@ -1,199 +1,205 @@
-"""`logbench peers rsyslog`: the same records through rsyslog (RELP over TLS) into the same Kafka, in the same run.
+"""`logbench peers rsyslog`: a file through rsyslog, and through us, into the same Kafka, in turns.
 
-rsyslog comes as Debian packages that are unpacked into a scratch directory; nothing is installed. Both ends are
-rsyslog: file → omrelp with TLS → imrelp → omkafka with acks=all, idempotence and zstd. What differs from us in what is
-promised is printed beside the figures.
+The clock and the CPU account of both begin when their processes are started, with the file in its place, and end with
+the last record in Kafka. The broker is warm. With `--kill` one end is killed with -9 in the middle and started again;
+then every record is looked for in Kafka by a reader that shares no code with either.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
-import subprocess
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
 from bench import report
-from bench.fullspeed import between_limits, measure
-from bench.latency import append_times
+from bench.fullspeed import between_limits
 from bench.load import Base
 from bench.measure import Usage, wait_until
-from bench.rig import POLL_SECONDS, Rig, Setup
-from bench.site import Program, StartFailed
-from streams.recordbatch import HEADER_BYTES, iterate, parse_header
+from bench.oracle import read_topic
+from bench.rig import Rig
+from bench.rsyslog import Rsyslog, unpack
+from bench.site import Program, Site, StartFailed
+from bench.throughput import middle
+from streams.recordbatch import HEADER_BYTES, parse_header
 
-PACKAGES = (
-    *("rsyslog", "rsyslog-relp", "rsyslog-kafka", "rsyslog-openssl"),
-    *("librelp0", "libestr0", "libfastjson4", "liblognorm5", "librdkafka1"),
-)
-TOPIC = "rsyslog"
-_TLS = (
-    'tls="on" tls.caCert="{pki}/ca.pem" tls.myCert="{pki}/{name}.pem" tls.myPrivKey="{pki}/{name}.key" '
-    'tls.authMode="certvalid"'
-)
-_SENDER = """\
-global(workDirectory="{work}" maxMessageSize="64k")
-main_queue(queue.type="LinkedList" queue.size="100000" queue.dequeueBatchSize="1024" queue.workerThreads="1")
-module(load="imfile")
-module(load="omrelp" tls.tlslib="openssl")
-template(name="raw" type="string" string="<13>1 - - x - - - %msg%")
-input(type="imfile" File="{input}" Tag="x")
-action(type="omrelp" target="localhost" port="{port}" template="raw" windowSize="1024" {tls})
-"""
-_RECEIVER = """\
-global(workDirectory="{work}" maxMessageSize="64k")
-main_queue(queue.type="LinkedList" queue.size="100000" queue.dequeueBatchSize="1024" queue.workerThreads="1")
-module(load="imrelp" tls.tlslib="openssl")
-module(load="omkafka")
-template(name="record" type="string" string="%msg%")
-input(type="imrelp" port="{port}" maxDataSize="64k" {tls})
-action(type="omkafka" broker=["{broker}"] topic="{topic}" template="record" resubmitOnFailure="on"
-  confParam=["acks=all", "enable.idempotence=true", "compression.codec=zstd", "linger.ms=200", "batch.size=1000000"])
-"""
-PROMISES = (
-    "logfwd: spooled on disk before it is sent, hybrid post-quantum TLS, exactly once. rsyslog: queues in memory (a "
-    "crash loses them), TLS as OpenSSL's defaults have it, at least once from relay to relay.",
-)
-FIGURES: Sequence[report.Column] = (
-    ("", lambda r: r["peer"]),
-    ("wall, s", lambda r: f"{r['seconds']:.2f}"),
-    ("records/s", lambda r: f"{r['records_per_second']:,.0f}"),
-    ("sender CPU-s", lambda r: f"{r['cpu_seconds']['forwarder']:.2f}"),
-    ("receiver CPU-s", lambda r: f"{r['cpu_seconds']['receiver']:.2f}"),
-    ("broker CPU-s", lambda r: f"{r['cpu_seconds']['broker']:.2f}"),
-    ("peak RSS sender / receiver, MB", lambda r: "{forwarder:.0f} / {receiver:.0f}".format(**r["peak_rss_mb"])),
-    ("stored in Kafka, MB", lambda r: f"{r['stored_megabytes']:.0f}"),
-)
+LOOK_SECONDS = 0.05
+QUIET_SECONDS = 10.0
+SLOWEST_RECORDS_PER_SECOND = 2_000
 
 
-def unpack(directory: Path) -> Path:
-    """Fetch rsyslog's packages and unpack them; returns their root. StartFailed where that cannot be done."""
-    root = directory / "root"
-    try:
-        _run(["apt-get", "download", *PACKAGES], directory)
-        for package in directory.glob("*.deb"):
-            _run(["dpkg", "-x", str(package), str(root)], directory)
-    except (OSError, subprocess.SubprocessError) as error:
-        told = (getattr(error, "stderr", b"") or b"").decode(errors="replace")
-        raise StartFailed(f"rsyslog's Debian packages cannot be had here: {error}\n{told}") from error
-    return root
+class Peer(Protocol):
+    """Two programs that carry a file to a topic; neither runs yet."""
+
+    promise: str
+    input: Path
+    receiver: Program
+    sender: Program
 
 
-def _run(argv: Sequence[str], directory: Path) -> None:
-    subprocess.run(argv, cwd=directory, check=True, capture_output=True, timeout=300)
+class Ours:
+    """A receiver and an agent, with the spool on disk and everything else as it is by default."""
 
+    promise = "logfwd: spooled on disk before it is sent, hybrid post-quantum TLS, exactly once."
 
-class Rsyslog:
-    """Both ends, as child processes."""
-
-    def __init__(self, root: Path, rig: Rig, directory: Path) -> None:
-        directory.mkdir()
+    def __init__(self, directory: Path, *, pki: Path, broker: str, topic: str) -> None:
+        site = Site(directory)
+        (directory / "pki").symlink_to(pki)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.input = directory / "http.log"
-        self._root = root
-        texts = {"receiver": _RECEIVER, "forwarder": _SENDER}
-        self.programs = {
-            name: self._program(name, text, directory, port, rig.site.directory / "pki", rig.kafka.bootstrap)
-            for name, text in texts.items()
-        }
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        site.write_receiver(f'type = "kafka"\nbrokers = ["{broker}"]', listeners={address: '["hybrid"]'})
+        site.write_forwarder([address])
+        site.write_stream(topic, '[source]\ntype = "file"\npaths = ["in/*.log"]\n')
+        self.input = directory / "in" / "http.log"
+        self.input.parent.mkdir()
+        self.receiver, self.sender = site.receiver, site.forwarder
 
-    def _program(self, name: str, text: str, directory: Path, port: int, pki: Path, broker: str) -> Program:
-        work = directory / name
-        work.mkdir()
-        tls = _TLS.format(pki=pki.resolve(), name=name)
-        config = work / "rsyslog.conf"
-        config.write_text(text.format(work=work, input=self.input, port=port, tls=tls, broker=broker, topic=TOPIC))
-        modules = next(self._root.glob("usr/lib/*/rsyslog"))
-        program = self._root / "usr/sbin/rsyslogd"
-        argv = [str(program), "-n", "-f", str(config), "-i", str(work / "pid"), "-M", str(modules)]
-        libraries = os.pathsep.join([str(modules.parent), os.environ.get("LD_LIBRARY_PATH", "")]).rstrip(os.pathsep)
-        return Program(argv, work / "log", {"LD_LIBRARY_PATH": libraries})
 
-    def __enter__(self) -> Rsyslog:
-        for program in self.programs.values():
+class Stored:
+    """How many records stand in a topic's segments, by the headers of their batches."""
+
+    def __init__(self, segments: Callable[[], Sequence[Path]]) -> None:
+        self._segments = segments
+        self._read: dict[Path, int] = {}
+        self.records = 0
+
+    def __call__(self) -> int:
+        for path in self._segments():
+            size, position = path.stat().st_size, self._read.get(path, 0)
+            with path.open("rb") as file:
+                while position + HEADER_BYTES <= size:
+                    file.seek(position)
+                    header = parse_header(file.read(HEADER_BYTES))
+                    if header.record_count <= 0:  # room that was reserved
+                        break
+                    self.records += header.record_count
+                    position += header.size
+            self._read[path] = position
+        return self.records
+
+
+def carry(rig: Rig, peer: Peer, topic: str, base: Base, *, kill: str | None) -> dict[str, Any]:
+    """The base file once; raises StartFailed if it does not arrive."""
+    base.copy(peer.input, 1)
+    stored, broker = Stored(lambda: rig.segments(topic)), rig.kafka.brokers[0].process.pid
+    before, started = Usage.of(broker), time.time()
+    programs = {"sender": peer.sender, "receiver": peer.receiver}
+    try:
+        for program in reversed(programs.values()):
             program.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for program in self.programs.values():
+        if kill is not None:
+            _arrives(stored, base.records // 2, programs)
+            programs[kill].kill()
+            programs[kill].start()
+            return _losses(rig, stored, topic, peer)
+        _arrives(stored, base.records, programs)
+        usage = {name: Usage.of(program.pid) for name, program in programs.items()}
+        seconds = rig.stored_at([topic]) - started
+    finally:
+        for program in programs.values():
             if program.running():
                 program.stop()
-
-
-def _check_same(base: Base, segment: Path) -> None:
-    """The first batch holds what was sent, byte for byte; only the first record tells the number of the copy."""
-    with segment.open("rb") as file:
-        header = parse_header(file.read(HEADER_BYTES))
-        file.seek(0)
-        stored = [record.value for record in iterate(file.read(header.size), max_bytes=64_000_000)]
-    with base.path.open("rb") as lines:
-        sent = [next(lines).rstrip(b"\n") for _ in stored]
-    if stored[1:] != sent[1:]:
-        raise StartFailed(f"rsyslog stored other records than were sent: {stored[1:2]} for {sent[1:2]}")
-
-
-def through_rsyslog(rig: Rig, root: Path, base: Base) -> dict[str, Any]:
-    """The base file once, from its appearance to the last write to the topic's segments."""
-    rig.kafka.create_topic(TOPIC)
-    staged = base.copy(rig.directory / "staged.log", 1)
-    with Rsyslog(root, rig, rig.directory / "rsyslog") as rsyslog:
-        time.sleep(2)  # its log is silent about being ready
-        pids = {name: program.pid for name, program in rsyslog.programs.items()}
-        pids["broker"] = rig.kafka.brokers[0].process.pid
-        before, started = {name: Usage.of(pid) for name, pid in pids.items()}, time.time()
-        staged.rename(rsyslog.input)
-
-        def stored() -> int:
-            return sum(count for path in rig.segments(TOPIC) for _, count in append_times(path))
-
-        if not wait_until(lambda: stored() >= base.records, 60 + base.records / 2_000, every_seconds=POLL_SECONDS):
-            logs = "\n".join(program.tail() for program in rsyslog.programs.values())
-            raise StartFailed(f"rsyslog: {stored()} of {base.records} records are in Kafka\n{logs}")
-        _check_same(base, rig.segments(TOPIC)[0])
-        seconds, after = rig.stored_at([TOPIC]) - started, {name: Usage.of(pid) for name, pid in pids.items()}
     return {
-        "records": stored(),
+        "records": base.records,
         "seconds": seconds,
         "records_per_second": base.records / seconds,
-        "cpu_seconds": {name: after[name].cpu_seconds - before[name].cpu_seconds for name in pids},
-        "peak_rss_mb": {name: after[name].peak_rss_mb for name in pids},
-        "stored_megabytes": sum(path.stat().st_size for path in rig.segments(TOPIC)) / 1e6,
+        "cpu_seconds": {name: each.cpu_seconds for name, each in usage.items()},
+        "broker_cpu_seconds": Usage.of(broker).cpu_seconds - before.cpu_seconds,
+        "peak_rss_mb": {name: each.peak_rss_mb for name, each in usage.items()},
+        "stored_megabytes": sum(path.stat().st_size for path in rig.segments(topic)) / 1e6,
+        **_losses(rig, stored, topic, peer),
     }
+
+
+def _arrives(stored: Stored, records: int, programs: dict[str, Program]) -> None:
+    limit_seconds = 60 + records / SLOWEST_RECORDS_PER_SECOND
+    if not wait_until(lambda: stored() >= records, limit_seconds, every_seconds=LOOK_SECONDS):
+        logs = "\n".join(program.tail() for program in programs.values())
+        raise StartFailed(f"{stored()} of {records} records are in Kafka\n{logs}")
+
+
+def _losses(rig: Rig, stored: Stored, topic: str, peer: Peer) -> dict[str, Any]:
+    """What is missing or there more than once, when nothing more has come for a while."""
+    last = [stored(), time.monotonic()]
+
+    def quiet() -> bool:
+        if (now := stored()) != last[0]:
+            last[:] = now, time.monotonic()
+        return time.monotonic() - last[1] > QUIET_SECONDS
+
+    if not wait_until(quiet, 600):
+        raise StartFailed(f"records of {topic} still come after ten minutes")
+    found = Counter(map(hash, read_topic(rig.kafka.bootstrap, topic)))
+    with peer.input.open("rb") as lines:
+        sent = Counter(hash(line.rstrip(b"\n")) for line in lines)
+    return {"lost": (sent - found).total(), "repeated": (found - sent).total()}
+
+
+TIMES: Sequence[report.Column] = (
+    ("", lambda r: r["peer"]),
+    ("wall, start-up included, s", lambda r: f"{r['seconds']:.2f}"),
+    ("records/s", lambda r: f"{r['records_per_second']:,.0f}"),
+    ("CPU-s sender", lambda r: f"{r['cpu_seconds']['sender']:.2f}"),
+    ("CPU-s receiver", lambda r: f"{r['cpu_seconds']['receiver']:.2f}"),
+    ("CPU-s both", lambda r: f"{sum(r['cpu_seconds'].values()):.2f}"),
+    ("CPU-s broker", lambda r: f"{r['broker_cpu_seconds']:.2f}"),
+    ("peak RSS sender / receiver, MB", lambda r: "{sender:.0f} / {receiver:.0f}".format(**r["peak_rss_mb"])),
+    ("stored in Kafka, MB", lambda r: f"{r['stored_megabytes']:.0f}"),
+)
+LOSSES: Sequence[report.Column] = (
+    ("lost", lambda r: f"{r['lost']:,.0f}"),
+    ("repeated", lambda r: f"{r['repeated']:,.0f}"),
+)
 
 
 @click.command()
 @click.argument("peer", type=click.Choice(["rsyslog"]))
 @click.option("--records", type=click.IntRange(1, 500_000), default=500_000, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=1, show_default=True, help="In turns; the median is shown.")
+@click.option("--kill", type=click.Choice(["sender", "receiver"]), help="-9, in the middle; then count the records.")
 @report.seed_option
 @report.as_json_option
-def peers(peer: str, records: int, seed: int, as_json: bool) -> None:
-    """The same file through another forwarder into the same Kafka, beside ours: time, CPU, memory.
+def peers(peer: str, records: int, rounds: int, kill: str | None, seed: int, as_json: bool) -> None:
+    """The same file through another forwarder into the same Kafka, beside ours: time, CPU, memory, losses.
 
-    rsyslog's packages are fetched with `apt-get download` and unpacked into a scratch directory: Debian or Ubuntu,
-    no root, nothing is installed.
+    Both are timed from the start of their processes until the last record is in Kafka. rsyslog's packages are fetched
+    with `apt-get download` and unpacked into a scratch directory: Debian or Ubuntu, no root, nothing is installed.
     """
     if shutil.which("apt-get") is None:
         raise click.ClickException("rsyslog is fetched with apt-get: this needs Debian or Ubuntu")
+    runs: dict[str, list[dict[str, Any]]] = {"logfwd": [], peer: []}
     with report.workplace(as_json) as (directory, console):
         with console.status("unpacking rsyslog"):
             root = unpack(directory)
         base, _ = report.base_file(directory, console, records, seed=seed)
         with Rig(directory / "rig", sink="kafka") as rig, between_limits(base) as limits:
-            with console.status("logfwd"), rig.forwarder(Setup()) as forwarder:
-                ours = measure(rig, forwarder, base, 1)
-                ours["stored_megabytes"] = sum(path.stat().st_size for path in rig.segments(forwarder.names[0])) / 1e6
-            with console.status(peer):
-                theirs = through_rsyslog(rig, root, base)
-    rows = [{"peer": "logfwd, logreceiver", **ours}, {"peer": "rsyslog, rsyslog", **theirs}]
+            with console.status("warming up the broker"):
+                _round(rig, root, base, "logfwd", "warm-up", kill=None)
+            for number in range(rounds):
+                for name, done in runs.items():
+                    with console.status(f"round {number + 1} of {rounds}: {name}"):
+                        done.append(_round(rig, root, base, name, f"{name}-{number}", kill=kill))
+    rows = [{**middle(done), "peer": name, "rounds": done} for name, done in runs.items()]
     if as_json:
-        report.emit("peers", rows, limit_megabytes_per_second=limits)
+        report.emit("peers", rows, limit_megabytes_per_second=limits, killed=kill)
         return
-    title = f"{base.records:,} records, {base.size / 1e6:.0f} MB: file → TLS → Kafka"
-    report.show(console, title, FIGURES, rows, [*PROMISES, report.limit_note(limits)], upright=True)
+    title = f"{base.records:,} records, {base.size / 1e6:.0f} MB: file → TLS → Kafka, median of {rounds} rounds"
+    columns = (TIMES[0], *LOSSES) if kill else (*TIMES, *LOSSES)
+    notes = [Ours.promise, Rsyslog.promise, report.limit_note(limits)]
+    report.show(console, f"{title}{f', {kill} killed' if kill else ''}", columns, rows, notes, upright=True)
+
+
+def _round(rig: Rig, root: Path, base: Base, name: str, topic: str, *, kill: str | None) -> dict[str, Any]:
+    rig.kafka.create_topic(topic)
+    directory = rig.directory / topic
+    where = {"pki": rig.site.directory.resolve() / "pki", "broker": rig.kafka.bootstrap, "topic": topic}
+    peer: Peer = Ours(directory, **where) if name == "logfwd" else Rsyslog(root, directory, **where)
+    run = carry(rig, peer, topic, base, kill=kill)
+    shutil.rmtree(directory)
+    return run

@@ -1,0 +1,90 @@
+"""rsyslog at both ends: file → omrelp with TLS → imrelp → omkafka with acks=all, idempotence and zstd.
+
+It comes as Debian packages that are unpacked into a directory; nothing is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.site import Program, StartFailed
+
+PACKAGES = (
+    *("rsyslog", "rsyslog-relp", "rsyslog-kafka", "rsyslog-openssl"),
+    *("librelp0", "libestr0", "libfastjson4", "liblognorm5", "librdkafka1"),
+)
+_TLS = (
+    'tls="on" tls.caCert="{pki}/ca.pem" tls.myCert="{pki}/{name}.pem" tls.myPrivKey="{pki}/{name}.key" '
+    'tls.authMode="certvalid"'
+)
+_SENDER = """\
+global(workDirectory="{work}" maxMessageSize="64k")
+main_queue(queue.type="LinkedList" queue.size="100000" queue.dequeueBatchSize="1024" queue.workerThreads="1")
+module(load="imfile")
+module(load="omrelp" tls.tlslib="openssl")
+template(name="raw" type="string" string="<13>1 - - x - - - %msg%")
+input(type="imfile" File="{input}" Tag="x")
+action(type="omrelp" target="localhost" port="{port}" template="raw" windowSize="1024" {tls})
+"""
+_RECEIVER = """\
+global(workDirectory="{work}" maxMessageSize="64k")
+main_queue(queue.type="LinkedList" queue.size="100000" queue.dequeueBatchSize="1024" queue.workerThreads="1")
+module(load="imrelp" tls.tlslib="openssl")
+module(load="omkafka")
+template(name="record" type="string" string="%msg%")
+input(type="imrelp" port="{port}" maxDataSize="64k" {tls})
+action(type="omkafka" broker=["{broker}"] topic="{topic}" template="record" resubmitOnFailure="on"
+  confParam=["acks=all", "enable.idempotence=true", "compression.codec=zstd", "linger.ms=200", "batch.size=1000000"])
+"""
+
+
+def unpack(directory: Path) -> Path:
+    """Fetch rsyslog's packages and unpack them; returns their root. StartFailed where that cannot be done."""
+    root = directory / "root"
+    try:
+        _run(["apt-get", "download", *PACKAGES], directory)
+        for package in directory.glob("*.deb"):
+            _run(["dpkg", "-x", str(package), str(root)], directory)
+    except (OSError, subprocess.SubprocessError) as error:
+        told = (getattr(error, "stderr", b"") or b"").decode(errors="replace")
+        raise StartFailed(f"rsyslog's Debian packages cannot be had here: {error}\n{told}") from error
+    return root
+
+
+def _run(argv: Sequence[str], directory: Path) -> None:
+    subprocess.run(argv, cwd=directory, check=True, capture_output=True, timeout=300)
+
+
+class Rsyslog:
+    """Both ends as programs; the sender reads `input`, the receiver writes to `topic`."""
+
+    promise = (
+        "rsyslog: queues in memory (a crash loses them), TLS as OpenSSL's defaults have it, at least once from relay "
+        "to relay."
+    )
+
+    def __init__(self, root: Path, directory: Path, *, pki: Path, broker: str, topic: str) -> None:
+        directory.mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.input = directory / "in" / "http.log"
+        self.input.parent.mkdir()
+        names = {"input": self.input, "broker": broker, "topic": topic, "port": port}
+        self.receiver = self._program(root, directory / "receiver", _RECEIVER, pki, **names)
+        self.sender = self._program(root, directory / "forwarder", _SENDER, pki, **names)
+
+    @staticmethod
+    def _program(root: Path, work: Path, text: str, pki: Path, **names: object) -> Program:
+        work.mkdir()
+        config = work / "rsyslog.conf"
+        tls = _TLS.format(pki=pki, name=work.name)
+        config.write_text(text.format(work=work, tls=tls, **names))
+        modules = next(root.glob("usr/lib/*/rsyslog"))
+        argv = [str(root / "usr/sbin/rsyslogd"), "-n", "-f", str(config), "-i", str(work / "pid"), "-M", str(modules)]
+        libraries = os.pathsep.join([str(modules.parent), os.environ.get("LD_LIBRARY_PATH", "")]).rstrip(os.pathsep)
+        return Program(argv, work / "log", {"LD_LIBRARY_PATH": libraries})
