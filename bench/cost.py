@@ -1,4 +1,4 @@
-"""`logbench cost`: what one choice costs beside another, in CPU for each GB, on long links.
+"""`logbench cost`: what one choice costs beside another, in CPU for each GB and in throughput, on long links.
 
 Both forwarders run beside each other against one receiver, each with its links open for the whole time; they take
 turns (a b, b a, …), so what the machine does to one it does to the other. A round gives one ratio; the interval comes
@@ -8,7 +8,7 @@ from bench/bootstrap.py. The first round of each is thrown away.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,12 @@ from bench.measure import percentile
 from bench.rig import MODES, Forwarder, Rig, Setup
 
 WARM_UP_ROUNDS = 1
+FIGURES: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
+    "forwarder, CPU-s/GB": lambda run: float(run["cpu_seconds_per_gb"]["forwarder"]),
+    "receiver, CPU-s/GB": lambda run: float(run["cpu_seconds_per_gb"]["receiver"]),
+    "both, CPU-s/GB": lambda run: float(run["cpu_seconds_per_gb"]["forwarder"] + run["cpu_seconds_per_gb"]["receiver"]),
+    "MB/s": lambda run: float(run["megabytes_per_second"]),
+}
 
 
 def choices(what: str, base_mode: str, mode: str) -> dict[str, Setup]:
@@ -54,7 +60,9 @@ def cost(
     sink: str,
     as_json: bool,
 ) -> None:
-    """CPU for each GB of one choice beside another: modes (hybrid, classical), twin or none, spool on disk or not.
+    """CPU for each GB and throughput of one choice beside another.
+
+    modes: hybrid beside classical; twin: one twin beside none; spool: on disk beside in memory.
 
     Two forwarders with long links take turns against one receiver; each pair of turns gives one ratio, and a 95 %
     interval over the pairs is printed: if it holds 1, this many rounds show no difference.
@@ -74,15 +82,12 @@ def cost(
             for number in range(rounds + WARM_UP_ROUNDS):
                 with console.status(f"round {number} of {rounds}"):
                     _round(rig, pair, base, copies, runs, number)
-    rows = [
-        compare_costs(process, *(each[WARM_UP_ROUNDS:] for each in runs.values()))
-        for process in ("forwarder", "receiver", "both")
-    ]
+    rows = [compare_figure(figure, *(each[WARM_UP_ROUNDS:] for each in runs.values())) for figure in FIGURES]
     if as_json:
         report.emit("cost", rows, base=first, other=second, limit_megabytes_per_second=limits, rounds=runs)
     else:
-        title = f"{second} beside {first}: CPU-s/GB into {sink}, {rounds} rounds"
-        report.show(console, title, _columns(first, second), rows, [report.limit_note(limits)], upright=True)
+        title = f"{second} beside {first}, into {sink}, {rounds} rounds"
+        report.show(console, title, _columns(first, second), rows, [report.limit_note(limits)])
 
 
 def _round(
@@ -97,23 +102,19 @@ def _round(
         runs[name].append(measure(rig, pair[name], base, copies))
 
 
-def _cost(run: Mapping[str, Any], process: str) -> float:
-    costs = run["cpu_seconds_per_gb"]
-    return float(costs["forwarder"] + costs["receiver"] if process == "both" else costs[process])
-
-
-def compare_costs(
-    process: str, bases: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
+def compare_figure(
+    figure: str, bases: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """One process's paired figures."""
-    pairs = [(_cost(base, process), _cost(other, process)) for base, other in zip(bases, others, strict=True)]
-    least = 0.01 / bases[0]["megabytes"] * 1e3  # one tick of the kernel's clock
+    """One figure of both sides, and what their pairs say."""
+    least = 0.01 / bases[0]["megabytes"] * 1e3  # one tick of the kernel's clock, for a CPU account of nothing
+    of = FIGURES[figure]
+    pairs = [(max(of(base), least), max(of(other), least)) for base, other in zip(bases, others, strict=True)]
     return {
-        "process": process,
-        "base_cpu_seconds_per_gb": percentile((base for base, _ in pairs), 0.5),
-        "other_cpu_seconds_per_gb": percentile((other for _, other in pairs), 0.5),
+        "figure": figure,
+        "base": percentile((base for base, _ in pairs), 0.5),
+        "other": percentile((other for _, other in pairs), 0.5),
         "difference": bootstrap.estimate([other - base for base, other in pairs], middle=statistics.fmean)._asdict(),
-        "ratio": bootstrap.ratio(*zip(*((max(a, least), max(b, least)) for a, b in pairs), strict=True))._asdict(),
+        "ratio": bootstrap.ratio(*zip(*pairs, strict=True))._asdict(),
     }
 
 
@@ -123,9 +124,9 @@ def _columns(base: str, other: str) -> list[report.Column]:
         return f"{found.value:{form}} [{found.low:{form}} … {found.high:{form}}]"
 
     return [
-        ("process", lambda r: r["process"]),
-        (base, lambda r: f"{r['base_cpu_seconds_per_gb']:.2f}"),
-        (other, lambda r: f"{r['other_cpu_seconds_per_gb']:.2f}"),
+        ("", lambda r: r["figure"]),
+        (base, lambda r: f"{r['base']:.2f}"),
+        (other, lambda r: f"{r['other']:.2f}"),
         ("difference [95 %]", lambda r: span(r["difference"], "+.2f")),
         ("ratio [95 %]", lambda r: span(r["ratio"], ".3f")),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.cost import choices, compare_costs
+from bench.cost import choices, compare_figure
 from bench.measure import Sample, Usage
 from bench.sustained import judge, memory
 
@@ -22,8 +22,8 @@ def _run(forwarder: float, receiver: float) -> dict[str, object]:
 def test_a_comparison_is_of_pairs_and_leaves_the_broker_out() -> None:
     bases = [_run(4.0, 1.0), _run(8.0, 2.0), _run(6.0, 1.5)]
     others = [_run(4.4, 1.0), _run(8.8, 2.0), _run(6.6, 1.5)]
-    row = compare_costs("both", bases, others)
-    assert row["base_cpu_seconds_per_gb"] == 7.5
+    row = compare_figure("both, CPU-s/GB", bases, others)
+    assert row["base"] == 7.5
     assert row["ratio"]["value"] == pytest.approx(1.08)
     assert row["ratio"]["low"] == pytest.approx(row["ratio"]["high"])
     assert row["difference"]["value"] == pytest.approx(0.6)
@@ -31,7 +31,9 @@ def test_a_comparison_is_of_pairs_and_leaves_the_broker_out() -> None:
 
 
 def test_a_process_that_used_no_measurable_cpu_still_has_a_ratio() -> None:
-    assert compare_costs("receiver", [_run(1, 0.0)] * 2, [_run(1, 0.0)] * 2)["ratio"]["value"] == pytest.approx(1.0)
+    assert compare_figure("receiver, CPU-s/GB", [_run(1, 0.0)] * 2, [_run(1, 0.0)] * 2)["ratio"][
+        "value"
+    ] == pytest.approx(1.0)
 
 
 def _load(percent: float, output: float, rss_mb: float = 90.0) -> dict[str, float]:
