@@ -153,8 +153,8 @@ TIMES: Sequence[report.Column] = (
     ("stored in Kafka, MB", lambda r: f"{r['stored_megabytes']:.0f}"),
 )
 LOSSES: Sequence[report.Column] = (
-    ("lost", lambda r: f"{r['lost']:,.0f}"),
-    ("repeated", lambda r: f"{r['repeated']:,.0f}"),
+    ("lost, each round", lambda r: " / ".join(f"{run['lost']:,}" for run in r["rounds"])),
+    ("repeated, each round", lambda r: " / ".join(f"{run['repeated']:,}" for run in r["rounds"])),
 )
 
 
