@@ -160,8 +160,7 @@ class Storing:
         run = self._run
         assert run is not None
         stored = outcome.kind in (Kind.STORED, Kind.DUPLICATE)
-        label = outcome.kind.value if stored else "refused"
-        batches, records, bytes_ = self._counted(label)
+        batches, records, bytes_ = self._counted(outcome.kind.value)
         batches.inc()
         records.inc(batch.record_count)
         bytes_.inc(len(batch.payload))

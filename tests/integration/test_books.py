@@ -1,0 +1,37 @@
+"""What /metrics of real programs tells about the books and the certificates, and that an alert can rest on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from logreceiver.sinks import Kind, Outcome
+from logreceiver.sinks.log import LogSink
+from streams.errors import Code
+from tests.support.installation import Installation, acknowledged, eventually, forwarding, lines, running
+
+
+async def test_an_uncertain_answer_of_the_sink_is_not_counted_as_a_refusal(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    produce, answers = LogSink.produce, [Outcome(Kind.UNCERTAIN, code=Code.TIMED_OUT)]
+
+    async def produce_late(sink: LogSink, *args: Any) -> Outcome:
+        stored = await produce(sink, *args)
+        return answers.pop() if answers else stored
+
+    monkeypatch.setattr(LogSink, "produce", produce_late)
+    async with (
+        running(installation.receiver_config()) as service,
+        forwarding(installation.forwarder_config(service.listeners[0].address)) as agent,
+    ):
+        installation.append(*lines(10))
+        await eventually(lambda: acknowledged(agent) == 10)
+        batches = {
+            outcome: service.registry.get_sample_value(
+                "logreceiver_batches_total", {"stream": "http", "outcome": outcome}
+            )
+            for outcome in ("uncertain", "refused")
+        }
+    assert batches == {"uncertain": 1, "refused": None}
