@@ -108,6 +108,14 @@ RECORDS = Metric(
 )
 SPOOL_BYTES = Metric("logfwd_spool_bytes", "gauge", "bytes", ("stream",), "Bytes of batches waiting in the spool.")
 SPOOL_BATCHES = Metric("logfwd_spool_batches", "gauge", "", ("stream",), "Batches waiting in the spool.")
+SPOOL_RECORDS = Metric("logfwd_spool_records", "gauge", "", ("stream",), "Records waiting in the spool.")
+UNACCOUNTED = Metric(
+    "logfwd_unaccounted_records",
+    "gauge",
+    "",
+    ("stream",),
+    "Accepted - acknowledged - spooled - dropped - dead_lettered, over the spool's whole life: 0, or records are lost.",
+)
 SPOOL_OLDEST = Metric(
     "logfwd_spool_oldest_seconds",
     "gauge",
@@ -143,6 +151,8 @@ FORWARDER = (
     RECORDS,
     SPOOL_BYTES,
     SPOOL_BATCHES,
+    SPOOL_RECORDS,
+    UNACCOUNTED,
     SPOOL_OLDEST,
     SOURCE_LAG,
     LINK_FAILURES,
@@ -212,6 +222,19 @@ class Waiting(Protocol):
     def sealed_at(self) -> float | None: ...
 
 
+class Books(Protocol):
+    """Records of a stream since its spool was made."""
+
+    @property
+    def accepted(self) -> int: ...
+    @property
+    def acknowledged(self) -> int: ...
+    @property
+    def dropped(self) -> int: ...
+    @property
+    def dead_lettered(self) -> int: ...
+
+
 class Waitlist(Protocol):
     """What is observed of a backlog, oldest batch first."""
 
@@ -219,6 +242,10 @@ class Waitlist(Protocol):
     def stream(self) -> str: ...
     @property
     def waiting_bytes(self) -> int: ...
+    @property
+    def waiting_records(self) -> int: ...
+    @property
+    def totals(self) -> Books: ...
     @property
     def rows(self) -> Sequence[Waiting]: ...
 
@@ -319,6 +346,8 @@ class ForwarderMetrics(_Part):
         self.records = self._counter(RECORDS)
         self.spool_bytes = self._gauge(SPOOL_BYTES)
         self.spool_batches = self._gauge(SPOOL_BATCHES)
+        self.spool_records = self._gauge(SPOOL_RECORDS)
+        self.unaccounted = self._gauge(UNACCOUNTED)
         self.spool_oldest = self._gauge(SPOOL_OLDEST)
         self.source_lag = self._gauge(SOURCE_LAG)
         self.link_failures = self._counter(LINK_FAILURES)
@@ -343,9 +372,12 @@ class ForwarderMetrics(_Part):
 
     def observe_backlog(self, backlog: Waitlist) -> None:
         """Set the spool's gauges from a backlog."""
-        rows, stream = backlog.rows, backlog.stream
+        rows, stream, books, waiting = backlog.rows, backlog.stream, backlog.totals, backlog.waiting_records
         self.spool_bytes.labels(stream).set(backlog.waiting_bytes)
         self.spool_batches.labels(stream).set(len(rows))
+        self.spool_records.labels(stream).set(waiting)
+        gone = books.acknowledged + books.dropped + books.dead_lettered
+        self.unaccounted.labels(stream).set(books.accepted - gone - waiting)
         age = 0.0
         if rows:
             sealed_at = rows[0].sealed_at

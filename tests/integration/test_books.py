@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from logfwd.agent import Agent
 from logreceiver.sinks import Kind, Outcome
 from logreceiver.sinks.log import LogSink
 from streams.errors import Code
@@ -35,3 +36,24 @@ async def test_an_uncertain_answer_of_the_sink_is_not_counted_as_a_refusal(
             for outcome in ("uncertain", "refused")
         }
     assert batches == {"uncertain": 1, "refused": None}
+
+
+async def test_the_books_balance_while_records_wait_and_after_a_restart(installation: Installation) -> None:
+    def books(agent: Agent) -> tuple[float | None, float | None]:
+        list(agent.registry.collect())  # a scrape
+        waiting, unaccounted = (
+            agent.registry.get_sample_value(name, {"stream": "http"})
+            for name in ("logfwd_spool_records", "logfwd_unaccounted_records")
+        )
+        return waiting, unaccounted
+
+    async with running(installation.receiver_config()) as service:
+        address = service.listeners[0].address
+    config = installation.forwarder_config(address)
+    async with forwarding(config) as agent:  # into the void
+        installation.append(*lines(10))
+        await eventually(lambda: books(agent) == (10, 0))
+    async with forwarding(config) as agent:
+        await eventually(lambda: books(agent) == (10, 0))
+        async with running(installation.receiver_config(address=address)):
+            await eventually(lambda: books(agent) == (0, 0) and acknowledged(agent) == 10)

@@ -52,10 +52,20 @@ class Row:
 
 
 @dataclass
+class Books:
+    accepted: int = 0
+    acknowledged: int = 0
+    dropped: int = 0
+    dead_lettered: int = 0
+
+
+@dataclass
 class Backlog:
     stream: str
     waiting_bytes: int
     rows: Sequence[Row]
+    waiting_records: int = 0
+    totals: Books = field(default_factory=Books)
 
 
 def forwarder() -> tuple[ForwarderMetrics, CollectorRegistry]:
@@ -174,6 +184,14 @@ def test_a_backlog_shows_its_size_and_the_age_of_its_oldest_batch(monkeypatch: p
     assert gauges([]) == [0, 0, 0]
     assert gauges([Row(1020.0), Row(1029.0)]) == [20, 2, 10]
     assert gauges([Row(None), Row(1029.0)]) == [20, 2, 30], "one from before the restart counts from it"
+
+
+@pytest.mark.parametrize(("acknowledged", "unaccounted"), [(4, 0), (3, 1), (5, -1)])
+def test_records_that_are_nowhere_or_twice_in_the_books_are_told(acknowledged: int, unaccounted: int) -> None:
+    metrics, registry = forwarder()
+    metrics.observe_backlog(Backlog("a", 0, [], waiting_records=3, totals=Books(10, acknowledged, 2, 1)))
+    assert registry.get_sample_value("logfwd_unaccounted_records", {"stream": "a"}) == unaccounted
+    assert registry.get_sample_value("logfwd_spool_records", {"stream": "a"}) == 3
 
 
 def test_a_stream_that_is_gone_leaves_no_series() -> None:
