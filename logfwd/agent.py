@@ -134,6 +134,7 @@ class Agent:
                 context = openssl.client_context(mode, credentials)
             except ConfigError as error:
                 raise LinkError(str(error)) from error  # files may be mended while we run
+            self.metrics.own_certificate(openssl.certificate_expires(context))
             link = await connect(
                 receivers[next(turns) % len(receivers)],
                 context,

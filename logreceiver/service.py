@@ -96,6 +96,7 @@ class Service:
             )
             self._stack.push_async_callback(listener.close)
             self.listeners.append(listener)
+            self.metrics.own_certificate(openssl.certificate_expires(context))
             log.info("listening", address=listener.address, modes=list(settings.modes))
         if config.admin is not None:
             server = await self._stack.enter_async_context(
@@ -197,6 +198,7 @@ class Service:
             return
         for listener, context in zip(self.listeners, contexts, strict=True):
             listener.replace_context(context)
+            self.metrics.own_certificate(openssl.certificate_expires(context))
         log.info("certificate reloaded")
 
     # -- what it tells -----------------------------------------------------------------------------------------

@@ -128,6 +128,13 @@ def check_files(credentials: Credentials) -> None:
     _load(SSL.Context(SSL.TLS_METHOD), credentials)
 
 
+def certificate_expires(context: SSL.Context) -> datetime.datetime:
+    """When the certificate ends that links of this context show."""
+    leaf = SSL.Connection(context).get_certificate(as_cryptography=True)
+    assert leaf is not None, "contexts are made with one"
+    return leaf.not_valid_after_utc
+
+
 def _select_alpn(_: SSL.Connection, offered: list[bytes]) -> Any:
     return ALPN if ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 

@@ -7,6 +7,7 @@ only as sums over batches: no call of this module is made for each record.
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -80,7 +81,15 @@ DOWNGRADES = Metric(
     ("stream", "reason"),
     "Handshakes in which a mode with a choice did not get its first choice; the reason is the group it got.",
 )
-SHARED = (HANDSHAKE, CONNECT, HANDSHAKES, TLS_BYTES, VIOLATIONS, DOWNGRADES)
+CERTIFICATE_EXPIRY = Metric(
+    "tls_certificate_expiry_timestamp_seconds",
+    "gauge",
+    "seconds",
+    ("stream", "owner"),
+    "When a certificate ends, in seconds since the epoch: own, the one shown to peers (stream is empty); peer, the "
+    "receiver's on the newest link of a forwarder's stream.",
+)
+SHARED = (HANDSHAKE, CONNECT, HANDSHAKES, TLS_BYTES, VIOLATIONS, DOWNGRADES, CERTIFICATE_EXPIRY)
 
 BATCH_DURATION = _seconds(
     "logfwd_batch_duration_seconds", ("stream", "mode"), "Batch duration: sealed until acknowledged."
@@ -204,6 +213,8 @@ class Handshake(Protocol):
     def bytes_in(self) -> int: ...
     @property
     def bytes_out(self) -> int: ...
+    @property
+    def certificate_expires(self) -> datetime.datetime | None: ...
 
 
 class OpenLink(Protocol):
@@ -283,6 +294,7 @@ class _Part:
         self.handshake_bytes = self._histogram(TLS_BYTES)
         self.policy_violations = self._counter(VIOLATIONS)
         self.downgrades = self._counter(DOWNGRADES)
+        self.certificate_expiry = self._gauge(CERTIFICATE_EXPIRY)
 
     def on_scrape(self, hook: Callable[[], None]) -> None:
         """Call this before every scrape: to set gauges from what is true then."""
@@ -291,6 +303,10 @@ class _Part:
     def failed_handshake(self, reason: str, *, role: str, stream: str = "", mode: str = "") -> None:
         """Count a handshake that ended without a link. A receiver knows neither stream nor mode by then."""
         self.handshakes.labels(stream, mode, "", "", role, reason).inc()
+
+    def own_certificate(self, expires: datetime.datetime) -> None:
+        """The certificate that new links show ends then."""
+        self.certificate_expiry.labels("", "own").set(expires.timestamp())
 
     def remove_stream(self, stream: str) -> None:
         """Forget a stream that is no more, so that its last values are not shown for ever."""
@@ -358,6 +374,8 @@ class ForwarderMetrics(_Part):
         """Observe a complete handshake. Whether it was ok is known at WELCOME: see `link_opened`."""
         self._observe_handshake(facts, stream, mode, role)
         self.connect_seconds.labels(stream).observe(facts.connect_seconds)
+        if facts.certificate_expires is not None:
+            self.certificate_expiry.labels(stream, "peer").set(facts.certificate_expires.timestamp())
 
     def link_opened(self, stream: str, mode: str, link: OpenLink) -> None:
         """The receiver said WELCOME: the handshake counts as ok, and this is the stream's link."""

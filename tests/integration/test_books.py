@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from logfwd.agent import Agent
 from logreceiver.sinks import Kind, Outcome
 from logreceiver.sinks.log import LogSink
 from streams.errors import Code
+from streams.telemetry.catalog import CollectorRegistry
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, lines, running
 
 
@@ -57,3 +59,24 @@ async def test_the_books_balance_while_records_wait_and_after_a_restart(installa
         await eventually(lambda: books(agent) == (10, 0))
         async with running(installation.receiver_config(address=address)):
             await eventually(lambda: books(agent) == (0, 0) and acknowledged(agent) == 10)
+
+
+async def test_both_ends_tell_when_certificates_end_and_that_one_was_renewed(installation: Installation) -> None:
+    def expiry(registry: CollectorRegistry, stream: str, owner: str) -> float | None:
+        return registry.get_sample_value("tls_certificate_expiry_timestamp_seconds", {"stream": stream, "owner": owner})
+
+    leaves = [installation.parties.receiver, installation.parties.forwarder]
+    ends = [x509.load_pem_x509_certificate(leaf.certificate.read_bytes()).not_valid_after_utc for leaf in leaves]
+    receiver_end, forwarder_end = (end.timestamp() for end in ends)
+    async with (
+        running(installation.receiver_config()) as service,
+        forwarding(installation.forwarder_config(service.listeners[0].address)) as agent,
+    ):
+        await eventually(lambda: expiry(agent.registry, "http", "peer") == receiver_end)
+        assert expiry(agent.registry, "", "own") == forwarder_end
+        assert expiry(service.registry, "", "own") == receiver_end
+        installation.parties.leaf("receiver", identities=["receiver"], hosts=["localhost"], days=400, force=True)
+        service.reload_certificates()
+        renewed = expiry(service.registry, "", "own")
+    assert renewed is not None
+    assert renewed > receiver_end + 300 * 24 * 3600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class Facts:
     connect_seconds: float = 0.0005
     bytes_in: int = 2500
     bytes_out: int = 2200
+    certificate_expires: datetime.datetime | None = None
 
 
 @dataclass
