@@ -18,12 +18,13 @@ from typing import Any, Protocol
 import click
 
 from bench import report
+from bench.debian import unpack
 from bench.fullspeed import between_limits
 from bench.load import Base
 from bench.measure import Usage, wait_until
 from bench.oracle import read_topic
 from bench.rig import Rig
-from bench.rsyslog import Rsyslog, unpack
+from bench.rsyslog import PACKAGES, Rsyslog
 from bench.site import Program, Site, StartFailed
 from bench.throughput import middle
 from streams.recordbatch import HEADER_BYTES, parse_header
@@ -176,7 +177,7 @@ def peers(peer: str, records: int, rounds: int, kill: str | None, seed: int, as_
     runs: dict[str, list[dict[str, Any]]] = {"logfwd": [], peer: []}
     with report.workplace(as_json) as (directory, console):
         with console.status("unpacking rsyslog"):
-            root = unpack(directory)
+            root = unpack(PACKAGES, directory)
         base, _ = report.base_file(directory, console, records, seed=seed)
         with Rig(directory / "rig", sink="kafka") as rig, between_limits(base) as limits:
             with console.status("warming up the broker"):

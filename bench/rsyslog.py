@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
-from bench.site import Program, StartFailed
+from bench.site import Program
 
 PACKAGES = (
     *("rsyslog", "rsyslog-relp", "rsyslog-kafka", "rsyslog-openssl"),
@@ -40,23 +38,6 @@ input(type="imrelp" port="{port}" maxDataSize="64k" {tls})
 action(type="omkafka" broker=["{broker}"] topic="{topic}" template="record" resubmitOnFailure="on"
   confParam=["acks=all", "enable.idempotence=true", "compression.codec=zstd", "linger.ms=200", "batch.size=1000000"])
 """
-
-
-def unpack(directory: Path) -> Path:
-    """Fetch rsyslog's packages and unpack them; returns their root. StartFailed where that cannot be done."""
-    root = directory / "root"
-    try:
-        _run(["apt-get", "download", *PACKAGES], directory)
-        for package in directory.glob("*.deb"):
-            _run(["dpkg", "-x", str(package), str(root)], directory)
-    except (OSError, subprocess.SubprocessError) as error:
-        told = (getattr(error, "stderr", b"") or b"").decode(errors="replace")
-        raise StartFailed(f"rsyslog's Debian packages cannot be had here: {error}\n{told}") from error
-    return root
-
-
-def _run(argv: Sequence[str], directory: Path) -> None:
-    subprocess.run(argv, cwd=directory, check=True, capture_output=True, timeout=300)
 
 
 class Rsyslog:
