@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any, cast
 
@@ -117,7 +118,18 @@ def test_hosts_and_ports_meet(compose: dict[str, Any], installed: Path) -> None:
     ]
     for name, admin in (("logfwd", forwarder.admin), ("logreceiver", receiver.admin)):
         assert admin is not None
-        assert admin.address in compose["services"][name]["healthcheck"]["test"][-1]
+        port = split_address(admin.address)[1]
+        assert admin.address == f":{port}", "other containers scrape it"
+        assert f"127.0.0.1:{port}/" in compose["services"][name]["healthcheck"]["test"][-1]
+
+
+def test_the_configurations_are_those_of_the_examples_but_for_the_admin_address() -> None:
+    for name in PROGRAMS:
+        example, deployed = (
+            tomllib.loads((ROOT / place / f"{name}.toml").read_text()) for place in ("examples", "deploy")
+        )
+        assert example.pop("admin") != deployed.pop("admin")
+        assert example == deployed
 
 
 def test_everything_that_is_mounted_exists(compose: dict[str, Any]) -> None:

@@ -1,0 +1,139 @@
+"""A real Prometheus over real programs: it takes their metrics, every panel's query, every rule; promtool agrees."""
+
+from __future__ import annotations
+
+import math
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.generate import generate_http
+from bench.prometheus import Prometheus, promtool, tools
+from bench.site import Site, StartFailed
+from streams.security.pki import Authority
+from tests.monitoring.queries import ALERTS, ROOT, filled_in, panel_queries, rules
+
+MAY_BE_EMPTY = {
+    "Resets and clones",
+    "Link failures",
+    "Policy violations and downgrades",
+    "Failed handshakes and refused links",
+    "Refused by the brokers",
+    "Alerts that fire",
+}
+"""Panels about what does not happen while all is well."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tools() -> None:
+    try:
+        tools()
+    except StartFailed as error:
+        pytest.skip(f"{error}\nor install Prometheus 2.42 or later, with promtool, on the PATH")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """Receiver and agent as processes, a stream and its twin; the agent's certificate ends in a week."""
+    with Site(tmp_path / "site") as site:
+        site.make_pki()
+        authority = Authority.load(site.directory / "pki")
+        authority.issue(
+            identities=[site.identity], hosts=[], days=7, out=site.directory / "pki" / "forwarder", force=True
+        )
+        site.write_receiver('type = "log"\ndirectory = "log"', listeners={"127.0.0.1:0": '["hybrid", "classical"]'})
+        (address,) = site.start_receiver()
+        site.write_forwarder([address])
+        site.write_stream(
+            "http",
+            'security = "classical"\n[source]\ntype = "file"\npaths = ["http.log"]\nscan = "50ms"\n'
+            '[batch]\nlinger = "20ms"\n',
+        )
+        site.write_stream("pq-stream", 'security = "hybrid"\nmirror_of = "http"\n')
+        site.start_forwarder()
+        site.forwarder.wait_for("link opened", times=2)
+        yield site
+
+
+@pytest.fixture
+def prometheus(site: Site) -> Iterator[Prometheus]:
+    with Prometheus(
+        site.directory / "prometheus", {"logfwd": [site.admin_address], "logreceiver": [receiver_admin(site)]}
+    ) as running:
+        yield running
+
+
+def receiver_admin(site: Site) -> str:
+    return str(site.receiver.wait_for("admin listening")[-1]["address"])
+
+
+def eventually(condition: Callable[[], object], told: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, told()
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "config", ROOT / "deploy" / "prometheus" / "prometheus.yml"),
+        ("check", "rules", "--lint=all", "--lint-fatal", ALERTS),
+        ("test", "rules", ROOT / "tests" / "monitoring" / "alerts.test.yml"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_promtool_finds_nothing_wrong(arguments: tuple[str | Path, ...]) -> None:
+    result = promtool(*arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_promtool_finds_nothing_wrong_with_the_metrics_of_both_programs(site: Site) -> None:
+    for address in (site.admin_address, receiver_admin(site)):
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+            exposed = answer.read()
+        result = promtool("check", "metrics", text=exposed)
+        assert (result.returncode, result.stdout + result.stderr) == (0, ""), address
+
+
+def test_every_panel_has_an_answer_and_the_figures_have_numbers(site: Site, prometheus: Prometheus) -> None:
+    records = generate_http(1_000_000, seed=1)
+    missing: list[tuple[str, str]] = []
+
+    def all_there() -> bool:
+        with (site.directory / "http.log").open("ab") as log:
+            log.write(b"".join(next(records) + b"\n" for _ in range(20)))
+        missing[:] = [
+            (title, query)
+            for title, query in panel_queries()
+            if not any(math.isfinite(float(sample["value"][1])) for sample in prometheus.query(filled_in(query)))
+            and title not in MAY_BE_EMPTY
+        ]
+        return not missing
+
+    eventually(all_there, lambda: missing)
+    latency = next(query for title, query in panel_queries() if title == "TLS latency by stream and group")
+    assert {
+        (sample["metric"]["stream"], sample["metric"]["group"]) for sample in prometheus.query(filled_in(latency))
+    } == {("http", "X25519"), ("pq-stream", "X25519MLKEM768")}
+
+
+def test_every_rule_is_evaluated_and_what_is_wrong_is_told(site: Site, prometheus: Prometheus) -> None:
+    def states() -> dict[str, str]:
+        return {rule["name"]: rule["health"] for rule in prometheus.rules()}
+
+    eventually(lambda: set(states().values()) == {"ok"}, states)
+    assert set(states()) == {rule.get("alert", rule.get("record")) for rule in rules()}
+    gone = receiver_admin(site)
+    site.receiver.kill()
+
+    def alerts() -> dict[str, str]:
+        found = [alert for rule in prometheus.rules() for alert in rule.get("alerts", [])]
+        return {alert["labels"]["alertname"]: alert["annotations"]["summary"] for alert in found}
+
+    eventually(lambda: {"ReceiverDown", "NoLink", "CertificateExpiresSoon"} <= set(alerts()), alerts)
+    assert alerts()["ReceiverDown"] == f"{gone} does not answer"
+    assert alerts()["CertificateExpiresSoon"].startswith(f"{site.admin_address}: own certificate ends in 6d 23h ")
