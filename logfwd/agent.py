@@ -109,6 +109,8 @@ class Agent:
         async with Spool(self.config.state_dir / f"{original.name}.spool") as spool:
             for name in spool.repeats_possible:
                 self.metrics.run_resets.labels(name, "spool_damaged").inc()
+            for name, records in spool.lost_records.items():
+                self.metrics.records.labels(name, "dropped").inc(records)
             yield Pipeline(
                 original,
                 twins,

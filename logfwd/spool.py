@@ -19,6 +19,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -145,6 +146,8 @@ class Spool:
         self.forwarder_id = ""
         self.repeats_possible: set[str] = set()
         """Streams of which records may be stored twice, because part of this spool was lost before it was opened."""
+        self.lost_records: Counter[str] = Counter()
+        """Records that were lost with that part, by stream."""
         self._contents = Contents()
         self._suspect = beside(path, ".suspect")
         self._reserve = path.with_suffix(".reserve")
@@ -212,7 +215,9 @@ class Spool:
                 raise SpoolCorrupt(self._suspect.read_text())
             return self._open_file()
         except SpoolCorrupt as error:
-            self.repeats_possible |= replace_damaged(self.path, str(error), self._suspect).repeats_possible
+            salvaged = replace_damaged(self.path, str(error), self._suspect)
+            self.repeats_possible |= salvaged.repeats_possible
+            self.lost_records += salvaged.lost
             return self._open_file()
 
     def _open_file(self) -> sqlite3.Connection:

@@ -12,7 +12,7 @@ import contextlib
 import shutil
 import sqlite3
 import struct
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -31,7 +31,10 @@ log = structlog.get_logger("logfwd.spool")
 
 @dataclass
 class Salvaged:
-    """What went into the fresh file. `repeats_possible`: streams of which something may be stored twice."""
+    """What went into the fresh file. `lost`: records that did not, by stream; they are booked as dropped.
+
+    `repeats_possible`: streams of which something may be stored twice.
+    """
 
     kept_as: Path | None = None
     batches: int = 0
@@ -39,7 +42,7 @@ class Salvaged:
     runs: int = 0
     positions: int = 0
     dead_letters: int = 0
-    lost_records: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
     positions_lost: bool = False
     repeats_possible: set[str] = field(default_factory=set)
 
@@ -63,7 +66,7 @@ def replace_damaged(path: Path, reason: str, suspect: Path) -> Salvaged:
         salvaged_runs=salvaged.runs,
         salvaged_positions=salvaged.positions,
         salvaged_dead_letters=salvaged.dead_letters,
-        lost_records=salvaged.lost_records,
+        lost_records=salvaged.lost.total(),
         positions="some or all are lost: files are read from start_at again" if salvaged.positions_lost else "whole",
         may_be_stored_twice=sorted(salvaged.repeats_possible),
     )
@@ -272,7 +275,8 @@ class Salvage:
             sums.dropped += max(missing, 0)
             sums.accepted += max(-missing, 0)
             sums.resets += stream in self._done.repeats_possible
-            self._done.lost_records += max(missing, 0)
+            if missing > 0:
+                self._done.lost[stream] += missing
             self._put(
                 "totals",
                 stream,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -135,10 +136,14 @@ def test_a_spool_that_is_damaged_under_a_running_agent_is_set_aside_and_the_agen
         out.writelines(numbered_lines("s", RECORDS, RECORDS + MORE))
     assert site.wait_until_drained(["s", "other"], 60), site.forwarder.tail()
     books = numbers(site, "s")
+    with urllib.request.urlopen(f"http://{site.admin_address}/metrics", timeout=5) as answer:
+        metrics = answer.read().decode()
     site.stop()
     finding, other = judged(site, "s", RECORDS + MORE), judged(site, "other", RECORDS)
     print(finding, books, f"{aside['lost_records']} lost, may be twice: {aside['may_be_stored_twice']}", sep="\n")
     assert other.exact, other
     assert finding.missing == books["dropped"] + books["dead_lettered"] > 0
+    assert f'logfwd_records_total{{state="dropped",stream="s"}} {float(books["dropped"])}' in metrics
+    assert 'logfwd_unaccounted_records{stream="s"} 0.0' in metrics
     assert (finding.out_of_order, finding.foreign) == (0, 0)
     assert finding.twice == 0 or aside["may_be_stored_twice"] == ["s"]

@@ -108,6 +108,7 @@ async def test_a_wrecked_table_page_costs_that_table_and_no_batch(path: Path, ta
     assert balanced(backlog)
     repeats = {"runs", "batches", "positions"}
     assert spool.repeats_possible == ({"http"} if table in repeats else set())
+    assert spool.lost_records == ({"http": 3 * len(WAITING)} if table == "blobs" else {})
     assert backlog.totals.resets == (table in repeats)
     if table == "blobs":
         assert backlog.totals.dropped == len(WAITING) * 3
