@@ -156,8 +156,9 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "Dropped, dead-lettered, invalid",
-            "Since the agents started. Dropped: a full spool made room. Dead-lettered: the sink refuses them for what "
-            "they are. Invalid: no JSON, stored wrapped or left out as the stream says.",
+            "Since the agents started. Dropped: a full spool made room, or a damaged one lost them. "
+            "Dead-lettered: the sink refuses them for what they are. Invalid: no JSON, stored wrapped or left out as "
+            "the stream says.",
             [
                 (
                     'sum by (stream, state) (logfwd_records_total{state=~"dropped|dead_lettered|invalid", '
