@@ -10,20 +10,32 @@ from bench.site import StartFailed
 
 
 def unpack(packages: Sequence[str], directory: Path) -> Path:
-    """Fetch packages and unpack them; returns their root. StartFailed, with the remedy, where that cannot be done."""
+    """Fetch packages and unpack them; returns their root. StartFailed, with the reason, where that cannot be done."""
     root = directory / "root"
     try:
-        _run(["apt-get", "download", *packages], directory)
+        _download(packages, directory)
         for package in directory.glob("*.deb"):
             _run(["dpkg", "-x", str(package), str(root)], directory)
             package.unlink()
     except (OSError, subprocess.SubprocessError) as error:
         told = (getattr(error, "stderr", b"") or b"").decode(errors="replace").strip()
         raise StartFailed(
-            f"Debian's {', '.join(packages)} cannot be had here (Debian or Ubuntu: apt-get update, and try again): "
-            f"{error}\n{told}".rstrip()
+            f"Debian's packages of {packages[0]} cannot be had here; they need Debian or Ubuntu, and their archive: "
+            f"{error} {told}".rstrip()
         ) from error
     return root
+
+
+def _download(packages: Sequence[str], directory: Path) -> None:
+    """With the system's lists of packages; where there are none, or old ones, with fresh lists of our own."""
+    try:
+        _run(["apt-get", "download", *packages], directory)
+    except subprocess.CalledProcessError:
+        for part in ("lists/partial", "cache/archives/partial"):
+            (directory / part).mkdir(parents=True)
+        ours = ["-o", f"Dir::State::Lists={directory / 'lists'}", "-o", f"Dir::Cache={directory / 'cache'}"]
+        _run(["apt-get", *ours, "update"], directory)
+        _run(["apt-get", *ours, "download", *packages], directory)
 
 
 def _run(argv: Sequence[str], directory: Path) -> None:
