@@ -23,7 +23,7 @@ from bench.fullspeed import between_limits
 from bench.load import Base
 from bench.measure import Usage, wait_until
 from bench.oracle import read_topic
-from bench.rig import Rig
+from bench.rig import LEDGER, Rig
 from bench.rsyslog import PACKAGES, Rsyslog
 from bench.site import Program, Site, StartFailed
 from bench.throughput import middle
@@ -180,6 +180,7 @@ def peers(peer: str, records: int, rounds: int, kill: str | None, seed: int, as_
             root = unpack(PACKAGES, directory)
         base, _ = report.base_file(directory, console, records, seed=seed)
         with Rig(directory / "rig", sink="kafka") as rig, between_limits(base) as limits:
+            rig.kafka.create_topic(LEDGER)
             with console.status("warming up the broker"):
                 _round(rig, root, base, "logfwd", "warm-up", kill=None)
             for number in range(rounds):
