@@ -13,6 +13,7 @@ from bench.fullspeed import between_limits, maximum
 from bench.load import Base, Load
 from bench.measure import Sample, Sampler, Usage, slope_per_minute
 from bench.rig import POLL_SECONDS, Forwarder, Rig, Setup
+from bench.throughput import middle
 
 SMALL_LOG = {
     "log.retention.bytes": "500000000",
@@ -103,23 +104,27 @@ def sustained(minutes: float, record_bytes: int, seed: int, sink: str, records: 
 @report.seed_option
 @report.sink_option
 @click.option("--records", default=500_000, show_default=True, help="To measure the maximum with.")
+@click.option("--rounds", type=click.IntRange(1), default=1, show_default=True, help="Of all loads; the median counts.")
 @report.as_json_option
-def ramp(seconds: float, percent: str, record_bytes: int, seed: int, sink: str, records: int, as_json: bool) -> None:
+def ramp(
+    seconds: float, percent: str, record_bytes: int, seed: int, sink: str, records: int, rounds: int, as_json: bool
+) -> None:
     """Offered load from half of the maximum to beyond it: beyond, output and memory stay and the source lags.
 
-    The maximum is measured in the same run. The load is open loop: it does not wait for anybody.
+    The maximum is measured in the same run. The load is open loop: it does not wait for anybody. What lags is stored
+    before the next load begins.
     """
     with report.workplace(as_json) as (directory, console), Rig(directory, sink=sink, overrides=SMALL_LOG) as rig:
         base, copies = report.base_file(directory, console, records, seed=seed, record_bytes=record_bytes)
         with rig.forwarder(Setup()) as forwarder, between_limits(base) as limits:
             with console.status("measuring the maximum"):
                 most = maximum(rig, forwarder, base, copies)
-            rows: list[dict[str, Any]] = []
+            steps: dict[float, list[dict[str, Any]]] = {float(part): [] for part in percent.split(",")}
             with Sampler(rig.pids(forwarder)) as sampler:
-                for part in percent.split(","):
-                    with console.status(f"{part} % of {most['records_per_second']:,.0f} records/s"):
-                        rate = most["records_per_second"] * float(part) / 100
-                        rows.append({"percent": float(part), **_step(rig, forwarder, base, rate, seconds)})
+                for part, done in list(steps.items()) * rounds:
+                    with console.status(f"{part:g} % of {most['records_per_second']:,.0f} records/s"):
+                        done.append(_step(rig, forwarder, base, most["records_per_second"] * part / 100, seconds))
+    rows = [{"percent": part, **middle(done)} for part, done in steps.items()]
     verdict = judge(rows, most["peak_rss_mb"]["forwarder"])
     if as_json:
         report.emit(
@@ -155,13 +160,15 @@ def _step(rig: Rig, forwarder: Forwarder, base: Base, rate: float, seconds: floa
     time.sleep(seconds)
     load.stop()
     row, passed = forwarder.row(), time.monotonic() - started
-    lag = row["source_lag_bytes"] / 1e6
+    forwarder_rss_mb = Usage.of(forwarder.program.pid).rss_mb
+    forwarder.wait_for(acknowledged + load.sent, 60 + 2 * seconds)
+    load.remove(load.sent)
     return {
         "offered_records_per_second": load.sent / passed,
         "records_per_second": (row["records"]["acknowledged"] - acknowledged) / passed,
-        "source_lag_mb": lag,
+        "source_lag_mb": row["source_lag_bytes"] / 1e6,
         "load_behind_seconds": load.behind_seconds,
-        "forwarder_rss_mb": Usage.of(forwarder.program.pid).rss_mb,
+        "forwarder_rss_mb": forwarder_rss_mb,
         "receiver_rss_mb": Usage.of(rig.receiver.pid).rss_mb,
     }
 
