@@ -9,6 +9,7 @@ from bench.chaos import chaos
 from bench.cost import cost
 from bench.demo import demo
 from bench.generate import generate
+from bench.handshakes import handshakes
 from bench.idle import idle
 from bench.latency import latency
 from bench.links import links
@@ -30,6 +31,7 @@ for _command in (
     cost,
     demo,
     generate,
+    handshakes,
     idle,
     latency,
     links,

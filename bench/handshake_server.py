@@ -1,0 +1,44 @@
+"""The other end of `logbench handshakes`, as a process: serves every mode, and answers each link's first bytes once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import uvloop
+
+from streams.errors import LinkError
+from streams.security.listener import listen
+from streams.security.modes import MODES
+from streams.security.openssl import Credentials, server_context
+from streams.security.transport import Link
+
+
+def credentials(directory: Path, name: str) -> Credentials:
+    """One party's files as bench/site.py makes them."""
+    return Credentials(directory / f"{name}.pem", directory / f"{name}.key", directory / "ca.pem")
+
+
+async def answer(link: Link) -> None:
+    """Say back what came first, and wait for the goodbye."""
+    try:
+        link.write(await link.receive())
+        while await link.receive():
+            pass
+        await link.close()
+    except LinkError:
+        link.abort()
+
+
+async def serve(directory: Path) -> None:
+    """Serve until the process is ended; the first line on stdout tells the address."""
+    context = server_context(MODES.values(), credentials(directory, "receiver"))
+    listener = await listen("127.0.0.1:0", context, answer, on_failure=print)
+    print(json.dumps({"event": "listening", "address": listener.address}), flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(Path(sys.argv[1])))
