@@ -14,6 +14,7 @@ from bench.idle import idle
 from bench.latency import latency
 from bench.links import links
 from bench.peers import peers
+from bench.primitives import primitives
 from bench.stuck import stuck
 from bench.sustained import ramp, sustained
 from bench.throughput import throughput
@@ -36,6 +37,7 @@ for _command in (
     latency,
     links,
     peers,
+    primitives,
     ramp,
     stuck,
     sustained,
