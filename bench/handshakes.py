@@ -10,6 +10,7 @@ when that answer is there: by then the server has finished with the last one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -201,7 +202,7 @@ def _rtts(_: click.Context, __: click.Parameter, value: str) -> list[float]:
 @click.command()
 @click.option("--rtt", "rtts", default="0,1,10,50", show_default=True, callback=_rtts, help="Round trips in ms.")
 @click.option("--modes", default=",".join(MODES), show_default=True, callback=_modes)
-@click.option("--rounds", type=click.IntRange(2), default=20, show_default=True, help="Beside one that warms up.")
+@click.option("--rounds", type=click.IntRange(5), default=20, show_default=True, help="Beside one that warms up.")
 @click.option("--handshakes", type=click.IntRange(1), default=10, show_default=True, help="Of each mode in a round.")
 @report.as_json_option
 def handshakes(rtts: list[float], modes: list[str], rounds: int, handshakes: int, as_json: bool) -> None:
@@ -222,8 +223,8 @@ def handshakes(rtts: list[float], modes: list[str], rounds: int, handshakes: int
             wire = [weigh(target, mode, pki, directory / f"{mode}.keys") for mode in modes]
             contexts = {mode: client_context(MODES[mode], credentials(pki, "forwarder")) for mode in modes}
             for rtt_ms in rtts:
-                with console.status(f"round trip {rtt_ms:g} ms"), delay_proxy(directory, target, rtt_ms / 1e3) as proxy:
-                    address = proxy if rtt_ms else target
+                path = delay_proxy(directory, target, rtt_ms / 1e3) if rtt_ms else contextlib.nullcontext(target)
+                with console.status(f"round trip {rtt_ms:g} ms"), path as address:
                     work = take_turns(address, server.pid, contexts, rounds=rounds, handshakes=handshakes)
                     turns = uvloop.run(work)
                 rows += [summary(rtt_ms, mode, each) for mode, each in turns.items()]
@@ -241,8 +242,8 @@ def handshakes(rtts: list[float], modes: list[str], rounds: int, handshakes: int
     report.show(console, "ratios [95 %]", RATIO_COLUMNS, ratios)
     notes = [f"published: {name}: {sum(parts)} = {' + '.join(map(str, parts))}" for name, parts in PUBLISHED.items()]
     notes.append("all three prove the server alone; the last two wait for modes with such certificates")
-    report.show(console, "bytes of a handshake on the wire", WIRE_COLUMNS, wire, notes)
-    report.show(console, "the delaying proxy: echoes later than its round trip", LATE_COLUMNS, late)
+    report.show(console, "bytes of a handshake on the wire", WIRE_COLUMNS, wire, notes, upright=True)
+    report.show(console, "echoes through the delaying proxy", LATE_COLUMNS, late)
 
 
 def _span(values: Mapping[str, float], form: str = ".2f") -> str:
@@ -273,14 +274,15 @@ RATIO_COLUMNS: Sequence[report.Column] = (
 )
 WIRE_COLUMNS: Sequence[report.Column] = (
     ("mode", lambda r: r["mode"]),
-    ("flights, RTTs", lambda r: f"{r['flights']}, {r['round_trips']}"),
-    ("to server", lambda r: str(r["to_server"])),
-    ("to client", lambda r: str(r["to_client"])),
+    ("flights, round trips", lambda r: f"{r['flights']}, {r['round_trips']}"),
+    ("to server / to client", lambda r: f"{r['to_server']} / {r['to_client']}"),
     ("key exchange", lambda r: str(r["key_exchange"])),
-    ("proof of server", lambda r: str(r["server_authentication"])),
-    ("of client", lambda r: str(r["client_authentication"])),
-    ("sum as published", lambda r: str(r["key_exchange"] + r["server_authentication"])),
-    ("their messages", lambda r: str(r["authentication_messages"])),
+    (
+        "keys and signatures of server / client",
+        lambda r: f"{r['server_authentication']} / {r['client_authentication']}",
+    ),
+    ("key exchange + server's, as published", lambda r: str(r["key_exchange"] + r["server_authentication"])),
+    ("messages with these keys and signatures", lambda r: str(r["authentication_messages"])),
 )
 LATE_COLUMNS: Sequence[report.Column] = (
     ("RTT, ms", lambda r: f"{r['rtt_ms']:g}"),

@@ -95,7 +95,7 @@ def test_percentiles_are_of_all_rounds_and_their_intervals_know_how_rounds_diffe
 
 
 def test_a_round_trip_less_is_seen_over_a_long_way(tmp_path: Path) -> None:
-    options = ["--rtt", "0,20", "--modes", "classical-tls12,hybrid", "--rounds", "2", "--handshakes", "2", "--json"]
+    options = ["--rtt", "0,20", "--modes", "classical-tls12,hybrid", "--rounds", "5", "--handshakes", "1", "--json"]
     result = CliRunner().invoke(handshakes, options, catch_exceptions=False)
     told = json.loads(result.stdout)
     medians = {(row["rtt_ms"], row["mode"]): row["handshake_p50_ms"]["value"] for row in told["rows"]}
