@@ -22,7 +22,7 @@ from typing import Any
 import click
 import uvloop
 
-from bench import bootstrap, report, wire_bytes
+from bench import bootstrap, handshake_picture, report, wire_bytes
 from bench.delayproxy import delay_proxy, error_rows
 from bench.handshake_server import credentials
 from bench.measure import percentile
@@ -204,13 +204,18 @@ def _rtts(_: click.Context, __: click.Parameter, value: str) -> list[float]:
 @click.option("--modes", default=",".join(MODES), show_default=True, callback=_modes)
 @click.option("--rounds", type=click.IntRange(5), default=20, show_default=True, help="Beside one that warms up.")
 @click.option("--handshakes", type=click.IntRange(1), default=10, show_default=True, help="Of each mode in a round.")
+@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Draw a picture, too.")
 @report.as_json_option
-def handshakes(rtts: list[float], modes: list[str], rounds: int, handshakes: int, as_json: bool) -> None:
+def handshakes(
+    rtts: list[float], modes: list[str], rounds: int, handshakes: int, png: Path | None, as_json: bool
+) -> None:
     """Time, CPU, bytes and flights of a handshake in each mode.
 
     Handshakes are ClientHello written → complete at the client; the TCP connect stands apart and is not delayed. CPU is
     that of the whole process for a link: connect, handshake, one answer, close.
     """
+    if png is not None:
+        handshake_picture.available()
     rows: list[dict[str, Any]] = []
     ratios: list[dict[str, Any]] = []
     with report.workplace(as_json) as (directory, console):
@@ -233,6 +238,8 @@ def handshakes(rtts: list[float], modes: list[str], rounds: int, handshakes: int
                 late = error_rows(directory, rtts)
         finally:
             server.stop()
+    if png is not None:
+        handshake_picture.draw(png, rows, ratios)
     if as_json:
         published = [{"handshake": name, "bytes": sum(parts)} for name, parts in PUBLISHED.items()]
         report.emit("handshakes", rows, ratios=ratios, wire=wire, published=published, proxy=late)

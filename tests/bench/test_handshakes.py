@@ -95,8 +95,9 @@ def test_percentiles_are_of_all_rounds_and_their_intervals_know_how_rounds_diffe
 
 
 def test_a_round_trip_less_is_seen_over_a_long_way(tmp_path: Path) -> None:
+    picture = tmp_path / "handshakes.png"
     options = ["--rtt", "0,20", "--modes", "classical-tls12,hybrid", "--rounds", "5", "--handshakes", "1", "--json"]
-    result = CliRunner().invoke(handshakes, options, catch_exceptions=False)
+    result = CliRunner().invoke(handshakes, [*options, "--png", str(picture)], catch_exceptions=False)
     told = json.loads(result.stdout)
     medians = {(row["rtt_ms"], row["mode"]): row["handshake_p50_ms"]["value"] for row in told["rows"]}
     assert medians[20, "classical-tls12"] >= 40
@@ -106,6 +107,16 @@ def test_a_round_trip_less_is_seen_over_a_long_way(tmp_path: Path) -> None:
     assert far["handshake"]["value"] < 0.9
     assert far["pair"] == "hybrid / classical-tls12"
     assert [row["mode"] for row in told["wire"]] == ["classical-tls12", "hybrid"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_that_cannot_be_drawn_is_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = CliRunner().invoke(handshakes, ["--png", str(tmp_path / "p.png")])
+    assert result.exit_code == 1
+    assert "--group report" in result.output
 
 
 @pytest.mark.parametrize("option", [("--modes", "hybrid,quantum"), ("--rtt", "soon"), ("--rtt", "-1")])

@@ -1,0 +1,65 @@
+"""The picture of `logbench handshakes`: Figure 1 of 2022 over the round trip, and the ratios of its pairs.
+
+Only here for people; the figures are in the table and in --json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from bench.report import Row
+
+COLOURS = {
+    "classical-tls12": "#8c8c8c",
+    "classical": "#3b7dd8",
+    "hybrid": "#d9582b",
+    "hybrid-preferred": "#e8a33d",
+    "hybrid-p256": "#7a4fb5",
+}
+PAIR_COLOURS = ("#d9582b", "#3b7dd8")
+
+
+def available() -> None:
+    """Raise a message for people if pictures cannot be drawn, before anything is measured."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise click.ClickException("pictures need matplotlib: `make setup`, or `uv sync --group report`") from error
+
+
+def draw(path: Path, rows: Sequence[Row], ratios: Sequence[Row]) -> None:
+    """Median handshakes by round trip with their intervals, and beside them what the pairs' ratios are."""
+    from matplotlib.figure import Figure
+
+    rtts = list(dict.fromkeys(row["rtt_ms"] for row in rows))
+    modes = list(dict.fromkeys(row["mode"] for row in rows))
+    figure = Figure(figsize=(10.5, 4.2), dpi=130, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    width = 0.8 / len(modes)
+    for number, mode in enumerate(modes):
+        found = [row["handshake_p50_ms"] for row in rows if row["mode"] == mode]
+        middles = [each["value"] for each in found]
+        errors = [[each["value"] - each["low"] for each in found], [each["high"] - each["value"] for each in found]]
+        places = [place - 0.4 + (number + 0.5) * width for place in range(len(rtts))]
+        left.bar(places, middles, width, yerr=errors, label=mode, color=COLOURS.get(mode), error_kw={"lw": 0.8})
+    left.set_yscale("log")
+    left.set_xticks(range(len(rtts)), [f"{rtt:g}" for rtt in rtts])
+    left.set(title="TLS handshake, connect apart", xlabel="round trip, ms", ylabel="median, ms (95 % interval)")
+    left.legend(fontsize=8, frameon=False)
+
+    for pair, colour in zip(dict.fromkeys(row["pair"] for row in ratios), PAIR_COLOURS, strict=False):
+        found = [row["handshake"] for row in ratios if row["pair"] == pair]
+        middles = [each["value"] for each in found]
+        errors = [[each["value"] - each["low"] for each in found], [each["high"] - each["value"] for each in found]]
+        right.errorbar(range(len(rtts)), middles, yerr=errors, marker="o", capsize=3, label=pair, color=colour)
+    right.axhline(1, color="#8c8c8c", lw=0.8, ls=":")
+    right.set_xticks(range(len(rtts)), [f"{rtt:g}" for rtt in rtts])
+    right.set_ylim(0, None)
+    right.set(title="ratio of handshakes (95 %)", xlabel="round trip, ms")
+    right.legend(fontsize=8, frameon=False, loc="lower right")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
