@@ -46,6 +46,7 @@ def draw(path: Path, rows: Sequence[Row], ratios: Sequence[Row]) -> None:
         places = [place - 0.4 + (number + 0.5) * width for place in range(len(rtts))]
         left.bar(places, middles, width, yerr=errors, label=mode, color=COLOURS.get(mode), error_kw={"lw": 0.8})
     left.set_yscale("log")
+    left.yaxis.set_major_formatter("{x:g}")
     left.set_xticks(range(len(rtts)), [f"{rtt:g}" for rtt in rtts])
     left.set(title="TLS handshake, connect apart", xlabel="round trip, ms", ylabel="median, ms (95 % interval)")
     left.legend(fontsize=8, frameon=False)

@@ -21,6 +21,7 @@ from typing import Any
 
 import click
 import uvloop
+from rich.console import Console
 
 from bench import bootstrap, handshake_picture, report, wire_bytes
 from bench.delayproxy import delay_proxy, error_rows
@@ -140,6 +141,33 @@ def weigh(target: str, mode: str, pki: Path, key_log: Path) -> dict[str, Any]:
     return {"mode": mode, "version": facts.version, "group": facts.group, **weights._asdict()}
 
 
+def measure(
+    directory: Path, console: Console, rtts: Sequence[float], modes: Sequence[str], *, rounds: int, handshakes: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Everything that the command tells: rows by round trip and mode, ratios, bytes on the wire, the proxy's error."""
+    rows: list[dict[str, Any]] = []
+    ratios: list[dict[str, Any]] = []
+    pki = directory / "pki"
+    Site(directory).make_pki()
+    server = Program([sys.executable, "-m", "bench.handshake_server", str(pki)], directory / "server.log")
+    server.start()
+    try:
+        target = str(server.wait_for("listening")[-1]["address"])
+        wire = [weigh(target, mode, pki, directory / f"{mode}.keys") for mode in modes]
+        contexts = {mode: client_context(MODES[mode], credentials(pki, "forwarder")) for mode in modes}
+        for rtt_ms in rtts:
+            path = delay_proxy(directory, target, rtt_ms / 1e3) if rtt_ms else contextlib.nullcontext(target)
+            with console.status(f"round trip {rtt_ms:g} ms"), path as address:
+                turns = uvloop.run(take_turns(address, server.pid, contexts, rounds=rounds, handshakes=handshakes))
+            rows += [summary(rtt_ms, mode, each) for mode, each in turns.items()]
+            ratios += compare(rtt_ms, turns)
+        with console.status("how late the proxy is"):
+            late = error_rows(directory, rtts)
+    finally:
+        server.stop()
+    return {"rows": rows, "ratios": ratios, "wire": wire, "proxy": late}
+
+
 # -- what it says --------------------------------------------------------------------------------------------------
 
 
@@ -216,41 +244,21 @@ def handshakes(
     """
     if png is not None:
         handshake_picture.available()
-    rows: list[dict[str, Any]] = []
-    ratios: list[dict[str, Any]] = []
     with report.workplace(as_json) as (directory, console):
-        Site(directory).make_pki()
-        pki = directory / "pki"
-        server = Program([sys.executable, "-m", "bench.handshake_server", str(pki)], directory / "server.log")
-        server.start()
-        try:
-            target = str(server.wait_for("listening")[-1]["address"])
-            wire = [weigh(target, mode, pki, directory / f"{mode}.keys") for mode in modes]
-            contexts = {mode: client_context(MODES[mode], credentials(pki, "forwarder")) for mode in modes}
-            for rtt_ms in rtts:
-                path = delay_proxy(directory, target, rtt_ms / 1e3) if rtt_ms else contextlib.nullcontext(target)
-                with console.status(f"round trip {rtt_ms:g} ms"), path as address:
-                    work = take_turns(address, server.pid, contexts, rounds=rounds, handshakes=handshakes)
-                    turns = uvloop.run(work)
-                rows += [summary(rtt_ms, mode, each) for mode, each in turns.items()]
-                ratios += compare(rtt_ms, turns)
-            with console.status("how late the proxy is"):
-                late = error_rows(directory, rtts)
-        finally:
-            server.stop()
+        found = measure(directory, console, rtts, modes, rounds=rounds, handshakes=handshakes)
     if png is not None:
-        handshake_picture.draw(png, rows, ratios)
+        handshake_picture.draw(png, found["rows"], found["ratios"])
     if as_json:
         published = [{"handshake": name, "bytes": sum(parts)} for name, parts in PUBLISHED.items()]
-        report.emit("handshakes", rows, ratios=ratios, wire=wire, published=published, proxy=late)
+        report.emit("handshakes", published=published, **found)
         return
-    report.show(console, f"handshakes, {rounds} rounds of {handshakes}, ms [95 %]", COLUMNS, rows)
-    report.show(console, "CPU of a link, ms [95 %]", CPU_COLUMNS, rows)
-    report.show(console, "ratios [95 %]", RATIO_COLUMNS, ratios)
+    report.show(console, f"handshakes, {rounds} rounds of {handshakes}, ms [95 %]", COLUMNS, found["rows"])
+    report.show(console, "CPU of a link, ms [95 %]", CPU_COLUMNS, found["rows"])
+    report.show(console, "ratios [95 %]", RATIO_COLUMNS, found["ratios"])
     notes = [f"published: {name}: {sum(parts)} = {' + '.join(map(str, parts))}" for name, parts in PUBLISHED.items()]
     notes.append("all three prove the server alone; the last two wait for modes with such certificates")
-    report.show(console, "bytes of a handshake on the wire", WIRE_COLUMNS, wire, notes, upright=True)
-    report.show(console, "echoes through the delaying proxy", LATE_COLUMNS, late)
+    report.show(console, "bytes of a handshake on the wire", WIRE_COLUMNS, found["wire"], notes, upright=True)
+    report.show(console, "echoes through the delaying proxy", LATE_COLUMNS, found["proxy"])
 
 
 def _span(values: Mapping[str, float], form: str = ".2f") -> str:
