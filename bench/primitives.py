@@ -198,7 +198,7 @@ def go_rows(directory: Path, rounds: int) -> list[dict[str, Any]]:
     (directory / "go.mod").write_text("module primitives\n\ngo 1.24\n")
     argv = [go, "test", "-bench=.", "-benchmem", "-cpu=1", f"-count={rounds}", "-benchtime=5ms"]
     ran = subprocess.run(
-        argv, cwd=directory, env=environment, capture_output=True, text=True, timeout=GO_SECONDS, check=False
+        argv, cwd=directory, env=environment, capture_output=True, text=True, timeout=GO_SECONDS + rounds, check=False
     )
     if ran.returncode:
         raise click.ClickException(f"go test failed:\n{ran.stdout}{ran.stderr}")
