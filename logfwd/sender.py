@@ -93,10 +93,9 @@ class Sender:
             self.delivery.metrics.link_closed(self.stream.name)
 
     async def _failed(self, error: Exception) -> None:
-        reason, pause = _reason(error), self._backoff.next()
+        reason, pause = self._count(error), self._backoff.next()
         if reason == Code.SUPERSEDED:
             pause = max(pause, random.uniform(0.5, 1.5) * CLONE_PAUSE_SECONDS)  # noqa: S311 — spreads load
-        self.delivery.metrics.link_failures.labels(self.stream.name, reason).inc()
         self.log.warning(
             "link failed",
             reason=reason,
@@ -104,16 +103,20 @@ class Sender:
             retry_in_seconds=round(pause, 2),
             waiting_batches=len(self.backlog.rows),
         )
-        if isinstance(error, HandshakeFailed):
-            self.delivery.metrics.failed_handshake(
-                error.reason, role="forwarder", stream=self.stream.name, mode=self.stream.security
-            )
         until = clock() + pause
         while not self._stopping and (left := until - clock()) > 0:
             self.wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self.wake.wait()
+
+    def _count(self, error: Exception) -> str:
+        """Count a failed link; returns its reason."""
+        metrics, stream, reason = self.delivery.metrics, self.stream, _reason(error)
+        metrics.link_failures.labels(stream.name, reason).inc()
+        if isinstance(error, HandshakeFailed):
+            metrics.failed_handshake(error.reason, role="forwarder", stream=stream.name, mode=stream.security)
+        return reason
 
     # -- rotation ----------------------------------------------------------------------------------------------
 
@@ -130,8 +133,9 @@ class Sender:
                 link = await self._connect()
                 break
             except LINK_FAILURES as error:
-                self.log.warning("cannot rotate yet: the old link is kept", detail=str(error))
-                self.delivery.metrics.link_failures.labels(self.stream.name, _reason(error)).inc()
+                self.log.warning(
+                    "cannot rotate yet: the old link is kept", reason=self._count(error), detail=str(error)
+                )
                 await asyncio.sleep(backoff.next())
         if self._conversation is not None:
             self._conversation.leave("rotation")
