@@ -27,7 +27,7 @@ from logfwd.sender import Connect
 from logfwd.sources import Source
 from logfwd.spool import Spool
 from streams.definition import FileSource, Stream
-from streams.errors import ConfigError, LinkError, PolicyViolation, SpoolError
+from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation, SpoolError
 from streams.security import modes, openssl
 from streams.security.transport import Link, connect
 from streams.telemetry import admin
@@ -137,13 +137,19 @@ class Agent:
             except ConfigError as error:
                 raise LinkError(str(error)) from error  # files may be mended while we run
             self.metrics.own_certificate(openssl.certificate_expires(context))
-            link = await connect(
-                receivers[next(turns) % len(receivers)],
-                context,
-                server_name=stream.server_name or config.server_name,
-                connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS,
-            )
+            receiver = receivers[next(turns) % len(receivers)]
+            try:
+                link = await connect(
+                    receiver,
+                    context,
+                    server_name=stream.server_name or config.server_name,
+                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                    handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS,
+                )
+            except HandshakeFailed as error:
+                told = {"receiver": receiver, "mode": mode.name, "reason": error.reason, "detail": str(error)}
+                log.warning("handshake failed", stream=stream.name, **told, **error.seen)
+                raise
             self._judge(stream, mode, link)
             return link
 
@@ -153,6 +159,14 @@ class Agent:
         """Look at what the handshake gave before the first byte of data goes over it."""
         facts = link.facts
         self.metrics.observe_handshake(facts, stream=stream.name, mode=mode.name, role="forwarder")
+        log.info(
+            "handshake complete",
+            stream=stream.name,
+            receiver=link.peer,
+            mode=mode.name,
+            **facts.told(),
+            connect_milliseconds=round(facts.connect_seconds * 1e3, 3),
+        )
         try:
             modes.check(mode, facts)
         except PolicyViolation:

@@ -132,7 +132,7 @@ class Service:
 
     async def _serve(self, link: Link) -> None:
         facts = link.facts
-        self.metrics.observe_handshake(facts, stream="", mode="", role="receiver")
+        log.info("handshake complete", peer=link.peer, identities=list(facts.identities), **facts.told())
         identity = facts.identities[0] if facts.identities else ""
         limits = self._config.limits
         session = Session(link, self._shared)
@@ -155,7 +155,8 @@ class Service:
 
     def _failed(self, peer: str, error: HandshakeFailed) -> None:
         self.metrics.failed_handshake(error.reason, role="receiver")
-        log.warning("refused a handshake", peer=peer, reason=error.reason, detail=str(error), alert=error.alert)
+        told = {"peer": peer, "reason": error.reason, "detail": str(error), "alert": error.alert}
+        log.warning("handshake failed", **told, **error.seen)
 
     # -- certificates ------------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ class Session:
         self._connection = ReceiverConnection(MAX_FRAME_BYTES)
         self._ended: asyncio.Future[ProtocolError] = asyncio.get_running_loop().create_future()
         self._guest: Guest | None = None
+        self._handshake_observed = False
         self.log = structlog.get_logger("logreceiver.session").bind(peer=link.peer)
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -53,6 +54,7 @@ class Session:
         except (LinkError, ConnectionError) as error:
             self.log.info("link lost", reason=str(error))
         finally:
+            self._observe_handshake()
             self._leave()
             await self._link.close()
 
@@ -69,6 +71,7 @@ class Session:
 
     async def turn_away(self, code: Code, text: str) -> None:
         """Close a link that was never served."""
+        self._observe_handshake()
         await self._refuse(ProtocolError(code, text))
         await self._link.close()
 
@@ -120,14 +123,16 @@ class Session:
             raise ProtocolError(Code.NOT_ALLOWED, str(denied)) from denied
         if shared.ledger is not None and permit.topic == shared.ledger.topic:
             raise ProtocolError(Code.NOT_ALLOWED, "the ledger's topic is written by receivers alone")
-        self._check_mode(hello)  # behind the permit: only streams that may exist become labels
+        label = shared.metrics.stream_label(hello.stream)  # behind the permit: only streams that may exist
+        self._check_mode(hello, label)
+        self._observe_handshake(label, hello.mode)
         try:
             topic = await shared.sink.topic(permit.topic)
         except SinkUnavailable as error:
             raise ProtocolError(error.code, str(error)) from error
-        guest = self._guest = Guest(hello, permit.identity, facts, topic, uuid.uuid4().hex)
+        guest = self._guest = Guest(hello, permit.identity, facts, topic, uuid.uuid4().hex, label)
         self._supersede(guest)
-        shared.metrics.links.labels(hello.stream, facts.group).inc()
+        shared.metrics.links.labels(label, facts.group).inc()
         self._send(
             m.Welcome(
                 m.VERSION,
@@ -150,7 +155,14 @@ class Session:
         )
         return guest
 
-    def _check_mode(self, hello: m.Hello) -> None:
+    def _observe_handshake(self, stream: str = "", mode: str = "") -> None:
+        """Once: when its stream is known, or when the link ends without one."""
+        if not self._handshake_observed:
+            self._handshake_observed = True
+            facts = self._link.facts
+            self._shared.metrics.observe_handshake(facts, stream=stream, mode=mode, role="receiver")
+
+    def _check_mode(self, hello: m.Hello, label: str) -> None:
         """Refuse a link that is weaker than the stream demands, before the first byte of data."""
         mode = modes.MODES.get(hello.mode)
         if mode is None:
@@ -158,12 +170,14 @@ class Session:
         try:
             modes.check(mode, self._link.facts)
         except PolicyViolation as violation:
-            self._shared.metrics.policy_violations.labels(hello.stream, "weaker_than_mode").inc()
+            self._shared.metrics.policy_violations.labels(label, "weaker_than_mode").inc()
             raise ProtocolError(Code.POLICY, str(violation)) from violation
+        if modes.is_downgrade(mode, self._link.facts.group):
+            self._shared.metrics.downgrades.labels(label, self._link.facts.group).inc()
 
     def _supersede(self, guest: Guest) -> None:
         if self._shared.boots.alternate(guest.key, guest.hello.boot_id):
-            self._shared.metrics.clones_suspected.labels(guest.hello.stream).inc()
+            self._shared.metrics.clones_suspected.labels(guest.label).inc()
             self.log.error(
                 "two boots of one forwarder take turns: was its state directory copied?",
                 identity=guest.identity,
@@ -179,7 +193,7 @@ class Session:
             return
         if self._shared.sessions.get(guest.key) is self:
             del self._shared.sessions[guest.key]
-        self._shared.metrics.links.labels(guest.hello.stream, guest.facts.group).dec()
+        self._shared.metrics.links.labels(guest.label, guest.facts.group).dec()
         self.log.info("link closed")
 
     async def _refuse(self, error: ProtocolError) -> None:

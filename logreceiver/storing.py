@@ -40,6 +40,8 @@ class Guest:
     facts: Facts
     topic: TopicInfo
     session_id: str
+    label: str
+    """What metrics call the stream."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -79,7 +81,7 @@ class Storing:
         self._log = log
         self._run: OpenedRun | None = None
         self._counters: dict[str, tuple[Counter, Counter, Counter]] = {}
-        self._sink_seconds = shared.metrics.sink_seconds.labels(guest.hello.stream, shared.sink.name)
+        self._sink_seconds = shared.metrics.sink_seconds.labels(guest.label, shared.sink.name)
 
     async def work(self) -> None:
         """Take jobs for ever; raises ProtocolError for what a forwarder must not do."""
@@ -181,7 +183,7 @@ class Storing:
         """Batches, records and bytes of this link's stream; looked up once, for a look-up is dearer than a count."""
         found = self._counters.get(outcome)
         if found is None:
-            metrics, stream = self._shared.metrics, self._guest.hello.stream
+            metrics, stream = self._shared.metrics, self._guest.label
             batches, records, bytes_ = metrics.batches, metrics.records, metrics.bytes
             found = batches.labels(stream, outcome), records.labels(stream, outcome), bytes_.labels(stream, outcome)
             self._counters[outcome] = found

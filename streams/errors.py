@@ -19,6 +19,7 @@ Whoever catches one of these knows what to do from its type; `Code` says it to t
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,12 +144,16 @@ class LinkError(PipelineError):
 
 
 class HandshakeFailed(LinkError):
-    """The TLS handshake failed. `reason` is a short label fit for a metric; `alert` is the peer's, if any."""
+    """The TLS handshake failed. `reason` is a short label fit for a metric; `alert` is the peer's, if any.
+
+    `seen` is what is known of the handshake all the same, in the words of a log line.
+    """
 
     def __init__(self, reason: str, text: str, *, alert: str | None = None) -> None:
         super().__init__(text)
         self.reason = reason
         self.alert = alert
+        self.seen: Mapping[str, object] = {}
 
 
 class PolicyViolation(LinkError):

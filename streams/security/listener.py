@@ -51,11 +51,11 @@ class Listener:
                 raise HandshakeFailed("too_many_handshakes", "too many handshakes under way")
             await establish(link, self._handshake_timeout)
         except HandshakeFailed as error:
-            self._on_failure(link.peer, error)
+            self._tell(link, error)
             await link.close()
             return
         except LinkError as error:
-            self._on_failure(link.peer, HandshakeFailed("disconnected", str(error)))
+            self._tell(link, HandshakeFailed("disconnected", str(error)))
             return
         finally:
             self._pending -= 1
@@ -63,6 +63,10 @@ class Listener:
             await self._on_link(link)
         finally:
             link.abort()
+
+    def _tell(self, link: Link, error: HandshakeFailed) -> None:
+        error.seen = link.attempt().told()
+        self._on_failure(link.peer, error)
 
     async def close(self) -> None:
         """Take no new links, and end those that are left."""

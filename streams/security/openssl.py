@@ -92,6 +92,17 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     bytes_in: int = 0
     bytes_out: int = 0
 
+    def told(self) -> dict[str, object]:
+        """In the words of a log line: both ends tell every handshake with these."""
+        return {
+            "version": self.version,
+            "group": self.group,
+            "cipher": self.cipher,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "milliseconds": round(self.handshake_seconds * 1e3, 3),
+        }
+
 
 # -- contexts ----------------------------------------------------------------------------------------------------
 
@@ -245,16 +256,17 @@ class Endpoint:
         return True
 
     def facts(self, connect_seconds: float = 0.0) -> Facts:
-        """What the completed handshake gave."""
+        """What the handshake gave; of one that failed, what was agreed on and spent so far."""
         connection = self._connection
         leaf = connection.get_peer_certificate(as_cryptography=True)
+        cipher = connection.get_cipher_name()
         return Facts(
-            version=connection.get_protocol_version_name(),
-            group=canonical_group(connection.get_group_name() or "none"),
-            cipher=connection.get_cipher_name() or "none",
+            version=connection.get_protocol_version_name() if cipher else "none",  # chosen together
+            group=canonical_group(connection.get_group_name() or "none") if cipher else "none",
+            cipher=cipher or "none",
             identities=identities(leaf) if leaf is not None else (),
             certificate_expires=leaf.not_valid_after_utc if leaf is not None else None,
-            handshake_seconds=self._seconds,
+            handshake_seconds=self._seconds or (time.perf_counter() - self._started if self._started else 0.0),
             connect_seconds=connect_seconds,
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,

@@ -87,6 +87,10 @@ class Link(asyncio.BufferedProtocol):
             or self.age > ROTATE_SECONDS * share
         )
 
+    def attempt(self) -> Facts:
+        """What is known of the handshake while it goes on, or after it failed."""
+        return self._endpoint.facts(self.connect_seconds)
+
     @property
     def held_up(self) -> bool:
         """Whether the peer reads more slowly than we write."""
@@ -292,7 +296,11 @@ async def connect(
         raise LinkError(f"{address}: {server_name or host!r} cannot be a host name: {error}") from error
     link.connect_seconds = connected
     await loop.create_connection(lambda: link, sock=sock)
-    await establish(link, handshake_timeout)
+    try:
+        await establish(link, handshake_timeout)
+    except HandshakeFailed as error:
+        error.seen = link.attempt().told()
+        raise
     return link
 
 

@@ -23,6 +23,9 @@ SECONDS = (
     *(base * step for base in (1e-4, 1e-3, 1e-2, 1e-1, 1.0) for step in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),
     10.0,
 )
+MAX_STREAM_LABELS = 200
+OTHER_STREAMS = "(other)"
+"""What a receiver counts streams under beyond the first so many: a rule may let in any name, and names stay."""
 HANDSHAKE_BYTES = (512.0, 1024.0, 1536.0, 2048.0, 3072.0, 4096.0, 6144.0, 8192.0, 12288.0, 16384.0, 24576.0, 32768.0)
 
 Family = TypeVar("Family", Counter, Gauge, Histogram)
@@ -57,7 +60,8 @@ HANDSHAKES = Metric(
     "counter",
     "",
     (*TLS, "result"),
-    "Handshakes by result: ok, or why not. A forwarder counts ok at WELCOME: only then is its certificate accepted.",
+    "Handshakes by result: ok, or why not. A forwarder counts ok at WELCOME: only then is its certificate accepted. "
+    "A receiver knows stream and mode from HELLO on; of links that get no further they are empty.",
 )
 TLS_BYTES = Metric(
     "tls_handshake_bytes",
@@ -428,6 +432,15 @@ class ReceiverMetrics(_Part):
         self.refused_links = self._counter(REFUSED_LINKS)
         self.ledger_dropped = self._counter(LEDGER_DROPPED)
         self.clones_suspected = self._counter(CLONES)
+        self._stream_labels: set[str] = set()
+
+    def stream_label(self, stream: str) -> str:
+        """The name that a stream is counted under: its own, for the first MAX_STREAM_LABELS of them."""
+        if stream not in self._stream_labels:
+            if len(self._stream_labels) >= MAX_STREAM_LABELS:
+                return OTHER_STREAMS
+            self._stream_labels.add(stream)
+        return stream
 
     def observe_handshake(self, facts: Handshake, *, stream: str, mode: str, role: str) -> None:
         """Observe a complete handshake; the peer's certificate is verified by then, so it was ok."""
@@ -461,6 +474,10 @@ at `/metrics` of their admin address, as OpenMetrics where that is asked for, wi
 
 Durations have buckets from 0.1 ms to 10 s, six a decade. `/api/v1/streams` of the forwarder also gives median, 95th and
 99th percentile of the last {WINDOW} handshake and batch durations of each stream, from the values themselves.
+
+The number of series grows with streams, never with links, forwarders or records. A forwarder's streams are
+those of its configuration. A receiver counts the first {MAX_STREAM_LABELS} stream names that it lets in under
+their own names, and all others under `{OTHER_STREAMS}`: with `streams = ["*"]` forwarders choose the names.
 """
 
 if __name__ == "__main__":

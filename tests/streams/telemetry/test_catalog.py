@@ -19,6 +19,8 @@ from streams.telemetry import catalog
 from streams.telemetry.catalog import (
     CATALOGUE,
     FORWARDER,
+    MAX_STREAM_LABELS,
+    OTHER_STREAMS,
     RECEIVER,
     SHARED,
     CollectorRegistry,
@@ -237,3 +239,19 @@ def test_one_value_is_every_percentile() -> None:
     window = Window()
     window.add(2.0)
     assert window.summary() == {"count": 1, "median": 2.0, "p95": 2.0, "p99": 2.0}
+
+
+# -- bounds ------------------------------------------------------------------------------------------------------
+
+
+def test_a_receiver_counts_streams_beyond_the_bound_under_one_name() -> None:
+    registry = CollectorRegistry()
+    metrics = ReceiverMetrics(registry)
+    for number in range(3 * MAX_STREAM_LABELS):
+        metrics.batches.labels(metrics.stream_label(f"stream-{number}"), "stored").inc()
+    metrics.batches.labels(metrics.stream_label("stream-0"), "stored").inc()
+    text = generate_latest(registry).decode()
+    assert text.count("logreceiver_batches_total{") == MAX_STREAM_LABELS + 1
+    assert 'logreceiver_batches_total{outcome="stored",stream="stream-0"} 2.0' in text
+    others = {"stream": OTHER_STREAMS, "outcome": "stored"}
+    assert registry.get_sample_value("logreceiver_batches_total", others) == 2 * MAX_STREAM_LABELS

@@ -1,0 +1,91 @@
+"""Every handshake is told once by each end, with what it gave and what it took; a failed one with what is known."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.typing import EventDict
+
+from streams.security import modes
+from tests.support.installation import (
+    Events,
+    Installation,
+    acknowledged,
+    eventually,
+    forwarding,
+    found,
+    lines,
+    running,
+)
+from tests.support.tls import Parties
+
+FIELDS = ("version", "group", "cipher", "bytes_in", "bytes_out", "milliseconds")
+
+
+def by_end(events: Events, event: str) -> tuple[EventDict, EventDict]:
+    """The forwarder's event, which knows its stream, and the receiver's, which knows none."""
+    (forwarder,) = [entry for entry in found(events, event) if "stream" in entry]
+    (receiver,) = [entry for entry in found(events, event) if "stream" not in entry]
+    return forwarder, receiver
+
+
+def total(registry: CollectorRegistry, metric: str, **labels: str) -> float:
+    """Sum of a counter's samples that have these labels."""
+    return sum(
+        sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == metric and labels.items() <= sample.labels.items()
+    )
+
+
+@pytest.mark.parametrize("name", ["classical-tls12", "classical", "hybrid", "hybrid-p256"])
+async def test_both_ends_tell_a_complete_handshake_alike(installation: Installation, events: Events, name: str) -> None:
+    installation.append(*lines(3))
+    async with running(installation.receiver_config(modes=(name,))) as service:
+        stream = installation.stream(security=name)
+        config = installation.forwarder_config(service.listeners[0].address, stream)
+        async with forwarding(config) as agent:
+            await eventually(lambda: acknowledged(agent) == 3)
+        of_stream = {"stream": "http", "mode": name, "role": "receiver", "result": "ok"}
+        assert total(service.registry, "tls_handshakes_total", **of_stream) == 1
+        assert total(service.registry, "tls_handshakes_total") == 1
+    forwarder, receiver = by_end(events, "handshake complete")
+    mode = modes.MODES[name]
+    for told in (forwarder, receiver):
+        assert (told["version"], told["group"]) == (mode.version, mode.groups[0])
+        assert told["cipher"].startswith(("TLS_", "ECDHE-"))
+        assert 0 < told["milliseconds"] < 10_000
+    assert (forwarder["bytes_out"], forwarder["bytes_in"]) == (receiver["bytes_in"], receiver["bytes_out"])
+    assert 0 < forwarder["connect_milliseconds"] < 10_000
+
+
+async def test_both_ends_tell_a_failed_handshake_with_what_it_took(installation: Installation, events: Events) -> None:
+    stranger = Parties(installation.directory / "stranger").receiver
+    forged = installation.receiver_config(credentials=stranger)
+    installation.append(*lines(3))
+    async with running(forged) as service:
+        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
+            await eventually(lambda: len(found(events, "handshake failed")) >= 2)
+            assert total(agent.registry, "tls_handshakes_total", result="unknown_ca", stream="http") >= 1
+        assert total(service.registry, "tls_handshakes_total", result="alert_received", stream="") >= 1
+    told = found(events, "handshake failed")
+    (forwarder, *_), (receiver, *_) = (
+        [entry for entry in told if entry["reason"] == reason] for reason in ("unknown_ca", "alert_received")
+    )
+    for end in (forwarder, receiver):
+        assert set(FIELDS) <= set(end)
+        assert (end["version"], end["group"]) == ("TLSv1.3", "X25519MLKEM768"), "both had agreed on these by then"
+        assert end["bytes_in"] > 1000
+        assert end["bytes_out"] > 1000
+        assert end["milliseconds"] > 0
+
+
+async def test_what_was_never_agreed_on_is_told_as_none(installation: Installation, events: Events) -> None:
+    async with (
+        running(installation.receiver_config(modes=("classical",))) as service,
+        forwarding(installation.forwarder_config(service.listeners[0].address)),
+    ):
+        await eventually(lambda: len(found(events, "handshake failed")) >= 2)
+    for end in found(events, "handshake failed"):
+        assert [end[field] for field in FIELDS[:3]] == ["none"] * 3, end
