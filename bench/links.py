@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
+import urllib.request
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
@@ -47,10 +48,10 @@ class Peer:
         self._seq = self._sequence = 0
         self._producer_id = -1
 
-    async def open(self, mode: str) -> None:
+    async def open(self, mode: str, stream: str = "links") -> None:
         """HELLO, and a run of its own."""
         name = f"driver-{next(_ids)}"
-        await self._ask(m.Hello(m.VERSION, name, name, "links", mode))
+        await self._ask(m.Hello(m.VERSION, name, name, stream, mode))
         run = await self._ask(m.OpenRun(0))
         if not isinstance(run, m.Run):
             raise StartFailed(f"no run: {run}")
@@ -102,6 +103,8 @@ async def drive(rig: Rig, links: int, seconds: float, batch: bytes, records: int
     durations = await _send_all(peers, batch, records, seconds)
     passed, after = time.perf_counter() - started, Usage.of(pid)
     driver_share = (time.process_time() - driver) / passed
+    await asyncio.to_thread(_scrape, rig)  # the first one imports the HTTP server
+    scrape = await asyncio.to_thread(_scrape, rig)
     await asyncio.gather(*(peer.close() for peer in peers))
     cpu = after.cpu_seconds - before.cpu_seconds
     return {
@@ -117,6 +120,18 @@ async def drive(rig: Rig, links: int, seconds: float, batch: bytes, records: int
         "receiver_rss_kb_per_link": (after.rss_mb - empty.rss_mb) / links * 1e3,
         "answer_p50_ms": percentile(durations, 0.5) * 1e3,
         "answer_p99_ms": percentile(durations, 0.99) * 1e3,
+        **scrape,
+    }
+
+
+def _scrape(rig: Rig) -> dict[str, float]:
+    """How many series the receiver has in /metrics, and how long it takes to tell them."""
+    address, started = rig.receiver.wait_for("admin listening")[-1]["address"], time.perf_counter()
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=ANSWER_SECONDS) as answer:
+        lines = answer.read().splitlines()
+    return {
+        "metric_series": sum(not line.startswith(b"#") for line in lines),
+        "scrape_ms": (time.perf_counter() - started) * 1e3,
     }
 
 
@@ -140,6 +155,7 @@ COLUMNS: Sequence[report.Column] = (
     ("answer p50 / p99, ms", lambda r: f"{r['answer_p50_ms']:.1f} / {r['answer_p99_ms']:.1f}"),
     ("receiver RSS, MB", lambda r: f"{r['receiver_rss_mb']:.0f}"),
     ("RSS for a link, kB", lambda r: f"{r['receiver_rss_kb_per_link']:.0f}"),
+    ("series in /metrics", lambda r: f"{r['metric_series']:,}"),
     ("links opened/s", lambda r: f"{r['links_opened_per_second']:,.0f}"),
     ("receiver CPU for an opening, ms", lambda r: f"{r['receiver_cpu_ms_per_link']:.2f}"),
     ("cores: receiver / driver", lambda r: f"{r['receiver_core_share']:.2f} / {r['driver_core_share']:.2f}"),

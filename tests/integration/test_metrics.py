@@ -1,0 +1,195 @@
+"""/metrics of both running programs, read by Prometheus' own parsers; and how many series links and streams make."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import resource
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+from prometheus_client import CollectorRegistry, openmetrics, parser
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import parser as openmetrics_parser
+
+from bench.generate import generate_http
+from bench.links import HANDSHAKES_AT_A_TIME, Peer
+from bench.site import Site
+from logreceiver.config import Limits
+from logreceiver.service import Service
+from streams import recordbatch
+from streams.security.modes import MODES
+from streams.security.openssl import client_context
+from streams.security.transport import connect
+from streams.telemetry.catalog import CATALOGUE, FORWARDER, MAX_STREAM_LABELS, OTHER_STREAMS, RECEIVER
+from tests.support.installation import Installation, running
+
+RECORDS = 3_000
+FORMATS: dict[str, tuple[str, Callable[[str], Iterable[Metric]]]] = {
+    "text/plain": ("text/plain; version=0.0.4", parser.text_string_to_metric_families),
+    "application/openmetrics-text": (
+        "application/openmetrics-text; version=1.0.0",
+        openmetrics_parser.text_string_to_metric_families,
+    ),
+}
+
+
+@dataclass
+class Addresses:
+    """Where the two programs serve their metrics."""
+
+    logfwd: str
+    logreceiver: str
+
+    def families(self, program: str, form: str) -> dict[str, Metric]:
+        """Scrape and parse; the parser raises ValueError for what the format forbids."""
+        accept, parse = FORMATS[form]
+        address = getattr(self, program)
+        asking = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": accept})
+        with urllib.request.urlopen(asking, timeout=10) as answer:
+            assert answer.headers["Content-Type"].startswith(accept.partition(";")[0])
+            return {family.name: family for family in parse(answer.read().decode())}
+
+
+@pytest.fixture(scope="module")
+def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+    """A stream and its twin under another mode have sent everything."""
+    with Site(tmp_path_factory.mktemp("metrics") / "site") as site:
+        site.make_pki()
+        modes = '["hybrid", "classical"]'
+        site.write_receiver('type = "log"\ndirectory = "log"', listeners={"127.0.0.1:0": modes})
+        site.write_forwarder(site.start_receiver())
+        site.write_stream("http", '[source]\ntype = "file"\npaths = ["http.log"]\n')
+        site.write_stream("http-twin", 'security = "classical"\nmirror_of = "http"\n')
+        (site.directory / "http.log").write_bytes(b"".join(line + b"\n" for line in generate_http(RECORDS, seed=3)))
+        site.start_forwarder()
+        assert site.wait_until_acknowledged(RECORDS, ["http", "http-twin"], seconds=30), site.forwarder.tail()
+        receiver = site.receiver.wait_for("admin listening")[-1]["address"]
+        yield Addresses(site.admin_address, str(receiver))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(("program", "own"), [("logfwd", FORWARDER), ("logreceiver", RECEIVER)])
+def test_what_a_program_serves_is_what_the_catalogue_says(
+    addresses: Addresses, program: str, own: tuple[Any, ...], form: str
+) -> None:
+    families = {name: each for name, each in addresses.families(program, form).items() if "process_" not in name}
+    declared = {metric.name.removesuffix("_total"): metric for metric in CATALOGUE}
+    assert {metric.name.removesuffix("_total") for metric in own} <= set(families) <= set(declared)
+    for name, family in families.items():
+        metric = declared[name]
+        assert (family.type, family.documentation) == (metric.kind, metric.sentence)
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == set(metric.labels), sample
+            assert sample.value >= 0, sample
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("program", ["logfwd", "logreceiver"])
+def test_names_and_units_follow_prometheus(addresses: Addresses, program: str, form: str) -> None:
+    for family in addresses.families(program, form).values():
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", family.name)
+        assert not re.search(r"_(ms|millis|milliseconds|minutes|kb|mb|percent|created)$", family.name)
+        assert family.unit in ("", "seconds", "bytes")
+        assert family.name.endswith(family.unit)
+        for sample in family.samples:
+            assert sample.name.endswith("_total") == (family.type == "counter"), sample
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_both_ends_count_the_same_records_under_their_modes(addresses: Addresses, form: str) -> None:
+    ends = {program: addresses.families(program, form) for program in ("logfwd", "logreceiver")}
+
+    def value(program: str, family: str, name: str, **labels: str) -> float:
+        (sample,) = [
+            each
+            for each in ends[program][family].samples
+            if each.name == name and labels.items() <= each.labels.items()
+        ]
+        return sample.value
+
+    for stream, mode in (("http", "hybrid"), ("http-twin", "classical")):
+        acknowledged = {"stream": stream, "state": "acknowledged"}
+        stored = {"stream": stream, "outcome": "stored"}
+        assert value("logfwd", "logfwd_records", "logfwd_records_total", **acknowledged) == RECORDS
+        assert value("logreceiver", "logreceiver_records", "logreceiver_records_total", **stored) == RECORDS
+        batches = value("logreceiver", "logreceiver_batches", "logreceiver_batches_total", **stored)
+        durations = value(
+            "logfwd", "logfwd_batch_duration_seconds", "logfwd_batch_duration_seconds_count", stream=stream
+        )
+        assert batches == durations > 0
+        for program, role in (("logfwd", "forwarder"), ("logreceiver", "receiver")):
+            one = {"stream": stream, "mode": mode, "group": MODES[mode].groups[0], "role": role}
+            assert value(program, "tls_handshakes", "tls_handshakes_total", **one, result="ok") == 1
+            assert value(program, "tls_handshake_seconds", "tls_handshake_seconds_count", **one) == 1
+
+
+# -- cardinality -------------------------------------------------------------------------------------------------
+
+
+def series(registry: CollectorRegistry) -> int:
+    """Lines of a scrape that hold a value."""
+    text = openmetrics.exposition.generate_latest(registry).decode()  # type: ignore[no-untyped-call]
+    return sum(not line.startswith("#") for line in text.splitlines())
+
+
+async def open_links(installation: Installation, service: Service, streams: Iterable[str]) -> list[Peer]:
+    """A link for each name, with one batch stored over it."""
+    context = client_context(MODES["hybrid"], installation.parties.forwarder)
+    batch = recordbatch.build([b"{}"], timestamp_ms=int(time.time() * 1000), codec=recordbatch.Codec.NONE)
+
+    gate = asyncio.Semaphore(HANDSHAKES_AT_A_TIME)
+
+    async def make(stream: str) -> Peer:
+        async with gate:
+            peer = Peer(await connect(service.listeners[0].address, context))
+            await peer.open("hybrid", stream)
+            await peer.send(batch, 1)
+            return peer
+
+    return await asyncio.gather(*map(make, streams))
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Both ends of a thousand links are in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_a_thousand_links_make_no_more_series_than_one(installation: Installation) -> None:
+    config = installation.receiver_config()
+    async with running(msgspec.structs.replace(config, limits=Limits(max_links_per_identity=2000))) as service:
+        peers = await open_links(installation, service, ["http"])
+        before = series(service.registry)
+        peers += await open_links(installation, service, ["http"] * 999)
+        assert service.registry.get_sample_value(
+            "logreceiver_links", {"stream": "http", "group": "X25519MLKEM768"}
+        ) == len(peers)
+        assert series(service.registry) == before
+        await asyncio.gather(*(peer.close() for peer in peers))
+
+
+async def test_streams_beyond_the_bound_share_their_series(installation: Installation) -> None:
+    config = installation.receiver_config()
+    config = msgspec.structs.replace(
+        config,
+        limits=Limits(max_links_per_identity=2000),
+        allow=(msgspec.structs.replace(config.allow[0], topic="all"),),
+    )
+    async with running(config) as service:
+        peers = await open_links(installation, service, [f"stream-{number}" for number in range(MAX_STREAM_LABELS + 1)])
+        full = series(service.registry)
+        peers += await open_links(installation, service, [f"late-{number}" for number in range(20)])
+        assert series(service.registry) == full
+        others = {"stream": OTHER_STREAMS, "outcome": "stored"}
+        assert service.registry.get_sample_value("logreceiver_records_total", others) == 21
+        await asyncio.gather(*(peer.close() for peer in peers))
