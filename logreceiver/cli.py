@@ -12,7 +12,7 @@ import click
 
 from logreceiver.config import LogSink, ReceiverConfig, load_receiver
 from streams import program
-from streams.addresses import split_address
+from streams.addresses import join_address, split_address
 from streams.errors import ConfigError, Problem
 from streams.telemetry import logs
 
@@ -224,3 +224,35 @@ def ledger(stream: str, path: Path, directory: Path | None, identity: str, as_js
     ledger_commands.show(answers, as_json_lines=as_json)
     if is_wrong(answers):
         sys.exit(1)
+
+
+@main.command()
+@CONFIG
+@click.option(
+    "--admin",
+    "addresses",
+    multiple=True,
+    metavar="URL",
+    help="Ask here instead of at the configured admin.address; give it for each worker, and they are added up.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def posture(path: Path, addresses: tuple[str, ...], as_json: bool) -> None:
+    """Say under which group, TLS version and certificate algorithm the links of a running receiver run.
+
+    For each stream and identity: the shares of links and bytes since the receiver's start, and the oldest open link;
+    then the forwarders' certificates, soonest to expire first.
+    """
+    from logreceiver import posture_commands
+
+    if not addresses:
+        admin = _load(path).admin
+        if admin is None:
+            raise click.UsageError("the configuration turns the admin address off; there is nothing to ask")
+        host, port = split_address(admin.address)
+        addresses = (join_address(host or "127.0.0.1", port),)
+    try:
+        report = posture_commands.ask(addresses)
+    except posture_commands.NotAnswered as error:
+        click.echo(f"no receiver answers: {error}", err=True)
+        sys.exit(program.EX_UNAVAILABLE)
+    posture_commands.show(report, as_json=as_json)

@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import structlog
 
 from logreceiver.config import Admin, KafkaSink, LogSink, ReceiverConfig
@@ -60,6 +62,7 @@ class Service:
         self._live: set[Session] = set()
         self._stack = contextlib.AsyncExitStack()
         self._stopping = False
+        self._since = datetime.now(UTC)
         self.listeners: list[Listener] = []
         self.admin_address = ""
 
@@ -106,6 +109,7 @@ class Service:
                     health=self._health,
                     ready=self._ready,
                     streams=self._streams,
+                    more={"/api/v1/posture": self._posture},
                 )
             )
             self.admin_address = server.address
@@ -215,3 +219,7 @@ class Service:
 
     def _streams(self) -> list[dict[str, Any]]:
         return [session.describe() for session in self._live if session.guest is not None]
+
+    def _posture(self) -> object:
+        open_links = [session.open_link() for session in self._live if session.guest is not None]
+        return msgspec.to_builtins(self._shared.posture.report(open_links, since=self._since, now=datetime.now(UTC)))

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from logreceiver.authorisation import Denied, authorise
+from logreceiver.posture import OpenLink
 from logreceiver.shared import Shared
 from logreceiver.storing import Guest, Storing
 from streams.errors import Code, LinkError, LinkRefused, PolicyViolation, ProtocolError, SinkUnavailable
@@ -97,6 +98,11 @@ class Session:
             "age_seconds": round(self._link.age, 3),
         }
 
+    def open_link(self) -> OpenLink:
+        """What the posture counts; of a link that was welcomed."""
+        assert self._guest is not None
+        return OpenLink(self._guest.account, self._link.age, self._guest.facts.certificate_expires)
+
     async def _first_message(self) -> m.Hello:
         try:
             async with asyncio.timeout(self._shared.config.limits.hello_seconds):
@@ -130,7 +136,8 @@ class Session:
             topic = await shared.sink.topic(permit.topic)
         except SinkUnavailable as error:
             raise ProtocolError(error.code, str(error)) from error
-        guest = self._guest = Guest(hello, permit.identity, facts, topic, uuid.uuid4().hex, label)
+        account = shared.posture.opened(hello.stream, permit.identity, facts)
+        guest = self._guest = Guest(hello, permit.identity, facts, topic, uuid.uuid4().hex, label, account)
         self._supersede(guest)
         shared.metrics.links.labels(label, facts.group).inc()
         self._send(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from logreceiver.config import ReceiverConfig
 from logreceiver.grants import Grants
 from logreceiver.ledger import Ledger
+from logreceiver.posture import Posture
 from logreceiver.sinks import Sink
 from streams.telemetry.catalog import ReceiverMetrics
 from streams.wire import messages as m
@@ -45,6 +46,7 @@ class Shared:
     ledger: Ledger | None = None
     sessions: dict[tuple[str, str, str], Session] = field(default_factory=dict)
     boots: Boots = field(default_factory=Boots)
+    posture: Posture = field(default_factory=Posture)
 
     def window(self, max_batch_bytes: int) -> int:
         """Batches that a new link may have under way, within the receiver's memory."""

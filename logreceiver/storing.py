@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from logreceiver.grants import Claim
 from logreceiver.ledger_records import BatchEntry, ReportEntry
+from logreceiver.posture import Account
 from logreceiver.shared import Shared
 from logreceiver.sinks import Kind, Outcome, TopicInfo
 from streams import recordbatch
@@ -42,6 +43,8 @@ class Guest:
     session_id: str
     label: str
     """What metrics call the stream."""
+    account: Account
+    """Where its bytes are counted for the posture."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -166,6 +169,7 @@ class Storing:
         batches.inc()
         records.inc(batch.record_count)
         bytes_.inc(len(batch.payload))
+        self._guest.account.bytes += len(batch.payload)
         if stored:
             self._sink_seconds.observe(sink_seconds)
             waited = time.monotonic() - received - sink_seconds

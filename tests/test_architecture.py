@@ -52,6 +52,7 @@ CORES = (
     "logreceiver.ledger_answer",
     "logreceiver.ledger_coverage",
     "logreceiver.ledger_records",
+    "logreceiver.posture",
 )
 NOT_IN_A_CORE = ("asyncio", "time", "socket", "structlog", "logging", "select", "selectors")
 

@@ -25,6 +25,7 @@ from OpenSSL import SSL
 
 from streams.errors import ConfigError, HandshakeFailed, LinkError, Problem
 from streams.security.modes import TLS12, TLS13, ListenerSettings, Mode, canonical_group, listener_settings
+from streams.security.pki import key_algorithm
 
 ALPN = b"logfwd/1"
 READ_BYTES = 128 * 1024
@@ -87,6 +88,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     cipher: str
     identities: tuple[str, ...]
     certificate_expires: datetime.datetime | None = None
+    certificate_algorithm: str = "none"
+    """Of the key in the peer's certificate."""
     handshake_seconds: float = 0.0
     connect_seconds: float = 0.0
     bytes_in: int = 0
@@ -266,6 +269,7 @@ class Endpoint:
             cipher=cipher or "none",
             identities=identities(leaf) if leaf is not None else (),
             certificate_expires=leaf.not_valid_after_utc if leaf is not None else None,
+            certificate_algorithm=key_algorithm(leaf) if leaf is not None else "none",
             handshake_seconds=self._seconds or (time.perf_counter() - self._started if self._started else 0.0),
             connect_seconds=connect_seconds,
             bytes_in=self.bytes_in,

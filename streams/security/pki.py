@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from streams.errors import PipelineError
@@ -122,6 +123,19 @@ def create_authority(directory: Path, *, name: str = "logfwd private CA", force:
     return Authority(directory, certificate, key)
 
 
+def key_algorithm(certificate: x509.Certificate) -> str:
+    """What kind of key a certificate holds: "EC secp256r1", "RSA 3072", "Ed25519", "ML-DSA-65"."""
+    try:
+        key = certificate.public_key()
+    except (UnsupportedAlgorithm, ValueError):
+        return certificate.public_key_algorithm_oid.dotted_string
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return f"EC {key.curve.name}"
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"RSA {key.key_size}"
+    return type(key).__name__.removesuffix("PublicKey").replace("MLDSA", "ML-DSA-")
+
+
 def describe(path: Path) -> dict[str, Any]:
     """One certificate file for people and machines."""
     try:
@@ -133,13 +147,11 @@ def describe(path: Path) -> dict[str, Any]:
         names = [str(name.value) for name in san]
     except x509.ExtensionNotFound:
         names = []
-    key = leaf.public_key()
-    kind = f"EC {key.curve.name}" if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
     return {
         "file": str(path),
         "subject": leaf.subject.rfc4514_string(),
         "names": names,
-        "key": kind,
+        "key": key_algorithm(leaf),
         "issuer": leaf.issuer.rfc4514_string(),
         "starts": leaf.not_valid_before_utc.isoformat(),
         "expires": leaf.not_valid_after_utc.isoformat(),

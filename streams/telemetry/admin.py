@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import importlib
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +48,17 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def serve(
-    address: str, registry: CollectorRegistry, *, health: Reasons, ready: Reasons, streams: Rows
+    address: str,
+    registry: CollectorRegistry,
+    *,
+    health: Reasons,
+    ready: Reasons,
+    streams: Rows,
+    more: Mapping[str, Callable[[], object]] | None = None,
 ) -> AsyncIterator[Server]:
-    """Serve until the block is left; raises AdminUnavailable."""
+    """Serve until the block is left; `more` are further paths and what they answer as JSON. AdminUnavailable."""
     with _listen(address) as sock:
-        server = asyncio.create_task(_answer(sock, lambda: _application(registry, health, ready, streams)))
+        server = asyncio.create_task(_answer(sock, lambda: _application(registry, health, ready, streams, more or {})))
         try:
             yield Server(join_address(*sock.getsockname()[:2]))
         finally:
@@ -102,7 +108,13 @@ async def _readable(sock: socket.socket) -> None:
         loop.remove_reader(sock)
 
 
-def _application(registry: CollectorRegistry, health: Reasons, ready: Reasons, streams: Rows) -> web.Application:
+def _application(
+    registry: CollectorRegistry,
+    health: Reasons,
+    ready: Reasons,
+    streams: Rows,
+    more: Mapping[str, Callable[[], object]],
+) -> web.Application:
     from aiohttp import web
 
     async def metrics(request: web.Request) -> web.Response:
@@ -118,6 +130,12 @@ def _application(registry: CollectorRegistry, health: Reasons, ready: Reasons, s
     async def list_streams(_: web.Request) -> web.Response:
         return web.json_response({"streams": list(streams())})
 
+    def answering(tell: Callable[[], object]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def answer(_: web.Request) -> web.Response:
+            return web.json_response(tell())
+
+        return answer
+
     def verdict(reasons: Mapping[str, str]) -> web.Response:
         if reasons:
             return web.json_response({"status": "unavailable", "reasons": dict(reasons)}, status=503)
@@ -130,6 +148,7 @@ def _application(registry: CollectorRegistry, health: Reasons, ready: Reasons, s
             web.get("/healthz", healthz),
             web.get("/readyz", readyz),
             web.get("/api/v1/streams", list_streams),
+            *(web.get(path, answering(tell)) for path, tell in more.items()),
         ]
     )
     return application

@@ -1,0 +1,266 @@
+"""How well links are protected: what ran under which group, TLS version and certificate algorithm; no I/O, no clock.
+
+A receiver keeps an account for each (stream, identity, group, version, algorithm), from its start on. At most
+`MAX_ACCOUNTS`: the one whose last link was opened longest ago is forgotten first, and that is told; one with an open
+link is told as long as the link lives. What is open now is asked of the links themselves. Reports of several workers
+add up (`merge`): theirs are the same kind of rows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+MAX_ACCOUNTS = 10_000
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+class Handshake(Protocol):
+    """What counts of a handshake; `streams.security.openssl.Facts` has it."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def certificate_algorithm(self) -> str: ...
+    @property
+    def certificate_expires(self) -> datetime | None: ...
+
+
+class Account(msgspec.Struct, eq=False):
+    """One way in which one identity sent one stream. `bytes` are of batches, whatever became of them."""
+
+    stream: str
+    identity: str
+    group: str
+    version: str
+    certificate_algorithm: str
+    links: int = 0
+    bytes: int = 0
+    certificate_expires: datetime | None = None
+    """Of the link that was opened last."""
+
+
+class OpenLink(NamedTuple):
+    """A link that lives."""
+
+    account: Account
+    age_seconds: float
+    certificate_expires: datetime | None
+
+
+# -- what is told ------------------------------------------------------------------------------------------------
+
+
+class Share(msgspec.Struct, kw_only=True):
+    """What ran in one way; shares are of 1."""
+
+    group: str
+    version: str
+    certificate_algorithm: str
+    links: int = 0
+    open_links: int = 0
+    bytes: int = 0
+    oldest_open_link_seconds: float | None = None
+    share_of_links: float = 0.0
+    share_of_bytes: float = 0.0
+
+    def add(self, other: Share) -> None:
+        self.links += other.links
+        self.open_links += other.open_links
+        self.bytes += other.bytes
+        ages = [age for each in (self, other) if (age := each.oldest_open_link_seconds) is not None]
+        self.oldest_open_link_seconds = max(ages, default=None)
+
+
+class StreamPosture(msgspec.Struct, kw_only=True):
+    """One stream of one identity, best used way first."""
+
+    stream: str
+    identity: str
+    links: int
+    open_links: int
+    bytes: int
+    oldest_open_link_seconds: float | None
+    shares: list[Share]
+
+
+class Certificate(msgspec.Struct, kw_only=True):
+    """A forwarder's certificate: one that an open link uses, or else the identity's last to expire."""
+
+    identity: str
+    algorithm: str
+    expires: datetime | None
+    days_left: float | None = None
+    open_links: int = 0
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What `/api/v1/posture` answers. `forgotten` accounts are in no figure; certificates: soonest to expire first."""
+
+    since: datetime
+    now: datetime
+    forgotten: int
+    links: int
+    open_links: int
+    bytes: int
+    shares: list[Share]
+    streams: list[StreamPosture]
+    certificates: list[Certificate]
+
+
+Row = tuple[str, str, Share]
+"""Stream, identity, and what is to be added to them."""
+
+
+class Posture:
+    """The accounts of a receiver."""
+
+    def __init__(self, most: int = MAX_ACCOUNTS) -> None:
+        self._most = most
+        self._accounts: dict[tuple[str, ...], Account] = {}
+        """By when their last link was opened."""
+        self._forgotten = 0
+
+    def opened(self, stream: str, identity: str, facts: Handshake) -> Account:
+        """Count a link; its session adds the bytes."""
+        key = (stream, identity, facts.group, facts.version, facts.certificate_algorithm)
+        account = self._accounts.pop(key, None) or Account(*key)
+        account.links += 1
+        account.certificate_expires = facts.certificate_expires
+        self._accounts[key] = account
+        if len(self._accounts) > self._most:
+            del self._accounts[next(iter(self._accounts))]
+            self._forgotten += 1
+        return account
+
+    def report(self, open_links: Sequence[OpenLink], *, since: datetime, now: datetime) -> Report:
+        """What was counted since the start, and what is open now."""
+        rows: list[Row] = []
+        certificates: list[Certificate] = []
+        for account in dict.fromkeys((*self._accounts.values(), *(link.account for link in open_links))):
+            rows.append(_row(account, links=account.links, size=account.bytes))
+            certificates.append(_certificate(account, account.certificate_expires, 0))
+        for link in open_links:
+            rows.append(_row(link.account, open_links=1, age_seconds=round(link.age_seconds, 3)))
+            certificates.append(_certificate(link.account, link.certificate_expires, 1))
+        return _report(rows, certificates, since=since, now=now, forgotten=self._forgotten)
+
+
+def merge(reports: Sequence[Report]) -> Report:
+    """One report of all workers."""
+    return _report(
+        [(each.stream, each.identity, share) for report in reports for each in report.streams for share in each.shares],
+        [certificate for report in reports for certificate in report.certificates],
+        since=min(report.since for report in reports),
+        now=max(report.now for report in reports),
+        forgotten=sum(report.forgotten for report in reports),
+    )
+
+
+# -- adding up ---------------------------------------------------------------------------------------------------
+
+
+def _row(
+    account: Account, *, links: int = 0, open_links: int = 0, size: int = 0, age_seconds: float | None = None
+) -> Row:
+    share = Share(
+        group=account.group,
+        version=account.version,
+        certificate_algorithm=account.certificate_algorithm,
+        links=links,
+        open_links=open_links,
+        bytes=size,
+        oldest_open_link_seconds=age_seconds,
+    )
+    return account.stream, account.identity, share
+
+
+def _certificate(account: Account, expires: datetime | None, open_links: int) -> Certificate:
+    return Certificate(
+        identity=account.identity, algorithm=account.certificate_algorithm, expires=expires, open_links=open_links
+    )
+
+
+def _report(
+    rows: Sequence[Row],
+    certificates: Iterable[Certificate],
+    *,
+    since: datetime,
+    now: datetime,
+    forgotten: int,
+) -> Report:
+    of_streams: defaultdict[tuple[str, str], list[Share]] = defaultdict(list)
+    for stream, identity, share in rows:
+        of_streams[stream, identity].append(share)
+    streams = []
+    for (stream, identity), found in sorted(of_streams.items()):
+        sum_, shares = _shares(found)
+        streams.append(
+            StreamPosture(
+                stream=stream,
+                identity=identity,
+                links=sum_.links,
+                open_links=sum_.open_links,
+                bytes=sum_.bytes,
+                oldest_open_link_seconds=sum_.oldest_open_link_seconds,
+                shares=shares,
+            )
+        )
+    sum_, shares = _shares([share for _, _, share in rows])
+    return Report(
+        since=since,
+        now=now,
+        forgotten=forgotten,
+        links=sum_.links,
+        open_links=sum_.open_links,
+        bytes=sum_.bytes,
+        shares=shares,
+        streams=streams,
+        certificates=_expiring(certificates, now),
+    )
+
+
+def _shares(found: Iterable[Share]) -> tuple[Share, list[Share]]:
+    """Their sum, and one for each way, most bytes first."""
+    total = Share(group="", version="", certificate_algorithm="")
+    ways: dict[tuple[str, str, str], Share] = {}
+    for share in found:
+        total.add(share)
+        way = (share.group, share.version, share.certificate_algorithm)
+        if way not in ways:
+            ways[way] = Share(
+                group=share.group, version=share.version, certificate_algorithm=share.certificate_algorithm
+            )
+        ways[way].add(share)
+    for share in ways.values():
+        share.share_of_links = share.links / total.links if total.links else 0.0
+        share.share_of_bytes = share.bytes / total.bytes if total.bytes else 0.0
+    return total, sorted(ways.values(), key=lambda share: (-share.bytes, -share.links, share.group))
+
+
+def _expiring(found: Iterable[Certificate], now: datetime) -> list[Certificate]:
+    """Those that are in use; of an identity without an open link the last to expire: older ones were replaced."""
+    by_identity: defaultdict[str, dict[tuple[str, datetime], int]] = defaultdict(lambda: defaultdict(int))
+    for each in found:
+        by_identity[each.identity][each.algorithm, each.expires or _NEVER] += each.open_links
+    kept = []
+    for identity, uses in by_identity.items():
+        used = {key: count for key, count in uses.items() if count} or {max(uses, key=lambda key: key[1]): 0}
+        for (algorithm, expires), count in used.items():
+            known = expires != _NEVER
+            kept.append(
+                Certificate(
+                    identity=identity,
+                    algorithm=algorithm,
+                    expires=expires if known else None,
+                    days_left=round((expires - now) / timedelta(days=1), 2) if known else None,
+                    open_links=count,
+                )
+            )
+    return sorted(kept, key=lambda each: (each.expires or _NEVER, each.identity))

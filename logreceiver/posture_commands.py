@@ -1,0 +1,116 @@
+"""`logreceiver posture`: asks running receivers, adds up what workers answer, and prints."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Sequence
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from logreceiver.posture import Certificate, Report, Share, merge
+
+ANSWER_SECONDS = 10.0
+WIDTH_OF_A_FILE = 180
+"""Where no terminal says how wide it is."""
+
+
+class NotAnswered(Exception):
+    """No receiver answers at an address; the text says why."""
+
+
+def ask(addresses: Sequence[str]) -> Report:
+    """One report of all the receivers, or workers of one, at these admin addresses."""
+    return merge([_ask_one(address) for address in addresses])
+
+
+def _ask_one(address: str) -> Report:
+    url = (address if "://" in address else f"http://{address}").rstrip("/") + "/api/v1/posture"
+    try:
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 — the operator names it
+            return msgspec.json.decode(answer.read(), type=Report)
+    except (OSError, ValueError) as error:
+        raise NotAnswered(f"{url}: {error}") from error
+
+
+def show(report: Report, *, as_json: bool) -> None:
+    """Print to stdout: for people, or as JSON."""
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(report), indent=2))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH_OF_A_FILE)
+    console.print(
+        f"since {report.since:%Y-%m-%dT%H:%M:%SZ}: {report.links} links, {report.open_links} open, "
+        f"{_size(report.bytes)} in batches"
+    )
+    console.print(_streams(report))
+    console.print(_certificates(report.certificates))
+    if report.forgotten:
+        console.print(f"{report.forgotten} accounts were forgotten to bound memory: those used longest ago")
+
+
+def _streams(report: Report) -> Table:
+    table = _table(
+        ("stream", "identity", "group", "TLS", "certificate"), ("links", "", "open", "oldest open", "bytes", "")
+    )
+    for each in report.streams:
+        for number, share in enumerate(each.shares):
+            names = ("", "") if number else (each.stream, each.identity)
+            table.add_row(*names, *_cells(share))
+    table.add_section()
+    for number, share in enumerate(report.shares):
+        table.add_row("" if number else "all", "", *_cells(share))
+    return table
+
+
+def _cells(share: Share) -> tuple[str, ...]:
+    return (
+        share.group,
+        share.version,
+        share.certificate_algorithm,
+        str(share.links),
+        f"{share.share_of_links:.2%}",
+        str(share.open_links),
+        _age(share.oldest_open_link_seconds),
+        _size(share.bytes),
+        f"{share.share_of_bytes:.2%}",
+    )
+
+
+def _certificates(certificates: Sequence[Certificate]) -> Table:
+    table = _table(("certificate of", "key", "expires"), ("days left", "open links"))
+    for each in certificates:
+        expires = "unknown" if each.expires is None else f"{each.expires:%Y-%m-%dT%H:%M:%SZ}"
+        days = "" if each.days_left is None else f"{each.days_left:.1f}"
+        table.add_row(each.identity, each.algorithm, expires, days, str(each.open_links))
+    return table
+
+
+def _table(texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    table = Table()
+    for name in texts:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _size(size_bytes: int) -> str:
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.2f} {unit}"
+        size /= 1000
+    return f"{size:.2f} TB"

@@ -1,0 +1,134 @@
+"""The posture's arithmetic: shares, what is open, what expires, what is forgotten, what workers add up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from logreceiver.posture import Account, OpenLink, Posture, Report, merge
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NOW = START + timedelta(days=1)
+HOST = "spiffe://site/host-1"
+
+
+@dataclass(frozen=True)
+class Handshake:
+    version: str = "TLSv1.3"
+    group: str = "X25519MLKEM768"
+    certificate_algorithm: str = "EC secp256r1"
+    certificate_expires: datetime | None = NOW + timedelta(days=30)
+
+
+HYBRID = Handshake()
+CLASSICAL = Handshake(group="X25519")
+
+
+def open_link(account: Account, facts: Handshake = HYBRID, *, age_seconds: float = 1.0) -> OpenLink:
+    return OpenLink(account, age_seconds, facts.certificate_expires)
+
+
+def report(posture: Posture, *open_links: OpenLink) -> Report:
+    return posture.report(open_links, since=START, now=NOW)
+
+
+def expiring(found: Report) -> list[tuple[str, float | None, int]]:
+    return [(each.identity, each.days_left, each.open_links) for each in found.certificates]
+
+
+def test_shares_are_of_the_links_and_bytes_of_one_stream_of_one_identity() -> None:
+    posture = Posture()
+    for facts, links, size in ((CLASSICAL, 1, 100), (HYBRID, 3, 300)):
+        for _ in range(links):
+            posture.opened("http", HOST, facts).bytes += size // links
+    posture.opened("dns", HOST, CLASSICAL).bytes += 600
+    dns, http = report(posture).streams
+    assert (http.stream, http.links, http.bytes) == ("http", 4, 400)
+    assert [(share.group, share.share_of_links, share.share_of_bytes) for share in http.shares] == [
+        ("X25519MLKEM768", 0.75, 0.75),
+        ("X25519", 0.25, 0.25),
+    ]
+    assert [(share.group, share.share_of_links) for share in dns.shares] == [("X25519", 1.0)]
+    assert [(share.group, share.share_of_bytes) for share in report(posture).shares] == [
+        ("X25519", 0.7),
+        ("X25519MLKEM768", 0.3),
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(HYBRID, group="X25519"),
+        replace(HYBRID, version="TLSv1.2"),
+        replace(HYBRID, certificate_algorithm="ML-DSA-65"),
+    ],
+)
+def test_group_version_and_certificate_algorithm_are_told_apart(other: Handshake) -> None:
+    posture = Posture()
+    for facts in (HYBRID, other):
+        posture.opened("http", HOST, facts)
+    assert [share.share_of_links for share in report(posture).streams[0].shares] == [0.5, 0.5]
+
+
+def test_what_is_open_now_is_told_beside_what_was_opened() -> None:
+    posture = Posture()
+    accounts = [posture.opened("http", HOST, HYBRID) for _ in range(3)]
+    found = report(posture, open_link(accounts[0], age_seconds=5), open_link(accounts[1], age_seconds=7)).streams[0]
+    assert (found.links, found.open_links, found.oldest_open_link_seconds) == (3, 2, 7)
+    closed = report(posture).streams[0]
+    assert (closed.links, closed.open_links, closed.oldest_open_link_seconds) == (3, 0, None)
+
+
+def test_no_links_and_no_bytes_make_no_report_fail() -> None:
+    assert report(Posture()).shares == []
+    posture = Posture()
+    posture.opened("http", HOST, HYBRID)
+    assert report(posture).shares[0].share_of_bytes == 0
+
+
+def test_certificates_stand_soonest_to_expire_first() -> None:
+    posture = Posture()
+    for host, days in (("b", 3.0), ("a", 90.0), ("c", -1.0)):
+        posture.opened("http", host, replace(HYBRID, certificate_expires=NOW + timedelta(days=days)))
+    assert expiring(report(posture)) == [("c", -1, 0), ("b", 3, 0), ("a", 90, 0)]
+
+
+def test_a_replaced_certificate_is_told_as_long_as_a_link_uses_it() -> None:
+    posture = Posture()
+    old = replace(HYBRID, certificate_expires=NOW + timedelta(days=2))
+    account = posture.opened("http", HOST, old)
+    posture.opened("dns", HOST, HYBRID)
+    assert expiring(report(posture)) == [(HOST, 30, 0)]
+    both = report(posture, open_link(account, old), open_link(account, HYBRID))
+    assert expiring(both) == [(HOST, 2, 1), (HOST, 30, 1)]
+
+
+def test_what_is_remembered_is_bounded_and_what_is_open_is_told_all_the_same() -> None:
+    posture = Posture(most=10)
+    first = posture.opened("http", "host-0", HYBRID)
+    for number in range(1, 100):
+        posture.opened("http", f"host-{number}", HYBRID)
+    found = report(posture, open_link(first))
+    assert [each.identity for each in found.streams] == ["host-0", *(f"host-{number}" for number in range(90, 100))]
+    assert (found.forgotten, found.links) == (90, 11)
+
+
+def test_workers_add_up_over_json() -> None:
+    one, other = Posture(), Posture()
+    for _ in range(2):
+        one.opened("http", HOST, HYBRID).bytes += 10
+    account = other.opened("http", HOST, HYBRID)
+    other.opened("http", HOST, CLASSICAL).bytes += 80
+    reports = [report(one), report(other, open_link(account, age_seconds=9))]
+    sent = [msgspec.json.decode(msgspec.json.encode(each), type=Report) for each in reports]
+    (found,) = merge(sent).streams
+    assert (found.links, found.open_links, found.bytes, found.oldest_open_link_seconds) == (4, 1, 100, 9)
+    assert [(share.group, share.share_of_bytes) for share in found.shares] == [
+        ("X25519", 0.8),
+        ("X25519MLKEM768", 0.2),
+    ]
+    assert expiring(merge(sent)) == [(HOST, 30, 1)]
+    assert merge(sent[:1]) == sent[0]
