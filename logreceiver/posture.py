@@ -125,7 +125,7 @@ class Posture:
         self._most = most
         self._accounts: dict[tuple[str, ...], Account] = {}
         """By when their last link was opened."""
-        self._forgotten = 0
+        self.forgotten = 0
 
     def opened(self, stream: str, identity: str, facts: Handshake) -> Account:
         """Count a link; its session adds the bytes."""
@@ -136,20 +136,28 @@ class Posture:
         self._accounts[key] = account
         if len(self._accounts) > self._most:
             del self._accounts[next(iter(self._accounts))]
-            self._forgotten += 1
+            self.forgotten += 1
         return account
 
-    def report(self, open_links: Sequence[OpenLink], *, since: datetime, now: datetime) -> Report:
-        """What was counted since the start, and what is open now."""
-        rows: list[Row] = []
-        certificates: list[Certificate] = []
-        for account in dict.fromkeys((*self._accounts.values(), *(link.account for link in open_links))):
-            rows.append(_row(account, links=account.links, size=account.bytes))
-            certificates.append(_certificate(account, account.certificate_expires, 0))
-        for link in open_links:
-            rows.append(_row(link.account, open_links=1, age_seconds=round(link.age_seconds, 3)))
-            certificates.append(_certificate(link.account, link.certificate_expires, 1))
-        return _report(rows, certificates, since=since, now=now, forgotten=self._forgotten)
+    @property
+    def accounts(self) -> list[Account]:
+        """A copy of the list, for a report that is made beside the work."""
+        return list(self._accounts.values())
+
+
+def report(
+    accounts: Iterable[Account], open_links: Sequence[OpenLink], *, since: datetime, now: datetime, forgotten: int = 0
+) -> Report:
+    """What was counted since the start, and what is open now. Thousands of accounts take long: not on an event loop."""
+    rows: list[Row] = []
+    certificates: list[Certificate] = []
+    for account in dict.fromkeys((*accounts, *(link.account for link in open_links))):
+        rows.append(_row(account, links=account.links, size=account.bytes))
+        certificates.append(_certificate(account, account.certificate_expires, 0))
+    for link in open_links:
+        rows.append(_row(link.account, open_links=1, age_seconds=round(link.age_seconds, 3)))
+        certificates.append(_certificate(link.account, link.certificate_expires, 1))
+    return _report(rows, certificates, since=since, now=now, forgotten=forgotten)
 
 
 def merge(reports: Sequence[Report]) -> Report:

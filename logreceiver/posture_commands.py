@@ -56,7 +56,7 @@ def show(report: Report, *, as_json: bool) -> None:
 
 def _streams(report: Report) -> Table:
     table = _table(
-        ("stream", "identity", "group", "TLS", "certificate"), ("links", "", "open", "oldest open", "bytes", "")
+        ("stream", "identity", "group", "TLS", "certificate"), ("links", "share", "open", "oldest", "bytes", "share")
     )
     for each in report.streams:
         for number, share in enumerate(each.shares):

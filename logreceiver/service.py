@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ import structlog
 from logreceiver.config import Admin, KafkaSink, LogSink, ReceiverConfig
 from logreceiver.grants import Grants
 from logreceiver.ledger import Ledger
+from logreceiver.posture import report
 from logreceiver.session import Session
 from logreceiver.shared import Shared
 from logreceiver.sinks import Sink
@@ -220,6 +222,9 @@ class Service:
     def _streams(self) -> list[dict[str, Any]]:
         return [session.describe() for session in self._live if session.guest is not None]
 
-    def _posture(self) -> object:
+    async def _posture(self) -> bytes:
+        """Made on a thread: with thousands of accounts it takes long enough to hold up batches."""
+        posture = self._shared.posture
         open_links = [session.open_link() for session in self._live if session.guest is not None]
-        return msgspec.to_builtins(self._shared.posture.report(open_links, since=self._since, now=datetime.now(UTC)))
+        make = functools.partial(report, posture.accounts, open_links, since=self._since, now=datetime.now(UTC))
+        return await asyncio.to_thread(lambda: msgspec.json.encode(make(forgotten=posture.forgotten)))

@@ -33,6 +33,7 @@ CLOSE_SECONDS = 1.0
 
 Reasons = Callable[[], Mapping[str, str]]
 Rows = Callable[[], Sequence[Mapping[str, Any]]]
+Answers = Mapping[str, Callable[[], Awaitable[bytes]]]
 
 
 class AdminUnavailable(PipelineError):
@@ -54,9 +55,9 @@ async def serve(
     health: Reasons,
     ready: Reasons,
     streams: Rows,
-    more: Mapping[str, Callable[[], object]] | None = None,
+    more: Answers | None = None,
 ) -> AsyncIterator[Server]:
-    """Serve until the block is left; `more` are further paths and what they answer as JSON. AdminUnavailable."""
+    """Serve until the block is left; `more` are further paths, answered with JSON. AdminUnavailable."""
     with _listen(address) as sock:
         server = asyncio.create_task(_answer(sock, lambda: _application(registry, health, ready, streams, more or {})))
         try:
@@ -113,7 +114,7 @@ def _application(
     health: Reasons,
     ready: Reasons,
     streams: Rows,
-    more: Mapping[str, Callable[[], object]],
+    more: Answers,
 ) -> web.Application:
     from aiohttp import web
 
@@ -130,9 +131,9 @@ def _application(
     async def list_streams(_: web.Request) -> web.Response:
         return web.json_response({"streams": list(streams())})
 
-    def answering(tell: Callable[[], object]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def answering(tell: Callable[[], Awaitable[bytes]]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def answer(_: web.Request) -> web.Response:
-            return web.json_response(tell())
+            return web.Response(body=await tell(), content_type="application/json")
 
         return answer
 

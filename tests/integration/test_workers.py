@@ -15,6 +15,7 @@ from bench.generate import generate_http
 from bench.kafka import Kafka
 from bench.oracle import read_topic
 from bench.site import Site
+from logreceiver import posture_commands
 
 WORKERS = 2
 STREAMS = [f"part-{number}" for number in range(8)]
@@ -61,6 +62,9 @@ def test_links_are_spread_and_a_killed_worker_is_started_anew(tmp_path: Path, ka
         write_half(site, lines[: RECORDS // 2])
         site.start_forwarder()
         assert site.wait_until_acknowledged(RECORDS // 2, STREAMS, seconds=60), site.forwarder.tail()
+        admins = [str(event["address"]) for event in site.receiver.wait_for("admin listening")]
+        posture = posture_commands.ask(admins)
+        assert (posture.open_links, len(posture.streams)) == (len(STREAMS), len(STREAMS))
         killed, *others = workers_of(site)
         os.kill(killed, signal.SIGKILL)
         write_half(site, lines[RECORDS // 2 :])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
-from logreceiver.posture import Account, OpenLink, Posture, Report, merge
+from logreceiver.posture import MAX_ACCOUNTS, Account, OpenLink, Posture, Report, merge
+from logreceiver.posture import report as make_report
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = START + timedelta(days=1)
@@ -32,7 +34,7 @@ def open_link(account: Account, facts: Handshake = HYBRID, *, age_seconds: float
 
 
 def report(posture: Posture, *open_links: OpenLink) -> Report:
-    return posture.report(open_links, since=START, now=NOW)
+    return make_report(posture.accounts, open_links, since=START, now=NOW, forgotten=posture.forgotten)
 
 
 def expiring(found: Report) -> list[tuple[str, float | None, int]]:
@@ -114,6 +116,19 @@ def test_what_is_remembered_is_bounded_and_what_is_open_is_told_all_the_same() -
     found = report(posture, open_link(first))
     assert [each.identity for each in found.streams] == ["host-0", *(f"host-{number}" for number in range(90, 100))]
     assert (found.forgotten, found.links) == (90, 11)
+
+
+def test_as_many_accounts_as_there_may_be_take_less_than_8_mb() -> None:
+    tracemalloc.start()
+    try:
+        posture = Posture()
+        for number in range(MAX_ACCOUNTS + 1):
+            posture.opened(f"stream-{number % 7}", f"spiffe://site.example/host-{number:06}", HYBRID)
+        used_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(posture.accounts), posture.forgotten) == (MAX_ACCOUNTS, 1)
+    assert used_bytes < 8e6
 
 
 def test_workers_add_up_over_json() -> None:
