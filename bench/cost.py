@@ -1,24 +1,28 @@
 """`logbench cost`: what one choice costs beside another, in CPU for each GB and in throughput, on long links.
 
-Both forwarders run beside each other against one receiver, each with its links open for the whole time; they take
-turns (a b, b a, …), so what the machine does to one it does to the other. A round gives one ratio; the interval comes
-from bench/bootstrap.py. The first round of each is thrown away.
+Both forwarders run beside each other against one receiver (`telemetry`: each against its own), with their links open
+for the whole time; they take turns (a b, b a, …), so what the machine does to one it does to the other. A round gives
+one ratio; the interval comes from bench/bootstrap.py. The first round of each is thrown away.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
-from bench import bootstrap, report
+from bench import bootstrap, report, telemetry_cost
 from bench.fullspeed import between_limits, measure
 from bench.load import Base
 from bench.measure import percentile
-from bench.rig import MODES, Forwarder, Rig, Setup
+from bench.rig import MODES, Rig, Setup
+from bench.telemetry_cost import Turn
 
 WARM_UP_ROUNDS = 1
 FIGURES: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
@@ -39,8 +43,21 @@ def choices(what: str, base_mode: str, mode: str) -> dict[str, Setup]:
     return {"spool in memory": replace(plain, spool="memory"), "spool on disk": plain}
 
 
+@contextlib.contextmanager
+def _beside_each_other(
+    directory: Path, sink: str, setups: Mapping[str, Setup], base: Base, copies: int
+) -> Iterator[Mapping[str, Turn]]:
+    """Two forwarders of one receiver, by name; a turn is one run at full speed."""
+    with (
+        Rig(directory, sink=sink, modes=[setup.mode for setup in setups.values()]) as rig,
+        contextlib.ExitStack() as up,
+    ):
+        forwarders = {name: up.enter_context(rig.forwarder(setup)) for name, setup in setups.items()}
+        yield {name: functools.partial(measure, rig, each, base, copies) for name, each in forwarders.items()}
+
+
 @click.command()
-@click.argument("what", type=click.Choice(["modes", "twin", "spool"]), default="modes")
+@click.argument("what", type=click.Choice(["modes", "twin", "spool", "telemetry"]), default="modes")
 @click.option("--base-mode", type=click.Choice(MODES), default="classical", show_default=True, help="Of `modes`.")
 @click.option("--mode", type=click.Choice(MODES), default="hybrid", show_default=True)
 @click.option("--rounds", type=click.IntRange(2), default=10, show_default=True, help="Pairs; the interval needs many.")
@@ -62,44 +79,35 @@ def cost(
 ) -> None:
     """CPU for each GB and throughput of one choice beside another.
 
-    modes: hybrid beside classical; twin: one twin beside none; spool: on disk beside in memory.
+    modes: hybrid beside classical; twin: one twin beside none; spool: on disk beside in memory; telemetry: metrics,
+    /metrics and /api/v1/streams asked every second, beside the same programs without.
 
-    Two forwarders with long links take turns against one receiver; each pair of turns gives one ratio, and a 95 %
-    interval over the pairs is printed: if it holds 1, this many rounds show no difference.
+    Two forwarders with long links take turns; each pair of turns gives one ratio, and a 95 % interval over the pairs
+    is printed: if it holds 1, this many rounds show no difference.
     """
-    setups = choices(what, base_mode, mode)
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in setups}
+    runs: dict[str, list[dict[str, Any]]] = {}
     with report.workplace(as_json) as (directory, console):
         base, copies = report.base_file(directory, console, records, seed=seed, record_bytes=record_bytes)
-        (first, one), (second, other) = setups.items()
-        with (
-            Rig(directory, sink=sink, modes=[one.mode, other.mode]) as rig,
-            rig.forwarder(one) as forwarder,
-            rig.forwarder(other) as opposite,
-            between_limits(base) as limits,
-        ):
-            pair = {first: forwarder, second: opposite}
+        if what == "telemetry":
+            sides = telemetry_cost.sides(directory, sink, Setup(mode), base, copies)
+        else:
+            sides = _beside_each_other(directory, sink, choices(what, base_mode, mode), base, copies)
+        with sides as turns, between_limits(base) as limits:
+            runs = {name: [] for name in turns}
             for number in range(rounds + WARM_UP_ROUNDS):
                 with console.status(f"round {number} of {rounds}"):
-                    _round(rig, pair, base, copies, runs, number)
+                    for name in sorted(turns, reverse=bool(number % 2)):
+                        runs[name].append(turns[name]())
+    first, second = runs
     rows = [compare_figure(figure, *(each[WARM_UP_ROUNDS:] for each in runs.values())) for figure in FIGURES]
     if as_json:
         report.emit("cost", rows, base=first, other=second, limit_megabytes_per_second=limits, rounds=runs)
     else:
+        notes = [report.limit_note(limits)]
+        if what == "telemetry":
+            notes.append(telemetry_cost.verdict(rows))
         title = f"{second} beside {first}, into {sink}, {rounds} rounds"
-        report.show(console, title, _columns(first, second), rows, [report.limit_note(limits)])
-
-
-def _round(
-    rig: Rig,
-    pair: Mapping[str, Forwarder],
-    base: Base,
-    copies: int,
-    runs: Mapping[str, list[dict[str, Any]]],
-    number: int,
-) -> None:
-    for name in sorted(pair, reverse=bool(number % 2)):
-        runs[name].append(measure(rig, pair[name], base, copies))
+        report.show(console, title, _columns(first, second), rows, notes)
 
 
 def compare_figure(

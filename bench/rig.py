@@ -88,7 +88,8 @@ class Forwarder:
 class Rig:
     """`with Rig(directory) as rig`: sink and receiver are up inside; `with rig.forwarder(setup) as forwarder`.
 
-    `more` are lines of the receiver's file, `overrides` are server properties of the broker.
+    `more` are lines of the receiver's file, `overrides` are server properties of the broker, `launcher` is put before
+    each command of ours.
     """
 
     def __init__(
@@ -99,13 +100,14 @@ class Rig:
         modes: Sequence[str] = ("hybrid",),
         more: str = "",
         overrides: Mapping[str, str] | None = None,
+        launcher: Sequence[str] = (),
     ) -> None:
         self.directory, self.sink = directory, sink
         self.kafka: Any = None
         self.site = Site(directory / "receiver")
         self.addresses: dict[str, str] = {}
         self._modes, self._more = list(dict.fromkeys(modes)), more
-        self._overrides = overrides
+        self._overrides, self._launcher = overrides, launcher
         self._stack = contextlib.ExitStack()
         self._count = 0
 
@@ -127,6 +129,7 @@ class Rig:
             self.kafka = self._stack.enter_context(Kafka(self.directory / "kafka", overrides=self._overrides))
         self._stack.enter_context(self.site)
         self.site.make_pki()
+        self.site.receiver.argv[:0] = self._launcher
         self.start_receiver()
 
     def start_receiver(self) -> None:
@@ -173,6 +176,7 @@ class Rig:
                     self.kafka.create_topic(name, configs={"message.timestamp.type": "LogAppendTime"})
             forwarder = Forwarder(site, originals, self._write_streams(site, originals, setup), state)
             site.write_forwarder([self.addresses[setup.mode]])
+            site.forwarder.argv[:0] = self._launcher
             site.start_forwarder()
             site.forwarder.wait_for("link opened", times=len(forwarder.names))
             yield forwarder

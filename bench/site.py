@@ -91,6 +91,10 @@ class Program:
                 raise StartFailed(f"{Path(self.argv[0]).name}: {why}\n{self.tail()}")
             time.sleep(0.02)
 
+    def admin_address(self) -> str:
+        """Where it serves metrics, since its last start."""
+        return str(self.wait_for("admin listening")[-1]["address"])
+
     def tail(self, lines: int = 20) -> str:
         text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
@@ -217,7 +221,7 @@ class Site:
 
     def start_forwarder(self) -> None:
         self.forwarder.start()
-        self.admin_address = str(self.forwarder.wait_for("admin listening")[-1]["address"])
+        self.admin_address = self.forwarder.admin_address()
 
     def _find_admin(self) -> None:
         """A forwarder that was started anew listens elsewhere."""

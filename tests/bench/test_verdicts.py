@@ -7,6 +7,7 @@ import pytest
 from bench.cost import choices, compare_figure
 from bench.measure import Sample, Usage
 from bench.sustained import judge, memory
+from bench.telemetry_cost import verdict
 
 
 @pytest.mark.parametrize("what", ["modes", "twin", "spool"])
@@ -34,6 +35,14 @@ def test_a_process_that_used_no_measurable_cpu_still_has_a_ratio() -> None:
     assert compare_figure("receiver, CPU-s/GB", [_run(1, 0.0)] * 2, [_run(1, 0.0)] * 2)["ratio"][
         "value"
     ] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("low", "words"), [(0.96, "4.0%]"), (0.94, "6.0%]")])
+def test_telemetry_is_judged_by_the_upper_bound_of_its_cost(low: float, words: str) -> None:
+    told = verdict([{"figure": "MB/s", "ratio": {"value": 0.99, "low": low, "high": 1.01}}])
+    assert "1.0% [-1.0%" in told
+    assert words in told
+    assert told.endswith("kept" if low > 0.95 else "not shown")
 
 
 def _load(percent: float, output: float, rss_mb: float = 90.0) -> dict[str, float]:

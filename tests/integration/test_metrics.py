@@ -69,8 +69,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
         (site.directory / "http.log").write_bytes(b"".join(line + b"\n" for line in generate_http(RECORDS, seed=3)))
         site.start_forwarder()
         assert site.wait_until_acknowledged(RECORDS, ["http", "http-twin"], seconds=30), site.forwarder.tail()
-        receiver = site.receiver.wait_for("admin listening")[-1]["address"]
-        yield Addresses(site.admin_address, str(receiver))
+        yield Addresses(site.admin_address, site.receiver.admin_address())
 
 
 @pytest.mark.parametrize("form", FORMATS)

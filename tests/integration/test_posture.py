@@ -59,8 +59,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
             each.write_forwarder([address])
             each.start_forwarder()
             assert each.wait_until_acknowledged(RECORDS, ["http", "http-twin"], seconds=30), each.forwarder.tail()
-        admin = str(site.receiver.wait_for("admin listening")[-1]["address"])
-        yield Installed(site, other, address, admin)
+        yield Installed(site, other, address, site.receiver.admin_address())
 
 
 def issue_for(site: Site, authority: Path) -> None:

@@ -1,0 +1,90 @@
+"""The two sides of `logbench cost telemetry`: programs that observe and are asked, beside the same that do not.
+
+Each side has a receiver and a forwarder of its own: both ends observe. In its turn the observed side is asked for
+/metrics and /api/v1/streams of both programs every second, as a Prometheus and a live page would. The other one runs
+under `bench.unobserved`. How far a run is, is asked of both sides' forwarders alike, so that cancels out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import unobserved
+from bench.fullspeed import measure
+from bench.load import Base
+from bench.rig import Rig, Setup
+from bench.site import StartFailed
+
+SCRAPE_SECONDS = 1.0
+ANSWER_SECONDS = 10.0
+PATHS = ("/metrics", "/api/v1/streams")
+WITHOUT, WITH = "no telemetry", "telemetry"
+
+GOAL = 0.05
+FIGURE = "MB/s"
+
+Turn = Callable[[], dict[str, Any]]
+
+
+class Scraper(threading.Thread):
+    """`with Scraper(addresses)`: asks each of them at once, then every second."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        super().__init__(daemon=True)
+        self.answers = 0
+        self._addresses = addresses
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            for address, path in itertools.product(self._addresses, PATHS):
+                with urllib.request.urlopen(f"http://{address}{path}", timeout=ANSWER_SECONDS) as answer:
+                    self.answers += bool(answer.read())
+            self._over.wait(SCRAPE_SECONDS)
+
+    def __enter__(self) -> Scraper:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+
+@contextlib.contextmanager
+def sides(directory: Path, sink: str, setup: Setup, base: Base, copies: int) -> Iterator[Mapping[str, Turn]]:
+    """Both sides by name, up inside the block; a turn is one run at full speed."""
+    launchers: dict[str, Sequence[str]] = {WITHOUT: unobserved.LAUNCHER, WITH: ()}
+    turns: dict[str, Turn] = {}
+    with contextlib.ExitStack() as stack:
+        for name, launcher in launchers.items():
+            place = directory / name.replace(" ", "-")
+            rig = stack.enter_context(Rig(place, sink=sink, modes=[setup.mode], launcher=launcher))
+            forwarder = stack.enter_context(rig.forwarder(setup))
+            asked = [program.admin_address() for program in (rig.receiver, forwarder.program)] if name == WITH else []
+
+            def turn(rig: Rig = rig, forwarder: Any = forwarder, asked: Sequence[str] = asked) -> dict[str, Any]:
+                with Scraper(asked) as scraper:
+                    run = measure(rig, forwarder, base, copies)
+                if asked and not scraper.answers:
+                    raise StartFailed("no answer from an admin address while records flowed")
+                return {**run, "answers_scraped": scraper.answers}
+
+            turns[name] = turn
+        yield turns
+
+
+def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Whether the upper bound of what telemetry costs in throughput keeps to the goal."""
+    (ratio,) = [row["ratio"] for row in rows if row["figure"] == FIGURE]
+    cost, low, high = (1 - ratio[bound] for bound in ("value", "high", "low"))
+    kept = "kept" if high <= GOAL else "not shown"
+    return (
+        f"cost in throughput: {cost:.1%} [{low:.1%} … {high:.1%}]; goal, at most {GOAL:.0%} at the upper bound: {kept}"
+    )

@@ -1,0 +1,47 @@
+"""Our programs without their metrics: `python -m bench.unobserved logfwd run -c logfwd.toml`.
+
+They are the same in all else: each call that observes something is still made, on a family that does nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from streams.telemetry import catalog
+from streams.telemetry.window import Summary
+
+LAUNCHER = (sys.executable, "-m", "bench.unobserved")
+"""The words that begin such a command; our command's own follow."""
+
+
+class Nothing:
+    """In place of a counter, gauge or histogram, and of its children."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def labels(self, *_: object) -> Nothing:
+        return self
+
+    def _ignore(self, *_: object) -> None: ...
+
+    inc = dec = set = observe = forget = remove_by_labels = _ignore
+
+    def summary(self, _: str) -> Summary:
+        return Summary(count=0, median=math.nan, p95=math.nan, p99=math.nan)
+
+
+def observe_nothing() -> None:
+    """From now on the catalogue makes families that do nothing."""
+    replaced: Any = catalog
+    for name in ("Counter", "Gauge", "Histogram", "WindowedHistogram"):
+        setattr(replaced, name, Nothing)
+
+
+if __name__ == "__main__":
+    observe_nothing()
+    sys.argv.pop(0)
+    importlib.import_module(f"{Path(sys.argv[0]).name}.cli").main()
