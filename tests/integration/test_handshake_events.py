@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.typing import EventDict
 
-from streams.security import modes
+from streams.security import modes, openssl, transport
 from tests.support.installation import (
     Events,
     Installation,
@@ -89,3 +89,21 @@ async def test_what_was_never_agreed_on_is_told_as_none(installation: Installati
         await eventually(lambda: len(found(events, "handshake failed")) >= 2)
     for end in found(events, "handshake failed"):
         assert [end[field] for field in FIELDS[:3]] == ["none"] * 3, end
+
+
+async def test_a_handshake_that_fails_while_a_link_is_rotated_is_told_and_counted(
+    installation: Installation, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = Parties(installation.directory / "stranger").receiver
+    async with (
+        running(installation.receiver_config()) as service,
+        forwarding(installation.forwarder_config(service.listeners[0].address)) as agent,
+    ):
+        await eventually(lambda: found(events, "link opened"))
+        service.listeners[0].replace_context(openssl.server_context([modes.MODES["hybrid"]], stranger))
+        monkeypatch.setattr(transport, "ROTATE_SECONDS", 0.0)
+        installation.append(*lines(3))
+        await eventually(lambda: found(events, "cannot rotate yet: the old link is kept"))
+        assert total(agent.registry, "tls_handshakes_total", result="unknown_ca", stream="http") >= 1
+    assert found(events, "cannot rotate yet: the old link is kept")[0]["reason"] == "handshake_unknown_ca"
+    assert found(events, "handshake failed")

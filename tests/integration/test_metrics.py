@@ -22,12 +22,14 @@ from bench.links import HANDSHAKES_AT_A_TIME, Peer
 from bench.site import Site
 from logreceiver.config import Limits
 from logreceiver.service import Service
+from logreceiver.sinks import Kind, Outcome
 from streams import recordbatch
+from streams.errors import Code
 from streams.security.modes import MODES
 from streams.security.openssl import client_context
 from streams.security.transport import connect
 from streams.telemetry.catalog import CATALOGUE, FORWARDER, MAX_STREAM_LABELS, OTHER_STREAMS, RECEIVER
-from tests.support.installation import Installation, running
+from tests.support.installation import Installation, acknowledged, eventually, forwarding, lines, running
 
 RECORDS = 3_000
 FORMATS: dict[str, tuple[str, Callable[[str], Iterable[Metric]]]] = {
@@ -126,6 +128,31 @@ def test_both_ends_count_the_same_records_under_their_modes(addresses: Addresses
             one = {"stream": stream, "mode": mode, "group": MODES[mode].groups[0], "role": role}
             assert value(program, "tls_handshakes", "tls_handshakes_total", **one, result="ok") == 1
             assert value(program, "tls_handshake_seconds", "tls_handshake_seconds_count", **one) == 1
+
+
+async def test_a_batch_whose_storing_is_uncertain_is_counted_as_that(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(installation.receiver_config()) as service:
+        sink, first = service._shared.sink, [Outcome(Kind.UNCERTAIN, code=Code.TIMED_OUT)]
+        store = sink.produce
+
+        async def produce(topic: str, partition: int, batch: memoryview) -> Outcome:
+            stored = await store(topic, partition, batch)
+            return first.pop() if topic == "http" and first else stored
+
+        monkeypatch.setattr(sink, "produce", produce)
+        installation.append(*lines(3))
+        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
+            await eventually(lambda: acknowledged(agent) == 3)
+        outcomes = {
+            outcome: service.registry.get_sample_value(
+                "logreceiver_records_total", {"stream": "http", "outcome": outcome}
+            )
+            for outcome in ("uncertain", "refused")
+        }
+    assert outcomes == {"uncertain": 3, "refused": None}
+    assert installation.stored() == lines(3)
 
 
 # -- cardinality -------------------------------------------------------------------------------------------------
