@@ -239,9 +239,14 @@ class Session:
             await asyncio.gather(reader, worker, return_exceptions=True)
 
     async def _watch(self, storing: Storing, ends: Sequence[asyncio.Future[Any]]) -> None:
-        """Wait for one of the ends; raises ProtocolError if the forwarder neither speaks nor listens meanwhile."""
+        """Wait for one of the ends; raises ProtocolError if the forwarder neither speaks nor listens meanwhile.
+
+        Only the second look counts: after a first one that comes late because we were busy, what has come is read.
+        """
+        looks = 0
         while not (await asyncio.wait(ends, timeout=IDLE_SECONDS / 4, return_when=asyncio.FIRST_COMPLETED))[0]:
-            if time.monotonic() - self._link.heard_at < IDLE_SECONDS:
+            looks = looks + 1 if time.monotonic() - self._link.heard_at >= IDLE_SECONDS else 0
+            if looks < 2:
                 continue
             if self._link.held_up:
                 raise ProtocolError(Code.TIMEOUT, "the forwarder does not read what it is told")
