@@ -8,9 +8,13 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
+import structlog
+
 from streams.errors import HandshakeFailed, LinkError
 from streams.security import modes
 from streams.security.openssl import Context, Credentials, Endpoint, foreign_context
+
+log = structlog.get_logger("streams.security")
 
 
 class EndpointContext(ssl.SSLContext):
@@ -29,14 +33,15 @@ class EndpointContext(ssl.SSLContext):
     ) -> Any:
         """A connection between two memory BIOs."""
         endpoint = Endpoint(self._context, server_side=server_side, host=server_hostname, alpn=None)
-        return EndpointObject(endpoint, incoming, outgoing)
+        return EndpointObject(endpoint, incoming, outgoing, host=str(server_hostname))
 
 
 class EndpointObject:
     """What asyncio uses of an ssl.SSLObject."""
 
-    def __init__(self, endpoint: Endpoint, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> None:
+    def __init__(self, endpoint: Endpoint, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *, host: str) -> None:
         self.endpoint = endpoint
+        self._log = log.bind(host=host)
         self._incoming, self._outgoing = incoming, outgoing
         self._left = b""
 
@@ -45,11 +50,14 @@ class EndpointObject:
         try:
             done = self.endpoint.handshake()
         except HandshakeFailed as error:
+            told = self.endpoint.facts().told()
+            self._log.warning("handshake failed", reason=error.reason, detail=str(error), **told)
             raise ssl.SSLError(f"{error.reason}: {error}") from error
         finally:
             self._flush()
         if not done:
             raise ssl.SSLWantReadError
+        self._log.info("handshake complete", **self.endpoint.facts().told())
 
     def read(self, size: int = 1024, buffer: Any = None) -> Any:
         """Up to `size` bytes, or their number if a buffer is given; b"" or 0 after the peer's goodbye."""

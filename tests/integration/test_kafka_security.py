@@ -72,7 +72,7 @@ async def opened(settings: config.KafkaSink) -> AsyncIterator[KafkaSink]:
 
 @pytest.mark.parametrize("user", USERS)
 async def test_batches_pass_over_hybrid_tls_with_a_client_certificate_and_sasl(
-    secured: Secured, topic_name: str, user: str
+    secured: Secured, topic_name: str, user: str, events: Events
 ) -> None:
     await asyncio.to_thread(secured.kafka.create_topic, topic_name)
     await asyncio.to_thread(allow, secured.kafka, user, topic_name, ["Write", "Read"])
@@ -85,6 +85,11 @@ async def test_batches_pass_over_hybrid_tls_with_a_client_certificate_and_sasl(
         assert (await sink.produce(topic_name, 0, large)).kind is Kind.STORED
         assert sink.health() == {}
     assert list(secured.kafka.consume(topic_name))[:10] == values(10)
+    told = found(events, "handshake complete")
+    assert told
+    assert {(each["group"], each["version"], each["host"]) for each in told} == {
+        ("X25519MLKEM768", "TLSv1.3", secured.kafka.bootstrap.rpartition(":")[0])
+    }
 
 
 async def test_a_receiver_without_a_right_says_which_one_it_lacks(secured: Secured, topic_name: str) -> None:
