@@ -2,7 +2,9 @@
 
 Both forwarders run beside each other against one receiver (`telemetry`: each against its own), with their links open
 for the whole time; they take turns (a b, b a, …), so what the machine does to one it does to the other. A round gives
-one ratio; the interval comes from bench/bootstrap.py. The first round of each is thrown away.
+one ratio; the interval comes from bench/bootstrap.py. After every few rounds all processes are started anew: two
+processes of one program differ a little for as long as they live, and that is not to pass for a difference of the
+choices. The first round after each start is thrown away.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import statistics
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +28,8 @@ from bench.rig import MODES, Rig, Setup
 from bench.telemetry_cost import Turn
 
 WARM_UP_ROUNDS = 1
+ROUNDS_A_START = 4
+Sides = Callable[[Path], contextlib.AbstractContextManager[Mapping[str, Turn]]]
 FIGURES: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     "forwarder, CPU-s/GB": lambda run: float(run["cpu_seconds_per_gb"]["forwarder"]),
     "receiver, CPU-s/GB": lambda run: float(run["cpu_seconds_per_gb"]["receiver"]),
@@ -45,7 +50,7 @@ def choices(what: str, base_mode: str, mode: str) -> dict[str, Setup]:
 
 @contextlib.contextmanager
 def _beside_each_other(
-    directory: Path, sink: str, setups: Mapping[str, Setup], base: Base, copies: int
+    sink: str, setups: Mapping[str, Setup], base: Base, copies: int, directory: Path
 ) -> Iterator[Mapping[str, Turn]]:
     """Two forwarders of one receiver, by name; a turn is one run at full speed."""
     with (
@@ -85,21 +90,19 @@ def cost(
     Two forwarders with long links take turns; each pair of turns gives one ratio, and a 95 % interval over the pairs
     is printed: if it holds 1, this many rounds show no difference.
     """
-    runs: dict[str, list[dict[str, Any]]] = {}
     with report.workplace(as_json) as (directory, console):
         base, copies = report.base_file(directory, console, records, seed=seed, record_bytes=record_bytes)
         if what == "telemetry":
-            sides = telemetry_cost.sides(directory, sink, Setup(mode), base, copies)
+            sides: Sides = functools.partial(telemetry_cost.sides, sink, Setup(mode), base, copies)
         else:
-            sides = _beside_each_other(directory, sink, choices(what, base_mode, mode), base, copies)
-        with sides as turns, between_limits(base) as limits:
-            runs = {name: [] for name in turns}
-            for number in range(rounds + WARM_UP_ROUNDS):
-                with console.status(f"round {number} of {rounds}"):
-                    for name in sorted(turns, reverse=bool(number % 2)):
-                        runs[name].append(turns[name]())
+            sides = functools.partial(_beside_each_other, sink, choices(what, base_mode, mode), base, copies)
+        runs: dict[str, list[dict[str, Any]]] = {}
+        with between_limits(base) as limits:
+            for done in range(0, rounds, ROUNDS_A_START):
+                with console.status(f"{done} of {rounds} rounds"):
+                    _some_rounds(sides, directory, min(ROUNDS_A_START, rounds - done), runs)
     first, second = runs
-    rows = [compare_figure(figure, *(each[WARM_UP_ROUNDS:] for each in runs.values())) for figure in FIGURES]
+    rows = [compare_figure(figure, *runs.values()) for figure in FIGURES]
     if as_json:
         report.emit("cost", rows, base=first, other=second, limit_megabytes_per_second=limits, rounds=runs)
     else:
@@ -108,6 +111,18 @@ def cost(
             notes.append(telemetry_cost.verdict(rows))
         title = f"{second} beside {first}, into {sink}, {rounds} rounds"
         report.show(console, title, _columns(first, second), rows, notes)
+
+
+def _some_rounds(sides: Sides, directory: Path, rounds: int, runs: dict[str, list[dict[str, Any]]]) -> None:
+    """Start both sides, and let them take turns."""
+    with tempfile.TemporaryDirectory(dir=directory) as place, sides(Path(place)) as turns:
+        for name in turns:
+            runs.setdefault(name, [])
+        for number in range(rounds + WARM_UP_ROUNDS):
+            for name in list(turns)[:: -1 if number % 2 else 1]:
+                run = turns[name]()
+                if number >= WARM_UP_ROUNDS:
+                    runs[name].append(run)
 
 
 def compare_figure(

@@ -58,7 +58,7 @@ class Scraper(threading.Thread):
 
 
 @contextlib.contextmanager
-def sides(directory: Path, sink: str, setup: Setup, base: Base, copies: int) -> Iterator[Mapping[str, Turn]]:
+def sides(sink: str, setup: Setup, base: Base, copies: int, directory: Path) -> Iterator[Mapping[str, Turn]]:
     """Both sides by name, up inside the block; a turn is one run at full speed."""
     launchers: dict[str, Sequence[str]] = {WITHOUT: unobserved.LAUNCHER, WITH: ()}
     turns: dict[str, Turn] = {}

@@ -36,7 +36,7 @@ def test_programs_deliver_with_and_without_observing(
 
 
 def test_only_the_side_with_telemetry_is_asked(tmp_path: Path, base: Base) -> None:
-    with telemetry_cost.sides(tmp_path, "log", Setup(), base, copies=1) as turns:
+    with telemetry_cost.sides("log", Setup(), base, 1, tmp_path) as turns:
         runs = {name: turn() for name, turn in turns.items()}
     assert list(runs) == [telemetry_cost.WITHOUT, telemetry_cost.WITH]
     assert runs[telemetry_cost.WITHOUT]["answers_scraped"] == 0
