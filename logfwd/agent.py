@@ -71,6 +71,7 @@ class Agent:
                         health=self._health,
                         ready=self._ready,
                         streams=self.describe,
+                        durations=self.metrics.batch_duration.since,
                     )
                 )
                 self.admin_address = server.address

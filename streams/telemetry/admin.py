@@ -1,5 +1,8 @@
 """Admin HTTP: /metrics, /healthz, /readyz, /api/v1/streams. Read-only, and on the loopback unless told otherwise.
 
+A forwarder also serves /api/v1/streams/NAME/batch-durations?since=COUNT: each batch duration after the first COUNT, for
+who needs the values of one stretch of time and not percentiles of the last ones.
+
 The program gives callables; they run on the event loop at each request, so they may read what the loop owns and must
 not block. Health and readiness are reasons by name: none means well.
 
@@ -30,10 +33,13 @@ MAX_LINE_BYTES = 4096
 MAX_HEADER_BYTES = 4096
 MAX_BODY_BYTES = 1024
 CLOSE_SECONDS = 1.0
+MOST_DIGITS = 20
 
 Reasons = Callable[[], Mapping[str, str]]
 Rows = Callable[[], Sequence[Mapping[str, Any]]]
 Answers = Mapping[str, Callable[[], Awaitable[bytes]]]
+Durations = Callable[[str, int], Mapping[str, Any] | None]
+"""Of a stream, after so many; None for a stream that has none."""
 
 
 class AdminUnavailable(PipelineError):
@@ -56,10 +62,13 @@ async def serve(
     ready: Reasons,
     streams: Rows,
     more: Answers | None = None,
+    durations: Durations | None = None,
 ) -> AsyncIterator[Server]:
     """Serve until the block is left; `more` are further paths, answered with JSON. AdminUnavailable."""
     with _listen(address) as sock:
-        server = asyncio.create_task(_answer(sock, lambda: _application(registry, health, ready, streams, more or {})))
+        server = asyncio.create_task(
+            _answer(sock, lambda: _application(registry, health, ready, streams, more or {}, durations))
+        )
         try:
             yield Server(join_address(*sock.getsockname()[:2]))
         finally:
@@ -115,6 +124,7 @@ def _application(
     ready: Reasons,
     streams: Rows,
     more: Answers,
+    durations: Durations | None,
 ) -> web.Application:
     from aiohttp import web
 
@@ -137,6 +147,15 @@ def _application(
 
         return answer
 
+    async def list_durations(request: web.Request) -> web.Response:
+        since = request.query.get("since", "0")
+        if not (since.isascii() and since.isdigit() and len(since) < MOST_DIGITS):
+            raise web.HTTPBadRequest(text="since: a count of batches\n")
+        found = durations(request.match_info["stream"], int(since)) if durations is not None else None
+        if found is None:
+            raise web.HTTPNotFound(text="no batch of such a stream was acknowledged\n")
+        return web.json_response(found)
+
     def verdict(reasons: Mapping[str, str]) -> web.Response:
         if reasons:
             return web.json_response({"status": "unavailable", "reasons": dict(reasons)}, status=503)
@@ -150,6 +169,7 @@ def _application(
             web.get("/readyz", readyz),
             web.get("/api/v1/streams", list_streams),
             *(web.get(path, answering(tell)) for path, tell in more.items()),
+            web.get("/api/v1/streams/{stream}/batch-durations", list_durations),
         ]
     )
     return application

@@ -25,6 +25,13 @@ class Summary(TypedDict):
     p99: float | None
 
 
+class Values(TypedDict):
+    """`count` is of all values so far: what to ask from next; `seconds` are the last of them, in order."""
+
+    count: int
+    seconds: list[float]
+
+
 class Window:
     """The last values that were observed, at most `WINDOW` of them."""
 
@@ -38,6 +45,11 @@ class Window:
         else:
             self._values[self.count % WINDOW] = value
         self.count += 1
+
+    def since(self, count: int) -> list[float]:
+        """The values after the first `count`, in order, as far as the window still holds them."""
+        first = max(count, self.count - len(self._values), 0)
+        return [self._values[number % WINDOW] for number in range(first, self.count)]
 
     def summary(self) -> Summary:
         """Percentiles by nearest rank: each is a value that was observed."""
@@ -71,6 +83,11 @@ class WindowedHistogram:
 
     def summary(self, stream: str) -> Summary:
         return self._windows.get(stream, Window()).summary()
+
+    def since(self, stream: str, count: int) -> Values | None:
+        """What was observed of a stream after its first `count` values; None for a stream without any."""
+        window = self._windows.get(stream)
+        return None if window is None else Values(count=window.count, seconds=window.since(count))
 
     def forget(self, stream: str) -> None:
         self._windows.pop(stream, None)

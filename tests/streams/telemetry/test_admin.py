@@ -33,6 +33,7 @@ async def program() -> AsyncIterator[Program]:
         health=lambda: program.health,
         ready=lambda: program.ready,
         streams=lambda: [{"stream": "http", "records": {"accepted": 3}}],
+        durations=program.metrics.batch_duration.since,
     ) as server:
         program.url = f"http://{server.address}"
         yield program
@@ -78,6 +79,28 @@ async def test_health_and_readiness_are_503_with_reasons_while_there_are_any(
 async def test_streams_are_json(program: Program, client: aiohttp.ClientSession) -> None:
     async with client.get(f"{program.url}/api/v1/streams") as answer:
         assert await answer.json() == {"streams": [{"stream": "http", "records": {"accepted": 3}}]}
+
+
+async def test_batch_durations_are_those_after_a_count(program: Program, client: aiohttp.ClientSession) -> None:
+    for seconds in (0.5, 0.25, 0.125):
+        program.metrics.batch_duration.labels("http", "hybrid").observe(seconds)
+    for query, expected in (("", [0.5, 0.25, 0.125]), ("?since=2", [0.125]), ("?since=9", [])):
+        async with client.get(f"{program.url}/api/v1/streams/http/batch-durations{query}") as answer:
+            assert await answer.json() == {"count": 3, "seconds": expected}
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("none/batch-durations", 404),
+        *((f"http/batch-durations?since={bad}", 400) for bad in ("-1", "x", "²", "9" * 99)),
+    ],
+)
+async def test_batch_durations_of_nobody_or_since_no_count_are_refused(
+    program: Program, client: aiohttp.ClientSession, query: str, status: int
+) -> None:
+    async with client.get(f"{program.url}/api/v1/streams/{query}") as answer:
+        assert answer.status == status
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/none", 404), ("POST", "/metrics", 405)])

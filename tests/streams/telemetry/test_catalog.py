@@ -233,6 +233,8 @@ def test_a_window_keeps_the_last_values_and_no_more() -> None:
     kept: Any = window._values
     assert sorted(kept) == [float(value) for value in range(500, WINDOW + 500)]
     assert window.summary()["count"] == WINDOW + 500
+    assert window.since(WINDOW + 497) == [WINDOW + 497.0, WINDOW + 498.0, WINDOW + 499.0]
+    assert window.since(0) == [float(value) for value in range(500, WINDOW + 500)]
 
 
 def test_one_value_is_every_percentile() -> None:
