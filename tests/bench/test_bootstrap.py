@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from bench.bootstrap import estimate, ratio, verdict
+from bench.bootstrap import FEWEST, estimate, ratio, verdict
 
 
 def test_one_round_shows_nothing() -> None:
@@ -15,7 +15,7 @@ def test_one_round_shows_nothing() -> None:
 
 
 def test_what_slows_both_sides_of_a_round_does_not_widen_the_ratio() -> None:
-    machine = [1.0, 3.0, 1.5, 2.2, 9.0]
+    machine = [1.0, 3.0, 1.5, 2.2, 9.0, 1.1, 1.2, 4.0]
     assert tuple(ratio(machine, [1.1 * value for value in machine])) == pytest.approx((1.1, 1.1, 1.1))
     assert verdict(machine, [1.1 * value for value in machine]) == "more"
     assert verdict([1.1 * value for value in machine], machine) == "less"
@@ -26,14 +26,23 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert estimate(values, seed=3) == estimate(values, seed=3)
 
 
-def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
-    drawn = random.Random(1)
+@pytest.mark.parametrize("rounds", [10, 20])
+@pytest.mark.parametrize(("confidence", "least", "most"), [(0.95, 180, 198), (0.99, 192, 200)])
+def test_the_interval_holds_the_truth_about_as_often_as_it_says(
+    rounds: int, confidence: float, least: int, most: int
+) -> None:
+    drawn = random.Random(rounds)
     held = 0
-    for trial in range(100):
-        logs = [drawn.gauss(0.05, 0.1) for _ in range(20)]
-        found = ratio([1.0] * 20, [math.exp(value) for value in logs], seed=trial)
+    for trial in range(200):
+        logs = [drawn.gauss(0.05, 0.1) for _ in range(rounds)]
+        found = ratio([1.0] * rounds, [math.exp(value) for value in logs], confidence=confidence, seed=trial)
         held += found.low <= math.exp(0.05) <= found.high
-    assert 88 <= held <= 100
+    assert least <= held <= most
+
+
+def test_fewer_rounds_than_can_tell_show_no_difference() -> None:
+    assert verdict([1.0] * (FEWEST - 1), [2.0, 2.1, 2.2, 2.0, 2.1, 2.2, 2.3]) == "no difference"
+    assert verdict([1.0] * FEWEST, [2.0, 2.1, 2.2, 2.0, 2.1, 2.2, 2.3, 2.4]) == "more"
 
 
 def test_a_thing_beside_itself_is_seldom_found_different() -> None:
