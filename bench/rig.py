@@ -35,6 +35,8 @@ class Setup:
     spool: str = "disk"
     streams: int = 1
     twins: int = 0
+    named: tuple[tuple[str, str], ...] = ()
+    """Names and modes: these streams, instead of `streams` of one mode."""
     scan: str = "50ms"
     append_time: bool = False
     """Kafka's topics keep the time of the append instead of that of the reading."""
@@ -170,12 +172,12 @@ class Rig:
             stack.callback(shutil.rmtree, site.directory, ignore_errors=True)
             stack.enter_context(site)
             (site.directory / "in").symlink_to(stack.enter_context(_input_directory(site.directory, setup.input_bytes)))
-            originals = [f"{label}-s{number}" for number in range(setup.streams)]
+            originals = [name for name, _ in setup.named] or [f"{label}-s{number}" for number in range(setup.streams)]
             if setup.append_time and self.kafka is not None:
                 for name in originals:
                     self.kafka.create_topic(name, configs={"message.timestamp.type": "LogAppendTime"})
             forwarder = Forwarder(site, originals, self._write_streams(site, originals, setup), state)
-            site.write_forwarder([self.addresses[setup.mode]])
+            site.write_forwarder([self.addresses[next((mode for _, mode in setup.named), setup.mode)]])
             site.forwarder.argv[:0] = self._launcher
             site.start_forwarder()
             site.forwarder.wait_for("link opened", times=len(forwarder.names))
@@ -186,7 +188,9 @@ class Rig:
         for name in originals:
             (site.directory / "in" / name).mkdir()
             source = f'[source]\ntype = "file"\npaths = ["in/{name}/*.log*"]\nscan = "{setup.scan}"\n{setup.more}'
-            site.write_stream(name, f'security = "{setup.mode}"\ncodec = "{setup.codec}"\n{source}')
+            mode = dict(setup.named).get(name, setup.mode)
+            where = f'security = "{mode}"\nreceivers = ["{self.addresses[mode]}"]\n'
+            site.write_stream(name, f'{where}codec = "{setup.codec}"\n{source}')
             for number in range(setup.twins):
                 twins.append(f"{name}-twin{number}")
                 site.write_stream(twins[-1], f'security = "{setup.mode}"\nmirror_of = "{name}"\n')
