@@ -6,6 +6,7 @@ import click
 
 from bench.backlog import backlog
 from bench.chaos import chaos
+from bench.compare import compare
 from bench.cost import cost
 from bench.demo import demo
 from bench.generate import generate
@@ -29,6 +30,7 @@ def main() -> None:
 for _command in (
     backlog,
     chaos,
+    compare,
     cost,
     demo,
     generate,

@@ -110,7 +110,12 @@ def show(
 
 def emit(command: str, rows: Sequence[Row], **more: Any) -> None:
     """The JSON form: {"command", "machine", "rows", …}; what is not a finite number is null."""
-    click.echo(json.dumps(_finite({"command": command, "machine": machine(), "rows": rows, **more}), indent=2))
+    click.echo(dumps({"command": command, "machine": machine(), "rows": rows, **more}))
+
+
+def dumps(values: Mapping[str, Any]) -> str:
+    """JSON text; what is not a finite number is null."""
+    return json.dumps(_finite(values), indent=2)
 
 
 def _finite(value: Any) -> Any:

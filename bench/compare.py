@@ -1,0 +1,232 @@
+"""`logbench compare`: two streams beside each other, with intervals, a verdict in words, and a report with pictures.
+
+Against fresh processes on this machine (bench/rounds.py) or against a running forwarder (bench/production.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from rich.console import Console
+
+from bench import bootstrap, comparison_report, findings, report
+from bench.adminclient import Unanswered
+from bench.findings import Line, Round, Verdict
+from bench.production import admin_of, observe
+from bench.provenance import provenance
+from bench.rig import MODES
+from bench.rounds import Plan, Side, running
+
+
+class Comparison(NamedTuple):
+    """All that a table, a report or a machine wants to know of a run."""
+
+    base: str
+    other: str
+    links: Mapping[str, Mapping[str, Any]]
+    differs: str
+    method: str
+    lines: Sequence[Line]
+    verdict: Verdict
+    rounds: Sequence[Round]
+    made_on: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """Named fields all the way down."""
+        return {
+            **self._asdict(),
+            "lines": [_named(line) for line in self.lines],
+            "verdict": _named(self.verdict),
+        }
+
+
+def _named(value: Any) -> dict[str, Any]:
+    return {
+        key: each._asdict() if isinstance(each, bootstrap.Estimate) else each for key, each in value._asdict().items()
+    }
+
+
+def conclude(
+    names: tuple[str, str],
+    links: Mapping[str, Mapping[str, Any]],
+    rounds: Sequence[Round],
+    *,
+    method: str,
+    seed: int | None,
+) -> Comparison:
+    """From rounds to what is told; raises StartFailed if no round has batches of both."""
+    base, other = names
+    return Comparison(
+        base,
+        other,
+        links,
+        findings.differences(links[base], links[other]),
+        method,
+        findings.lines(rounds, base, other, seed=seed or 0),
+        findings.judge(rounds, base, other, seed=seed or 0),
+        rounds,
+        provenance(seed),
+    )
+
+
+def compare_fresh(plan: Plan, as_json: bool) -> Comparison:
+    """Measure a plan from nothing to the end."""
+    found, last = [], plan.warm_up_rounds + plan.rounds - 1
+    with (
+        report.workplace(as_json) as (directory, console),
+        running(plan, directory, console) as runner,
+        console.status("starting") as status,
+    ):
+        for number in range(last + 1):
+            status.update(f"round {number} of {last}")
+            found.append(runner.round(number))
+        links = runner.links()
+    names = plan.base.name, plan.other.name
+    return conclude(names, links, found[plan.warm_up_rounds :], method=_method(plan), seed=plan.seed)
+
+
+def _method(plan: Plan) -> str:
+    cuts = f"the same records in the same batches of {plan.batch_kib} KiB, {plan.batches_per_second} a second"
+    return (
+        f"fresh processes: one forwarder, one receiver, one sink ({plan.sink}); {cuts}; the streams took turns of "
+        f"{plan.turn_seconds:g} s (a b b a …); {plan.rounds} rounds, {plan.warm_up_rounds} before them thrown away"
+    )
+
+
+def compare_running(admin: str, names: tuple[str, str], seconds: float, slices: int, as_json: bool) -> Comparison:
+    """Observe a running forwarder."""
+    with Console(stderr=as_json).status("observing") as status:
+        observed = observe(
+            admin,
+            *names,
+            seconds=seconds,
+            slices=slices,
+            each=lambda number: status.update(f"slice {number + 1} of {slices}"),
+        )
+    return conclude(names, observed.links, observed.slices, method=observed.method, seed=None)
+
+
+@click.command()
+@click.argument("base", default="http")
+@click.argument("other", required=False)
+@click.option("--base-mode", type=click.Choice(MODES), default="classical", show_default=True, help="Of BASE.")
+@click.option("--mode", type=click.Choice(MODES), default="hybrid", show_default=True, help="Of OTHER.")
+@report.sink_option
+@click.option("--rounds", type=click.IntRange(2), default=Plan.rounds, show_default=True, help="Or slices, if running.")
+@click.option("--turns", type=click.IntRange(1), default=Plan.turns, show_default=True, help="Each has in a round.")
+@click.option("--turn-seconds", type=click.FloatRange(0.05), default=Plan.turn_seconds, show_default=True)
+@click.option("--batch-kib", type=click.IntRange(64, 900), default=Plan.batch_kib, show_default=True)
+@click.option("--batches-per-second", type=click.IntRange(1, 1000), default=Plan.batches_per_second, show_default=True)
+@click.option("--handshakes", type=click.IntRange(0), default=Plan.handshakes, show_default=True, help="Each, a round.")
+@click.option("--records", type=click.IntRange(0), default=Plan.records, show_default=True, help="At full speed.")
+@report.record_bytes_option
+@report.seed_option
+@click.option("--admin", help="Compare streams of a running forwarder: its admin address, HOST:PORT or URL.")
+@click.option(
+    "--config", type=click.Path(path_type=Path, exists=True), help="The same; its logfwd.toml has the address."
+)
+@click.option("--seconds", type=click.FloatRange(1), default=60.0, show_default=True, help="To observe a running one.")
+@click.option(
+    "--repeat", type=click.IntRange(1), default=1, show_default=True, help="Whole runs; counts what they say."
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("compare-report"), show_default=True)
+@click.option("--report/--no-report", "wanted", default=True, help="Write report.html, report.json and PNGs to --out.")
+@report.as_json_option
+def compare(
+    base: str,
+    other: str | None,
+    base_mode: str,
+    mode: str,
+    rounds: int,
+    admin: str | None,
+    config: Path | None,
+    seconds: float,
+    repeat: int,
+    out: Path,
+    wanted: bool,
+    as_json: bool,
+    **amounts: Any,
+) -> None:
+    """What one stream costs beside another: `logbench compare http pq-stream`.
+
+    Both carry the same records in the same batches over real links into a real sink, in turns, from fresh processes.
+    Each figure has a 95 % interval over the rounds; the median batch duration decides the verdict at 99 %.
+
+    With --admin or --config the streams are those of a running forwarder, under the load that it has.
+    """
+    names = base, other or ("pq-stream" if mode.startswith("hybrid") else f"{base}-{mode}")
+    if names[0] == names[1]:
+        raise click.UsageError("a stream beside itself: give the second another name and the same --mode")
+    wanted = wanted and repeat == 1
+    try:
+        if wanted:
+            comparison_report.check_pictures()
+        if admin or config:
+            address = admin or admin_of(config or Path())
+            runs = [compare_running(address, names, seconds, rounds, as_json) for _ in range(repeat)]
+        else:
+            plan = Plan(Side(names[0], base_mode), Side(names[1], mode), rounds=rounds, **amounts)
+            runs = [compare_fresh(plan, as_json) for _ in range(repeat)]
+    except (Unanswered, comparison_report.NoPictures) as error:
+        raise click.ClickException(str(error)) from error
+    if wanted:
+        comparison_report.write(runs[0], out)
+    if repeat > 1:
+        tell_runs(runs, as_json)
+    elif as_json:
+        report.emit("compare", runs[0].as_json()["lines"], **runs[0].as_json())
+    else:
+        tell(runs[0])
+    if wanted:
+        click.echo(f"report: {out / 'report.html'}", err=True)
+
+
+def tell(comparison: Comparison) -> None:
+    """One run as a table."""
+    base, other = comparison.base, comparison.other
+    columns: list[report.Column] = [
+        ("median over rounds [95 %]", lambda line: f"{line['metric']}, {line['unit']}" + " ◀" * line["primary"]),
+        (f"{base} ({comparison.links[base]['mode']})", lambda line: span(line["base"])),
+        (f"{other} ({comparison.links[other]['mode']})", lambda line: span(line["other"])),
+        ("ratio [95 %]", lambda line: span(line["ratio"], 3)),
+    ]
+    notes = [comparison.differs, comparison.method, f"[bold]{comparison.verdict.words}[/]"]
+    rows = [line._asdict() for line in comparison.lines]
+    report.show(Console(), f"{other} beside {base}", columns, rows, notes)
+
+
+def tell_runs(runs: Sequence[Comparison], as_json: bool) -> None:
+    """Several runs: what each said, how many saw no difference, how many pairs of runs agree."""
+    ratios = [next(line.ratio for line in run.lines if line.primary) for run in runs]
+    calm = sum(run.verdict.found == "no difference" for run in runs)
+    pairs = list(itertools.combinations(ratios, 2))
+    agreeing = sum(one.low <= two.high and two.low <= one.high for one, two in pairs)
+    counts = {"runs": len(runs), "no_difference": calm, "pairs": len(pairs), "agreeing_pairs": agreeing}
+    rows: list[dict[str, Any]] = [
+        {"run": number, "ratio": ratio, "verdict": run.verdict.words}
+        for number, (run, ratio) in enumerate(zip(runs, ratios, strict=True), 1)
+    ]
+    if as_json:
+        report.emit("compare", [{**row, "ratio": row["ratio"]._asdict()} for row in rows], **counts)
+        return
+    columns: list[report.Column] = [
+        ("run", lambda row: str(row["run"])),
+        ("ratio [95 %]", lambda row: span(row["ratio"], 3)),
+        ("verdict", lambda row: row["verdict"]),
+    ]
+    notes = [
+        f"[bold]{calm} of {len(runs)} runs show no difference; "
+        f"the 95 % intervals of {agreeing} of {len(pairs)} pairs of runs overlap[/]",
+        runs[0].differs,
+        runs[0].method,
+    ]
+    report.show(Console(), f"{runs[0].other} beside {runs[0].base}, {len(runs)} runs", columns, rows, notes)
+
+
+def span(found: bootstrap.Estimate, digits: int = 2) -> str:
+    """1.08 [1.06 … 1.11]."""
+    return f"{found.value:.{digits}f} [{found.low:.{digits}f} … {found.high:.{digits}f}]"

@@ -1,0 +1,118 @@
+"""Two streams of a running forwarder, as its admin address tells of them: slices of time stand in for rounds.
+
+Nothing is fed, nothing takes turns: the figures are of whatever load was there. A twin carries its original's batches
+at the same time, so the two share their load in every slice; other streams do not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench import adminclient
+from bench.adminclient import Unanswered
+from bench.findings import Round
+from logfwd.config import load_forwarder
+from streams.errors import ConfigError
+
+VARIABLES = ("group", "version", "cipher", "receiver")
+
+
+class Observed(NamedTuple):
+    """What each stream's link negotiated, the slices, and in words how they came about."""
+
+    links: dict[str, dict[str, Any]]
+    slices: list[Round]
+    method: str
+
+
+def admin_of(config: Path) -> str:
+    """Where the forwarder with this logfwd.toml serves its admin; raises Unanswered."""
+    try:
+        admin = load_forwarder(config).admin
+    except ConfigError as error:
+        raise Unanswered("\n".join(str(problem) for problem in error.problems)) from error
+    if admin is None:
+        raise Unanswered(f"{config}: admin = false: there is nothing to ask")
+    if admin.address.endswith(":0"):
+        raise Unanswered(f"{config}: the system chose the admin's port; give it with --admin (it is in the log)")
+    return admin.address
+
+
+def observe(
+    admin: str, base: str, other: str, *, seconds: float, slices: int, each: Callable[[int], None] = lambda _: None
+) -> Observed:
+    """Look at the end of every slice; raises Unanswered if there is nothing to compare."""
+    looks = [_look(admin, base, other)]
+    started = time.monotonic()
+    for number in range(slices):
+        each(number)
+        time.sleep(max(started + (number + 1) * seconds / slices - time.monotonic(), 0))
+        looks.append(_look(admin, base, other, looks[-1]))
+    found = [_slice(*pair) for pair in itertools.pairwise(looks)]
+    if not any(all(figures["batch_ms"] for figures in each.values()) for each in found):
+        raise Unanswered(f"{base} and {other} had no batch acknowledged in the same slice of {seconds / slices:g} s")
+    links = {name: _link(looks[-1].rows[name]) for name in (base, other)}
+    return Observed(links, found, _method(admin, looks, base, other, seconds, slices))
+
+
+class _Look(NamedTuple):
+    at: float
+    rows: Mapping[str, Mapping[str, Any]]
+    counts: Mapping[str, int]
+    seconds: Mapping[str, list[float]]
+
+
+def _look(admin: str, base: str, other: str, before: _Look | None = None) -> _Look:
+    """Both streams now, and the batch durations since the look before; the first look asks for none."""
+    found = {row["stream"]: row for row in adminclient.streams(admin)}
+    if missing := [name for name in (base, other) if "batch_duration_seconds" not in found.get(name, {})]:
+        raise Unanswered(
+            f"{admin} has no stream {' and no '.join(missing)}; it has {', '.join(sorted(found)) or 'none'}"
+        )
+    durations = {}
+    for name in (base, other):
+        since = before.counts[name] if before else found[name]["batch_duration_seconds"]["count"]
+        durations[name] = adminclient.batch_durations(admin, name, since)
+    counts = {name: count for name, (count, _) in durations.items()}
+    return _Look(time.monotonic(), found, counts, {name: values for name, (_, values) in durations.items()})
+
+
+def _slice(before: _Look, after: _Look) -> Round:
+    seconds = after.at - before.at
+
+    def figures(name: str) -> dict[str, Any]:
+        records = _acknowledged(after, name) - _acknowledged(before, name)
+        return {
+            "batch_ms": [each * 1e3 for each in after.seconds[name]],
+            "records_per_second": records / seconds if records > 0 else None,
+        }
+
+    return {name: figures(name) for name in after.counts}
+
+
+def _acknowledged(look: _Look, name: str) -> int:
+    return int(look.rows[name]["records"]["acknowledged"])
+
+
+def _link(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"mode": row["mode"], **(row["link"] or {}), "handshake_seconds": row["handshake_seconds"]}
+
+
+def _method(admin: str, looks: list[_Look], base: str, other: str, seconds: float, slices: int) -> str:
+    twins = looks[-1].rows[other]["twin_of"] == base or looks[-1].rows[base]["twin_of"] == other
+    parts = [
+        f"a running forwarder ({admin}), observed for {seconds:g} s in {slices} slices",
+        "the load is its own and was not interleaved",
+        "one is the twin of the other: both carry the same batches at the same time, and each disturbs the other"
+        if twins
+        else "the two are no twins: what they carry may differ, and so may the figures for that reason alone",
+    ]
+    for name in (base, other):
+        first, last = (look.rows[name]["link"] or {} for look in (looks[0], looks[-1]))
+        if any(first.get(key) != last.get(key) for key in VARIABLES):
+            parts.append(f"the link of {name} changed meanwhile: the figures are of more than one")
+    return "; ".join(parts)

@@ -1,0 +1,188 @@
+"""Rounds of a comparison over fresh processes: two streams of one forwarder, which take turns.
+
+Both streams are in one forwarder, over long links to one receiver and one sink: two processes of the same program
+differ by a few percent for as long as they live (where their memory lies, which CPU they were put on), and that would
+be found as a difference of the streams. While one has its turn the other has nothing to do.
+
+A round is a b b a …, in short turns: whatever drifts, whatever else the machine does for a while, and whatever the turn
+before leaves behind falls on both alike. In each turn the same records come at the same pace, written so that each
+write is exactly one batch: full by bytes as soon as it is read, with no linger in it. So both streams seal the same
+batches, and each finds the path idle. New links are made in turns as well, one by one, before the batches; full speed,
+which CPU and throughput are of, comes last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench import adminclient, report
+from bench.fullspeed import measure
+from bench.load import Base
+from bench.measure import wait_until
+from bench.rig import Forwarder, Rig, Setup
+from bench.site import StartFailed
+from logfwd.batcher import FULL_SHARE
+
+ACKNOWLEDGED_SECONDS = 60.0
+INPUT = "turns.log"
+
+
+class Side(NamedTuple):
+    """One of the two streams."""
+
+    name: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured, and how much of it."""
+
+    base: Side
+    other: Side
+    sink: str = "kafka"
+    rounds: int = 12
+    warm_up_rounds: int = 2
+    turn_seconds: float = 0.25
+    turns: int = 8
+    """Of each stream in a round."""
+    batch_kib: int = 128
+    batches_per_second: int = 50
+    handshakes: int = 20
+    """Of each stream in a round."""
+    records: int = 100_000
+    """Of each stream in a round at full speed; 0 leaves that out."""
+    record_bytes: int = 577
+    seed: int = 1
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.base, self.other
+
+
+Figures = dict[str, Any]
+"""What a round gives for a side: batch_ms, handshake_ms, connect_ms are lists of values; speed is of `measure`."""
+
+
+class Runner:
+    """`with running(plan, directory) as runner`: everything is up; `runner.round(number)` measures one round."""
+
+    def __init__(self, plan: Plan, rig: Rig, forwarder: Forwarder, base: Base, copies: int) -> None:
+        self.plan, self._rig, self._forwarder, self._base, self._copies = plan, rig, forwarder, base, copies
+        for side in plan.sides:
+            (forwarder.input(side.name) / INPUT).touch()
+
+    def links(self) -> dict[str, dict[str, Any]]:
+        """What each stream's link negotiated, by stream."""
+        rows = self._forwarder.site.streams()
+        return {side.name: {"mode": side.mode, **(rows[side.name]["link"] or {})} for side in self.plan.sides}
+
+    def round(self, number: int) -> dict[str, Figures]:
+        """a b b a …, or b a a b … in every second round."""
+        first, second = self.plan.sides[:: -1 if number % 2 else 1]
+        found: dict[str, Figures] = {side.name: {"batch_ms": []} for side in (first, second)}
+        for name, values in asyncio.run(self._handshakes(first, second)).items():
+            found[name].update(values)
+        for side in _in_turn(first, second, self.plan.turns):
+            found[side.name]["batch_ms"] += self._turn(side.name)
+        if self.plan.records:
+            for side in (first, second):
+                alone = replace(self._forwarder, originals=[side.name])
+                found[side.name]["speed"] = measure(self._rig, alone, self._base, self._copies)
+        return found
+
+    def _turn(self, stream: str) -> list[float]:
+        """Durations in ms of the batches of one turn."""
+        admin = self._forwarder.site.admin_address
+        before, _ = adminclient.batch_durations(admin, stream, 0)
+        records = self._forwarder.records(names=[stream]) + self._write(self._forwarder.input(stream) / INPUT)
+        if not wait_until(
+            lambda: self._forwarder.records(names=[stream]) >= records, ACKNOWLEDGED_SECONDS, every_seconds=0.05
+        ):
+            raise StartFailed(f"{stream}: a turn was not acknowledged in {ACKNOWLEDGED_SECONDS:.0f} s")
+        return [seconds * 1e3 for seconds in adminclient.batch_durations(admin, stream, before)[1]]
+
+    def _write(self, path: Path) -> int:
+        """Write the turn's batches, each when it is due; returns their records."""
+        out, records, started = os.open(path, os.O_WRONLY | os.O_APPEND), 0, time.monotonic()
+        try:
+            for number in range(max(round(self.plan.turn_seconds * self.plan.batches_per_second), 1)):
+                first, last = self._cuts[number % len(self._cuts)]
+                time.sleep(max(started + number / self.plan.batches_per_second - time.monotonic(), 0))
+                os.write(out, self._data[self._base.starts[first] : self._base.starts[last]])
+                records += last - first
+        finally:
+            os.close(out)
+        return records
+
+    @cached_property
+    def _data(self) -> bytes:
+        return self._base.path.read_bytes()
+
+    @cached_property
+    def _cuts(self) -> list[tuple[int, int]]:
+        return list(cuts(self._base, self.plan.batch_kib * 1024))
+
+    async def _handshakes(self, first: Side, second: Side) -> dict[str, Figures]:
+        """New links as the forwarder makes them, to the receiver that it uses."""
+        from streams.security import modes, openssl
+        from streams.security.transport import connect
+
+        pki = self._rig.site.directory / "pki"
+        credentials = openssl.Credentials(pki / "forwarder.pem", pki / "forwarder.key", pki / "ca.pem")
+        found: dict[str, Figures] = {side.name: {"handshake_ms": [], "connect_ms": []} for side in (first, second)}
+        for side in _in_turn(first, second, self.plan.handshakes):
+            link = await connect(
+                self._rig.addresses[side.mode],
+                openssl.client_context(modes.MODES[side.mode], credentials),
+                server_name="localhost",
+                connect_timeout=5,
+                handshake_timeout=5,
+            )
+            found[side.name]["handshake_ms"].append(link.facts.handshake_seconds * 1e3)
+            found[side.name]["connect_ms"].append(link.facts.connect_seconds * 1e3)
+            await link.close()
+        return found
+
+
+def _in_turn(first: Side, second: Side, each: int) -> Iterator[Side]:
+    """a b b a a b b a …, as often each."""
+    return itertools.islice(itertools.cycle((first, second, second, first)), 2 * each)
+
+
+def cuts(base: Base, most_bytes: int) -> Iterator[tuple[int, int]]:
+    """(first, last) records of batches that are full to the forwarder, whatever it reads of them at a time."""
+    first = 0
+    for last in range(1, base.records):
+        if base.starts[last + 1] - base.starts[first] > most_bytes:
+            if base.starts[last] - base.starts[first] < most_bytes - most_bytes // FULL_SHARE:
+                raise StartFailed(f"records are too long for batches of {most_bytes} bytes")
+            yield first, last
+            first = last
+    if first == 0:
+        raise StartFailed(f"{base.size} bytes of records do not fill one batch of {most_bytes}")
+
+
+@contextmanager
+def running(plan: Plan, directory: Path, console: Any) -> Iterator[Runner]:
+    """Sink, receiver and forwarder, fresh, with both links open; raises StartFailed."""
+    base, copies = report.base_file(
+        directory, console, max(plan.records, 20_000), seed=plan.seed, record_bytes=plan.record_bytes
+    )
+    setup = Setup(
+        named=plan.sides, more=f'[batch]\nmax_batch_bytes = "{plan.batch_kib}KiB"\nmax_record_bytes = "8KiB"\n'
+    )
+    with (
+        Rig(directory, sink=plan.sink, modes=[side.mode for side in plan.sides]) as rig,
+        rig.forwarder(setup) as forwarder,
+    ):
+        yield Runner(plan, rig, forwarder, base, copies)
