@@ -6,7 +6,7 @@ Against fresh processes on this machine (bench/rounds.py) or against a running f
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,10 +167,10 @@ def compare(
             comparison_report.check_pictures()
         if admin or config:
             address = admin or admin_of(config or Path())
-            runs = [compare_running(address, names, seconds, rounds, as_json) for _ in range(repeat)]
+            runs = _told(compare_running(address, names, seconds, rounds, as_json) for _ in range(repeat))
         else:
             plan = Plan(Side(names[0], base_mode), Side(names[1], mode), rounds=rounds, **amounts)
-            runs = [compare_fresh(plan, as_json) for _ in range(repeat)]
+            runs = _told(compare_fresh(plan, as_json) for _ in range(repeat))
     except (Unanswered, comparison_report.NoPictures) as error:
         raise click.ClickException(str(error)) from error
     if wanted:
@@ -185,16 +185,30 @@ def compare(
         click.echo(f"report: {out / 'report.html'}", err=True)
 
 
+def _told(runs: Iterable[Comparison]) -> list[Comparison]:
+    """All of them, each told as soon as it is over."""
+    found = []
+    for number, run in enumerate(runs, 1):
+        found.append(run)
+        click.echo(f"run {number}: {run.verdict.words}", err=True)
+    return found
+
+
 def tell(comparison: Comparison) -> None:
     """One run as a table."""
     base, other = comparison.base, comparison.other
     columns: list[report.Column] = [
-        ("median over rounds [95 %]", lambda line: f"{line['metric']}, {line['unit']}" + " ◀" * line["primary"]),
+        ("", lambda line: f"{line['metric']}, {line['unit']}" + " ◀" * line["primary"]),
         (f"{base} ({comparison.links[base]['mode']})", lambda line: span(line["base"])),
         (f"{other} ({comparison.links[other]['mode']})", lambda line: span(line["other"])),
         ("ratio [95 %]", lambda line: span(line["ratio"], 3)),
     ]
-    notes = [comparison.differs, comparison.method, f"[bold]{comparison.verdict.words}[/]"]
+    notes = [
+        "medians over the rounds, ratio of the second to the first; each with its 95 % interval; ◀ decides the verdict",
+        comparison.differs,
+        comparison.method,
+        f"[bold]{comparison.verdict.words}[/]",
+    ]
     rows = [line._asdict() for line in comparison.lines]
     report.show(Console(), f"{other} beside {base}", columns, rows, notes)
 

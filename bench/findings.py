@@ -56,8 +56,11 @@ METRICS = (
         Metric(f"batch duration, {name}", "ms", _values("batch_ms", statistic), primary=name == "median")
         for name, statistic in STATISTICS.items()
     ),
-    *(Metric(f"handshake, {name}", "ms", _values("handshake_ms", STATISTICS[name])) for name in STATISTICS),
-    *(Metric(f"TCP connect, {name}", "ms", _values("connect_ms", STATISTICS[name])) for name in STATISTICS),
+    *(
+        Metric(f"{title}, {name}", "ms", _values(key, STATISTICS[name]))
+        for title, key in (("handshake", "handshake_ms"), ("TCP connect", "connect_ms"))
+        for name in ("median", "p95", "p99")
+    ),
     Metric("forwarder", "CPU-s/GB", _cpu("forwarder")),
     Metric("receiver", "CPU-s/GB", _cpu("receiver")),
     Metric("full speed", "MB/s", _speed(lambda speed: float(speed["megabytes_per_second"]))),
@@ -118,7 +121,7 @@ def judge(rounds: Sequence[Round], base: str, other: str, *, seed: int) -> Verdi
     bases, others = _pairs(metric, rounds, base, other)
     ratio = bootstrap.ratio(bases, others, confidence=bootstrap.VERDICT, seed=seed)
     found = bootstrap.verdict(bases, others, seed=seed)
-    interval = f"{bootstrap.VERDICT:.0%} interval {ratio.low:.3f} … {ratio.high:.3f}, {len(bases)} rounds"
+    interval = f"{bootstrap.VERDICT * 100:.0f} % interval {ratio.low:.3f} … {ratio.high:.3f}, {len(bases)} rounds"
     if found != "no difference":
         words = f"{other} is {ratio.value:.3f} times {base} ({metric.name}; {interval})"
     elif len(bases) < bootstrap.FEWEST:
