@@ -19,6 +19,7 @@ from bench.primitives import primitives
 from bench.stuck import stuck
 from bench.sustained import ramp, sustained
 from bench.throughput import throughput
+from bench.watch import watch
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,5 +45,6 @@ for _command in (
     stuck,
     sustained,
     throughput,
+    watch,
 ):
     main.add_command(_command)

@@ -1,0 +1,207 @@
+"""`logbench watch`: the streams of running programs side by side in the terminal, a twin beside its original.
+
+Everything is from /api/v1/streams of admin addresses; rates are of two looks. A receiver's rows are its open links.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bench import adminclient, report
+from bench.adminclient import Unanswered
+from bench.production import admin_of
+
+DEFAULT_ADMIN = "127.0.0.1:9464"
+UNAVAILABLE = 69
+FAULTS = ("invalid", "dropped", "dead_lettered")
+COMPARED = ("batch_median_ms", "batch_p95_ms", "batch_p99_ms", "handshake_median_ms", "handshake_p95_ms")
+
+Row = Mapping[str, Any]
+
+
+class Look(NamedTuple):
+    """What an admin address told at a time; `trouble` says why it told nothing."""
+
+    at: float
+    rows: Sequence[Row]
+    trouble: str = ""
+
+    @classmethod
+    def at_admin(cls, admin: str) -> Look:
+        try:
+            return cls(time.monotonic(), adminclient.streams(admin))
+        except Unanswered as error:
+            return cls(time.monotonic(), [], str(error))
+
+
+def sheet(before: Look, after: Look) -> list[dict[str, Any]]:
+    """One entry for each stream, a twin right after its original and with the ratios to it; links of a receiver."""
+    earlier = {row["stream"]: row for row in before.rows}
+    entries = {
+        row["stream"]: _entry(earlier.get(row["stream"]), row, after.at - before.at)
+        for row in after.rows
+        if "batch_duration_seconds" in row
+    }
+    for entry in entries.values():
+        if (original := entries.get(entry["twin_of"])) is not None:
+            entry["ratios"] = {
+                key: entry[key] / original[key] for key in COMPARED if entry[key] is not None and original[key]
+            }
+    links = [dict(row) for row in after.rows if "batch_duration_seconds" not in row]
+    in_order = sorted(
+        entries.values(),
+        key=lambda entry: (entry["twin_of"] or entry["stream"], bool(entry["twin_of"]), entry["stream"]),
+    )
+    return in_order + links
+
+
+def _entry(before: Row | None, row: Row, seconds: float) -> dict[str, Any]:
+    batch, handshake, link = row["batch_duration_seconds"], row["handshake_seconds"], row["link"] or {}
+
+    def rate(of: Callable[[Row], int]) -> float | None:
+        return max(of(row) - of(before), 0) / seconds if before is not None and seconds > 0 else None
+
+    return {
+        "stream": row["stream"],
+        "twin_of": row["twin_of"],
+        "mode": row["mode"],
+        **{key: link.get(key) for key in ("group", "version", "receiver")},
+        "link_seconds": link.get("age_seconds"),
+        "records_per_second": rate(lambda each: int(each["records"]["acknowledged"])),
+        "batches_per_second": rate(lambda each: int(each["batch_duration_seconds"]["count"])),
+        **{f"batch_{key}_ms": _milliseconds(batch[key]) for key in ("median", "p95", "p99")},
+        "handshakes": handshake["count"],
+        **{f"handshake_{key}_ms": _milliseconds(handshake[key]) for key in ("median", "p95")},
+        "unacknowledged": row["spool"]["batches"],
+        "spool_bytes": row["spool"]["bytes"],
+        "source_lag_bytes": row["source_lag_bytes"],
+        "faults": {**{key: row["records"][key] for key in FAULTS}, "resets": row["resets"]},
+        "ratios": {},
+    }
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e3
+
+
+# -- for people ------------------------------------------------------------------------------------------------------
+
+
+def _number(value: float | None, form: str = ",.0f", unit: str = "") -> str:
+    return "–" if value is None else f"{value:{form}}{unit}"
+
+
+def _ms(key: str) -> Callable[[Row], str]:
+    return lambda entry: _number(entry[key], ".2f", " ms")
+
+
+LINES: Sequence[tuple[str, Callable[[Row], str], str]] = (
+    ("mode", lambda entry: entry["mode"], ""),
+    ("group", lambda entry: entry["group"] or "no link", ""),
+    ("TLS version", lambda entry: entry["version"] or "–", ""),
+    ("receiver", lambda entry: entry["receiver"] or "–", ""),
+    ("link since", lambda entry: _number(entry["link_seconds"], ",.0f", " s"), ""),
+    ("records/s", lambda entry: _number(entry["records_per_second"]), ""),
+    ("batches/s", lambda entry: _number(entry["batches_per_second"], ",.1f"), ""),
+    ("batch duration, median", _ms("batch_median_ms"), "batch_median_ms"),
+    ("p95", _ms("batch_p95_ms"), "batch_p95_ms"),
+    ("p99", _ms("batch_p99_ms"), "batch_p99_ms"),
+    ("handshake, median", _ms("handshake_median_ms"), "handshake_median_ms"),
+    ("p95", _ms("handshake_p95_ms"), "handshake_p95_ms"),
+    ("handshakes", lambda entry: _number(entry["handshakes"]), ""),
+    ("unacknowledged batches", lambda entry: _number(entry["unacknowledged"]), ""),
+    ("spool", lambda entry: _number(entry["spool_bytes"] / 1e6, ",.1f", " MB"), ""),
+    ("source lag", lambda entry: _number(entry["source_lag_bytes"] / 1e6, ",.1f", " MB"), ""),
+    ("faults", lambda entry: ", ".join(f"{n} {key}" for key, n in entry["faults"].items() if n) or "none", ""),
+)
+LINKS = ("stream", "twin_of", "mode", "group", "version", "identity", "peer", "topic", "age_seconds")
+
+
+def render(admin: str, look: Look, entries: Sequence[Row]) -> RenderableType:
+    """One admin address: streams as columns, with the ratio beside each twin; or a receiver's links as lines."""
+    if look.trouble:
+        return Text(look.trouble, style="bold red")
+    if not entries:
+        return Text(f"{admin}: no streams yet", style="yellow")
+    return _side_by_side(admin, entries) if "faults" in entries[0] else _links(admin, entries)
+
+
+def _side_by_side(admin: str, entries: Sequence[Row]) -> Table:
+    table = Table(title=admin, title_justify="left")
+    table.add_column("")
+    for entry in entries:
+        table.add_column(entry["stream"], justify="right", overflow="fold")
+        if entry["ratios"]:
+            table.add_column("ratio", justify="right", style="bold")
+    for title, text, compared in LINES:
+        cells = []
+        for entry in entries:
+            cells.append(text(entry))
+            if entry["ratios"]:
+                cells.append(_number(entry["ratios"].get(compared), ".3f") if compared else "")
+        table.add_row(title, *cells)
+    return table
+
+
+def _links(admin: str, entries: Sequence[Row]) -> Table:
+    table = Table(title=f"{admin}: links", title_justify="left")
+    for key in LINKS:
+        table.add_column(key.replace("_", " "), overflow="fold")
+    for entry in entries:
+        table.add_row(*(str(entry.get(key) if entry.get(key) is not None else "–") for key in LINKS))
+    return table
+
+
+@click.command()
+@click.option("--admin", "admins", multiple=True, help=f"HOST:PORT or URL, any number.  [default: {DEFAULT_ADMIN}]")
+@click.option("--config", type=click.Path(path_type=Path, exists=True), help="A logfwd.toml; has the address.")
+@click.option("--every", type=click.FloatRange(0.2), default=1.0, show_default=True, help="Seconds between looks.")
+@click.option("--once", is_flag=True, help="Print one table, of two looks, and end.")
+@click.option("--json", "as_json", is_flag=True, help="The same for machines; implies --once.")
+def watch(admins: tuple[str, ...], config: Path | None, every: float, once: bool, as_json: bool) -> None:
+    """Streams of running programs side by side, a twin beside its original with the ratio of durations."""
+    try:
+        asked = [*admins, *([admin_of(config)] if config else [])] or [DEFAULT_ADMIN]
+    except Unanswered as error:
+        raise click.ClickException(str(error)) from error
+    looks = _looks(asked, every)
+    if not (once or as_json):
+        _live(looks)
+        return
+    next(looks)
+    found = next(looks)
+    if as_json:
+        report.emit("watch", [{"admin": admin, "trouble": look.trouble, "streams": s} for admin, look, s in found])
+    else:
+        Console().print(Group(*(render(*each) for each in found)))
+    sys.exit(UNAVAILABLE if any(look.trouble for _, look, _ in found) else 0)
+
+
+Found = list[tuple[str, Look, list[dict[str, Any]]]]
+
+
+def _looks(admins: Sequence[str], every: float) -> Iterator[Found]:
+    """At once, and then again and again; the first has no rates."""
+    before: dict[str, Look] = {}
+    while True:
+        after = {admin: Look.at_admin(admin) for admin in admins}
+        yield [(admin, look, sheet(before.get(admin, look), look)) for admin, look in after.items()]
+        before = after
+        time.sleep(every)
+
+
+def _live(looks: Iterator[Found]) -> None:
+    with contextlib.suppress(KeyboardInterrupt), Live(screen=sys.stdout.isatty(), auto_refresh=False) as live:
+        for found in looks:
+            live.update(Group(*(render(*each) for each in found)), refresh=True)

@@ -1,0 +1,40 @@
+"""Each write of a turn is one full batch to the forwarder's batcher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.load import Base
+from bench.rounds import cuts
+from bench.site import StartFailed
+from logfwd.batcher import Batcher
+from logfwd.sources import Block
+from streams.definition import BatchLimits
+
+SIZE = 64 * 1024
+
+
+@pytest.mark.parametrize("read_bytes", [SIZE, 10_000])
+def test_a_write_is_one_batch_however_it_is_read(tmp_path: Path, read_bytes: int) -> None:
+    base = Base.generate(tmp_path / "data", 1000, seed=3, record_bytes=577)
+    batcher, data = Batcher(BatchLimits(max_batch_bytes=SIZE, max_record_bytes=8192)), base.path.read_bytes()
+    found = list(cuts(base, SIZE))
+    assert len(found) > 5
+    for first, last in found:
+        written, full = data[base.starts[first] : base.starts[last]], []
+        while written:
+            end = written.rfind(b"\n", 0, read_bytes) + 1
+            full += batcher.add(Block(written[:end], read_at_ms=0), now=0.0)
+            written = written[end:]
+        assert [draft.byte_count for draft in full] == [base.starts[last] - base.starts[first]]
+
+
+@pytest.mark.parametrize(("records", "record_bytes", "why"), [(20, 577, "do not fill"), (500, 4096, "too long")])
+def test_records_that_cannot_fill_batches_are_a_clear_error(
+    tmp_path: Path, records: int, record_bytes: int, why: str
+) -> None:
+    base = Base.generate(tmp_path / "data", records, seed=3, record_bytes=record_bytes)
+    with pytest.raises(StartFailed, match=why):
+        list(cuts(base, 32 * 1024 if records == 500 else SIZE))

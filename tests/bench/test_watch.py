@@ -1,0 +1,68 @@
+"""What `logbench watch` makes of two looks at an admin address."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bench.watch import Look, render, sheet
+
+
+def _row(
+    name: str, *, twin_of: str | None = None, acknowledged: int = 0, median: float | None = 0.004
+) -> dict[str, Any]:
+    summary = {"count": acknowledged // 10, "median": median, "p95": median, "p99": median}
+    return {
+        "stream": name,
+        "twin_of": twin_of,
+        "mode": "hybrid" if twin_of else "classical",
+        "link": {"receiver": "a:1", "group": "X25519", "version": "TLSv1.3", "cipher": "c", "age_seconds": 3.0},
+        "records": {"accepted": 0, "invalid": 0, "acknowledged": acknowledged, "dropped": 0, "dead_lettered": 2},
+        "resets": 1,
+        "spool": {"batches": 4, "records": 40, "bytes": 2_000_000},
+        "source_lag_bytes": 500_000,
+        "handshake_seconds": {"count": 1, "median": 0.001, "p95": 0.001, "p99": 0.001},
+        "batch_duration_seconds": summary,
+    }
+
+
+def _text(look: Look, entries: list[dict[str, Any]]) -> str:
+    out = StringIO()
+    Console(file=out, width=140).print(render("admin:1", look, entries))
+    return out.getvalue()
+
+
+def test_a_twin_stands_after_its_original_with_the_ratio_and_rates_are_of_two_looks() -> None:
+    before = Look(10.0, [_row("http", acknowledged=100), _row("a-twin", twin_of="http"), _row("zebra")])
+    rows = [
+        _row("zebra"),
+        _row("a-twin", twin_of="http", acknowledged=50, median=0.005),
+        _row("http", acknowledged=300),
+    ]
+    after = Look(12.0, rows)
+    entries = sheet(before, after)
+    assert [entry["stream"] for entry in entries] == ["http", "a-twin", "zebra"]
+    assert [entry["records_per_second"] for entry in entries] == [100.0, 25.0, 0.0]
+    assert entries[1]["ratios"]["batch_median_ms"] == pytest.approx(1.25)
+    assert entries[0]["ratios"] == entries[2]["ratios"] == {}
+    text = _text(after, entries)
+    for part in ("1.250", "5.00 ms", "2.0 MB", "2 dead_lettered, 1 resets"):
+        assert part in text
+
+
+def test_a_stream_without_link_or_batches_is_shown_with_dashes() -> None:
+    row = {**_row("http", median=None), "link": None}
+    entries = sheet(Look(1.0, []), Look(2.0, [row]))
+    assert entries[0]["records_per_second"] is None
+    assert "no link" in _text(Look(2.0, [row]), entries)
+
+
+def test_a_receivers_links_are_lines_and_trouble_is_told_in_words() -> None:
+    link = {"stream": "http", "twin_of": None, "mode": "hybrid", "identity": "spiffe://x/y", "group": "X25519MLKEM768"}
+    look = Look(1.0, [link])
+    assert "spiffe://x/y" in _text(look, sheet(look, look))
+    assert _text(Look(1.0, [], "nobody answers"), []) == "nobody answers\n"
+    assert "no streams yet" in _text(Look(1.0, []), [])
