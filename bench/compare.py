@@ -58,14 +58,15 @@ def conclude(
     method: str,
     seed: int | None,
 ) -> Comparison:
-    """From rounds to what is told; raises StartFailed if no round has batches of both."""
+    """From rounds, at least one of which has batches of both, to what is told."""
     base, other = names
+    batches = " and ".join(f"{sum(len(each[name]['batch_ms']) for each in rounds)} of {name}" for name in names)
     return Comparison(
         base,
         other,
         links,
         findings.differences(links[base], links[other]),
-        method,
+        f"{method}; batches measured: {batches}",
         findings.lines(rounds, base, other, seed=seed or 0),
         findings.judge(rounds, base, other, seed=seed or 0),
         rounds,

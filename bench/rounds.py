@@ -160,7 +160,10 @@ def _in_turn(first: Side, second: Side, each: int) -> Iterator[Side]:
 
 
 def cuts(base: Base, most_bytes: int) -> Iterator[tuple[int, int]]:
-    """(first, last) records of batches that are full to the forwarder, whatever it reads of them at a time."""
+    """(first, last) records of batches that are full to the forwarder as soon as it has read them.
+
+    Each takes as many records as fit: one more does not, even to a forwarder that is behind and reads on.
+    """
     first = 0
     for last in range(1, base.records):
         if base.starts[last + 1] - base.starts[first] > most_bytes:
