@@ -58,7 +58,8 @@ def figures(comparison: Comparison) -> dict[str, Picture]:
                 stream: [value for each in comparison.rounds if (value := of(each[stream])) is not None]
                 for stream in (comparison.base, comparison.other)
             }
-            drawn[name] = Picture(title, line.unit, rounds, (line.base, line.other), line.ratio)
+            modes = [comparison.links[stream]["mode"] for stream in rounds]
+            drawn[name] = Picture(title, line.unit, rounds, modes, (line.base, line.other), line.ratio)
     return drawn
 
 
@@ -68,14 +69,14 @@ def page(comparison: Comparison, drawn: Mapping[str, Picture]) -> str:
     return Template(TEMPLATE.read_text()).substitute(
         title=_text(f"{comparison.other} beside {comparison.base}"),
         verdict=_text(comparison.verdict.words),
-        differs=_text(comparison.differs),
+        differs=_text(comparison.differs[0].upper() + comparison.differs[1:]),
         method=_text(comparison.method),
         links=_table(
             ["", *names], [[LINK[key], *(comparison.links[name].get(key, "–") for name in names)] for key in LINK]
         ),
         figures="\n".join(f"<figure>{pictures.svg(picture)}</figure>" for picture in drawn.values()),
         lines=_table(
-            ["median over rounds [95 % interval]", *names, "ratio", "rounds"],
+            ["median over rounds, 95 % interval", *names, "ratio", "rounds"],
             [
                 [
                     f"{line.metric}, {line.unit}" + " ◀ decides the verdict" * line.primary,
@@ -93,7 +94,7 @@ def page(comparison: Comparison, drawn: Mapping[str, Picture]) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     def cells(tag: str, values: Sequence[Any]) -> str:
-        first, *others = (_text(value) for value in values)
+        first, *others = (_cell(value) for value in values)
         return f'<tr><th scope="row">{first}</th>' + "".join(f"<{tag}>{each}</{tag}>" for each in others) + "</tr>"
 
     body = "".join(cells("td", row) for row in rows)
@@ -101,8 +102,15 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return f"<div><table>{columns}{body}</table></div>"
 
 
-def _span(found: Estimate, digits: int) -> str:
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f} … {found.high:.{digits}f}]"
+def _cell(value: Any) -> str:
+    if isinstance(value, tuple):  # a figure and what is told smaller below it
+        figure, below = value
+        return f"{_text(figure)}<small>{_text(below)}</small>"
+    return _text(value)
+
+
+def _span(found: Estimate, digits: int) -> tuple[str, str]:
+    return f"{found.value:.{digits}f}", f"{found.low:.{digits}f} … {found.high:.{digits}f}"
 
 
 def _text(value: Any) -> str:

@@ -42,6 +42,7 @@ class Picture(NamedTuple):
     title: str
     unit: str
     rounds: Mapping[str, Sequence[float]]
+    modes: Sequence[str]
     estimates: Sequence[Estimate]
     ratio: Estimate
 
@@ -89,7 +90,10 @@ def _draw_rounds(axes: Axes, picture: Picture) -> None:
         axes.plot(spread, values, "o", color=colour, alpha=0.45, markersize=4, markeredgewidth=0)
         axes.errorbar([place + 0.08], [estimate.value], _arms(estimate), fmt="o", color=colour, capsize=5, linewidth=2)
         axes.annotate(f"{estimate.value:.2f} {picture.unit}", (place + 0.16, estimate.value), va="center")
-    axes.set_xticks(range(len(picture.rounds)), list(picture.rounds))
+    axes.set_xticks(
+        range(len(picture.rounds)),
+        [f"{stream}\n{mode}" for stream, mode in zip(picture.rounds, picture.modes, strict=True)],
+    )
     axes.set_xlim(-0.45, 1.65)
     axes.set_ylim(0, 1.15 * max(max(values) for values in picture.rounds.values()))
     axes.set_ylabel(picture.unit)
@@ -105,7 +109,7 @@ def _draw_ratio(axes: Axes, picture: Picture) -> None:
     far = 1.3 * max(far, 0.05) if far < 10 else 1.0
     axes.set_ylim(1 - min(far, 1), 1 + far)
     axes.set_xlim(-0.4, 0.7)
-    axes.set_xticks([0], [f"{other} / {base}"])
+    axes.set_xticks([0], [f"{other} / {base}\n95 % interval"])
     axes.tick_params(axis="x", length=0)
 
 

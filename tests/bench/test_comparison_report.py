@@ -36,7 +36,7 @@ def test_the_report_is_one_page_that_loads_nothing(comparison: Comparison, tmp_p
     assert len(drawings) == 2
     for drawing in drawings:
         texts = {element.text for element in ET.fromstring(drawing).iter("{http://www.w3.org/2000/svg}text")}
-        assert "pq-stream / http" in texts
+        assert {"pq-stream / http", "95 % interval", "classical", "hybrid"} <= texts
         assert "currentColor" in drawing
     for picture in written[:2]:
         assert picture.read_bytes().startswith(b"\x89PNG")
