@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from logreceiver import account
 from logreceiver.config import Admin, KafkaSink, LogSink, ReceiverConfig
 from logreceiver.grants import Grants
 from logreceiver.ledger import Ledger
@@ -106,6 +107,7 @@ class Service:
                     health=self._health,
                     ready=self._ready,
                     streams=self._streams,
+                    program="logreceiver",
                 )
             )
             self.admin_address = server.address
@@ -213,4 +215,4 @@ class Service:
         return {part: wrong for part, wrong in sink.health().items() if part == sink.name}
 
     def _streams(self) -> list[dict[str, Any]]:
-        return [session.describe() for session in self._live if session.guest is not None]
+        return account.rows(self._live, self.metrics)

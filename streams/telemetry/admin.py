@@ -1,4 +1,8 @@
-"""Admin HTTP: /metrics, /healthz, /readyz, /api/v1/streams. Read-only, and on the loopback unless told otherwise.
+"""Admin HTTP: /metrics, /healthz, /readyz, /api/v1/streams, and the live page that draws it at /.
+
+Read-only, and on the loopback unless told otherwise. On the loopback a request must also be meant for it (`Host`):
+else a web page anywhere could have a name of its own resolve to 127.0.0.1, and read what a visitor's programs tell
+(DNS rebinding). What is served runs no script but its own and asks no other host for anything.
 
 The program gives callables; they run on the event loop at each request, so they may read what the loop owns and must
 not block. Health and readiness are reasons by name: none means well.
@@ -12,10 +16,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import importlib.metadata
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -30,6 +39,16 @@ MAX_LINE_BYTES = 4096
 MAX_HEADER_BYTES = 4096
 MAX_BODY_BYTES = 1024
 CLOSE_SECONDS = 1.0
+PAGE = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"}
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 Reasons = Callable[[], Mapping[str, str]]
 Rows = Callable[[], Sequence[Mapping[str, Any]]]
@@ -48,13 +67,21 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def serve(
-    address: str, registry: CollectorRegistry, *, health: Reasons, ready: Reasons, streams: Rows
+    address: str, registry: CollectorRegistry, *, health: Reasons, ready: Reasons, streams: Rows, program: str = ""
 ) -> AsyncIterator[Server]:
     """Serve until the block is left; raises AdminUnavailable."""
+    started = time.time()
     with _listen(address) as sock:
-        server = asyncio.create_task(_answer(sock, lambda: _application(registry, health, ready, streams)))
+        bound_host, port = sock.getsockname()[:2]
+        local_host = split_address(address)[0] if ip_address(bound_host).is_loopback else None
+
+        def application() -> web.Application:
+            about = {"program": program, "version": importlib.metadata.version("logfwd"), "started": round(started, 3)}
+            return _application(registry, health, ready, streams, about, local_host)
+
+        server = asyncio.create_task(_answer(sock, application))
         try:
-            yield Server(join_address(*sock.getsockname()[:2]))
+            yield Server(join_address(bound_host, port))
         finally:
             server.cancel()
             await asyncio.wait([server])
@@ -102,8 +129,37 @@ async def _readable(sock: socket.socket) -> None:
         loop.remove_reader(sock)
 
 
-def _application(registry: CollectorRegistry, health: Reasons, ready: Reasons, streams: Rows) -> web.Application:
+def _meant_for_loopback(host_header: str, configured: str) -> bool:
+    """Whether a Host header names this machine's loopback, whatever the port: it may be a forwarded one."""
+    try:
+        host = urlsplit(f"//{host_header}").hostname or ""
+        return host in ("localhost", configured.lower()) or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _application(
+    registry: CollectorRegistry,
+    health: Reasons,
+    ready: Reasons,
+    streams: Rows,
+    about: Mapping[str, Any],
+    local_host: str | None,
+) -> web.Application:
     from aiohttp import web
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Callable[[web.Request], Awaitable[Any]]) -> web.StreamResponse:
+        if local_host is not None and not _meant_for_loopback(request.headers.get("Host", ""), local_host):
+            raise web.HTTPMisdirectedRequest(text="this address answers only to localhost\n")
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def harden(_: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(HEADERS)
+
+    async def page(request: web.Request) -> web.FileResponse:
+        return web.FileResponse(Path(__file__).parent / "page" / PAGE[request.path])
 
     async def metrics(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
@@ -116,20 +172,23 @@ def _application(registry: CollectorRegistry, health: Reasons, ready: Reasons, s
         return verdict(ready())
 
     async def list_streams(_: web.Request) -> web.Response:
-        return web.json_response({"streams": list(streams())})
+        now = round(time.time(), 3)
+        return web.json_response({**about, "now": now, "trouble": dict(ready()), "streams": list(streams())})
 
     def verdict(reasons: Mapping[str, str]) -> web.Response:
         if reasons:
             return web.json_response({"status": "unavailable", "reasons": dict(reasons)}, status=503)
         return web.json_response({"status": "ok"})
 
-    application = web.Application(client_max_size=MAX_BODY_BYTES)
+    application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[guarded])
+    application.on_response_prepare.append(harden)
     application.add_routes(
         [
             web.get("/metrics", metrics),
             web.get("/healthz", healthz),
             web.get("/readyz", readyz),
             web.get("/api/v1/streams", list_streams),
+            *(web.get(path, page) for path in PAGE),
         ]
     )
     return application

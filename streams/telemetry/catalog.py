@@ -423,7 +423,7 @@ class ReceiverMetrics(_Part):
         self.batches = self._counter(BATCHES)
         self.records = self._counter(RECEIVED)
         self.bytes = self._counter(BYTES)
-        self.sink_seconds = self._histogram(SINK)
+        self.sink_seconds = WindowedHistogram(self._histogram(SINK))
         self.links = self._gauge(LINKS)
         self.refused_links = self._counter(REFUSED_LINKS)
         self.ledger_dropped = self._counter(LEDGER_DROPPED)
@@ -459,8 +459,9 @@ _INTRODUCTION = f"""# Metrics
 Printed from the catalogue by `python -m streams.telemetry.catalog`; a test compares the two. Both programs serve them
 at `/metrics` of their admin address, as OpenMetrics where that is asked for, with the process's own (`process_*`).
 
-Durations have buckets from 0.1 ms to 10 s, six a decade. `/api/v1/streams` of the forwarder also gives median, 95th and
-99th percentile of the last {WINDOW} handshake and batch durations of each stream, from the values themselves.
+Durations have buckets from 0.1 ms to 10 s, six a decade. `/api/v1/streams` ([api.md](api.md)) also gives median, 95th
+and 99th percentile of the last {WINDOW} handshake and batch durations (forwarder) and sink times (receiver) of each
+stream, from the values themselves.
 """
 
 if __name__ == "__main__":
