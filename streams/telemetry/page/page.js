@@ -6,7 +6,7 @@
 
 const POLL_MS = 1000;
 const ANSWER_MS = 2000;
-const STALE_MS = 2500;
+const STALE_MS = 2000;
 const HISTORY_SECONDS = 120;
 const RATE_SECONDS = 5;
 const GAP_SECONDS = 3;
@@ -30,7 +30,8 @@ const clockTime = (date) => date.toLocaleTimeString("en-GB");
 
 function milliseconds(seconds) {
   if (!known(seconds)) return NONE;
-  return seconds < 10 ? `${(seconds * 1e3).toLocaleString("en", { maximumSignificantDigits: 3 })} ms` : `${short(seconds)} s`;
+  const three = (value) => value.toLocaleString("en", { minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
+  return seconds < 10 ? `${three(seconds * 1e3)} ms` : `${three(seconds)} s`;
 }
 
 function bytes(value) {
@@ -46,9 +47,15 @@ function duration(seconds) {
   return seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} days`;
 }
 
-const percentiles = (summary, one) =>
-  summary.count ? `p95 ${milliseconds(summary.p95)} · p99 ${milliseconds(summary.p99)} · ${plural(summary.count, one)}` : "none yet";
 const byName = (counts) => Object.entries(counts).filter(([, value]) => value).map(([name, value]) => `${name} ${count(value)}`);
+const summed = (summary, one) =>
+  summary.count
+    ? {
+        text: milliseconds(summary.median),
+        unit: `of ${plural(summary.count, one)}`,
+        note: `p95 ${milliseconds(summary.p95)} · p99 ${milliseconds(summary.p99)}`,
+      }
+    : { text: NONE, note: "none yet" };
 
 // -- what is shown of a stream ----------------------------------------------------------------------------------
 
@@ -58,6 +65,24 @@ const rate = (row) => ({
   unit: "records/s",
   note: known(row.rate.bytes) ? `${bytes(row.rate.bytes)}/s compressed` : "",
 });
+
+const medianRatio = (label, summary, many) => ({
+  label, value: (row) => row[summary].median, format: milliseconds,
+  of: (rows) => `medians of ${rows.map((row) => count(row[summary].count)).join(" and ")} ${many}`,
+});
+const throughputRatio = (what) => ({
+  label: "Throughput", value: (row) => row.rate.records, of: () => `records ${what}, over ${RATE_SECONDS} s`,
+  format: (value) => (known(value) ? `${short(value)}/s` : NONE),
+});
+
+/** What differs between the two ends of a comparison: only that can be what a ratio comes from. */
+function differences(original, twin) {
+  if (!original.link || !twin.link) return "";
+  const found = ["version", "group", "cipher"].filter((fact) => original.link[fact] !== twin.link[fact]);
+  if (!found.length) return "The links do not differ in TLS version, group or cipher.";
+  const changes = found.map((fact) => `${original.link[fact]} → ${twin.link[fact]}`);
+  return `The links differ in TLS ${found.join(" and ")}${found.length === 1 ? " alone" : ""}: ${changes.join(", ")}`;
+}
 
 function faults(row) {
   const { dropped, dead_lettered, invalid } = row.records;
@@ -88,22 +113,23 @@ const FORWARDER = {
   state: (row) => [row.state, forwarderState(row)],
   group: (row) => (row.link ? `${row.link.group} · ${row.link.version}` : "no link"),
   details: (row) =>
-    row.link ? `${row.link.cipher}, to ${row.link.receiver} for ${duration(row.link.age_seconds)}` : "",
+    row.link ? [row.link.cipher, `to ${row.link.receiver} for ${duration(row.link.age_seconds)}`] : [`mode ${row.mode}`, "tries again by itself"],
+  differences,
   ratios: [
-    { label: "Batch duration", value: (row) => row.batch_duration_seconds.median, format: milliseconds },
-    { label: "TLS handshake", value: (row) => row.handshake_seconds.median, format: milliseconds },
-    { label: "Handshake size", value: handshakeBytes, format: bytes },
-    { label: "Throughput", value: (row) => row.rate.records, format: (value) => (known(value) ? `${short(value)}/s` : NONE) },
+    medianRatio("Batch duration", "batch_duration_seconds", "batches"),
+    medianRatio("TLS handshake", "handshake_seconds", "handshakes"),
+    { label: "Handshake size", of: () => "bytes of the links in use", value: handshakeBytes, format: bytes },
+    throughputRatio("acknowledged"),
   ],
   measures: [
     {
       label: "Batch duration", hint: "sealed until acknowledged; median",
-      show: (row) => ({ text: milliseconds(row.batch_duration_seconds.median), note: percentiles(row.batch_duration_seconds, "batch") }),
+      show: (row) => summed(row.batch_duration_seconds, "batch"),
       series: (row) => row.batch_duration_seconds.median,
     },
     {
       label: "TLS handshake", hint: "without the TCP connect; median",
-      show: (row) => ({ text: milliseconds(row.handshake_seconds.median), note: percentiles(row.handshake_seconds, "handshake") }),
+      show: (row) => summed(row.handshake_seconds, "handshake"),
       series: (row) => row.handshake_seconds.median,
     },
     {
@@ -146,21 +172,22 @@ const RECEIVER = {
   records: (row) => row.records.stored ?? 0,
   mode: (row) => row.modes.join(", "),
   state: (row) => (row.links ? ["connected", `● ${plural(row.links, "link")}`] : ["disconnected", "✕ no link"]),
-  group: (row) => byName(row.links_by_group).join(" · ") || "no link",
-  details: () => "",
+  group: (row) => Object.entries(row.links_by_group).map(([group, links]) => `${count(links)} × ${group}`).join(" · ") || "no link",
+  details: () => [],
+  differences: () => "",
   ratios: [
-    { label: "Sink time", value: (row) => row.sink_seconds.median, format: milliseconds },
-    { label: "Throughput", value: (row) => row.rate.records, format: (value) => (known(value) ? `${short(value)}/s` : NONE) },
+    medianRatio("Sink time", "sink_seconds", "batches"),
+    throughputRatio("stored"),
   ],
   measures: [
     {
       label: "Sink time", hint: "of one batch; median",
-      show: (row) => ({ text: milliseconds(row.sink_seconds.median), note: percentiles(row.sink_seconds, "batch") }),
+      show: (row) => summed(row.sink_seconds, "batch"),
       series: (row) => row.sink_seconds.median,
     },
     {
       label: "TLS handshake", hint: "first byte read until complete; median",
-      show: (row) => ({ text: milliseconds(row.handshake_seconds.median), note: percentiles(row.handshake_seconds, "handshake") }),
+      show: (row) => summed(row.handshake_seconds, "handshake"),
       series: (row) => row.handshake_seconds.median,
     },
     { label: "Throughput", hint: `stored, over ${RATE_SECONDS} s`, show: rate, series: (row) => row.rate.records },
@@ -204,16 +231,18 @@ function section(program, group) {
   const parts = [heading(program, group), ...group.slice(1).map((_, i) => tiles(program, names, i + 1)), table(program, names)];
   if (program.links) parts.push(...names.map((name, i) => links(program, name, i)));
   const id = `streams-${names[0]}`;
-  parts[0].node.id = id;
+  parts[0].title.id = id;
   const node = make("section", { "aria-labelledby": id, class: group.length > 1 ? "pair" : "" }, ...parts.map((part) => part.node));
   return { node, update: (rows) => parts.forEach((part) => part.update(rows)) };
 }
 
 function heading(program, group) {
   const [head, ...twins] = group.map((row) => row.stream);
-  const node = make("h2", { class: twins.length ? "" : "visually-hidden" });
-  node.textContent = twins.length ? `${twins.join(", ")} beside ${head}` : head;
-  return { node, update: () => {} };
+  const title = make("h2", { class: twins.length ? "" : "visually-hidden" }, twins.length ? `${twins.join(", ")} beside ${head}` : head);
+  const differing = twins.map(() => make("p", { class: "hint" }));
+  const update = (rows) =>
+    differing.forEach((node, i) => setText(node, program.differences(rows[0], rows[i + 1])));
+  return { node: make("div", {}, title, ...differing), title, update };
 }
 
 function tiles(program, names, twin) {
@@ -222,9 +251,9 @@ function tiles(program, names, twin) {
 }
 
 function tile(measure, names, twin) {
-  const ratio = make("p", { class: "ratio" });
+  const [ratio, of] = [make("p", { class: "ratio" }), make("p", { class: "hint" })];
   const bars = [0, twin].map((place) => bar(names[place], place));
-  const node = make("div", { class: "tile" }, make("h3", {}, measure.label), ratio, ...bars.map((each) => each.node));
+  const node = make("div", { class: "tile" }, make("h3", {}, measure.label), ratio, of, ...bars.map((each) => each.node));
   const update = (rows) => {
     const [original, other] = [rows[0], rows[twin]].map(measure.value);
     const text = known(original) && known(other) && original > 0 ? (other / original).toFixed(2) : NONE;
@@ -232,6 +261,7 @@ function tile(measure, names, twin) {
       ratio.dataset.text = text;
       ratio.replaceChildren(text, ...(text === NONE ? [] : [make("small", {}, "×")]));
     }
+    setText(of, measure.of([rows[0], rows[twin]]));
     const most = Math.max(original ?? 0, other ?? 0);
     bars.forEach((each, i) => each.update([original, other][i], most, measure.format));
   };
@@ -271,10 +301,10 @@ function table(program, names) {
 
 function streamHead(program, name, place) {
   const [mode, state] = [make("span", { class: "mode" }), make("span", { class: "state" })];
-  const [group, details] = [make("p", { class: "group" }), make("p", { class: "note" })];
+  const [group, ...details] = [make("p", { class: "group" }), make("p", { class: "note" }), make("p", { class: "note" })];
   const node = make(
     "th", { scope: "col", role: "columnheader", class: `stream of-${place % 4}`, "data-stream": name },
-    make("p", { class: "name" }, name), mode, state, group, details,
+    make("p", { class: "name" }, name), mode, state, group, ...details,
   );
   const update = (row) => {
     const [kind, text] = program.state(row);
@@ -282,7 +312,7 @@ function streamHead(program, name, place) {
     setText(state, text);
     setText(mode, program.mode(row));
     setText(group, program.group(row));
-    setText(details, program.details(row));
+    details.forEach((node, i) => setText(node, program.details(row)[i] ?? ""));
   };
   return { node, update };
 }
@@ -316,7 +346,7 @@ function cell(measure, name, place) {
   return { node, update };
 }
 
-const SPARK = { width: 150, height: 36 };
+const SPARK = { width: 150, height: 32 };
 
 function sparkline() {
   const [area, path] = [make("path", { class: "area" }), make("path", { class: "line" })];
@@ -449,5 +479,5 @@ async function ask() {
   setTimeout(ask, Math.max(POLL_MS - (performance.now() - began), 0));
 }
 
-setInterval(judge, 250);
+setInterval(judge, 200);
 ask();
