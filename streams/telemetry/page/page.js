@@ -31,7 +31,7 @@ const clockTime = (date) => date.toLocaleTimeString("en-GB");
 function milliseconds(seconds) {
   if (!known(seconds)) return NONE;
   const three = (value) => value.toLocaleString("en", { minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
-  return seconds < 10 ? `${three(seconds * 1e3)} ms` : `${three(seconds)} s`;
+  return seconds < 1 ? `${three(seconds * 1e3)} ms` : `${three(seconds)} s`;
 }
 
 function bytes(value) {
@@ -86,14 +86,11 @@ function differences(original, twin) {
 
 function faults(row) {
   const { dropped, dead_lettered, invalid } = row.records;
-  const found = [
-    ...Object.entries(row.faults).flatMap(([kind, counts]) => {
-      const total = sum(Object.values(counts));
-      return total ? [`${kind.replaceAll("_", " ")} ${count(total)} (${byName(counts).join(", ")})`] : [];
-    }),
-    ...byName({ "records dropped": dropped, "records dead-lettered": dead_lettered, "records invalid": invalid }),
-  ];
-  return found.length ? { text: `▲ ${found.length === 1 ? "one kind" : `${found.length} kinds`}`, note: found.join("; ") } : { text: "✓ none" };
+  const events = Object.entries(row.faults).filter(([, counts]) => sum(Object.values(counts)));
+  const lost = { "records dropped": dropped, "dead-lettered": dead_lettered, invalid };
+  const found = [...events.map(([kind, counts]) => `${kind.replaceAll("_", " ")}: ${byName(counts).join(", ")}`), ...byName(lost)];
+  const total = sum([...events.flatMap(([, counts]) => Object.values(counts)), ...Object.values(lost)]);
+  return total ? { text: `▲ ${count(total)}`, note: found.join("; ") } : { text: "✓ none" };
 }
 
 function forwarderState(row) {
@@ -159,7 +156,7 @@ const FORWARDER = {
       label: "Source lag", hint: "written, not spooled yet",
       show: (row) => ({ text: bytes(row.source_lag_bytes), note: row.twin_of ? `of the source of ${row.twin_of}` : "" }),
     },
-    { label: "Faults", hint: "since the start", show: faults, wrong: (row) => faults(row).text !== "✓ none" },
+    { label: "Faults", hint: "links since the start, records since the spool was made", show: faults, wrong: (row) => faults(row).text !== "✓ none" },
   ],
 };
 
