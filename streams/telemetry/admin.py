@@ -39,7 +39,13 @@ MAX_LINE_BYTES = 4096
 MAX_HEADER_BYTES = 4096
 MAX_BODY_BYTES = 1024
 CLOSE_SECONDS = 1.0
-PAGE = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"}
+PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+"""The files of the live page, and their types: what the host makes of file names is not asked."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -159,7 +165,10 @@ def _application(
         response.headers.update(HEADERS)
 
     async def page(request: web.Request) -> web.FileResponse:
-        return web.FileResponse(Path(__file__).parent / "page" / PAGE[request.path])
+        name, kind = PAGE[request.path]
+        return web.FileResponse(
+            Path(__file__).parent / "page" / name, headers={"Content-Type": f"{kind}; charset=utf-8"}
+        )
 
     async def metrics(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
