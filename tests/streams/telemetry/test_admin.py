@@ -97,7 +97,7 @@ async def test_streams_are_json_with_who_answers_when_and_what_is_wrong(
 
 @pytest.mark.parametrize(
     ("path", "kind"),
-    [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript"), ("/icon.svg", "image/svg+xml")],
+    [(path, kind) for path, (_, kind) in admin.PAGE.items()],
 )
 async def test_the_page_is_served_with_a_policy_that_lets_it_run_nothing_else_and_ask_nobody_else(
     program: Program, client: aiohttp.ClientSession, path: str, kind: str
