@@ -7,28 +7,18 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from bench.feeder import Feeder
 from bench.site import Site
 from tests.support.browser import chromium, visit
+from tests.support.pages import Installed, steady_load
 
 SEEN_SECONDS = 3.0
 BACK_MS = 30_000
 STREAMS = {"http": "X25519", "pq-stream": "X25519MLKEM768"}
 MARKUP = "<img src=x onerror=alert(1)><b>bold</b>"
-
-
-@dataclass
-class Installed:
-    """Both programs under a steady load, and where their pages are."""
-
-    site: Site
-    forwarder: str
-    receiver: str
 
 
 @pytest.fixture(scope="module")
@@ -39,24 +29,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def installed(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
-    with Site(tmp_path_factory.mktemp("page")) as site:
-        site.make_pki()
-        sink, modes = 'type = "log"\ndirectory = "log"', '["hybrid", "classical"]'
-        site.write_receiver(sink, listeners={"localhost:0": modes})
-        (address,) = site.start_receiver()
-        receiver = str(site.receiver.wait_for("admin listening")[-1]["address"])
-        config = site.directory / "logreceiver.toml"  # the same ports after a restart
-        config.write_text(config.read_text().replace("127.0.0.1:0", receiver).replace("localhost:0", address))
-        site.write_forwarder([address])
-        batches = '[batch]\nlinger = "200ms"\n'
-        source = '[source]\ntype = "file"\npaths = ["http.log"]\nscan = "50ms"\n'
-        site.write_stream("http", f'security = "classical"\n{batches}{source}')
-        site.write_stream("pq-stream", 'security = "hybrid"\nmirror_of = "http"\n')
-        feeder = Feeder(site.directory / "http.log", "http", seed=1)
-        feeder.start()
-        site.start_forwarder()
-        yield Installed(site, site.admin_address, receiver)
-        feeder.stop()
+    with steady_load(tmp_path_factory.mktemp("page")) as running:
+        yield running
 
 
 def state(stream: str) -> str:
