@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from logfwd import state_dir
+from logfwd import account, state_dir
 from logfwd.backoff import Backoff
 from logfwd.clocks import clock
 from logfwd.config import ForwarderConfig
@@ -72,6 +72,7 @@ class Agent:
                         ready=self._ready,
                         streams=self.describe,
                         durations=self.metrics.batch_duration.since,
+                        program="logfwd",
                     )
                 )
                 self.admin_address = server.address
@@ -227,42 +228,7 @@ class Agent:
     def describe(self) -> list[dict[str, Any]]:
         """The rows of /api/v1/streams."""
         pipelines = [keeper.pipeline for keeper in self._keepers.values() if keeper.pipeline is not None]
-        return [self._describe(pipeline, sender.stream.name) for pipeline in pipelines for sender in pipeline.senders]
-
-    def _describe(self, pipeline: Pipeline, name: str) -> dict[str, Any]:
-        sender = next(sender for sender in pipeline.senders if sender.stream.name == name)
-        stream, backlog, link = sender.stream, sender.backlog, sender.link
-        totals = backlog.totals
-        return {
-            "stream": name,
-            "twin_of": stream.mirror_of,
-            "mode": stream.security,
-            "link": None
-            if link is None
-            else {
-                "receiver": link.peer,
-                "group": link.facts.group,
-                "version": link.facts.version,
-                "cipher": link.facts.cipher,
-                "age_seconds": round(link.age, 3),
-            },
-            "records": {
-                "accepted": totals.accepted,
-                "invalid": totals.invalid,
-                "acknowledged": totals.acknowledged,
-                "dropped": totals.dropped,
-                "dead_lettered": totals.dead_lettered,
-            },
-            "resets": totals.resets,
-            "spool": {
-                "batches": len(backlog.rows),
-                "records": backlog.waiting_records,
-                "bytes": backlog.waiting_bytes,
-            },
-            "source_lag_bytes": pipeline.source.lag_bytes(),
-            "handshake_seconds": self.metrics.handshake_summary(name),
-            "batch_duration_seconds": self.metrics.batch_duration_summary(name),
-        }
+        return account.rows(pipelines, self.metrics)
 
 
 class Keeper:

@@ -156,6 +156,8 @@ class Backlog:
     rows: deque[Row] = field(default_factory=deque)
     totals: Totals = field(default_factory=Totals)
     waiting_bytes: int = 0
+    acknowledged_bytes: int = 0
+    """Since the spool was opened."""
     last_run_number: int = 0
     sealing_run: Run | None = None
 
@@ -287,6 +289,7 @@ class Backlog:
         leaving = list(islice(self.rows, self.rows.index(row) + 1))
         for done in leaving:
             self.totals.acknowledged += done.record_count
+            self.acknowledged_bytes += done.size
             self._remove(done, changes)
         run.last_acknowledged_sequence = row.last_sequence
         changes.put_run(self.stream, run)

@@ -54,6 +54,7 @@ class Conversation:
         self._backoff = Backoff()
         self._seq = 0
         self._heard_at = clock()
+        self._asked_at: float | None = None
         self._welcome: m.Welcome | None = None
         self._receiver_clock_ms = 0
         """What its wall clock showed at 0 of ours for intervals, which nobody sets."""
@@ -89,6 +90,17 @@ class Conversation:
     @property
     def welcomed(self) -> bool:
         return self._welcome is not None
+
+    @property
+    def unacknowledged(self) -> int:
+        """Batches that are on the wire."""
+        return len(self._in_flight)
+
+    @property
+    def unanswered_seconds(self) -> float:
+        """How long the receiver has owed the answer that is due next; 0 if it owes none."""
+        since = self._in_flight[0].at if self._in_flight else self._asked_at
+        return 0.0 if since is None else clock() - since
 
     # -- talking -----------------------------------------------------------------------------------------------
 
@@ -154,11 +166,14 @@ class Conversation:
         return Wait(plan.until + self._backoff.next(), plan.reason) if isinstance(plan, Wait) else plan
 
     async def _answer(self) -> m.Welcome | m.Run | m.Nack:
+        self._asked_at = clock()
         try:
             async with asyncio.timeout(self._delivery.answer_timeout_seconds):
                 return await self._answers.get()
         except TimeoutError:
             raise LinkError("the receiver did not answer in time") from None
+        finally:
+            self._asked_at = None
 
     async def _send_run(self, run: Run, plan: GoOn | Repeat, welcome: m.Welcome) -> None:
         """Send a run's batches until it is done, one is refused, or the link is to be left."""

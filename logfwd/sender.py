@@ -36,6 +36,7 @@ class Sender:
         self._connect = connect
         self._backoff = Backoff()
         self._conversation: Conversation | None = None
+        self._unlinked_at = clock()
         self._next_link: asyncio.Task[Link] | None = None
         self._stopping = False
         self.log = structlog.get_logger("logfwd.sender").bind(
@@ -54,6 +55,21 @@ class Sender:
     def connected(self) -> bool:
         """True while a receiver has welcomed the stream."""
         return self._conversation is not None and self._conversation.welcomed
+
+    @property
+    def unacknowledged(self) -> int:
+        """Batches that are on the wire."""
+        return 0 if self._conversation is None else self._conversation.unacknowledged
+
+    @property
+    def unanswered_seconds(self) -> float:
+        """How long the receiver has owed an answer; 0 if it owes none."""
+        return 0.0 if self._conversation is None else self._conversation.unanswered_seconds
+
+    @property
+    def unlinked_seconds(self) -> float:
+        """How long there has been no link; 0 while there is one."""
+        return 0.0 if self.link is not None else clock() - self._unlinked_at
 
     def stop(self) -> None:
         """Leave the link once everything on it is answered; `run` returns."""
@@ -90,6 +106,7 @@ class Sender:
             if conversation.welcomed:
                 self._backoff.reset()
             self.link = self._conversation = None
+            self._unlinked_at = clock()
             self.delivery.metrics.link_closed(self.stream.name)
 
     async def _failed(self, error: Exception) -> None:

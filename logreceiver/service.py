@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from logreceiver import account
 from logreceiver.config import Admin, KafkaSink, LogSink, ReceiverConfig
 from logreceiver.grants import Grants
 from logreceiver.ledger import Ledger
@@ -112,6 +113,7 @@ class Service:
                     ready=self._ready,
                     streams=self._streams,
                     more={"/api/v1/posture": self._posture},
+                    program="logreceiver",
                 )
             )
             self.admin_address = server.address
@@ -220,7 +222,7 @@ class Service:
         return {part: wrong for part, wrong in sink.health().items() if part == sink.name}
 
     def _streams(self) -> list[dict[str, Any]]:
-        return [session.describe() for session in self._live if session.guest is not None]
+        return account.rows(self._live, self.metrics)
 
     async def _posture(self) -> bytes:
         """Made on a thread: with thousands of accounts it takes long enough to hold up batches."""

@@ -82,26 +82,28 @@ class Session:
         return self._guest
 
     def describe(self) -> dict[str, Any]:
-        """One row of /api/v1/streams; of a link that was welcomed."""
+        """What /api/v1/streams tells of a link; of one that was welcomed."""
         assert self._guest is not None
-        facts, hello = self._guest.facts, self._guest.hello
+        facts = self._guest.facts
         return {
-            "stream": hello.stream,
-            "twin_of": hello.twin_of,
-            "mode": hello.mode,
             "identity": self._guest.identity,
             "peer": self._link.peer,
             "group": facts.group,
             "version": facts.version,
             "cipher": facts.cipher,
             "topic": self._guest.topic.name,
-            "age_seconds": round(self._link.age, 3),
+            "age_seconds": round(self.age, 3),
         }
 
     def open_link(self) -> OpenLink:
         """What the posture counts; of a link that was welcomed."""
         assert self._guest is not None
         return OpenLink(self._guest.account, self._link.age, self._guest.facts.certificate_expires)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the connection was made."""
+        return self._link.age
 
     async def _first_message(self) -> m.Hello:
         try:

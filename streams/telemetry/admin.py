@@ -1,4 +1,8 @@
-"""Admin HTTP: /metrics, /healthz, /readyz, /api/v1/streams. Read-only, and on the loopback unless told otherwise.
+"""Admin HTTP: /metrics, /healthz, /readyz, /api/v1/streams, and the live page that draws it at /.
+
+Read-only, and on the loopback unless told otherwise. On the loopback a request must also be meant for it (`Host`):
+else a web page anywhere could have a name of its own resolve to 127.0.0.1, and read what a visitor's programs tell
+(DNS rebinding). What is served runs no script but its own and asks no other host for anything.
 
 A forwarder also serves /api/v1/streams/NAME/batch-durations?since=COUNT: each batch duration after the first COUNT, for
 who needs the values of one stretch of time and not percentiles of the last ones.
@@ -15,10 +19,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import importlib.metadata
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -34,12 +43,42 @@ MAX_HEADER_BYTES = 4096
 MAX_BODY_BYTES = 1024
 CLOSE_SECONDS = 1.0
 MOST_DIGITS = 20
+PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/draw.js": ("draw.js", "text/javascript"),
+    "/measures.js": ("measures.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+"""The files of the live page, and their types: what the host makes of file names is not asked."""
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 Reasons = Callable[[], Mapping[str, str]]
 Rows = Callable[[], Sequence[Mapping[str, Any]]]
 Answers = Mapping[str, Callable[[], Awaitable[bytes]]]
+"""Further paths, answered with JSON."""
 Durations = Callable[[str, int], Mapping[str, Any] | None]
 """Of a stream, after so many; None for a stream that has none."""
+
+
+@dataclass(frozen=True)
+class Tells:
+    """What a program tells of itself."""
+
+    health: Reasons
+    ready: Reasons
+    streams: Rows
+    durations: Durations | None = None
+    more: Answers = field(default_factory=dict)
 
 
 class AdminUnavailable(PipelineError):
@@ -61,16 +100,24 @@ async def serve(
     health: Reasons,
     ready: Reasons,
     streams: Rows,
-    more: Answers | None = None,
     durations: Durations | None = None,
+    more: Answers | None = None,
+    program: str = "",
 ) -> AsyncIterator[Server]:
-    """Serve until the block is left; `more` are further paths, answered with JSON. AdminUnavailable."""
+    """Serve until the block is left; raises AdminUnavailable."""
+    started = time.time()
+    tells = Tells(health, ready, streams, durations, more or {})
     with _listen(address) as sock:
-        server = asyncio.create_task(
-            _answer(sock, lambda: _application(registry, health, ready, streams, more or {}, durations))
-        )
+        bound_host, port = sock.getsockname()[:2]
+        local_host = split_address(address)[0] if ip_address(bound_host).is_loopback else None
+
+        def application() -> web.Application:
+            about = {"program": program, "version": importlib.metadata.version("logfwd"), "started": round(started, 3)}
+            return _application(registry, tells, about, local_host)
+
+        server = asyncio.create_task(_answer(sock, application))
         try:
-            yield Server(join_address(*sock.getsockname()[:2]))
+            yield Server(join_address(bound_host, port))
         finally:
             server.cancel()
             await asyncio.wait([server])
@@ -118,28 +165,60 @@ async def _readable(sock: socket.socket) -> None:
         loop.remove_reader(sock)
 
 
+def _meant_for_loopback(host_header: str, configured: str) -> bool:
+    """Whether a Host header names this machine's loopback, whatever the port: it may be a forwarded one."""
+    try:
+        host = urlsplit(f"//{host_header}").hostname or ""
+        return host in ("localhost", configured.lower()) or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _application(
-    registry: CollectorRegistry,
-    health: Reasons,
-    ready: Reasons,
-    streams: Rows,
-    more: Answers,
-    durations: Durations | None,
+    registry: CollectorRegistry, tells: Tells, about: Mapping[str, Any], local_host: str | None
 ) -> web.Application:
     from aiohttp import web
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Callable[[web.Request], Awaitable[Any]]) -> web.StreamResponse:
+        if local_host is not None and not _meant_for_loopback(request.headers.get("Host", ""), local_host):
+            raise web.HTTPMisdirectedRequest(text="this address answers only to localhost\n")
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def harden(_: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(HEADERS)
+
+    async def page(request: web.Request) -> web.FileResponse:
+        name, kind = PAGE[request.path]
+        return web.FileResponse(
+            Path(__file__).parent / "page" / name, headers={"Content-Type": f"{kind}; charset=utf-8"}
+        )
 
     async def metrics(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
     async def healthz(_: web.Request) -> web.Response:
-        return verdict(health())
+        return verdict(tells.health())
 
     async def readyz(_: web.Request) -> web.Response:
-        return verdict(ready())
+        return verdict(tells.ready())
 
     async def list_streams(_: web.Request) -> web.Response:
-        return web.json_response({"streams": list(streams())})
+        now = round(time.time(), 3)
+        return web.json_response(
+            {**about, "now": now, "trouble": dict(tells.ready()), "streams": list(tells.streams())}
+        )
+
+    async def list_durations(request: web.Request) -> web.Response:
+        since = request.query.get("since", "0")
+        if not (since.isascii() and since.isdigit() and len(since) < MOST_DIGITS):
+            raise web.HTTPBadRequest(text="since: a count of batches\n")
+        found = tells.durations(request.match_info["stream"], int(since)) if tells.durations is not None else None
+        if found is None:
+            raise web.HTTPNotFound(text="no batch of such a stream was acknowledged\n")
+        return web.json_response(found)
 
     def answering(tell: Callable[[], Awaitable[bytes]]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def answer(_: web.Request) -> web.Response:
@@ -147,29 +226,22 @@ def _application(
 
         return answer
 
-    async def list_durations(request: web.Request) -> web.Response:
-        since = request.query.get("since", "0")
-        if not (since.isascii() and since.isdigit() and len(since) < MOST_DIGITS):
-            raise web.HTTPBadRequest(text="since: a count of batches\n")
-        found = durations(request.match_info["stream"], int(since)) if durations is not None else None
-        if found is None:
-            raise web.HTTPNotFound(text="no batch of such a stream was acknowledged\n")
-        return web.json_response(found)
-
     def verdict(reasons: Mapping[str, str]) -> web.Response:
         if reasons:
             return web.json_response({"status": "unavailable", "reasons": dict(reasons)}, status=503)
         return web.json_response({"status": "ok"})
 
-    application = web.Application(client_max_size=MAX_BODY_BYTES)
+    application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[guarded])
+    application.on_response_prepare.append(harden)
     application.add_routes(
         [
             web.get("/metrics", metrics),
             web.get("/healthz", healthz),
             web.get("/readyz", readyz),
             web.get("/api/v1/streams", list_streams),
-            *(web.get(path, answering(tell)) for path, tell in more.items()),
             web.get("/api/v1/streams/{stream}/batch-durations", list_durations),
+            *(web.get(path, answering(tell)) for path, tell in tells.more.items()),
+            *(web.get(path, page) for path in PAGE),
         ]
     )
     return application

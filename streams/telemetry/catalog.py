@@ -427,7 +427,7 @@ class ReceiverMetrics(_Part):
         self.batches = self._counter(BATCHES)
         self.records = self._counter(RECEIVED)
         self.bytes = self._counter(BYTES)
-        self.sink_seconds = self._histogram(SINK)
+        self.sink_seconds = WindowedHistogram(self._histogram(SINK))
         self.links = self._gauge(LINKS)
         self.refused_links = self._counter(REFUSED_LINKS)
         self.ledger_dropped = self._counter(LEDGER_DROPPED)
@@ -472,8 +472,9 @@ _INTRODUCTION = f"""# Metrics
 Printed from the catalogue by `python -m streams.telemetry.catalog`; a test compares the two. Both programs serve them
 at `/metrics` of their admin address, as OpenMetrics where that is asked for, with the process's own (`process_*`).
 
-Durations have buckets from 0.1 ms to 10 s, six a decade. `/api/v1/streams` of the forwarder also gives median, 95th and
-99th percentile of the last {WINDOW} handshake and batch durations of each stream, from the values themselves.
+Durations have buckets from 0.1 ms to 10 s, six a decade. `/api/v1/streams` ([api.md](api.md)) also gives median, 95th
+and 99th percentile of the last {WINDOW} handshake and batch durations (forwarder) and sink times (receiver) of each
+stream, from the values themselves.
 
 The number of series grows with streams, never with links, forwarders or records. A forwarder's streams are
 those of its configuration. A receiver counts the first {MAX_STREAM_LABELS} stream names that it lets in under

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -34,6 +36,7 @@ async def program() -> AsyncIterator[Program]:
         ready=lambda: program.ready,
         streams=lambda: [{"stream": "http", "records": {"accepted": 3}}],
         durations=program.metrics.batch_duration.since,
+        program="logfwd",
     ) as server:
         program.url = f"http://{server.address}"
         yield program
@@ -76,9 +79,21 @@ async def test_health_and_readiness_are_503_with_reasons_while_there_are_any(
             assert await answer.json() == {"status": "unavailable", "reasons": {"http": "the spool is damaged"}}
 
 
-async def test_streams_are_json(program: Program, client: aiohttp.ClientSession) -> None:
+async def test_streams_are_json_with_who_answers_when_and_what_is_wrong(
+    program: Program, client: aiohttp.ClientSession
+) -> None:
+    program.ready["http"] = "the spool is damaged"
+    before = time.time()
     async with client.get(f"{program.url}/api/v1/streams") as answer:
-        assert await answer.json() == {"streams": [{"stream": "http", "records": {"accepted": 3}}]}
+        told = await answer.json()
+    assert before - 0.001 <= told.pop("now") <= time.time() + 0.001
+    assert 0 < told.pop("started") <= before + 0.001
+    assert told == {
+        "program": "logfwd",
+        "version": importlib.metadata.version("logfwd"),
+        "trouble": {"http": "the spool is damaged"},
+        "streams": [{"stream": "http", "records": {"accepted": 3}}],
+    }
 
 
 async def test_batch_durations_are_those_after_a_count(program: Program, client: aiohttp.ClientSession) -> None:
@@ -103,7 +118,60 @@ async def test_batch_durations_of_nobody_or_since_no_count_are_refused(
         assert answer.status == status
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/none", 404), ("POST", "/metrics", 405)])
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [(path, kind) for path, (_, kind) in admin.PAGE.items()],
+)
+async def test_the_page_is_served_with_a_policy_that_lets_it_run_nothing_else_and_ask_nobody_else(
+    program: Program, client: aiohttp.ClientSession, path: str, kind: str
+) -> None:
+    for method in ("GET", "HEAD"):
+        async with client.request(method, program.url + path) as answer:
+            assert (answer.status, answer.content_type) == (200, kind)
+            policy = dict(part.split(" ", 1) for part in answer.headers["Content-Security-Policy"].split("; "))
+            assert policy.pop("default-src") == "'none'"
+            assert policy.pop("require-trusted-types-for") == "'script'"
+            assert set(policy.values()) == {"'self'", "'none'"}
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert bool(await answer.read()) is (method == "GET")
+
+
+HOSTS = {
+    "localhost": 200,
+    "localhost:9464": 200,
+    "LOCALHOST:1": 200,
+    "127.0.0.1:80": 200,
+    "127.8.8.8": 200,
+    "[::1]:9464": 200,
+    "rebound.example:9464": 421,
+    "localhost.rebound.example": 421,
+    "127.0.0.1.rebound.example": 421,
+    "203.0.113.7:9464": 421,
+    "[::1": 421,
+    "": 421,
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("path", ["/", "/metrics", "/api/v1/streams"])
+async def test_a_request_to_the_loopback_must_be_meant_for_it(
+    program: Program, client: aiohttp.ClientSession, host: str, path: str
+) -> None:
+    async with client.get(program.url + path, headers={"Host": host}) as answer:
+        assert answer.status == HOSTS[host]
+
+
+async def test_any_host_will_do_where_the_operator_bound_more_than_the_loopback(client: aiohttp.ClientSession) -> None:
+    async with admin.serve("0.0.0.0:0", CollectorRegistry(), health=dict, ready=dict, streams=list) as server:
+        _, port = split_address(server.address)
+        async with client.get(f"http://127.0.0.1:{port}/healthz", headers={"Host": "logs.example"}) as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/none", 404), ("GET", "/page/../admin.py", 404), ("POST", "/metrics", 405), ("OPTIONS", "/", 405)],
+)
 async def test_nothing_else_is_served(
     program: Program, client: aiohttp.ClientSession, method: str, path: str, status: int
 ) -> None:

@@ -1,0 +1,99 @@
+"""What the agent tells of its streams: the rows of /api/v1/streams. docs/api.md says what each field is.
+
+It is asked each second by whoever looks at the live page, on the loop that moves the batches: nothing here may grow
+with records, batches or time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from logfwd.clocks import clock
+from logfwd.pipeline import Pipeline
+from logfwd.sender import Sender
+from streams.security.transport import Link
+from streams.telemetry.catalog import ForwarderMetrics
+from streams.telemetry.counts import counts
+
+UNANSWERED_SECONDS = 1.0
+"""A receiver that owes an answer for longer is told of."""
+
+_started_at = clock()
+
+
+def rows(pipelines: Iterable[Pipeline], metrics: ForwarderMetrics) -> list[dict[str, Any]]:
+    """One for each stream, twins behind their originals."""
+    faults = {
+        "link_failures": counts(metrics.link_failures, "stream", "reason"),
+        "resets": counts(metrics.run_resets, "stream", "reason"),
+        "policy_violations": counts(metrics.policy_violations, "stream", "reason"),
+        "downgrades": counts(metrics.downgrades, "stream", "reason"),
+    }
+    return [
+        _row(sender, pipeline.source.lag_bytes(), metrics)
+        | {"faults": {kind: by_stream.get(sender.stream.name, {}) for kind, by_stream in faults.items()}}
+        for pipeline in pipelines
+        for sender in pipeline.senders
+    ]
+
+
+def _row(sender: Sender, source_lag_bytes: int, metrics: ForwarderMetrics) -> dict[str, Any]:
+    stream, backlog, totals = sender.stream, sender.backlog, sender.backlog.totals
+    return {
+        "stream": stream.name,
+        "twin_of": stream.mirror_of,
+        "mode": stream.security,
+        "state": _state(sender),
+        "link": None if sender.link is None else _link(sender.link),
+        "unlinked_seconds": round(sender.unlinked_seconds, 3),
+        "unanswered_seconds": round(sender.unanswered_seconds, 3),
+        "unacknowledged_batches": sender.unacknowledged,
+        "records": {
+            "accepted": totals.accepted,
+            "invalid": totals.invalid,
+            "acknowledged": totals.acknowledged,
+            "dropped": totals.dropped,
+            "dead_lettered": totals.dead_lettered,
+        },
+        "acknowledged_bytes": backlog.acknowledged_bytes,
+        "resets": totals.resets,
+        "spool": {
+            "batches": len(backlog.rows),
+            "records": backlog.waiting_records,
+            "bytes": backlog.waiting_bytes,
+            "oldest_seconds": round(_oldest_seconds(sender), 3),
+        },
+        "source_lag_bytes": source_lag_bytes,
+        "handshake_seconds": metrics.handshake_summary(stream.name),
+        "batch_duration_seconds": metrics.batch_duration_summary(stream.name),
+    }
+
+
+def _state(sender: Sender) -> str:
+    if sender.link is None:
+        return "disconnected"
+    if sender.unanswered_seconds > UNANSWERED_SECONDS:
+        return "unanswered"
+    return "connected" if sender.connected else "connecting"
+
+
+def _link(link: Link) -> dict[str, Any]:
+    facts, age = link.facts, link.age
+    return {
+        "receiver": link.peer,
+        "group": facts.group,
+        "version": facts.version,
+        "cipher": facts.cipher,
+        "age_seconds": round(age, 3),
+        "since": round(time.time() - age, 3),
+        "connect_seconds": facts.connect_seconds,
+        "handshake_seconds": facts.handshake_seconds,
+        "handshake_bytes": {"in": facts.bytes_in, "out": facts.bytes_out},
+    }
+
+
+def _oldest_seconds(sender: Sender) -> float:
+    rows = sender.backlog.rows
+    return clock() - (rows[0].sealed_at or _started_at) if rows else 0.0

@@ -1,0 +1,16 @@
+"""What counters and gauges stand at, by label: so that the API and /metrics can never tell different stories."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from prometheus_client import Counter, Gauge
+
+
+def counts(family: Counter | Gauge, by: str, and_by: str) -> dict[str, dict[str, int]]:
+    """Values by two labels; the first is the stream, most of the time. Other labels are summed over."""
+    found: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for metric in family.collect():
+        for sample in metric.samples:
+            found[sample.labels[by]][sample.labels[and_by]] += int(sample.value)
+    return {first: dict(seconds) for first, seconds in found.items()}

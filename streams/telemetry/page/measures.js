@@ -1,0 +1,188 @@
+// What is shown of a stream, by program: each measure as words and numbers, and which of them make a ratio.
+// docs/api.md says what the fields are; `rate` is added by page.js.
+
+export const RATE_SECONDS = 5;
+
+// -- words ------------------------------------------------------------------------------------------------------
+
+export const NONE = "–";
+export const known = (value) => typeof value === "number" && Number.isFinite(value);
+const short = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3, useGrouping: true });
+export const count = (value) => value.toLocaleString("en");
+const plural = (value, one) => `${count(value)} ${one}${value === 1 ? "" : one.endsWith("ch") ? "es" : "s"}`;
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+function milliseconds(seconds) {
+  if (!known(seconds)) return NONE;
+  const three = (value) => value.toLocaleString("en", { minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
+  return seconds < 1 ? `${three(seconds * 1e3)} ms` : `${three(seconds)} s`;
+}
+
+function bytes(value) {
+  if (!known(value)) return NONE;
+  const step = value >= 1e9 ? 3 : value >= 1e6 ? 2 : value >= 1e3 ? 1 : 0;
+  return `${short(value / 1000 ** step)} ${["B", "kB", "MB", "GB"][step]}`;
+}
+
+export function duration(seconds) {
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  return seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} days`;
+}
+
+const byName = (counts) => Object.entries(counts).filter(([, value]) => value).map(([name, value]) => `${name} ${count(value)}`);
+const summed = (summary, one) =>
+  summary.count
+    ? {
+        text: milliseconds(summary.median),
+        unit: `of ${plural(summary.count, one)}`,
+        note: `p95 ${milliseconds(summary.p95)} · p99 ${milliseconds(summary.p99)}`,
+      }
+    : { text: NONE, note: "none yet" };
+
+// -- what is shown of a stream ----------------------------------------------------------------------------------
+
+const handshakeBytes = (row) => (row.link ? row.link.handshake_bytes.in + row.link.handshake_bytes.out : null);
+const rate = (row) => ({
+  text: known(row.rate.records) ? short(row.rate.records) : NONE,
+  unit: "records/s",
+  note: known(row.rate.bytes) ? `${bytes(row.rate.bytes)}/s compressed` : "",
+});
+
+const medianRatio = (label, summary, many) => ({
+  label, value: (row) => row[summary].median, format: milliseconds,
+  of: (rows) => `medians of ${rows.map((row) => count(row[summary].count)).join(" and ")} ${many}`,
+});
+const throughputRatio = (what) => ({
+  label: "Throughput", value: (row) => row.rate.records, of: () => `records ${what}, over ${RATE_SECONDS} s`,
+  format: (value) => (known(value) ? `${short(value)}/s` : NONE),
+});
+
+/** What differs between the two ends of a comparison: only that can be what a ratio comes from. */
+function differences(original, twin) {
+  if (!original.link || !twin.link) return "";
+  const found = ["version", "group", "cipher"].filter((fact) => original.link[fact] !== twin.link[fact]);
+  if (!found.length) return "The links do not differ in TLS version, group or cipher.";
+  const changes = found.map((fact) => `${original.link[fact]} → ${twin.link[fact]}`);
+  return `The links differ in TLS ${found.join(" and ")}${found.length === 1 ? " alone" : ""}: ${changes.join(", ")}`;
+}
+
+function faults(row) {
+  const { dropped, dead_lettered, invalid } = row.records;
+  const events = Object.entries(row.faults).filter(([, counts]) => sum(Object.values(counts)));
+  const lost = { "records dropped": dropped, "dead-lettered": dead_lettered, invalid };
+  const found = [...events.map(([kind, counts]) => `${kind.replaceAll("_", " ")}: ${byName(counts).join(", ")}`), ...byName(lost)];
+  const total = sum([...events.flatMap(([, counts]) => Object.values(counts)), ...Object.values(lost)]);
+  return total ? { text: `▲ ${count(total)}`, note: found.join("; ") } : { text: "✓ none" };
+}
+
+function forwarderState(row) {
+  if (row.state === "disconnected") return `✕ disconnected for ${duration(row.unlinked_seconds)}`;
+  if (row.state === "unanswered") return `▲ no answer for ${duration(row.unanswered_seconds)}`;
+  return row.state === "connected" ? "● connected" : "◌ connecting";
+}
+
+const FORWARDER = {
+  explanation:
+    "Medians and percentiles are those of the last 10,000 values of each stream; sparklines show the last two minutes, from " +
+    "zero, on one scale for streams beside each other. A ratio here has no interval: for a judgement use logbench compare.",
+  empty: "No stream is configured.",
+  bytes: (row) => row.acknowledged_bytes,
+  records: (row) => row.records.acknowledged,
+  mode: (row) => row.mode,
+  state: (row) => [row.state, forwarderState(row)],
+  group: (row) => (row.link ? `${row.link.group} · ${row.link.version}` : "no link"),
+  details: (row) =>
+    row.link ? [row.link.cipher, `to ${row.link.receiver} for ${duration(row.link.age_seconds)}`] : [`mode ${row.mode}`, "tries again by itself"],
+  differences,
+  ratios: [
+    medianRatio("Batch duration", "batch_duration_seconds", "batches"),
+    medianRatio("TLS handshake", "handshake_seconds", "handshakes"),
+    { label: "Handshake size", of: () => "bytes of the links in use", value: handshakeBytes, format: bytes },
+    throughputRatio("acknowledged"),
+  ],
+  measures: [
+    {
+      label: "Batch duration", hint: "sealed until acknowledged; median",
+      show: (row) => summed(row.batch_duration_seconds, "batch"),
+      series: (row) => row.batch_duration_seconds.median,
+    },
+    {
+      label: "TLS handshake", hint: "without the TCP connect; median",
+      show: (row) => summed(row.handshake_seconds, "handshake"),
+      series: (row) => row.handshake_seconds.median,
+    },
+    {
+      label: "Handshake size", hint: "of the link in use",
+      show: (row) => ({
+        text: bytes(handshakeBytes(row)),
+        note: row.link ? `${bytes(row.link.handshake_bytes.out)} out · ${bytes(row.link.handshake_bytes.in)} in` : "no link",
+      }),
+    },
+    { label: "Throughput", hint: `acknowledged, over ${RATE_SECONDS} s`, show: rate, series: (row) => row.rate.records },
+    {
+      label: "Unacknowledged", hint: "batches on the wire",
+      show: (row) => ({
+        text: count(row.unacknowledged_batches),
+        note: row.unanswered_seconds ? `an answer is due for ${duration(row.unanswered_seconds)}` : "no answer is due",
+      }),
+    },
+    {
+      label: "Spool", hint: "waits to be acknowledged",
+      show: (row) => ({
+        text: bytes(row.spool.bytes),
+        note: row.spool.batches ? `${plural(row.spool.batches, "batch")} · oldest ${duration(row.spool.oldest_seconds)}` : "empty",
+      }),
+      series: (row) => row.spool.bytes,
+    },
+    {
+      label: "Source lag", hint: "written, not spooled yet",
+      show: (row) => ({ text: bytes(row.source_lag_bytes), note: row.twin_of ? `of the source of ${row.twin_of}` : "" }),
+    },
+    { label: "Faults", hint: "links since the start, records since the spool was made", show: faults, wrong: (row) => faults(row).text !== "✓ none" },
+  ],
+};
+
+const RECEIVER = {
+  explanation:
+    "Medians and percentiles are those of the last 10,000 batches of each stream; sparklines show the last two minutes, from " +
+    "zero, on one scale for streams beside each other. Totals count from the start of this receiver process.",
+  empty: "No forwarder has opened a link yet.",
+  bytes: (row) => row.bytes.stored ?? 0,
+  records: (row) => row.records.stored ?? 0,
+  mode: (row) => row.modes.join(", "),
+  state: (row) => (row.links ? ["connected", `● ${plural(row.links, "link")}`] : ["disconnected", "✕ no link"]),
+  group: (row) => Object.entries(row.links_by_group).map(([group, links]) => `${count(links)} × ${group}`).join(" · ") || "no link",
+  details: () => [],
+  differences: () => "",
+  ratios: [
+    medianRatio("Sink time", "sink_seconds", "batches"),
+    throughputRatio("stored"),
+  ],
+  measures: [
+    {
+      label: "Sink time", hint: "of one batch; median",
+      show: (row) => summed(row.sink_seconds, "batch"),
+      series: (row) => row.sink_seconds.median,
+    },
+    {
+      label: "TLS handshake", hint: "first byte read until complete; median",
+      show: (row) => summed(row.handshake_seconds, "handshake"),
+      series: (row) => row.handshake_seconds.median,
+    },
+    { label: "Throughput", hint: `stored, over ${RATE_SECONDS} s`, show: rate, series: (row) => row.rate.records },
+    {
+      label: "Batches", hint: "by outcome",
+      show: (row) => ({ text: count(sum(Object.values(row.batches))), note: byName(row.batches).join(" · ") || "none yet" }),
+      wrong: (row) => Boolean(row.batches.refused || row.batches.uncertain),
+    },
+    {
+      label: "Records", hint: "by outcome",
+      show: (row) => ({ text: count(sum(Object.values(row.records))), note: byName(row.records).join(" · ") || "none yet" }),
+    },
+  ],
+  links: (row) => row.newest_links,
+};
+
+export const programOf = (answer) => (answer.program === "logreceiver" ? RECEIVER : FORWARDER);

@@ -1,0 +1,106 @@
+// The live page of both programs: asks /api/v1/streams each second, keeps two minutes for the sparklines, and says when
+// nobody answers. Rates are differences of totals, by the program's own clock. What is on the page is built anew when
+// the set of streams changes, and updated in place otherwise, so that a selection or an open list stays what it is.
+
+import { HISTORY_SECONDS, groups, make, section, setText } from "./draw.js";
+import { RATE_SECONDS, duration, programOf } from "./measures.js";
+
+const POLL_MS = 1000;
+const ANSWER_MS = 2000;
+const STALE_MS = 2000;
+
+const history = new Map(); // stream → its rows of the last two minutes, oldest first
+let answer = null;
+let heardAt = performance.now();
+let heardAtClock = new Date();
+let failure = "";
+let drawn = { streams: null, update: () => {} };
+
+function draw() {
+  const program = programOf(answer);
+  const found = groups(answer.streams);
+  const streams = answer.program + JSON.stringify(found.map((group) => group.map((row) => row.stream)));
+  if (streams !== drawn.streams) {
+    const sections = found.map((group) => section(program, group));
+    const nodes = sections.length ? sections.map((each) => each.node) : [make("p", { class: "empty" }, program.empty)];
+    document.getElementById("streams").replaceChildren(...nodes);
+    drawn = { streams, update: (rows) => sections.forEach((each, i) => each.update(rows[i])) };
+    setText(document.getElementById("explanation"), program.explanation);
+  }
+  drawn.update(found);
+  setText(document.getElementById("program"), answer.program);
+  setText(document.getElementById("about"), `version ${answer.version} on ${location.host}, up for ${duration(answer.now - answer.started)}`);
+}
+
+/** What is wrong with the whole: the program does not answer, or says that something is amiss. */
+function judge() {
+  const silent = performance.now() - heardAt;
+  const stale = silent > STALE_MS;
+  const name = answer?.program ?? "the program";
+  const since = answer ? ` since ${heardAtClock.toLocaleTimeString("en-GB")}` : "";
+  const old = answer ? ". What is shown is old." : ".";
+  const problems = [
+    ...(stale ? [`Stale: no answer from ${name}${since}${failure && ` (${failure})`}${old}`] : []),
+    ...Object.entries(answer?.trouble ?? {}).map(([part, reason]) => `${part}: ${reason}`),
+  ];
+  const alerts = document.getElementById("alerts");
+  if (alerts.dataset.shown !== JSON.stringify(problems)) {
+    alerts.dataset.shown = JSON.stringify(problems);
+    alerts.replaceChildren(...problems.map((problem) => make("p", {}, problem)));
+  }
+  const [kind, sign, text] = stale ? ["stale", "✕", `stale for ${duration(silent / 1000)}`] : answer ? ["live", "●", "live"] : ["waiting", "◌", "waiting for the first answer"];
+  const pulse = document.getElementById("pulse");
+  pulse.dataset.state = kind;
+  setText(pulse.firstElementChild, sign);
+  setText(document.getElementById("pulse-text"), text);
+  document.body.classList.toggle("stale", stale);
+  const wrong = problems.length || answer?.streams.some((row) => ["disconnected", "unanswered"].includes(row.state));
+  document.title = `${wrong ? "▲ " : ""}${answer?.program ?? "streams"}`;
+}
+
+// -- asking ---
+function take(news) {
+  if (answer && (answer.started !== news.started || answer.program !== news.program)) history.clear();
+  answer = news;
+  const program = programOf(answer);
+  const names = new Set(answer.streams.map((row) => row.stream));
+  for (const name of history.keys()) if (!names.has(name)) history.delete(name);
+  for (const row of answer.streams) {
+    const past = history.get(row.stream) ?? [];
+    history.set(row.stream, past);
+    row.at = answer.now;
+    row.total = { records: program.records(row), bytes: program.bytes(row) };
+    row.rate = rateSince(past.find((old) => old.at >= row.at - RATE_SECONDS - 0.5), row);
+    row.past = past; // one array for all rows of a stream
+    past.push(row);
+    while (past[0].at < row.at - HISTORY_SECONDS) past.shift();
+  }
+}
+
+function rateSince(old, row) {
+  if (!old || row.at <= old.at) return { records: null, bytes: null };
+  const per = (total) => {
+    const more = row.total[total] - old.total[total];
+    return more < 0 ? null : more / (row.at - old.at);
+  };
+  return { records: per("records"), bytes: per("bytes") };
+}
+
+async function ask() {
+  const began = performance.now();
+  if (!document.hidden) {
+    try {
+      const response = await fetch("api/v1/streams", { signal: AbortSignal.timeout(ANSWER_MS) });
+      if (!response.ok) throw new Error(`it answered ${response.status}`);
+      take(await response.json());
+      [heardAt, heardAtClock, failure] = [performance.now(), new Date(), ""];
+      draw();
+    } catch (error) {
+      failure = error.name === "TimeoutError" ? `none within ${ANSWER_MS / 1000} s` : error.message;
+    }
+  }
+  setTimeout(ask, Math.max(POLL_MS - (performance.now() - began), 0));
+}
+
+setInterval(judge, 200);
+ask();

@@ -1,0 +1,109 @@
+"""/api/v1/streams of both programs: what docs/api.md says of it, and what a request costs."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from logfwd.config import Admin as ForwarderAdmin
+from logreceiver.config import Admin as ReceiverAdmin
+from streams.telemetry.window import WINDOW
+from tests.support.installation import Installation, acknowledged, eventually, forwarding, lines, running
+
+DOCS = Path(__file__).parents[2] / "docs" / "api.md"
+REQUESTS = 30
+NEW_VALUES = 100
+VIEWER_SHARE = 0.005
+"""Of a core, for one that asks each second."""
+
+
+def documented(section: str) -> set[str]:
+    """The fields of a section's table."""
+    parts = re.split(r"^## ", DOCS.read_text(), flags=re.MULTILINE)
+    (part,) = [part for part in parts if part.startswith(f"{section}\n")]
+    return set(re.findall(r"^\| `([^`]+)` \|", part, flags=re.MULTILINE))
+
+
+def fields(value: Any, path: str = "") -> set[str]:
+    """Every path in an answer; an array counts as its first element."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return {path} | fields(value[0], f"{path}[]")
+    if not isinstance(value, dict):
+        return {path}
+    inner = [fields(each, f"{path}.{name}" if path else name) for name, each in value.items()]
+    return set().union(*inner) | ({path} if path else set())
+
+
+def undocumented(answer: Any, known: set[str]) -> set[str]:
+    """Paths that neither stand in the docs, nor lie on the way to what does, nor within what is told as a whole."""
+    whole = {path for path in known if not any(other.startswith((f"{path}.", f"{path}[")) for other in known)}
+    within = tuple(f"{path}{mark}" for path in whole for mark in (".", "["))
+    return {
+        path
+        for path in fields(answer)
+        if path not in known and not path.startswith(within) and not any(k.startswith(f"{path}.") for k in known)
+    }
+
+
+async def get(client: aiohttp.ClientSession, address: str) -> Any:
+    async with client.get(f"http://{address}/api/v1/streams") as answer:
+        return await answer.json()
+
+
+async def test_docs_tell_every_field_of_both_programs_and_none_that_is_not_there(installation: Installation) -> None:
+    receiver = msgspec.structs.replace(installation.receiver_config(), admin=ReceiverAdmin(address="127.0.0.1:0"))
+    async with running(receiver) as service, aiohttp.ClientSession() as client:
+        config = installation.forwarder_config(service.listeners[0].address)
+        config = msgspec.structs.replace(config, admin=ForwarderAdmin(address="127.0.0.1:0"))
+        async with forwarding(config) as agent:
+            installation.append(*lines(5))
+            await eventually(lambda: acknowledged(agent) == 5)
+            answers = {
+                "logfwd": await get(client, agent.admin_address),
+                "logreceiver": await get(client, service.admin_address),
+            }
+    for program, answer in answers.items():
+        (row,) = answer.pop("streams")
+        durations = [value for name, value in row.items() if name.endswith("_seconds") and isinstance(value, dict)]
+        assert answer["program"] == program
+        assert 0 <= answer["now"] - answer["started"] < 60
+        assert set(answer) | {"streams"} == documented("The answer")
+        assert [set(duration) for duration in durations] == [documented("Durations")] * 2
+        known = documented(f"Each stream of {program}")
+        assert undocumented(row, known) == set()
+        assert known - fields(row) == set()
+
+
+async def test_a_viewer_that_asks_each_second_costs_less_than_half_a_percent_of_a_core(
+    installation: Installation,
+) -> None:
+    async with running(installation.receiver_config()) as service, aiohttp.ClientSession() as client:
+        streams = [installation.stream(), installation.stream(name="pq", mirror_of="http", source=None)]
+        config = installation.forwarder_config(service.listeners[0].address, *streams)
+        config = msgspec.structs.replace(config, admin=ForwarderAdmin(address="127.0.0.1:0"))
+        async with forwarding(config) as agent:
+
+            def observe(count: int) -> None:
+                for stream in streams:
+                    durations = agent.metrics.batch_duration.labels(stream.name, stream.security)
+                    for _ in range(count):
+                        durations.observe(chance.lognormvariate(-5, 1))
+
+            await eventually(lambda: all(row["state"] == "connected" for row in agent.describe()))
+            chance, spent = Random(1), []
+            observe(WINDOW)
+            for _ in range(REQUESTS):
+                observe(NEW_VALUES)
+                began = time.process_time()
+                await get(client, agent.admin_address)
+                spent.append(time.process_time() - began)
+    cost = statistics.median(spent)
+    print(f"{cost * 1e3:.2f} ms of CPU a request, the client's included: two streams of {NEW_VALUES} batches a second")
+    assert cost < VIEWER_SHARE

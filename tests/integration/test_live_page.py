@@ -1,0 +1,162 @@
+"""The live page of both programs, in a real Chromium, over real processes: two streams, a receiver that stops."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from bench.site import Site
+from tests.support.browser import chromium, visit
+from tests.support.pages import Installed, steady_load
+
+SEEN_SECONDS = 3.0
+BACK_MS = 30_000
+STREAMS = {"http": "X25519", "pq-stream": "X25519MLKEM768"}
+MARKUP = "<img src=x onerror=alert(1)><b>bold</b>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def installed(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    with steady_load(tmp_path_factory.mktemp("page")) as running:
+        yield running
+
+
+def state(stream: str) -> str:
+    """A selector of how a stream stands, by its name in the head of its column."""
+    return f'th[data-stream="{stream}"] .state'
+
+
+def wait_for_links(page: Page) -> None:
+    for stream in STREAMS:
+        expect(page.locator(state(stream))).to_have_attribute("data-state", "connected", timeout=BACK_MS)
+
+
+def test_both_streams_are_shown_beside_each_other_and_their_numbers_move(
+    browser: Browser, installed: Installed
+) -> None:
+    with visit(browser, installed.forwarder) as page:
+        wait_for_links(page)
+        for stream, group in STREAMS.items():
+            head = page.get_by_role("columnheader", name=re.compile(rf"^{stream}\b"))
+            expect(head).to_contain_text(f"{group} · TLSv1.3")
+        expect(page.get_by_text("The links differ in TLS group alone: X25519 → X25519MLKEM768")).to_be_visible()
+        size = page.locator(".tile", has_text="Handshake size").locator(".ratio")
+        expect(size).to_have_text(re.compile(r"^[1-9]\.\d\d×$"))
+        for stream in STREAMS:
+            for measure in ("Batch duration", "TLS handshake", "Handshake size", "Throughput"):
+                expect(page.get_by_role("rowheader", name=re.compile(measure))).to_be_visible()
+                main = f'td[data-stream="{stream}"][data-measure="{measure}"] .main'
+                expect(page.locator(main)).to_contain_text(re.compile(r"\d"))
+            batches = page.locator(f'td[data-stream="{stream}"][data-measure="Batch duration"]')
+            before = batches.inner_text()
+            expect(batches).not_to_have_text(before, timeout=5_000)
+            line = batches.locator("path.line")
+            expect(line).to_have_attribute("d", re.compile("^M.*L"), timeout=5_000)
+
+
+def stopped(site: Site) -> Callable[[], object]:
+    site.receiver.signal(signal.SIGSTOP)
+    return lambda: site.receiver.signal(signal.SIGCONT)
+
+
+def killed(site: Site) -> Callable[[], object]:
+    site.receiver.kill()
+    return site.start_receiver
+
+
+@pytest.mark.parametrize("away", [stopped, killed])
+def test_a_receiver_that_is_away_is_seen_within_3_seconds_on_both_pages_and_so_is_its_return(
+    browser: Browser, installed: Installed, away: Callable[[Site], Callable[[], object]]
+) -> None:
+    with visit(browser, installed.forwarder) as page, visit(browser, installed.receiver) as receivers_page:
+        wait_for_links(page)
+        expect(receivers_page.locator("#pulse-text")).to_have_text("live")
+        began = time.monotonic()
+        come_back = away(installed.site)
+        try:
+            for stream in STREAMS:
+                told = page.locator(f'{state(stream)}:is([data-state="unanswered"], [data-state="disconnected"])')
+                told.wait_for()
+            assert time.monotonic() - began < SEEN_SECONDS
+            receivers_page.get_by_text("Stale: no answer from logreceiver since").wait_for()
+            assert time.monotonic() - began < SEEN_SECONDS
+            assert page.title() == "▲ logfwd"
+        finally:
+            come_back()
+        wait_for_links(page)
+        expect(receivers_page.locator("#pulse-text")).to_have_text("live", timeout=BACK_MS)
+        expect(page).to_have_title("logfwd")
+
+
+def test_an_agent_that_does_not_answer_is_told_as_stale_within_3_seconds_and_the_page_recovers(
+    browser: Browser, installed: Installed
+) -> None:
+    with visit(browser, installed.forwarder) as page:
+        wait_for_links(page)
+        began = time.monotonic()
+        installed.site.forwarder.signal(signal.SIGSTOP)
+        try:
+            page.get_by_role("alert").get_by_text("Stale: no answer from logfwd since").wait_for()
+            assert time.monotonic() - began < SEEN_SECONDS
+            expect(page.locator("#pulse-text")).to_have_text(re.compile("^stale for "))
+        finally:
+            installed.site.forwarder.signal(signal.SIGCONT)
+        expect(page.locator("#pulse-text")).to_have_text("live", timeout=BACK_MS)
+        expect(page.get_by_role("alert").locator("p")).to_have_count(0)
+
+
+def test_the_receivers_page_shows_links_by_group_outcomes_and_sink_time(browser: Browser, installed: Installed) -> None:
+    with visit(browser, installed.forwarder) as page:
+        wait_for_links(page)
+    with visit(browser, installed.receiver, dark=True) as page:
+        for stream, group in STREAMS.items():
+            expect(page.get_by_role("columnheader", name=re.compile(rf"^{stream}\b"))).to_contain_text(f"1 × {group}")
+            expect(page.locator(f'td[data-stream="{stream}"][data-measure="Batches"]')).to_contain_text("stored")
+            expect(page.locator(f'td[data-stream="{stream}"][data-measure="Sink time"]')).to_contain_text("p99")
+            page.get_by_text(f"newest links of {stream}: 1 of 1").click()
+            links = page.get_by_role("table").filter(has=page.get_by_role("columnheader", name="identity"))
+            expect(links.filter(has_text=group).filter(has_text="spiffe://demo/host-1").first).to_be_visible()
+
+
+@pytest.mark.parametrize("program", ["forwarder", "receiver"])
+@pytest.mark.parametrize("width", [320, 375, 768])
+def test_a_narrow_screen_needs_no_sideways_scroll(
+    browser: Browser, installed: Installed, program: str, width: int
+) -> None:
+    with visit(browser, getattr(installed, program), width=width) as page:
+        wait_for_links(page)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_what_the_api_says_is_text_and_never_markup(browser: Browser, installed: Installed) -> None:
+    def spoil(route: Route) -> None:
+        answer = route.fetch().json()
+        answer["trouble"] = {MARKUP: MARKUP}
+        for row in answer["streams"]:
+            row |= {
+                "mode": MARKUP,
+                "stream": row["stream"] + MARKUP,
+                "twin_of": row["twin_of"] and row["twin_of"] + MARKUP,
+            }
+            row["link"] = row["link"] and row["link"] | {"group": MARKUP, "version": MARKUP, "cipher": MARKUP}
+            row["faults"]["link_failures"] = {MARKUP: 3}
+        route.fulfill(status=200, content_type="application/json", body=json.dumps(answer))
+
+    with visit(browser, installed.forwarder) as page:
+        page.route("**/api/v1/streams", spoil)
+        expect(page.get_by_role("alert")).to_contain_text(MARKUP)
+        expect(page.locator("th .name").first).to_have_text(f"http{MARKUP}")
+        expect(page.locator('[data-measure="Faults"]').first).to_contain_text(MARKUP)
+        assert page.locator("main b, main img, #alerts b, #alerts img").count() == 0

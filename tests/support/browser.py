@@ -1,0 +1,50 @@
+"""A real Chromium: one that is installed, driven by playwright. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MISSING = "no Chromium on the PATH: apt-get install chromium (or Google Chrome)"
+OUTAGE = "Failed to load resource: net::"
+"""What the browser itself says while a program is away; whoever looks at the page sees that anyhow."""
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Skips the test where none is installed."""
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        pytest.skip(MISSING)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def visit(browser: Browser, address: str, *, width: int = 1200, dark: bool = False) -> Iterator[Page]:
+    """A page of an admin address; at its end nothing was complained of, and nobody else was asked for anything."""
+    complaints: list[str] = []
+
+    def told(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not message.text.startswith(OUTAGE):
+            complaints.append(message.text)
+
+    def asked(request: Request) -> None:
+        if not request.url.startswith(f"http://{address}/"):
+            complaints.append(f"asked for {request.url}")
+
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light")
+    page.on("console", told)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", asked)
+    page.goto(f"http://{address}/")
+    yield page
+    page.close()
+    assert complaints == []
