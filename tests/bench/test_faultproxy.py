@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from bench.faultproxy import FaultProxy
+from bench.measure import wait_until
 
 WAIT_SECONDS = 5.0
 
@@ -76,6 +77,7 @@ def test_a_link_is_reset_behind_the_very_byte(proxy: FaultProxy, echo: Echo, aft
         link.sendall(bytes(100_000))
         while link.recv(65536):
             pass
+    wait_until(lambda: len(echo.received) >= after_bytes, WAIT_SECONDS, every_seconds=0.01)
     assert len(echo.received) == after_bytes
     assert proxy.cuts == 1
 
