@@ -43,6 +43,10 @@ class Delivery:
         self.progress = asyncio.Event()
         self._spool = spool
         self._recoveries: dict[int, Recovery] = {}
+        name = stream.name  # looked up once: a look-up is three times as dear as an observation
+        self._stages = {stage: metrics.batch_stage.labels(name, stage) for stage in ("queue", "wire", "sink")}
+        self._duration = metrics.batch_duration.labels(name, stream.security)
+        self._acknowledged = metrics.records.labels(name, "acknowledged")
         self.log = structlog.get_logger("logfwd.delivery").bind(stream=stream.name, mode=stream.security)
         for run in backlog.runs.values():
             if any(True for _ in backlog.stamped(run)):
@@ -137,18 +141,18 @@ class Delivery:
         notes = Notes()
         leaving = self.backlog.acknowledge(row, notes)
         count = sum(done.record_count for done in leaving)
-        self.metrics.records.labels(self.stream.name, "acknowledged").inc(count)
+        self._acknowledged.inc(count)
         self._spool.ride_along(notes)
         self.progress.set()
 
     def _observe(self, row: Row, ack: m.Ack, sent_at: float) -> None:
-        now, name, stages = clock(), self.stream.name, self.metrics.batch_stage
+        now = clock()
         sink, queue = ack.sink_us / 1e6, ack.receive_to_sink_us / 1e6
-        stages.labels(name, "sink").observe(sink)
-        stages.labels(name, "wire").observe(max(now - sent_at - sink - queue, 0.0))
+        self._stages["sink"].observe(sink)
+        self._stages["wire"].observe(max(now - sent_at - sink - queue, 0.0))
         if row.sealed_at is not None:
-            self.metrics.batch_duration.labels(name, self.stream.security).observe(now - row.sealed_at)
-            stages.labels(name, "queue").observe(max(sent_at - (row.committed_at or sent_at), 0.0))
+            self._duration.observe(now - row.sealed_at)
+            self._stages["queue"].observe(max(sent_at - (row.committed_at or sent_at), 0.0))
 
     async def refused(self, row: Row, nack: m.Nack, *, alone: bool) -> Remedy:
         """The first batch of a window that was not acknowledged; what can be done about it at once is done."""

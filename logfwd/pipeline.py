@@ -74,6 +74,11 @@ class Pipeline:
         self.source = source
         self._spool = spool
         self._metrics = metrics
+        names = [stream.name for stream in (original, *twins)]
+        self._seal_seconds = metrics.batch_stage.labels(original.name, "seal")  # looked up once, as in delivery.py
+        self._spool_seconds = {name: metrics.batch_stage.labels(name, "spool") for name in names}
+        self._accepted = {name: metrics.records.labels(name, "accepted") for name in names}
+        self._invalid = {name: metrics.records.labels(name, "invalid") for name in names}
         self._threads = threads
         self._backlogs: list[Backlog] = []
         self.senders: list[Sender] = []
@@ -168,7 +173,7 @@ class Pipeline:
             draft, sealing, cut_at = item
             sealed = await sealing
             sealed_at = clock()
-            self._metrics.batch_stage.labels(self.original.name, "seal").observe(sealed_at - cut_at)
+            self._seal_seconds.observe(sealed_at - cut_at)
             await self._let_link_keep_up()
             await self._room_for(sum(len(batch.payload) for batch in sealed.batches))
             await self._commits.put(self._accept(draft, sealed, sealed_at))
@@ -210,11 +215,11 @@ class Pipeline:
         return _Commit(self._spool.commit(notes), rows, positions, sealed_at)
 
     def _count(self, backlog: Backlog, sealed: Sealed, dropped: int) -> None:
-        records, name = self._metrics.records, backlog.stream
-        records.labels(name, "accepted").inc(sum(batch.record_count for batch in sealed.batches))
-        records.labels(name, "invalid").inc(sealed.invalid)
+        name = backlog.stream
+        self._accepted[name].inc(sum(batch.record_count for batch in sealed.batches))
+        self._invalid[name].inc(sealed.invalid)
         if dropped:
-            records.labels(name, "dropped").inc(dropped)
+            self._metrics.records.labels(name, "dropped").inc(dropped)
             self.log.warning("dropped the oldest records: the spool is full", of=name, records=dropped)
 
     async def _tell_commits(self) -> None:
@@ -222,7 +227,7 @@ class Pipeline:
             await commit.done
             now = clock()
             for backlog, rows in commit.rows:
-                self._metrics.batch_stage.labels(backlog.stream, "spool").observe(now - commit.sealed_at)
+                self._spool_seconds[backlog.stream].observe(now - commit.sealed_at)
                 crowded = len(backlog.rows) > PAYLOADS_IN_MEMORY
                 for row in rows:
                     row.committed_at = now
