@@ -200,6 +200,7 @@ class Agent:
             config.receivers,
             config.server_name,
         )
+        twins_gone = {stream.name for stream in self.config.streams} - {stream.name for stream in config.streams}
         self.config = config
         for name, group in new.items():
             if name not in old:
@@ -207,6 +208,8 @@ class Agent:
             elif everywhere or group != old[name]:
                 await self._keepers[name].stop(config.stop_grace_seconds)
                 self._start(group)
+        for name in twins_gone:
+            self.metrics.remove_stream(name)
         log.info("config reloaded", streams=sorted(new))
         return True
 

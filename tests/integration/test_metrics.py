@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from prometheus_client import CollectorRegistry, openmetrics, parser
+from prometheus_client import CollectorRegistry, generate_latest, openmetrics, parser
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
@@ -153,6 +153,22 @@ async def test_a_batch_whose_storing_is_uncertain_is_counted_as_that(
         }
     assert outcomes == {"uncertain": 3, "refused": None}
     assert installation.stored() == lines(3)
+
+
+async def test_a_twin_that_a_reload_takes_away_leaves_no_series(installation: Installation) -> None:
+    async with running(installation.receiver_config()) as service:
+        address, original = service.listeners[0].address, installation.stream()
+        twin = installation.stream(name="pq-stream", mirror_of="http", source=None)
+        async with forwarding(installation.forwarder_config(address, original, twin)) as agent:
+            installation.append(*lines(3))
+            await eventually(lambda: acknowledged(agent) == acknowledged(agent, "pq-stream") == 3)
+            assert b'stream="pq-stream"' in generate_latest(agent.registry)
+            assert await agent.reload(lambda: installation.forwarder_config(address, original))
+            installation.append(*lines(3, 3))
+            await eventually(lambda: acknowledged(agent) == 6)
+            text = generate_latest(agent.registry).decode()
+            assert 'stream="pq-stream"' not in text
+            assert 'logfwd_records_total{state="acknowledged",stream="http"} 6.0' in text
 
 
 # -- cardinality -------------------------------------------------------------------------------------------------
