@@ -93,8 +93,8 @@ def compare_fresh(plan: Plan, as_json: bool) -> Comparison:
 def _method(plan: Plan) -> str:
     cuts = f"the same records in the same batches of {plan.batch_kib} KiB, {plan.batches_per_second} a second"
     return (
-        f"fresh processes: one forwarder, one receiver, one sink ({plan.sink}); {cuts}; the streams took turns of "
-        f"{plan.turn_seconds:g} s (a b b a …); {plan.rounds} rounds, {plan.warm_up_rounds} before them thrown away"
+        f"fresh processes: one forwarder, one receiver, one sink ({plan.sink}); {cuts}; the streams took turns "
+        f"batch by batch (a b b a …); {plan.rounds} rounds, {plan.warm_up_rounds} before them thrown away"
     )
 
 
@@ -118,10 +118,15 @@ def compare_running(admin: str, names: tuple[str, str], seconds: float, slices: 
 @click.option("--mode", type=click.Choice(MODES), default="hybrid", show_default=True, help="Of OTHER.")
 @report.sink_option
 @click.option("--rounds", type=click.IntRange(2), default=Plan.rounds, show_default=True, help="Or slices, if running.")
-@click.option("--turns", type=click.IntRange(1), default=Plan.turns, show_default=True, help="Each has in a round.")
-@click.option("--turn-seconds", type=click.FloatRange(0.05), default=Plan.turn_seconds, show_default=True)
+@click.option("--batches", type=click.IntRange(1), default=Plan.batches, show_default=True, help="Each, a round.")
 @click.option("--batch-kib", type=click.IntRange(64, 900), default=Plan.batch_kib, show_default=True)
-@click.option("--batches-per-second", type=click.IntRange(1, 1000), default=Plan.batches_per_second, show_default=True)
+@click.option(
+    "--batches-per-second",
+    type=click.IntRange(1, 1000),
+    default=Plan.batches_per_second,
+    show_default=True,
+    help="Of both.",
+)
 @click.option("--handshakes", type=click.IntRange(0), default=Plan.handshakes, show_default=True, help="Each, a round.")
 @click.option("--records", type=click.IntRange(0), default=Plan.records, show_default=True, help="At full speed.")
 @report.record_bytes_option

@@ -2,23 +2,23 @@
 
 Both streams are in one forwarder, over long links to one receiver and one sink: two processes of the same program
 differ by a few percent for as long as they live (where their memory lies, which CPU they were put on), and that would
-be found as a difference of the streams. While one has its turn the other has nothing to do.
+be found as a difference of the streams.
 
-A round is a b b a …, in short turns: whatever drifts, whatever else the machine does for a while, and whatever the turn
-before leaves behind falls on both alike. In each turn the same records come at the same pace, written so that each
-write is exactly one batch: full by bytes as soon as it is read, with no linger in it. So both streams seal the same
-batches, and each finds the path idle. New links are made in turns as well, one by one, before the batches; full speed,
-which CPU and throughput are of, comes last.
+A round is a b b a … with one batch each, evenly paced and so far apart that each usually finds the path idle: whatever
+drifts, whatever else the machine does for a while, and whatever the batch before leaves behind falls on both alike.
+(Turns of a quarter of a second were tried: stalls of the machine fell on one side, and intervals were far wider.) Both
+streams carry the same records, written so that each write is exactly one batch: full by bytes as soon as it is read,
+with no linger in it. New links are made in turns as well, one by one, before the batches; full speed, which CPU and
+throughput are of, comes last.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -52,11 +52,11 @@ class Plan:
     sink: str = "kafka"
     rounds: int = 12
     warm_up_rounds: int = 2
-    turn_seconds: float = 0.25
-    turns: int = 8
+    batches: int = 100
     """Of each stream in a round."""
-    batch_kib: int = 128
     batches_per_second: int = 50
+    """Of both together."""
+    batch_kib: int = 128
     handshakes: int = 20
     """Of each stream in a round."""
     records: int = 100_000
@@ -89,39 +89,44 @@ class Runner:
     def round(self, number: int) -> dict[str, Figures]:
         """a b b a …, or b a a b … in every second round."""
         first, second = self.plan.sides[:: -1 if number % 2 else 1]
-        found: dict[str, Figures] = {side.name: {"batch_ms": []} for side in (first, second)}
+        found: dict[str, Figures] = {side.name: {} for side in (first, second)}
         for name, values in asyncio.run(self._handshakes(first, second)).items():
             found[name].update(values)
-        for side in _in_turn(first, second, self.plan.turns):
-            found[side.name]["batch_ms"] += self._turn(side.name)
+        for name, durations in self._batches(first, second).items():
+            found[name]["batch_ms"] = durations
         if self.plan.records:
             for side in (first, second):
                 alone = replace(self._forwarder, originals=[side.name])
                 found[side.name]["speed"] = measure(self._rig, alone, self._base, self._copies)
         return found
 
-    def _turn(self, stream: str) -> list[float]:
-        """Durations in ms of the batches of one turn."""
-        admin = self._forwarder.site.admin_address
-        before, _ = adminclient.batch_durations(admin, stream, 0)
-        records = self._forwarder.records(names=[stream]) + self._write(self._forwarder.input(stream) / INPUT)
+    def _batches(self, first: Side, second: Side) -> dict[str, list[float]]:
+        """Durations in ms of one round's batches, by stream."""
+        admin, names = self._forwarder.site.admin_address, [first.name, second.name]
+        before = {name: adminclient.batch_durations(admin, name, 0)[0] for name in names}
+        records = {name: self._forwarder.records(names=[name]) for name in names}
+        for name, written in self._write(first, second).items():
+            records[name] += written
         if not wait_until(
-            lambda: self._forwarder.records(names=[stream]) >= records, ACKNOWLEDGED_SECONDS, every_seconds=0.05
+            lambda: all(self._forwarder.records(names=[name]) >= records[name] for name in names),
+            ACKNOWLEDGED_SECONDS,
+            every_seconds=0.05,
         ):
-            raise StartFailed(f"{stream}: a turn was not acknowledged in {ACKNOWLEDGED_SECONDS:.0f} s")
-        return [seconds * 1e3 for seconds in adminclient.batch_durations(admin, stream, before)[1]]
+            raise StartFailed(f"a round was not acknowledged in {ACKNOWLEDGED_SECONDS:.0f} s")
+        found = {name: adminclient.batch_durations(admin, name, before[name])[1] for name in names}
+        return {name: [seconds * 1e3 for seconds in values] for name, values in found.items()}
 
-    def _write(self, path: Path) -> int:
-        """Write the turn's batches, each when it is due; returns their records."""
-        out, records, started = os.open(path, os.O_WRONLY | os.O_APPEND), 0, time.monotonic()
-        try:
-            for number in range(max(round(self.plan.turn_seconds * self.plan.batches_per_second), 1)):
-                first, last = self._cuts[number % len(self._cuts)]
+    def _write(self, first: Side, second: Side) -> dict[str, int]:
+        """Write the batches of both, each when it is due; returns their records by stream."""
+        records, started = dict.fromkeys((first.name, second.name), 0), time.monotonic()
+        with ExitStack() as stack:
+            paths = {name: self._forwarder.input(name) / INPUT for name in records}
+            files = {name: stack.enter_context(path.open("ab", buffering=0)) for name, path in paths.items()}
+            for number, side in enumerate(_in_turn(first, second, self.plan.batches)):
+                begin, end = self._cuts[number // 2 % len(self._cuts)]
                 time.sleep(max(started + number / self.plan.batches_per_second - time.monotonic(), 0))
-                os.write(out, self._data[self._base.starts[first] : self._base.starts[last]])
-                records += last - first
-        finally:
-            os.close(out)
+                files[side.name].write(self._data[self._base.starts[begin] : self._base.starts[end]])
+                records[side.name] += end - begin
         return records
 
     @cached_property

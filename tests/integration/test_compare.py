@@ -16,7 +16,7 @@ from bench.site import Site
 from bench.watch import UNAVAILABLE, watch
 
 RECORDS_PER_SECOND = 1000
-SHORT = ["--sink", "log", "--rounds", "2", "--turns", "1", "--turn-seconds", "0.1"]
+SHORT = ["--sink", "log", "--rounds", "2", "--batches", "5"]
 
 
 @pytest.mark.slow
