@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -223,6 +224,8 @@ class Pipeline:
             self.log.warning("dropped the oldest records: the spool is full", of=name, records=dropped)
 
     async def _tell_commits(self) -> None:
+        """Who is told first is sent first, so the streams take turns: else each twin would look slower than it is."""
+        turns = deque(self.senders)
         while (commit := await self._commits.get()) is not None:
             await commit.done
             now = clock()
@@ -234,8 +237,9 @@ class Pipeline:
                     if crowded:
                         row.payload = None
             self.source.committed(commit.positions)
-            for sender in self.senders:
+            for sender in turns:
                 sender.wake.set()
+            turns.rotate()
 
 
 def _seal_draft(draft: Draft, stream: Stream) -> Sealed:

@@ -51,6 +51,30 @@ async def test_records_and_their_twin_arrive_once_in_order(installation: Install
     assert installation.stored("http") == installation.stored("pq-stream") == lines(500)
 
 
+async def test_original_and_twin_take_turns_at_being_sent_first(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    prepare = Delivery.stamped_payload
+
+    async def noted(self: Delivery, *arguments: Any) -> bytearray:
+        sent.append(self.stream.name)
+        return await prepare(self, *arguments)
+
+    monkeypatch.setattr(Delivery, "stamped_payload", noted)
+    twin = installation.stream(name="twin", mirror_of="http", source=None)
+    async with running(installation.receiver_config()) as service:
+        config = installation.forwarder_config(service.listeners[0].address, installation.stream(), twin)
+        async with forwarding(config) as agent:
+            for done in range(9):
+                installation.append(*lines(1, done))
+                await eventually(
+                    lambda done=done: acknowledged(agent) == acknowledged(agent, "twin") == done + 1  # type: ignore[misc]
+                )
+    first = sent[2::2]  # who was let in first, sends the first batch first
+    assert first in (["http", "twin"] * 4, ["twin", "http"] * 4)
+
+
 async def test_an_agent_goes_on_where_it_stopped(installation: Installation) -> None:
     async with running(installation.receiver_config()) as service:
         for part in range(3):
