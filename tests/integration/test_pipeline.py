@@ -236,7 +236,7 @@ async def test_one_record_that_is_too_large_is_set_aside_and_the_stream_goes_on(
 async def test_a_forwarder_that_does_not_read_is_not_read_on(
     installation: Installation, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(session, "IDLE_SECONDS", 1.0)  # 4000 PINGs are made meanwhile
     wire = ForwarderConnection()
     async with running(installation.receiver_config()) as service:
         context = client_context(MODES["hybrid"], installation.parties.forwarder)
