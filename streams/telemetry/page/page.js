@@ -102,5 +102,8 @@ async function ask() {
   setTimeout(ask, Math.max(POLL_MS - (performance.now() - began), 0));
 }
 
+document.addEventListener("visibilitychange", () => {
+  heardAt = performance.now(); // while nobody looked, nobody asked
+});
 setInterval(judge, 200);
 ask();
