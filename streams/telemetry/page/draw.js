@@ -83,7 +83,7 @@ function table(program, names) {
   const heads = names.map((name, place) => streamHead(program, name, place));
   const lines = program.measures.map((measure) => line(measure, names));
   const node = make(
-    "table", { class: names.length > 2 ? "measures many" : "measures", role: "table" },
+    "table", { class: names.length === 2 ? "measures" : "measures narrow", role: "table" },
     make("caption", {}, names.join(", ")),
     make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, make("td", { class: "label", role: "cell" }), ...heads.map((head) => head.node))),
     make("tbody", { role: "rowgroup" }, ...lines.map((each) => each.node)),
