@@ -85,16 +85,16 @@ def compare_fresh(plan: Plan, as_json: bool) -> Comparison:
         for number in range(last + 1):
             status.update(f"round {number} of {last}")
             found.append(runner.round(number))
-        links = runner.links()
+        links = runner.links
     names = plan.base.name, plan.other.name
     return conclude(names, links, found[plan.warm_up_rounds :], method=_method(plan), seed=plan.seed)
 
 
 def _method(plan: Plan) -> str:
-    cuts = f"the same records in the same batches of {plan.batch_kib} KiB, {plan.batches_per_second} a second"
     return (
-        f"fresh processes: one forwarder, one receiver, one sink ({plan.sink}); {cuts}; the streams took turns "
-        f"batch by batch (a b b a …); {plan.rounds} rounds, {plan.warm_up_rounds} before them thrown away"
+        f"fresh processes: one receiver, one sink ({plan.sink}), in every round a new forwarder with both streams; "
+        f"the same records in the same batches of {plan.batch_kib} KiB, {plan.batches_per_second} a second; they "
+        f"took turns batch by batch (a b b a …); {plan.rounds} rounds, {plan.warm_up_rounds} before them thrown away"
     )
 
 

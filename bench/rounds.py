@@ -1,15 +1,15 @@
 """Rounds of a comparison over fresh processes: two streams of one forwarder, which take turns.
 
-Both streams are in one forwarder, over long links to one receiver and one sink: two processes of the same program
-differ by a few percent for as long as they live (where their memory lies, which CPU they were put on), and that would
-be found as a difference of the streams.
+Both streams are in one forwarder, over long links to one receiver and one sink. A forwarder, a spool file or a link may
+be a few percent faster than the next one for as long as it lives; rounds over the same ones cannot see that, and found
+a stream different from itself. So every round has a fresh forwarder, spool and links, and the order in which they are
+made is exchanged from round to round: intervals are over rounds, so that luck is in them.
 
-A round is a b b a … with one batch each, evenly paced and so far apart that each usually finds the path idle: whatever
-drifts, whatever else the machine does for a while, and whatever the batch before leaves behind falls on both alike.
-(Turns of a quarter of a second were tried: stalls of the machine fell on one side, and intervals were far wider.) Both
-streams carry the same records, written so that each write is exactly one batch: full by bytes as soon as it is read,
-with no linger in it. New links are made in turns as well, one by one, before the batches; full speed, which CPU and
-throughput are of, comes last.
+A round is a b b a … with one batch each, evenly paced and so far apart that each usually finds the path idle. What
+drifts, what else the machine does for a while, and what the batch before leaves behind fall on both alike. Both streams
+carry the same records, written so that each write is exactly one batch: full by bytes as soon as it is read, with no
+linger in it. New links are made in turns as well, one by one, before the batches; full speed, which CPU and throughput
+are of, comes last.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from bench.site import StartFailed
 from logfwd.batcher import FULL_SHARE
 
 ACKNOWLEDGED_SECONDS = 60.0
+WARM_UP_BATCHES = 10
+"""Of each stream in every round, before those that are measured."""
 INPUT = "turns.log"
 
 
@@ -51,7 +53,7 @@ class Plan:
     other: Side
     sink: str = "kafka"
     rounds: int = 12
-    warm_up_rounds: int = 2
+    warm_up_rounds: int = 1
     batches: int = 100
     """Of each stream in a round."""
     batches_per_second: int = 50
@@ -74,41 +76,40 @@ Figures = dict[str, Any]
 
 
 class Runner:
-    """`with running(plan, directory) as runner`: everything is up; `runner.round(number)` measures one round."""
+    """`with running(plan, …) as runner`: sink and receiver are up; each `runner.round(number)` is measured."""
 
-    def __init__(self, plan: Plan, rig: Rig, forwarder: Forwarder, base: Base, copies: int) -> None:
-        self.plan, self._rig, self._forwarder, self._base, self._copies = plan, rig, forwarder, base, copies
-        for side in plan.sides:
-            (forwarder.input(side.name) / INPUT).touch()
-
-    def links(self) -> dict[str, dict[str, Any]]:
-        """What each stream's link negotiated, by stream."""
-        rows = self._forwarder.site.streams()
-        return {side.name: {"mode": side.mode, **(rows[side.name]["link"] or {})} for side in self.plan.sides}
+    def __init__(self, plan: Plan, rig: Rig, base: Base, copies: int) -> None:
+        self.plan, self._rig, self._base, self._copies = plan, rig, base, copies
+        self.links: dict[str, dict[str, Any]] = {}
+        """What each stream's link of the last round negotiated."""
 
     def round(self, number: int) -> dict[str, Figures]:
         """a b b a …, or b a a b … in every second round."""
         first, second = self.plan.sides[:: -1 if number % 2 else 1]
-        found: dict[str, Figures] = {side.name: {} for side in (first, second)}
-        for name, values in asyncio.run(self._handshakes(first, second)).items():
-            found[name].update(values)
-        for name, durations in self._batches(first, second).items():
-            found[name]["batch_ms"] = durations
-        if self.plan.records:
+        found = asyncio.run(self._handshakes(first, second))
+        batch = f'[batch]\nmax_batch_bytes = "{self.plan.batch_kib}KiB"\nmax_record_bytes = "8KiB"\n'
+        with self._rig.forwarder(Setup(named=(first, second), more=batch)) as forwarder:
             for side in (first, second):
-                alone = replace(self._forwarder, originals=[side.name])
+                (forwarder.input(side.name) / INPUT).touch()
+            self._batches(forwarder, first, second, WARM_UP_BATCHES)
+            for name, durations in self._batches(forwarder, first, second, self.plan.batches).items():
+                found[name]["batch_ms"] = durations
+            for side in (first, second) if self.plan.records else ():
+                alone = replace(forwarder, originals=[side.name])
                 found[side.name]["speed"] = measure(self._rig, alone, self._base, self._copies)
+            rows = forwarder.site.streams()
+            self.links = {side.name: {"mode": side.mode, **(rows[side.name]["link"] or {})} for side in self.plan.sides}
         return found
 
-    def _batches(self, first: Side, second: Side) -> dict[str, list[float]]:
-        """Durations in ms of one round's batches, by stream."""
-        admin, names = self._forwarder.site.admin_address, [first.name, second.name]
+    def _batches(self, forwarder: Forwarder, first: Side, second: Side, each: int) -> dict[str, list[float]]:
+        """Durations in ms of so many batches of each, by stream."""
+        admin, names = forwarder.site.admin_address, [first.name, second.name]
         before = {name: adminclient.batch_durations(admin, name, 0)[0] for name in names}
-        records = {name: self._forwarder.records(names=[name]) for name in names}
-        for name, written in self._write(first, second).items():
+        records = {name: forwarder.records(names=[name]) for name in names}
+        for name, written in self._write(forwarder, first, second, each).items():
             records[name] += written
         if not wait_until(
-            lambda: all(self._forwarder.records(names=[name]) >= records[name] for name in names),
+            lambda: all(forwarder.records(names=[name]) >= records[name] for name in names),
             ACKNOWLEDGED_SECONDS,
             every_seconds=0.05,
         ):
@@ -116,13 +117,13 @@ class Runner:
         found = {name: adminclient.batch_durations(admin, name, before[name])[1] for name in names}
         return {name: [seconds * 1e3 for seconds in values] for name, values in found.items()}
 
-    def _write(self, first: Side, second: Side) -> dict[str, int]:
+    def _write(self, forwarder: Forwarder, first: Side, second: Side, each: int) -> dict[str, int]:
         """Write the batches of both, each when it is due; returns their records by stream."""
         records, started = dict.fromkeys((first.name, second.name), 0), time.monotonic()
         with ExitStack() as stack:
-            paths = {name: self._forwarder.input(name) / INPUT for name in records}
+            paths = {name: forwarder.input(name) / INPUT for name in records}
             files = {name: stack.enter_context(path.open("ab", buffering=0)) for name, path in paths.items()}
-            for number, side in enumerate(_in_turn(first, second, self.plan.batches)):
+            for number, side in enumerate(_in_turn(first, second, each)):
                 begin, end = self._cuts[number // 2 % len(self._cuts)]
                 time.sleep(max(started + number / self.plan.batches_per_second - time.monotonic(), 0))
                 files[side.name].write(self._data[self._base.starts[begin] : self._base.starts[end]])
@@ -182,15 +183,9 @@ def cuts(base: Base, most_bytes: int) -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def running(plan: Plan, directory: Path, console: Any) -> Iterator[Runner]:
-    """Sink, receiver and forwarder, fresh, with both links open; raises StartFailed."""
+    """Sink and receiver, fresh; raises StartFailed."""
     base, copies = report.base_file(
         directory, console, max(plan.records, 20_000), seed=plan.seed, record_bytes=plan.record_bytes
     )
-    setup = Setup(
-        named=plan.sides, more=f'[batch]\nmax_batch_bytes = "{plan.batch_kib}KiB"\nmax_record_bytes = "8KiB"\n'
-    )
-    with (
-        Rig(directory, sink=plan.sink, modes=[side.mode for side in plan.sides]) as rig,
-        rig.forwarder(setup) as forwarder,
-    ):
-        yield Runner(plan, rig, forwarder, base, copies)
+    with Rig(directory, sink=plan.sink, modes=[side.mode for side in plan.sides]) as rig:
+        yield Runner(plan, rig, base, copies)

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench import comparison_report, pictures
-from bench.compare import Comparison, compare, conclude
+from bench.compare import Comparison, compare, conclude, tell_runs
 from tests.bench.test_findings import CLASSICAL, HYBRID, _rounds
 
 SPITEFUL = "<script>alert(1)</script>"
@@ -69,3 +69,14 @@ def test_a_stream_beside_itself_needs_a_second_name() -> None:
     answer = CliRunner().invoke(compare, ["http", "http"])
     assert answer.exit_code == 2
     assert "another name" in answer.output
+
+
+def test_repeated_runs_are_counted_and_their_intervals_held_against_each_other(
+    comparison: Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    links = comparison.links
+    other, calm = (conclude(("http", "pq-stream"), links, _rounds(times), method="", seed=1) for times in (2.0, 1.0))
+    tell_runs([comparison, comparison, other, calm], as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    counts = {"runs": 4, "no_difference": 1, "pairs": 6, "agreeing_pairs": 1}
+    assert {key: told[key] for key in counts} == counts

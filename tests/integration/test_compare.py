@@ -39,16 +39,6 @@ def test_fresh_streams_take_turns_with_the_same_batches_and_the_report_tells_it(
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html", ".json", ".png", ".png"]
 
 
-@pytest.mark.slow
-def test_repeated_runs_are_counted() -> None:
-    arguments = [*SHORT, "--mode", "classical", "--repeat", "2", "--records", "0", "--handshakes", "0", "--json"]
-    answer = CliRunner().invoke(compare, arguments)
-    assert answer.exit_code == 0, answer.output
-    told = json.loads(answer.stdout)
-    assert (told["runs"], told["no_difference"], told["pairs"]) == (2, 2, 1)
-    assert len(told["rows"]) == 2
-
-
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """A forwarder at work: a classical stream and its hybrid twin, fed for some seconds."""
