@@ -33,6 +33,9 @@ class Nothing:
     def summary(self, _: str) -> Summary:
         return Summary(count=0, median=math.nan, p95=math.nan, p99=math.nan)
 
+    def since(self, *_: object) -> None:
+        """No values at all."""
+
 
 def observe_nothing() -> None:
     """From now on the catalogue makes families that do nothing."""

@@ -92,7 +92,7 @@ def test_a_receiver_that_is_away_is_seen_within_3_seconds_on_both_pages_and_so_i
             assert time.monotonic() - began < SEEN_SECONDS
             receivers_page.get_by_text("Stale: no answer from logreceiver since").wait_for()
             assert time.monotonic() - began < SEEN_SECONDS
-            assert page.title() == "▲ logfwd"
+            expect(page).to_have_title("▲ logfwd")
         finally:
             come_back()
         wait_for_links(page)

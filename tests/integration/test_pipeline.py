@@ -236,14 +236,14 @@ async def test_one_record_that_is_too_large_is_set_aside_and_the_stream_goes_on(
 async def test_a_forwarder_that_does_not_read_is_not_read_on(
     installation: Installation, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "IDLE_SECONDS", 1.0)  # 4000 PINGs are made meanwhile
+    monkeypatch.setattr(session, "IDLE_SECONDS", 0.5)
     wire = ForwarderConnection()
     async with running(installation.receiver_config()) as service:
         context = client_context(MODES["hybrid"], installation.parties.forwarder)
         link = await connect(service.listeners[0].address, context)
         link.write(*wire.send(Hello(VERSION, "forwarder", "boot", "http", "hybrid")))
         wire.receive_data(await link.receive())
-        pings = b"".join(bytes(part) for _ in range(4000) for part in wire.send(Ping(1 << 62)))
+        pings = b"".join(map(bytes, wire.send(Ping(1 << 62)))) * 4000
         async with asyncio.timeout(10):
             while not found(events, "refused a link"):
                 link.write(pings)
