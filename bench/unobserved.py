@@ -36,6 +36,9 @@ class Nothing:
     def since(self, *_: object) -> None:
         """No values at all."""
 
+    def collect(self) -> list[Any]:
+        return []
+
 
 def observe_nothing() -> None:
     """From now on the catalogue makes families that do nothing."""
