@@ -1,6 +1,6 @@
 """`logbench watch`: the streams of running programs side by side in the terminal, a twin beside its original.
 
-Everything is from /api/v1/streams of admin addresses; rates are of two looks. A receiver's rows are its open links.
+Everything is from /api/v1/streams of admin addresses (docs/api.md); rates are of two looks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.production import admin_of
 
 DEFAULT_ADMIN = "127.0.0.1:9464"
 UNAVAILABLE = 69
-FAULTS = ("invalid", "dropped", "dead_lettered")
+LOST = ("invalid", "dropped", "dead_lettered")
 COMPARED = ("batch_median_ms", "batch_p95_ms", "batch_p99_ms", "handshake_median_ms", "handshake_p95_ms")
 
 Row = Mapping[str, Any]
@@ -46,7 +46,7 @@ class Look(NamedTuple):
 
 
 def sheet(before: Look, after: Look) -> list[dict[str, Any]]:
-    """One entry for each stream, a twin right after its original and with the ratios to it; links of a receiver."""
+    """An entry for each stream, twins behind their originals with the ratios to them; a receiver's rows as they are."""
     earlier = {row["stream"]: row for row in before.rows}
     entries = {
         row["stream"]: _entry(earlier.get(row["stream"]), row, after.at - before.at)
@@ -58,12 +58,12 @@ def sheet(before: Look, after: Look) -> list[dict[str, Any]]:
             entry["ratios"] = {
                 key: entry[key] / original[key] for key in COMPARED if entry[key] is not None and original[key]
             }
-    links = [dict(row) for row in after.rows if "batch_duration_seconds" not in row]
+    received = [dict(row) for row in after.rows if "batch_duration_seconds" not in row]
     in_order = sorted(
         entries.values(),
         key=lambda entry: (entry["twin_of"] or entry["stream"], bool(entry["twin_of"]), entry["stream"]),
     )
-    return in_order + links
+    return in_order + received
 
 
 def _entry(before: Row | None, row: Row, seconds: float) -> dict[str, Any]:
@@ -76,6 +76,7 @@ def _entry(before: Row | None, row: Row, seconds: float) -> dict[str, Any]:
         "stream": row["stream"],
         "twin_of": row["twin_of"],
         "mode": row["mode"],
+        "state": row["state"],
         **{key: link.get(key) for key in ("group", "version", "receiver")},
         "link_seconds": link.get("age_seconds"),
         "records_per_second": rate(lambda each: int(each["records"]["acknowledged"])),
@@ -83,10 +84,12 @@ def _entry(before: Row | None, row: Row, seconds: float) -> dict[str, Any]:
         **{f"batch_{key}_ms": _milliseconds(batch[key]) for key in ("median", "p95", "p99")},
         "handshakes": handshake["count"],
         **{f"handshake_{key}_ms": _milliseconds(handshake[key]) for key in ("median", "p95")},
-        "unacknowledged": row["spool"]["batches"],
+        "unacknowledged_batches": row["unacknowledged_batches"],
         "spool_bytes": row["spool"]["bytes"],
+        "spool_oldest_seconds": row["spool"]["oldest_seconds"],
         "source_lag_bytes": row["source_lag_bytes"],
-        "faults": {**{key: row["records"][key] for key in FAULTS}, "resets": row["resets"]},
+        "faults": {key: row["records"][key] for key in LOST}
+        | {kind: sum(reasons.values()) for kind, reasons in row["faults"].items()},
         "ratios": {},
     }
 
@@ -106,9 +109,13 @@ def _ms(key: str) -> Callable[[Row], str]:
     return lambda entry: _number(entry[key], ".2f", " ms")
 
 
-LINES: Sequence[tuple[str, Callable[[Row], str], str]] = (
+Line = tuple[str, Callable[[Row], str], str]
+"""Title, text of an entry, and the figure whose ratio stands beside a twin, if any."""
+
+LINES: Sequence[Line] = (
     ("mode", lambda entry: entry["mode"], ""),
-    ("group", lambda entry: entry["group"] or "no link", ""),
+    ("state", lambda entry: entry["state"], ""),
+    ("group", lambda entry: entry["group"] or "–", ""),
     ("TLS version", lambda entry: entry["version"] or "–", ""),
     ("receiver", lambda entry: entry["receiver"] or "–", ""),
     ("link since", lambda entry: _number(entry["link_seconds"], ",.0f", " s"), ""),
@@ -120,46 +127,49 @@ LINES: Sequence[tuple[str, Callable[[Row], str], str]] = (
     ("handshake, median", _ms("handshake_median_ms"), "handshake_median_ms"),
     ("p95", _ms("handshake_p95_ms"), "handshake_p95_ms"),
     ("handshakes", lambda entry: _number(entry["handshakes"]), ""),
-    ("unacknowledged batches", lambda entry: _number(entry["unacknowledged"]), ""),
+    ("unacknowledged batches", lambda entry: _number(entry["unacknowledged_batches"]), ""),
     ("spool", lambda entry: _number(entry["spool_bytes"] / 1e6, ",.1f", " MB"), ""),
+    ("oldest in spool", lambda entry: _number(entry["spool_oldest_seconds"], ",.1f", " s"), ""),
     ("source lag", lambda entry: _number(entry["source_lag_bytes"] / 1e6, ",.1f", " MB"), ""),
-    ("faults", lambda entry: ", ".join(f"{n} {key}" for key, n in entry["faults"].items() if n) or "none", ""),
+    ("faults", lambda entry: _counted(entry["faults"]).replace("_", " "), ""),
 )
-LINKS = ("stream", "twin_of", "mode", "group", "version", "identity", "peer", "topic", "age_seconds")
+RECEIVED: Sequence[Line] = (
+    ("twin of", lambda row: row["twin_of"] or "–", ""),
+    ("modes", lambda row: ", ".join(row["modes"]), ""),
+    ("open links", lambda row: _counted(row["links_by_group"]), ""),
+    ("records", lambda row: _counted(row["records"]), ""),
+    ("sink, median", lambda row: _number(_milliseconds(row["sink_seconds"]["median"]), ".2f", " ms"), ""),
+    ("handshake, median", lambda row: _number(_milliseconds(row["handshake_seconds"]["median"]), ".2f", " ms"), ""),
+)
+
+
+def _counted(counts: Mapping[str, float]) -> str:
+    return ", ".join(f"{number:,.0f} {key}" for key, number in counts.items() if number) or "none"
 
 
 def render(admin: str, look: Look, entries: Sequence[Row]) -> RenderableType:
-    """One admin address: streams as columns, with the ratio beside each twin; or a receiver's links as lines."""
+    """One admin address: streams as columns, with the ratio beside each twin."""
     if look.trouble:
         return Text(look.trouble, style="bold red")
     if not entries:
         return Text(f"{admin}: no streams yet", style="yellow")
-    return _side_by_side(admin, entries) if "faults" in entries[0] else _links(admin, entries)
+    return _side_by_side(admin, entries, LINES if "faults" in entries[0] else RECEIVED)
 
 
-def _side_by_side(admin: str, entries: Sequence[Row]) -> Table:
+def _side_by_side(admin: str, entries: Sequence[Row], lines: Sequence[Line]) -> Table:
     table = Table(title=admin, title_justify="left")
     table.add_column("")
     for entry in entries:
         table.add_column(entry["stream"], justify="right", overflow="fold")
-        if entry["ratios"]:
+        if entry.get("ratios"):
             table.add_column("ratio", justify="right", style="bold")
-    for title, text, compared in LINES:
+    for title, text, compared in lines:
         cells = []
         for entry in entries:
             cells.append(text(entry))
-            if entry["ratios"]:
+            if entry.get("ratios"):
                 cells.append(_number(entry["ratios"].get(compared), ".3f") if compared else "")
         table.add_row(title, *cells)
-    return table
-
-
-def _links(admin: str, entries: Sequence[Row]) -> Table:
-    table = Table(title=f"{admin}: links", title_justify="left")
-    for key in LINKS:
-        table.add_column(key.replace("_", " "), overflow="fold")
-    for entry in entries:
-        table.add_row(*(str(entry.get(key) if entry.get(key) is not None else "–") for key in LINKS))
     return table
 
 

@@ -19,10 +19,12 @@ def _row(
         "stream": name,
         "twin_of": twin_of,
         "mode": "hybrid" if twin_of else "classical",
+        "state": "connected",
         "link": {"receiver": "a:1", "group": "X25519", "version": "TLSv1.3", "cipher": "c", "age_seconds": 3.0},
         "records": {"accepted": 0, "invalid": 0, "acknowledged": acknowledged, "dropped": 0, "dead_lettered": 2},
-        "resets": 1,
-        "spool": {"batches": 4, "records": 40, "bytes": 2_000_000},
+        "unacknowledged_batches": 3,
+        "spool": {"batches": 4, "records": 40, "bytes": 2_000_000, "oldest_seconds": 7.0},
+        "faults": {"link_failures": {"timeout": 1, "policy": 2}, "resets": {}},
         "source_lag_bytes": 500_000,
         "handshake_seconds": {"count": 1, "median": 0.001, "p95": 0.001, "p99": 0.001},
         "batch_duration_seconds": summary,
@@ -49,20 +51,30 @@ def test_a_twin_stands_after_its_original_with_the_ratio_and_rates_are_of_two_lo
     assert entries[1]["ratios"]["batch_median_ms"] == pytest.approx(1.25)
     assert entries[0]["ratios"] == entries[2]["ratios"] == {}
     text = _text(after, entries)
-    for part in ("1.250", "5.00 ms", "2.0 MB", "2 dead_lettered, 1 resets"):
+    for part in ("1.250", "5.00 ms", "2.0 MB", "2 dead lettered, 3 link failures", "7.0 s"):
         assert part in text
 
 
 def test_a_stream_without_link_or_batches_is_shown_with_dashes() -> None:
-    row = {**_row("http", median=None), "link": None}
+    row = {**_row("http", median=None), "link": None, "state": "disconnected"}
     entries = sheet(Look(1.0, []), Look(2.0, [row]))
     assert entries[0]["records_per_second"] is None
-    assert "no link" in _text(Look(2.0, [row]), entries)
+    assert "disconnected" in _text(Look(2.0, [row]), entries)
 
 
-def test_a_receivers_links_are_lines_and_trouble_is_told_in_words() -> None:
-    link = {"stream": "http", "twin_of": None, "mode": "hybrid", "identity": "spiffe://x/y", "group": "X25519MLKEM768"}
-    look = Look(1.0, [link])
-    assert "spiffe://x/y" in _text(look, sheet(look, look))
+def test_a_receivers_streams_are_shown_and_trouble_is_told_in_words() -> None:
+    row = {
+        "stream": "http",
+        "twin_of": None,
+        "modes": ["hybrid"],
+        "links_by_group": {"X25519MLKEM768": 2},
+        "records": {"stored": 1200, "duplicate": 0},
+        "sink_seconds": {"median": 0.0042},
+        "handshake_seconds": {"median": None},
+    }
+    look = Look(1.0, [row])
+    text = _text(look, sheet(look, look))
+    for part in ("2 X25519MLKEM768", "1,200 stored", "4.20 ms"):
+        assert part in text
     assert _text(Look(1.0, [], "nobody answers"), []) == "nobody answers\n"
     assert "no streams yet" in _text(Look(1.0, []), [])

@@ -83,6 +83,10 @@ def test_streams_of_a_running_forwarder_are_compared_and_watched_under_their_own
     assert streams[0]["records_per_second"] > 100
     assert 0.1 < streams[1]["ratios"]["batch_median_ms"] < 10
 
+    receiver = str(site.receiver.wait_for("admin listening")[-1]["address"])
+    seen = CliRunner().invoke(watch, ["--admin", receiver, "--once", "--every", "0.2"])
+    assert (seen.exit_code, "1 X25519MLKEM768" in seen.stdout) == (0, True), seen.output
+
     answer = CliRunner().invoke(compare, ["http", "missing", *running, "--no-report"])
     assert (answer.exit_code, "has no stream missing" in answer.output) == (1, True)
 
