@@ -18,11 +18,11 @@ NEWEST_LINKS = 10
 
 
 def rows(sessions: Iterable[Session], metrics: ReceiverMetrics) -> list[dict[str, Any]]:
-    """One for each stream that has, or had, a link here."""
+    """One for each stream that has, or had, a link here, under the name that it is counted by."""
     live: defaultdict[str, list[Session]] = defaultdict(list)
     for session in sessions:
         if session.guest is not None:
-            live[session.guest.hello.stream].append(session)
+            live[session.guest.label].append(session)
     totals = {
         "batches": counts(metrics.batches, "stream", "outcome"),
         "records": counts(metrics.records, "stream", "outcome"),

@@ -98,7 +98,7 @@ class Session:
     def open_link(self) -> OpenLink:
         """What the posture counts; of a link that was welcomed."""
         assert self._guest is not None
-        return OpenLink(self._guest.account, self._link.age, self._guest.facts.certificate_expires)
+        return OpenLink(self._guest.account, self.age, self._guest.facts.certificate_expires)
 
     @property
     def age(self) -> float:

@@ -20,6 +20,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from bench.generate import generate_http
 from bench.links import HANDSHAKES_AT_A_TIME, Peer
 from bench.site import Site
+from logreceiver.account import NEWEST_LINKS
 from logreceiver.config import Limits
 from logreceiver.service import Service
 from logreceiver.sinks import Kind, Outcome
@@ -234,4 +235,6 @@ async def test_streams_beyond_the_bound_share_their_series(installation: Install
         assert series(service.registry) == full
         others = {"stream": OTHER_STREAMS, "outcome": "stored"}
         assert service.registry.get_sample_value("logreceiver_records_total", others) == 21
+        row = next(row for row in service._streams() if row["stream"] == OTHER_STREAMS)
+        assert (row["links"], len(row["newest_links"])) == (21, NEWEST_LINKS)
         await asyncio.gather(*(peer.close() for peer in peers))
