@@ -33,6 +33,10 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
+    def told(self, form: str = ".2f", between: str = " ") -> str:
+        """1.08 [1.06 … 1.11]."""
+        return f"{self.value:{form}}{between}[{self.low:{form}} … {self.high:{form}}]"
+
 
 def estimate(
     rounds: Sequence[float],

@@ -205,9 +205,9 @@ def tell(comparison: Comparison) -> None:
     base, other = comparison.base, comparison.other
     columns: list[report.Column] = [
         ("", lambda line: f"{line['metric']}, {line['unit']}" + " ◀" * line["primary"]),
-        (f"{base} ({comparison.links[base]['mode']})", lambda line: span(line["base"], "\n")),
-        (f"{other} ({comparison.links[other]['mode']})", lambda line: span(line["other"], "\n")),
-        ("ratio [95 %]", lambda line: span(line["ratio"], "\n", 3)),
+        (f"{base} ({comparison.links[base]['mode']})", lambda line: line["base"].told(between="\n")),
+        (f"{other} ({comparison.links[other]['mode']})", lambda line: line["other"].told(between="\n")),
+        ("ratio [95 %]", lambda line: line["ratio"].told(".3f", "\n")),
     ]
     notes = [
         "medians over the rounds, ratio of the second to the first; each with its 95 % interval; ◀ decides the verdict",
@@ -235,7 +235,7 @@ def tell_runs(runs: Sequence[Comparison], as_json: bool) -> None:
         return
     columns: list[report.Column] = [
         ("run", lambda row: str(row["run"])),
-        ("ratio [95 %]", lambda row: span(row["ratio"], digits=3)),
+        ("ratio [95 %]", lambda row: row["ratio"].told(".3f")),
         ("verdict", lambda row: row["verdict"]),
     ]
     notes = [
@@ -245,8 +245,3 @@ def tell_runs(runs: Sequence[Comparison], as_json: bool) -> None:
         runs[0].method,
     ]
     report.show(Console(), f"{runs[0].other} beside {runs[0].base}, {len(runs)} runs", columns, rows, notes)
-
-
-def span(found: bootstrap.Estimate, between: str = " ", digits: int = 2) -> str:
-    """1.08 [1.06 … 1.11]."""
-    return f"{found.value:.{digits}f}{between}[{found.low:.{digits}f} … {found.high:.{digits}f}]"

@@ -30,10 +30,7 @@ class NoPictures(Exception):
 def check_pictures() -> None:
     """Raise NoPictures before anything is measured."""
     if not pictures.available():
-        raise NoPictures(
-            "the report's pictures need matplotlib: `make setup` brings it (or `uv sync --group report`); "
-            "--no-report does without"
-        )
+        raise NoPictures(f"the report's {pictures.REMEDY}; --no-report does without")
 
 
 def write(comparison: Comparison, directory: Path) -> list[Path]:

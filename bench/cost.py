@@ -143,8 +143,7 @@ def compare_figure(
 
 def _columns(base: str, other: str) -> list[report.Column]:
     def span(values: Mapping[str, float], form: str) -> str:
-        found = bootstrap.Estimate(**values)
-        return f"{found.value:{form}} [{found.low:{form}} … {found.high:{form}}]"
+        return bootstrap.Estimate(**values).told(form)
 
     return [
         ("", lambda r: r["figure"]),

@@ -6,7 +6,6 @@ back what was stored, and says whether every record arrived once and in order.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
 import statistics
@@ -86,28 +85,11 @@ def _lay_out(site: Site, sink: str) -> None:
 
 def _handshakes(site: Site, addresses: dict[str, str]) -> dict[str, list[float]]:
     """A few more handshakes for each mode, in turn, so that a median means something."""
-    from streams.security import modes, openssl
-    from streams.security.transport import connect
+    from bench.newlinks import Turn, shake_hands
 
-    directory = site.directory / "pki"
-    credentials = openssl.Credentials(directory / "forwarder.pem", directory / "forwarder.key", directory / "ca.pem")
-
-    async def measure() -> dict[str, list[float]]:
-        seconds: dict[str, list[float]] = {name: [] for name in STREAMS}
-        for _ in range(EXTRA_HANDSHAKES):
-            for name, mode in STREAMS.items():
-                link = await connect(
-                    addresses[name],
-                    openssl.client_context(modes.MODES[mode], credentials),
-                    server_name="localhost",
-                    connect_timeout=5,
-                    handshake_timeout=5,
-                )
-                seconds[name].append(link.facts.handshake_seconds)
-                await link.close()
-        return seconds
-
-    return asyncio.run(measure())
+    turns = [Turn(name, mode, addresses[name]) for name, mode in STREAMS.items()] * EXTRA_HANDSHAKES
+    found = shake_hands(site.directory / "pki", turns)
+    return {name: [facts.handshake_seconds for facts in each] for name, each in found.items()}
 
 
 def _milliseconds(values: list[float]) -> str:

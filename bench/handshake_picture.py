@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from bench import pictures
 from bench.report import Row
 
 COLOURS = {
@@ -24,10 +25,8 @@ PAIR_COLOURS = ("#d9582b", "#3b7dd8")
 
 def available() -> None:
     """Raise a message for people if pictures cannot be drawn, before anything is measured."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise click.ClickException("pictures need matplotlib: `make setup`, or `uv sync --group report`") from error
+    if not pictures.available():
+        raise click.ClickException(pictures.REMEDY)
 
 
 def draw(path: Path, rows: Sequence[Row], ratios: Sequence[Row]) -> None:

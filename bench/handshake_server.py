@@ -9,16 +9,12 @@ from pathlib import Path
 
 import uvloop
 
+from bench.newlinks import credentials
 from streams.errors import LinkError
 from streams.security.listener import listen
 from streams.security.modes import MODES
-from streams.security.openssl import Credentials, server_context
+from streams.security.openssl import server_context
 from streams.security.transport import Link
-
-
-def credentials(directory: Path, name: str) -> Credentials:
-    """One party's files as bench/site.py makes them."""
-    return Credentials(directory / f"{name}.pem", directory / f"{name}.key", directory / "ca.pem")
 
 
 async def answer(link: Link) -> None:

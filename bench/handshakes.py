@@ -25,8 +25,8 @@ from rich.console import Console
 
 from bench import bootstrap, handshake_picture, report, wire_bytes
 from bench.delayproxy import delay_proxy, error_rows
-from bench.handshake_server import credentials
 from bench.measure import percentile
+from bench.newlinks import credentials
 from bench.site import Program, Site
 from streams.addresses import split_address
 from streams.security.modes import MODES, check
@@ -262,7 +262,7 @@ def handshakes(
 
 
 def _span(values: Mapping[str, float], form: str = ".2f") -> str:
-    return f"{values['value']:{form}} [{values['low']:{form}} … {values['high']:{form}}]"
+    return bootstrap.Estimate(**values).told(form)
 
 
 COLUMNS: Sequence[report.Column] = (

@@ -23,7 +23,7 @@ from bench.load import Base, Load
 from bench.measure import ages_ms, percentile, wait_until
 from bench.rig import LEDGER, Rig, Setup
 from bench.site import StartFailed
-from streams.recordbatch import HEADER_BYTES, parse_header
+from streams.recordbatch import HEADER_BYTES, Header, parse_header
 
 WARM_UP_SECONDS = 1.0
 """Records due before this are not judged: the first ones wait for their new file to be found."""
@@ -32,16 +32,23 @@ Appended = tuple[float, int]
 """When a batch was stored (ms since the epoch), and its number of records."""
 
 
-def append_times(segment: Path) -> Iterator[Appended]:
-    """The batches of a segment of a topic with LogAppendTime, from their headers alone."""
+def headers(segment: Path, position: int = 0) -> Iterator[Header]:
+    """Of the batches in a segment, from a position on; the last may be partly written."""
     size = segment.stat().st_size
     with segment.open("rb") as file:
+        file.seek(position)
         while file.tell() + HEADER_BYTES <= size:
             header = parse_header(file.read(HEADER_BYTES))
-            if header.record_count <= 0:
+            if header.record_count <= 0:  # room that was reserved
                 return
-            yield float(header.max_timestamp), header.record_count
+            yield header
             file.seek(header.size - HEADER_BYTES, 1)
+
+
+def append_times(segment: Path) -> Iterator[Appended]:
+    """The batches of a segment of a topic with LogAppendTime, from their headers alone."""
+    for header in headers(segment):
+        yield float(header.max_timestamp), header.record_count
 
 
 def ledger_times(directory: Path, stream: str) -> Iterator[Appended]:

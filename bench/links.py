@@ -22,6 +22,7 @@ import uvloop
 from bench import report
 from bench.generate import generate_http
 from bench.measure import Usage, percentile
+from bench.newlinks import credentials
 from bench.rig import Rig
 from bench.site import StartFailed
 from streams import recordbatch
@@ -84,9 +85,8 @@ class Peer:
 
 async def drive(rig: Rig, links: int, seconds: float, batch: bytes, records: int, mode: str) -> dict[str, Any]:
     """Open so many links, then send for a while."""
-    pki = rig.site.directory / "pki"
-    credentials = openssl.Credentials(pki / "forwarder.pem", pki / "forwarder.key", pki / "ca.pem")
-    context, gate = openssl.client_context(modes.MODES[mode], credentials), asyncio.Semaphore(HANDSHAKES_AT_A_TIME)
+    context = openssl.client_context(modes.MODES[mode], credentials(rig.site.directory / "pki", "forwarder"))
+    gate = asyncio.Semaphore(HANDSHAKES_AT_A_TIME)
 
     async def make() -> Peer:
         async with gate:

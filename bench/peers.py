@@ -8,7 +8,6 @@ then every record is looked for in Kafka by a reader that shares no code with ei
 from __future__ import annotations
 
 import shutil
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,14 +19,14 @@ import click
 from bench import report
 from bench.debian import unpack
 from bench.fullspeed import between_limits
+from bench.latency import headers
 from bench.load import Base
 from bench.measure import Usage, wait_until
 from bench.oracle import read_topic
 from bench.rig import LEDGER, Rig
-from bench.rsyslog import PACKAGES, Rsyslog
+from bench.rsyslog import PACKAGES, Rsyslog, free_port
 from bench.site import Program, Site, StartFailed
 from bench.throughput import middle
-from streams.recordbatch import HEADER_BYTES, parse_header
 
 LOOK_SECONDS = 0.05
 QUIET_SECONDS = 10.0
@@ -51,9 +50,7 @@ class Ours:
     def __init__(self, directory: Path, *, pki: Path, broker: str, topic: str) -> None:
         site = Site(directory)
         (directory / "pki").symlink_to(pki)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         site.write_receiver(f'type = "kafka"\nbrokers = ["{broker}"]', listeners={address: '["hybrid"]'})
         site.write_forwarder([address])
         site.write_stream(topic, '[source]\ntype = "file"\npaths = ["in/*.log"]\n')
@@ -72,15 +69,10 @@ class Stored:
 
     def __call__(self) -> int:
         for path in self._segments():
-            size, position = path.stat().st_size, self._read.get(path, 0)
-            with path.open("rb") as file:
-                while position + HEADER_BYTES <= size:
-                    file.seek(position)
-                    header = parse_header(file.read(HEADER_BYTES))
-                    if header.record_count <= 0:  # room that was reserved
-                        break
-                    self.records += header.record_count
-                    position += header.size
+            position = self._read.get(path, 0)
+            for header in headers(path, position):
+                self.records += header.record_count
+                position += header.size
             self._read[path] = position
         return self.records
 

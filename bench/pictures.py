@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#3b82f6", "#ea7317")
+REMEDY = "pictures need matplotlib: `make setup` brings it (or `uv sync --group report`)"
 INK = "#0a0b0c"
 """Of text and axes: `currentColor` in SVG, so that a page chooses it."""
 STYLE: Any = {

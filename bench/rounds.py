@@ -14,7 +14,6 @@ are of, comes last.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from bench import adminclient, report
 from bench.fullspeed import measure
 from bench.load import Base
 from bench.measure import wait_until
+from bench.newlinks import Turn, shake_hands
 from bench.rig import Forwarder, Rig, Setup
 from bench.site import StartFailed
 from logfwd.batcher import FULL_SHARE
@@ -86,7 +86,7 @@ class Runner:
     def round(self, number: int) -> dict[str, Figures]:
         """a b b a …, or b a a b … in every second round."""
         first, second = self.plan.sides[:: -1 if number % 2 else 1]
-        found = asyncio.run(self._handshakes(first, second))
+        found = self._handshakes(first, second)
         batch = f'[batch]\nmax_batch_bytes = "{self.plan.batch_kib}KiB"\nmax_record_bytes = "8KiB"\n'
         with self._rig.forwarder(Setup(named=(first, second), more=batch)) as forwarder:
             for side in (first, second):
@@ -138,26 +138,20 @@ class Runner:
     def _cuts(self) -> list[tuple[int, int]]:
         return list(cuts(self._base, self.plan.batch_kib * 1024))
 
-    async def _handshakes(self, first: Side, second: Side) -> dict[str, Figures]:
+    def _handshakes(self, first: Side, second: Side) -> dict[str, Figures]:
         """New links as the forwarder makes them, to the receiver that it uses."""
-        from streams.security import modes, openssl
-        from streams.security.transport import connect
-
-        pki = self._rig.site.directory / "pki"
-        credentials = openssl.Credentials(pki / "forwarder.pem", pki / "forwarder.key", pki / "ca.pem")
-        found: dict[str, Figures] = {side.name: {"handshake_ms": [], "connect_ms": []} for side in (first, second)}
-        for side in _in_turn(first, second, self.plan.handshakes):
-            link = await connect(
-                self._rig.addresses[side.mode],
-                openssl.client_context(modes.MODES[side.mode], credentials),
-                server_name="localhost",
-                connect_timeout=5,
-                handshake_timeout=5,
-            )
-            found[side.name]["handshake_ms"].append(link.facts.handshake_seconds * 1e3)
-            found[side.name]["connect_ms"].append(link.facts.connect_seconds * 1e3)
-            await link.close()
-        return found
+        turns = [
+            Turn(side.name, side.mode, self._rig.addresses[side.mode])
+            for side in _in_turn(first, second, self.plan.handshakes)
+        ]
+        found = shake_hands(self._rig.site.directory / "pki", turns)
+        return {
+            side.name: {
+                "handshake_ms": [facts.handshake_seconds * 1e3 for facts in found.get(side.name, ())],
+                "connect_ms": [facts.connect_seconds * 1e3 for facts in found.get(side.name, ())],
+            }
+            for side in (first, second)
+        }
 
 
 def _in_turn(first: Side, second: Side, each: int) -> Iterator[Side]:

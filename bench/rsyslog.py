@@ -40,6 +40,13 @@ action(type="omkafka" broker=["{broker}"] topic="{topic}" template="record" resu
 """
 
 
+def free_port() -> int:
+    """For programs that cannot say which port the system chose, or must be told of it before they start."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Rsyslog:
     """Both ends as programs; the sender reads `input`, the receiver writes to `topic`."""
 
@@ -50,9 +57,7 @@ class Rsyslog:
 
     def __init__(self, root: Path, directory: Path, *, pki: Path, broker: str, topic: str) -> None:
         directory.mkdir()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.input = directory / "in" / "http.log"
         self.input.parent.mkdir()
         names = {"input": self.input, "broker": broker, "topic": topic, "port": port}

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from cryptography.exceptions import InvalidTag
 
 from bench import wire_bytes
-from bench.handshake_server import credentials
 from bench.handshakes import PUBLISHED, cpu_seconds, handshakes, pooled, tapped, weigh
+from bench.newlinks import credentials
 from bench.site import Program, Site
 from streams.security.modes import MODES
 from streams.security.openssl import client_context

@@ -1,0 +1,45 @@
+"""New links as a forwarder makes them, one by one and in turns, for what their handshakes take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from streams.security.modes import MODES
+from streams.security.openssl import Credentials, Facts, client_context
+from streams.security.transport import connect
+
+
+class Turn(NamedTuple):
+    """Whose turn it is: a stream, its mode, and where a receiver listens for that."""
+
+    stream: str
+    mode: str
+    address: str
+
+
+def credentials(pki: Path, name: str) -> Credentials:
+    """One party's files as bench/site.py makes them."""
+    return Credentials(pki / f"{name}.pem", pki / f"{name}.key", pki / "ca.pem")
+
+
+def shake_hands(pki: Path, turns: Iterable[Turn]) -> dict[str, list[Facts]]:
+    """A link for each turn, closed again; what the handshakes gave, by stream."""
+    return asyncio.run(_shake_hands(credentials(pki, "forwarder"), turns))
+
+
+async def _shake_hands(own: Credentials, turns: Iterable[Turn]) -> dict[str, list[Facts]]:
+    found: dict[str, list[Facts]] = {}
+    for turn in turns:
+        link = await connect(
+            turn.address,
+            client_context(MODES[turn.mode], own),
+            server_name="localhost",
+            connect_timeout=5,
+            handshake_timeout=5,
+        )
+        found.setdefault(turn.stream, []).append(link.facts)
+        await link.close()
+    return found
