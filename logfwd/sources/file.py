@@ -24,8 +24,10 @@ BREATH_SECONDS = 0.008
 """Pause after a small read, so that a file written line by line is read in larger pieces."""
 
 POLL_SECONDS, IDLE_POLL_SECONDS, ACTIVE_SECONDS = 0.02, 0.25, 5.0
-SCAN_SHARE = 0.01
-"""The part of a core that regular scans may take: where a scan is costly, it is done more seldom."""
+SCAN_SHARE, URGENT_SCAN_SHARE = 0.01, 0.05
+"""The parts of a core that regular scans, and those that a change called for, may take: where a scan costs much CPU,
+it is done more seldom. Waiting, for the interpreter or a disk, is no cost; nor is what the scan before did not take:
+the one that lets go of a large deleted file has the kernel free it."""
 
 log = structlog.get_logger("logfwd.sources.file")
 
@@ -39,7 +41,7 @@ class FileTail:
         self._settings, self._max_record_bytes, self._block_bytes = settings, max_record_bytes, block_bytes
         self._use_inotify = use_inotify
         self._follower: Follower | None = None
-        self._scan_at = self._urgent_scan_at = 0.0
+        self._scan_at = self._urgent_scan_at = self._last_scan_cpu_seconds = 0.0
         self._active_until = 0.0
 
     async def blocks(self, positions: Mapping[str, Mark]) -> AsyncGenerator[Block, None]:
@@ -86,10 +88,7 @@ class FileTail:
         now, wall_ms = clock(), time.time_ns() // 1_000_000
         follower.scan_wanted = follower.scan_wanted or scan
         if now >= self._scan_at or (follower.scan_wanted and now >= self._urgent_scan_at):
-            follower.scan(now, wall_ms)
-            done = clock()
-            self._scan_at = now + max(self._settings.scan_seconds, (done - now) / SCAN_SHARE)
-            self._urgent_scan_at = done + 20 * (done - now)
+            self._scan(follower, now, wall_ms)
         follower.written(written, now)
         if follower.needs_polling:
             follower.poll(now)
@@ -101,6 +100,17 @@ class FileTail:
         if blocks:
             self._active_until = now + ACTIVE_SECONDS
         return blocks
+
+    def _scan(self, follower: Follower, now: float, wall_ms: int) -> None:
+        """Scan, and say when to do it again."""
+        cpu_started = time.thread_time()
+        follower.scan(now, wall_ms)
+        cpu_seconds, done = time.thread_time() - cpu_started, clock()
+        cost = min(cpu_seconds, self._last_scan_cpu_seconds)
+        self._last_scan_cpu_seconds = cpu_seconds
+        soonest = done + (done - now)  # reading has its turn, however slow the disk
+        self._scan_at = max(soonest, now + self._settings.scan_seconds, now + cost / SCAN_SHARE)
+        self._urgent_scan_at = max(soonest, done + cost / URGENT_SCAN_SHARE)
 
     async def _wait(self, follower: Follower, notifier: Inotify | None) -> bool:
         """Until something was written (True), or it is time to look."""

@@ -15,6 +15,7 @@ import pytest
 from logfwd.batcher import Draft
 from logfwd.sources import Block, Mark
 from logfwd.sources.file import FileTail
+from logfwd.sources.follow import Follower
 from streams.definition import FileSource
 from tests.logfwd.sources.follow_harness import append, numbered
 
@@ -52,6 +53,34 @@ async def test_it_can_be_cancelled_while_it_waits_and_goes_on_from_its_marks(tmp
         append(tmp_path / "a.log", b"more\n")
         async with aclosing(source(tmp_path / "a.log").blocks(positions)) as blocks:
             assert (await anext(blocks)).data == b"more\n"
+
+
+async def test_one_costly_scan_does_not_put_the_next_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scan that lets go of a large deleted file has the kernel free its pages: tenths of a second of CPU."""
+    scan, costly = Follower.scan, threading.Event()
+
+    def scan_and_free(follower: Follower, now: float, wall_ms: int) -> None:
+        scan(follower, now, wall_ms)
+        if costly.is_set():
+            costly.clear()
+            end = time.thread_time() + 0.3
+            while time.thread_time() < end:
+                pass
+
+    monkeypatch.setattr(Follower, "scan", scan_and_free)
+    append(tmp_path / "app.log", b"1\n")
+    tail = source(tmp_path / "app.log", scan_seconds=30)
+    async with aclosing(tail.blocks({})) as blocks:
+        async with asyncio.timeout(20):
+            assert (await anext(blocks)).data == b"1\n"
+        costly.set()
+        (tmp_path / "app.log").rename(tmp_path / "app.log.1")
+        pull = asyncio.ensure_future(anext(blocks))
+        while costly.is_set():
+            await asyncio.sleep(0.01)
+        append(tmp_path / "app.log", b"2\n")
+        async with asyncio.timeout(4):  # 6 s if that scan's cost counted
+            assert (await pull).data == b"2\n"
 
 
 LINE_BYTES = 16
