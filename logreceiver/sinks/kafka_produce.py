@@ -31,11 +31,23 @@ class Row(NamedTuple):
     text: str
 
 
-class _Bytes(bytes):
-    """A header as it goes out; aiokafka asks it to encode itself."""
+class _Parts:
+    """Header or body of a request. aiokafka adds the two up, then puts their length in front: only that copies them."""
 
-    def encode(self) -> bytes:
+    def __init__(self, *buffers: bytes | memoryview) -> None:
+        self._buffers = buffers
+
+    def encode(self) -> _Parts:
         return self
+
+    def __len__(self) -> int:
+        return sum(map(len, self._buffers))
+
+    def __add__(self, more: _Parts) -> _Parts:
+        return _Parts(*self._buffers, *more._buffers)
+
+    def __radd__(self, front: bytes) -> bytes:
+        return b"".join((front, *self._buffers))
 
 
 class _AnswerHeader(NamedTuple):
@@ -68,12 +80,11 @@ class Produce(OneVersion, RequestStruct):  # type: ignore[misc]
         self._batches = batches
         self._timeout_ms = timeout_ms
 
-    def build_request_header(self, correlation_id: int, client_id: str) -> _Bytes:
+    def build_request_header(self, correlation_id: int, client_id: str) -> _Parts:
         name = client_id.encode()
-        return _Bytes(struct.pack(">hhih", self.API_KEY, self.API_VERSION, correlation_id, len(name)) + name)
+        return _Parts(struct.pack(">hhih", self.API_KEY, self.API_VERSION, correlation_id, len(name)) + name)
 
-    def encode(self) -> bytes:
-        """One copy of each payload."""
+    def encode(self) -> _Parts:
         parts: list[bytes | memoryview] = [
             struct.pack(">hhii", -1, _ALL_REPLICAS, self._timeout_ms, len(self._batches))
         ]
@@ -82,7 +93,7 @@ class Produce(OneVersion, RequestStruct):  # type: ignore[misc]
             parts.append(_INT16.pack(len(name)) + name + _INT32.pack(len(rows)))
             for partition, batch in rows:
                 parts += (struct.pack(">ii", partition, len(batch)), batch)
-        return b"".join(parts)
+        return _Parts(*parts)
 
     def parse_response_header(self, data: BytesIO) -> _AnswerHeader:
         return _AnswerHeader(_int32(data))

@@ -14,6 +14,7 @@ import datetime
 import functools
 import ipaddress
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,7 +34,6 @@ WRITE_BYTES = 256 * 1024
 
 Context = SSL.Context
 _lib, _ffi = SSL._lib, SSL._ffi  # type: ignore[attr-defined]
-_room_for = _ffi.new_allocator(should_clear_after_alloc=False)
 _VERSIONS = {TLS12: SSL.TLS1_2_VERSION, TLS13: SSL.TLS1_3_VERSION}
 _TLS12_CIPHERS = b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
 _TLS13_CIPHERS = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -70,6 +70,16 @@ _ERROR_REASONS = (
     ("no application protocol", "alpn"),
     ("unexpected eof", "disconnected"),
 )
+
+
+class _Decrypted(threading.local):
+    """Where every endpoint of a thread decrypts to, so that it stays in the core's cache."""
+
+    def __init__(self) -> None:
+        self.room = _ffi.new("char[]", READ_BYTES)
+
+
+_decrypted = _Decrypted()
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -306,7 +316,7 @@ class Endpoint:
     def read(self) -> bytes | None:
         """Plaintext that is there, at most READ_BYTES; b"" if none is; None after the peer's close_notify."""
         if not self._starved and self._failed is None:
-            room = _room_for("char[]", READ_BYTES)
+            room = _decrypted.room
             if filled := self._decrypt(room):
                 return bytes(_ffi.buffer(room, filled))
         if self._failed is None:
@@ -323,15 +333,19 @@ class Endpoint:
         while filled < READ_BYTES:
             size = _lib.SSL_read(connection._ssl, room + filled, READ_BYTES - filled)
             if size <= 0:
-                try:
-                    connection._raise_ssl_error(connection._ssl, size)
-                except SSL.WantReadError:
-                    self._starved = True
-                except SSL.Error as error:
-                    self._failed = error
+                self._starved = _lib.SSL_get_error(connection._ssl, size) == _lib.SSL_ERROR_WANT_READ
+                if not self._starved:
+                    self._failed = self._error_of(size)
                 break
             filled += size
         return filled
+
+    def _error_of(self, result: int) -> SSL.Error:
+        try:
+            self._connection._raise_ssl_error(self._connection._ssl, result)
+        except SSL.Error as error:
+            return error
+        raise AssertionError("unreachable")
 
     def write(self, plaintext: memoryview | bytes | bytearray) -> None:
         """Encrypt; `take` gives the result."""

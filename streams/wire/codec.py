@@ -1,4 +1,4 @@
-"""Messages to msgpack and back. BATCH goes by hand around its payload, so that the payload is never copied.
+"""Messages to msgpack and back. A batch's payload is never copied: it is written beside its head, and read as a view.
 
 Any bytes are survived: what is not a message of this version raises ProtocolError and nothing else. What is sent
 has passed the same checks as what is received, so that a fault of ours is found here and not by the peer.
@@ -6,7 +6,7 @@ has passed the same checks as what is received, so that a fault of ours is found
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
 import msgspec
@@ -16,14 +16,13 @@ from streams.wire import messages as m
 
 BATCH_TAG = 5
 _BATCH_FIELDS = 5  # number, seq, run, record count, payload
-_PLAIN = m.Hello | m.Welcome | m.OpenRun | m.Run | m.Ack | m.Nack | m.Report | m.Ping | m.Pong | m.Goaway | m.Error
-_TAGS = frozenset(range(1, 13))
+_KINDS: tuple[type[m.Message], ...] = get_args(m.Message)
+_TAGS = frozenset(kind.__struct_config__.tag for kind in _KINDS)
+_TEXTS = {kind: tuple(field.name for field in msgspec.structs.fields(kind) if field.type == m.Text) for kind in _KINDS}
 _NUMBER_END = 1 << 63
-_NOTHING = 0xC1  # the one byte that msgpack never uses
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(_PLAIN)
-_batch_decoder = msgspec.msgpack.Decoder(m.Batch)
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(m.Message)
 
 
 def encode(message: m.Message) -> list[bytes | memoryview]:
@@ -34,7 +33,7 @@ def encode(message: m.Message) -> list[bytes | memoryview]:
         body = _encoder.encode(message)
     except (OverflowError, UnicodeEncodeError) as error:
         raise ProtocolError(Code.MALFORMED, f"{type(message).__name__} cannot be written") from error
-    _decode_plain(body, type(message).__name__)
+    decode(body)
     return [len(body).to_bytes(4, "big") + body]
 
 
@@ -54,92 +53,27 @@ def _encode_batch(batch: m.Batch) -> list[bytes | memoryview]:
     return [size.to_bytes(4, "big") + head, batch.payload]
 
 
-def decode(frame: memoryview) -> m.Message:
+def decode(frame: bytes | memoryview) -> m.Message:
     """The message in a frame; a batch's payload is a view of it."""
-    fields, position = _array(frame)
-    tag, position = _unsigned(frame, position)
-    if tag == BATCH_TAG:
-        return _decode_batch(frame, fields, position)
-    if tag not in _TAGS:
-        raise ProtocolError(Code.UNKNOWN_MESSAGE, f"message number {tag}")
-    return _decode_plain(frame, f"message {tag}")
-
-
-def _decode_plain(body: bytes | memoryview, what: str) -> m.Message:
     try:
-        message: m.Message = _decoder.decode(body)
+        message: m.Message = _decoder.decode(frame)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise ProtocolError(Code.MALFORMED, f"{what} is not as it must be") from error
-    _check_strings(message)
+        if (number := _number(frame)) is not None and number not in _TAGS:
+            raise ProtocolError(Code.UNKNOWN_MESSAGE, f"message number {number}") from error
+        raise ProtocolError(Code.MALFORMED, f"message {number} is not as it must be: {error}") from error
+    for name in _TEXTS[type(message)]:  # the decoder counts characters; the limit is in bytes
+        size = len(getattr(message, name).encode())
+        if size > m.MAX_STRING_BYTES:
+            raise ProtocolError(Code.MALFORMED, f"{type(message).__name__}.{name} has {size} bytes")
     return message
 
 
-def _check_strings(message: m.Message) -> None:
-    """The decoder counts characters; the limit is in bytes."""
-    for name in message.__struct_fields__:
-        value = getattr(message, name)
-        size = len(value.encode()) if isinstance(value, str) else 0
-        if size > m.MAX_STRING_BYTES:
-            raise ProtocolError(Code.MALFORMED, f"{type(message).__name__}.{name} has {size} bytes")
-
-
-def _array(frame: memoryview) -> tuple[int, int]:
-    """How many fields the message has, and where the first one is."""
-    first = frame[0] if len(frame) else _NOTHING
-    if 0x91 <= first <= 0x9F:
-        return first & 0x0F, 1
-    if first == 0xDC:
-        return int.from_bytes(frame[1:3], "big"), 3
-    raise ProtocolError(Code.MALFORMED, "not a msgpack array with a message number")
-
-
-def _decode_batch(frame: memoryview, fields: int, position: int) -> m.Batch:
-    if fields < _BATCH_FIELDS:
-        raise ProtocolError(Code.MALFORMED, "BATCH lacks fields")
-    seq, position = _unsigned(frame, position)
-    run, position = _unsigned(frame, position)
-    record_count, position = _unsigned(frame, position)
-    payload, position = _binary(frame, position)
-    if fields > _BATCH_FIELDS:
-        _check_later_fields(frame)
-    elif position != len(frame):
-        raise ProtocolError(Code.MALFORMED, "BATCH: bytes behind its last field")
-    return m.Batch(seq, run, record_count, payload)
-
-
-def _check_later_fields(frame: memoryview) -> None:
-    """Fields of a later version must be whole. The typed decoder reads over them and makes no objects of them."""
+def _number(frame: bytes | memoryview) -> int | None:
+    """The first field, if the frame begins like a message."""
+    reader = msgpack.Unpacker()
+    reader.feed(bytes(frame[:16]))
     try:
-        _batch_decoder.decode(frame)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise ProtocolError(Code.MALFORMED, "BATCH: what follows the payload cannot be read") from error
-
-
-_UNSIGNED_BYTES = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
-_BINARY_LENGTH_BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
-
-
-def _unsigned(frame: memoryview, position: int) -> tuple[int, int]:
-    kind = frame[position] if position < len(frame) else _NOTHING
-    if kind <= 0x7F:
-        return kind, position + 1
-    size = _UNSIGNED_BYTES.get(kind)
-    if size is None or position + 1 + size > len(frame):
-        raise ProtocolError(Code.MALFORMED, "a number is missing")
-    end = position + 1 + size
-    value = int.from_bytes(frame[position + 1 : end], "big")
-    if value >= _NUMBER_END:
-        raise ProtocolError(Code.MALFORMED, "a number is too large")
-    return value, end
-
-
-def _binary(frame: memoryview, position: int) -> tuple[memoryview, int]:
-    kind = frame[position] if position < len(frame) else _NOTHING
-    width = _BINARY_LENGTH_BYTES.get(kind)
-    if width is None or position + 1 + width > len(frame):
-        raise ProtocolError(Code.MALFORMED, "BATCH: the payload is missing")
-    start = position + 1 + width
-    end = start + int.from_bytes(frame[position + 1 : start], "big")
-    if end > len(frame):
-        raise ProtocolError(Code.MALFORMED, "BATCH: the payload is longer than its frame")
-    return frame[start:end], end
+        number = reader.unpack() if reader.read_array_header() else None
+    except (msgpack.UnpackException, ValueError):
+        return None
+    return number if type(number) is int and number >= 0 else None

@@ -1,8 +1,7 @@
 """The messages of protocol version 1, as msgspec Structs: one msgpack array each, number first.
 
 A message's tag is its number on the wire; fields may be appended in later versions and are ignored by earlier
-ones. BATCH is written and read by hand around its payload (codec.py), so that the payload is never copied.
-Strings are at most `MAX_STRING_BYTES`. Integers that mean "none" are −1, as in Kafka.
+ones. Strings are at most `MAX_STRING_BYTES`. Integers that mean "none" are −1, as in Kafka.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def fit(text: str) -> str:
 
 Text = Annotated[str, msgspec.Meta(max_length=MAX_STRING_BYTES)]
 Token = Annotated[bytes, msgspec.Meta(max_length=MAX_STRING_BYTES)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Number = Annotated[int, msgspec.Meta(ge=-1)]
 
 
@@ -149,4 +148,3 @@ class Error(msgspec.Struct, frozen=True, array_like=True, tag=12):
 
 
 Message = Hello | Welcome | OpenRun | Run | Batch | Ack | Nack | Report | Ping | Pong | Goaway | Error
-"""BATCH is among them as a type; its bytes never pass through a generic decoder."""
