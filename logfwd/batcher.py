@@ -55,6 +55,10 @@ FULL_SHARE = 16
 """A draft with less than this part of its bytes left is full: topping it up would cut, and so copy, every block."""
 
 
+BURST_PAUSE_SECONDS = 0.02
+"""How long a draft that is half full waits for the next block: the end of a burst need not wait for its linger."""
+
+
 class Batcher:
     """Gathers blocks; `add` gives back the drafts that became full, `due` the one that waited for `linger_seconds`."""
 
@@ -63,6 +67,7 @@ class Batcher:
         self._full_bytes = self._max_bytes - self._max_bytes // FULL_SHARE
         self._linger_seconds = limits.linger_seconds
         self._open = Draft()
+        self._linger_ends = 0.0
         self._deadline: float | None = None
 
     def add(self, block: Block, now: float) -> list[Draft]:
@@ -103,8 +108,10 @@ class Batcher:
 
     def _append(self, block: Block, now: float) -> None:
         if self._deadline is None:
-            self._deadline = now + self._linger_seconds
+            self._linger_ends = now + self._linger_seconds
         self._open.append(block)
+        is_burst = self._open.byte_count >= self._max_bytes // 2
+        self._deadline = min(self._linger_ends, now + BURST_PAUSE_SECONDS) if is_burst else self._linger_ends
 
     def _take(self) -> Draft:
         draft, self._open, self._deadline = self._open, Draft(), None

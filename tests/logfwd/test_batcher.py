@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfwd.batcher import FULL_SHARE, TAIL_BYTES, Batcher, Draft, tail_hash
+from logfwd.batcher import BURST_PAUSE_SECONDS, FULL_SHARE, TAIL_BYTES, Batcher, Draft, tail_hash
 from logfwd.sources import Block
 from streams.definition import BatchLimits
 
@@ -108,15 +108,34 @@ def test_linger_counts_from_the_first_block_of_the_open_draft() -> None:
 
 
 def test_the_rest_of_a_cut_block_lingers_from_when_it_came() -> None:
-    batcher = Batcher(limits(size=8, linger=0.5))
-    batcher.add(block(b"one\n", read_at_ms=5), 10.0)
-    (draft,) = batcher.add(block(b"two\nthree\n", start=4, read_at_ms=7), 10.3)
-    assert [part.data for part in draft.blocks] == [b"one\n", b"two\n"]
+    batcher = Batcher(limits(size=10, linger=0.5))
+    batcher.add(block(b"first\n", read_at_ms=5), 10.0)
+    (draft,) = batcher.add(block(b"two\nsix\n", start=6, read_at_ms=7), 10.3)
+    assert [part.data for part in draft.blocks] == [b"first\n", b"two\n"]
     assert draft.oldest_read_at_ms == 5
     assert batcher.deadline() == 10.8
     rest = batcher.flush()
     assert rest is not None
     assert rest.oldest_read_at_ms == 7
+
+
+def test_the_end_of_a_burst_does_not_wait_for_its_linger() -> None:
+    batcher = Batcher(limits(size=20, linger=0.5))
+    batcher.add(block(b"one\n"), 10.0)
+    batcher.add(block(b"two\nsix\n", start=4), 10.1)
+    assert batcher.deadline() == 10.1 + BURST_PAUSE_SECONDS
+    batcher.add(block(b"ten\n", start=12), 10.11)
+    assert batcher.deadline() == 10.11 + BURST_PAUSE_SECONDS
+    draft = batcher.due(10.11 + BURST_PAUSE_SECONDS)
+    assert draft is not None
+    assert draft.byte_count == 16
+
+
+def test_a_burst_waits_no_longer_than_its_linger() -> None:
+    batcher = Batcher(limits(size=20, linger=0.5))
+    batcher.add(block(b"one\ntwo\n"), 10.0)
+    batcher.add(block(b"six\n", start=8), 10.49)
+    assert batcher.deadline() == 10.5
 
 
 def test_an_exactly_full_draft_does_not_wait() -> None:
