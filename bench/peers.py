@@ -7,6 +7,7 @@ then every record is looked for in Kafka by a reader that shares no code with ei
 
 from __future__ import annotations
 
+import compileall
 import shutil
 import time
 from collections import Counter
@@ -16,6 +17,9 @@ from typing import Any, Protocol
 
 import click
 
+import logfwd
+import logreceiver
+import streams
 from bench import report
 from bench.debian import unpack
 from bench.fullspeed import between_limits
@@ -166,6 +170,8 @@ def peers(peer: str, records: int, rounds: int, kill: str | None, seed: int, as_
     """
     if shutil.which("apt-get") is None:
         raise click.ClickException("rsyslog is fetched with apt-get: this needs Debian or Ubuntu")
+    for package in (logfwd, logreceiver, streams):  # start as installed programs do, with their bytecode
+        compileall.compile_dir(Path(package.__file__ or "").parent, quiet=2)
     runs: dict[str, list[dict[str, Any]]] = {"logfwd": [], peer: []}
     with report.workplace(as_json) as (directory, console):
         with console.status("unpacking rsyslog"):
