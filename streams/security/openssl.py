@@ -349,12 +349,13 @@ class Endpoint:
 
     def write(self, plaintext: memoryview | bytes | bytearray) -> None:
         """Encrypt; `take` gives the result."""
-        view = memoryview(plaintext)
-        for start in range(0, len(view), WRITE_BYTES):
-            try:
-                self._connection.send(view[start : start + WRITE_BYTES])
-            except SSL.Error as error:
+        connection, data, size, start = self._connection, _ffi.from_buffer(plaintext), len(plaintext), 0
+        while start < size:
+            written = _lib.SSL_write(connection._ssl, data + start, min(size - start, WRITE_BYTES))
+            if written <= 0:
+                error = self._error_of(written)
                 raise LinkError(f"cannot encrypt: {_text(error)}") from error
+            start += written
 
     def close(self) -> None:
         """Say goodbye; `take` gives the close_notify."""
