@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,7 +162,7 @@ class KafkaSink:
         """Checked facts; checked again when they are old, after an unexplained refusal, and for another topic id."""
         topic = await self._need_cluster().topic(name, max_age_seconds=max_age_seconds)
         facts = self._facts.get(name)
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if (
             facts is None
             or facts.checked < now - CHECK_SECONDS
@@ -197,7 +198,7 @@ class KafkaSink:
         facts = _Facts(
             TopicInfo(name, topic.topic_id, len(topic.leaders), max_bytes),
             settings.get("message.timestamp.type") == "CreateTime",
-            asyncio.get_running_loop().time(),
+            time.monotonic(),
         )
         self._facts[name] = facts
         return facts

@@ -261,6 +261,7 @@ class Endpoint:
         except SSL.Error as error:
             raise self._failure(error) from error
         self._seconds = time.perf_counter() - self._started
+        self.bytes_in -= self._waiting(self._connection._into_ssl)  # data that came with the peer's last flight
         if self._alpn is not None and self._connection.get_alpn_proto_negotiated() != self._alpn:
             raise HandshakeFailed("alpn", f"the peer does not speak {ALPN.decode()}")
         if not self._server_side or self._connection.get_protocol_version_name() == TLS12:
@@ -304,14 +305,17 @@ class Endpoint:
         """Bytes to send to the peer."""
         parts, self._last_flight = self._last_flight, []
         outgoing = self._connection._from_ssl
-        size = _lib.BIO_get_mem_data(outgoing, self._pointer)
-        if size > 0:
+        if (size := self._waiting(outgoing)) > 0:
             part = bytearray(size)
             _lib.BIO_read(outgoing, _ffi.from_buffer(part), size)
             parts.append(part)
             if not self.complete:
                 self.bytes_out += size
         return parts
+
+    def _waiting(self, bio: Any) -> int:
+        """Bytes in it."""
+        return int(_lib.BIO_get_mem_data(bio, self._pointer))
 
     def read(self) -> bytes | None:
         """Plaintext that is there, at most READ_BYTES; b"" if none is; None after the peer's close_notify."""

@@ -22,7 +22,6 @@ from streams.security.openssl import Context, Endpoint, Facts
 READ_BUFFER_BYTES = 256 * 1024
 INBOX_HIGH_BYTES = 4 * 1024 * 1024
 OUTBOX_HIGH_BYTES = 1024 * 1024
-FLUSH_BYTES = 256 * 1024
 GATHER_BYTES = 128 * 1024
 CLOSE_SECONDS = 2.0
 RECORD_BYTES = 16 * 1024
@@ -58,8 +57,6 @@ class Link(asyncio.BufferedProtocol):
         self._gone: asyncio.Future[None] = loop.create_future()
         self._ended = False
         self._error: LinkError | None = None
-        self._flush_scheduled = False
-        self._unflushed_bytes = 0
         self._reading_paused = False
         self._writing_paused = False
         self.established: asyncio.Future[None] = loop.create_future()
@@ -123,7 +120,7 @@ class Link(asyncio.BufferedProtocol):
         return data
 
     def write(self, *parts: bytes | bytearray | memoryview) -> None:
-        """Encrypt and queue; what is written to a link that is gone is dropped, `receive` tells."""
+        """Encrypt and send; what is written to a link that is gone is dropped, `receive` tells."""
         if self._transport is None or self._error is not None:
             return
         data = b"".join(parts) if sum(map(len, parts)) < RECORD_BYTES else None
@@ -131,12 +128,7 @@ class Link(asyncio.BufferedProtocol):
             self._endpoint.write(part)
             self.bytes_sent += len(part)
             self.records_sent += len(part) // RECORD_BYTES + 1
-            self._unflushed_bytes += len(part)
-        if self._unflushed_bytes >= FLUSH_BYTES:
-            self._flush()
-        elif not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+        self._flush()
 
     async def drain(self) -> None:
         """Wait while the peer is slower than we are."""
@@ -262,8 +254,6 @@ class Link(asyncio.BufferedProtocol):
                 future.set_result(None)
 
     def _flush(self) -> None:
-        self._flush_scheduled = False
-        self._unflushed_bytes = 0
         if self._transport is None or self._transport.is_closing():
             return
         parts = self._endpoint.take()
