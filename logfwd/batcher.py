@@ -7,6 +7,7 @@ drafts, joined, are the blocks that were added. A block that fits is passed on u
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -33,6 +34,11 @@ class Draft:
         """For each key, where its source goes on after this draft. Sources without positions have none here."""
         last = {block.key: block for block in self.blocks if block.key}
         return {key: mark_after(block) for key, block in last.items()}
+
+    def drain(self) -> Iterator[bytes]:
+        """The bytes of the blocks, in order; each is forgotten here before the next is asked for."""
+        while self.blocks:
+            yield self.blocks.pop(0).data
 
     def append(self, block: Block) -> None:
         self.blocks.append(block)

@@ -46,6 +46,15 @@ KEEP_UP_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
+class _Sealing:
+    """A draft that a thread seals, without its blocks, which nobody needs any more once they are lines."""
+
+    done: asyncio.Future[Sealed]
+    positions: Mapping[str, Mark]
+    cut_at: float
+
+
+@dataclass(frozen=True)
 class _Commit:
     """A batch on its way to the disk, and what follows when it is there."""
 
@@ -92,7 +101,7 @@ class Pipeline:
             sender = Sender(delivery, connect(stream))
             self._backlogs.append(backlog)
             self.senders.append(sender)
-        self._drafts: asyncio.Queue[tuple[Draft, asyncio.Future[Sealed], float] | None] = asyncio.Queue(SEALS_IN_FLIGHT)
+        self._sealing: asyncio.Queue[_Sealing | None] = asyncio.Queue(SEALS_IN_FLIGHT)
         self._commits: asyncio.Queue[_Commit | None] = asyncio.Queue(COMMITS_IN_FLIGHT)
         self._stop_reading = asyncio.Event()
         self.log = structlog.get_logger("logfwd.pipeline").bind(stream=original.name)
@@ -155,7 +164,7 @@ class Pipeline:
                 await asyncio.gather(pull, stop, return_exceptions=True)
         if (last := batcher.flush()) is not None:
             await self._seal(last)
-        await self._drafts.put(None)
+        await self._sealing.put(None)
 
     @staticmethod
     async def _wait_for_block(tasks: set[asyncio.Future[Any]], deadline: float | None) -> None:
@@ -163,21 +172,20 @@ class Pipeline:
         await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
     async def _seal(self, draft: Draft) -> None:
-        loop = asyncio.get_running_loop()
+        loop, positions = asyncio.get_running_loop(), draft.positions()
         sealed = loop.run_in_executor(self._threads, _seal_draft, draft, self.original)
-        await self._drafts.put((draft, sealed, clock()))
+        await self._sealing.put(_Sealing(sealed, positions, clock()))
 
     # -- seal → spool → senders ----------------------------------------------------------------------------------
 
     async def _spool_batches(self) -> None:
-        while (item := await self._drafts.get()) is not None:
-            draft, sealing, cut_at = item
-            sealed = await sealing
+        while (sealing := await self._sealing.get()) is not None:
+            sealed = await sealing.done
             sealed_at = clock()
-            self._seal_seconds.observe(sealed_at - cut_at)
+            self._seal_seconds.observe(sealed_at - sealing.cut_at)
             await self._let_link_keep_up()
             await self._room_for(sum(len(batch.payload) for batch in sealed.batches))
-            await self._commits.put(self._accept(draft, sealed, sealed_at))
+            await self._commits.put(self._accept(sealed, sealing.positions, sealed_at))
         await self._commits.put(None)
 
     async def _let_link_keep_up(self) -> None:
@@ -201,7 +209,7 @@ class Pipeline:
                 told = True
             await asyncio.sleep(ROOM_CHECK_SECONDS)
 
-    def _accept(self, draft: Draft, sealed: Sealed, sealed_at: float) -> _Commit:
+    def _accept(self, sealed: Sealed, positions: Mapping[str, Mark], sealed_at: float) -> _Commit:
         notes, blobs = Notes(), self._spool.blobs
         ids = [blobs.add(batch.payload, notes) for batch in sealed.batches]
         rows = []
@@ -211,7 +219,6 @@ class Pipeline:
             self._count(backlog, sealed, backlog.totals.dropped - dropped)
         for blob in ids:
             blobs.discard_unused(blob, notes)
-        positions = draft.positions()
         note_positions(notes, positions, self.source.forgotten())
         return _Commit(self._spool.commit(notes), rows, positions, sealed_at)
 
@@ -243,10 +250,10 @@ class Pipeline:
 
 
 def _seal_draft(draft: Draft, stream: Stream) -> Sealed:
-    limits = stream.batch
+    limits, timestamp_ms = stream.batch, draft.oldest_read_at_ms
     return seal(
-        [block.data for block in draft.blocks],
-        timestamp_ms=draft.oldest_read_at_ms,
+        draft.drain(),
+        timestamp_ms=timestamp_ms,
         invalid=stream.invalid,
         max_record_bytes=limits.max_record_bytes,
         max_batch_records=limits.max_batch_records,

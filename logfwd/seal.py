@@ -6,12 +6,12 @@ other threads run meanwhile. Pure: the same blocks give the same batches, and or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from streams import jsonlines
-from streams.recordbatch import Codec, Packed, pack
-from streams.recordbody import BytesLike
+from streams.recordbatch import HEADER_BYTES, Codec, Packed, pack
+from streams.recordbody import BytesLike, frame
 
 FRAMING_ALLOWANCE = 8
 """A batch may outgrow `max_batch_bytes` by one eighth of it: for the fields that framing puts around each record.
@@ -44,7 +44,7 @@ class Sealed(NamedTuple):
 
 
 def seal(
-    blocks: Sequence[bytes],
+    blocks: Iterable[bytes],
     *,
     timestamp_ms: int,
     invalid: Literal["wrap", "drop"],
@@ -61,11 +61,13 @@ def seal(
     values: Sequence[BytesLike] = (
         lines[0].values if len(lines) == 1 else [value for each in lines for value in each.values]
     )
-    max_framed_bytes = max_batch_bytes + max_batch_bytes // FRAMING_ALLOWANCE
-    batches: list[Packed] = []
+    max_framed_bytes = max_batch_bytes + max_batch_bytes // FRAMING_ALLOWANCE - HEADER_BYTES
+    framed: list[tuple[memoryview, int]] = []
     start = 0
     while start < len(values):
-        some = values[start : start + max_batch_records]
-        batches.append(pack(some, timestamp_ms=timestamp_ms, codec=codec, max_bytes=max_framed_bytes))
-        start += batches[-1].record_count
-    return Sealed(batches, sum(each.invalid for each in lines), sum(each.blank for each in lines))
+        framed.append(frame(values[start : start + max_batch_records], max_framed_bytes))
+        start += framed[-1][1]
+    invalid_count, blank_count = sum(each.invalid for each in lines), sum(each.blank for each in lines)
+    del lines, values  # the lines take more room than anything else here: not also while zstd runs
+    batches = [pack(records, count, timestamp_ms=timestamp_ms, codec=codec) for records, count in framed]
+    return Sealed(batches, invalid_count, blank_count)

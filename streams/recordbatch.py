@@ -154,23 +154,16 @@ def _check_attributes(header: Header) -> None:
 
 def build(values: Sequence[BytesLike], *, timestamp_ms: int, codec: Codec) -> bytes:
     """An unstamped batch of all `values`, each a record without key and headers."""
-    packed = pack(values, timestamp_ms=timestamp_ms, codec=codec)
-    if packed.record_count != len(values):
-        raise ValueError("the values are too large for one batch")
-    return packed.payload
-
-
-def pack(
-    values: Sequence[BytesLike],
-    *,
-    timestamp_ms: int,
-    codec: Codec,
-    max_bytes: int = _MAX_BATCH_BYTES,
-) -> Packed:
-    """A batch of as many leading `values` as stay under `max_bytes` before compression, but at least of one."""
     if not values:
         raise ValueError("a batch holds at least one record")
-    records, count = frame(values, max_bytes - HEADER_BYTES)
+    records, count = frame(values, _MAX_BATCH_BYTES - HEADER_BYTES)
+    if count != len(values):
+        raise ValueError("the values are too large for one batch")
+    return pack(records, count, timestamp_ms=timestamp_ms, codec=codec).payload
+
+
+def pack(records: memoryview, count: int, *, timestamp_ms: int, codec: Codec) -> Packed:
+    """An unstamped batch of framed records."""
     body, codec = _compress(records, codec)
     unstamped = (NO_PRODUCER, NO_PRODUCER, NO_PRODUCER)
     batch = bytearray(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from streams import recordbatch
 from streams.errors import BatchCorrupt
 from streams.recordbatch import HEADER_BYTES, Codec, Header, Record
+from streams.recordbody import frame
 
 NOW_MS = 1_700_000_000_000
 HOUR_MS = 3_600_000
@@ -159,8 +160,9 @@ def test_no_values_are_no_batch() -> None:
 
 
 @given(some_values, st.integers(62, 2000))
-def test_pack_takes_leading_values_up_to_its_limit_and_at_least_one(values: list[bytes], max_bytes: int) -> None:
-    packed = recordbatch.pack(values, timestamp_ms=NOW_MS, codec=Codec.NONE, max_bytes=max_bytes)
+def test_framed_are_leading_values_up_to_the_limit_and_at_least_one(values: list[bytes], max_bytes: int) -> None:
+    records, count = frame(values, max_bytes - HEADER_BYTES)
+    packed = recordbatch.pack(records, count, timestamp_ms=NOW_MS, codec=Codec.NONE)
     assert values_of(packed.payload) == values[: packed.record_count]
     assert packed.uncompressed_bytes == len(packed.payload)
     assert packed.record_count == 1 or packed.uncompressed_bytes < max_bytes
