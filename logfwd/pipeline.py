@@ -154,7 +154,9 @@ class Pipeline:
                         if (block := pull.result()) is None:
                             break
                         pull = asyncio.ensure_future(anext(blocks, None))
-                        for draft in batcher.add(block, clock()):
+                        drafts = batcher.add(block, clock())
+                        del block  # sealing lets go of it, while this waits
+                        for draft in drafts:
                             await self._seal(draft)
                     elif (due := batcher.due(clock())) is not None:
                         await self._seal(due)

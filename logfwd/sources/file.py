@@ -61,12 +61,12 @@ class FileTail:
         try:
             while True:
                 blocks = await loop.run_in_executor(thread, self._step, follower, scan, written)
-                for block in blocks:
-                    yield block
-                if not blocks:
-                    breathe = await self._wait(follower, notifier)
-                else:
+                if blocks:
                     breathe = sum(len(block.data) for block in blocks) < self._block_bytes // 4
+                    while blocks:  # hands them over, and keeps none while the next are read
+                        yield blocks.pop(0)
+                else:
+                    breathe = await self._wait(follower, notifier)
                 if breathe:
                     await asyncio.sleep(BREATH_SECONDS)
                 written, scan = ((), False) if notifier is None else notifier.drain()
