@@ -48,6 +48,8 @@ from streams.errors import SpoolCorrupt, SpoolError
 RESERVE_BYTES = 16 * 1024 * 1024
 RESERVE_RETRY_SECONDS = 5.0
 """How often it is tried to have a reserve again that was given up."""
+SHORT_OF_DISK_BYTES = 4 * RESERVE_BYTES
+"""With less than this free, room in the file itself is looked at with every commit: soon it will count."""
 LOG_GROWTH_BYTES = 4 * 1024 * 1024
 """What the write-ahead log may need, though the file itself has pages to reuse."""
 ROOM_LOOK_SECONDS = 0.05
@@ -59,13 +61,30 @@ log = structlog.get_logger("logfwd.spool")
 
 
 class Notes:
-    """The statements of one transaction, with the values they had when they were noted."""
+    """The statements of one transaction, with the values they had when they were noted.
+
+    Of what has one current value (a run, totals, a position) only the last note is kept: nobody sees those between,
+    and each statement costs two turns at the interpreter's lock, for which threads that seal compete.
+    """
 
     def __init__(self) -> None:
         self.statements: list[tuple[str, tuple[Any, ...]]] = []
+        self._current: dict[tuple[object, ...], tuple[str, tuple[Any, ...]]] = {}
+
+    def add(self, later: Notes) -> None:
+        """Take in notes that were made after these."""
+        self.statements += later.statements
+        self._current |= later._current
+
+    def carry_out(self, connection: sqlite3.Connection) -> None:
+        for sql, values in (*self.statements, *self._current.values()):
+            connection.execute(sql, values)
 
     def _note(self, sql: str, *values: object) -> None:
         self.statements.append((sql, values))
+
+    def _note_current(self, key: tuple[object, ...], sql: str, *values: object) -> None:
+        self._current[key] = (sql, values)
 
     def put_blob(self, blob: int, payload: bytes) -> None:
         self._note("INSERT INTO blobs VALUES (?, ?)", blob, payload)
@@ -89,13 +108,16 @@ class Notes:
         self._note("DELETE FROM batches WHERE id = ?", row.id)
 
     def put_run(self, stream: str, run: Run) -> None:
-        self._note("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", *run_row(stream, run))
+        sql = "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        self._note_current(("run", stream, run.number), sql, *run_row(stream, run))
 
     def delete_run(self, stream: str, run: Run) -> None:
-        self._note("DELETE FROM runs WHERE stream = ? AND number = ?", stream, run.number)
+        sql = "DELETE FROM runs WHERE stream = ? AND number = ?"
+        self._note_current(("run", stream, run.number), sql, stream, run.number)
 
     def put_totals(self, stream: str, totals: Totals) -> None:
-        self._note(
+        self._note_current(
+            ("totals", stream),
             "INSERT OR REPLACE INTO totals VALUES (?, ?, ?, ?, ?, ?, ?)",
             stream,
             totals.accepted,
@@ -123,7 +145,8 @@ class Notes:
         self._note("DELETE FROM dead_letters WHERE id = ?", dead_letter)
 
     def put_position(self, key: str, mark: Mark) -> None:
-        self._note(
+        self._note_current(
+            ("position", key),
             "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?, ?)",
             key,
             mark.offset,
@@ -133,7 +156,7 @@ class Notes:
         )
 
     def delete_position(self, key: str) -> None:
-        self._note("DELETE FROM positions WHERE key = ?", key)
+        self._note_current(("position", key), "DELETE FROM positions WHERE key = ?", key)
 
 
 class Spool:
@@ -154,6 +177,7 @@ class Spool:
         self._reserve_tried_at = 0.0
         self._room_looked_at = 0.0
         self._has_room = True
+        self._is_short_of_disk = False
         self._reusable_bytes = 0
         self._queue: queue.SimpleQueue[tuple[Notes, asyncio.Future[None] | None] | None] = queue.SimpleQueue()
         self._riders: Notes | None = None
@@ -264,7 +288,7 @@ class Spool:
     def _make_reserve(self) -> None:
         self._reserve_tried_at = time.monotonic()
         try:
-            if not self._reserve.exists() and free_bytes(self.path) > 4 * RESERVE_BYTES:
+            if not self._reserve.exists() and free_bytes(self.path) > SHORT_OF_DISK_BYTES:
                 with self._reserve.open("wb") as file:
                     os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
         except OSError as error:
@@ -320,6 +344,9 @@ class Spool:
         now = time.monotonic()
         if now >= self._room_looked_at + ROOM_LOOK_SECONDS:
             free = free_bytes(self.path)
+            self._is_short_of_disk = free < SHORT_OF_DISK_BYTES
+            if self._is_short_of_disk:
+                self._queue.put((Notes(), None))  # has the thread look again, though nothing may be left to commit
             self._has_room = free > LOG_GROWTH_BYTES and free + self._reusable_bytes > 2 * RESERVE_BYTES
             self._room_looked_at = now
         return self._has_room
@@ -348,7 +375,7 @@ class Spool:
         if self._riders is None:
             self._riders = notes
         else:
-            self._riders.statements.extend(notes.statements)
+            self._riders.add(notes)
         if self._ride_timer is None:
             self._ride_timer = self._loop.call_later(RIDE_ALONG_SECONDS, self._send_riders)
 
@@ -370,7 +397,7 @@ class Spool:
             entries = [entry for entry in group if entry is not None]
             if entries:
                 self._tell(entries, self._commit(connection, entries))
-            if not self._reserve.exists() and time.monotonic() > self._reserve_tried_at + RESERVE_RETRY_SECONDS:
+            if time.monotonic() > self._reserve_tried_at + RESERVE_RETRY_SECONDS:
                 self._make_reserve()
         if self._broken is None:
             with contextlib.suppress(sqlite3.Error):
@@ -384,13 +411,15 @@ class Spool:
     ) -> SpoolError | None:
         if self._broken is not None:
             return self._broken
+        together = Notes()
+        for notes, _ in entries:
+            together.add(notes)
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for notes, _ in entries:
-                for sql, values in notes.statements:
-                    connection.execute(sql, values)
+            together.carry_out(connection)
             connection.execute("COMMIT")
-            self._reusable_bytes = _reusable_bytes(connection)
+            if self._is_short_of_disk:
+                self._reusable_bytes = _reusable_bytes(connection)
         except sqlite3.Error as error:
             self._broken = describe(self.path, error)
             if not isinstance(self._broken, SpoolCorrupt):
