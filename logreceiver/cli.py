@@ -58,9 +58,9 @@ def run(path: Path, log_level: str, workers: int) -> None:
 
     async def receive(stop: program.Stop) -> None:
         from logreceiver.service import Service
-        from streams.security import openssl
+        from streams.security import modes, openssl
 
-        openssl.self_test()
+        openssl.self_test(modes.MODES[name] for name in sorted(config.modes))
         async with Service(config, worker=worker) as service:
             stop.on_reload = service.reload
             await stop.requested.wait()

@@ -121,6 +121,13 @@ class ReceiverConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ledger: Ledger | None = Ledger()
     stop_grace_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
 
+    @property
+    def modes(self) -> set[str]:
+        """Names of the modes that links can have, those to Kafka included."""
+        served = {mode for listener in self.listener for mode in listener.modes}
+        to_kafka = {self.sink.security} if isinstance(self.sink, KafkaSink) else set()
+        return served | (to_kafka - {"plaintext"})
+
 
 def load_receiver(path: Path) -> ReceiverConfig:
     """Read and check everything; raises ConfigError with all that is wrong."""

@@ -1,7 +1,8 @@
 """The only door to OpenSSL: contexts for modes, an endpoint without I/O, what a handshake gave, why one failed.
 
 Python's own `ssl` can neither choose nor report a hybrid group; pyOpenSSL over cryptography's OpenSSL can. Two names
-used here are private (`SSL._lib`), so versions are pinned and `self_test` makes a real handshake at every start.
+used here are private (`SSL._lib`), so versions are pinned, and at every start `self_test` makes a real handshake in
+each mode that the configuration names.
 Once the handshake is over, bytes go through OpenSSL directly: pyOpenSSL would copy them once more and ask for errors
 after every TLS record, a third of what decrypting costs.
 
@@ -404,11 +405,10 @@ def identities(leaf: x509.Certificate) -> tuple[str, ...]:
 # -- self-test ---------------------------------------------------------------------------------------------------
 
 
-def self_test(modes: Iterable[Mode] | None = None) -> None:
+def self_test(modes: Iterable[Mode]) -> None:
     """Make a handshake with ourselves for each mode and check its group; raises ConfigError if one is not to be had."""
     import tempfile
 
-    from streams.security import modes as table
     from streams.security import pki
 
     with tempfile.TemporaryDirectory(prefix="logfwd-self-test-") as name:
@@ -416,7 +416,7 @@ def self_test(modes: Iterable[Mode] | None = None) -> None:
         authority = pki.create_authority(directory)
         files = authority.issue(identities=["self-test"], hosts=["localhost"], days=1, out=directory / "leaf")
         credentials = Credentials(files.certificate, files.key, directory / "ca.pem")
-        for mode in modes or table.MODES.values():
+        for mode in modes:
             try:
                 _loopback(mode, credentials)
             except (HandshakeFailed, LinkError, ValueError) as error:

@@ -48,6 +48,15 @@ def test_a_config_loads_with_defaults_and_paths_from_its_directory(path: Path) -
     assert (config.limits.handshake_seconds, config.limits.hello_seconds) == (10.0, 5.0)
 
 
+def test_its_modes_are_those_of_all_listeners_and_of_the_leg_to_kafka(path: Path) -> None:
+    assert load_receiver(path).modes == {"hybrid"}
+    other = '[[listener]]\naddress = "127.0.0.1:7444"\nmodes = ["hybrid-p256", "hybrid"]\n'
+    path.write_text(HEAD + TLS + LISTENER + other + ALLOW + KAFKA)
+    assert load_receiver(path).modes == {"hybrid", "hybrid-p256"}
+    path.write_text(HEAD + TLS + LISTENER + ALLOW + KAFKA + 'security = "classical"\n' + SINK_TLS)
+    assert load_receiver(path).modes == {"hybrid", "classical"}
+
+
 def test_the_ledger_is_on_by_default_and_no_stream_may_go_to_its_topic(path: Path) -> None:
     kept = load_receiver(path).ledger
     assert kept is not None
