@@ -12,7 +12,8 @@ import structlog
 from logfwd.backlog import Backlog, Row, Run
 from logfwd.clocks import clock
 from logfwd.resume import Answer, GoOn, Plan, Recovery, Remedy, Reset
-from logfwd.spool import Notes, Spool
+from logfwd.spool import Spool
+from logfwd.spool_notes import Notes
 from streams import recordbatch
 from streams.definition import Stream
 from streams.errors import Code

@@ -28,7 +28,8 @@ from logfwd.delivery import Delivery
 from logfwd.seal import Sealed, seal
 from logfwd.sender import Connect, Sender
 from logfwd.sources import Mark, Source
-from logfwd.spool import Notes, Spool, note_positions
+from logfwd.spool import Spool
+from logfwd.spool_notes import Notes
 from streams import recordbatch
 from streams.definition import Stream
 from streams.telemetry.catalog import ForwarderMetrics
@@ -221,7 +222,7 @@ class Pipeline:
             self._count(backlog, sealed, backlog.totals.dropped - dropped)
         for blob in ids:
             blobs.discard_unused(blob, notes)
-        note_positions(notes, positions, self.source.forgotten())
+        notes.put_positions(positions, self.source.forgotten())
         return _Commit(self._spool.commit(notes), rows, positions, sealed_at)
 
     def _count(self, backlog: Backlog, sealed: Sealed, dropped: int) -> None:

@@ -20,15 +20,14 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import structlog
 
-from logfwd.backlog import Backlog, Blobs, Row, Run, Totals
+from logfwd.backlog import Backlog, Blobs, Row, Totals
 from logfwd.sources import Mark
 from logfwd.spool_file import (
     PAGE_BYTES,
@@ -39,9 +38,9 @@ from logfwd.spool_file import (
     has_log,
     install,
     load,
-    run_row,
     writer,
 )
+from logfwd.spool_notes import Notes
 from logfwd.spool_salvage import replace_damaged
 from streams.errors import SpoolCorrupt, SpoolError
 
@@ -58,105 +57,6 @@ RIDE_ALONG_SECONDS = 0.2
 """Longest that a deletion waits for another commit to ride with."""
 
 log = structlog.get_logger("logfwd.spool")
-
-
-class Notes:
-    """The statements of one transaction, with the values they had when they were noted.
-
-    Of what has one current value (a run, totals, a position) only the last note is kept: nobody sees those between,
-    and each statement costs two turns at the interpreter's lock, for which threads that seal compete.
-    """
-
-    def __init__(self) -> None:
-        self.statements: list[tuple[str, tuple[Any, ...]]] = []
-        self._current: dict[tuple[object, ...], tuple[str, tuple[Any, ...]]] = {}
-
-    def add(self, later: Notes) -> None:
-        """Take in notes that were made after these."""
-        self.statements += later.statements
-        self._current |= later._current
-
-    def carry_out(self, connection: sqlite3.Connection) -> None:
-        for sql, values in (*self.statements, *self._current.values()):
-            connection.execute(sql, values)
-
-    def _note(self, sql: str, *values: object) -> None:
-        self.statements.append((sql, values))
-
-    def _note_current(self, key: tuple[object, ...], sql: str, *values: object) -> None:
-        self._current[key] = (sql, values)
-
-    def put_blob(self, blob: int, payload: bytes) -> None:
-        self._note("INSERT INTO blobs VALUES (?, ?)", blob, payload)
-
-    def delete_blob(self, blob: int) -> None:
-        self._note("DELETE FROM blobs WHERE id = ?", blob)
-
-    def put_row(self, stream: str, row: Row) -> None:
-        self._note(
-            "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?)",
-            row.id,
-            stream,
-            row.run,
-            row.blob,
-            row.record_count,
-            row.size,
-            row.base_sequence,
-        )
-
-    def delete_row(self, row: Row) -> None:
-        self._note("DELETE FROM batches WHERE id = ?", row.id)
-
-    def put_run(self, stream: str, run: Run) -> None:
-        sql = "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        self._note_current(("run", stream, run.number), sql, *run_row(stream, run))
-
-    def delete_run(self, stream: str, run: Run) -> None:
-        sql = "DELETE FROM runs WHERE stream = ? AND number = ?"
-        self._note_current(("run", stream, run.number), sql, stream, run.number)
-
-    def put_totals(self, stream: str, totals: Totals) -> None:
-        self._note_current(
-            ("totals", stream),
-            "INSERT OR REPLACE INTO totals VALUES (?, ?, ?, ?, ?, ?, ?)",
-            stream,
-            totals.accepted,
-            totals.invalid,
-            totals.acknowledged,
-            totals.dropped,
-            totals.dead_lettered,
-            totals.resets,
-        )
-
-    def put_dead_letter(self, stream: str, row: Row, code: str, text: str) -> None:
-        self._note(
-            "INSERT INTO dead_letters (stream, run, code, text, at_ms, record_count, payload) "
-            "SELECT ?, ?, ?, ?, ?, ?, payload FROM blobs WHERE id = ?",
-            stream,
-            row.run,
-            code,
-            text,
-            int(time.time() * 1000),
-            row.record_count,
-            row.blob,
-        )
-
-    def delete_dead_letter(self, dead_letter: int) -> None:
-        self._note("DELETE FROM dead_letters WHERE id = ?", dead_letter)
-
-    def put_position(self, key: str, mark: Mark) -> None:
-        self._note_current(
-            ("position", key),
-            "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?, ?)",
-            key,
-            mark.offset,
-            mark.tail_bytes,
-            mark.tail_hash,
-            mark.detail,
-        )
-
-    def delete_position(self, key: str) -> None:
-        self._note_current(("position", key), "DELETE FROM positions WHERE key = ?", key)
 
 
 class Spool:
@@ -448,11 +348,3 @@ def _settle(futures: Iterable[asyncio.Future[None]], error: SpoolError | None) -
             future.set_result(None)
         else:
             future.set_exception(error)
-
-
-def note_positions(notes: Notes, positions: Mapping[str, Mark], forgotten: Iterable[str]) -> None:
-    """Add a source's positions to a transaction."""
-    for key, mark in positions.items():
-        notes.put_position(key, mark)
-    for key in forgotten:
-        notes.delete_position(key)

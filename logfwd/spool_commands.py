@@ -196,7 +196,8 @@ def requeue(config: ForwarderConfig, stream: str, letter: int | None) -> None:
 
 async def _requeue(path: Path, stream: str, letter: int | None) -> tuple[int, list[str]]:
     """Each in a transaction of its own, all in one new run; returns how many records, and what stays."""
-    from logfwd.spool import Notes, Spool
+    from logfwd.spool import Spool
+    from logfwd.spool_notes import Notes
     from streams.telemetry import logs
 
     logs.configure(level="warning")

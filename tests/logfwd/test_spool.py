@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from logfwd.backlog import ROW_ID_STEP, Backlog, Row, Run
+from logfwd.backlog import ROW_ID_STEP, Backlog, Row, Run, Totals
 from logfwd.sources import Mark
-from logfwd.spool import Notes, Spool, note_positions
+from logfwd.spool import Spool
 from logfwd.spool_file import SCHEMA_VERSION
+from logfwd.spool_notes import Notes
 from streams.errors import SpoolError, SpoolFull
 from streams.recordbatch import Packed
 from tests.support.spools import fill
@@ -31,7 +33,7 @@ async def accept(spool: Spool, *backlogs: Backlog, text: str = "payload", positi
     blob = spool.blobs.add(batch.payload, notes)
     rows = [row for backlog in backlogs for row in backlog.accept([batch], [blob], 0, 1.0, notes)]
     spool.blobs.discard_unused(blob, notes)
-    note_positions(notes, {"file": Mark(position, 3, b"tail", b"detail")}, [])
+    notes.put_positions({"file": Mark(position, 3, b"tail", b"detail")}, [])
     await spool.commit(notes)
     for row in rows:
         row.committed_at = 1.0
@@ -51,6 +53,32 @@ async def test_batches_and_positions_come_back_together_and_in_order(tmp_path: P
         backlog = backlog_of(spool)
         assert [await spool.payload(row) for row in backlog.rows] == [f"batch {n}".encode() for n in range(5)]
         assert backlog.totals.accepted == 10
+
+
+async def test_of_what_has_one_value_a_transaction_carries_out_the_last_note_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s.spool"
+    async with Spool(path):
+        pass
+    together, statements = Notes(), list[str]()
+    for number in range(3):
+        notes = Notes()
+        notes.put_blob(number + 1, b"payload")
+        notes.put_run("s", Run(1, next_sequence=number))
+        notes.put_totals("s", Totals(accepted=number))
+        notes.put_positions({"file": Mark(number, 3, b"tail", b"detail")}, ["gone"])
+        together.add(notes)
+    together.delete_run("s", Run(1))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.set_trace_callback(statements.append)
+        together.carry_out(connection)
+        connection.set_trace_callback(None)
+        assert sorted(statement.split()[0] for statement in statements if not statement.startswith("BEGIN")) == (
+            ["DELETE"] * 2 + ["INSERT"] * 5
+        )
+        assert connection.execute("SELECT accepted FROM totals").fetchall() == [(2,)]
+        assert connection.execute('SELECT "offset" FROM positions').fetchall() == [(2,)]
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM blobs").fetchone() == (3,)
 
 
 async def test_every_boot_seals_into_a_run_of_its_own(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from logfwd.backlog import Backlog
-from logfwd.spool import Notes, Spool
+from logfwd.spool import Spool
 from logfwd.spool_file import PAGE_BYTES
+from logfwd.spool_notes import Notes
 from streams.errors import BatchCorrupt, SpoolCorrupt
 from tests.support.spools import accept, backlog_of, balanced, dead_letters, fill, number_of, waiting
 

@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
-from confluent_kafka import Consumer, TopicPartition
 
 from bench.kafka import Kafka
+from bench.oracle import read_topic
 from logfwd.backlog import Row, Run
 from logfwd.delivery import Delivery
 from logfwd.sender import Sender
-from logfwd.spool import Notes, Spool
+from logfwd.spool import Spool
+from logfwd.spool_notes import Notes
 from logreceiver import config
 from logreceiver.grants import Claim, Grants
 from logreceiver.sinks import Kind, Outcome, RunState
@@ -194,7 +195,11 @@ class Way:
 
     async def stored(self, *topics: str) -> dict[str, list[bytes]]:
         """What the topics hold, read by librdkafka."""
-        return await asyncio.to_thread(read_topics, self.kafka.internal, topics)
+
+        def read() -> dict[str, list[bytes]]:
+            return {topic: list(read_topic(self.kafka.internal, topic)) for topic in topics}
+
+        return await asyncio.to_thread(read)
 
 
 @contextlib.asynccontextmanager
@@ -227,21 +232,3 @@ def numbered(*numbers: int) -> list[list[bytes]]:
 
 def joined(batches: Iterable[Sequence[bytes]]) -> list[bytes]:
     return [value for values in batches for value in values]
-
-
-def read_topics(bootstrap: str, topics: Sequence[str]) -> dict[str, list[bytes]]:
-    """The values in the one partition of each topic, from the first to the last."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "oracle", "enable.auto.commit": False})
-    values: dict[str, list[bytes]] = {topic: [] for topic in topics}
-    try:
-        ends = {topic: consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=20)[1] for topic in topics}
-        consumer.assign([TopicPartition(topic, 0, 0) for topic in topics])
-        deadline = time.monotonic() + 60
-        while any(len(values[topic]) < end for topic, end in ends.items()) and time.monotonic() < deadline:
-            for message in consumer.consume(1000, timeout=1):
-                if message.error() is None:
-                    values[message.topic() or ""].append(message.value() or b"")
-    finally:
-        consumer.close()
-    assert {topic: len(found) for topic, found in values.items()} == ends
-    return values

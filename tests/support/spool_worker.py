@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from logfwd.backlog import Backlog
-from logfwd.spool import Notes, Spool
+from logfwd.spool import Spool
+from logfwd.spool_notes import Notes
 from streams import recordbatch
 from streams.recordbatch import Packed
 from streams.telemetry import logs

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from logfwd.backlog import Backlog, Row, Run
 from logfwd.sources import Mark
-from logfwd.spool import Notes, Spool, note_positions
+from logfwd.spool import Spool
+from logfwd.spool_notes import Notes
 from streams import recordbatch
 from streams.recordbatch import Codec, Packed
 
@@ -36,7 +37,7 @@ def note_batch(spool: Spool, number: int, *backlogs: Backlog, padding: int = 0) 
     notes, batch = Notes(), numbered(number, padding=padding)
     blob = spool.blobs.add(batch.payload, notes)
     rows = [row for backlog in backlogs for row in backlog.accept([batch], [blob], 0, 1.0, notes)]
-    note_positions(notes, {"file": Mark(number + 1, 3, b"tail", b"detail")}, [])
+    notes.put_positions({"file": Mark(number + 1, 3, b"tail", b"detail")}, [])
     return notes, rows
 
 
