@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import json
 import random
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from logreceiver.sinks import Outcome
 from logreceiver.sinks.log import LogSink
 from streams.security.modes import MODES
 from streams.security.openssl import Credentials, client_context
-from streams.security.transport import connect
+from streams.security.transport import Link, connect
 from streams.wire.connection import ForwarderConnection
 from streams.wire.messages import VERSION, Hello, Ping
 from tests.support.installation import (
@@ -243,15 +244,24 @@ async def test_a_forwarder_that_does_not_read_is_not_read_on(
         link = await connect(service.listeners[0].address, context)
         link.write(*wire.send(Hello(VERSION, "forwarder", "boot", "http", "hybrid")))
         wire.receive_data(await link.receive())
+        _shrink_kernel_buffer(link)
         pings = b"".join(map(bytes, wire.send(Ping(1 << 62)))) * 4000
-        async with asyncio.timeout(10):
-            while not found(events, "refused a link"):
-                link.write(pings)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.01):
-                        await link.drain()
-        link.abort()
+        try:
+            async with asyncio.timeout(60):
+                while not found(events, "refused a link"):
+                    link.write(pings)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.01):
+                            await link.drain()
+        finally:
+            link.abort()
     assert found(events, "refused a link")[0]["reason"] == "the forwarder does not read what it is told"
+
+
+def _shrink_kernel_buffer(link: Link) -> None:
+    """What the kernel keeps for a reader, so that a peer soon notices that nobody reads."""
+    assert link._transport is not None
+    link._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
 
 
 async def test_lines_that_are_no_json_are_wrapped_and_counted(installation: Installation) -> None:
