@@ -5,8 +5,8 @@
     bytes  = length varint, −1 for none · that many bytes;    varint = zigzag, at most 64 bits
 
 Framing is the hot path of a forwarder: no step of it runs in Python for each record. A record without key and headers
-is its value between bytes that depend on its size and offset alone, so these are looked up and joined, half as dear
-as a call of a builder for each record.
+is its value between bytes that depend on its size and offset alone, so these are looked up, laid between the values
+by slices, and joined: half as dear as a call of a builder for each record.
 
 Reading is not: who forwards batches never opens them. Whatever the bytes are, memory stays within the limit and
 nothing but BatchCorrupt is raised.
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -46,9 +45,14 @@ def frame(values: Sequence[BytesLike], max_bytes: int) -> tuple[memoryview, int]
     if sum(sizes) + len(sizes) * _MOST_FRAMING_BYTES >= max_bytes:
         del sizes[_fitting(sizes, max_bytes) :]
     count = len(sizes)
-    starts = chain.from_iterable(map(known.__getitem__, sizes[known.offsets]) for known in _STARTS)
-    records = zip(starts, _offsets(count), map(_MIDDLES.__getitem__, sizes), values, strict=False)
-    return memoryview(b"".join(chain(chain.from_iterable(records), (_NO_HEADERS,))))[1:], count
+    pieces: list[BytesLike] = [_NO_HEADERS] * (4 * count + 1)  # four a record, and the end of the last
+    for known in _STARTS:
+        its_sizes, at = sizes[known.offsets], 4 * known.offsets.start
+        pieces[at : at + 4 * len(its_sizes) : 4] = map(known.__getitem__, its_sizes)
+    pieces[1::4] = _offsets(count)[:count]
+    pieces[2::4] = map(_MIDDLES.__getitem__, sizes)
+    pieces[3::4] = values[:count]
+    return memoryview(b"".join(pieces))[1:], count
 
 
 class _Starts(dict[int, bytes]):
