@@ -30,6 +30,7 @@ class Notes:
         self._current |= later._current
 
     def carry_out(self, connection: sqlite3.Connection) -> None:
+        """Execute them, inside a transaction that the caller began."""
         for sql, values in (*self.statements, *self._current.values()):
             connection.execute(sql, values)
 

@@ -2,7 +2,7 @@
 
 Python's own `ssl` can neither choose nor report a hybrid group; pyOpenSSL over cryptography's OpenSSL can. Two names
 used here are private (`SSL._lib`), so versions are pinned, and at every start `self_test` makes a real handshake in
-each mode that the configuration names.
+each mode that the configuration names; one that a reload adds is judged by its first link.
 Once the handshake is over, bytes go through OpenSSL directly: pyOpenSSL would copy them once more and ask for errors
 after every TLS record, a third of what decrypting costs.
 
