@@ -47,8 +47,6 @@ from streams.errors import SpoolCorrupt, SpoolError
 RESERVE_BYTES = 16 * 1024 * 1024
 RESERVE_RETRY_SECONDS = 5.0
 """How often it is tried to have a reserve again that was given up."""
-SHORT_OF_DISK_BYTES = 4 * RESERVE_BYTES
-"""With less than this free, room in the file itself is looked at with every commit: soon it will count."""
 LOG_GROWTH_BYTES = 4 * 1024 * 1024
 """What the write-ahead log may need, though the file itself has pages to reuse."""
 ROOM_LOOK_SECONDS = 0.05
@@ -77,7 +75,6 @@ class Spool:
         self._reserve_tried_at = 0.0
         self._room_looked_at = 0.0
         self._has_room = True
-        self._is_short_of_disk = False
         self._reusable_bytes = 0
         self._queue: queue.SimpleQueue[tuple[Notes, asyncio.Future[None] | None] | None] = queue.SimpleQueue()
         self._riders: Notes | None = None
@@ -188,7 +185,7 @@ class Spool:
     def _make_reserve(self) -> None:
         self._reserve_tried_at = time.monotonic()
         try:
-            if not self._reserve.exists() and free_bytes(self.path) > SHORT_OF_DISK_BYTES:
+            if not self._reserve.exists() and free_bytes(self.path) > 4 * RESERVE_BYTES:
                 with self._reserve.open("wb") as file:
                     os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
         except OSError as error:
@@ -244,9 +241,6 @@ class Spool:
         now = time.monotonic()
         if now >= self._room_looked_at + ROOM_LOOK_SECONDS:
             free = free_bytes(self.path)
-            self._is_short_of_disk = free < SHORT_OF_DISK_BYTES
-            if self._is_short_of_disk:
-                self._queue.put((Notes(), None))  # has the thread look again, though nothing may be left to commit
             self._has_room = free > LOG_GROWTH_BYTES and free + self._reusable_bytes > 2 * RESERVE_BYTES
             self._room_looked_at = now
         return self._has_room
@@ -297,7 +291,7 @@ class Spool:
             entries = [entry for entry in group if entry is not None]
             if entries:
                 self._tell(entries, self._commit(connection, entries))
-            if time.monotonic() > self._reserve_tried_at + RESERVE_RETRY_SECONDS:
+            if not self._reserve.exists() and time.monotonic() > self._reserve_tried_at + RESERVE_RETRY_SECONDS:
                 self._make_reserve()
         if self._broken is None:
             with contextlib.suppress(sqlite3.Error):
@@ -318,8 +312,7 @@ class Spool:
             connection.execute("BEGIN IMMEDIATE")
             together.carry_out(connection)
             connection.execute("COMMIT")
-            if self._is_short_of_disk:
-                self._reusable_bytes = _reusable_bytes(connection)
+            self._reusable_bytes = _reusable_bytes(connection)
         except sqlite3.Error as error:
             self._broken = describe(self.path, error)
             if not isinstance(self._broken, SpoolCorrupt):
