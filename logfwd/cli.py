@@ -53,7 +53,7 @@ def run(path: Path, log_level: str) -> None:
         from logfwd.agent import Agent
         from streams.security import modes, openssl
 
-        openssl.self_test(modes.MODES[name] for name in sorted({stream.security for stream in config.streams}))
+        openssl.self_test(modes.MODES[name] for name in sorted(config.modes))
         async with Agent(config) as agent:
             stop.on_reload = lambda: agent.reload(lambda: load_forwarder(path))
             ends = [asyncio.create_task(stop.requested.wait()), asyncio.create_task(agent.finished.wait())]

@@ -49,6 +49,11 @@ class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     answer_timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] = 60.0
     streams: tuple[Stream, ...] = ()
 
+    @property
+    def modes(self) -> set[str]:
+        """Names of the modes that links can have."""
+        return {stream.security for stream in self.streams}
+
 
 def load_forwarder(path: Path) -> ForwarderConfig:
     """Read and check everything; raises ConfigError with all that is wrong. Twins stand after originals."""
