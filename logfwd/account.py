@@ -1,4 +1,4 @@
-"""What the agent tells of its streams: the rows of /api/v1/streams. docs/api.md says what each field is.
+"""What the forwarder tells of its streams: the rows of /api/v1/streams. docs/api.md says what each field is.
 
 It is asked each second by whoever looks at the live page, on the loop that moves the batches: nothing here may grow
 with records, batches or time.

@@ -1,4 +1,4 @@
-"""`logfwd`: the agent's command line."""
+"""`logfwd`: the forwarder's command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG = click.option(
     type=click.Path(path_type=Path),
     default=Path("logfwd.toml"),
     show_default=True,
-    help="The agent's configuration; its streams are the files in streams_dir.",
+    help="The forwarder's configuration; its streams are the files in streams_dir.",
 )
 
 
@@ -40,7 +40,7 @@ def main() -> None:
 @CONFIG
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def run(path: Path, log_level: str) -> None:
-    """Run the agent until SIGTERM. SIGHUP reloads the configuration; a second SIGTERM stops at once."""
+    """Run the forwarder until SIGTERM. SIGHUP reloads the configuration; a second SIGTERM stops at once."""
     logs.configure(level=log_level)
     try:
         config = load_forwarder(path)
@@ -50,13 +50,13 @@ def run(path: Path, log_level: str) -> None:
     async def forward(stop: program.Stop) -> None:
         import asyncio
 
-        from logfwd.agent import Agent
+        from logfwd.forwarder import Forwarder
         from streams.security import modes, openssl
 
         openssl.self_test(modes.MODES[name] for name in sorted(config.modes))
-        async with Agent(config) as agent:
-            stop.on_reload = lambda: agent.reload(lambda: load_forwarder(path))
-            ends = [asyncio.create_task(stop.requested.wait()), asyncio.create_task(agent.finished.wait())]
+        async with Forwarder(config) as forwarder:
+            stop.on_reload = lambda: forwarder.reload(lambda: load_forwarder(path))
+            ends = [asyncio.create_task(stop.requested.wait()), asyncio.create_task(forwarder.finished.wait())]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in ends:
                 task.cancel()

@@ -89,7 +89,7 @@ def _load_streams(directory: Path, base: Path, problems: list[Problem]) -> list[
     paths = sorted(path for path in directory.glob("*.toml") if not path.name.startswith("."))
     if not paths:
         what = "has no stream: add a file NAME.toml" if directory.is_dir() else "is no directory: make it"
-        problems.append(Problem(directory, "", f"{what} (an agent without streams is taken for a mistake)"))
+        problems.append(Problem(directory, "", f"{what} (a forwarder without streams is taken for a mistake)"))
     files = [_load_stream(path, base, problems) for path in paths]
     problems += _check_together(files)
     streams = [file.stream for file in files if file.stream is not None]

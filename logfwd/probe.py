@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import click
 
-from logfwd.agent import Agent
 from logfwd.config import ForwarderConfig
+from logfwd.forwarder import Forwarder
 from streams.errors import LinkError
 
 
 async def probe(config: ForwarderConfig) -> None:
     """Print a line for each stream; raises the last LinkError if any stream has no link."""
-    agent = Agent(config)
+    forwarder = Forwarder(config)
     failed: LinkError | None = None
     for stream in config.streams:
         try:
-            link = await agent.connector(stream)()
+            link = await forwarder.connector(stream)()
         except LinkError as error:
             click.echo(f"{stream.name}: no link: {error}", err=True)
             failed = error

@@ -19,7 +19,7 @@ from streams.errors import Code, HandshakeFailed, LinkError, LinkRefused, Policy
 from streams.security.transport import Link
 
 CLONE_PAUSE_SECONDS = 2.0
-"""Before another turn, when an agent with a copy of this one's state directory took the link over."""
+"""Before another turn, when a forwarder with a copy of this one's state directory took the link over."""
 
 Connect = Callable[[], Awaitable[Link]]
 LINK_FAILURES = (LinkError, ProtocolError, ConnectionError, TimeoutError)

@@ -1,6 +1,6 @@
 """`logfwd spool`: what waits on this host's disk, whether it is whole, and what to do with the dead letters.
 
-Everything but `requeue` only reads, over a connection that cannot write, and works while the agent runs.
+Everything but `requeue` only reads, over a connection that cannot write, and works while the forwarder runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _command(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Path(path_type=Path),
         default=Path("logfwd.toml"),
         show_default=True,
-        help="The agent's configuration; it names the state_dir.",
+        help="The forwarder's configuration; it names the state_dir.",
     )
     @wraps(command)
     def run(path: Path, *args: Any, **options: Any) -> None:
@@ -123,7 +123,7 @@ def show(config: ForwarderConfig, stream: str, records: int) -> None:
 def verify(config: ForwarderConfig, stream: str) -> None:
     """Check STREAM's spool file: the database, what refers to what, and the CRC of every batch.
 
-    Prints what is wrong, one thing a line, and exits with 1; a damaged file is replaced by the agent itself when it
+    Prints what is wrong, one thing a line, and exits with 1; a damaged file is replaced by the forwarder itself when it
     meets the damage, after all that is whole was taken over.
     """
     path = _file_of(config, stream)
@@ -176,14 +176,14 @@ def export(config: ForwarderConfig, stream: str, out: Path, dead_letters: bool) 
 def requeue(config: ForwarderConfig, stream: str, letter: int | None) -> None:
     """Put STREAM's dead letters back, as new batches at the end of its spool.
 
-    The agent has to be stopped. Do it after the cause is gone, or they come back as dead letters. Damaged ones stay.
+    Stop the forwarder first. Do it after the cause is gone, or they come back as dead letters. Damaged ones stay.
     """
     path = _file_of(config, stream)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(state_dir.lock(config.state_dir))
         except ConfigError as error:
-            raise click.ClickException(f"{error}; stop the agent first, requeue, and start it again") from error
+            raise click.ClickException(f"{error}; stop the forwarder first, requeue, and start it again") from error
         done, damaged = asyncio.run(_requeue(path, stream, letter))
     for problem in damaged:
         click.echo(problem, err=True)

@@ -182,7 +182,7 @@ def has_log(path: Path) -> bool:
 
 
 def reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot change anything; works beside a running agent."""
+    """A connection that cannot change anything; works beside a running forwarder."""
     with clear_errors(path):
         connection = sqlite3.connect(
             f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False

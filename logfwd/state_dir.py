@@ -1,4 +1,4 @@
-"""The agent's own directory: one process owns it at a time."""
+"""The forwarder's own directory: one process owns it at a time."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ async def record(installation: Installation, config: Callable[[str], ForwarderCo
     pickled = installation.directory / "config"
     async with running(msgspec.structs.replace(installation.receiver_config(), ledger=None)) as service:
         pickled.write_bytes(pickle.dumps(config(service.listeners[0].address)))
-        argv = [sys.executable, "-m", "tests.support.agent_worker", str(pickled), str(RECORDS)]
+        argv = [sys.executable, "-m", "tests.support.forwarder_worker", str(pickled), str(RECORDS)]
         assert await asyncio.to_thread(syscalls.watch, argv, recorder.at_call) == 0
     return recorder
 
@@ -101,9 +101,9 @@ async def recover(installation: Installation, directory: Path, config: Callable[
     sink = LogSink(directory=directory / "log")
     async with running(msgspec.structs.replace(installation.receiver_config(), ledger=None, sink=sink)) as service:
         changed = msgspec.structs.replace(config(service.listeners[0].address), state_dir=directory / "state")
-        async with forwarding(changed) as agent:
-            await eventually(lambda: acknowledged(agent) == RECORDS)
-            resets: int = agent.describe()[0]["resets"]
+        async with forwarding(changed) as forwarder:
+            await eventually(lambda: acknowledged(forwarder) == RECORDS)
+            resets: int = forwarder.describe()[0]["resets"]
             return resets
 
 

@@ -62,11 +62,11 @@ async def test_docs_tell_every_field_of_both_programs_and_none_that_is_not_there
     async with running(receiver) as service, aiohttp.ClientSession() as client:
         config = installation.forwarder_config(service.listeners[0].address)
         config = msgspec.structs.replace(config, admin=ForwarderAdmin(address="127.0.0.1:0"))
-        async with forwarding(config) as agent:
+        async with forwarding(config) as forwarder:
             installation.append(*lines(5))
-            await eventually(lambda: acknowledged(agent) == 5)
+            await eventually(lambda: acknowledged(forwarder) == 5)
             answers = {
-                "logfwd": await get(client, agent.admin_address),
+                "logfwd": await get(client, forwarder.admin_address),
                 "logreceiver": await get(client, service.admin_address),
             }
     for program, answer in answers.items():
@@ -88,21 +88,21 @@ async def test_a_viewer_that_asks_each_second_costs_less_than_half_a_percent_of_
         streams = [installation.stream(), installation.stream(name="pq", mirror_of="http", source=None)]
         config = installation.forwarder_config(service.listeners[0].address, *streams)
         config = msgspec.structs.replace(config, admin=ForwarderAdmin(address="127.0.0.1:0"))
-        async with forwarding(config) as agent:
+        async with forwarding(config) as forwarder:
 
             def observe(count: int) -> None:
                 for stream in streams:
-                    durations = agent.metrics.batch_duration.labels(stream.name, stream.security)
+                    durations = forwarder.metrics.batch_duration.labels(stream.name, stream.security)
                     for _ in range(count):
                         durations.observe(chance.lognormvariate(-5, 1))
 
-            await eventually(lambda: all(row["state"] == "connected" for row in agent.describe()))
+            await eventually(lambda: all(row["state"] == "connected" for row in forwarder.describe()))
             chance, spent = Random(1), []
             observe(WINDOW)
             for _ in range(REQUESTS):
                 observe(NEW_VALUES)
                 began = time.process_time()
-                await get(client, agent.admin_address)
+                await get(client, forwarder.admin_address)
                 spent.append(time.process_time() - began)
     cost = statistics.median(spent)
     print(f"{cost * 1e3:.2f} ms of CPU a request, the client's included: two streams of {NEW_VALUES} batches a second")

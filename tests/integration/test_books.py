@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from logfwd.agent import Agent
+from logfwd.forwarder import Forwarder
 from logreceiver.sinks import Kind, Outcome
 from logreceiver.sinks.log import LogSink
 from streams.errors import Code
@@ -27,10 +27,10 @@ async def test_an_uncertain_answer_of_the_sink_is_not_counted_as_a_refusal(
     monkeypatch.setattr(LogSink, "produce", produce_late)
     async with (
         running(installation.receiver_config()) as service,
-        forwarding(installation.forwarder_config(service.listeners[0].address)) as agent,
+        forwarding(installation.forwarder_config(service.listeners[0].address)) as forwarder,
     ):
         installation.append(*lines(10))
-        await eventually(lambda: acknowledged(agent) == 10)
+        await eventually(lambda: acknowledged(forwarder) == 10)
         batches = {
             outcome: service.registry.get_sample_value(
                 "logreceiver_batches_total", {"stream": "http", "outcome": outcome}
@@ -41,10 +41,10 @@ async def test_an_uncertain_answer_of_the_sink_is_not_counted_as_a_refusal(
 
 
 async def test_the_books_balance_while_records_wait_and_after_a_restart(installation: Installation) -> None:
-    def books(agent: Agent) -> tuple[float | None, float | None]:
-        list(agent.registry.collect())  # a scrape
+    def books(forwarder: Forwarder) -> tuple[float | None, float | None]:
+        list(forwarder.registry.collect())  # a scrape
         waiting, unaccounted = (
-            agent.registry.get_sample_value(name, {"stream": "http"})
+            forwarder.registry.get_sample_value(name, {"stream": "http"})
             for name in ("logfwd_spool_records", "logfwd_unaccounted_records")
         )
         return waiting, unaccounted
@@ -52,13 +52,13 @@ async def test_the_books_balance_while_records_wait_and_after_a_restart(installa
     async with running(installation.receiver_config()) as service:
         address = service.listeners[0].address
     config = installation.forwarder_config(address)
-    async with forwarding(config) as agent:  # into the void
+    async with forwarding(config) as forwarder:  # into the void
         installation.append(*lines(10))
-        await eventually(lambda: books(agent) == (10, 0))
-    async with forwarding(config) as agent:
-        await eventually(lambda: books(agent) == (10, 0))
+        await eventually(lambda: books(forwarder) == (10, 0))
+    async with forwarding(config) as forwarder:
+        await eventually(lambda: books(forwarder) == (10, 0))
         async with running(installation.receiver_config(address=address)):
-            await eventually(lambda: books(agent) == (0, 0) and acknowledged(agent) == 10)
+            await eventually(lambda: books(forwarder) == (0, 0) and acknowledged(forwarder) == 10)
 
 
 async def test_both_ends_tell_when_certificates_end_and_that_one_was_renewed(installation: Installation) -> None:
@@ -70,10 +70,10 @@ async def test_both_ends_tell_when_certificates_end_and_that_one_was_renewed(ins
     receiver_end, forwarder_end = (end.timestamp() for end in ends)
     async with (
         running(installation.receiver_config()) as service,
-        forwarding(installation.forwarder_config(service.listeners[0].address)) as agent,
+        forwarding(installation.forwarder_config(service.listeners[0].address)) as forwarder,
     ):
-        await eventually(lambda: expiry(agent.registry, "http", "peer") == receiver_end)
-        assert expiry(agent.registry, "", "own") == forwarder_end
+        await eventually(lambda: expiry(forwarder.registry, "http", "peer") == receiver_end)
+        assert expiry(forwarder.registry, "", "own") == forwarder_end
         assert expiry(service.registry, "", "own") == receiver_end
         installation.parties.leaf("receiver", identities=["receiver"], hosts=["localhost"], days=400, force=True)
         service.reload_certificates()

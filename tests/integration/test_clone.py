@@ -1,4 +1,4 @@
-"""Two agents with copies of one state directory: nothing of either is lost, and the receiver says what it sees."""
+"""Two forwarders with copies of one state directory: nothing of either is lost, and the receiver says what it sees."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 
 import msgspec
 
-from logfwd.agent import Agent
+from logfwd.forwarder import Forwarder
 from streams.definition import FileSource
 from tests.support.installation import (
     Events,
@@ -24,11 +24,11 @@ from tests.support.installation import (
 )
 
 
-def has_acknowledged(agent: Agent, records: int) -> bool:
-    return acknowledged(agent) == records
+def has_acknowledged(forwarder: Forwarder, records: int) -> bool:
+    return acknowledged(forwarder) == records
 
 
-async def test_two_copies_of_an_agent_lose_nothing_repeat_nothing_and_are_noticed(
+async def test_two_copies_of_a_forwarder_lose_nothing_repeat_nothing_and_are_noticed(
     installation: Installation, events: Events
 ) -> None:
     clones_input = installation.directory / "another-host" / "http.log"
@@ -37,8 +37,8 @@ async def test_two_copies_of_an_agent_lose_nothing_repeat_nothing_and_are_notice
     async with running(installation.receiver_config()) as service:
         original = installation.forwarder_config(service.listeners[0].address)
         installation.append(*lines(100))
-        async with forwarding(original) as agent:
-            await eventually(lambda: acknowledged(agent) == 100)
+        async with forwarding(original) as forwarder:
+            await eventually(lambda: acknowledged(forwarder) == 100)
         shutil.copytree(original.state_dir, installation.directory / "copied")
         with contextlib.closing(sqlite3.connect(installation.directory / "copied" / "http.spool")) as spool, spool:
             spool.execute("DELETE FROM positions")  # on another host there is no such file
@@ -51,8 +51,8 @@ async def test_two_copies_of_an_agent_lose_nothing_repeat_nothing_and_are_notice
                 installation.append(*lines(100, 100 * step))
                 with clones_input.open("a") as out:
                     out.write("".join(f"{line}\n" for line in lines(100, 100 * step + 1000)))
-                for agent in (first, second):
-                    await eventually(partial(has_acknowledged, agent, 100 + 100 * step), seconds=40)
+                for forwarder in (first, second):
+                    await eventually(partial(has_acknowledged, forwarder, 100 + 100 * step), seconds=40)
     stored = installation.stored()
     own, copies = lines(400), lines(300, 1100)
     assert Counter(stored) == Counter([*own, *copies])

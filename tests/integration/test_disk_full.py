@@ -1,4 +1,4 @@
-"""Full disks under an agent's spool and under a receiver's log: said clearly, and nothing is lost or stored twice."""
+"""Full disks under a forwarder's spool and a receiver's log: reported clearly, nothing lost, nothing stored twice."""
 
 from __future__ import annotations
 

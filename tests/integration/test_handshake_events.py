@@ -45,19 +45,19 @@ async def test_both_ends_tell_a_complete_handshake_alike(installation: Installat
     async with running(installation.receiver_config(modes=(name,))) as service:
         stream = installation.stream(security=name)
         config = installation.forwarder_config(service.listeners[0].address, stream)
-        async with forwarding(config) as agent:
-            await eventually(lambda: acknowledged(agent) == 3)
+        async with forwarding(config) as forwarder:
+            await eventually(lambda: acknowledged(forwarder) == 3)
         of_stream = {"stream": "http", "mode": name, "role": "receiver", "result": "ok"}
         assert total(service.registry, "tls_handshakes_total", **of_stream) == 1
         assert total(service.registry, "tls_handshakes_total") == 1
-    forwarder, receiver = by_end(events, "handshake complete")
+    sent, received = by_end(events, "handshake complete")
     mode = modes.MODES[name]
-    for told in (forwarder, receiver):
+    for told in (sent, received):
         assert (told["version"], told["group"]) == (mode.version, mode.groups[0])
         assert told["cipher"].startswith(("TLS_", "ECDHE-"))
         assert 0 < told["milliseconds"] < 10_000
-    assert (forwarder["bytes_out"], forwarder["bytes_in"]) == (receiver["bytes_in"], receiver["bytes_out"])
-    assert 0 < forwarder["connect_milliseconds"] < 10_000
+    assert (sent["bytes_out"], sent["bytes_in"]) == (received["bytes_in"], received["bytes_out"])
+    assert 0 < sent["connect_milliseconds"] < 10_000
 
 
 async def test_both_ends_tell_a_failed_handshake_with_what_it_took(installation: Installation, events: Events) -> None:
@@ -65,15 +65,15 @@ async def test_both_ends_tell_a_failed_handshake_with_what_it_took(installation:
     forged = installation.receiver_config(credentials=stranger)
     installation.append(*lines(3))
     async with running(forged) as service:
-        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
+        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as forwarder:
             await eventually(lambda: len(found(events, "handshake failed")) >= 2)
-            assert total(agent.registry, "tls_handshakes_total", result="unknown_ca", stream="http") >= 1
+            assert total(forwarder.registry, "tls_handshakes_total", result="unknown_ca", stream="http") >= 1
         assert total(service.registry, "tls_handshakes_total", result="alert_received", stream="") >= 1
     told = found(events, "handshake failed")
-    (forwarder, *_), (receiver, *_) = (
+    (sent, *_), (received, *_) = (
         [entry for entry in told if entry["reason"] == reason] for reason in ("unknown_ca", "alert_received")
     )
-    for end in (forwarder, receiver):
+    for end in (sent, received):
         assert set(FIELDS) <= set(end)
         assert (end["version"], end["group"]) == ("TLSv1.3", "X25519MLKEM768"), "both had agreed on these by then"
         assert end["bytes_in"] > 1000
@@ -97,13 +97,13 @@ async def test_a_handshake_that_fails_while_a_link_is_rotated_is_told_and_counte
     stranger = Parties(installation.directory / "stranger").receiver
     async with (
         running(installation.receiver_config()) as service,
-        forwarding(installation.forwarder_config(service.listeners[0].address)) as agent,
+        forwarding(installation.forwarder_config(service.listeners[0].address)) as forwarder,
     ):
         await eventually(lambda: found(events, "link opened"))
         service.listeners[0].replace_context(openssl.server_context([modes.MODES["hybrid"]], stranger))
         monkeypatch.setattr(transport, "ROTATE_SECONDS", 0.0)
         installation.append(*lines(3))
         await eventually(lambda: found(events, "cannot rotate yet: the old link is kept"))
-        assert total(agent.registry, "tls_handshakes_total", result="unknown_ca", stream="http") >= 1
+        assert total(forwarder.registry, "tls_handshakes_total", result="unknown_ca", stream="http") >= 1
     assert found(events, "cannot rotate yet: the old link is kept")[0]["reason"] == "handshake_unknown_ca"
     assert found(events, "handshake failed")

@@ -1,4 +1,4 @@
-"""kill -9 of the agent, of the receiver, of Kafka, in the middle of 200 000 records: nothing lost, nothing twice."""
+"""kill -9 of forwarder, receiver and Kafka in the middle of 200 000 records: nothing lost, nothing twice."""
 
 from __future__ import annotations
 

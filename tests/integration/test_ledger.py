@@ -156,10 +156,10 @@ async def test_the_ledger_can_be_turned_off_or_go_elsewhere(
     settings = msgspec.structs.replace(installation.receiver_config(), ledger=ledger)
     async with (
         running(settings) as receiver,
-        forwarding(installation.forwarder_config(receiver.listeners[0].address)) as agent,
+        forwarding(installation.forwarder_config(receiver.listeners[0].address)) as forwarder,
     ):
         installation.append(*lines(30))
-        await eventually(lambda: acknowledged(agent) == 30)
+        await eventually(lambda: acknowledged(forwarder) == 30)
     assert len(installation.stored()) == 30
     assert installation.stored("logfwd.ledger") == []
     assert bool(installation.stored("audit")) == (ledger is not None)

@@ -25,12 +25,12 @@ async def test_a_link_is_rotated_without_loss_or_repeats(
     written = 0
     async with running(installation.receiver_config()) as service:
         config = installation.forwarder_config(service.listeners[0].address)
-        async with forwarding(config) as agent:
+        async with forwarding(config) as forwarder:
             while len(found(events, "rotating the link")) < 2:
                 installation.append(*lines(20, written))
                 written += 20
                 await asyncio.sleep(0.02)
-            await eventually(lambda: acknowledged(agent) == written)
+            await eventually(lambda: acknowledged(forwarder) == written)
     assert installation.stored() == lines(written)
     assert len(found(events, "link failed")) == 0
 
@@ -40,15 +40,15 @@ async def test_a_link_is_kept_while_no_other_can_be_made(
 ) -> None:
     async with (
         running(installation.receiver_config()) as service,
-        forwarding(installation.forwarder_config(service.listeners[0].address)) as agent,
+        forwarding(installation.forwarder_config(service.listeners[0].address)) as forwarder,
     ):
         installation.append(*lines(10))
-        await eventually(lambda: acknowledged(agent) == 10)
+        await eventually(lambda: acknowledged(forwarder) == 10)
         service.listeners[0]._server.close()
         monkeypatch.setattr(transport, "ROTATE_SECONDS", 0.0)
         await eventually(lambda: len(found(events, "cannot rotate yet: the old link is kept")) > 1)
         installation.append(*lines(10, 10))
-        await eventually(lambda: acknowledged(agent) == 20)
+        await eventually(lambda: acknowledged(forwarder) == 20)
     assert not found(events, "link failed")
 
 
@@ -56,14 +56,14 @@ async def test_a_receiver_takes_a_new_certificate_and_keeps_its_links(
     installation: Installation, events: Events
 ) -> None:
     async with running(installation.receiver_config()) as service:
-        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
+        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as forwarder:
             installation.append(*lines(10))
-            await eventually(lambda: acknowledged(agent) == 10)
+            await eventually(lambda: acknowledged(forwarder) == 10)
             installation.parties.leaf("receiver", identities=["renewed"], hosts=["localhost"], force=True)
             await service.reload()
             installation.append(*lines(10, 10))
-            await eventually(lambda: acknowledged(agent) == 20)
-            link = agent.describe()[0]["link"]
+            await eventually(lambda: acknowledged(forwarder) == 20)
+            link = forwarder.describe()[0]["link"]
         assert link["age_seconds"] > 0
         assert len(found(events, "certificate reloaded")) == 1
         installation.parties.receiver.certificate.write_text("not a certificate")
@@ -78,44 +78,46 @@ async def test_a_stream_is_added_by_a_reload_and_none_is_removed(installation: I
         config = installation.forwarder_config(address)
         twin = installation.stream(name="pq-stream", mirror_of="http", source=None)
         both = installation.forwarder_config(address, installation.stream(), twin)
-        async with forwarding(config) as agent:
+        async with forwarding(config) as forwarder:
             installation.append(*lines(10))
-            await eventually(lambda: acknowledged(agent) == 10)
-            assert await agent.reload(lambda: both)
+            await eventually(lambda: acknowledged(forwarder) == 10)
+            assert await forwarder.reload(lambda: both)
             installation.append(*lines(10, 10))
-            await eventually(lambda: acknowledged(agent) == 20 and acknowledged(agent, "pq-stream") == 10)
-            assert not await agent.reload(lambda: installation.forwarder_config(address, installation.stream(name="x")))
-            assert not await agent.reload(blank)
-            assert {row["stream"] for row in agent.describe()} == {"http", "pq-stream"}
+            await eventually(lambda: acknowledged(forwarder) == 20 and acknowledged(forwarder, "pq-stream") == 10)
+            assert not await forwarder.reload(
+                lambda: installation.forwarder_config(address, installation.stream(name="x"))
+            )
+            assert not await forwarder.reload(blank)
+            assert {row["stream"] for row in forwarder.describe()} == {"http", "pq-stream"}
     assert installation.stored() == lines(20)
     assert installation.stored("pq-stream") == lines(10, 10)
     assert len([event for event in events if event["event"].startswith("kept the last good config")]) == 2
 
 
-async def test_an_agent_goes_on_after_a_reload_that_changes_its_only_stream(installation: Installation) -> None:
+async def test_a_forwarder_goes_on_after_a_reload_that_changes_its_only_stream(installation: Installation) -> None:
     async with running(installation.receiver_config()) as service:
         address = service.listeners[0].address
         changed = installation.forwarder_config(address, installation.stream(window=1))
-        async with forwarding(installation.forwarder_config(address)) as agent:
+        async with forwarding(installation.forwarder_config(address)) as forwarder:
             installation.append(*lines(10))
-            await eventually(lambda: acknowledged(agent) == 10)
-            assert await agent.reload(lambda: changed)
-            assert not agent.finished.is_set()
+            await eventually(lambda: acknowledged(forwarder) == 10)
+            assert await forwarder.reload(lambda: changed)
+            assert not forwarder.finished.is_set()
             installation.append(*lines(10, 10))
-            await eventually(lambda: acknowledged(agent) == 20)
+            await eventually(lambda: acknowledged(forwarder) == 20)
     assert installation.stored() == lines(20)
 
 
 async def test_a_reload_that_moves_the_state_directory_is_refused(installation: Installation, events: Events) -> None:
     config = installation.forwarder_config("localhost:1")
     moved = msgspec.structs.replace(config, state_dir=installation.directory / "elsewhere", receivers=("localhost:2",))
-    async with forwarding(config) as agent:
-        assert not await agent.reload(lambda: moved)
+    async with forwarding(config) as forwarder:
+        assert not await forwarder.reload(lambda: moved)
     assert not moved.state_dir.exists()
     assert [event["keys"] for event in events if "keys" in event] == [["state_dir"]]
 
 
-async def test_an_agent_that_is_stopped_while_it_starts_ends_at_once(
+async def test_a_forwarder_that_is_stopped_while_it_starts_ends_at_once(
     installation: Installation, events: Events
 ) -> None:
     async with forwarding(installation.forwarder_config("localhost:1")):
@@ -127,7 +129,7 @@ def blank() -> ForwarderConfig:
     raise ConfigError([])
 
 
-async def test_two_agents_do_not_share_a_state_directory(installation: Installation) -> None:
+async def test_two_forwarders_do_not_share_a_state_directory(installation: Installation) -> None:
     async with running(installation.receiver_config()) as service:
         config = installation.forwarder_config(service.listeners[0].address)
         async with forwarding(config):
@@ -154,7 +156,7 @@ def test_programs_stop_cleanly_at_sigterm_and_say_what_is_wrong_with_a_config(tm
             load_forwarder(tmp_path / "logfwd.toml")
 
 
-def test_standard_input_is_sent_to_its_end_and_the_agent_ends_with_it(tmp_path: Path) -> None:
+def test_standard_input_is_sent_to_its_end_and_the_forwarder_ends_with_it(tmp_path: Path) -> None:
     with Site(tmp_path) as site:
         site.make_pki()
         site.write_receiver('type = "log"\ndirectory = "log"', listeners={"localhost:0": '["hybrid"]'})

@@ -100,7 +100,7 @@ def test_a_receiver_that_is_away_is_seen_within_3_seconds_on_both_pages_and_so_i
         expect(page).to_have_title("logfwd")
 
 
-def test_an_agent_that_does_not_answer_is_told_as_stale_within_3_seconds_and_the_page_recovers(
+def test_a_forwarder_that_does_not_answer_is_told_as_stale_within_3_seconds_and_the_page_recovers(
     browser: Browser, installed: Installed
 ) -> None:
     with visit(browser, installed.forwarder) as page:

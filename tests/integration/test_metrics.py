@@ -144,8 +144,8 @@ async def test_a_batch_whose_storing_is_uncertain_is_counted_as_that(
 
         monkeypatch.setattr(sink, "produce", produce)
         installation.append(*lines(3))
-        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
-            await eventually(lambda: acknowledged(agent) == 3)
+        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as forwarder:
+            await eventually(lambda: acknowledged(forwarder) == 3)
         outcomes = {
             outcome: service.registry.get_sample_value(
                 "logreceiver_records_total", {"stream": "http", "outcome": outcome}
@@ -160,14 +160,14 @@ async def test_a_twin_that_a_reload_takes_away_leaves_no_series(installation: In
     async with running(installation.receiver_config()) as service:
         address, original = service.listeners[0].address, installation.stream()
         twin = installation.stream(name="pq-stream", mirror_of="http", source=None)
-        async with forwarding(installation.forwarder_config(address, original, twin)) as agent:
+        async with forwarding(installation.forwarder_config(address, original, twin)) as forwarder:
             installation.append(*lines(3))
-            await eventually(lambda: acknowledged(agent) == acknowledged(agent, "pq-stream") == 3)
-            assert b'stream="pq-stream"' in generate_latest(agent.registry)
-            assert await agent.reload(lambda: installation.forwarder_config(address, original))
+            await eventually(lambda: acknowledged(forwarder) == acknowledged(forwarder, "pq-stream") == 3)
+            assert b'stream="pq-stream"' in generate_latest(forwarder.registry)
+            assert await forwarder.reload(lambda: installation.forwarder_config(address, original))
             installation.append(*lines(3, 3))
-            await eventually(lambda: acknowledged(agent) == 6)
-            text = generate_latest(agent.registry).decode()
+            await eventually(lambda: acknowledged(forwarder) == 6)
+            text = generate_latest(forwarder.registry).decode()
             assert 'stream="pq-stream"' not in text
             assert 'logfwd_records_total{state="acknowledged",stream="http"} 6.0' in text
 

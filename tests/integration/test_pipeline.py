@@ -44,10 +44,10 @@ async def test_records_and_their_twin_arrive_once_in_order(installation: Install
     original = installation.stream(security="classical")
     async with running(installation.receiver_config(modes=EVERYTHING)) as service:
         config = installation.forwarder_config(service.listeners[0].address, original, twin)
-        async with forwarding(config) as agent:
+        async with forwarding(config) as forwarder:
             installation.append(*lines(500))
-            await eventually(lambda: acknowledged(agent) == acknowledged(agent, "pq-stream") == 500)
-            groups = {row["stream"]: row["link"]["group"] for row in agent.describe()}
+            await eventually(lambda: acknowledged(forwarder) == acknowledged(forwarder, "pq-stream") == 500)
+            groups = {row["stream"]: row["link"]["group"] for row in forwarder.describe()}
     assert groups == {"http": "X25519", "pq-stream": "X25519MLKEM768"}
     assert installation.stored("http") == installation.stored("pq-stream") == lines(500)
 
@@ -66,22 +66,22 @@ async def test_original_and_twin_take_turns_at_being_sent_first(
     twin = installation.stream(name="twin", mirror_of="http", source=None)
     async with running(installation.receiver_config()) as service:
         config = installation.forwarder_config(service.listeners[0].address, installation.stream(), twin)
-        async with forwarding(config) as agent:
+        async with forwarding(config) as forwarder:
             for done in range(9):
                 installation.append(*lines(1, done))
                 await eventually(
-                    lambda done=done: acknowledged(agent) == acknowledged(agent, "twin") == done + 1  # type: ignore[misc]
+                    lambda done=done: acknowledged(forwarder) == acknowledged(forwarder, "twin") == done + 1  # type: ignore[misc]
                 )
     first = sent[2::2]  # who was let in first, sends the first batch first
     assert first in (["http", "twin"] * 4, ["twin", "http"] * 4)
 
 
-async def test_an_agent_goes_on_where_it_stopped(installation: Installation) -> None:
+async def test_a_forwarder_goes_on_where_it_stopped(installation: Installation) -> None:
     async with running(installation.receiver_config()) as service:
         for part in range(3):
             installation.append(*lines(100, part * 100))
-            async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
-                await eventually(lambda part=part: acknowledged(agent) == (part + 1) * 100)  # type: ignore[misc]
+            async with forwarding(installation.forwarder_config(service.listeners[0].address)) as forwarder:
+                await eventually(lambda part=part: acknowledged(forwarder) == (part + 1) * 100)  # type: ignore[misc]
     assert installation.stored() == lines(300)
 
 
@@ -89,26 +89,26 @@ async def test_batches_wait_in_the_spool_while_there_is_no_receiver(installation
     async with running(installation.receiver_config()) as service:
         address = service.listeners[0].address
     installation.append(*lines(200))
-    async with forwarding(installation.forwarder_config(address)) as agent:
+    async with forwarding(installation.forwarder_config(address)) as forwarder:
         await eventually(lambda: len(found(events, "link failed")) >= 2)
-        assert acknowledged(agent) == 0
-        assert agent.describe()[0]["spool"]["batches"] >= 1
+        assert acknowledged(forwarder) == 0
+        assert forwarder.describe()[0]["spool"]["batches"] >= 1
     receiver = running(installation.receiver_config(address=address))
-    async with receiver, forwarding(installation.forwarder_config(address)) as agent:
-        await eventually(lambda: acknowledged(agent) == 200)
+    async with receiver, forwarding(installation.forwarder_config(address)) as forwarder:
+        await eventually(lambda: acknowledged(forwarder) == 200)
     assert installation.stored() == lines(200)
 
 
 async def test_a_receiver_that_restarts_makes_neither_loss_nor_repeats(installation: Installation) -> None:
     async with running(installation.receiver_config()) as service:
         address = service.listeners[0].address
-    async with forwarding(installation.forwarder_config(address)) as agent:
+    async with forwarding(installation.forwarder_config(address)) as forwarder:
         for part in range(4):
             async with running(installation.receiver_config(address=address)):
                 installation.append(*lines(50, part * 50))
-                await eventually(lambda part=part: acknowledged(agent) >= part * 50 + 1)  # type: ignore[misc]
+                await eventually(lambda part=part: acknowledged(forwarder) >= part * 50 + 1)  # type: ignore[misc]
         async with running(installation.receiver_config(address=address)):
-            await eventually(lambda: acknowledged(agent) == 200)
+            await eventually(lambda: acknowledged(forwarder) == 200)
     assert installation.stored() == lines(200)
 
 
@@ -142,10 +142,10 @@ async def refusal(
             credentials=forwarder,
             server_name=server_name,
         )
-        async with forwarding(sending) as agent:
+        async with forwarding(sending) as running_forwarder:
             await eventually(lambda: at_receiver() and found(events, "link failed"))
-            assert agent.describe()[0]["link"] is None
-            assert acknowledged(agent) == 0
+            assert running_forwarder.describe()[0]["link"] is None
+            assert acknowledged(running_forwarder) == 0
     assert installation.stored() == []
     return at_receiver()[0], found(events, "link failed")[0]
 
@@ -206,9 +206,9 @@ async def test_a_topic_other_than_the_one_insisted_on_is_refused(installation: I
     installation.append(*lines(3))
     async with running(installation.receiver_config()) as service:
         config = installation.forwarder_config(service.listeners[0].address, installation.stream(topic="elsewhere"))
-        async with forwarding(config) as agent:
+        async with forwarding(config) as forwarder:
             await eventually(lambda: found(events, "link failed"))
-            assert acknowledged(agent) == 0
+            assert acknowledged(forwarder) == 0
     assert "'elsewhere'" in found(events, "link failed")[0]["detail"]
 
 
@@ -223,11 +223,11 @@ async def test_one_record_that_is_too_large_is_set_aside_and_the_stream_goes_on(
     giant = json.dumps({"n": "giant", "noise": random.Random(1).randbytes(8_000).hex()})
     async with running(msgspec.structs.replace(receiver, sink=small)) as service:
         installation.append(*lines(40), giant, *lines(40, 40))
-        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
-            await eventually(lambda: acknowledged(agent) == 80)
+        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as forwarder:
+            await eventually(lambda: acknowledged(forwarder) == 80)
             installation.append(*lines(20, 80))
-            await eventually(lambda: acknowledged(agent) == 100)
-            (row,) = agent.describe()
+            await eventually(lambda: acknowledged(forwarder) == 100)
+            (row,) = forwarder.describe()
     assert installation.stored() == lines(100)
     assert (row["records"]["dead_lettered"], row["resets"]) == (1, 1)
     assert row["records"]["accepted"] == 101
@@ -267,9 +267,9 @@ def _shrink_kernel_buffer(link: Link) -> None:
 async def test_lines_that_are_no_json_are_wrapped_and_counted(installation: Installation) -> None:
     async with running(installation.receiver_config()) as service:
         installation.append('{"n":0}', "plain text", "", '{"n":1}')
-        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as agent:
-            await eventually(lambda: acknowledged(agent) == 3)
-            assert agent.describe()[0]["records"]["invalid"] == 1
+        async with forwarding(installation.forwarder_config(service.listeners[0].address)) as forwarder:
+            await eventually(lambda: acknowledged(forwarder) == 3)
+            assert forwarder.describe()[0]["records"]["invalid"] == 1
     assert [json.loads(value) for value in installation.stored()] == [
         {"n": 0},
         {"message": "plain text", "invalid": True},
@@ -289,13 +289,13 @@ async def test_a_batch_after_a_long_pause_may_take_its_time(
     monkeypatch.setattr(LogSink, "produce", slowly)
     async with (
         running(installation.receiver_config()) as service,
-        forwarding(installation.forwarder_config(service.listeners[0].address)) as agent,
+        forwarding(installation.forwarder_config(service.listeners[0].address)) as forwarder,
     ):
         installation.append(*lines(10))
-        await eventually(lambda: acknowledged(agent) == 10)
+        await eventually(lambda: acknowledged(forwarder) == 10)
         await asyncio.sleep(6 * conversation.LOOK_SECONDS)  # nothing is said on the link meanwhile
         installation.append(*lines(10, 10))
-        await eventually(lambda: acknowledged(agent) == 20)
+        await eventually(lambda: acknowledged(forwarder) == 20)
     assert not found(events, "link failed")
 
 
@@ -306,8 +306,8 @@ async def test_a_farewell_that_comes_while_a_batch_is_fetched_is_heeded_at_once(
 
     async def fetch_slowly(delivery: Delivery, *args: Any) -> bytearray:
         payload = await fetch(delivery, *args)
-        if acknowledged(agent) and farewells:
-            sender = agent._keepers["http"].pipeline.senders[0]  # type: ignore[union-attr]
+        if acknowledged(forwarder) and farewells:
+            sender = forwarder._keepers["http"].pipeline.senders[0]  # type: ignore[union-attr]
             next(iter(service._live)).go_away(farewells.pop(), 1)
             await eventually(lambda: sender._conversation is None or sender._conversation.leaving)
         return payload
@@ -315,9 +315,9 @@ async def test_a_farewell_that_comes_while_a_batch_is_fetched_is_heeded_at_once(
     monkeypatch.setattr(Delivery, "stamped_payload", fetch_slowly)
     async with (
         running(installation.receiver_config()) as service,
-        forwarding(installation.forwarder_config(service.listeners[0].address)) as agent,
+        forwarding(installation.forwarder_config(service.listeners[0].address)) as forwarder,
     ):
         for count in (10, 20):
             installation.append(*lines(10, count - 10))
-            await eventually(lambda expected=count: acknowledged(agent) == expected, seconds=3)  # type: ignore[misc]
+            await eventually(lambda expected=count: acknowledged(forwarder) == expected, seconds=3)  # type: ignore[misc]
     assert len(found(events, "link closed")) == 2

@@ -25,7 +25,7 @@ def line(number: int) -> str:
 class Writer:
     """Writes numbered lines as fast as it can and rotates; reopens the path after each rotation.
 
-    Between the halves of a file it waits until the agent has begun to read it: a file that comes and goes before
+    Between the halves of a file it waits until the forwarder has begun to read it: a file that comes and goes before
     anybody looked was never handed over.
     """
 
@@ -78,14 +78,14 @@ async def test_every_line_is_stored_once_and_in_order(tmp_path: Path, rotate: Ca
     source = FileSource(paths=(str(installation.source),), scan_seconds=0.05, rotated_wait_seconds=0.5)
     async with running(installation.receiver_config()) as service:
         config = installation.forwarder_config(service.listeners[0].address, installation.stream(source=source))
-        async with forwarding(config) as agent:
-            writer = Writer(installation.source, rotate, lambda: acknowledged(agent))
+        async with forwarding(config) as forwarder:
+            writer = Writer(installation.source, rotate, lambda: acknowledged(forwarder))
             if isinstance(rotate, CopyAndTruncate):
                 rotate.writer = writer
             await asyncio.to_thread(writer.run)
-            await eventually(lambda: acknowledged(agent) >= LINES, seconds=20)
+            await eventually(lambda: acknowledged(forwarder) >= LINES, seconds=20)
             await asyncio.sleep(0.5)
-            assert acknowledged(agent) == LINES
+            assert acknowledged(forwarder) == LINES
     assert installation.stored() == [line(number) for number in range(LINES)]
 
 
@@ -99,9 +99,9 @@ async def test_restarts_in_the_middle_of_rotations_lose_and_repeat_nothing(tmp_p
         writer = Writer(installation.source, rename_and_create, lambda: seen)
         writing = asyncio.create_task(asyncio.to_thread(writer.run))
         while not writing.done():
-            async with forwarding(config) as agent:
+            async with forwarding(config) as forwarder:
                 await asyncio.sleep(0.1)
-                seen = acknowledged(agent)
-        async with forwarding(config) as agent:
-            await eventually(lambda: acknowledged(agent) >= LINES, seconds=20)
+                seen = acknowledged(forwarder)
+        async with forwarding(config) as forwarder:
+            await eventually(lambda: acknowledged(forwarder) >= LINES, seconds=20)
     assert sorted(installation.stored()) == sorted(line(number) for number in range(LINES))

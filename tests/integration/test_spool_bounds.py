@@ -1,4 +1,4 @@
-"""Spools that are full or damaged while a real agent runs: what gives way is counted, and the rest is stored once."""
+"""Spools that fill up or are damaged while a real forwarder runs: losses are counted, the rest is stored once."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_spool_that_drops_lets_the_oldest_records_go_and_the_ledger_says_how_m
     assert f"dropped {dropped}" in text
 
 
-def test_a_spool_that_is_damaged_under_a_running_agent_is_set_aside_and_the_agent_goes_on(site: Site) -> None:
+def test_a_spool_that_is_damaged_under_a_running_forwarder_is_set_aside_and_the_forwarder_goes_on(site: Site) -> None:
     """What the damage took is counted; the stream's later records and the other stream are as if nothing had been.
 
     Batches that were stamped are among the lost, so the run has a hole, and its reset first waits for late copies.

@@ -212,7 +212,7 @@ async def test_halves_of_halves_take_no_other_batch_s_place(tmp_path: Path) -> N
         assert [await spool.payload(row) for row in twin.rows] == [b"0", b"1"]
 
 
-async def test_a_damaged_file_is_set_aside_and_the_agent_goes_on(tmp_path: Path) -> None:
+async def test_a_damaged_file_is_set_aside_and_the_forwarder_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "s.spool"
     path.write_bytes(b"this was a database once" * 1000)
     async with Spool(path) as spool:

@@ -1,4 +1,4 @@
-"""`logfwd spool`: what it prints of a spool as an agent leaves it, and what comes back from the dead letters."""
+"""`logfwd spool`: what it prints of a spool as a forwarder leaves it, and what comes back from the dead letters."""
 
 from __future__ import annotations
 

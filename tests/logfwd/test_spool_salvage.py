@@ -210,7 +210,7 @@ async def test_a_log_of_garbage_means_an_older_state_and_is_said(tmp_path: Path)
     assert spool.repeats_possible == {"http"}
 
 
-async def test_a_killed_agent_finds_everything_and_says_nothing(tmp_path: Path) -> None:
+async def test_a_killed_forwarder_finds_everything_and_says_nothing(tmp_path: Path) -> None:
     path = tmp_path / "http.spool"
     await fill(path, checkpoint=False)
     found, spool, backlog = await waiting(path)

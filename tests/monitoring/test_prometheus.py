@@ -39,7 +39,7 @@ def _tools() -> None:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    """Receiver and agent as processes, a stream and its twins; one is downgraded, the agent's certificate ends soon."""
+    """Both programs as processes, a stream and its twins; one is downgraded, the forwarder's certificate ends soon."""
     with Site(tmp_path / "site") as site:
         site.make_pki()
         authority = Authority.load(site.directory / "pki")

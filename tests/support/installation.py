@@ -1,4 +1,4 @@
-"""An agent and a receiver in one event loop, over real sockets, real TLS and a real sink."""
+"""A forwarder and a receiver in one event loop, over real sockets, real TLS and a real sink."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 from structlog.typing import EventDict
 
-from logfwd.agent import Agent
 from logfwd.config import ForwarderConfig
 from logfwd.config import Tls as ForwarderTls
+from logfwd.forwarder import Forwarder
 from logreceiver.config import Allow, Listener, LogSink, ReceiverConfig
 from logreceiver.config import Tls as ReceiverTls
 from logreceiver.service import Service
@@ -93,9 +93,9 @@ async def running(receiver: ReceiverConfig) -> AsyncIterator[Service]:
 
 
 @contextlib.asynccontextmanager
-async def forwarding(config: ForwarderConfig) -> AsyncIterator[Agent]:
-    async with Agent(config) as agent:
-        yield agent
+async def forwarding(config: ForwarderConfig) -> AsyncIterator[Forwarder]:
+    async with Forwarder(config) as forwarder:
+        yield forwarder
 
 
 async def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
@@ -105,9 +105,9 @@ async def eventually(condition: Callable[[], object], seconds: float = 10.0) -> 
             await asyncio.sleep(0.005)
 
 
-def acknowledged(agent: Agent, stream: str = "http") -> int:
-    """Records of a stream that the agent knows to be stored."""
-    return sum(row["records"]["acknowledged"] for row in agent.describe() if row["stream"] == stream)
+def acknowledged(forwarder: Forwarder, stream: str = "http") -> int:
+    """Records of a stream that the forwarder knows to be stored."""
+    return sum(row["records"]["acknowledged"] for row in forwarder.describe() if row["stream"] == stream)
 
 
 def lines(count: int, start: int = 0) -> list[str]:

@@ -59,7 +59,7 @@ async def grant(spool: Spool, backlog: Backlog, producer_id: int = 1000) -> Run:
 
 
 async def fill(path: Path, *, batches: int = 20, padding: int = 0, checkpoint: bool = True) -> None:
-    """A spool as an agent leaves it: a run that is stamped, batches acknowledged, one dead letter, more waiting.
+    """A spool as a forwarder leaves it: a run that is stamped, batches acknowledged, one dead letter, more waiting.
 
     Of `batches`, 0 and 1 are acknowledged, 2 is a dead letter, the rest waits; without a `checkpoint` the file is as
     after kill -9, its newest part in the log.

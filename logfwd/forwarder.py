@@ -1,4 +1,4 @@
-"""The agent: one pipeline per original stream, built from the config; it reloads, and it stops.
+"""The forwarder: one pipeline per original stream, built from the config; it reloads, and it stops.
 
 Pipelines know nothing of each other: one that fails is started anew from its spool while the others go on. A new
 config is taken stream by stream; one that cannot be used, or that lacks a stream which runs, is refused whole.
@@ -19,22 +19,19 @@ from typing import Any
 import structlog
 
 from logfwd import account, state_dir
-from logfwd.backoff import Backoff
-from logfwd.clocks import clock
 from logfwd.config import ForwarderConfig
+from logfwd.keeper import Group, Keeper
 from logfwd.pipeline import Pipeline
 from logfwd.sender import Connect
 from logfwd.sources import Source
 from logfwd.spool import Spool
 from streams.definition import FileSource, Stream
-from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation, SpoolError
+from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation
 from streams.security import modes, openssl
 from streams.security.transport import Link, connect
 from streams.telemetry import admin
 from streams.telemetry.catalog import CollectorRegistry, ForwarderMetrics
 
-HEALTHY_SECONDS = 60.0
-"""A stream that ran this long before it failed is started anew at once."""
 NEEDS_RESTART = ("state_dir", "admin")
 """What was taken at the start, locked or bound, and is not taken anew by a reload."""
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -42,11 +39,9 @@ HANDSHAKE_TIMEOUT_SECONDS = 10.0
 
 log = structlog.get_logger("logfwd")
 
-Group = tuple[Stream, tuple[Stream, ...]]
 
-
-class Agent:
-    """`async with Agent(config)` starts everything; `finished` is set when no source has anything more to come."""
+class Forwarder:
+    """`async with Forwarder(config)` starts everything; `finished` is set when no source has anything more to come."""
 
     def __init__(self, config: ForwarderConfig) -> None:
         self.config = config
@@ -59,7 +54,7 @@ class Agent:
         self._keepers: dict[str, Keeper] = {}
         self._stack = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> Agent:
+    async def __aenter__(self) -> Forwarder:
         self._stack.callback(self._threads.shutdown)
         try:
             self._stack.enter_context(state_dir.lock(self.config.state_dir))
@@ -190,10 +185,12 @@ class Agent:
             return False
         old, new = groups(self.config), groups(config)
         if gone := sorted(set(old) - set(new)):
-            log.error("kept the last good config: streams would vanish; stop the agent to remove them", streams=gone)
+            log.error(
+                "kept the last good config: streams would vanish; stop the forwarder to remove them", streams=gone
+            )
             return False
         if fixed := [key for key in NEEDS_RESTART if getattr(self.config, key) != getattr(config, key)]:
-            log.error("kept the last good config: stop and start the agent to change these", keys=fixed)
+            log.error("kept the last good config: stop and start the forwarder to change these", keys=fixed)
             return False
         everywhere = (self.config.tls, self.config.receivers, self.config.server_name) != (
             config.tls,
@@ -232,63 +229,6 @@ class Agent:
         """The rows of /api/v1/streams."""
         pipelines = [keeper.pipeline for keeper in self._keepers.values() if keeper.pipeline is not None]
         return account.rows(pipelines, self.metrics)
-
-
-class Keeper:
-    """Keeps one stream's pipeline running: starts it anew from its spool after an error of the spool."""
-
-    def __init__(
-        self,
-        group: Group,
-        make: Callable[[Group], contextlib.AbstractAsyncContextManager[Pipeline]],
-        on_finished: Callable[[], None],
-    ) -> None:
-        self.name = group[0].name
-        self.pipeline: Pipeline | None = None
-        self.trouble = ""
-        self.finished = False
-        self._group, self._make, self._on_finished = group, make, on_finished
-        self._task = asyncio.create_task(self._keep(), name=f"stream {self.name}")
-        self._stopping = asyncio.Event()
-
-    async def _keep(self) -> None:
-        backoff = Backoff()
-        while not self._stopping.is_set():
-            started_at = clock()
-            try:
-                async with self._make(self._group) as self.pipeline:
-                    self.trouble = ""
-                    if self._stopping.is_set():  # while the spool was opened
-                        self.pipeline.stop_reading()
-                    await self.pipeline.run()
-                break
-            except SpoolError as error:
-                self.trouble = str(error)
-                log.error("stream starts anew from its spool", stream=self.name, reason=str(error))
-            except Exception as error:  # a task's top: other streams must go on
-                self.trouble = f"{type(error).__name__}: {error}"
-                log.exception("stream failed; starts anew from its spool", stream=self.name)
-            finally:
-                self.pipeline = None
-            if clock() - started_at > HEALTHY_SECONDS:
-                backoff.reset()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(backoff.next()):
-                    await self._stopping.wait()
-        if not self._stopping.is_set():
-            self.finished = True
-            self._on_finished()
-
-    async def stop(self, grace_seconds: float) -> None:
-        """Seal, drain within the grace, end; what is not acknowledged stays in the spool."""
-        self._stopping.set()
-        if self.pipeline is not None:
-            self.pipeline.stop_reading()
-        done, _ = await asyncio.wait({self._task}, timeout=grace_seconds)
-        if not done:
-            log.warning("stopped with batches waiting in the spool", stream=self.name)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
 
 def groups(config: ForwarderConfig) -> dict[str, Group]:

@@ -1,4 +1,4 @@
-"""An agent that runs until so many records of its one stream are acknowledged. Arguments: PICKLED_CONFIG RECORDS."""
+"""A forwarder that runs until so many records of its one stream are acknowledged. Arguments: PICKLED_CONFIG RECORDS."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pickle
 import sys
 from pathlib import Path
 
-from logfwd.agent import Agent
+from logfwd.forwarder import Forwarder
 from streams.telemetry import logs
 from tests.support.installation import acknowledged, eventually
 
 
 async def work(config: Path, records: int) -> None:
-    async with Agent(pickle.loads(config.read_bytes())) as agent:
-        await eventually(lambda: acknowledged(agent) == records, seconds=60)
+    async with Forwarder(pickle.loads(config.read_bytes())) as forwarder:
+        await eventually(lambda: acknowledged(forwarder) == records, seconds=60)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""Keeps one original stream's pipeline running: after a failure it is built again from its spool.
+
+Pipelines know nothing of each other: while one backs off, the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import structlog
+
+from logfwd.backoff import Backoff
+from logfwd.clocks import clock
+from logfwd.pipeline import Pipeline
+from streams.definition import Stream
+from streams.errors import SpoolError
+
+HEALTHY_SECONDS = 60.0
+"""A stream that ran this long before it failed is started again at once."""
+
+log = structlog.get_logger("logfwd")
+
+Group = tuple[Stream, tuple[Stream, ...]]
+"""An original stream and its twins."""
+
+
+class Keeper:
+    """Keeps one stream's pipeline running: starts it anew from its spool after an error of the spool."""
+
+    def __init__(
+        self,
+        group: Group,
+        make: Callable[[Group], contextlib.AbstractAsyncContextManager[Pipeline]],
+        on_finished: Callable[[], None],
+    ) -> None:
+        self.name = group[0].name
+        self.pipeline: Pipeline | None = None
+        self.trouble = ""
+        self.finished = False
+        self._group, self._make, self._on_finished = group, make, on_finished
+        self._task = asyncio.create_task(self._keep(), name=f"stream {self.name}")
+        self._stopping = asyncio.Event()
+
+    async def _keep(self) -> None:
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            started_at = clock()
+            try:
+                async with self._make(self._group) as self.pipeline:
+                    self.trouble = ""
+                    if self._stopping.is_set():  # while the spool was opened
+                        self.pipeline.stop_reading()
+                    await self.pipeline.run()
+                break
+            except SpoolError as error:
+                self.trouble = str(error)
+                log.error("stream starts anew from its spool", stream=self.name, reason=str(error))
+            except Exception as error:  # a task's top: other streams must go on
+                self.trouble = f"{type(error).__name__}: {error}"
+                log.exception("stream failed; starts anew from its spool", stream=self.name)
+            finally:
+                self.pipeline = None
+            if clock() - started_at > HEALTHY_SECONDS:
+                backoff.reset()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff.next()):
+                    await self._stopping.wait()
+        if not self._stopping.is_set():
+            self.finished = True
+            self._on_finished()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Seal, drain within the grace, end; what is not acknowledged stays in the spool."""
+        self._stopping.set()
+        if self.pipeline is not None:
+            self.pipeline.stop_reading()
+        done, _ = await asyncio.wait({self._task}, timeout=grace_seconds)
+        if not done:
+            log.warning("stopped with batches waiting in the spool", stream=self.name)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
