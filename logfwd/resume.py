@@ -26,8 +26,8 @@ from dataclasses import dataclass
 
 from logfwd.backlog import Row, Run
 from streams.errors import Code
+from streams.recordbatch import SEQUENCES
 
-SEQUENCE_MODULUS = 1 << 31
 LATE_COPY_MARGIN_SECONDS = 30.0
 NOT_GRANTED_PATIENCE_SECONDS = 3600.0
 REFUSALS_ALONE = 3
@@ -180,4 +180,4 @@ class Recovery:
 
 def same_sequence(stored: int, ours: int) -> bool:
     """Equality of sequences as Kafka stores them; −1 (nothing) is equal to no sequence."""
-    return stored >= 0 and ours >= 0 and stored == ours % SEQUENCE_MODULUS
+    return stored >= 0 and ours >= 0 and stored == ours % SEQUENCES

@@ -24,7 +24,7 @@ import structlog
 from logreceiver.ledger_records import BatchEntry, ReportEntry, encode
 from logreceiver.sinks import Kind, Outcome, Sink
 from streams.errors import Code, SinkUnavailable
-from streams.recordbatch import HEADER_BYTES, Codec, build, stamp
+from streams.recordbatch import HEADER_BYTES, SEQUENCES, Codec, build, stamp
 from streams.telemetry.catalog import ReceiverMetrics
 
 LINGER_SECONDS = 0.2
@@ -36,7 +36,6 @@ FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 0.1, 30.0
 STOP_SECONDS = 5.0
 """How long a clean stop waits for the last records."""
 _FRAME_BYTES = 32  # more than a record batch adds to a record of this size
-_SEQUENCES = 2**31
 
 log = structlog.get_logger("logreceiver.ledger")
 
@@ -237,7 +236,7 @@ class Ledger:
                 await self._troubled(str(error))
                 continue
             ends = (run.next_sequence - 1, run.next_sequence + count - 1)
-            return stored is None or stored.last_sequence in [end % _SEQUENCES for end in ends if end >= 0]
+            return stored is None or stored.last_sequence in [end % SEQUENCES for end in ends if end >= 0]
 
     async def _find_topic(self) -> None:
         with contextlib.suppress(SinkUnavailable):

@@ -17,8 +17,8 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from logreceiver.ledger_records import BatchEntry
+from streams.recordbatch import SEQUENCES
 
-SEQUENCES = 2**31
 REMEMBERED_ENTRIES = 1024
 """Newest entries of a run whose offsets are known: an entry that comes twice does so soon."""
 

@@ -25,12 +25,11 @@ from logreceiver.sinks import Kind, Outcome, RunState, Sink
 from logreceiver.sinks.log_read import PartitionReader, StoredBatch, readers
 from streams.addresses import split_address
 from streams.errors import Code, ConfigError, Problem, SinkUnavailable
-from streams.recordbatch import halves, parse_header, place, stamp
+from streams.recordbatch import SEQUENCES, halves, parse_header, place, stamp
 
 PATIENCE_SECONDS = 120.0
 """How long one batch may meet nothing but trouble."""
 _PAUSE_SECONDS = 0.5
-_SEQUENCES = 2**31
 
 T = TypeVar("T")
 log = structlog.get_logger("logreceiver.replay")
@@ -161,7 +160,7 @@ class _Run:
     async def _find_out(self, end: int) -> None:
         """Sending the batch again is right if the broker has it, or what is before it; else nothing is."""
         stored = await _patiently(lambda: self._sink.ask(self._topic, self._partition, self._producer_id))
-        before = RunState(0, (self.acknowledged - 1) % _SEQUENCES) if self.acknowledged else None
+        before = RunState(0, (self.acknowledged - 1) % SEQUENCES) if self.acknowledged else None
         if stored not in (RunState(0, end), before):
             raise SinkUnavailable(Code.OUT_OF_ORDER, f"the broker has {stored}, expected {before} or sequence {end}")
 

@@ -142,7 +142,7 @@ class Storing:
             self._answer(batch, received, Outcome(Kind.REFUSED, code=Code.CORRUPT, text=str(error)), 0.0)
             return
         self._check_stamp(run, header)
-        run.next_sequence = (header.base_sequence + header.record_count) % (1 << 31)
+        run.next_sequence = (header.base_sequence + header.record_count) % recordbatch.SEQUENCES
         if run.refusing:
             self._answer(batch, received, Outcome(Kind.REFUSED, code=Code.NOT_TRIED), 0.0)
             return

@@ -33,6 +33,8 @@ from streams.errors import BatchCorrupt
 from streams.recordbody import BytesLike, frame, rows, unzstd
 
 HEADER_BYTES = 61
+SEQUENCES = 2**31
+"""How many sequence numbers there are: 0 follows 2³¹ − 1, as in Kafka."""
 NO_PRODUCER = -1
 NO_LEADER = -1
 MAGIC = 2
@@ -51,7 +53,6 @@ _STAMP = struct.Struct(">qqqhi")  # baseTimestamp … baseSequence lie side by s
 _CRC_AT, _ATTRIBUTES_AT, _STAMP_AT = 17, 21, 27
 _KEEP_LOCK = 0
 _BEFORE_LENGTH_BYTES = 12  # what batchLength does not count
-_SEQUENCES = 2**31
 _MAX_BATCH_BYTES = 2**31 - 1
 _CODEC_MASK = 0x07
 _FORBIDDEN = {0x08: "it claims log-append time", 0x10: "it is transactional", 0x20: "it is a control batch"}
@@ -91,10 +92,10 @@ class Header(NamedTuple):
 
     @property
     def last_sequence(self) -> int:
-        """Sequence of the last record; 0 follows 2³¹ − 1, as in Kafka. −1 in an unstamped batch."""
+        """Sequence of the last record; −1 in an unstamped batch."""
         if self.base_sequence < 0:
             return NO_PRODUCER
-        return (self.base_sequence + self.last_offset_delta) % _SEQUENCES
+        return (self.base_sequence + self.last_offset_delta) % SEQUENCES
 
     @property
     def size(self) -> int:
@@ -233,7 +234,7 @@ def stamp(
     if not _fits_int64(base_timestamp):
         raise BatchCorrupt("its timestamps cannot be moved")
     stamped = bytearray(batch)
-    sequence = base_sequence % _SEQUENCES
+    sequence = base_sequence % SEQUENCES
     _STAMP.pack_into(
         stamped, _STAMP_AT, base_timestamp, header.max_timestamp + shift, producer_id, producer_epoch, sequence
     )

@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 from logreceiver.sinks import Kind, Outcome, RunState
 from streams.errors import Code
-from streams.recordbatch import Header
+from streams.recordbatch import SEQUENCES, Header
 
 REMEMBERED_BATCHES = 5
-SEQUENCES = 2**31
 
 
 class _Batch(NamedTuple):

@@ -17,11 +17,12 @@ from logreceiver import config, ledger
 from logreceiver.ledger import Ledger
 from logreceiver.ledger_answer import Account, Answer, Books, Tails, is_wrong
 from logreceiver.ledger_commands import answers_of_log, show
-from logreceiver.ledger_coverage import SEQUENCES, Coverage, Intervals
+from logreceiver.ledger_coverage import Coverage, Intervals
 from logreceiver.ledger_records import BatchEntry, Entry, ReportEntry, decode, encode
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
 from logreceiver.sinks.log import LogSink, read_records
 from streams.errors import Code, SinkUnavailable
+from streams.recordbatch import SEQUENCES
 from streams.telemetry.catalog import CollectorRegistry, ReceiverMetrics
 
 TOPIC = "logfwd.ledger"
