@@ -28,6 +28,7 @@ from msgspec import Meta
 from logfwd.backlog import Row, Run, Totals
 from logfwd.sources import Mark
 from streams.errors import SpoolCorrupt, SpoolError, SpoolFull
+from streams.files import sync_directory
 
 SCHEMA_VERSION = 1
 PAGE_BYTES = 16 * 1024
@@ -94,7 +95,7 @@ def making(path: Path) -> Iterator[sqlite3.Connection]:
             connection.execute("INSERT OR IGNORE INTO meta VALUES ('forwarder_id', ?)", (uuid.uuid4().hex,))
             connection.execute("COMMIT")
         part.rename(beside(path, ".ready"))
-        _sync_directory(path)
+        sync_directory(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -127,22 +128,14 @@ def install(path: Path) -> Path | None:
         aside = beside(path, f".damaged-{changed:%Y%m%dT%H%M%S.%f}")
         for part in parts:  # the log first: it must never be taken for that of the new file
             part.rename(beside(aside, part.name.removeprefix(path.name)))
-    _sync_directory(path)
+    sync_directory(path.parent)
     ready.rename(path)
-    _sync_directory(path)
+    sync_directory(path.parent)
     return aside
 
 
 def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 _LOG_STARTS = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", b"", bytes(4))

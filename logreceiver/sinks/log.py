@@ -33,6 +33,7 @@ from logreceiver.sinks.log_partition import Partition
 from logreceiver.sinks.log_read import read_records
 from streams import recordbatch
 from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
+from streams.files import write_atomically
 
 __all__ = ["LogSink", "read_records"]
 
@@ -163,7 +164,7 @@ class LogSink:
     def _read_meta(self) -> None:
         path = self._directory / "meta.json"
         if not path.exists():
-            log_files.write_atomically(self._directory / "producer-ids", b"0")
+            write_atomically(self._directory / "producer-ids", b"0")
             self._write_meta(_Meta(str(uuid.uuid4()), {}))
             return
         try:
@@ -173,7 +174,7 @@ class LogSink:
             raise ConfigError([Problem(path, "", text)]) from error
 
     def _write_meta(self, meta: _Meta) -> None:
-        log_files.write_atomically(self._directory / "meta.json", msgspec.json.encode(meta))
+        write_atomically(self._directory / "meta.json", msgspec.json.encode(meta))
         self._meta = meta
 
     def _read_producer_ids(self) -> None:
@@ -226,7 +227,7 @@ class LogSink:
 
     def _take_producer_id(self) -> int:
         producer_id = max(self._next_producer_id, self._highest_producer_id() + 1)
-        log_files.write_atomically(self._directory / "producer-ids", str(producer_id + 1).encode())
+        write_atomically(self._directory / "producer-ids", str(producer_id + 1).encode())
         self._next_producer_id = producer_id + 1
         return producer_id
 

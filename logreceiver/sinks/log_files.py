@@ -80,27 +80,7 @@ def partitions(directory: Path) -> Iterator[tuple[str, int, Path]]:
             yield topic, int(number), path
 
 
-# -- durable small files ---------------------------------------------------------------------------------------
-
-
-def sync_directory(path: Path) -> None:
-    """Make new and renamed names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a small file: after this it is there and durable, before it the old one is."""
-    fresh = path.with_name(path.name + ".tmp")
-    with fresh.open("wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(path)
-    sync_directory(path.parent)
+# -- checkpoints -----------------------------------------------------------------------------------------------
 
 
 def pack_checkpoint(next_offset: int) -> bytes:

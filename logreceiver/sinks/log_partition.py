@@ -23,6 +23,7 @@ import structlog
 from logreceiver.sinks import log_files
 from logreceiver.sinks.log_files import CHECKPOINT, Damaged, Placed, pack_checkpoint, placed, segment_name
 from logreceiver.sinks.producers import Producers, Undo
+from streams.files import sync_directory, write_atomically
 from streams.recordbatch import Header
 
 MAX_OFFSETS_PER_SEGMENT = 2**31 - 1
@@ -66,10 +67,10 @@ class Partition:
         """Read what is there, mend it, and make it durable. OSError if that cannot be done."""
         if not self.path.exists():
             self.path.mkdir()
-            log_files.sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
         found = log_files.segments(self.path)
         if not found and not (self.path / CHECKPOINT).exists():
-            log_files.write_atomically(self.path / CHECKPOINT, pack_checkpoint(0))
+            write_atomically(self.path / CHECKPOINT, pack_checkpoint(0))
         checkpoint = log_files.read_checkpoint(self.path)
         if checkpoint is None:
             log.error("no usable checkpoint: every damage is set aside, none is cut", partition=self.path.name)
@@ -148,7 +149,7 @@ class Partition:
         try:
             size = os.lseek(fd, 0, os.SEEK_END)
             if not size:
-                log_files.sync_directory(self.path)
+                sync_directory(self.path)
         except OSError:
             os.close(fd)
             raise
@@ -256,10 +257,10 @@ def _set_aside(path: Path, ranges: list[tuple[int, int]]) -> None:
         at = 0
         for start, end in ranges:
             new.write(old.read(start - at))
-            log_files.write_atomically(path.with_suffix(f".{start}.damaged"), old.read(end - start))
+            write_atomically(path.with_suffix(f".{start}.damaged"), old.read(end - start))
             at = end
         shutil.copyfileobj(old, new)
         new.flush()
         os.fsync(new.fileno())
     fresh.replace(path)
-    log_files.sync_directory(path.parent)
+    sync_directory(path.parent)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from streams.errors import PipelineError
+from streams.files import write_atomically
 
 CA_DAYS = 3650
 BACKDATE = datetime.timedelta(minutes=5)
@@ -210,11 +210,7 @@ def _write(path: Path, data: bytes, *, private: bool = False, force: bool = Fals
     """Write a file whole or not at all; a key is born 0600."""
     if path.exists() and not force:
         raise PkiError(f"{path} exists; use --force to replace it")
-    temporary = path.with_name(path.name + ".new")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o644)
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(data)
-        temporary.replace(path)
+        write_atomically(path, data, mode=0o600 if private else 0o644)
     except OSError as error:
         raise PkiError(f"{path} cannot be written: {error}") from error
