@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
@@ -52,6 +53,7 @@ def test_init_issue_and_show_make_what_an_operator_needs(tmp_path: Path) -> None
 def test_keys_are_private_and_never_overwritten_unasked(tmp_path: Path) -> None:
     directory = str(tmp_path / "pki")
     run("init", directory)
+    assert stat.S_IMODE((tmp_path / "pki").stat().st_mode) == 0o700
     for name in ("ca.key", "grant.key"):
         assert stat.S_IMODE((tmp_path / "pki" / name).stat().st_mode) == 0o600
     before = (tmp_path / "pki" / "ca.key").read_bytes()
@@ -59,6 +61,12 @@ def test_keys_are_private_and_never_overwritten_unasked(tmp_path: Path) -> None:
     assert (code, "--force" in output) == (1, True)
     assert (tmp_path / "pki" / "ca.key").read_bytes() == before
     assert run("init", directory, "--force")[0] == 0
+
+
+def test_the_root_signs_leaves_alone(tmp_path: Path) -> None:
+    root = create_authority(tmp_path).certificate
+    constraints = root.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert (constraints.critical, constraints.value.ca, constraints.value.path_length) == (True, True, 0)
 
 
 def test_a_missing_authority_is_named_with_the_remedy(tmp_path: Path) -> None:
