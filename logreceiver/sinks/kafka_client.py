@@ -35,6 +35,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+from streams.addresses import split_address
 from streams.errors import Code, LinkError, SinkUnavailable
 
 CONTROL_SECONDS = 5.0
@@ -235,7 +236,7 @@ class Cluster:
     """Brokers, leaders and control connections. `options` go to every connection (TLS, SASL)."""
 
     def __init__(self, bootstrap: Sequence[str], options: Mapping[str, Any]) -> None:
-        self._bootstrap = [_host_and_port(address) for address in bootstrap]
+        self._bootstrap = [split_address(address) for address in bootstrap]
         self._options = dict(options)
         self._control: dict[tuple[str, int], AIOKafkaConnection] = {}
         self._coalesced: Coalesced[None] = Coalesced()
@@ -406,11 +407,6 @@ def raise_for(error_code: int, what: str) -> None:
         31: Code.UNAUTHORISED,
     }.get(error_code, Code.UNAVAILABLE)
     raise SinkUnavailable(code, f"{what}: {code.sentence} (Kafka error {error_code})")
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def _words(error: BaseException) -> str:
