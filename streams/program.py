@@ -17,9 +17,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn
 
 import click
-import structlog
 
 from streams.errors import ConfigError, PipelineError
+from streams.telemetry import logs
 
 EX_UNAVAILABLE = 69
 EX_CONFIG = 78
@@ -28,7 +28,7 @@ _M_ARENA_MAX = -8  # of malloc.h
 SAME_SIGNAL_SECONDS = 0.5
 """A terminal or a service manager signals parent and workers alike, and the parent passes it on: still one wish."""
 
-log = structlog.get_logger("program")
+log = logs.get_logger("program")
 
 
 class Commands(click.Group):

@@ -39,7 +39,6 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...]
     client_groups: str
     signature_algorithms: str = ECDSA
-    sentence: str
 
 
 MODES: Mapping[str, Mode] = {
@@ -50,35 +49,30 @@ MODES: Mapping[str, Mode] = {
             version=TLS12,
             groups=(P256,),
             client_groups="P-256",
-            sentence="TLS 1.2 with P-256: the baseline that hybrid was compared with in 2022",
         ),
         Mode(
             name="classical",
             version=TLS13,
             groups=(X25519,),
             client_groups="X25519",
-            sentence="TLS 1.3 with X25519: differs from hybrid in the group alone",
         ),
         Mode(
             name="hybrid",
             version=TLS13,
             groups=(X25519MLKEM768,),
             client_groups="X25519MLKEM768",
-            sentence="TLS 1.3 with X25519MLKEM768: for every stream that has no reason to differ",
         ),
         Mode(
             name="hybrid-preferred",
             version=TLS13,
             groups=(X25519MLKEM768, X25519),
             client_groups="*X25519MLKEM768:*X25519",
-            sentence="X25519MLKEM768, or X25519 from a receiver that cannot; a downgrade raises an alarm",
         ),
         Mode(
             name="hybrid-p256",
             version=TLS13,
             groups=(SECP256R1MLKEM768,),
             client_groups="SecP256r1MLKEM768",
-            sentence="TLS 1.3 with SecP256r1MLKEM768: approved algorithms only (not a validated module)",
         ),
     )
 }

@@ -11,7 +11,6 @@ from typing import Annotated
 import msgspec
 
 VERSION = 1
-ALPN = b"logfwd/1"
 MAX_STRING_BYTES = 255
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 MAX_FRAME_BYTES_BEFORE_WELCOME = 64 * 1024
