@@ -9,13 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
-from logfwd.sources import Block, Mark
+from logfwd.sources.position import Block, Position, position_after
 from streams.definition import BatchLimits
-
-TAIL_BYTES = 1024
-TAIL_HASH_BYTES = 16
 
 
 @dataclass(slots=True)
@@ -30,10 +26,10 @@ class Draft:
         """When the first block was read, wall clock."""
         return self.blocks[0].read_at_ms
 
-    def positions(self) -> dict[str, Mark]:
+    def positions(self) -> dict[str, Position]:
         """For each key, where its source goes on after this draft. Sources without positions have none here."""
         last = {block.key: block for block in self.blocks if block.key}
-        return {key: mark_after(block) for key, block in last.items()}
+        return {key: position_after(block) for key, block in last.items()}
 
     def drain(self) -> Iterator[bytes]:
         """The bytes of the blocks, in order; each is forgotten here before the next is asked for."""
@@ -43,18 +39,6 @@ class Draft:
     def append(self, block: Block) -> None:
         self.blocks.append(block)
         self.byte_count += len(block.data)
-
-
-def tail_hash(tail: bytes) -> bytes:
-    """The hash by which a source knows the bytes before its position again (BLAKE2b, 16 bytes)."""
-    return blake2b(tail, digest_size=TAIL_HASH_BYTES).digest()
-
-
-def mark_after(block: Block) -> Mark:
-    """The position behind a block; an added newline is not part of the file, so not of the tail."""
-    length = min(block.end - block.start, len(block.data))
-    tail = block.data[max(length - TAIL_BYTES, 0) : length]
-    return Mark(block.end, len(tail), tail_hash(tail) if tail else b"", block.detail)
 
 
 FULL_SHARE = 16

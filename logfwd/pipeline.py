@@ -27,7 +27,8 @@ from logfwd.clocks import clock
 from logfwd.delivery import Delivery
 from logfwd.seal import Sealed, seal
 from logfwd.sender import Connect, Sender
-from logfwd.sources import Mark, Source
+from logfwd.sources import Source
+from logfwd.sources.position import Position
 from logfwd.spool import Spool
 from logfwd.spool_notes import Notes
 from streams import recordbatch
@@ -51,7 +52,7 @@ class _Sealing:
     """A draft that a thread seals, without its blocks, which nobody needs any more once they are lines."""
 
     done: asyncio.Future[Sealed]
-    positions: Mapping[str, Mark]
+    positions: Mapping[str, Position]
     cut_at: float
 
 
@@ -61,7 +62,7 @@ class _Commit:
 
     done: asyncio.Future[None]
     rows: Sequence[tuple[Backlog, Sequence[Row]]]
-    positions: Mapping[str, Mark]
+    positions: Mapping[str, Position]
     sealed_at: float
 
 
@@ -212,7 +213,7 @@ class Pipeline:
                 told = True
             await asyncio.sleep(ROOM_CHECK_SECONDS)
 
-    def _accept(self, sealed: Sealed, positions: Mapping[str, Mark], sealed_at: float) -> _Commit:
+    def _accept(self, sealed: Sealed, positions: Mapping[str, Position], sealed_at: float) -> _Commit:
         notes, blobs = Notes(), self._spool.blobs
         ids = [blobs.add(batch.payload, notes) for batch in sealed.batches]
         rows = []

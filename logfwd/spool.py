@@ -28,7 +28,7 @@ from types import TracebackType
 import structlog
 
 from logfwd.backlog import Backlog, Blobs, Row, Totals
-from logfwd.sources import Mark
+from logfwd.sources.position import Position
 from logfwd.spool_file import (
     PAGE_BYTES,
     Contents,
@@ -62,7 +62,7 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.positions: dict[str, Mark] = {}
+        self.positions: dict[str, Position] = {}
         self.blobs = Blobs()
         self.forwarder_id = ""
         self.repeats_possible: set[str] = set()

@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Meta
 
 from logfwd.backlog import Row, Run, Totals
-from logfwd.sources import Mark
+from logfwd.sources.position import FILE, Mark, Position
 from streams.errors import SpoolCorrupt, SpoolError, SpoolFull
 from streams.files import sync_directory
 
@@ -69,7 +69,7 @@ class Contents:
     """All of a spool but its payloads, as it was when it was read."""
 
     meta: dict[str, str] = field(default_factory=dict)
-    positions: dict[str, Mark] = field(default_factory=dict)
+    positions: dict[str, Position] = field(default_factory=dict)
     runs: list[tuple[str, Run]] = field(default_factory=list)
     rows: list[tuple[str, Row]] = field(default_factory=list)
     totals: dict[str, Totals] = field(default_factory=dict)
@@ -207,7 +207,7 @@ def load(path: Path, connection: sqlite3.Connection) -> Contents:
     found = Contents()
     with clear_errors(path):
         found.meta = dict(rows(connection, "meta"))
-        found.positions = {key: Mark(*rest) for key, *rest in rows(connection, "positions")}
+        found.positions = {key: Position(FILE, Mark(*rest).encode()) for key, *rest in rows(connection, "positions")}
         found.runs = [(stream, Run(*rest)) for stream, *rest in rows(connection, "runs", "ORDER BY stream, number")]
         found.rows = [
             (stream, Row(id_, *rest)) for id_, stream, *rest in rows(connection, "batches", "ORDER BY run, id")

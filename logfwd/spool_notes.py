@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from logfwd.backlog import Row, Run, Totals
-from logfwd.sources import Mark
+from logfwd.sources.position import Mark, Position
 from logfwd.spool_file import run_row
 
 
@@ -98,14 +98,15 @@ class Notes:
     def delete_dead_letter(self, dead_letter: int) -> None:
         self._note("DELETE FROM dead_letters WHERE id = ?", dead_letter)
 
-    def put_positions(self, positions: Mapping[str, Mark], forgotten: Iterable[str]) -> None:
+    def put_positions(self, positions: Mapping[str, Position], forgotten: Iterable[str]) -> None:
         """A source's positions, and the keys of those that are gone for good."""
-        for key, mark in positions.items():
-            self._put_position(key, mark)
+        for key, position in positions.items():
+            self._put_position(key, position)
         for key in forgotten:
             self._note_current(("position", key), "DELETE FROM positions WHERE key = ?", key)
 
-    def _put_position(self, key: str, mark: Mark) -> None:
+    def _put_position(self, key: str, position: Position) -> None:
+        mark = Mark.decode(position.value) or Mark(0)  # version 1 of the file has columns for marks alone
         self._note_current(
             ("position", key),
             "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?, ?)",

@@ -48,6 +48,7 @@ CORES = (
     "logfwd.backlog",
     "logfwd.batcher",
     "logfwd.resume",
+    "logfwd.sources.position",
     "logreceiver.authorisation",
     "logreceiver.ledger_answer",
     "logreceiver.ledger_coverage",

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from logfwd.clocks import clock
-from logfwd.sources import Block, Mark
 from logfwd.sources.follow import Follower
 from logfwd.sources.notify import Inotify
+from logfwd.sources.position import FILE, Block, Mark, Position
 from streams.definition import MIB, FileSource
 
 BREATH_SECONDS = 0.008
@@ -44,14 +44,14 @@ class FileTail:
         self._scan_at = self._urgent_scan_at = self._last_scan_cpu_seconds = 0.0
         self._active_until = 0.0
 
-    async def blocks(self, positions: Mapping[str, Mark]) -> AsyncGenerator[Block, None]:
+    async def blocks(self, positions: Mapping[str, Position]) -> AsyncGenerator[Block, None]:
         """Blocks of whole lines; an empty one carries only a position. Never ends by itself."""
         loop = asyncio.get_running_loop()
         notifier = self._make_notifier()
         thread = ThreadPoolExecutor(1, thread_name_prefix="file-source")
         follower = self._follower = Follower(
             self._settings,
-            positions,
+            marks(positions),
             block_bytes=self._block_bytes,
             max_record_bytes=self._max_record_bytes,
             notifier=notifier,
@@ -132,10 +132,10 @@ class FileTail:
         finally:
             loop.remove_reader(notifier.fd)
 
-    def committed(self, positions: Mapping[str, Mark]) -> None:
+    def committed(self, positions: Mapping[str, Position]) -> None:
         """These positions are durable: a rotated file before them may be let go of."""
         if self._follower is not None:
-            self._follower.committed(positions)
+            self._follower.committed(marks(positions))
 
     def forgotten(self) -> list[str]:
         """Keys of files gone for good."""
@@ -148,6 +148,11 @@ class FileTail:
     def exhausted(self) -> bool:
         """Never: more may always be written."""
         return False
+
+
+def marks(positions: Mapping[str, Position]) -> dict[str, Mark]:
+    """The marks that positions of files hold; a value that is not a valid one becomes a mark that is not either."""
+    return {key: Mark.decode(each.value) or Mark(0) for key, each in positions.items() if each.source == FILE}
 
 
 def _close(follower: Follower, notifier: Inotify | None) -> None:

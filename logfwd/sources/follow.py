@@ -22,11 +22,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from math import inf
 
-from logfwd.sources import Block, Mark
 from logfwd.sources.identity import FileId, Moved, Place, age_order, begins_alike, end_of_lines
 from logfwd.sources.lost import Lost, LostPositions, from_marks
 from logfwd.sources.notify import Inotify
 from logfwd.sources.openfiles import OpenFiles
+from logfwd.sources.position import Block, Mark
 from logfwd.sources.scan import Finder, Found
 from logfwd.sources.tail import Compressed, Replaced, Tail
 from streams.definition import FileSource

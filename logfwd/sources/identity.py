@@ -12,8 +12,7 @@ import re
 
 import msgspec
 
-from logfwd.batcher import TAIL_BYTES, tail_hash
-from logfwd.sources import Mark
+from logfwd.sources.position import TAIL_BYTES, Mark, tail_hash
 
 FileId = tuple[int, int]
 """Device and inode: says which file it is while it is held open or seen, never across a restart."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from logfwd.sources import Mark
 from logfwd.sources.identity import HEAD_BYTES, Place, open_same, place_at, read_mark
+from logfwd.sources.position import Mark
 from logfwd.sources.scan import Found, Troubles
 
 LOST_SECONDS = 3600.0

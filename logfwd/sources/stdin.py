@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 
 import structlog
 
-from logfwd.sources import Block, Mark
+from logfwd.sources.position import Block, Position
 from streams.definition import MIB
 
 log = structlog.get_logger("logfwd.sources.stdin")
@@ -34,7 +34,7 @@ class Stdin:
         self._offset = 0
         self._ended = False
 
-    async def blocks(self, positions: Mapping[str, Mark]) -> AsyncGenerator[Block, None]:
+    async def blocks(self, positions: Mapping[str, Position]) -> AsyncGenerator[Block, None]:
         """Blocks of whole lines until the input ends."""
         kind = os.fstat(self._fd).st_mode
         if stat.S_ISFIFO(kind):
@@ -94,7 +94,7 @@ class Stdin:
         self._offset += len(data)
         return Block(data=data + added, read_at_ms=time.time_ns() // 1_000_000, start=start, end=self._offset)
 
-    def committed(self, positions: Mapping[str, Mark]) -> None:
+    def committed(self, positions: Mapping[str, Position]) -> None:
         """Nothing to note: there are no positions."""
 
     def forgotten(self) -> list[str]:

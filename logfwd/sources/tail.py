@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from logfwd.batcher import TAIL_BYTES
-from logfwd.sources import Block
 from logfwd.sources.identity import COMPRESSED, FileId, Place, detail_of
+from logfwd.sources.position import TAIL_BYTES, Block
 
 
 class Replaced(Exception):

@@ -10,7 +10,7 @@ from bench.load import Base
 from bench.rounds import cuts
 from bench.site import StartFailed
 from logfwd.batcher import Batcher
-from logfwd.sources import Block
+from logfwd.sources.position import Block
 from streams.definition import BatchLimits
 
 SIZE = 64 * 1024

@@ -14,7 +14,7 @@ from logfwd.spool import Spool
 from streams import recordbatch
 from tests.support import syscalls
 from tests.support.crash_points import Point, laid_out, record
-from tests.support.spools import RECORDS_IN_A_BATCH, accept, backlog_of, balanced, fill
+from tests.support.spools import RECORDS_IN_A_BATCH, accept, backlog_of, balanced, fill, offset_of
 
 TWIN = "pq-stream"
 
@@ -43,7 +43,7 @@ async def check(point: Point, path: Path, stamps: dict[tuple[int, int, int], int
     """The promises, on one disk; then work goes on there."""
     async with Spool(path) as spool:
         original, twin = backlog_of(spool), backlog_of(spool, TWIN, drops=True)
-        position = spool.positions["file"].offset * RECORDS_IN_A_BATCH if spool.positions else 0
+        position = offset_of(spool) * RECORDS_IN_A_BATCH if spool.positions else 0
         assert point.said["accepted"] <= position <= point.said["handed"]
         waiting = await records_of(spool, original)
         dead = original.totals.dead_lettered
@@ -101,7 +101,7 @@ def test_at_every_point_of_replacing_a_damaged_file_nothing_whole_is_lost(tmp_pa
             async with Spool(directory / "http.spool") as spool:
                 backlog = backlog_of(spool)
                 assert await records_of(spool, backlog) == list(range(9, 60)), where
-                assert spool.positions["file"].offset == 20
+                assert offset_of(spool) == 20
                 assert balanced(backlog)
 
     asyncio.run(check_all())

@@ -7,8 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfwd.batcher import BURST_PAUSE_SECONDS, FULL_SHARE, TAIL_BYTES, Batcher, Draft, tail_hash
-from logfwd.sources import Block
+from logfwd.batcher import BURST_PAUSE_SECONDS, FULL_SHARE, Batcher, Draft
+from logfwd.sources.position import FILE, TAIL_BYTES, Block, Mark, tail_hash
 from streams.definition import BatchLimits
 
 KEYS = ("", "a", "b")
@@ -22,6 +22,18 @@ def block(data: bytes, *, key: str = "a", start: int = 0, unfinished: bool = Fal
     return Block(
         data=data, read_at_ms=read_at_ms, key=key, start=start, end=start + len(data) - unfinished, detail=b"d"
     )
+
+
+def marks(draft: Draft) -> dict[str, Mark]:
+    """The marks in a draft's positions."""
+    found = {}
+    for key, position in draft.positions().items():
+        assert position.source == FILE
+        assert position.expires is None
+        mark = Mark.decode(position.value)
+        assert mark is not None
+        found[key] = mark
+    return found
 
 
 lines = st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b" ") + b"\n"), max_size=30)
@@ -65,7 +77,7 @@ def test_parts_of_a_key_follow_each_other_and_positions_are_at_their_end(
             assert part.start == reached[part.key]
             assert part.data[: part.end - part.start] == contents[part.key][part.start : part.end]
             reached[part.key] = part.end
-        positions = draft.positions()
+        positions = marks(draft)
         assert set(positions) == {part.key for part in draft.blocks} - {""}
         for key, mark in positions.items():
             assert mark.offset == reached[key]
@@ -159,7 +171,7 @@ def test_an_added_newline_is_no_part_of_the_position_or_its_tail() -> None:
     batcher.add(block(b"half\n", start=100, unfinished=True), 0.0)
     draft = batcher.flush()
     assert draft is not None
-    mark = draft.positions()["a"]
+    mark = marks(draft)["a"]
     assert (mark.offset, mark.tail_bytes, mark.tail_hash) == (104, 4, tail_hash(b"half"))
 
 
@@ -168,7 +180,7 @@ def test_the_tail_is_at_most_its_limit() -> None:
     batcher.add(block(data), 0.0)
     draft = batcher.flush()
     assert draft is not None
-    mark = draft.positions()["a"]
+    mark = marks(draft)["a"]
     assert (mark.tail_bytes, mark.tail_hash) == (TAIL_BYTES, tail_hash(data[-TAIL_BYTES:]))
 
 
@@ -177,4 +189,4 @@ def test_a_block_that_carries_only_a_position_reaches_the_positions() -> None:
     batcher.add(Block(data=b"", read_at_ms=1, key="a", start=50, end=50, detail=b"d"), 0.0)
     draft = batcher.flush()
     assert draft is not None
-    assert (draft.byte_count, draft.positions()["a"].offset) == (0, 50)
+    assert (draft.byte_count, marks(draft)["a"].offset) == (0, 50)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from logfwd.backlog import ROW_ID_STEP, Backlog, Row, Run, Totals
-from logfwd.sources import Mark
 from logfwd.spool import Spool
 from logfwd.spool_file import SCHEMA_VERSION
 from logfwd.spool_notes import Notes
 from streams.errors import SpoolError, SpoolFull
 from streams.recordbatch import Packed
 from tests.support.spools import fill
+from tests.support.spools import position as position_at
 
 MIB = 1024 * 1024
 
@@ -33,7 +33,7 @@ async def accept(spool: Spool, *backlogs: Backlog, text: str = "payload", positi
     blob = spool.blobs.add(batch.payload, notes)
     rows = [row for backlog in backlogs for row in backlog.accept([batch], [blob], 0, 1.0, notes)]
     spool.blobs.discard_unused(blob, notes)
-    notes.put_positions({"file": Mark(position, 3, b"tail", b"detail")}, [])
+    notes.put_positions({"file": position_at(position)}, [])
     await spool.commit(notes)
     for row in rows:
         row.committed_at = 1.0
@@ -49,7 +49,7 @@ async def test_batches_and_positions_come_back_together_and_in_order(tmp_path: P
         forwarder_id = spool.forwarder_id
     async with Spool(path) as spool:
         assert spool.forwarder_id == forwarder_id
-        assert spool.positions == {"file": Mark(4, 3, b"tail", b"detail")}
+        assert spool.positions == {"file": position_at(4)}
         backlog = backlog_of(spool)
         assert [await spool.payload(row) for row in backlog.rows] == [f"batch {n}".encode() for n in range(5)]
         assert backlog.totals.accepted == 10
@@ -65,7 +65,7 @@ async def test_of_what_has_one_value_a_transaction_carries_out_the_last_note_alo
         notes.put_blob(number + 1, b"payload")
         notes.put_run("s", Run(1, next_sequence=number))
         notes.put_totals("s", Totals(accepted=number))
-        notes.put_positions({"file": Mark(number, 3, b"tail", b"detail")}, ["gone"])
+        notes.put_positions({"file": position_at(number)}, ["gone"])
         together.add(notes)
     together.delete_run("s", Run(1))
     with contextlib.closing(sqlite3.connect(path)) as connection:

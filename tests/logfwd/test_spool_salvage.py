@@ -16,7 +16,7 @@ from logfwd.spool import Spool
 from logfwd.spool_file import PAGE_BYTES
 from logfwd.spool_notes import Notes
 from streams.errors import BatchCorrupt, SpoolCorrupt
-from tests.support.spools import accept, backlog_of, balanced, dead_letters, fill, number_of, waiting
+from tests.support.spools import accept, backlog_of, balanced, dead_letters, fill, number_of, offset_of, waiting
 
 WAITING = list(range(3, 20))
 
@@ -89,7 +89,7 @@ async def test_a_flipped_byte_of_the_header_costs_nothing(path: Path, at: int) -
     flip(path, at)
     found, spool, backlog = await waiting(path)
     assert found == WAITING
-    assert spool.positions["file"].offset == 20
+    assert offset_of(spool) == 20
     assert [row.base_sequence for row in backlog.rows] == [number * 3 for number in WAITING]
     assert backlog.runs[1].producer_id == 1000
     assert dead_letters(path) == [2]
@@ -134,7 +134,7 @@ async def test_a_batch_that_can_no_longer_be_reached_is_lost_alone_and_counted(p
     assert len(kept(path)) == 1
     assert backlog.totals.dropped == 3 * (len(WAITING) - len(found))
     assert balanced(backlog)
-    assert spool.positions["file"].offset == 20
+    assert offset_of(spool) == 20
 
 
 def make_directory(path: Path) -> None:
@@ -171,7 +171,7 @@ async def test_a_truncated_file_keeps_what_stands_before_the_cut(path: Path, cut
     assert set(found) <= {*WAITING, -1}
     assert len(found) >= len(WAITING) - (cut // PAGE_BYTES + 2)
     assert balanced(backlog)
-    assert spool.positions["file"].offset == 20
+    assert offset_of(spool) == 20
 
 
 async def test_any_flipped_byte_is_survived_and_nothing_false_comes_back(path: Path) -> None:

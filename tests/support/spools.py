@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from logfwd.backlog import Backlog, Row, Run
-from logfwd.sources import Mark
+from logfwd.sources.position import FILE, Mark, Position
 from logfwd.spool import Spool
 from logfwd.spool_notes import Notes
 from streams import recordbatch
@@ -32,12 +32,24 @@ def backlog_of(spool: Spool, stream: str = "http", *, drops: bool = False) -> Ba
     return spool.backlog(stream, max_bytes=1 << 30, drops_oldest=drops)
 
 
+def position(offset: int) -> Position:
+    """The position of a file, as its source stores it."""
+    return Position(FILE, Mark(offset, 3, b"tail", b"detail").encode())
+
+
+def offset_of(spool: Spool, key: str = "file") -> int:
+    """The offset that a spool holds for a file."""
+    mark = Mark.decode(spool.positions[key].value)
+    assert mark is not None
+    return mark.offset
+
+
 def note_batch(spool: Spool, number: int, *backlogs: Backlog, padding: int = 0) -> tuple[Notes, list[Row]]:
     """A transaction that accepts batch `number` and moves the position behind it."""
     notes, batch = Notes(), numbered(number, padding=padding)
     blob = spool.blobs.add(batch.payload, notes)
     rows = [row for backlog in backlogs for row in backlog.accept([batch], [blob], 0, 1.0, notes)]
-    notes.put_positions({"file": Mark(number + 1, 3, b"tail", b"detail")}, [])
+    notes.put_positions({"file": position(number + 1)}, [])
     return notes, rows
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from logfwd.batcher import Draft
-from logfwd.sources import Block, Mark
+from logfwd.sources.file import marks
 from logfwd.sources.follow import Follower
+from logfwd.sources.position import Block, Mark
 from streams.definition import FileSource
 
 
@@ -55,11 +56,11 @@ class Reader:
         return got
 
     def commit(self) -> None:
-        draft = Draft(self.uncommitted)
-        self.positions |= draft.positions()
+        committed = marks(Draft(self.uncommitted).positions())
+        self.positions |= committed
         for key in self.follower.forgotten():
             self.positions.pop(key, None)
-        self.follower.committed(draft.positions())
+        self.follower.committed(committed)
         self.blocks += self.uncommitted
         self.uncommitted = []
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from logfwd.batcher import Draft
-from logfwd.sources import Block, Mark
 from logfwd.sources.file import FileTail
 from logfwd.sources.follow import Follower
+from logfwd.sources.position import Block, Position
 from streams.definition import FileSource
 from tests.logfwd.sources.follow_harness import append, numbered
 
@@ -114,7 +114,7 @@ async def test_a_writer_at_full_speed_that_rotates_loses_and_repeats_nothing(
 ) -> None:
     append(tmp_path / "app.log", b"")
     writer = Writer(tmp_path / "app.log", 1.5)
-    positions: dict[str, Mark] = {}
+    positions: dict[str, Position] = {}
     got: list[bytes] = []
     asyncio.get_running_loop().call_later(0.1, writer.start)  # what is rotated before the first scan is not ours
     for life in range(restarts):
@@ -129,7 +129,7 @@ async def test_a_writer_at_full_speed_that_rotates_loses_and_repeats_nothing(
 
 async def follow(
     tail: FileTail,
-    positions: dict[str, Mark],
+    positions: dict[str, Position],
     got: list[bytes],
     *,
     until: float = math.inf,
@@ -156,7 +156,7 @@ async def follow(
         await asyncio.gather(pull, return_exceptions=True)
 
 
-def commit(tail: FileTail, block: Block, positions: dict[str, Mark], got: list[bytes]) -> None:
+def commit(tail: FileTail, block: Block, positions: dict[str, Position], got: list[bytes]) -> None:
     """As the pipeline does: records and positions together, or neither."""
     got.append(block.data)
     marks = Draft([block]).positions()

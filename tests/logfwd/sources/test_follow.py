@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from logfwd.sources import Mark
+from logfwd.sources.position import Mark
 from tests.logfwd.sources.follow_harness import Reader, append, numbered
 
 

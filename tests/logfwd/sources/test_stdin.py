@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from logfwd.sources import Block
+from logfwd.sources.position import Block
 from logfwd.sources.stdin import Stdin
 
 

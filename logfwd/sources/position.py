@@ -1,0 +1,95 @@
+"""Blocks of records, and the positions at which a source goes on after them.
+
+What the spool stores for a key is a `Position`: which kind of source reads it back, and bytes that only that source
+understands. Sources of lines that can be read again, such as files, encode a `Mark` there; `mark_after` makes it from
+a block, so that a block which was cut in two has the right position after each part.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+FILE = "file"
+"""The kind of source whose positions are marks."""
+
+TAIL_BYTES = 1024
+TAIL_HASH_BYTES = 16
+
+_Count = Annotated[int, Meta(ge=0)]
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where a source goes on. Committed in the same transaction as the records before it.
+
+    `source` is the kind of source that reads it back, `value` that source's own encoding. `expires` is the wall-clock
+    second after which it may be deleted (None: never).
+    """
+
+    source: str
+    value: bytes
+    expires: float | None = None
+
+
+class Mark(msgspec.Struct, frozen=True, array_like=True):
+    """A position in something that can be read again.
+
+    `tail_bytes` and `tail_hash` describe the last bytes before `offset`, so that a file which was replaced in place
+    is recognised. `detail` is the source's own, opaque to everyone else (msgpack).
+    """
+
+    offset: _Count
+    tail_bytes: _Count = 0
+    tail_hash: bytes = b""
+    detail: bytes = b""
+
+    def encode(self) -> bytes:
+        """The mark as the value of a position: a msgpack array of its fields."""
+        return _encode(self)
+
+    @staticmethod
+    def decode(value: bytes) -> Mark | None:
+        """The mark that a position's value holds; None if it is not a valid one."""
+        try:
+            return _decode(value)
+        except msgspec.DecodeError:
+            return None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Mark).decode
+
+
+class Block(msgspec.Struct, frozen=True):
+    """Whole lines of one source, each ended by a newline, and the position of their first and last byte.
+
+    `end − start` differs from `len(data)` only where a newline was added to an unfinished last line.
+    `key` names the position in the spool ("" where a source has none, such as stdin).
+    """
+
+    data: bytes
+    read_at_ms: int
+    key: str = ""
+    start: int = 0
+    end: int = 0
+    detail: bytes = b""
+
+
+def tail_hash(tail: bytes) -> bytes:
+    """The hash by which a source recognises the bytes before its position (BLAKE2b, 16 bytes)."""
+    return blake2b(tail, digest_size=TAIL_HASH_BYTES).digest()
+
+
+def mark_after(block: Block) -> Mark:
+    """The mark after a block; an added newline is not part of the file, so not of the tail."""
+    length = min(block.end - block.start, len(block.data))
+    tail = block.data[max(length - TAIL_BYTES, 0) : length]
+    return Mark(block.end, len(tail), tail_hash(tail) if tail else b"", block.detail)
+
+
+def position_after(block: Block) -> Position:
+    """The position after a block of a source whose positions are marks."""
+    return Position(FILE, mark_after(block).encode())
