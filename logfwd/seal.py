@@ -20,20 +20,6 @@ So a block of that size becomes one batch, unless its lines are shorter than abo
 default of 900 KiB stays within what a topic takes by default (1 048 588 bytes), compressed or not.
 """
 
-_HEAP_KEPT_BYTES = 4 * 1024 * 1024
-
-
-def _keep_heap() -> None:
-    """Has glibc keep what sealing a block needs, instead of giving it back and faulting it in again for each block.
-
-    Once a piece of this size was freed, malloc gives back only what exceeds twice as much (mallopt(3), "dynamic mmap
-    threshold"). Elsewhere this does nothing.
-    """
-    bytes(_HEAP_KEPT_BYTES)
-
-
-_keep_heap()
-
 
 class Sealed(NamedTuple):
     """What became of some blocks: batches in order, none if nothing was left; lines that were invalid or blank."""
