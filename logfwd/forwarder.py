@@ -63,7 +63,6 @@ class Forwarder:
                     admin.serve(
                         self.config.admin.address,
                         self.registry,
-                        health=self._health,
                         ready=self._ready,
                         streams=self.describe,
                         durations=self.metrics.batch_duration.since,
@@ -211,9 +210,6 @@ class Forwarder:
         return True
 
     # -- what it tells -----------------------------------------------------------------------------------------
-
-    def _health(self) -> Mapping[str, str]:
-        return {}
 
     def _ready(self) -> Mapping[str, str]:
         return {name: keeper.trouble for name, keeper in self._keepers.items() if keeper.trouble}

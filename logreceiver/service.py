@@ -109,7 +109,6 @@ class Service:
                 admin.serve(
                     self._admin_address(config.admin),
                     self.registry,
-                    health=self._health,
                     ready=self._ready,
                     streams=self._streams,
                     more={"/api/v1/posture": self._posture},
@@ -211,9 +210,6 @@ class Service:
         log.info("certificate reloaded")
 
     # -- what it tells -----------------------------------------------------------------------------------------
-
-    def _health(self) -> Mapping[str, str]:
-        return {}
 
     def _ready(self) -> Mapping[str, str]:
         if self._stopping:

@@ -8,7 +8,8 @@ A forwarder also serves /api/v1/streams/NAME/batch-durations?since=COUNT: each b
 who needs the values of one stretch of time and not percentiles of the last ones.
 
 The program gives callables; they run on the event loop at each request, so they may read what the loop owns and must
-not block. Health and readiness are reasons by name: none means well.
+not block. /readyz answers 503 while there are reasons, by name, why the program is not ready; /healthz shows only that
+the loop turns.
 
 The port is open from the start; the HTTP server behind it is imported when somebody first connects: it costs more than
 all else that a program imports (0.15 CPU-s, 15 MB), and many a host is never asked.
@@ -74,7 +75,6 @@ Durations = Callable[[str, int], Mapping[str, Any] | None]
 class Tells:
     """What a program tells of itself."""
 
-    health: Reasons
     ready: Reasons
     streams: Rows
     durations: Durations | None = None
@@ -97,7 +97,6 @@ async def serve(
     address: str,
     registry: CollectorRegistry,
     *,
-    health: Reasons,
     ready: Reasons,
     streams: Rows,
     durations: Durations | None = None,
@@ -106,7 +105,7 @@ async def serve(
 ) -> AsyncIterator[Server]:
     """Serve until the block is left; raises AdminUnavailable."""
     started = time.time()
-    tells = Tells(health, ready, streams, durations, more or {})
+    tells = Tells(ready, streams, durations, more or {})
     with _listen(address) as sock:
         bound_host, port = sock.getsockname()[:2]
         local_host = split_address(address)[0] if ip_address(bound_host).is_loopback else None
@@ -200,7 +199,7 @@ def _application(
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
     async def healthz(_: web.Request) -> web.Response:
-        return verdict(tells.health())
+        return verdict({})  # that the loop turns is all it says
 
     async def readyz(_: web.Request) -> web.Response:
         return verdict(tells.ready())

@@ -21,7 +21,6 @@ class Program:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.metrics = ForwarderMetrics(self.registry)
-        self.health: dict[str, str] = {}
         self.ready: dict[str, str] = {}
         self.url = ""
 
@@ -32,7 +31,6 @@ async def program() -> AsyncIterator[Program]:
     async with admin.serve(
         "127.0.0.1:0",
         program.registry,
-        health=lambda: program.health,
         ready=lambda: program.ready,
         streams=lambda: [{"stream": "http", "records": {"accepted": 3}}],
         durations=program.metrics.batch_duration.since,
@@ -67,16 +65,23 @@ async def test_metrics_are_text_or_openmetrics_as_the_client_asks(
         assert (await answer.text()).endswith("# EOF\n")
 
 
-async def test_health_and_readiness_are_503_with_reasons_while_there_are_any(
+async def test_readiness_is_503_with_reasons_while_there_are_any(
     program: Program, client: aiohttp.ClientSession
 ) -> None:
-    for path, reasons in (("healthz", program.health), ("readyz", program.ready)):
-        async with client.get(f"{program.url}/{path}") as answer:
-            assert (answer.status, await answer.json()) == (200, {"status": "ok"})
-        reasons["http"] = "the spool is damaged"
-        async with client.get(f"{program.url}/{path}") as answer:
-            assert answer.status == 503
-            assert await answer.json() == {"status": "unavailable", "reasons": {"http": "the spool is damaged"}}
+    async with client.get(f"{program.url}/readyz") as answer:
+        assert (answer.status, await answer.json()) == (200, {"status": "ok"})
+    program.ready["http"] = "the spool is damaged"
+    async with client.get(f"{program.url}/readyz") as answer:
+        assert answer.status == 503
+        assert await answer.json() == {"status": "unavailable", "reasons": {"http": "the spool is damaged"}}
+
+
+async def test_health_says_that_the_loop_turns_whatever_is_wrong(
+    program: Program, client: aiohttp.ClientSession
+) -> None:
+    program.ready["http"] = "the spool is damaged"
+    async with client.get(f"{program.url}/healthz") as answer:
+        assert (answer.status, await answer.json()) == (200, {"status": "ok"})
 
 
 async def test_streams_are_json_with_who_answers_when_and_what_is_wrong(
@@ -162,7 +167,7 @@ async def test_a_request_to_the_loopback_must_be_meant_for_it(
 
 
 async def test_any_host_will_do_where_the_operator_bound_more_than_the_loopback(client: aiohttp.ClientSession) -> None:
-    async with admin.serve("0.0.0.0:0", CollectorRegistry(), health=dict, ready=dict, streams=list) as server:
+    async with admin.serve("0.0.0.0:0", CollectorRegistry(), ready=dict, streams=list) as server:
         _, port = split_address(server.address)
         async with client.get(f"http://127.0.0.1:{port}/healthz", headers={"Host": "logs.example"}) as answer:
             assert answer.status == 200
@@ -194,12 +199,12 @@ async def test_a_request_with_an_endless_head_is_refused(program: Program, head:
 async def test_an_address_in_use_is_a_clear_error(program: Program) -> None:
     taken = program.url.removeprefix("http://")
     with pytest.raises(admin.AdminUnavailable, match=f"admin.address {taken}: cannot listen there: .*in use"):
-        async with admin.serve(taken, CollectorRegistry(), health=dict, ready=dict, streams=list):
+        async with admin.serve(taken, CollectorRegistry(), ready=dict, streams=list):
             pass
 
 
 async def test_nobody_answers_after_the_end(client: aiohttp.ClientSession) -> None:
-    async with admin.serve("localhost:0", CollectorRegistry(), health=dict, ready=dict, streams=list) as server:
+    async with admin.serve("localhost:0", CollectorRegistry(), ready=dict, streams=list) as server:
         address = server.address
     with pytest.raises(aiohttp.ClientConnectionError):
         await client.get(f"http://{address}/healthz")
