@@ -26,6 +26,3 @@ class Source(Protocol):
 
     def lag_bytes(self) -> int:
         """Bytes known to be readable and not yet committed."""
-
-    def exhausted(self) -> bool:
-        """True when nothing more will come."""

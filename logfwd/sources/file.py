@@ -145,10 +145,6 @@ class FileTail:
         """Bytes in the followed files that are not committed yet."""
         return 0 if self._follower is None else self._follower.lag_bytes()
 
-    def exhausted(self) -> bool:
-        """Never: more may always be written."""
-        return False
-
 
 def marks(positions: Mapping[str, Position]) -> dict[str, Mark]:
     """The marks that positions of files hold; a value that is not a valid one becomes a mark that is not either."""

@@ -32,7 +32,6 @@ class Stdin:
         self._unfinished: list[bytes] = []
         self._unfinished_bytes = 0
         self._offset = 0
-        self._ended = False
 
     async def blocks(self, positions: Mapping[str, Position]) -> AsyncGenerator[Block, None]:
         """Blocks of whole lines until the input ends."""
@@ -47,7 +46,6 @@ class Stdin:
         if self._unfinished:
             yield self._block(b"".join(self._unfinished), added=b"\n")
             self._unfinished, self._unfinished_bytes = [], 0
-        self._ended = True
 
     def _read(self) -> bytes:
         try:
@@ -104,7 +102,3 @@ class Stdin:
     def lag_bytes(self) -> int:
         """What was read and waits for the end of its line; what else waits in the pipe is not known."""
         return self._unfinished_bytes
-
-    def exhausted(self) -> bool:
-        """True when the input has ended and everything of it was handed over."""
-        return self._ended
