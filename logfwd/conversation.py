@@ -18,7 +18,7 @@ from logfwd.backoff import Backoff
 from logfwd.clocks import clock
 from logfwd.delivery import Delivery
 from logfwd.resume import GoOn, Plan, Remedy, Repeat, Reset, Wait
-from streams.errors import BatchCorrupt, Code, LinkError, LinkRefused, ProtocolError
+from streams.errors import BatchCorrupt, Code, LinkError, LinkRefused, LocalProtocolError, ProtocolError
 from streams.security.transport import Link
 from streams.wire import messages as m
 from streams.wire.connection import ForwarderConnection, error_message
@@ -70,7 +70,7 @@ class Conversation:
                     task.result()
             await self._link.close()
         except ProtocolError as error:
-            with contextlib.suppress(ProtocolError):
+            with contextlib.suppress(LocalProtocolError):
                 self._link.write(*self._wire.send(error_message(error)))
             await self._link.close()
             raise

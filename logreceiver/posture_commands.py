@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from logreceiver.posture import Certificate, Report, Share, merge
+from streams.errors import PipelineError
 
 ANSWER_SECONDS = 10.0
 WIDTH_OF_A_FILE = 180
 """Where no terminal says how wide it is."""
 
 
-class NotAnswered(Exception):
+class NotAnswered(PipelineError):
     """No receiver answers at an address; the text says why."""
 
 

@@ -19,7 +19,15 @@ from logreceiver.authorisation import Denied, authorise
 from logreceiver.posture import OpenLink
 from logreceiver.shared import Shared
 from logreceiver.storing import Guest, Storing
-from streams.errors import Code, LinkError, LinkRefused, PolicyViolation, ProtocolError, SinkUnavailable
+from streams.errors import (
+    Code,
+    LinkError,
+    LinkRefused,
+    LocalProtocolError,
+    PolicyViolation,
+    ProtocolError,
+    SinkUnavailable,
+)
 from streams.security import modes
 from streams.security.transport import Link
 from streams.wire import messages as m
@@ -67,7 +75,7 @@ class Session:
     def go_away(self, reason: str, grace_seconds: float) -> None:
         """Tell the forwarder to send no new batches here."""
         if self._guest is not None:
-            with contextlib.suppress(ProtocolError):  # the link may just have failed
+            with contextlib.suppress(LocalProtocolError):  # the link may just have failed
                 self._send(m.Goaway(reason, int(grace_seconds * 1000)))
 
     async def turn_away(self, code: Code, text: str) -> None:
@@ -216,7 +224,7 @@ class Session:
         self._shared.metrics.refused_links.labels(str(error.code)).inc()
         try:
             self._link.write(*self._connection.send(error_message(error)))
-        except ProtocolError:
+        except LocalProtocolError:
             return
 
     def _send(self, message: m.Message) -> None:

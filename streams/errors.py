@@ -1,19 +1,26 @@
 """Every error this project raises on purpose, and the codes that travel on the wire.
 
     PipelineError
-    ├── ConfigError            a configuration cannot be used; carries every problem found, not the first
-    ├── BatchCorrupt           bytes that claim to be a record batch and are not
-    ├── ProtocolError          the peer broke the wire protocol; the link closes
-    ├── LinkError              a link could not be made or was lost; try again
-    │   ├── HandshakeFailed    TLS said no; names the reason on the refusing side, the alert on the other
-    │   ├── PolicyViolation    TLS said yes to less than the stream demands
-    │   └── LinkRefused        the peer closed the link with an ERROR
-    ├── SinkUnavailable        the sink cannot answer now; retriable
-    └── SpoolError             the spool cannot keep a promise
-        ├── SpoolFull          no room within the stream's budget
-        └── SpoolCorrupt       the file is damaged and was set aside
+    ├── ConfigError             a configuration cannot be used; carries every problem found, not only the first
+    ├── BatchCorrupt            bytes that claim to be a record batch and are not
+    ├── ProtocolError           this side ends the link with an ERROR: a refusal, or one of
+    │   ├── LocalProtocolError  we were about to break the wire protocol: a bug of ours; nothing was written
+    │   └── RemoteProtocolError the peer broke the wire protocol
+    ├── LinkError               a link could not be made or was lost; try again
+    │   ├── HandshakeFailed     the TLS handshake failed; has the reason on the refusing side, the alert on the other
+    │   ├── PolicyViolation     the TLS handshake gave less than the mode demands
+    │   └── LinkRefused         the peer closed the link with an ERROR
+    ├── SinkUnavailable         the sink cannot answer now; retriable
+    ├── SpoolError              the spool cannot keep a promise
+    │   ├── SpoolFull           no room within the stream's budget, or on the disk
+    │   └── SpoolCorrupt        the file is damaged and was set aside
+    ├── PkiError                (security/pki.py) a file of the authority cannot be written or used
+    ├── AdminUnavailable        (telemetry/admin.py) the admin address cannot be listened on
+    └── NotAnswered             (logreceiver) no receiver answers at an admin address
 
-Whoever catches one of these knows what to do from its type; `Code` says it to the other end.
+The type tells the caller what to do; `Code` tells the other end. Exceptions outside this tree are control flow between
+neighbouring functions and never leave their room: Replaced, Compressed, Moved (logfwd/sources), Damaged (the embedded
+log), _TooLarge (the ledger), Denied (authorisation), _Wrong (toml.py).
 """
 
 from __future__ import annotations
@@ -25,7 +32,7 @@ from pathlib import Path
 
 
 class Code(enum.StrEnum):
-    """Why a batch was not stored, or a link was closed, as it is written on the wire."""
+    """Why a batch was not stored or a link was closed, as written on the wire."""
 
     # answers to OPEN_RUN and BATCH (NACK)
     UNAVAILABLE = "unavailable"
@@ -98,7 +105,7 @@ _MEANING: dict[Code, tuple[bool, str]] = {
     Code.TOO_MANY_LINKS: (True, "the receiver has as many links as it allows"),
     Code.TIMEOUT: (True, "the peer did not speak within the time limit"),
     Code.SUPERSEDED: (True, "a newer link of the same forwarder and stream took over"),
-    Code.INTERNAL: (True, "the peer met an error of its own"),
+    Code.INTERNAL: (True, "the peer had an internal error"),
 }
 
 
@@ -131,12 +138,23 @@ class BatchCorrupt(PipelineError):
 
 
 class ProtocolError(PipelineError):
-    """The peer broke the protocol. `code` goes to it in an ERROR message, without any record bytes."""
+    """This side ends the link; `code` and `text` go to the peer in an ERROR message, never any record bytes.
+
+    Raised itself for a refusal: an identity without permission, a mode that is not met, a time limit, a newer link.
+    """
 
     def __init__(self, code: Code, text: str) -> None:
         super().__init__(f"{code}: {text}")
         self.code = code
         self.text = text
+
+
+class LocalProtocolError(ProtocolError):
+    """We were about to break the wire protocol, or to speak on a link that has ended. Nothing was written."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the wire protocol."""
 
 
 class LinkError(PipelineError):
@@ -146,7 +164,7 @@ class LinkError(PipelineError):
 class HandshakeFailed(LinkError):
     """The TLS handshake failed. `reason` is a short label fit for a metric; `alert` is the peer's, if any.
 
-    `seen` is what is known of the handshake all the same, in the words of a log line.
+    `seen` has the fields of a log line for what is known of the handshake all the same.
     """
 
     def __init__(self, reason: str, text: str, *, alert: str | None = None) -> None:
@@ -169,7 +187,7 @@ class LinkRefused(LinkError):
 
 
 class SinkUnavailable(PipelineError):
-    """The sink cannot answer now. `code` says why, as it will be told to the forwarder."""
+    """The sink cannot answer now. `code` says why, as the forwarder will read it."""
 
     def __init__(self, code: Code, text: str) -> None:
         super().__init__(text)
@@ -185,4 +203,4 @@ class SpoolFull(SpoolError):
 
 
 class SpoolCorrupt(SpoolError):
-    """The spool's file is damaged. It was set aside, never repaired in place."""
+    """The spool's file is damaged. It was set aside; it is never repaired in place."""

@@ -1,7 +1,7 @@
 """Messages to msgpack and back. A batch's payload is never copied: it is written beside its head, and read as a view.
 
-Any bytes are survived: what is not a message of this version raises ProtocolError and nothing else. What is sent
-has passed the same checks as what is received, so that a fault of ours is found here and not by the peer.
+Any bytes are survived: what is not a message of this version raises RemoteProtocolError and nothing else. What is sent
+has passed the same checks as what is received: a fault of ours is found here (LocalProtocolError), not by the peer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, get_args
 import msgpack
 import msgspec
 
-from streams.errors import Code, ProtocolError
+from streams.errors import Code, LocalProtocolError, ProtocolError, RemoteProtocolError
 from streams.wire import messages as m
 
 BATCH_TAG = 5
@@ -32,15 +32,15 @@ def encode(message: m.Message) -> list[bytes | memoryview]:
     try:
         body = _encoder.encode(message)
     except (OverflowError, UnicodeEncodeError) as error:
-        raise ProtocolError(Code.MALFORMED, f"{type(message).__name__} cannot be written") from error
-    decode(body)
+        raise LocalProtocolError(Code.MALFORMED, f"{type(message).__name__} cannot be written") from error
+    _decode(body, LocalProtocolError)
     return [len(body).to_bytes(4, "big") + body]
 
 
 def _encode_batch(batch: m.Batch) -> list[bytes | memoryview]:
     numbers = (batch.seq, batch.run, batch.record_count)
     if not all(0 <= number < _NUMBER_END for number in numbers):
-        raise ProtocolError(Code.MALFORMED, f"Batch: a number is out of range in {numbers}")
+        raise LocalProtocolError(Code.MALFORMED, f"Batch: a number is out of range in {numbers}")
     packer = msgpack.Packer(autoreset=False)
     packer.pack_array_header(_BATCH_FIELDS)
     for number in (BATCH_TAG, *numbers):
@@ -49,22 +49,26 @@ def _encode_batch(batch: m.Batch) -> list[bytes | memoryview]:
     head = packer.bytes() + b"\xc6" + batch.payload.nbytes.to_bytes(4, "big")
     size = len(head) + batch.payload.nbytes
     if size > m.MAX_FRAME_BYTES:
-        raise ProtocolError(Code.FRAME_TOO_LARGE, f"a batch makes a frame of {size} bytes")
+        raise LocalProtocolError(Code.FRAME_TOO_LARGE, f"a batch makes a frame of {size} bytes")
     return [size.to_bytes(4, "big") + head, batch.payload]
 
 
 def decode(frame: bytes | memoryview) -> m.Message:
     """The message in a frame; a batch's payload is a view of it."""
+    return _decode(frame, RemoteProtocolError)
+
+
+def _decode(frame: bytes | memoryview, fault: type[ProtocolError]) -> m.Message:
     try:
         message: m.Message = _decoder.decode(frame)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         if (number := _number(frame)) is not None and number not in _TAGS:
-            raise ProtocolError(Code.UNKNOWN_MESSAGE, f"message number {number}") from error
-        raise ProtocolError(Code.MALFORMED, f"message {number} is not as it must be: {error}") from error
+            raise fault(Code.UNKNOWN_MESSAGE, f"message number {number}") from error
+        raise fault(Code.MALFORMED, f"message {number} is not as it must be: {error}") from error
     for name in _TEXTS[type(message)]:  # the decoder counts characters; the limit is in bytes
         size = len(getattr(message, name).encode())
         if size > m.MAX_STRING_BYTES:
-            raise ProtocolError(Code.MALFORMED, f"{type(message).__name__}.{name} has {size} bytes")
+            raise fault(Code.MALFORMED, f"{type(message).__name__}.{name} has {size} bytes")
     return message
 
 

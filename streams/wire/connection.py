@@ -12,9 +12,9 @@ SETTLING: a batch was refused; those that had crossed the refusal on the wire st
 FAILED: the peer broke the protocol; nothing is heard any more, and all that may be said is the ERROR that tells it.
 After GOAWAY, from either side, no batch and no OPEN_RUN is sent any more; answers still are.
 
-A ProtocolError of `receive_data` is the peer's fault and ends the link; messages before the fault in the same bytes
-are lost with it, which is safe: what was not acknowledged is sent again. A ProtocolError of `send` is a fault of
-ours: nothing is to be written and nothing has changed.
+`receive_data` raises RemoteProtocolError: the peer's fault, which ends the link. Messages before the fault in the same
+bytes are lost with it, which is safe: what was not acknowledged is sent again. `send` raises LocalProtocolError: a
+fault of ours, or a link that has just ended; nothing is to be written and nothing has changed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
-from streams.errors import Code, ProtocolError
+from streams.errors import Code, LocalProtocolError, ProtocolError, RemoteProtocolError
 from streams.wire import codec
 from streams.wire import messages as m
 from streams.wire.framing import Deframer
@@ -39,6 +39,7 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
+Fault = type[ProtocolError]
 Table = dict[tuple[State, type[m.Message]], State]
 
 _LIVE = (State.READY, State.ASKING, State.RUNNING, State.SETTLING)
@@ -77,7 +78,9 @@ RECEIVER_HEARS: Table = {**FORWARDER_SAYS, (State.SETTLING, m.Batch): State.SETT
 class _Conversation:
     """What both sides know of the link: state, window, what is in flight."""
 
-    def __init__(self, max_frame_bytes: int) -> None:
+    def __init__(self, max_frame_bytes: int, *, forwarder: Fault, receiver: Fault) -> None:
+        """`forwarder`, `receiver`: what is raised for a fault of that side, local or remote."""
+        self._forwarders_fault, self._receivers_fault = forwarder, receiver
         self.state = State.START
         self.max_frame_bytes = min(max_frame_bytes, m.MAX_FRAME_BYTES)
         self.deframer = Deframer(min(self.max_frame_bytes, m.MAX_FRAME_BYTES_BEFORE_WELCOME))
@@ -94,12 +97,12 @@ class _Conversation:
 
     def forwarder_said(self, message: m.Message, table: Table) -> None:
         """Move on after a message of the forwarder."""
-        following = self._follow(table, message)
+        following = self._follow(table, message, self._forwarders_fault)
         if self.forwarder_leaves and isinstance(message, m.OpenRun | m.Batch):
-            raise ProtocolError(Code.UNEXPECTED_MESSAGE, f"{type(message).__name__} after GOAWAY")
+            raise self._forwarders_fault(Code.UNEXPECTED_MESSAGE, f"{type(message).__name__} after GOAWAY")
         if isinstance(message, m.OpenRun):
             if self.in_flight:
-                raise ProtocolError(Code.UNEXPECTED_MESSAGE, "OPEN_RUN while batches are in flight")
+                raise self._forwarders_fault(Code.UNEXPECTED_MESSAGE, "OPEN_RUN while batches are in flight")
             self.run = message.run
         elif isinstance(message, m.Batch):
             self._check_batch(message)
@@ -110,35 +113,35 @@ class _Conversation:
 
     def _check_batch(self, batch: m.Batch) -> None:
         if batch.seq != self.next_seq:
-            raise ProtocolError(Code.BAD_SEQUENCE, f"batch {batch.seq}, not {self.next_seq}")
+            raise self._forwarders_fault(Code.BAD_SEQUENCE, f"batch {batch.seq}, not {self.next_seq}")
         if batch.run != self.run:
-            raise ProtocolError(Code.BAD_SEQUENCE, f"batch of run {batch.run}, not {self.run}")
+            raise self._forwarders_fault(Code.BAD_SEQUENCE, f"batch of run {batch.run}, not {self.run}")
         if self.in_flight >= self.window:
-            raise ProtocolError(Code.UNEXPECTED_MESSAGE, f"more than {self.window} batches in flight")
+            raise self._forwarders_fault(Code.UNEXPECTED_MESSAGE, f"more than {self.window} batches in flight")
 
     def receiver_said(self, message: m.Message) -> None:
         """Move on after a message of the receiver."""
-        following = self._follow(RECEIVER_SAYS, message)
+        following = self._follow(RECEIVER_SAYS, message, self._receivers_fault)
         if isinstance(message, m.Welcome):
             self.window = message.window
             self.deframer.max_frame_bytes = self.max_frame_bytes
         elif isinstance(message, m.Run) and message.run != self.run:
-            raise ProtocolError(Code.BAD_SEQUENCE, f"run {message.run}, not {self.run}")
+            raise self._receivers_fault(Code.BAD_SEQUENCE, f"run {message.run}, not {self.run}")
         elif isinstance(message, m.Ack | m.Nack) and self.state is State.ASKING:
             if message.seq != -1:
-                raise ProtocolError(Code.BAD_SEQUENCE, "an answer to OPEN_RUN has seq -1")
+                raise self._receivers_fault(Code.BAD_SEQUENCE, "an answer to OPEN_RUN has seq -1")
         elif isinstance(message, m.Ack | m.Nack):
             if self.in_flight == 0 or message.seq != self.next_answer:
-                raise ProtocolError(Code.BAD_SEQUENCE, f"answer to {message.seq}, not {self.next_answer}")
+                raise self._receivers_fault(Code.BAD_SEQUENCE, f"answer to {message.seq}, not {self.next_answer}")
             self.next_answer += 1
         elif isinstance(message, m.Goaway):
             self.receiver_leaves = True
         self.state = following
 
-    def _follow(self, table: Table, message: m.Message) -> State:
+    def _follow(self, table: Table, message: m.Message, fault: Fault) -> State:
         following = table.get((self.state, type(message)))
         if following is None:
-            raise ProtocolError(Code.UNEXPECTED_MESSAGE, f"{type(message).__name__} while {self.state.value}")
+            raise fault(Code.UNEXPECTED_MESSAGE, f"{type(message).__name__} while {self.state.value}")
         return following
 
 
@@ -146,7 +149,7 @@ class ForwarderConnection:
     """The forwarder's side of a link."""
 
     def __init__(self, max_frame_bytes: int = m.MAX_FRAME_BYTES) -> None:
-        self._talk = _Conversation(max_frame_bytes)
+        self._talk = _Conversation(max_frame_bytes, forwarder=LocalProtocolError, receiver=RemoteProtocolError)
 
     @property
     def state(self) -> State:
@@ -166,7 +169,7 @@ class ForwarderConnection:
     def send(self, message: m.Message) -> list[bytes | memoryview]:
         """Buffers to write for a message of ours, one after the other."""
         if self._talk.receiver_leaves and isinstance(message, m.OpenRun | m.Batch):
-            raise ProtocolError(Code.UNEXPECTED_MESSAGE, f"{type(message).__name__} after the receiver's GOAWAY")
+            raise LocalProtocolError(Code.UNEXPECTED_MESSAGE, f"{type(message).__name__} after the receiver's GOAWAY")
         buffers = codec.encode(message)
         self._talk.forwarder_said(message, FORWARDER_SAYS)
         return buffers
@@ -180,7 +183,7 @@ class ReceiverConnection:
     """The receiver's side of a link."""
 
     def __init__(self, max_frame_bytes: int = m.MAX_FRAME_BYTES) -> None:
-        self._talk = _Conversation(max_frame_bytes)
+        self._talk = _Conversation(max_frame_bytes, forwarder=RemoteProtocolError, receiver=LocalProtocolError)
 
     @property
     def state(self) -> State:
@@ -214,7 +217,7 @@ def _receive(
         _end(talk)
         return []
     if talk.state in (State.FAILED, State.CLOSED):
-        raise ProtocolError(Code.UNEXPECTED_MESSAGE, "the link is closed")
+        raise RemoteProtocolError(Code.UNEXPECTED_MESSAGE, "the link is closed")
     events: list[m.Message] = []
     try:
         for frame in talk.deframer.feed(data):
@@ -235,7 +238,7 @@ def _end(talk: _Conversation) -> None:
         return
     talk.state = State.CLOSED
     if talk.deframer.mid_frame:
-        raise ProtocolError(Code.MALFORMED, "the link ended within a frame")
+        raise RemoteProtocolError(Code.MALFORMED, "the link ended within a frame")
 
 
 def error_message(error: ProtocolError) -> m.Error:

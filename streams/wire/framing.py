@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from streams.errors import Code, ProtocolError
+from streams.errors import Code, RemoteProtocolError
 
 LENGTH_BYTES = 4
 
@@ -61,7 +61,7 @@ class Deframer:
     def _checked_size(self) -> int:
         size = int.from_bytes(self._length, "big")
         if size > self.max_frame_bytes:
-            raise ProtocolError(Code.FRAME_TOO_LARGE, f"{size} bytes announced, {self.max_frame_bytes} allowed")
+            raise RemoteProtocolError(Code.FRAME_TOO_LARGE, f"{size} bytes announced, {self.max_frame_bytes} allowed")
         if size == 0:
-            raise ProtocolError(Code.MALFORMED, "empty frame")
+            raise RemoteProtocolError(Code.MALFORMED, "empty frame")
         return size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.errors import ProtocolError
+from streams.errors import RemoteProtocolError
 from streams.wire import codec
 from streams.wire import messages as m
 from streams.wire.connection import ForwarderConnection, ReceiverConnection, State
@@ -76,6 +76,6 @@ def break_protocol(side: ForwarderConnection | ReceiverConnection) -> None:
     """Let the peer have said what nobody may say."""
     try:
         side.receive_data(frame_of(HELLO, HELLO))
-    except ProtocolError:
+    except RemoteProtocolError:
         return
     raise AssertionError("two HELLOs were taken")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.errors import Code, ProtocolError
+from streams.errors import Code, LocalProtocolError, RemoteProtocolError
 from streams.wire import codec
 from streams.wire import messages as m
 from streams.wire.framing import Deframer
@@ -73,7 +73,7 @@ def test_a_payload_is_a_view_and_not_a_copy() -> None:
 
 
 def test_a_length_beyond_the_limit_is_refused_before_memory_is_taken() -> None:
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(RemoteProtocolError) as error:
         read(b"\xff\xff\xff\xff", limit=m.MAX_FRAME_BYTES)
     assert error.value.code is Code.FRAME_TOO_LARGE
 
@@ -102,7 +102,7 @@ def test_a_length_beyond_the_limit_is_refused_before_memory_is_taken() -> None:
     ],
 )
 def test_what_is_no_message_is_a_protocol_error(body: bytes, code: Code) -> None:
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(RemoteProtocolError) as error:
         read(len(body).to_bytes(4, "big") + body)
     assert error.value.code is code
 
@@ -149,17 +149,17 @@ def test_a_payload_is_read_only_however_its_frame_came() -> None:
     ids=lambda message: re.sub("<memory at .*?>", "…", str(message)),
 )
 def test_what_the_peer_would_refuse_is_not_written(message: m.Message) -> None:
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(LocalProtocolError) as error:
         codec.encode(message)
     assert error.value.code is Code.MALFORMED
 
 
 @pytest.mark.parametrize("text", ["x" * 256, "é" * 128])
 def test_a_string_over_255_bytes_is_refused_both_ways(text: str) -> None:
-    with pytest.raises(ProtocolError):
+    with pytest.raises(LocalProtocolError):
         codec.encode(m.Error("policy", text))
     body = msgpack.packb([12, "policy", text])
-    with pytest.raises(ProtocolError):
+    with pytest.raises(RemoteProtocolError):
         read(len(body).to_bytes(4, "big") + body)
 
 
@@ -169,7 +169,7 @@ def test_no_bytes_raise_anything_but_a_protocol_error(data: bytes) -> None:
     for candidate in (data, framed):
         try:
             read(candidate, limit=1024)
-        except ProtocolError:
+        except RemoteProtocolError:
             continue
 
 
@@ -180,5 +180,5 @@ def test_no_damage_to_a_message_raises_anything_but_a_protocol_error(message: m.
         frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
     try:
         read(bytes(frame), limit=1024)
-    except ProtocolError:
+    except RemoteProtocolError:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.errors import Code, ProtocolError
+from streams.errors import Code, LocalProtocolError, ProtocolError, RemoteProtocolError
 from streams.wire import messages as m
 from streams.wire.connection import ForwarderConnection, ReceiverConnection, State, error_message
 from tests.streams.wire.joined import HELLO, WELCOME, WINDOW, Wire, batch, frame_of, in_state, run_of
@@ -39,10 +39,10 @@ def test_batches_that_crossed_a_refusal_are_still_received_and_answered() -> Non
 @pytest.mark.parametrize("message", [batch(1), batch(0, run=2)], ids=["a batch is missing", "another run"])
 def test_batches_follow_each_other_and_belong_to_the_open_run(message: m.Batch) -> None:
     wire = Wire().open()
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(LocalProtocolError) as ours:
         wire.forwarder.send(message)
-    assert error.value.code is Code.BAD_SEQUENCE
-    with pytest.raises(ProtocolError) as error:
+    assert ours.value.code is Code.BAD_SEQUENCE
+    with pytest.raises(RemoteProtocolError) as error:
         wire.receiver.receive_data(frame_of(message))
     assert error.value.code is Code.BAD_SEQUENCE
 
@@ -50,10 +50,10 @@ def test_batches_follow_each_other_and_belong_to_the_open_run(message: m.Batch) 
 def test_the_window_that_was_granted_is_kept_on_both_sides() -> None:
     wire = in_state(State.RUNNING, in_flight=WINDOW)
     assert not wire.forwarder.can_send_batch
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(LocalProtocolError) as ours:
         wire.forwarder.send(batch(WINDOW))
-    assert error.value.code is Code.UNEXPECTED_MESSAGE
-    with pytest.raises(ProtocolError) as error:
+    assert ours.value.code is Code.UNEXPECTED_MESSAGE
+    with pytest.raises(RemoteProtocolError) as error:
         wire.receiver.receive_data(frame_of(batch(WINDOW)))
     assert error.value.code is Code.UNEXPECTED_MESSAGE
 
@@ -61,19 +61,19 @@ def test_the_window_that_was_granted_is_kept_on_both_sides() -> None:
 def test_runs_are_opened_only_when_nothing_is_in_flight() -> None:
     for state in (State.RUNNING, State.SETTLING):
         wire = in_state(state, in_flight=1)
-        with pytest.raises(ProtocolError):
+        with pytest.raises(LocalProtocolError):
             wire.forwarder.send(m.OpenRun(2))
-        with pytest.raises(ProtocolError):
+        with pytest.raises(RemoteProtocolError):
             wire.receiver.receive_data(frame_of(m.OpenRun(2)))
 
 
 @pytest.mark.parametrize("answer", [m.Ack(1, 0, 0), m.Nack(1, "unavailable"), m.Nack(-1, "unavailable")], ids=str)
 def test_answers_come_in_the_order_of_the_batches(answer: m.Message) -> None:
     wire = in_state(State.RUNNING, in_flight=2)
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(LocalProtocolError) as ours:
         wire.receiver.send(answer)
-    assert error.value.code is Code.BAD_SEQUENCE
-    with pytest.raises(ProtocolError) as error:
+    assert ours.value.code is Code.BAD_SEQUENCE
+    with pytest.raises(RemoteProtocolError) as error:
         wire.forwarder.receive_data(frame_of(answer))
     assert error.value.code is Code.BAD_SEQUENCE
 
@@ -83,9 +83,9 @@ def test_nothing_is_answered_twice(answer: m.Message) -> None:
     wire = Wire().open()
     wire.forward(batch(0))
     wire.back(m.Ack(0, 0, 0))
-    with pytest.raises(ProtocolError):
+    with pytest.raises(LocalProtocolError):
         wire.receiver.send(answer)
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(RemoteProtocolError) as error:
         wire.forwarder.receive_data(frame_of(answer))
     assert error.value.code is Code.BAD_SEQUENCE
 
@@ -93,9 +93,9 @@ def test_nothing_is_answered_twice(answer: m.Message) -> None:
 @pytest.mark.parametrize("answer", [run_of(2), m.Nack(0, "unavailable")], ids=["another run", "not minus one"])
 def test_the_answer_to_open_run_is_for_the_run_that_was_asked_for(answer: m.Message) -> None:
     wire = in_state(State.ASKING)
-    with pytest.raises(ProtocolError):
+    with pytest.raises(LocalProtocolError):
         wire.receiver.send(answer)
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(RemoteProtocolError) as error:
         wire.forwarder.receive_data(frame_of(answer))
     assert error.value.code is Code.BAD_SEQUENCE
 
@@ -105,11 +105,11 @@ def test_nothing_new_is_sent_after_the_receivers_goaway_but_answers_still_come()
     crossing = b"".join(wire.forwarder.send(batch(1)))
     wire.back(m.Goaway("stop"))
     assert not wire.forwarder.can_send_batch
-    with pytest.raises(ProtocolError):
+    with pytest.raises(LocalProtocolError):
         wire.forwarder.send(batch(2))
     assert wire.receiver.receive_data(crossing) == [batch(1)]
     assert wire.back(m.Ack(0, 0, 0), m.Ack(1, 0, 1)) == [m.Ack(0, 0, 0), m.Ack(1, 0, 1)]
-    with pytest.raises(ProtocolError):
+    with pytest.raises(LocalProtocolError):
         wire.forwarder.send(m.OpenRun(2))
 
 
@@ -119,9 +119,9 @@ def test_nothing_new_is_said_or_heard_after_the_forwarders_own_goaway(message: m
     wire.forward(m.Goaway("rotation"))
     assert wire.back(m.Ack(0, 0, 0)) == [m.Ack(0, 0, 0)]
     assert not wire.forwarder.can_send_batch
-    with pytest.raises(ProtocolError):
+    with pytest.raises(LocalProtocolError):
         wire.forwarder.send(message)
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(RemoteProtocolError) as error:
         wire.receiver.receive_data(frame_of(message))
     assert error.value.code is Code.UNEXPECTED_MESSAGE
 
@@ -131,12 +131,12 @@ def test_large_frames_are_taken_only_behind_welcome() -> None:
     for state, refused in ((State.START, True), (State.GREETED, True), (State.READY, False)):
         receiver = in_state(state).receiver
         if refused:
-            with pytest.raises(ProtocolError) as error:
+            with pytest.raises(RemoteProtocolError) as error:
                 receiver.receive_data(announced)
             assert error.value.code is Code.FRAME_TOO_LARGE
         else:
             assert receiver.receive_data(announced) == []
-    with pytest.raises(ProtocolError):
+    with pytest.raises(RemoteProtocolError):
         in_state(State.READY).receiver.receive_data((m.MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
 
 
@@ -146,35 +146,35 @@ def test_a_tighter_limit_of_frames_can_be_set() -> None:
     receiver.send(WELCOME)
     assert receiver.receive_data((100_000).to_bytes(4, "big")) == []
     other = ReceiverConnection(max_frame_bytes=100)
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(RemoteProtocolError) as error:
         other.receive_data((101).to_bytes(4, "big"))
     assert error.value.code is Code.FRAME_TOO_LARGE
 
 
 def test_what_cannot_be_sent_changes_nothing() -> None:
     forwarder = ForwarderConnection()
-    with pytest.raises(ProtocolError):
+    with pytest.raises(LocalProtocolError):
         forwarder.send(m.Hello(1, "x" * 256, "boot", "http", "hybrid"))
     assert forwarder.state is State.START
     forwarder = Wire().open().forwarder
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(LocalProtocolError) as ours:
         forwarder.send(m.Batch(0, 1, 1, memoryview(bytes(m.MAX_FRAME_BYTES))))
-    assert error.value.code is Code.FRAME_TOO_LARGE
+    assert ours.value.code is Code.FRAME_TOO_LARGE
     assert forwarder.in_flight == 0
     assert forwarder.send(batch(0))
 
 
 def test_a_peer_that_broke_the_protocol_is_told_why_once() -> None:
     wire = Wire().open()
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(RemoteProtocolError) as error:
         wire.receiver.receive_data(frame_of(batch(7)))
     assert wire.receiver.state is State.FAILED
-    with pytest.raises(ProtocolError):
+    with pytest.raises(RemoteProtocolError):
         wire.receiver.receive_data(frame_of(m.Ping(1)))
     (heard,) = wire.back(error_message(error.value))
     assert heard == m.Error("bad_sequence", "batch 7, not 0")
     assert wire.receiver.state is wire.forwarder.state is State.CLOSED
-    with pytest.raises(ProtocolError):
+    with pytest.raises(LocalProtocolError):
         wire.receiver.send(error_message(error.value))
 
 
@@ -202,7 +202,7 @@ def test_a_link_that_ends_between_frames_is_closed() -> None:
 def test_a_link_that_ends_within_a_frame_is_a_protocol_error(kept: int) -> None:
     receiver = ReceiverConnection()
     assert receiver.receive_data(frame_of(HELLO)[:kept]) == []
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(RemoteProtocolError) as error:
         receiver.receive_data(b"")
     assert error.value.code is Code.MALFORMED
     assert receiver.state is State.CLOSED

@@ -1,4 +1,4 @@
-"""Whatever comes, in whatever pieces: only ProtocolError comes out, and memory stays in proportion to the bytes.
+"""Whatever comes, in whatever pieces: only RemoteProtocolError comes out, and memory stays in proportion to the bytes.
 
 `corpus/` holds what once was, or easily could be, taken wrongly. A file is named SIDE.STATE.CODE.WHAT.bin: its bytes,
 heard by that side in that state, break the protocol with that code.
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.errors import Code, ProtocolError
+from streams.errors import Code, RemoteProtocolError
 from streams.wire import codec
 from streams.wire import messages as m
 from streams.wire.connection import ForwarderConnection, ReceiverConnection, State, error_message
@@ -56,7 +56,7 @@ def test_what_is_in_the_corpus_is_refused_with_its_code(path: Path, size: int) -
     side, state, code, _ = path.stem.split(".")
     data = path.read_bytes()
     connection = listener(side, State(state))
-    with pytest.raises(ProtocolError) as error:
+    with pytest.raises(RemoteProtocolError) as error:
         for start in range(0, len(data), size):
             connection.receive_data(data[start : start + size])
     assert error.value.code is Code(code)
@@ -66,17 +66,17 @@ def test_what_is_in_the_corpus_is_refused_with_its_code(path: Path, size: int) -
 def hear(connection: ForwarderConnection | ReceiverConnection, data: bytes, cuts: list[int]) -> None:
     """Feed bytes in pieces. A fault ends the link, is told once, and is final."""
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    fault: ProtocolError | None = None
+    fault: RemoteProtocolError | None = None
     for start, end in pairwise(places):
         try:
             connection.receive_data(data[start:end])
-        except ProtocolError as error:
+        except RemoteProtocolError as error:
             fault = error
         if fault is not None or connection.state is State.CLOSED:
             break
     if fault is not None:
         assert connection.state is State.FAILED
-        with pytest.raises(ProtocolError):
+        with pytest.raises(RemoteProtocolError):
             connection.receive_data(frame_of(m.Ping(1)))
         assert connection.send(error_message(fault))
 
@@ -133,7 +133,7 @@ def test_what_another_writer_of_msgpack_makes_is_read_or_refused(tag: int, field
     body = msgpack.packb([tag, *fields])
     try:
         message = codec.decode(memoryview(body))
-    except ProtocolError:
+    except RemoteProtocolError:
         return
     assert codec.decode(memoryview(frame_of(message))[4:]) == message
 

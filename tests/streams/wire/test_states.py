@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.errors import Code, ProtocolError
+from streams.errors import Code, LocalProtocolError, RemoteProtocolError
 from streams.wire import messages as m
 from streams.wire.connection import ForwarderConnection, ReceiverConnection, State
 from tests.streams.wire.joined import HELLO, WELCOME, Wire, batch, frame_of, in_state, run_of
@@ -122,7 +122,7 @@ def test_a_side_says_what_its_state_allows_and_nothing_else(speaker: str, cell: 
     says, _ = sides(in_state(state, in_flight=in_flight), speaker)
     assert says.state is state
     if following is None:
-        with pytest.raises(ProtocolError) as error:
+        with pytest.raises(LocalProtocolError) as error:
             says.send(message)
         assert error.value.code is Code.UNEXPECTED_MESSAGE
     else:
@@ -139,7 +139,7 @@ def test_a_side_hears_what_the_other_may_have_said_and_nothing_else(speaker: str
     if (speaker, kind, state) == ("forwarder", "Batch", State.SETTLING):
         following = State.SETTLING  # it crossed the NACK on the wire
     if following is None or over:
-        with pytest.raises(ProtocolError) as error:
+        with pytest.raises(RemoteProtocolError) as error:
             hears.receive_data(frame_of(message))
         assert error.value.code is Code.UNEXPECTED_MESSAGE
         assert hears.state is (state if over else State.FAILED)
