@@ -6,12 +6,15 @@ Imports are read from the source (`ast`), those inside functions and under TYPE_
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from streams import errors
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("streams", "logfwd", "logreceiver", "bench")
@@ -28,7 +31,7 @@ MAY_NOT_IMPORT = {
 
 DOORS = {
     "OpenSSL": ("streams.security.openssl",),
-    "aiokafka": ("logreceiver.sinks.kafka*", "streams.recordbatch", "bench.limit"),  # the limit is the library's own
+    "aiokafka": ("logreceiver.sinks.kafka*", "bench.limit"),  # the limit is the library's own
     "sqlite3": ("logfwd.spool*",),
     "prometheus_client": ("streams.telemetry.*",),
 }
@@ -120,3 +123,27 @@ def test_cores_read_no_clock_do_no_io_and_log_nothing() -> None:
         if any(within(name, other) for other in NOT_IN_A_CORE)
     ]
     assert not breaches
+
+
+def errors_of(source: str) -> Iterator[tuple[str, str]]:
+    """Classes that end up as exceptions, by their spelling, and what each derives from."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef):
+            for base in map(ast.unparse, node.bases):
+                if base == "Exception" or base in vars(errors) or base.endswith(("Error", "Exception")):
+                    yield node.name, base
+
+
+def test_every_error_stands_in_the_tree_or_is_named_as_control_flow() -> None:
+    tree, control_flow = (errors.__doc__ or "").split("Exceptions outside this tree")
+    found = {
+        name: base
+        for module, path in modules().items()
+        if not within(module, "bench")
+        for name, base in errors_of(path.read_text())
+    }
+    assert len(found) > 20
+    outside = {name for name, base in found.items() if base == "Exception"} - {"PipelineError"}
+    drawn = set(re.findall(r"^ {4}[│├└─ ]*(\w+)", tree, re.MULTILINE))
+    assert drawn == set(found) - outside
+    assert outside == {name for name in outside if re.search(rf"\b{name}\b", control_flow)}
