@@ -1,17 +1,17 @@
-"""What of one stream waits for its acknowledgement: runs, batches in order, stamps. It decides; it does no I/O.
+"""One stream's unacknowledged batches: runs, rows in order, stamps. It decides; it does no I/O.
 
-The event loop owns this picture. Every change is made here and noted in a `Changes` at the same time; the spool
-commits the notes in the order they were made, and nothing that rests on a note is sent before its commit. After a
-failed commit the picture is thrown away and read again from the disk.
+The event loop owns this picture. Every change is made here and recorded in a `Changes` at the same time; the spool
+commits these notes in the order they were made, and nothing that depends on a note is sent before its commit. After a
+failed commit the picture is discarded and read again from the disk.
 
 Invariants, per stream:
 
-* rows stand in the order of their sealing; all rows of one run stand together, runs in ascending order;
-* in a run the stamped rows come first, and their sequences follow each other without a gap;
-* a stamp is for ever (it may have been sent), so only unstamped rows may be dropped or moved to another run;
-* a boot seals into a run of its own: a cloned spool can never use a sequence twice for different records.
+* rows are in the order of sealing; the rows of a run are contiguous, runs in ascending order;
+* within a run stamped rows come first, and their sequences follow each other without a gap;
+* a stamp is permanent (it may have been sent), so only unstamped rows may be dropped or moved to another run;
+* each boot seals into a run of its own: a cloned spool can never use a sequence twice for different records.
 
-Sequences are kept unbounded here; they are cut to 31 bits only when a batch is stamped or compared.
+Sequences are unbounded here; they are reduced to 31 bits only when a batch is stamped or compared.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROW_ID_STEP = 1 << 20
 """Room between neighbouring row ids, so that a row can be halved in place down to single records."""
 
 STAMP_STEP = 64
-"""Most batches of a run that are stamped and not acknowledged: what can no longer be dropped or moved."""
+"""Most batches of a run that may be stamped and unacknowledged at a time: they can no longer be dropped or moved."""
 
 MAX_PRODUCER_EPOCH = 32_766
 
@@ -80,7 +80,7 @@ class Row:
 
 @dataclass(slots=True)
 class Totals:
-    """Records since the spool was made: accepted = acknowledged + waiting + dropped + dead_lettered."""
+    """Records since the spool was created: accepted = acknowledged + waiting + dropped + dead_lettered."""
 
     accepted: int = 0
     invalid: int = 0
@@ -91,7 +91,7 @@ class Totals:
 
 
 class Changes(Protocol):
-    """Notes for one transaction; logfwd/spool.py turns them into SQL."""
+    """Notes for one transaction; logfwd/spool_notes.py turns them into SQL."""
 
     def put_blob(self, blob: int, payload: bytes) -> None: ...
     def delete_blob(self, blob: int) -> None: ...
@@ -104,7 +104,7 @@ class Changes(Protocol):
 
 
 class Blobs:
-    """Which payloads are still wanted: a twin shares the blobs of its original."""
+    """Which payloads are still referenced: a twin shares the blobs of its original."""
 
     def __init__(self) -> None:
         self._references: Counter[int] = Counter()
@@ -112,13 +112,13 @@ class Blobs:
         self._last_row = 0
 
     def adopt(self, row: Row) -> None:
-        """Count a row read back from the disk."""
+        """Count a row that was read from the disk."""
         self._references[row.blob] += 1
         self._last_blob = max(self._last_blob, row.blob)
         self._last_row = max(self._last_row, row.id // ROW_ID_STEP)
 
     def start_after(self, row: int, blob: int) -> None:
-        """Ids up to these are taken, even if nothing that is known has them."""
+        """Ids up to these are in use, even if no known row has them."""
         self._last_row = max(self._last_row, row // ROW_ID_STEP)
         self._last_blob = max(self._last_blob, blob)
 
@@ -162,25 +162,25 @@ class Backlog:
     sealing_run: Run | None = None
 
     def adopt(self, row: Row) -> None:
-        """Take a row read back from the disk; rows come in order. `blobs` knows of it already."""
+        """Append a row that was read from the disk, in order. `blobs` has counted it already."""
         self.rows.append(row)
         self.waiting_bytes += row.size
 
     @property
     def waiting_records(self) -> int:
-        """Records that are neither acknowledged nor gone."""
+        """Records that are not yet acknowledged, dropped or dead-lettered."""
         return sum(row.record_count for row in self.rows)
 
     # -- filling -----------------------------------------------------------------------------------------------
 
     def has_room(self, size: int) -> bool:
-        """False while the policy is to block and the budget is used up; an empty spool takes any batch."""
+        """False while the policy is to block and the budget is used up; an empty backlog accepts any batch."""
         return self.drops_oldest or not self.rows or self.waiting_bytes + size <= self.max_bytes
 
     def accept(
         self, packed: Sequence[Packed], blobs: Sequence[int], invalid: int, sealed_at: float, changes: Changes
     ) -> list[Row]:
-        """Take sealed batches, whose blobs were added before; rows that fell to the budget are not returned."""
+        """Accept sealed batches whose blobs were added before; returns the rows that the budget let in."""
         kept: list[Row] = []
         for batch, blob in zip(packed, blobs, strict=True):
             self.totals.accepted += batch.record_count
@@ -215,7 +215,7 @@ class Backlog:
         changes.put_row(self.stream, row)
 
     def _may_stamp_at_once(self, run: Run) -> bool:
-        """True if a new row of the run would follow stamped ones, and they are few: the link keeps up."""
+        """True if a new row of the run would follow stamped ones, and these are few: the link keeps up."""
         newest = [row for row in islice(reversed(self.rows), STAMP_STEP) if row.run == run.number]
         all_stamped = not newest or newest[0].base_sequence is not None
         return run.granted and all_stamped and len(newest) < STAMP_STEP
@@ -228,7 +228,7 @@ class Backlog:
         return self.sealing_run
 
     def _make_room(self, size: int, changes: Changes) -> bool:
-        """True if the batch may be taken; drops the oldest never-stamped batches where that is the policy."""
+        """True if the batch may be accepted; drops the oldest unstamped batches where that is the policy."""
         while self.drops_oldest and self.rows and self.waiting_bytes + size > self.max_bytes:
             oldest = next((row for row in self.rows if row.base_sequence is None), None)
             if oldest is None:
@@ -244,7 +244,7 @@ class Backlog:
         return self.runs[self.rows[0].run] if self.rows else None
 
     def partition(self) -> int:
-        """The partition of the spool's newest grant, to be kept for the runs to come; −1 before the first."""
+        """The partition of the newest grant, which later runs keep; −1 before the first grant."""
         return next((run.partition for run in reversed(self.runs.values()) if run.partition >= 0), -1)
 
     def _rows_of(self, run: Run) -> Iterator[Row]:
@@ -262,7 +262,7 @@ class Backlog:
             yield row
 
     def grant(self, run: Run, granted: Run, changes: Changes) -> None:
-        """Take the stamp that a receiver handed out for a run; nothing of the run may be sent before the commit."""
+        """Store the producer id that a receiver granted to a run; nothing of the run may be sent before the commit."""
         assert not run.granted
         run.cluster_id, run.topic, run.topic_id = granted.cluster_id, granted.topic, granted.topic_id
         run.partition, run.producer_id, run.grant = granted.partition, granted.producer_id, granted.grant
@@ -284,7 +284,7 @@ class Backlog:
         run.next_sequence += row.record_count
 
     def acknowledge(self, row: Row, changes: Changes) -> list[Row]:
-        """A batch is stored, and so is everything before it in its run. Returns the rows that leave."""
+        """A batch is stored, and so is everything before it in its run. Returns the rows that are removed."""
         run = self.runs[row.run]
         leaving = list(islice(self.rows, self.rows.index(row) + 1))
         for done in leaving:
@@ -297,7 +297,7 @@ class Backlog:
         return leaving
 
     def forget_finished_runs(self, changes: Changes) -> None:
-        """Runs with nothing left to send are of no use, but for the one that is being sealed into."""
+        """Delete runs that have nothing left to send, except the one that is being sealed into."""
         busy = {row.run for row in self.rows}
         for run in [r for r in self.runs.values() if r.number not in busy and r is not self.sealing_run]:
             del self.runs[run.number]
@@ -306,9 +306,9 @@ class Backlog:
     # -- repairs (exactly-once.md, rules 10 and 11) --------------------------------------------------------------
 
     def split(self, row: Row, halves: tuple[Packed, Packed], changes: Changes) -> None:
-        """Put two halves in a batch's place, in the same run, with the sequences that the whole had."""
+        """Replace a batch by its two halves, in the same run and with the sequences of the whole."""
         index = self.rows.index(row)
-        end = (row.id // ROW_ID_STEP + 1) * ROW_ID_STEP  # from there on, ids are a twin's or of batches to come
+        end = (row.id // ROW_ID_STEP + 1) * ROW_ID_STEP  # ids from there on belong to a twin or to later batches
         if index + 1 < len(self.rows):
             end = min(end, self.rows[index + 1].id)
         self._remove(row, changes)
@@ -331,14 +331,14 @@ class Backlog:
             changes.put_row(self.stream, new)
 
     def dead_letter(self, row: Row, code: str, text: str, changes: Changes) -> None:
-        """Move a batch that can never be stored out of the way. Leaves a hole: the run must be reset."""
+        """Move a batch that can never be stored to the dead letters. Leaves a gap: the run must be reset."""
         changes.put_dead_letter(self.stream, row, code, text)
         self.totals.dead_lettered += row.record_count
         self._remove(row, changes)
         changes.put_totals(self.stream, self.totals)
 
     def requeue(self, batch: Packed, blob: int, changes: Changes) -> None:
-        """Take a dead letter back, as a new batch at the end; it is in the books already."""
+        """Take a dead letter back as a new batch at the end; its records are in the totals already."""
         (row,) = self.accept([batch], [blob], 0, 0.0, changes)
         row.payload = None
         self.totals.accepted -= batch.record_count
@@ -346,10 +346,10 @@ class Backlog:
         changes.put_totals(self.stream, self.totals)
 
     def reset(self, run: Run, changes: Changes, *, new_producer: bool) -> int:
-        """Start a run's sequence anew; returns how many batches may be stored twice if they were uncertain.
+        """Start a run's sequences over; returns how many batches may be stored twice if they were uncertain.
 
-        The next producer epoch fences late copies off. What is sealed later opens another run, so that two clones
-        of this spool, both reset, never use one sequence for different records.
+        The next producer epoch fences off late copies. Later batches go into another run, so that two clones of this
+        spool that are both reset never use one sequence for different records.
         """
         rows = list(self.stamped(run))
         run.next_sequence, run.last_acknowledged_sequence = 0, -1

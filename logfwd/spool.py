@@ -1,13 +1,13 @@
 """Batches and source positions on disk: one SQLite file per original stream, its twins' rows in it.
 
 What is committed here survives kill -9 and power loss (WAL, synchronous=FULL). One thread owns the connection and
-commits whatever has gathered while the last commit was under way (group commit). Notes are committed in the order
-they were handed in; a group holds a prefix of them. Acknowledgements may ride along with a later commit: losing
-their deletion costs one question at the next start, never a record.
+commits everything that was handed in while the previous commit was running (group commit). Notes are committed in
+the order in which they were handed in; a group is a prefix of them. Deletions for acknowledged batches may ride along
+with a later commit: losing such a deletion costs one question at the next start, never a record.
 
 After any error in a commit its outcome is unknown: the spool is broken, every waiting commit fails, and the owner
-opens the file anew. A full disk must not stop the draining, though SQLite needs room even to delete: a reserve file
-is given up first, so that the next open can drain.
+opens the file again. A full disk must not stop the spool from draining, but SQLite needs room even to delete rows: so a
+reserve file is deleted first, and the next open has room to drain.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -46,19 +46,19 @@ from streams.errors import SpoolCorrupt, SpoolError
 
 RESERVE_BYTES = 16 * 1024 * 1024
 RESERVE_RETRY_SECONDS = 5.0
-"""How often it is tried to have a reserve again that was given up."""
+"""Pause between attempts to recreate a released reserve."""
 LOG_GROWTH_BYTES = 4 * 1024 * 1024
-"""What the write-ahead log may need, though the file itself has pages to reuse."""
+"""Room that the write-ahead log may need even when the file itself has free pages to reuse."""
 ROOM_LOOK_SECONDS = 0.05
-"""How old may be what is known of the disk's room: within it, far less than the reserve is written."""
+"""How long a reading of the disk's free space is used; far less than the reserve is written in that time."""
 RIDE_ALONG_SECONDS = 0.2
-"""Longest that a deletion waits for another commit to ride with."""
+"""Longest that a deletion waits for another commit to ride along with."""
 
 log = structlog.get_logger("logfwd.spool")
 
 
 class Spool:
-    """Opens a spool file, gives back what it holds, commits notes. `async with`, or open() and close()."""
+    """Opens a spool file, returns its contents, commits notes. Use it with `async with`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,9 +66,9 @@ class Spool:
         self.blobs = Blobs()
         self.forwarder_id = ""
         self.repeats_possible: set[str] = set()
-        """Streams of which records may be stored twice, because part of this spool was lost before it was opened."""
+        """Streams whose records may be stored twice because part of this spool was lost before it was opened."""
         self.lost_records: Counter[str] = Counter()
-        """Records that were lost with that part, by stream."""
+        """Number of records lost with that part, by stream."""
         self._contents = Contents()
         self._suspect = beside(path, ".suspect")
         self._reserve = path.with_suffix(".reserve")
@@ -130,7 +130,7 @@ class Spool:
         return connection
 
     def _open_or_replace(self) -> sqlite3.Connection:
-        """Open the file; one that is damaged, or was found to be when it was last used, is replaced first."""
+        """Open the file; if it is damaged, or was found damaged when last used, replace it first."""
         try:
             if self._suspect.is_file():
                 raise SpoolCorrupt(self._suspect.read_text())
@@ -144,7 +144,10 @@ class Spool:
     def _open_file(self) -> sqlite3.Connection:
         if (aside := install(self.path)) is not None:
             log.error(
-                "set a damaged spool aside", spool=str(self.path), kept_as=str(aside), reason="it was interrupted"
+                "damaged spool set aside",
+                spool=str(self.path),
+                kept_as=str(aside),
+                reason="finished a replacement that a crash had interrupted",
             )
         log_there = has_log(self.path)
         connection = writer(self.path)
@@ -164,19 +167,20 @@ class Spool:
         return connection
 
     def _close_unfinished(self, connection: sqlite3.Connection) -> None:
-        """Closing takes the log in and removes it, though the file still says "open": an empty one is no alarm."""
+        """Close a file still marked open. SQLite deletes the merged log; an empty one avoids a false alarm."""
         connection.close()
         with contextlib.suppress(OSError):
             beside(self.path, "-wal").touch()
 
     def _log_was_lost(self) -> None:
-        """An open spool has a write-ahead log beside it: without it, the file is as it was some time ago."""
+        """A spool marked open must have a write-ahead log next to it; without one, the file is an older state."""
         streams = {self.path.stem, *self._contents.totals}
         for stream in streams:
             self._contents.totals.setdefault(stream, Totals()).resets += 1
         self.repeats_possible |= streams
         log.error(
-            "the spool's write-ahead log is gone: goes on with an older state",
+            "write-ahead log missing",
+            reason="continuing from an older state of the spool",
             spool=str(self.path),
             lost=f"{self.path}-wal",
             may_be_stored_twice=sorted(streams),
@@ -190,21 +194,21 @@ class Spool:
                     os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
         except OSError as error:
             self._reserve.unlink(missing_ok=True)
-            log.warning("cannot keep a reserve for a full disk", spool=str(self.path), error=str(error))
+            log.warning("disk reserve unavailable", spool=str(self.path), error=str(error))
 
     def _give_up_reserve(self) -> None:
         if self._reserve.exists():
             self._reserve.unlink()
-            log.warning("gave up the reserve so that the spool can drain", spool=str(self.path))
+            log.warning("disk reserve released", reason="the spool needs room to drain", spool=str(self.path))
 
-    # -- what it holds -----------------------------------------------------------------------------------------
+    # -- contents ---------------------------------------------------------------------------------------------
 
     def streams(self) -> set[str]:
-        """Streams that have rows here, configured or not."""
+        """Streams that have rows in this spool, configured or not."""
         return {stream for stream, _ in self._contents.rows}
 
     def backlog(self, stream: str, *, max_bytes: int, drops_oldest: bool) -> Backlog:
-        """One stream's share of what was read at opening."""
+        """One stream's share of what was read when the file was opened."""
         backlog = Backlog(stream, self.blobs, max_bytes, drops_oldest)
         backlog.totals = self._contents.totals.get(stream, Totals())
         for owner, run in self._contents.runs:
@@ -231,13 +235,13 @@ class Spool:
             self._broken = describe(self.path, error)
             raise self._broken from error
         if found is None or not isinstance(found[0], bytes):
-            self._broken = SpoolCorrupt(f"{self.path}: the bytes of batch {blob} are gone")
+            self._broken = SpoolCorrupt(f"{self.path}: the payload {blob} is missing")
             raise self._broken
         payload: bytes = found[0]
         return payload
 
     def has_disk_room(self) -> bool:
-        """False when the file system is so full that only draining makes sense; looked at now and then."""
+        """False when the file system is so full that the spool may only drain."""
         now = time.monotonic()
         if now >= self._room_looked_at + ROOM_LOOK_SECONDS:
             free = free_bytes(self.path)
@@ -248,7 +252,7 @@ class Spool:
     # -- committing --------------------------------------------------------------------------------------------
 
     def commit(self, notes: Notes) -> asyncio.Future[None]:
-        """Hand notes in; the future is done when they are on disk. Order of calls is order on disk."""
+        """Hand notes in; the future completes when they are on disk. They are committed in the order of the calls."""
         future: asyncio.Future[None] = self._loop.create_future()
         if self._broken is not None:
             future.set_exception(self._broken)
@@ -260,12 +264,12 @@ class Spool:
         return future
 
     def raise_if_broken(self) -> None:
-        """Raise the error that broke the spool, if one has: the commits that ride along have nobody to tell."""
+        """Raise the error that broke the spool, if any: a commit that rode along has no future to report it."""
         if self._broken is not None:
             raise self._broken
 
     def ride_along(self, notes: Notes) -> None:
-        """Hand in notes that may wait a moment for another commit: what acknowledgements delete."""
+        """Hand in notes that may wait a moment for another commit: deletions of acknowledged batches."""
         if self._riders is None:
             self._riders = notes
         else:
@@ -280,7 +284,7 @@ class Spool:
             self._riders = None
 
     def _write(self, connection: sqlite3.Connection) -> None:
-        """The spool thread: takes what has gathered, commits it as one transaction, tells the owner."""
+        """The spool thread: commits everything that is queued as one transaction and reports the result."""
         running = True
         while running:
             group = [self._queue.get()]
@@ -290,7 +294,7 @@ class Spool:
                 running = False
             entries = [entry for entry in group if entry is not None]
             if entries:
-                self._tell(entries, self._commit(connection, entries))
+                self._report(entries, self._commit(connection, entries))
             if not self._reserve.exists() and time.monotonic() > self._reserve_tried_at + RESERVE_RETRY_SECONDS:
                 self._make_reserve()
         if self._broken is None:
@@ -320,15 +324,14 @@ class Spool:
             return self._broken
         return None
 
-    def _tell(self, entries: list[tuple[Notes, asyncio.Future[None] | None]], error: SpoolError | None) -> None:
+    def _report(self, entries: list[tuple[Notes, asyncio.Future[None] | None]], error: SpoolError | None) -> None:
         futures = [future for _, future in entries if future is not None]
         if futures:
-            tell: Callable[[], None] = lambda: _settle(futures, error)  # noqa: E731
-            self._loop.call_soon_threadsafe(tell)
+            self._loop.call_soon_threadsafe(_settle, futures, error)
 
 
 def _reusable_bytes(connection: sqlite3.Connection) -> int:
-    """Room in the file itself, which never shrinks."""
+    """Free room inside the file, which never shrinks."""
     pages: int = connection.execute("PRAGMA freelist_count").fetchone()[0]
     return pages * PAGE_BYTES
 

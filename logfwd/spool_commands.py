@@ -1,6 +1,6 @@
-"""`logfwd spool`: what waits on this host's disk, whether it is whole, and what to do with the dead letters.
+"""`logfwd spool`: list, print and check what is waiting on this host's disk, and requeue dead letters.
 
-Everything but `requeue` only reads, over a connection that cannot write, and works while the forwarder runs.
+Everything except `requeue` uses a read-only connection and works while the forwarder runs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from streams import program, recordbatch
 from streams.errors import BatchCorrupt, ConfigError, SpoolError
 
 MOST_BYTES = 64 * 1024 * 1024
-"""What one batch may be once decompressed."""
+"""Largest size of a batch after decompression."""
 
 
 def _command(command: Callable[..., None]) -> Callable[..., None]:
-    """Loads the config that -c names, and turns our errors into one clear line."""
+    """Load the configuration that -c names, and report errors as one clear line."""
 
     @click.option(
         "-c",
@@ -38,7 +38,7 @@ def _command(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Path(path_type=Path),
         default=Path("logfwd.toml"),
         show_default=True,
-        help="The forwarder's configuration; it names the state_dir.",
+        help="The forwarder's configuration file, which names the state_dir.",
     )
     @wraps(command)
     def run(path: Path, *args: Any, **options: Any) -> None:
@@ -54,19 +54,25 @@ def _command(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def spool() -> None:
-    """Look into the spools: what waits to be stored, and what could not be.
+    """Inspect the spools: batches waiting to be stored, and batches that could not be stored.
 
-    A stream's batches wait in state_dir/STREAM.spool (a twin's in that of its original) until a receiver has stored
-    them. Batches that can never be stored, because the topic finds even a single record too large, say, are moved to
-    the dead letters: export them, or mend the topic and requeue them.
+    A stream's batches wait in state_dir/STREAM.spool (a twin's in the file of its original) until a receiver has stored
+    them. Batches that can never be stored, for example because even a single record is too large for the topic, are
+    moved to the dead letters: export them, or fix the topic and requeue them.
+
+    All commands except requeue only read, and work while the forwarder runs.
     """
 
 
 @spool.command("ls")
 @_command
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array with ids, totals and file positions.")
 def list_spools(config: ForwarderConfig, as_json: bool) -> None:
-    """List every stream that has a spool: what waits, since when, dead letters, positions of its files."""
+    """List every stream that has a spool.
+
+    Prints the number of waiting batches, records and bytes, the number of runs, when the oldest waiting batch was read
+    (UTC), the records in dead letters, and the number of stored file positions.
+    """
     rows: list[dict[str, Any]] = []
     for path in _spools(config):
         with _reading(path) as connection:
@@ -93,9 +99,20 @@ def list_spools(config: ForwarderConfig, as_json: bool) -> None:
 @spool.command()
 @_command
 @click.argument("stream")
-@click.option("--records", default=10, show_default=True, type=click.IntRange(0), help="Print at most so many records.")
+@click.option(
+    "--records",
+    default=10,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Print at most N records; 0 lists all batches without records.",
+    metavar="N",
+)
 def show(config: ForwarderConfig, stream: str, records: int) -> None:
-    """Print STREAM's waiting batches in the order in which they will be sent, and their first records."""
+    """Print STREAM's waiting batches with their records.
+
+    They are in the order in which they will be sent. Each batch starts with a line "# batch …" that shows its run,
+    records, bytes, time of reading (UTC) and sequences.
+    """
     with _reading(_file_of(config, stream)) as connection:
         left = records
         for row_id, run, count, size, sequence, payload in connection.execute(
@@ -121,10 +138,12 @@ def show(config: ForwarderConfig, stream: str, records: int) -> None:
 @_command
 @click.argument("stream")
 def verify(config: ForwarderConfig, stream: str) -> None:
-    """Check STREAM's spool file: the database, what refers to what, and the CRC of every batch.
+    """Check STREAM's spool file for damage.
 
-    Prints what is wrong, one thing a line, and exits with 1; a damaged file is replaced by the forwarder itself when it
-    meets the damage, after all that is whole was taken over.
+    Checks the database, the references between its tables, the totals, and the CRC of every batch. Prints one line for
+    each problem, then the counts of what was checked. Exits with 1 if there is a problem. Nothing needs to be repaired
+    by hand: when the forwarder meets the damage, it puts everything intact into a new file and keeps the damaged one as
+    STREAM.spool.damaged-TIME.
     """
     path = _file_of(config, stream)
     with _reading(path) as connection:
@@ -140,12 +159,14 @@ def verify(config: ForwarderConfig, stream: str) -> None:
 @spool.command()
 @_command
 @click.argument("stream")
-@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A new file; - is stdout.")
-@click.option("--dead-letters", is_flag=True, help="What could not be stored, in place of what waits.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to create; - writes to stdout."
+)
+@click.option("--dead-letters", is_flag=True, help="Export the dead letters instead of the waiting batches.")
 def export(config: ForwarderConfig, stream: str, out: Path, dead_letters: bool) -> None:
-    """Write STREAM's records as JSON lines, one a line, in order. They stay in the spool.
+    """Write STREAM's waiting records, one per line, in order. They stay in the spool.
 
-    Exits with 1 if a batch could not be read; the others are written all the same.
+    Damaged batches are skipped and reported on stderr; the exit code is then 1.
     """
     sql = (
         "SELECT id, payload FROM dead_letters WHERE stream = ? ORDER BY id"
@@ -164,7 +185,7 @@ def export(config: ForwarderConfig, stream: str, out: Path, dead_letters: bool) 
                 continue
             file.write(lines)
             written += lines.count(b"\n")
-    click.echo(f"exported {written} records" + (f", left out {damaged} damaged batches" if damaged else ""), err=True)
+    click.echo(f"exported {written} records" + (f", skipped {damaged} damaged batches" if damaged else ""), err=True)
     if damaged:
         sys.exit(1)
 
@@ -172,18 +193,19 @@ def export(config: ForwarderConfig, stream: str, out: Path, dead_letters: bool) 
 @spool.command()
 @_command
 @click.argument("stream")
-@click.option("--id", "letter", type=int, help="Only this dead letter (`ls --json` shows the ids).")
+@click.option("--id", "letter", type=int, help="Requeue only this dead letter (`ls --json` shows the ids).")
 def requeue(config: ForwarderConfig, stream: str, letter: int | None) -> None:
-    """Put STREAM's dead letters back, as new batches at the end of its spool.
+    """Put STREAM's dead letters back into its spool.
 
-    Stop the forwarder first. Do it after the cause is gone, or they come back as dead letters. Damaged ones stay.
+    They become new batches at the end of it. Stop the forwarder first. Remove the cause first, too, or the batches
+    become dead letters again. Damaged ones stay where they are; the exit code is then 1.
     """
     path = _file_of(config, stream)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(state_dir.lock(config.state_dir))
         except ConfigError as error:
-            raise click.ClickException(f"{error}; stop the forwarder first, requeue, and start it again") from error
+            raise click.ClickException(f"{error}; stop the forwarder, requeue, and start it again") from error
         done, damaged = asyncio.run(_requeue(path, stream, letter))
     for problem in damaged:
         click.echo(problem, err=True)
@@ -195,7 +217,7 @@ def requeue(config: ForwarderConfig, stream: str, letter: int | None) -> None:
 
 
 async def _requeue(path: Path, stream: str, letter: int | None) -> tuple[int, list[str]]:
-    """Each in a transaction of its own, all in one new run; returns how many records, and what stays."""
+    """Requeue each in a transaction of its own, all in one new run; returns the number of records, and what stays."""
     from logfwd.spool import Spool
     from logfwd.spool_notes import Notes
     from streams.telemetry import logs
@@ -235,7 +257,7 @@ def _spools(config: ForwarderConfig) -> list[Path]:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """One moment of a spool, however long it takes to read it."""
+    """A consistent snapshot of a spool, however long it takes to read."""
     with contextlib.closing(reader(path)) as connection:
         connection.execute("BEGIN")
         yield connection
@@ -255,11 +277,11 @@ def _file_of(config: ForwarderConfig, stream: str) -> Path:
             return other
         known.update(streams)
     names = ", ".join(sorted(known)) or "none"
-    raise click.ClickException(f"stream {stream!r} has no spool in {config.state_dir}; there are: {names}")
+    raise click.ClickException(f"stream {stream!r} has no spool in {config.state_dir}; there are spools for: {names}")
 
 
 def _streams_in(path: Path, connection: sqlite3.Connection) -> list[str]:
-    """The original first."""
+    """All streams of a file, the original first."""
     found = connection.execute(
         "SELECT stream FROM totals UNION SELECT stream FROM batches UNION SELECT stream FROM runs"
     )

@@ -1,10 +1,10 @@
-"""The spool's file: its tables, how one comes into being, how it is opened and read, and what counts as damage.
+"""The spool's file: its tables, how it is created, opened and read, and what counts as damage.
 
-A spool comes into being whole: it is made beside its place, synced, and renamed. So a file in that place that is empty
-or lacks a table is damaged, whatever the moment of a crash. `install` is the one way in, and can be repeated after a
-crash at any of its steps: what was there before is never overwritten, it is renamed to NAME.damaged-TIME.
+A spool file appears complete: it is written under another name, synced, and renamed into place. So a file that is empty
+or lacks a table is damaged; no crash can leave one. `install` is the only way into place and can be repeated after a
+crash at any of its steps: an existing file is never overwritten, it is renamed to NAME.damaged-TIME.
 
-Nothing that is read from a file is believed before its type was looked at: a flipped byte can make anything of a value.
+No value read from a file is used before its type has been checked: a flipped byte can turn it into anything.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TABLES = {
     "dead_letters": "id INTEGER PRIMARY KEY, stream TEXT, run INTEGER, code TEXT, text TEXT, at_ms INTEGER, "
     "record_count INTEGER, payload BLOB",
 }
-"""Names and columns. A fresh file's first page is the same in every spool of a version; salvage rests on that."""
+"""Names and columns. The first page of a new file is identical in every spool of a version; salvage depends on that."""
 
 _Count = Annotated[int, Meta(ge=0)]
 _Some = Annotated[int, Meta(ge=1)]
@@ -61,12 +61,12 @@ SHAPES: dict[str, Any] = {
     "totals": tuple[str, _Count, _Count, _Count, _Count, _Count, _Count],
     "dead_letters": tuple[_Count, str, _Some, str, str, int, _Some, bytes],
 }
-"""What a row of each table must look like."""
+"""Column types of each table, with their bounds."""
 
 
 @dataclass
 class Contents:
-    """All of a spool but its payloads, as it was when it was read."""
+    """Everything in a spool except its payloads, as read from the file."""
 
     meta: dict[str, str] = field(default_factory=dict)
     positions: dict[str, Position] = field(default_factory=dict)
@@ -77,12 +77,12 @@ class Contents:
     last_blob: int = 0
 
 
-# -- into being ------------------------------------------------------------------------------------------------
+# -- creating --------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def making(path: Path) -> Iterator[sqlite3.Connection]:
-    """A fresh database to be filled; when the block ends it stands complete beside `path`, ready for `install`."""
+    """A new database to fill; when the block ends it is complete and synced next to `path`, ready for `install`."""
     part = beside(path, ".part")
     part.unlink(missing_ok=True)
     try:
@@ -103,21 +103,21 @@ def making(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _make_tables(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    connection.execute("PRAGMA journal_mode = MEMORY")  # an unfinished file is thrown away whole
+    connection.execute("PRAGMA journal_mode = MEMORY")  # an unfinished file is discarded
     connection.execute("PRAGMA synchronous = FULL")
     tables = "".join(f"CREATE TABLE {name} ({columns});" for name, columns in TABLES.items())
     connection.executescript(f"BEGIN; {tables} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
 
 
 def first_page() -> bytes:
-    """The first page of every spool of this version, but for counters: header and schema."""
+    """The first page (header and schema) of every spool of this version, apart from its counters."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         _make_tables(connection)
         return connection.serialize()[:PAGE_BYTES]
 
 
 def install(path: Path) -> Path | None:
-    """Put what `making` made in its place; returns under which name that keeps what stood there before."""
+    """Move a file that `making` completed into place; returns the new name of the file that was there, if any."""
     ready = beside(path, ".ready")
     if not ready.exists():
         return None
@@ -126,7 +126,7 @@ def install(path: Path) -> Path | None:
     if parts:
         changed = datetime.datetime.fromtimestamp(parts[-1].lstat().st_mtime, datetime.UTC)
         aside = beside(path, f".damaged-{changed:%Y%m%dT%H%M%S.%f}")
-        for part in parts:  # the log first: it must never be taken for that of the new file
+        for part in parts:  # the log first: it must never be mistaken for the log of the new file
             part.rename(beside(aside, part.name.removeprefix(path.name)))
     sync_directory(path.parent)
     ready.rename(path)
@@ -139,13 +139,13 @@ def beside(path: Path, suffix: str) -> Path:
 
 
 _LOG_STARTS = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", b"", bytes(4))
-"""sqlite.org/fileformat2.html, "The Write-Ahead Log"; before its first sync it may be empty, or zeros."""
+"""First bytes of a log (sqlite.org/fileformat2.html, "The Write-Ahead Log"); empty or zeros before its first sync."""
 
 # -- opening ---------------------------------------------------------------------------------------------------
 
 
 def writer(path: Path) -> sqlite3.Connection:
-    """A connection that commits durably; makes the file if there is none."""
+    """A connection that commits durably; creates the file if it does not exist."""
     if not os.path.lexists(path):
         with making(path):
             pass
@@ -165,7 +165,7 @@ def writer(path: Path) -> sqlite3.Connection:
 
 
 def has_log(path: Path) -> bool:
-    """True if a write-ahead log stands beside the file, and is one."""
+    """True if there is a file next to the spool that starts like a write-ahead log."""
     try:
         with beside(path, "-wal").open("rb") as file:
             start = file.read(4)
@@ -175,7 +175,7 @@ def has_log(path: Path) -> bool:
 
 
 def reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot change anything; works beside a running forwarder."""
+    """A read-only connection; works while a forwarder uses the file."""
     with clear_errors(path):
         connection = sqlite3.connect(
             f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
@@ -189,13 +189,13 @@ def reader(path: Path) -> sqlite3.Connection:
 
 
 def _check_version(path: Path, connection: sqlite3.Connection) -> None:
-    """A newer version is refused only if two places agree on it: one of them may be a flipped byte."""
+    """Refuse a newer version, but only if the header and `meta` agree on it: either alone may be a flipped byte."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == SCHEMA_VERSION:
         return
     witness = connection.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
     if version == 0 or witness != (str(version),):
-        raise SpoolCorrupt(f"{path}: version {version} makes no sense")
+        raise SpoolCorrupt(f"{path}: version {version} is not valid")
     raise SpoolError(
         f"{path}: made by a newer logfwd (spool version {version}, this one knows {SCHEMA_VERSION}); "
         "run that one, or move the file away"
@@ -203,7 +203,7 @@ def _check_version(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def load(path: Path, connection: sqlite3.Connection) -> Contents:
-    """Everything but payloads; SpoolCorrupt for anything that no spool holds."""
+    """Everything except payloads; SpoolCorrupt for values that no spool can contain."""
     found = Contents()
     with clear_errors(path):
         found.meta = dict(rows(connection, "meta"))
@@ -217,7 +217,7 @@ def load(path: Path, connection: sqlite3.Connection) -> Contents:
         found.last_row = max((row.id for _, row in found.rows), default=0)
         found.last_blob = connection.execute("SELECT coalesce(max(id), 0) FROM blobs").fetchone()[0]
     if "forwarder_id" not in found.meta:
-        raise SpoolCorrupt(f"{path}: it has no forwarder id")
+        raise SpoolCorrupt(f"{path}: no forwarder id")
     runs = {(stream, run.number) for stream, run in found.runs}
     for stream, row in found.rows:
         if (stream, row.run) not in runs:
@@ -229,22 +229,22 @@ _run_values = attrgetter(*(field.name for field in fields(Run)))
 
 
 def run_row(stream: str, run: Run) -> tuple[Any, ...]:
-    """A row of `runs`: its columns behind the stream are the fields of a Run, in their order, as `load` reads them."""
+    """A row of `runs`: after the stream come the fields of a Run in their order, as `load` reads them."""
     return stream, *_run_values(run)
 
 
 def rows(connection: sqlite3.Connection, table: str, order: str = "") -> Iterator[tuple[Any, ...]]:
-    """The rows of a table, each of the right shape; SpoolCorrupt for any other."""
+    """The rows of a table, each checked; SpoolCorrupt for one of the wrong shape."""
     for row in connection.execute(f"SELECT * FROM {table} {order}"):  # noqa: S608 — names of our own
         yield shaped(table, row)
 
 
 def shaped(table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The row itself, if it is what a row of that table must be."""
+    """The row, if it has the types and bounds of its table."""
     try:
         converted: tuple[Any, ...] = msgspec.convert(row, SHAPES[table])
     except msgspec.ValidationError as error:
-        raise SpoolCorrupt(f"a row of {table} makes no sense: {error}") from error
+        raise SpoolCorrupt(f"invalid row in {table}: {error}") from error
     return converted
 
 
@@ -258,12 +258,12 @@ _DAMAGE = {
     sqlite3.SQLITE_MISMATCH,
     sqlite3.SQLITE_TOOBIG,
 }
-_UNREADABLE = {266, 522}  # SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ: sectors that are lost, or were cut off
+_UNREADABLE = {266, 522}  # SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ: lost sectors, or a truncated file
 
 
 @contextlib.contextmanager
 def clear_errors(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours, at opening and reading: there a missing table or a strange value is damage, too."""
+    """SQLite's errors as ours while opening and reading, where a missing table or an odd value is damage, too."""
     try:
         yield
     except sqlite3.Error as error:
@@ -277,7 +277,7 @@ def clear_errors(path: Path) -> Iterator[None]:
 
 
 def describe(path: Path, error: sqlite3.Error, *, opening: bool = False) -> SpoolError:
-    """What an error of SQLite means for the spool, in one sentence."""
+    """What an SQLite error means for the spool, in one sentence."""
     extended = getattr(error, "sqlite_errorcode", 0)
     code = extended & 0xFF
     if code == sqlite3.SQLITE_FULL or free_bytes(path) < PAGE_BYTES:
@@ -294,11 +294,11 @@ def describe(path: Path, error: sqlite3.Error, *, opening: bool = False) -> Spoo
 
 
 def _is_no_file(path: Path) -> bool:
-    """True if something other than a file stands in its place, or in that of its log."""
+    """True if something other than a file is in place of the spool or of its log."""
     return any(part.exists() and not part.is_file() for part in (path, beside(path, "-wal"), beside(path, "-shm")))
 
 
 def free_bytes(path: Path) -> int:
-    """Room on the file system that holds a path, for an ordinary user."""
+    """Bytes that an ordinary user can still write on the file system of a path."""
     stat = os.statvfs(path.parent)
     return stat.f_bavail * stat.f_frsize

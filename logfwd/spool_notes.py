@@ -1,8 +1,8 @@
-"""Notes: what a transaction of the spool is to change, as SQL with the values of the moment.
+"""Notes: the changes of one spool transaction, as SQL with the values at the time of writing.
 
-The event loop makes them, from its picture of the backlog; the spool's thread carries them out, those of several
-batches together. Of what has one current value (a run, totals, a position) only the last note is kept: nobody sees
-those between, and each statement costs two turns at the interpreter's lock, for which threads that seal compete.
+The event loop writes them from its picture of the backlog; the spool's thread executes them, those of several batches
+together. For anything with one current value (a run, totals, a position) only the last note is kept: nobody can see
+the values in between, and each statement takes the interpreter's lock twice, competing with the sealing threads.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Notes:
         self._current: dict[tuple[object, ...], tuple[str, tuple[Any, ...]]] = {}
 
     def add(self, later: Notes) -> None:
-        """Take in notes that were made after these."""
+        """Append notes that were written after these."""
         self.statements += later.statements
         self._current |= later._current
 
     def carry_out(self, connection: sqlite3.Connection) -> None:
-        """Execute them, inside a transaction that the caller began."""
+        """Execute them in a transaction that the caller has begun."""
         for sql, values in (*self.statements, *self._current.values()):
             connection.execute(sql, values)
 
@@ -99,7 +99,7 @@ class Notes:
         self._note("DELETE FROM dead_letters WHERE id = ?", dead_letter)
 
     def put_positions(self, positions: Mapping[str, Position], forgotten: Iterable[str]) -> None:
-        """A source's positions, and the keys of those that are gone for good."""
+        """Store a source's positions, and delete those that will never be needed again."""
         for key, position in positions.items():
             self._put_position(key, position)
         for key in forgotten:

@@ -1,8 +1,8 @@
-"""What can still be read of a damaged spool goes into a fresh one; the damaged file is kept, and never changed.
+"""Everything readable in a damaged spool goes into a new one; the damaged file is kept and never changed.
 
-The promise, in this order: nothing is taken over that is not whole (every batch's CRC is checked); no sequence is used
-for other records (a run whose stamps do not fit together any more loses them, and gets a new producer id); and nothing
-that is whole is left behind, though it may be stored twice for that. What is lost is counted as dropped, so that
+The promises, in this order: only intact data is taken over (every batch's CRC is checked); no sequence is used again
+for other records (a run whose stamps no longer fit together loses them and gets a new producer id); and nothing intact
+is left behind, even if it may be stored twice as a result. Lost records are counted as dropped, so that
 accepted = acknowledged + waiting + dropped + dead_lettered still holds.
 """
 
@@ -31,9 +31,10 @@ log = structlog.get_logger("logfwd.spool")
 
 @dataclass
 class Salvaged:
-    """What went into the fresh file. `lost`: records that did not, by stream; they are booked as dropped.
+    """What went into the new file.
 
-    `repeats_possible`: streams of which something may be stored twice.
+    `lost`: number of records that did not, by stream; they are counted as dropped.
+    `repeats_possible`: streams that may have records stored twice.
     """
 
     kept_as: Path | None = None
@@ -48,16 +49,16 @@ class Salvaged:
 
 
 def replace_damaged(path: Path, reason: str, suspect: Path) -> Salvaged:
-    """Put a fresh spool in a damaged one's place, with all that could be salvaged, and say so in one line.
+    """Replace a damaged spool by a new one with everything that could be salvaged, and log that in one line.
 
-    `suspect` is the note that the file is damaged; it goes as soon as the fresh file is complete.
+    `suspect` is the marker that the file is damaged; it is deleted as soon as the new file is complete.
     """
     with making(path) as fresh, _readable(path) as old:
         salvaged = Salvage(path.stem, old, fresh).run()
     suspect.unlink(missing_ok=True)
     salvaged.kept_as = install(path)
     log.error(
-        "set a damaged spool aside",
+        "damaged spool set aside",
         spool=str(path),
         kept_as=str(salvaged.kept_as),
         reason=reason,
@@ -67,7 +68,7 @@ def replace_damaged(path: Path, reason: str, suspect: Path) -> Salvaged:
         salvaged_positions=salvaged.positions,
         salvaged_dead_letters=salvaged.dead_letters,
         lost_records=salvaged.lost.total(),
-        positions="some or all are lost: files are read from start_at again" if salvaged.positions_lost else "whole",
+        positions="some or all are lost: files are read from start_at again" if salvaged.positions_lost else "intact",
         may_be_stored_twice=sorted(salvaged.repeats_possible),
     )
     return salvaged
@@ -75,7 +76,7 @@ def replace_damaged(path: Path, reason: str, suspect: Path) -> Salvaged:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[sqlite3.Connection]:
-    """The damaged file; or a copy of it that has a fresh first page, where without one nothing can be read."""
+    """The damaged file; if its first page is damaged, a copy with a new one: nothing can be read without it."""
     if _has_good_first_page(path):
         with contextlib.closing(_read_only(path)) as old:
             yield old
@@ -95,7 +96,7 @@ def _read_only(path: Path) -> sqlite3.Connection:
 
 
 _FIXED = (slice(0, 18), slice(20, 24), slice(44, 48), slice(52, 72))
-"""Bytes of a file's header that are the same in every spool (sqlite.org/fileformat2.html, "The Database Header")."""
+"""Bytes of the header that are equal in every spool (sqlite.org/fileformat2.html, "The Database Header")."""
 
 
 def _has_good_first_page(path: Path) -> bool:
@@ -118,7 +119,7 @@ def _copy_with_first_page(path: Path, scratch: Path) -> None:
             shutil.copyfile(beside(path, suffix), beside(scratch, suffix))
     scratch.touch()
     page, pages = bytearray(first_page()), max(scratch.stat().st_size // PAGE_BYTES, 1)
-    page[18:20] = b"\2\2"  # it has a write-ahead log
+    page[18:20] = b"\2\2"  # write-ahead log mode
     struct.pack_into(">III", page, 24, 1, pages, 0)  # change counter, pages, no free pages
     struct.pack_into(">I", page, 36, 0)
     struct.pack_into(">I", page, 92, 1)  # the page count is that of this change counter
@@ -127,7 +128,7 @@ def _copy_with_first_page(path: Path, scratch: Path) -> None:
 
 
 class Salvage:
-    """Takes one spool over into another."""
+    """Copies the intact contents of one spool into another."""
 
     def __init__(self, original: str, old: sqlite3.Connection, fresh: sqlite3.Connection) -> None:
         self._original, self._old, self._fresh = original, old, fresh
@@ -147,7 +148,7 @@ class Salvage:
     # -- reading -----------------------------------------------------------------------------------------------
 
     def _read(self, table: str) -> Iterator[tuple[Any, ...]]:
-        """Rows of the right shape, from the front up to the damage, then from the back down to it."""
+        """Valid rows, from the front up to the damage, then from the back down to it."""
         seen: set[int] = set()
         for direction in ("ASC", "DESC"):
             last: int | None = None
@@ -197,7 +198,7 @@ class Salvage:
         return counts
 
     def _batches(self) -> dict[str, list[Row]]:
-        """Rows that can still be read and whose batch is whole, in order, by stream. The batch itself is believed."""
+        """Readable rows with an intact batch, in order, by stream. Counts and sizes are those of the batch itself."""
         found: dict[str, list[Row]] = defaultdict(list)
         taken: set[tuple[str, int]] = set()
         for id_, stream, run, blob, _, _, sequence in self._read("batches"):
@@ -209,7 +210,7 @@ class Salvage:
         return found
 
     def _take_blob(self, blob: int) -> tuple[int, int] | None:
-        """Records and bytes of a payload that is whole; it then is in the fresh file."""
+        """Copy an intact payload into the new file; returns its number of records and bytes, None if it is damaged."""
         if blob not in self._blobs:
             self._blobs[blob] = None
             with contextlib.suppress(sqlite3.Error):
@@ -220,7 +221,7 @@ class Salvage:
         return self._blobs[blob]
 
     def _adopt_orphans(self, found: dict[str, list[Row]]) -> None:
-        """Payloads whose rows were lost: a payload leaves with its last row, so these were still waiting."""
+        """Payloads whose rows were lost. A payload is deleted with its last row, so these were still waiting."""
         from_both_ends = chain(
             self._numbers("SELECT id FROM blobs ORDER BY id"), self._numbers("SELECT id FROM blobs ORDER BY id DESC")
         )
@@ -264,7 +265,7 @@ class Salvage:
         self._done.runs = len(runs)
 
     def _totals(self, found: dict[str, list[Row]], dead: dict[str, int]) -> None:
-        """Books that balance again: what is missing was dropped."""
+        """Totals that balance again: missing records are counted as dropped."""
         totals = {stream: Totals(*rest) for stream, *rest in self._read("totals")}
         if self._done.positions_lost:
             self._done.repeats_possible.update({self._original, *totals, *found})
@@ -290,7 +291,7 @@ class Salvage:
 
 
 def _measure(payload: object) -> tuple[int, int] | None:
-    """Records and bytes of a batch; None if it is not whole."""
+    """Number of records and bytes of a batch; None if it is damaged."""
     if not isinstance(payload, bytes):
         return None
     try:
@@ -300,7 +301,7 @@ def _measure(payload: object) -> tuple[int, int] | None:
 
 
 def _fits(run: Run, rows: list[Row]) -> bool:
-    """True if stamps ascend without overlap, stamped batches first, within what the run has given out."""
+    """True if stamps ascend without overlap, stamped batches come first, and all are below the run's next sequence."""
     expected, unstamped = run.last_acknowledged_sequence + 1, False
     for row in rows:
         if row.base_sequence is None:

@@ -1,4 +1,4 @@
-"""Whether a spool is whole: SQLite's own check, what refers to what, the CRC of every batch, and the books."""
+"""Whether a spool is intact: SQLite's own check, references between tables, the CRC of every batch, and the totals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_PROBLEMS = 100
 
 @dataclass
 class Report:
-    """What was looked at, and every problem found (at most MOST_PROBLEMS of SQLite's own)."""
+    """What was checked, and every problem found (at most MOST_PROBLEMS from SQLite's own check)."""
 
     batches: int = 0
     blobs: int = 0
@@ -32,7 +32,7 @@ def verify(connection: sqlite3.Connection) -> Report:
         try:
             report.problems += check(connection, report)
         except (sqlite3.Error, SpoolCorrupt, OverflowError, UnicodeDecodeError) as error:
-            report.problems.append(f"cannot be read to its end: {error}")
+            report.problems.append(f"cannot be read to the end: {error}")
     return report
 
 
@@ -43,7 +43,7 @@ def _database(connection: sqlite3.Connection, _: Report) -> Iterator[str]:
 
 
 def _payloads(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
-    """Every payload against its CRC and against the rows that stand for it."""
+    """Check every payload against its CRC and against the rows that refer to it."""
     ids = [blob for (blob,) in connection.execute("SELECT id FROM blobs ORDER BY id")]
     for blob in ids:
         report.blobs += 1
@@ -59,13 +59,13 @@ def _payloads(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
         for row_id, count, size in owners:
             if (count, size) != (header.record_count, len(payload)):
                 yield (
-                    f"batch {row_id} counts {count} records and {size} bytes, "
-                    f"its payload has {header.record_count} and {len(payload)}"
+                    f"batch {row_id} is listed with {count} records and {size} bytes, "
+                    f"but its payload has {header.record_count} and {len(payload)}"
                 )
 
 
 def _references(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
-    """Batches have payloads and runs, stamps ascend, and the books balance."""
+    """Check that batches have payloads and runs, that stamps ascend, and that the totals balance."""
     blobs = {blob for (blob,) in connection.execute("SELECT id FROM blobs")}
     runs = {(stream, rest[0]): Run(*rest) for stream, *rest in rows(connection, "runs")}
     batches: dict[str, list[Row]] = defaultdict(list)
@@ -76,10 +76,10 @@ def _references(connection: sqlite3.Connection, report: Report) -> Iterator[str]
         for row in waiting:
             report.batches += 1
             if row.blob not in blobs:
-                yield f"batch {row.id} of {stream} has lost its payload {row.blob}"
+                yield f"payload {row.blob} of batch {row.id} of {stream} is missing"
             run = runs.get((stream, row.run))
             if run is None:
-                yield f"batch {row.id} of {stream} belongs to run {row.run}, which is not there"
+                yield f"batch {row.id} of {stream} belongs to run {row.run}, which does not exist"
             elif fault := _stamp_fault(run, previous if previous and previous.run == row.run else None, row):
                 yield f"batch {row.id} of {stream} {fault}"
             previous = row
@@ -91,28 +91,28 @@ def _stamp_fault(run: Run, previous: Row | None, row: Row) -> str:
     if row.base_sequence is None:
         return ""
     if previous is not None and previous.base_sequence is None:
-        return "is stamped, and the one before it is not"
+        return "is stamped, but the batch before it is not"
     after = run.last_acknowledged_sequence if previous is None else previous.last_sequence
     if row.base_sequence <= after:
-        return f"has sequence {row.base_sequence}, though {after} was given out before"
+        return f"starts at sequence {row.base_sequence}, but sequences up to {after} were already used"
     if row.last_sequence >= run.next_sequence:
-        return f"has sequence {row.last_sequence}, though its run comes to {run.next_sequence} next"
+        return f"ends at sequence {row.last_sequence}, but the next sequence of its run is {run.next_sequence}"
     return ""
 
 
 def _unbalanced(stream: str, totals: Totals, waiting: int) -> Iterator[str]:
     gone = totals.acknowledged + totals.dropped + totals.dead_lettered
     if totals.accepted != gone + waiting:
-        yield f"{stream} accepted {totals.accepted} records; {gone} are accounted for and {waiting} wait"
+        yield f"{stream} accepted {totals.accepted} records, but {gone} are accounted for and {waiting} are waiting"
 
 
 def _dead_letters(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
     for row_id, stream, _, code, _, _, count, payload in rows(connection, "dead_letters"):
         report.dead_letters += 1
         if code == "rotten":
-            continue  # that is why it is here
+            continue  # being damaged is why it is a dead letter
         try:
             if recordbatch.check(payload).record_count != count:
-                yield f"dead letter {row_id} of {stream} has not the {count} records that it should have"
+                yield f"dead letter {row_id} of {stream} does not have the {count} records that are listed"
         except BatchCorrupt as error:
             yield f"dead letter {row_id} of {stream} is damaged: {error}"

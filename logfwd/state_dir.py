@@ -12,7 +12,7 @@ from streams.errors import ConfigError, Problem
 
 @contextlib.contextmanager
 def lock(state_dir: Path) -> Iterator[None]:
-    """Own a state directory, which is made if there is none; ConfigError while another process does."""
+    """Own a state directory, created if necessary; ConfigError while another process owns it."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = (state_dir / "lock").open("wb")
@@ -22,5 +22,5 @@ def lock(state_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError([Problem(state_dir, "state_dir", "is in use by another logfwd")]) from None
+            raise ConfigError([Problem(state_dir, "state_dir", "is in use by another logfwd process")]) from None
         yield

@@ -1,4 +1,4 @@
-"""The spool at every point at which kill -9 or a power loss can leave another disk: nothing confirmed is missing."""
+"""The spool in every state that kill -9 or a power loss can leave on disk: nothing that was confirmed is missing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def record_worker(path: Path, seed: int, *arguments: str) -> list[Point]:
 
 
 async def records_of(spool: Spool, backlog: Backlog) -> list[int]:
-    """The numbers of all waiting records, in order; BatchCorrupt if one is not whole."""
+    """The numbers of all waiting records, in order; BatchCorrupt if one is damaged."""
     return [
         int((record.value or b"").split(b":")[1].split(b",")[0])
         for row in backlog.rows
@@ -40,7 +40,7 @@ async def records_of(spool: Spool, backlog: Backlog) -> list[int]:
 
 
 async def check(point: Point, path: Path, stamps: dict[tuple[int, int, int], int]) -> None:
-    """The promises, on one disk; then work goes on there."""
+    """Check the promises on one disk, then go on working with it."""
     async with Spool(path) as spool:
         original, twin = backlog_of(spool), backlog_of(spool, TWIN, drops=True)
         position = offset_of(spool) * RECORDS_IN_A_BATCH if spool.positions else 0
@@ -86,7 +86,7 @@ def test_at_every_point_of_its_life_a_spool_survives_kill_9_and_power_loss(tmp_p
 
 
 @pytest.mark.slow
-def test_at_every_point_of_replacing_a_damaged_file_nothing_whole_is_lost(tmp_path: Path) -> None:
+def test_at_every_point_of_replacing_a_damaged_file_nothing_intact_is_lost(tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
     path = site / "http.spool"
@@ -105,4 +105,4 @@ def test_at_every_point_of_replacing_a_damaged_file_nothing_whole_is_lost(tmp_pa
                 assert balanced(backlog)
 
     asyncio.run(check_all())
-    print(f"{len(points)} points while a damaged file is replaced: all recovered")
+    print(f"{len(points)} points while a damaged file was replaced: all recovered")

@@ -129,7 +129,7 @@ def test_a_spool_that_is_damaged_under_a_running_forwarder_is_set_aside_and_the_
         file.seek(half)
         file.write(random.Random(1).randbytes(spool.stat().st_size - half))
     site.start_receiver()
-    (aside,) = site.forwarder.wait_for("set a damaged spool aside")
+    (aside,) = site.forwarder.wait_for("damaged spool set aside")
     assert Path(aside["kept_as"]).is_file()
     assert site.wait_until_drained(["s", "other"], 60), site.forwarder.tail()
     with (site.directory / "s.log").open("ab") as out:

@@ -1,4 +1,4 @@
-"""The spool on a real disk: what is committed comes back, in order; what is damaged or full is said clearly."""
+"""The spool on a real disk: commits come back in order; damage and a full disk are reported clearly."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ async def test_a_full_twin_drops_its_oldest_and_never_what_was_stamped(tmp_path:
 async def test_an_original_that_blocks_has_no_room_beyond_its_budget(tmp_path: Path) -> None:
     async with Spool(tmp_path / "s.spool") as spool:
         backlog = backlog_of(spool, max_bytes=10)
-        assert backlog.has_room(1000)  # one batch always fits, or the stream would stand still for ever
+        assert backlog.has_room(1000)  # one batch always fits, or the stream would stand still forever
         await accept(spool, backlog, text="0123456789")
         assert not backlog.has_room(1)
 
@@ -248,13 +248,13 @@ async def test_a_failed_commit_breaks_the_spool_and_the_next_opening_has_what_wa
             await accept(spool, backlog, text="too late")
     async with Spool(path) as spool:
         assert [await spool.payload(row) for row in backlog_of(spool).rows] == [b"safe"]
-        assert spool.repeats_possible == set()  # closing the broken one took the log away, and nothing with it
+        assert spool.repeats_possible == set()  # closing the broken spool merged its log and lost nothing
 
 
 async def test_an_opening_that_fails_is_no_loss_to_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a full disk it fails after SQLite has taken the log in, which then is gone."""
+    """On a full disk the open fails after SQLite has merged the log, which is then deleted."""
     path = tmp_path / "s.spool"
     await fill(path, checkpoint=False)
 
@@ -269,7 +269,7 @@ async def test_an_opening_that_fails_is_no_loss_to_the_next_one(
         assert spool.repeats_possible == set()
 
 
-async def test_a_full_database_is_said_as_such_and_gives_up_the_reserve(tmp_path: Path) -> None:
+async def test_a_full_database_is_reported_as_such_and_releases_the_reserve(tmp_path: Path) -> None:
     path = tmp_path / "s.spool"
     async with Spool(path) as spool:
         assert path.with_suffix(".reserve").stat().st_size == 16 * MIB

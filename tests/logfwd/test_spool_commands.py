@@ -1,4 +1,4 @@
-"""`logfwd spool`: what it prints of a spool as a forwarder leaves it, and what comes back from the dead letters."""
+"""`logfwd spool`: what it prints for a spool that a forwarder left behind, and requeued dead letters."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(config: Path, command: str, *arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_ls_tells_what_waits_and_what_could_not_be_stored(config: Path) -> None:
+def test_ls_lists_waiting_batches_and_dead_letters(config: Path) -> None:
     code, output = run(config, "ls", "--json")
     (row,) = json.loads(output)
     assert code == 0
@@ -52,7 +52,7 @@ def test_show_prints_batches_in_their_order_and_no_more_records_than_asked_for(c
     assert len(run(config, "show", "http", "--records", "0")[1].splitlines()) == 17
 
 
-def test_export_writes_what_waits_or_the_dead_letters(config: Path, tmp_path: Path) -> None:
+def test_export_writes_the_waiting_records_or_the_dead_letters(config: Path, tmp_path: Path) -> None:
     for arguments, records in ((), range(9, 60)), (("--dead-letters",), range(6, 9)):
         out = tmp_path / f"out{len(arguments)}"
         assert run(config, "export", "http", "--out", str(out), *arguments)[0] == 0
@@ -70,8 +70,8 @@ def test_a_requeued_dead_letter_waits_at_the_end(config: Path, tmp_path: Path) -
     assert asyncio.run(waiting(spool))[0] == [*range(3, 20), 2]
 
 
-def test_a_stream_without_a_spool_is_told_which_there_are(config: Path) -> None:
+def test_for_a_stream_without_a_spool_the_error_names_the_existing_ones(config: Path) -> None:
     assert run(config, "show", "dns") == (
         1,
-        f"Error: stream 'dns' has no spool in {config.parent}/state; there are: http\n",
+        f"Error: stream 'dns' has no spool in {config.parent}/state; there are spools for: http\n",
     )

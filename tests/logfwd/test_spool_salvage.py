@@ -1,4 +1,4 @@
-"""A spool file damaged in every way: never a crash, never a loop, and what is whole is taken over."""
+"""A spool file damaged in every way: never a crash, never a loop, and everything intact is taken over."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def path(whole: Path, tmp_path: Path) -> Path:
 
 
 def kept(path: Path) -> list[Path]:
-    """Files that were set aside; a log beside one counts with it."""
+    """Files that were set aside, not counting their logs."""
     return sorted(found for found in path.parent.glob("*.damaged-*") if not found.name.endswith(("-wal", "-shm")))
 
 
 async def use(path: Path) -> tuple[list[int], Spool, Backlog]:
-    """Read everything and go on writing; damage found on the way ends the spool, and the next opening mends it."""
+    """Read everything and go on writing; damage met on the way breaks the spool, and the next open repairs it."""
     for _ in range(3):
         try:
             async with Spool(path) as spool:
@@ -49,7 +49,7 @@ async def use(path: Path) -> tuple[list[int], Spool, Backlog]:
                     try:
                         found.append(number_of(await spool.payload(row)))
                     except BatchCorrupt:
-                        found.append(-1)  # what the sender moves to the dead letters
+                        found.append(-1)  # the sender moves such a batch to the dead letters
                 await accept(spool, 99, backlog)
                 notes = Notes()
                 for row in list(backlog.rows):
@@ -58,7 +58,7 @@ async def use(path: Path) -> tuple[list[int], Spool, Backlog]:
                 return found, spool, backlog
         except SpoolCorrupt:
             continue
-    raise AssertionError("the damage was met three times")
+    raise AssertionError("still damaged after three opens")
 
 
 def flip(path: Path, at: int, mask: int = 0xFF) -> None:
@@ -70,7 +70,7 @@ def flip(path: Path, at: int, mask: int = 0xFF) -> None:
 
 
 def page_of(path: Path, table: str) -> int:
-    """Where in the file a table's root page begins."""
+    """Offset of a table's root page in the file."""
     connection = sqlite3.connect(path)
     (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
     connection.close()
@@ -120,11 +120,11 @@ async def test_a_flipped_byte_in_a_batch_is_found_by_its_crc_and_costs_that_batc
     flip(path, at)
     found, _, _ = await use(path)
     assert found == [-1 if number == 10 else number for number in WAITING]
-    assert kept(path) == []  # the database is whole: nothing to set aside
+    assert kept(path) == []  # the database is intact: nothing to set aside
 
 
 async def test_a_batch_that_can_no_longer_be_reached_is_lost_alone_and_counted(path: Path) -> None:
-    """The chain of overflow pages is broken: SQLite says so only when the batch is read."""
+    """The chain of overflow pages is broken: SQLite reports it only when the batch is read."""
     start = path.read_bytes().index(b'"n":30,') // PAGE_BYTES * PAGE_BYTES
     with path.open("r+b") as file:
         file.seek(start)
@@ -153,7 +153,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-async def test_a_file_of_which_nothing_is_left_is_set_aside_and_a_fresh_one_begins(path: Path, damage: str) -> None:
+async def test_a_file_with_nothing_left_in_it_is_set_aside_and_replaced_by_a_new_one(path: Path, damage: str) -> None:
     DAMAGE[damage](path)
     found, spool, _ = await waiting(path)
     assert found == []
@@ -164,7 +164,7 @@ async def test_a_file_of_which_nothing_is_left_is_set_aside_and_a_fresh_one_begi
 
 
 @pytest.mark.parametrize("cut", [1, PAGE_BYTES // 2, PAGE_BYTES, 5 * PAGE_BYTES, 20 * PAGE_BYTES])
-async def test_a_truncated_file_keeps_what_stands_before_the_cut(path: Path, cut: int) -> None:
+async def test_a_truncated_file_keeps_everything_before_the_cut(path: Path, cut: int) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
     found, spool, backlog = await use(path)
@@ -189,7 +189,7 @@ async def test_any_flipped_byte_is_survived_and_nothing_false_comes_back(path: P
         assert balanced(backlog), at
 
 
-async def test_a_missing_log_means_an_older_state_and_is_said(tmp_path: Path) -> None:
+async def test_a_missing_log_means_an_older_state_and_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "http.spool"
     await fill(path, checkpoint=False)
     path.with_name("http.spool-wal").unlink()
@@ -200,7 +200,7 @@ async def test_a_missing_log_means_an_older_state_and_is_said(tmp_path: Path) ->
     assert (await waiting(path))[1].repeats_possible == set()
 
 
-async def test_a_log_of_garbage_means_an_older_state_and_is_said(tmp_path: Path) -> None:
+async def test_a_log_of_garbage_means_an_older_state_and_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "http.spool"
     await fill(path, checkpoint=False)
     log = path.with_name("http.spool-wal")
@@ -210,7 +210,7 @@ async def test_a_log_of_garbage_means_an_older_state_and_is_said(tmp_path: Path)
     assert spool.repeats_possible == {"http"}
 
 
-async def test_a_killed_forwarder_finds_everything_and_says_nothing(tmp_path: Path) -> None:
+async def test_a_killed_forwarder_finds_everything_and_reports_nothing(tmp_path: Path) -> None:
     path = tmp_path / "http.spool"
     await fill(path, checkpoint=False)
     found, spool, backlog = await waiting(path)
@@ -236,7 +236,7 @@ async def test_a_twin_shares_what_was_salvaged(tmp_path: Path) -> None:
 
 
 async def test_a_stream_that_is_configured_no_more_keeps_its_batches_and_their_ids(tmp_path: Path) -> None:
-    """Its rows are known, so that a new batch never takes their place, and their payloads stay."""
+    """Its rows are loaded, so that no new batch takes their ids, and their payloads stay."""
     path = tmp_path / "http.spool"
     async with Spool(path) as spool:
         original, twin = backlog_of(spool), backlog_of(spool, "pq-stream", drops=True)
@@ -252,8 +252,8 @@ async def test_a_stream_that_is_configured_no_more_keeps_its_batches_and_their_i
     assert (await waiting(path, "pq-stream"))[0] == [0, 1]
 
 
-async def test_what_was_interrupted_while_it_was_replaced_is_finished(path: Path) -> None:
-    """A crash between the fresh file and its place: the next opening puts it there, the old one is kept."""
+async def test_an_interrupted_replacement_is_finished_by_the_next_open(path: Path) -> None:
+    """A crash after the new file was complete: the next open moves it into place and keeps the old one."""
     shutil.copy(path, path.with_name("http.spool.ready"))
     path.write_bytes(b"damaged")
     path.with_name("http.spool-wal").write_bytes(b"damaged log")
@@ -263,14 +263,14 @@ async def test_what_was_interrupted_while_it_was_replaced_is_finished(path: Path
     assert aside.with_name(aside.name + "-wal").read_bytes() == b"damaged log"
 
 
-async def test_damage_met_while_running_is_mended_by_the_next_opening(path: Path) -> None:
+async def test_damage_met_while_running_is_repaired_by_the_next_open(path: Path) -> None:
     async with Spool(path) as spool:
         backlog = backlog_of(spool)
         connection = sqlite3.connect(path)
         with connection:
             connection.execute("DELETE FROM blobs WHERE id = ?", (backlog.rows[5].blob,))
         connection.close()
-        with pytest.raises(SpoolCorrupt, match="are gone"):
+        with pytest.raises(SpoolCorrupt, match="is missing"):
             await spool.payload(backlog.rows[5])
         with pytest.raises(SpoolCorrupt):
             spool.raise_if_broken()

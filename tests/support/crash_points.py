@@ -1,10 +1,10 @@
-"""Every disk that kill -9 or a power loss can leave behind while a program runs.
+"""Every state of the disk that kill -9 or a power loss can leave while a program runs.
 
-A real process is stopped before each of its system calls that changes a file; what the files hold there is what
-kill -9 would leave. For a power loss, everything that was written and not synced is there, is not, or is there in
-part, by the sector, as the dice say. Names of files are taken to be on disk at once.
+A real process is stopped before each of its system calls that changes a file; the files then hold what kill -9 would
+leave. For a power loss, everything written and not yet synced is on disk, missing, or there in part, sector by sector,
+as the dice decide. Names of files are assumed to be on disk at once.
 
-The program says on stdout, as lines `WORD NUMBER`, what may be on disk and what is.
+The program prints on stdout, as lines `WORD NUMBER`, what may be on disk and what is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Files = dict[str, bytes]
 
 @dataclass
 class Point:
-    """The disk at one moment, and the last number that the program had said by then with each word, or 0."""
+    """The disk at one moment, and the last number that the program had printed with each word by then, or 0."""
 
     call: str
     killed: Files
@@ -37,7 +37,7 @@ class Point:
 
 @dataclass
 class Recorder:
-    """Takes a Point before every call that changes a file of the directory, or of one in it."""
+    """Takes a Point before every call that changes a file in the directory or below it."""
 
     directory: Path
     said_fd: int
@@ -72,7 +72,7 @@ class Recorder:
         }
 
     def _torn(self, name: str, content: bytes) -> bytes:
-        """What a power loss may leave: each sector as it was synced, or as it was written since."""
+        """What a power loss may leave: each sector as it was last synced, or as it was written since."""
         durable = self._durable.get((self.directory / name).stat().st_ino, b"")
         if content == durable:
             return content
@@ -99,7 +99,7 @@ class Recorder:
 
 
 def record(argv: Sequence[str], directory: Path, seed: int) -> list[Point]:
-    """Run a program that uses the directory to its end, and stop it at every point."""
+    """Run a program that uses the directory, stopping it at every point, until it ends."""
     read_fd, write_fd = os.pipe2(os.O_NONBLOCK)
     recorder = Recorder(directory, read_fd, random.Random(seed))
     try:
@@ -111,7 +111,7 @@ def record(argv: Sequence[str], directory: Path, seed: int) -> list[Point]:
 
 
 def laid_out(points: list[Point]) -> Iterator[tuple[str, Point, Path]]:
-    """Each point's files, as after kill -9 and as after a power loss, in memory: what is checked is not fsync here."""
+    """Each point's files, as after kill -9 and after a power loss; in memory, since syncing is not what is tested."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     for kind, which in (("kill -9", "killed"), ("power loss", "power_lost")):
         for number, point in enumerate(points):

@@ -1,4 +1,4 @@
-"""A spool without a disk: takes notes like logfwd.spool.Notes, commits a prefix of them, gives a backlog back."""
+"""A spool without a disk: takes notes like logfwd.spool_notes.Notes, commits a prefix of them, returns a backlog."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from logfwd.backlog import Backlog, Blobs, Row, Run, Totals
 
 @dataclass
 class ModelDisk:
-    """`pending` is what a crash loses; the newest part of it first."""
+    """`pending` holds the notes that a crash would lose."""
 
     rows: dict[int, tuple[str, Row]] = field(default_factory=dict)
     runs: dict[tuple[str, int], Run] = field(default_factory=dict)

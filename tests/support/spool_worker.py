@@ -1,4 +1,4 @@
-"""A process that uses a spool in every way and says on stdout what may be on disk and what is.
+"""A process that uses a spool in every way and prints on stdout what may be on disk and what is.
 
 `handed N`: records below N may be on disk from now on. `accepted N`: they are. `leaving N`: records below N may have
 been acknowledged, or have become dead letters, from now on. Arguments: PATH [only-open].
@@ -31,7 +31,7 @@ async def work(path: Path) -> None:
         original, twin = backlog_of(spool), backlog_of(spool, "pq-stream", drops=True)
         twin.max_bytes = 40_000
         small_log = Notes()
-        small_log.statements.append(("PRAGMA wal_autocheckpoint = 8", ()))  # so that checkpoints are met on the way
+        small_log.statements.append(("PRAGMA wal_autocheckpoint = 8", ()))  # so that the run includes checkpoints
         await spool.commit(small_log)
         for number in range(0, BATCHES, 2):
             say("handed", (number + 2) * RECORDS_IN_A_BATCH)
@@ -53,7 +53,7 @@ async def only_open(path: Path) -> None:
 
 
 async def change(spool: Spool, backlog: Backlog, number: int) -> None:
-    """Once split a batch, once move one to the dead letters, once reset; else acknowledge."""
+    """Split one batch, move one to the dead letters, reset once; otherwise acknowledge."""
     head, notes = backlog.rows[0], Notes()
     if number not in (6, 12):
         say("leaving", backlog.totals.acknowledged + backlog.totals.dead_lettered + head.record_count)

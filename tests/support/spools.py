@@ -16,14 +16,14 @@ RECORDS_IN_A_BATCH = 3
 
 
 def numbered(number: int, *, padding: int = 0) -> Packed:
-    """Batch `number`: three records that tell it, so that it is recognised anywhere."""
+    """Batch `number`: three records that contain it, so that the batch can be recognised anywhere."""
     values = [b'{"n":%d,"pad":"%s"}' % (number * 3 + part, b"x" * padding) for part in range(RECORDS_IN_A_BATCH)]
     payload = recordbatch.build(values, timestamp_ms=1_700_000_000_000 + number, codec=Codec.NONE)
     return Packed(payload, RECORDS_IN_A_BATCH, len(payload))
 
 
 def number_of(payload: bytes | bytearray) -> int:
-    """Which batch a payload is; raises BatchCorrupt if it is not whole."""
+    """The number of a batch, from its payload; raises BatchCorrupt if it is damaged."""
     first = next(recordbatch.iterate(payload, max_bytes=1 << 24))
     return int((first.value or b"").split(b":")[1].split(b",")[0]) // RECORDS_IN_A_BATCH
 
@@ -45,7 +45,7 @@ def offset_of(spool: Spool, key: str = "file") -> int:
 
 
 def note_batch(spool: Spool, number: int, *backlogs: Backlog, padding: int = 0) -> tuple[Notes, list[Row]]:
-    """A transaction that accepts batch `number` and moves the position behind it."""
+    """A transaction that accepts batch `number` and moves the position past it."""
     notes, batch = Notes(), numbered(number, padding=padding)
     blob = spool.blobs.add(batch.payload, notes)
     rows = [row for backlog in backlogs for row in backlog.accept([batch], [blob], 0, 1.0, notes)]
@@ -61,7 +61,7 @@ async def accept(spool: Spool, number: int, *backlogs: Backlog, padding: int = 0
 
 
 async def grant(spool: Spool, backlog: Backlog, producer_id: int = 1000) -> Run:
-    """Give the head run a producer id and stamp what it has."""
+    """Grant the head run a producer id and stamp its batches."""
     run, notes = backlog.head_run(), Notes()
     assert run is not None
     backlog.grant(run, Run(run.number, "cluster", "topic", "id", 0, producer_id, grant=b"grant"), notes)
@@ -71,10 +71,10 @@ async def grant(spool: Spool, backlog: Backlog, producer_id: int = 1000) -> Run:
 
 
 async def fill(path: Path, *, batches: int = 20, padding: int = 0, checkpoint: bool = True) -> None:
-    """A spool as a forwarder leaves it: a run that is stamped, batches acknowledged, one dead letter, more waiting.
+    """A spool as a forwarder leaves it: a stamped run, acknowledged batches, one dead letter, waiting batches.
 
-    Of `batches`, 0 and 1 are acknowledged, 2 is a dead letter, the rest waits; without a `checkpoint` the file is as
-    after kill -9, its newest part in the log.
+    Of `batches`, 0 and 1 are acknowledged, 2 is a dead letter, the rest are waiting. Without a `checkpoint` the files
+    are as after kill -9: the newest commits are in the log.
     """
     async with Spool(path) as spool:
         backlog = backlog_of(spool)
@@ -96,7 +96,7 @@ async def fill(path: Path, *, batches: int = 20, padding: int = 0, checkpoint: b
 
 
 def copy_files(path: Path, to: Path) -> None:
-    """The database and its log as they are now: what a process that is killed leaves behind."""
+    """Copy the database and its log as they are now: what a killed process leaves."""
     for suffix in ("", "-wal"):
         part = path.with_name(path.name + suffix)
         if part.is_file():
@@ -104,7 +104,7 @@ def copy_files(path: Path, to: Path) -> None:
 
 
 async def waiting(path: Path, stream: str = "http") -> tuple[list[int], Spool, Backlog]:
-    """What a spool gives back when it is opened: every batch read, checked, and its number."""
+    """Open a spool, read and check every waiting batch, and return their numbers."""
     async with Spool(path) as spool:
         backlog = backlog_of(spool, stream)
         return [number_of(await spool.payload(row)) for row in backlog.rows], spool, backlog
@@ -119,7 +119,7 @@ def dead_letters(path: Path) -> list[int]:
 
 
 def balanced(backlog: Backlog) -> bool:
-    """The promise of the books."""
+    """True if every accepted record is accounted for."""
     totals = backlog.totals
     gone = totals.acknowledged + totals.dropped + totals.dead_lettered
     return totals.accepted == gone + backlog.waiting_records
