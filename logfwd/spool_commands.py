@@ -20,7 +20,7 @@ import click
 
 from logfwd import spool_verify, state_dir
 from logfwd.config import ForwarderConfig, load_forwarder
-from logfwd.spool_file import reader
+from logfwd.spool_file import TOTALS, reader
 from streams import program, recordbatch
 from streams.errors import BatchCorrupt, ConfigError, SpoolError
 
@@ -302,8 +302,7 @@ def _summary(config: ForwarderConfig, path: Path, connection: sqlite3.Connection
     letters = connection.execute(
         "SELECT id, code, text, at_ms, record_count FROM dead_letters WHERE stream = ? ORDER BY id", (stream,)
     ).fetchall()
-    totals = one("SELECT accepted, invalid, acknowledged, dropped, dead_lettered, resets FROM totals WHERE stream = ?")
-    names = ("accepted", "invalid", "acknowledged", "dropped", "dead_lettered", "resets")
+    totals = one(f"SELECT {', '.join(TOTALS)} FROM totals WHERE stream = ?")  # noqa: S608 (names of our own)
     own = stream == path.stem
     return {
         "stream": stream,
@@ -326,7 +325,7 @@ def _summary(config: ForwarderConfig, path: Path, connection: sqlite3.Connection
         ]
         if own
         else [],
-        "totals": dict(zip(names, totals or (0,) * len(names), strict=True)),
+        "totals": dict(zip(TOTALS, totals or (0,) * len(TOTALS), strict=True)),
     }
 
 

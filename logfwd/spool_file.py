@@ -32,6 +32,8 @@ from streams.files import sync_directory
 
 SCHEMA_VERSION = 1
 PAGE_BYTES = 16 * 1024
+TOTALS = tuple(field.name for field in fields(Totals))
+"""Columns of `totals` after the stream: the fields of Totals, in their order."""
 
 TABLES = {
     "meta": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
@@ -42,8 +44,7 @@ TABLES = {
     "batches": "id INTEGER PRIMARY KEY, stream TEXT, run INTEGER, blob INTEGER, record_count INTEGER, size INTEGER, "
     "base_sequence INTEGER",
     "positions": "key TEXT PRIMARY KEY, offset INTEGER, tail_bytes INTEGER, tail_hash BLOB, detail BLOB",
-    "totals": "stream TEXT PRIMARY KEY, accepted INTEGER, invalid INTEGER, acknowledged INTEGER, dropped INTEGER, "
-    "dead_lettered INTEGER, resets INTEGER",
+    "totals": ", ".join(["stream TEXT PRIMARY KEY", *(f"{name} INTEGER" for name in TOTALS)]),
     "dead_letters": "id INTEGER PRIMARY KEY, stream TEXT, run INTEGER, code TEXT, text TEXT, at_ms INTEGER, "
     "record_count INTEGER, payload BLOB",
 }
@@ -58,7 +59,7 @@ SHAPES: dict[str, Any] = {
     ],
     "batches": tuple[_Count, str, _Some, _Some, _Some, _Some, _Count | None],
     "positions": tuple[str, _Count, _Count, bytes, bytes],
-    "totals": tuple[str, _Count, _Count, _Count, _Count, _Count, _Count],
+    "totals": tuple[(str, *[_Count] * len(TOTALS))],  # type: ignore[misc]
     "dead_letters": tuple[_Count, str, _Some, str, str, int, _Some, bytes],
 }
 """Column types of each table, with their bounds."""
@@ -226,11 +227,17 @@ def load(path: Path, connection: sqlite3.Connection) -> Contents:
 
 
 _run_values = attrgetter(*(field.name for field in fields(Run)))
+_totals_values = attrgetter(*TOTALS)
 
 
 def run_row(stream: str, run: Run) -> tuple[Any, ...]:
     """A row of `runs`: after the stream come the fields of a Run in their order, as `load` reads them."""
     return stream, *_run_values(run)
+
+
+def totals_row(stream: str, totals: Totals) -> tuple[Any, ...]:
+    """A row of `totals`, likewise."""
+    return stream, *_totals_values(totals)
 
 
 def rows(connection: sqlite3.Connection, table: str, order: str = "") -> Iterator[tuple[Any, ...]]:

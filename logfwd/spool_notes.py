@@ -14,7 +14,9 @@ from typing import Any
 
 from logfwd.backlog import Row, Run, Totals
 from logfwd.sources.position import Mark, Position
-from logfwd.spool_file import run_row
+from logfwd.spool_file import TOTALS, run_row, totals_row
+
+_PUT_TOTALS = f"INSERT OR REPLACE INTO totals VALUES (?{', ?' * len(TOTALS)})"  # noqa: S608 (no text from outside)
 
 
 class Notes:
@@ -70,17 +72,7 @@ class Notes:
         self._note_current(("run", stream, run.number), sql, stream, run.number)
 
     def put_totals(self, stream: str, totals: Totals) -> None:
-        self._note_current(
-            ("totals", stream),
-            "INSERT OR REPLACE INTO totals VALUES (?, ?, ?, ?, ?, ?, ?)",
-            stream,
-            totals.accepted,
-            totals.invalid,
-            totals.acknowledged,
-            totals.dropped,
-            totals.dead_lettered,
-            totals.resets,
-        )
+        self._note_current(("totals", stream), _PUT_TOTALS, *totals_row(stream, totals))
 
     def put_dead_letter(self, stream: str, row: Row, code: str, text: str) -> None:
         self._note(

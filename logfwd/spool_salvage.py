@@ -22,7 +22,18 @@ from typing import Any
 import structlog
 
 from logfwd.backlog import ROW_ID_STEP, Row, Run, Totals
-from logfwd.spool_file import PAGE_BYTES, SHAPES, TABLES, beside, first_page, install, making, run_row, shaped
+from logfwd.spool_file import (
+    PAGE_BYTES,
+    SHAPES,
+    TABLES,
+    beside,
+    first_page,
+    install,
+    making,
+    run_row,
+    shaped,
+    totals_row,
+)
 from streams import recordbatch
 from streams.errors import BatchCorrupt, SpoolCorrupt
 
@@ -278,16 +289,7 @@ class Salvage:
             sums.resets += stream in self._done.repeats_possible
             if missing > 0:
                 self._done.lost[stream] += missing
-            self._put(
-                "totals",
-                stream,
-                sums.accepted,
-                sums.invalid,
-                sums.acknowledged,
-                sums.dropped,
-                sums.dead_lettered,
-                sums.resets,
-            )
+            self._put("totals", *totals_row(stream, sums))
 
 
 def _measure(payload: object) -> tuple[int, int] | None:
