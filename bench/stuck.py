@@ -79,7 +79,7 @@ def run(directory: Path, *, seconds: float, spool_mb: int, console: Console) -> 
         _lay_out(site, kafka, spool_mb)
         kafka.kill()
         looks = _watch(site, source, seconds, console)
-        waits_told = sum(str(event.get("event")).startswith("spool is full") for event in site.forwarder.events())
+        waits_told = sum(event.get("event") == "spool full" for event in site.forwarder.events())
         kafka.restart()
         with console.status("Kafka is back: draining"):
             if not site.wait_until_acknowledged(sent, [STREAM], DRAIN_SECONDS, poll_seconds=LOOK_SECONDS):

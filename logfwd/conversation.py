@@ -118,7 +118,7 @@ class Conversation:
 
     async def _carry_out(self, plan: Plan, run: Run, welcome: m.Welcome) -> None:
         if isinstance(plan, Wait):
-            self.log.info("waiting before asking again", reason=plan.reason, seconds=round(plan.until - clock(), 2))
+            self.log.info("waiting to resume", reason=plan.reason, seconds=round(plan.until - clock(), 2))
             await self._pause(plan.until - clock())
         elif isinstance(plan, Reset):
             await self._delivery.reset(run, plan)
@@ -160,7 +160,7 @@ class Conversation:
             return await self._delivery.plan(run, welcome, answer)
         assert isinstance(answer, m.Nack)
         code = Code.parse(answer.code)
-        self.log.warning("the receiver cannot open the run", code=answer.code, detail=answer.text)
+        self.log.warning("run not opened", code=answer.code, detail=answer.text)
         self._delivery.metrics.link_failures.labels(self._delivery.stream.name, str(code)).inc()
         plan = self._delivery.not_granted(run) if code is Code.NOT_GRANTED else Wait(clock(), str(code))
         return Wait(plan.until + self._backoff.next(), plan.reason) if isinstance(plan, Wait) else plan

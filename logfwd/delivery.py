@@ -93,7 +93,7 @@ class Delivery:
         self._recovery(run).was_reset()
         self.metrics.run_resets.labels(self.stream.name, plan.reason).inc()
         self.log.error(
-            "reset a run",
+            "run reset",
             run=run.number,
             reason=plan.reason,
             batches_possibly_repeated=uncertain,
@@ -191,7 +191,7 @@ class Delivery:
         await self._spool.commit(notes)
         recovery.dead_lettered()
         self.metrics.records.labels(self.stream.name, "dead_lettered").inc(row.record_count)
-        self.log.error("moved a batch to the dead letters", code=code, detail=text, records=row.record_count)
+        self.log.error("batch dead-lettered", code=code, detail=text, records=row.record_count)
 
     def report(self) -> m.Report:
         """The stream's totals, for the receiver's books."""

@@ -87,7 +87,7 @@ class Forwarder:
         keeper = Keeper(group, self._make_pipeline, self._one_finished)
         self._keepers[group[0].name] = keeper
         log.info(
-            "stream starts",
+            "stream started",
             stream=group[0].name,
             mode=group[0].security,
             twins={twin.name: twin.security for twin in group[1]},
@@ -180,16 +180,16 @@ class Forwarder:
         try:
             config = load()
         except ConfigError as error:
-            log.error("kept the last good config", problems=[str(problem) for problem in error.problems])
+            log.error("config rejected", reason="invalid", problems=[str(problem) for problem in error.problems])
             return False
         old, new = groups(self.config), groups(config)
         if gone := sorted(set(old) - set(new)):
-            log.error(
-                "kept the last good config: streams would vanish; stop the forwarder to remove them", streams=gone
-            )
+            remedy = "put the streams back, or stop and start the forwarder to remove them"
+            log.error("config rejected", reason="streams missing", streams=gone, remedy=remedy)
             return False
         if fixed := [key for key in NEEDS_RESTART if getattr(self.config, key) != getattr(config, key)]:
-            log.error("kept the last good config: stop and start the forwarder to change these", keys=fixed)
+            remedy = "stop and start the forwarder to change these keys"
+            log.error("config rejected", reason="needs a restart", keys=fixed, remedy=remedy)
             return False
         everywhere = (self.config.tls, self.config.receivers, self.config.server_name) != (
             config.tls,

@@ -56,10 +56,10 @@ class Keeper:
                 break
             except SpoolError as error:
                 self.trouble = str(error)
-                log.error("stream starts anew from its spool", stream=self.name, reason=str(error))
+                log.error("stream restarting", stream=self.name, reason=self.trouble)
             except Exception as error:  # a task's top: other streams must go on
                 self.trouble = f"{type(error).__name__}: {error}"
-                log.exception("stream failed; starts anew from its spool", stream=self.name)
+                log.exception("stream restarting", stream=self.name, reason=self.trouble)
             finally:
                 self.pipeline = None
             if clock() - started_at > HEALTHY_SECONDS:
@@ -78,6 +78,6 @@ class Keeper:
             self.pipeline.stop_reading()
         done, _ = await asyncio.wait({self._task}, timeout=grace_seconds)
         if not done:
-            log.warning("stopped with batches waiting in the spool", stream=self.name)
+            log.warning("batches left in spool", stream=self.name)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -203,14 +203,12 @@ class Pipeline:
 
     async def _room_for(self, size: int) -> None:
         """Wait while the original's spool, or the disk, is full. Twins never hold anything up."""
-        told = False
+        logged = False
         while not (self._backlogs[0].has_room(size) and self._spool.has_disk_room()):
-            if not told:
+            if not logged:
                 full = "disk" if self._backlogs[0].has_room(size) else "max_spool_bytes"
-                self.log.warning(
-                    "spool is full: the source waits", limit=full, spool=str(self._spool.path), remedy=REMEDIES[full]
-                )
-                told = True
+                self.log.warning("spool full", limit=full, spool=str(self._spool.path), remedy=REMEDIES[full])
+                logged = True
             await asyncio.sleep(ROOM_CHECK_SECONDS)
 
     def _accept(self, sealed: Sealed, positions: Mapping[str, Position], sealed_at: float) -> _Commit:
@@ -232,7 +230,7 @@ class Pipeline:
         self._invalid[name].inc(sealed.invalid)
         if dropped:
             self._metrics.records.labels(name, "dropped").inc(dropped)
-            self.log.warning("dropped the oldest records: the spool is full", of=name, records=dropped)
+            self.log.warning("oldest records dropped", of=name, records=dropped)
 
     async def _tell_commits(self) -> None:
         """Who is told first is sent first, so the streams take turns: else each twin would look slower than it is."""

@@ -140,7 +140,7 @@ class Sender:
     def _rotate(self) -> None:
         """Make the next link while this one is still in use, then leave this one."""
         if self._next_link is None:
-            self.log.info("rotating the link")
+            self.log.info("link rotating")
             self._next_link = asyncio.create_task(self._make_next_link())
 
     async def _make_next_link(self) -> Link:
@@ -150,9 +150,7 @@ class Sender:
                 link = await self._connect()
                 break
             except LINK_FAILURES as error:
-                self.log.warning(
-                    "cannot rotate yet: the old link is kept", reason=self._count(error), detail=str(error)
-                )
+                self.log.warning("link rotation failed", reason=self._count(error), detail=str(error))
                 await asyncio.sleep(backoff.next())
         if self._conversation is not None:
             self._conversation.leave("rotation")

@@ -53,7 +53,7 @@ class Stdin:
         except BlockingIOError:
             raise
         except OSError as error:  # a terminal that hung up
-            log.warning("standard input failed: taken for its end", reason=error.strerror)
+            log.warning("stdin read failed", reason=error.strerror)
             return b""
 
     async def _read_when_ready(self) -> bytes:

@@ -83,7 +83,7 @@ def test_a_full_disk_under_the_spool_makes_the_source_wait_and_the_spool_still_d
     site.write_stream("s", STREAM)
     write_input(site, 0, RECORDS // 2)
     site.start_forwarder()
-    site.forwarder.wait_for("spool is full: the source waits")
+    site.forwarder.wait_for("spool full")
     filler = fill(small_disk)
     site.forwarder.kill()  # what a full disk does at its worst: the file has to be opened again on it
     site.start_forwarder()

@@ -231,7 +231,7 @@ async def test_one_record_that_is_too_large_is_set_aside_and_the_stream_goes_on(
     assert installation.stored() == lines(100)
     assert (row["records"]["dead_lettered"], row["resets"]) == (1, 1)
     assert row["records"]["accepted"] == 101
-    assert [event["code"] for event in found(events, "moved a batch to the dead letters")] == ["too_large"]
+    assert [event["code"] for event in found(events, "batch dead-lettered")] == ["too_large"]
 
 
 async def test_a_forwarder_that_does_not_read_is_not_read_on(

@@ -129,14 +129,14 @@ async def test_a_grant_that_no_receiver_honours_costs_time_and_a_new_producer_bu
         async with way.life(topic_name) as life:
             await life.begin(sealed=3, stored=1, acknowledged=1)
         async with way.life(topic_name) as life, life.sending():
-            await becomes(lambda: len(found(events, "the receiver cannot open the run")) > 1)
+            await becomes(lambda: len(found(events, "run not opened")) > 1)
             assert (len(life.backlog.rows), life.backlog.totals.resets) == (2, 0)
         monkeypatch.setattr(resume, "NOT_GRANTED_PATIENCE_SECONDS", 0.0)
         async with way.life(topic_name) as life:
             await life.finish()
             assert (life.backlog.totals.resets, life.backlog.totals.dead_lettered) == (1, 0)
         assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 1, 2))}
-    assert {event["code"] for event in found(events, "the receiver cannot open the run")} == {"not_granted"}
+    assert {event["code"] for event in found(events, "run not opened")} == {"not_granted"}
 
 
 # -- beyond the promise: nothing is lost, what is repeated is counted ------------------------------------------------
@@ -156,7 +156,7 @@ async def test_another_life_of_the_spool_costs_repeats_of_at_most_what_the_reset
             await life.finish()
             assert life.backlog.totals.resets == 1
         assert await way.stored(topic_name) == {topic_name: joined(numbered(0, 1, 1, 1, 2, 3))}
-    (reset,) = found(events, "reset a run")
+    (reset,) = found(events, "run reset")
     assert (reset["reason"], reset["batches_possibly_repeated"], reset["new_producer"]) == ("fenced", 3, True)
 
 
@@ -191,7 +191,7 @@ async def test_a_topic_that_was_made_anew_gets_all_that_was_unacknowledged(
             await life.finish()
             assert life.backlog.totals.resets == 1
         assert await way.stored(topic_name) == {topic_name: joined(numbered(1, 2, 3))}
-    assert [event["reason"] for event in found(events, "reset a run")] == ["topic_replaced"]
+    assert [event["reason"] for event in found(events, "run reset")] == ["topic_replaced"]
 
 
 KEPT = {
@@ -220,7 +220,7 @@ async def test_a_log_that_lost_its_end_costs_nothing_that_was_unacknowledged(
                 assert life.backlog.totals.resets == KEPT[kept][1], stream
         expected = {stream: joined(numbered(*KEPT[kept][0])) for stream, kept in streams.items()}
         assert await way.stored(*streams) == expected
-    (reset,) = found(events, "reset a run")
+    (reset,) = found(events, "run reset")
     assert (reset["reason"], reset["batches_possibly_repeated"]) == ("unknown_sequence", 3)
 
 

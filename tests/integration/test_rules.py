@@ -147,7 +147,7 @@ async def test_a_topic_that_becomes_compacted_is_waited_for_and_costs_no_batch(
             await life.seal(*numbered(1, 2))
         configure_topic(kafka, topic_name, cleanup_policy="compact")
         async with way.life(topic_name) as life, life.sending():
-            await becomes(lambda: len(found(events, "the receiver cannot open the run")) > 1)
+            await becomes(lambda: len(found(events, "run not opened")) > 1)
             assert (len(life.backlog.rows), life.backlog.totals.dead_lettered) == (2, 0)
         configure_topic(kafka, topic_name, cleanup_policy=None)
         async with way.life(topic_name) as life:
