@@ -1,6 +1,7 @@
-"""Kinds of values in configurations, as types: each names its check, which toml.py runs on every such value.
+"""Kinds of values in configurations, as types: each names a check that toml.py runs on every such value.
 
-A check raises ValueError with what is wrong and what to write instead. It reads no file; `readable` asks the reader to.
+A check raises ValueError with what is wrong and what to write instead. Checks read no files: a path marked `readable` is
+opened by the reader of the configuration.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
 def checked(check: Callable[[str], None]) -> Meta:
-    """Marks a text that has to pass a check."""
+    """Marks a string that must pass a check."""
     return Meta(extra={"check": check})
 
 
 def readable(remedy: str) -> Meta:
-    """Marks a path of a file that has to be there; `remedy` tells how it is made."""
+    """Marks the path of a file that must exist; `remedy` says how to create it."""
     return Meta(extra={"remedy": remedy})
 
 
 def check_address(address: str) -> None:
-    """Somewhere to connect to: host and port must be there."""
+    """An address to connect to: host and port are required."""
     host, port = split_address(address)
     if not host or not port:
-        raise ValueError(f"{address!r} needs a host and a port from 1 on, as in 'logs.example.net:7443'")
+        raise ValueError(f"{address!r} needs a host and a port of at least 1, as in 'logs.example.net:7443'")
 
 
 def check_listen_address(address: str) -> None:
-    """Somewhere to listen: the host may be left out, and port 0 lets the system choose."""
+    """An address to listen on: the host may be left out, and port 0 lets the system choose."""
     split_address(address)
 
 
@@ -48,18 +49,18 @@ def check_mode(name: str) -> None:
 
 
 def check_topic(name: str) -> None:
-    """A name that Kafka takes for a topic."""
+    """A topic name that Kafka accepts."""
     if not TOPIC.fullmatch(name) or name in (".", ".."):
-        raise ValueError(f"{name!r} is no Kafka topic; use a-z, A-Z, 0-9, '.', '_', '-', at most 249")
+        raise ValueError(f"{name!r} is not a valid Kafka topic name; use at most 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
 
 
 def check_topic_pattern(pattern: str) -> None:
-    """A topic in which {stream} stands for the stream's name."""
+    """A topic name in which {stream} stands for the stream's name."""
     check_topic(pattern.replace("{stream}", "stream"))
 
 
 def check_not_empty(text: str) -> None:
-    """Something must be there."""
+    """A string with something other than white space in it."""
     if not text.strip():
         raise ValueError("is empty; write a value, or leave the key out if it has a default")
 
@@ -73,10 +74,10 @@ HostName = Annotated[str, checked(check_not_empty)]
 Pattern = Annotated[str, checked(check_not_empty)]
 
 Glob = Annotated[str, Meta(extra={"path": True})]
-"""A shell pattern of paths; a relative one starts at the directory of the configuration."""
+"""A shell pattern of paths; a relative pattern starts in the directory of the configuration."""
 
-CertificateFile = Annotated[Path, readable("make it with `logfwd pki issue`")]
-KeyFile = Annotated[Path, readable("make it with `logfwd pki issue`")]
-AuthorityFile = Annotated[Path, readable("make it with `logfwd pki init`, or copy the one that is there")]
-GrantKeyFile = Annotated[Path, readable("make it with `logfwd pki init`; all receivers of a cluster share one")]
+CertificateFile = Annotated[Path, readable("create it with `logfwd pki issue`")]
+KeyFile = Annotated[Path, readable("create it with `logfwd pki issue`")]
+AuthorityFile = Annotated[Path, readable("create it with `logfwd pki init`, or copy the existing one")]
+GrantKeyFile = Annotated[Path, readable("create it with `logfwd pki init`; all receivers of a cluster share one")]
 PasswordFile = Annotated[Path, readable("write the password into it")]

@@ -1,6 +1,6 @@
-"""The JSON Schema of a configuration file, from the same Structs that its reader uses, in TOML's spelling.
+"""The JSON Schema of a configuration file, from the Structs that its reader uses, with the keys as TOML spells them.
 
-msgspec's own schema knows neither the spelling of durations and sizes nor paths as defaults, so it is not used.
+msgspec's own schema is not used: it knows neither our spelling of durations and sizes nor paths as defaults.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PLAIN = {str: "string", Path: "string", int: "integer", float: "number", bool: "
 
 
 def json_schema(kind: type[msgspec.Struct], *, hidden: Collection[str] = ()) -> dict[str, Any]:
-    """The schema of a file. `hidden` fields are not in the file."""
+    """The schema of a file; `hidden` fields are left out."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_struct(kind, hidden)}
 
 
@@ -71,7 +71,7 @@ def _type(kind: Any, field: str) -> dict[str, Any]:
 
 
 def _union(kinds: tuple[Any, ...], field: str) -> dict[str, Any]:
-    """None has no spelling in TOML; where it stands for a table, `false` does."""
+    """TOML cannot spell None; where a table may be left out, `false` stands for it."""
     options = [_type(kind, field) for kind in kinds if kind is not type(None)]
     if len(options) < len(kinds) and any(option.get("type") == "object" for option in options):
         options.append({"const": False})
@@ -79,7 +79,7 @@ def _union(kinds: tuple[Any, ...], field: str) -> dict[str, Any]:
 
 
 def show_default(field: msgspec.structs.FieldInfo) -> Any:
-    """A field's default as one writes it in TOML; None where the default is no value but a table, or nothing."""
+    """A field's default as written in TOML; None if there is no default, or the default is a table."""
     value = field.default
     if isinstance(value, msgspec.Struct) or value is None or value is msgspec.NODEFAULT:
         return None

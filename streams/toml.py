@@ -1,12 +1,12 @@
-"""A TOML file to a frozen msgspec Struct, with every problem found, not the first.
+"""A TOML file to a frozen msgspec Struct, with every problem found, not only the first.
 
-msgspec alone reports one error, and the standard library's parser gives no lines for values: so fields are converted
-one by one, and a problem names file and key path (`batch.linger`). The Struct stays the only description of a file:
+msgspec alone reports one error, and the standard library's parser gives no lines for values, so fields are converted
+one by one and a problem names its file and key path (`batch.linger`). The Struct is the only description of a file:
 
 * a field ending `_bytes` takes a size ("900KiB"); one ending `_seconds` takes a duration ("200ms"), and its key in TOML
   drops the suffix (`linger`);
-* what a value may be is the `msgspec.Meta` of its type: ranges, and the checks of kinds.py;
-* relative paths, and globs, start at the directory of the configuration;
+* the `msgspec.Meta` of a field's type says which values are allowed: ranges, and the checks of kinds.py;
+* relative paths and globs start in the directory of the configuration;
 * `false` stands for None where a table may be left out (`admin = false`).
 """
 
@@ -35,7 +35,7 @@ Table = dict[str, Any]
 
 
 class _Wrong(Exception):
-    """A value cannot be used; the problems are noted already."""
+    """A value cannot be used; its problems have been noted."""
 
 
 def parse(path: Path) -> Table:
@@ -46,7 +46,7 @@ def parse(path: Path) -> Table:
     except OSError as error:
         raise _refusal(path, f"cannot be read: {error.strerror}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise _refusal(path, "is larger than 1 MiB; this is no configuration")
+        raise _refusal(path, "is larger than 1 MiB; this is not a configuration")
     try:
         table = tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
@@ -64,8 +64,10 @@ def parse(path: Path) -> Table:
 def convert(
     table: Table, kind: type[T], *, path: Path, base: Path, problems: list[Problem], hidden: Collection[str] = ()
 ) -> T | None:
-    """The Struct and, added to `problems`, all that is wrong. A wrong value is replaced by its default, so that the
-    caller can go on looking; None if it has none. `hidden` fields are not in the file; the caller fills them.
+    """The Struct; everything that is wrong is added to `problems`.
+
+    A wrong value is replaced by its default so that the caller can check the rest; the result is None if a wrong
+    value has no default. `hidden` fields are not in the file; the caller fills them.
     """
     try:
         return _Reader(path, base, problems).struct(table, kind, "", hidden)
@@ -74,7 +76,7 @@ def convert(
 
 
 def add(problems: list[Problem], path: Path, faults: Iterable[tuple[str, str]]) -> None:
-    """Note faults (key, message) of a Struct, but none that only follows from a key that is in trouble already."""
+    """Note faults (key, message) of a Struct, except those that only follow from a key already reported."""
     troubled = [problem.key for problem in problems if problem.path == path]
     for key, message in faults:
         if not any(key == other or _inside(key, other) or _inside(other, key) for other in troubled):
@@ -95,7 +97,7 @@ def _refusal(path: Path, message: str) -> ConfigError:
 
 
 class _Reader:
-    """Converts the values of one file and notes what is wrong with them."""
+    """Converts the values of one file and notes every problem."""
 
     def __init__(self, path: Path, base: Path, problems: list[Problem]) -> None:
         self._path = path
@@ -103,7 +105,7 @@ class _Reader:
         self._problems = problems
 
     def struct(self, value: object, kind: type[T], key: str, hidden: Collection[str] = ()) -> T:
-        """Every field is tried, so that every problem is found; raises _Wrong if one is lacking."""
+        """Convert every field, so that every problem is found; raises _Wrong if a required one has no value."""
         table = self._table(value, key)
         fields = {spelling(field.name): field for field in msgspec.structs.fields(kind) if field.name not in hidden}
         tag = kind.__struct_config__.tag_field
@@ -246,7 +248,7 @@ class _Reader:
 
 
 def _hint(name: str, kind: type[msgspec.Struct], known: list[str], key: str) -> str:
-    """Where an unknown key perhaps belongs."""
+    """Where an unknown key may belong."""
     if spelling(name) in known:
         return f'; write {_join(key, spelling(name))} = "200ms"'
     for field in msgspec.structs.fields(kind):

@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them: "900KiB", "64kB", "200ms", "1h". A bare number is bytes or seconds."""
+"""Sizes and durations as people write them: "900KiB", "64kB", "200ms", "1h". A bare number means bytes or seconds."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ MAX_BYTES = 1 << 62
 
 
 def parse_size(value: object) -> int:
-    """Bytes; raises ValueError with what to write instead."""
+    """The size in bytes; raises ValueError with what to write instead."""
     number = _number(value, SIZES, SIZE_PATTERN, 'a size such as "900KiB", "64MB" or a number of bytes')
     if number > MAX_BYTES or number != math.floor(number):
-        raise ValueError(f"{value!r} is no whole number of bytes below 4 EiB")
+        raise ValueError(f"{value!r} is not a whole number of bytes below 4 EiB")
     return int(number)
 
 
 def parse_duration(value: object) -> float:
-    """Seconds; raises ValueError with what to write instead."""
+    """The duration in seconds; raises ValueError with what to write instead."""
     seconds = _number(value, DURATIONS, DURATION_PATTERN, 'a duration such as "200ms", "5s", "1h" or seconds')
     return round(float(seconds), 9)
 
@@ -48,7 +48,7 @@ def _number(value: object, units: dict[str, int] | dict[str, float], pattern: st
 
 
 def show_size(count: float) -> str:
-    """A size in the largest unit that divides it."""
+    """A size in the largest unit that divides it evenly."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if count and count % SIZES[unit] == 0:
             return f"{int(count) // SIZES[unit]}{unit}"

@@ -98,7 +98,7 @@ def test_a_kafka_sink_loads_with_tls_and_sasl(path: Path) -> None:
         ('streams = ["*"]', "streams = []", "allow[0].streams", "is empty; name at least one"),
         ('streams = ["*"]', 'streams = [" "]', "allow[0].streams[0]", "is empty"),
         (ALLOW, f'{ALLOW}modes = ["hybrid", "x"]\n', "allow[0].modes[1]", "unknown mode 'x'"),
-        (ALLOW, f'{ALLOW}topic = "{{name}}"\n', "allow[0].topic", "is no Kafka topic"),
+        (ALLOW, f'{ALLOW}topic = "{{name}}"\n', "allow[0].topic", "is not a valid Kafka topic name"),
         (SINK, "", "sink", "is missing; add [sink]"),
         ('type = "log"\n', "", "sink.type", 'is missing; write "log" or "kafka"'),
         ('type = "log"', 'type = "kafak"', "sink.type", "did you mean 'kafka'?"),

@@ -96,8 +96,8 @@ def test_relative_globs_start_at_the_configurations_directory_and_absolute_ones_
             "security",
             "unknown mode 'hybird'; the modes are: classical-tls12, classical, hybrid",
         ),
-        ('topic = "a b"\n', "topic", "'a b' is no Kafka topic"),
-        ('topic = ".."\n', "topic", "'..' is no Kafka topic"),
+        ('topic = "a b"\n', "topic", "'a b' is not a valid Kafka topic name"),
+        ('topic = ".."\n', "topic", "'..' is not a valid Kafka topic name"),
         ('server_name = ""\n', "server_name", "is empty"),
         ('receivers = "a:1"\n', "receivers", 'is not a list; write receivers = ["…"]'),
         ('receivers = ["a:1", "b"]\n', "receivers[1]", "'b' is not HOST:PORT"),
@@ -291,5 +291,5 @@ def test_what_is_no_duration_is_refused(text: object) -> None:
 
 @pytest.mark.parametrize("text", ["1.5B", 0.5, "9999999TiB"])
 def test_a_size_is_a_whole_number_of_bytes(text: object) -> None:
-    with pytest.raises(ValueError, match="no whole number of bytes"):
+    with pytest.raises(ValueError, match="not a whole number of bytes"):
         parse_size(text)
