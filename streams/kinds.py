@@ -51,7 +51,9 @@ def check_mode(name: str) -> None:
 def check_topic(name: str) -> None:
     """A topic name that Kafka accepts."""
     if not TOPIC.fullmatch(name) or name in (".", ".."):
-        raise ValueError(f"{name!r} is not a valid Kafka topic name; use at most 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
+        raise ValueError(
+            f"{name!r} is not a valid Kafka topic name; use at most 249 of a-z, A-Z, 0-9, '.', '_' and '-'"
+        )
 
 
 def check_topic_pattern(pattern: str) -> None:

@@ -1,6 +1,6 @@
-"""What both programs do around their main loop: set up logs, run on uvloop, obey signals, turn errors into exit codes.
+"""What both programs do around their main loop: run on uvloop, obey signals, turn errors into exit codes.
 
-Exit codes follow sysexits: 78 for a configuration, 69 for something that is not available, 70 for an error of ours.
+Exit codes follow sysexits: 78 for a configuration that cannot be used, 69 for something that is not available.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _M_ARENA_MAX = -8  # of malloc.h
 _HEAP_KEPT_BYTES = 4 * 1024 * 1024
 
 SAME_SIGNAL_SECONDS = 0.5
-"""A terminal or a service manager signals parent and workers alike, and the parent passes it on: still one wish."""
+"""A terminal or service manager signals parent and workers alike, and the parent passes it on: that is one request."""
 
 log = logs.get_logger("program")
 
 
 class Commands(click.Group):
-    """Subcommands of modules of their own: imported when they are called, so that a program's start does not pay."""
+    """A group whose `elsewhere` subcommands live in other modules, imported only when called: start-up stays cheap."""
 
     def __init__(self, *args: Any, elsewhere: Mapping[str, str], **options: Any) -> None:
         super().__init__(*args, **options)
@@ -50,7 +50,7 @@ class Commands(click.Group):
 
 
 def run(main: Callable[[Stop], Awaitable[None]]) -> None:
-    """Run a program's coroutine to its end; exits the process with a code that says how it went."""
+    """Run a program's coroutine to its end; exits the process with a code that says how it ended."""
     import uvloop
 
     settle_heap()
@@ -78,14 +78,14 @@ def settle_heap() -> None:
 
 
 def refuse_config(error: ConfigError) -> NoReturn:
-    """Print every problem of a configuration, and exit as sysexits says."""
+    """Print every problem of a configuration, then exit with 78 (EX_CONFIG)."""
     for problem in error.problems:
         click.echo(str(problem), err=True)
     sys.exit(EX_CONFIG)
 
 
 class Stop:
-    """The operator's wishes: `requested` once SIGTERM or SIGINT came; `on_reload` is called at SIGHUP."""
+    """The operator's signals: `requested` is set by SIGTERM or SIGINT; `on_reload` is called at SIGHUP."""
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
@@ -94,7 +94,7 @@ class Stop:
         self._reload: asyncio.Task[object] | None = None
 
     def stop(self) -> None:
-        """The first signal stops in an orderly way, the second at once: nothing that matters is only in memory."""
+        """The first signal stops in an orderly way, the second exits at once: nothing that matters is only in memory."""
         if self.requested.is_set():
             if time.monotonic() - self._requested_at < SAME_SIGNAL_SECONDS:
                 return
@@ -105,7 +105,7 @@ class Stop:
         self.requested.set()
 
     def reload(self) -> None:
-        """Reload, unless one is still under way."""
+        """Reload, unless a reload is still under way."""
         if self.on_reload is not None and (self._reload is None or self._reload.done()):
             self._reload = asyncio.ensure_future(self.on_reload())
 

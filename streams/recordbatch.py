@@ -13,8 +13,8 @@
     records                 61   framed records, compressed as a whole if the codec says so
 
 Invariants: a batch that `build` made and that was stored intact passes `check`; no other function gives a batch a
-fresh CRC before its old one was found right; bytes of any kind raise nothing but BatchCorrupt. No I/O, no clock.
-aiokafka's record code is not used: its builder takes a call for each record, and a CRC of what is to be compressed; its
+fresh CRC before its old one was verified; bytes of any kind raise nothing but BatchCorrupt. No I/O, no clock.
+aiokafka's record code is not used: its builder takes one call per record and a CRC of the data before compression; its
 reader trusts lengths that damage can forge.
 """
 
@@ -40,11 +40,11 @@ NO_LEADER = -1
 MAGIC = 2
 ZSTD_LEVEL = 1
 ZSTD_WINDOW_LOG = 18
-"""256 KiB stay in a core's cache: a tenth faster than level 1 with its own window, for a fortieth more bytes."""
+"""A window of 256 KiB stays in a core's cache: 10 % faster than level 1 with its own window, for 2.5 % more bytes."""
 MAX_CLOCK_GAP_MS = 3_600_000
 """Timestamps further than this from the stamping clock are moved to it."""
 MAX_HALVED_BYTES = 64 * 1024 * 1024
-"""What `halves` decompresses at most."""
+"""The most that `halves` decompresses."""
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _OFFSET = struct.Struct(">q")
@@ -66,7 +66,7 @@ class Codec(enum.IntEnum):
 
 
 class Header(NamedTuple):
-    """The 61 bytes before the records, as they are; only `check` vouches for them."""
+    """The 61 bytes before the records, unverified: only `check` vouches for them."""
 
     base_offset: int
     batch_length: int
@@ -84,7 +84,7 @@ class Header(NamedTuple):
 
     @property
     def codec(self) -> Codec:
-        """BatchCorrupt for a codec that is not ours."""
+        """The batch's codec; BatchCorrupt for one that is not in `Codec`."""
         try:
             return Codec(self.attributes & _CODEC_MASK)
         except ValueError:
@@ -99,7 +99,7 @@ class Header(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of the whole batch."""
+        """Size of the whole batch in bytes."""
         return self.batch_length + _BEFORE_LENGTH_BYTES
 
 
@@ -113,7 +113,7 @@ class Record(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """A built batch, and what it was before compression."""
+    """A built batch, and its size before compression."""
 
     payload: bytes
     record_count: int
@@ -121,14 +121,14 @@ class Packed(NamedTuple):
 
 
 def parse_header(batch: bytes | bytearray | memoryview) -> Header:
-    """Reads the header and checks nothing but that it is there."""
+    """Read the header; only its length is checked."""
     if len(batch) < HEADER_BYTES:
         raise BatchCorrupt(f"{len(batch)} bytes are too few for a batch header")
     return Header(*_HEADER.unpack_from(batch))
 
 
 def check(batch: bytes | bytearray | memoryview) -> Header:
-    """Every check that needs no decompression, cheapest first; BatchCorrupt names the first that fails."""
+    """Run every check that needs no decompression, cheapest first; BatchCorrupt names the first that fails."""
     header = parse_header(batch)
     if header.size != len(batch):
         raise BatchCorrupt(f"the header announces {header.size} bytes, there are {len(batch)}")
@@ -189,7 +189,7 @@ def pack(records: memoryview, count: int, *, timestamp_ms: int, codec: Codec) ->
 
 
 class _Compressor(threading.local):
-    """A zstd context must not be shared by threads, and is dear enough to keep."""
+    """Threads must not share a zstd context, and one is expensive enough to keep."""
 
     def __init__(self) -> None:
         parameters = zstandard.ZstdCompressionParameters.from_level(ZSTD_LEVEL, window_log=ZSTD_WINDOW_LOG)
@@ -200,14 +200,14 @@ _compressor = _Compressor()
 
 
 def _compress(records: memoryview, codec: Codec) -> tuple[bytes | memoryview, Codec]:
-    """Records compressed, if that makes them smaller; and the codec that they have now."""
+    """The records, compressed if that makes them smaller, and their codec."""
     if codec is Codec.ZSTD and len(compressed := _compressor.compress(records)) < len(records):
         return compressed, codec
     return records, Codec.NONE
 
 
 def _crc(batch: bytes | bytearray | memoryview) -> int:
-    """Keeps the interpreter's lock: getting it back would take longer than the few microseconds of the sum."""
+    """Keeps the interpreter lock: reacquiring it would take longer than the few microseconds of the checksum."""
     return crc32c(memoryview(batch)[_ATTRIBUTES_AT:], gil_release_mode=_KEEP_LOCK)
 
 
@@ -222,9 +222,9 @@ def stamp(
 ) -> bytearray:
     """A stamped copy. `base_sequence` is unbounded and written modulo 2³¹.
 
-    With `now_ms`, timestamps over an hour away from it are moved alike, so that the newest is now. BatchCorrupt for
-    a batch whose CRC is wrong: rotten bytes must never get a fresh one. `known_good` spares the check of one that has
-    not left the memory since it was built.
+    With `now_ms`, timestamps more than an hour away from it are all moved by the same amount, so that the newest is
+    now. BatchCorrupt for a batch whose CRC is wrong: damaged bytes must never get a fresh one. `known_good` skips this
+    check for a batch that has not left memory since it was built.
     """
     header = parse_header(batch) if known_good else check(batch)
     shift = 0
@@ -247,12 +247,12 @@ def _fits_int64(number: int) -> bool:
 
 
 def place(batch: bytearray | memoryview, base_offset: int) -> None:
-    """Writes the offset of the first record, in place; the CRC does not cover it."""
+    """Write the offset of the first record in place; the CRC does not cover it."""
     _OFFSET.pack_into(batch, 0, base_offset)
 
 
 def iterate(batch: bytes | bytearray | memoryview, *, max_bytes: int) -> Iterator[Record]:
-    """The records, one by one. BatchCorrupt for any damage, and for more than `max_bytes` once decompressed.
+    """The records, one by one. BatchCorrupt for any damage, and for more than `max_bytes` after decompression.
 
     Record headers, which `build` never writes, are skipped.
     """
@@ -273,7 +273,7 @@ def iterate(batch: bytes | bytearray | memoryview, *, max_bytes: int) -> Iterato
 def halves(batch: bytes | bytearray | memoryview) -> tuple[bytes, bytes] | None:
     """Two unstamped batches with the values of one that `build` made, for a topic that finds it too large.
 
-    Timestamp and codec stay. None for a single record.
+    Timestamp and codec are kept. None for a single record.
     """
     header = check(batch)
     if header.record_count == 1:

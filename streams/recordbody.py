@@ -1,15 +1,15 @@
-"""The records part of a record batch v2, behind its header: framed; decompressed within a limit, and read.
+"""The records part of a record batch v2, after its header: framed; decompressed within a limit, and read.
 
     record = length varint · attributes int8 · timestampDelta varint · offsetDelta varint
              · key bytes · value bytes · headerCount varint · (name bytes · value bytes) for each header
     bytes  = length varint, −1 for none · that many bytes;    varint = zigzag, at most 64 bits
 
-Framing is the hot path of a forwarder: no step of it runs in Python for each record. A record without key and headers
-is its value between bytes that depend on its size and offset alone, so these are looked up, laid between the values
-by slices, and joined: half as dear as a call of a builder for each record.
+Framing is the hot path of a forwarder: none of its steps runs in Python for each record. A record without key and
+headers is its value between bytes that depend only on its size and offset, so these are looked up, laid between the
+values by slices, and joined: half the cost of one builder call per record.
 
-Reading is not: who forwards batches never opens them. Whatever the bytes are, memory stays within the limit and
-nothing but BatchCorrupt is raised.
+Reading is not a hot path: a program that forwards batches never opens them. Whatever the bytes are, memory stays within
+the limit and nothing but BatchCorrupt is raised.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _MAX_VARINT_BITS = 70  # ten bytes of seven
 
 
 _MOST_FRAMING_BYTES = 19
-"""No record has more around its value: three integers of five bytes, and four single bytes."""
+"""The most that surrounds a record's value: three integers of five bytes and four single bytes."""
 _MOST_KNOWN_SIZES = 1 << 16
 _NO_HEADERS = b"\x00"
 _NO_KEY = b"\x01"
 
 
 def frame(values: Sequence[BytesLike], max_bytes: int) -> tuple[memoryview, int]:
-    """As many leading values as stay under `max_bytes`, at least one, as records without key; and how many these are.
+    """As many leading values as stay under `max_bytes` (at least one), framed as records without key, and their number.
 
     Their timestamp is that of the batch.
     """
@@ -56,13 +56,13 @@ def frame(values: Sequence[BytesLike], max_bytes: int) -> tuple[memoryview, int]
 
 
 class _Starts(dict[int, bytes]):
-    """How a record begins, up to its offsetDelta, by the size of its value. Before it stands the end of another."""
+    """The start of a record up to its offsetDelta, by the size of its value, after the last byte of the record before."""
 
     def __init__(self, offset_bytes: int) -> None:
         self._offset_bytes = offset_bytes
         lowest = 0 if offset_bytes == 1 else 1 << (7 * offset_bytes - 8)
         self.offsets = slice(lowest, 1 << (7 * offset_bytes - 1))
-        """Offsets that take so many bytes."""
+        """The offsets whose varint takes `offset_bytes` bytes."""
 
     def __missing__(self, size: int) -> bytes:
         if len(self) >= _MOST_KNOWN_SIZES:
@@ -74,7 +74,7 @@ class _Starts(dict[int, bytes]):
 
 
 class _Middles(dict[int, bytes]):
-    """What stands between a record's offsetDelta and its value, by the size of that."""
+    """The bytes between a record's offsetDelta and its value, by the size of the value."""
 
     def __missing__(self, size: int) -> bytes:
         if len(self) >= _MOST_KNOWN_SIZES:
@@ -98,7 +98,7 @@ def _offsets(count: int) -> list[bytes]:
 
 
 def _encoded(number: int) -> bytes:
-    """A varint that is not negative."""
+    """A non-negative number as a varint."""
     raw, encoded = number << 1, bytearray()
     while raw > 0x7F:
         encoded.append(raw & 0x7F | 0x80)
@@ -108,7 +108,7 @@ def _encoded(number: int) -> bytes:
 
 
 def _fitting(sizes: list[int], max_bytes: int) -> int:
-    """How many leading records stay under `max_bytes`, at least one."""
+    """How many leading records stay under `max_bytes`; at least one."""
     total = 0
     for count, (size, offset) in enumerate(zip(sizes, _offsets(len(sizes)), strict=False)):
         total += len(_STARTS[len(offset) - 1][size]) + len(offset) + len(_MIDDLES[size]) + size
@@ -131,7 +131,7 @@ def unzstd(body: memoryview, max_bytes: int) -> bytes:
     try:
         announced_bytes = zstandard.frame_content_size(body)  # −1: unknown
         if announced_bytes > max_bytes:
-            raise BatchCorrupt(f"{announced_bytes} bytes of records once decompressed, {max_bytes} are allowed")
+            raise BatchCorrupt(f"{announced_bytes} bytes of records after decompression, {max_bytes} are allowed")
         decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
         return decompressor.decompress(body, max_output_size=max_bytes, allow_extra_data=False)
     except zstandard.ZstdError as error:
@@ -139,7 +139,7 @@ def unzstd(body: memoryview, max_bytes: int) -> bytes:
 
 
 def rows(body: bytes, count: int) -> Iterator[Row]:
-    """Exactly `count` records, which fill `body` exactly."""
+    """Exactly `count` records, which must fill `body` exactly."""
     at = 0
     for index in range(count):
         try:
@@ -152,7 +152,7 @@ def rows(body: bytes, count: int) -> Iterator[Row]:
 
 
 def _row(body: bytes, at: int) -> tuple[Row, int]:
-    """The record at `at` and where it ends; IndexError where the bytes run out."""
+    """The record at `at` and the position of its end; IndexError where the bytes run out."""
     length, at = _varint(body, at)
     end = at + length
     timestamp_delta, at = _varint(body, at + 1)  # the attributes have no meaning yet

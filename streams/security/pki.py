@@ -1,7 +1,7 @@
 """A small private certificate authority: one root, leaves for receivers and forwarders, and the grant key.
 
-A directory holds `ca.pem`, `ca.key`, `grant.key`, and a pair `NAME.pem` / `NAME.key` for every leaf. Keys are 0600 and
-never overwritten unless asked. Leaves are ECDSA P-256, which every mode of the project accepts.
+A directory holds `ca.pem`, `ca.key`, `grant.key`, and a pair `NAME.pem` / `NAME.key` for every leaf. Keys have mode
+0600 and are overwritten only on request (`--force`). Leaves are ECDSA P-256, which every mode of the project accepts.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from streams.files import write_atomically
 
 CA_DAYS = 3650
 BACKDATE = datetime.timedelta(minutes=5)
-"""Leaves are valid a little before they are made: clocks of hosts differ."""
+"""Leaves are valid from a little before their creation, because the clocks of hosts differ."""
 
 
 class PkiError(PipelineError):
-    """A file of the authority cannot be made or used; the text says which and what to do."""
+    """A file of the authority cannot be written or used; the text names the file and the remedy."""
 
 
 @dataclass(frozen=True)
 class LeafFiles:
-    """Where a leaf was written."""
+    """The files of a leaf."""
 
     certificate: Path
     key: Path
 
 
 class Authority:
-    """A loaded authority that can issue leaves."""
+    """A loaded authority, which can issue leaves."""
 
     def __init__(self, directory: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
         self.directory = directory
@@ -55,10 +55,10 @@ class Authority:
             key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), None)
         except (OSError, ValueError) as error:
             raise PkiError(
-                f"{directory}: no usable authority here ({error}); make one with `logfwd pki init`"
+                f"{directory}: no usable authority here ({error}); create one with `logfwd pki init`"
             ) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise PkiError(f"{directory / 'ca.key'}: only elliptic-curve keys can be used, this is another kind")
+            raise PkiError(f"{directory / 'ca.key'}: only elliptic-curve keys can be used; this is another kind")
         return cls(directory, certificate, key)
 
     def issue(
@@ -71,7 +71,7 @@ class Authority:
         not_before: datetime.datetime | None = None,
         force: bool = False,
     ) -> LeafFiles:
-        """Make a leaf and its key as OUT.pem and OUT.key. Identities with a colon are URIs, others DNS names."""
+        """Write a leaf and its key to OUT.pem and OUT.key. Identities with a colon are URIs, others are DNS names."""
         try:
             names = _names(identities, hosts)
         except ValueError as error:
@@ -101,11 +101,11 @@ class Authority:
 
 
 def create_authority(directory: Path, *, name: str = "logfwd private CA", force: bool = False) -> Authority:
-    """Make a root and the first grant key in a directory that only its owner may enter."""
+    """Create a root and the first grant key in a directory that only its owner may enter."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise PkiError(f"{directory} cannot be made: {error}") from error
+        raise PkiError(f"{directory} cannot be created: {error}") from error
     key = ec.generate_private_key(ec.SECP256R1())
     start = datetime.datetime.now(datetime.UTC) - BACKDATE
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -124,7 +124,7 @@ def create_authority(directory: Path, *, name: str = "logfwd private CA", force:
 
 
 def key_algorithm(certificate: x509.Certificate) -> str:
-    """What kind of key a certificate holds: "EC secp256r1", "RSA 3072", "Ed25519", "ML-DSA-65"."""
+    """The kind of key in a certificate: "EC secp256r1", "RSA 3072", "Ed25519", "ML-DSA-65"."""
     try:
         key = certificate.public_key()
     except (UnsupportedAlgorithm, ValueError):
@@ -137,7 +137,7 @@ def key_algorithm(certificate: x509.Certificate) -> str:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """One certificate file for people and machines."""
+    """The fields of one certificate file, as `logfwd pki show` prints them."""
     try:
         leaf = x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -207,7 +207,7 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, data: bytes, *, private: bool = False, force: bool = False) -> None:
-    """Write a file whole or not at all; a key is born 0600."""
+    """Write a file whole or not at all; a private one has mode 0600 from its first byte."""
     if path.exists() and not force:
         raise PkiError(f"{path} exists; use --force to replace it")
     try:

@@ -1,18 +1,18 @@
 """Admin HTTP: /metrics, /healthz, /readyz, /api/v1/streams, and the live page that draws it at /.
 
-Read-only, and on the loopback unless told otherwise. On the loopback a request must also be meant for it (`Host`):
-else a web page anywhere could have a name of its own resolve to 127.0.0.1, and read what a visitor's programs tell
-(DNS rebinding). What is served runs no script but its own and asks no other host for anything.
+Read-only, and on the loopback interface unless configured otherwise. There, the `Host` header must name the loopback
+too: otherwise any web page could let a name of its own resolve to 127.0.0.1 and read what its visitor's programs serve
+(DNS rebinding). The pages run no script but their own and load nothing from other hosts.
 
-A forwarder also serves /api/v1/streams/NAME/batch-durations?since=COUNT: each batch duration after the first COUNT, for
-who needs the values of one stretch of time and not percentiles of the last ones.
+A forwarder also serves /api/v1/streams/NAME/batch-durations?since=COUNT: every batch duration after the first COUNT, for
+callers that need the values of a given period instead of recent percentiles.
 
-The program gives callables; they run on the event loop at each request, so they may read what the loop owns and must
+The program passes callables; they run on the event loop at each request, so they may read what the loop owns and must
 not block. /readyz answers 503 while there are reasons, by name, why the program is not ready; /healthz shows only that
 the loop turns.
 
-The port is open from the start; the HTTP server behind it is imported when somebody first connects: it costs more than
-all else that a program imports (0.15 CPU-s, 15 MB), and many a host is never asked.
+The port is open from the start; the HTTP server is imported at the first connection, because it costs more than all
+other imports of a program together (0.15 CPU-s, 15 MB) and many hosts are never asked.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ PAGE = {
     "/measures.js": ("measures.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-"""The files of the live page, and their types: what the host makes of file names is not asked."""
+"""The files of the live page, and their types, which must not depend on the host's table of file names."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -68,12 +68,12 @@ Rows = Callable[[], Sequence[Mapping[str, Any]]]
 Answers = Mapping[str, Callable[[], Awaitable[bytes]]]
 """Further paths, answered with JSON."""
 Durations = Callable[[str, int], Mapping[str, Any] | None]
-"""Of a stream, after so many; None for a stream that has none."""
+"""(stream, count) → the durations after the first `count`; None for a stream that has none."""
 
 
 @dataclass(frozen=True)
-class Tells:
-    """What a program tells of itself."""
+class Status:
+    """The callables that a program answers with."""
 
     ready: Reasons
     streams: Rows
@@ -105,14 +105,14 @@ async def serve(
 ) -> AsyncIterator[Server]:
     """Serve until the block is left; raises AdminUnavailable."""
     started = time.time()
-    tells = Tells(ready, streams, durations, more or {})
+    status = Status(ready, streams, durations, more or {})
     with _listen(address) as sock:
         bound_host, port = sock.getsockname()[:2]
         local_host = split_address(address)[0] if ip_address(bound_host).is_loopback else None
 
         def application() -> web.Application:
             about = {"program": program, "version": importlib.metadata.version("logfwd"), "started": round(started, 3)}
-            return _application(registry, tells, about, local_host)
+            return _application(registry, status, about, local_host)
 
         server = asyncio.create_task(_answer(sock, application))
         try:
@@ -165,7 +165,7 @@ async def _readable(sock: socket.socket) -> None:
 
 
 def _meant_for_loopback(host_header: str, configured: str) -> bool:
-    """Whether a Host header names this machine's loopback, whatever the port: it may be a forwarded one."""
+    """Whether a Host header names this machine's loopback; the port may be a forwarded one, so it is ignored."""
     try:
         host = urlsplit(f"//{host_header}").hostname or ""
         return host in ("localhost", configured.lower()) or ip_address(host).is_loopback
@@ -174,7 +174,7 @@ def _meant_for_loopback(host_header: str, configured: str) -> bool:
 
 
 def _application(
-    registry: CollectorRegistry, tells: Tells, about: Mapping[str, Any], local_host: str | None
+    registry: CollectorRegistry, status: Status, about: Mapping[str, Any], local_host: str | None
 ) -> web.Application:
     from aiohttp import web
 
@@ -199,29 +199,29 @@ def _application(
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
     async def healthz(_: web.Request) -> web.Response:
-        return verdict({})  # that the loop turns is all it says
+        return verdict({})  # it shows only that the loop turns
 
     async def readyz(_: web.Request) -> web.Response:
-        return verdict(tells.ready())
+        return verdict(status.ready())
 
     async def list_streams(_: web.Request) -> web.Response:
         now = round(time.time(), 3)
         return web.json_response(
-            {**about, "now": now, "trouble": dict(tells.ready()), "streams": list(tells.streams())}
+            {**about, "now": now, "trouble": dict(status.ready()), "streams": list(status.streams())}
         )
 
     async def list_durations(request: web.Request) -> web.Response:
         since = request.query.get("since", "0")
         if not (since.isascii() and since.isdigit() and len(since) < MOST_DIGITS):
-            raise web.HTTPBadRequest(text="since: a count of batches\n")
-        found = tells.durations(request.match_info["stream"], int(since)) if tells.durations is not None else None
+            raise web.HTTPBadRequest(text="since must be a number of batches, such as 0\n")
+        found = status.durations(request.match_info["stream"], int(since)) if status.durations is not None else None
         if found is None:
-            raise web.HTTPNotFound(text="no batch of such a stream was acknowledged\n")
+            raise web.HTTPNotFound(text="no stream of this name has had a batch acknowledged\n")
         return web.json_response(found)
 
-    def answering(tell: Callable[[], Awaitable[bytes]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def answering(make: Callable[[], Awaitable[bytes]]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def answer(_: web.Request) -> web.Response:
-            return web.Response(body=await tell(), content_type="application/json")
+            return web.Response(body=await make(), content_type="application/json")
 
         return answer
 
@@ -239,7 +239,7 @@ def _application(
             web.get("/readyz", readyz),
             web.get("/api/v1/streams", list_streams),
             web.get("/api/v1/streams/{stream}/batch-durations", list_durations),
-            *(web.get(path, answering(tell)) for path, tell in tells.more.items()),
+            *(web.get(path, answering(make)) for path, make in status.more.items()),
             *(web.get(path, page) for path in PAGE),
         ]
     )

@@ -1,11 +1,11 @@
-"""Logs: structlog, to standard error, as JSON lines, or coloured where a person reads.
+"""Logs: structlog to standard error, as JSON lines, or coloured on a terminal.
 
-Logs of libraries take the same way out. Record bytes never do: whatever is bytes is replaced by its size, and
+Logs of libraries go the same way. Record bytes are never logged: every bytes value is replaced by its size, and
 tracebacks carry no values of variables.
 
-This module is the first of a program to import structlog: structlog imports rich wherever it is installed, for
-tracebacks that carry the values of variables and that are never printed here. That is a quarter of what a program's
-start costs, and 5 MB of its memory, so rich is hidden during that one import.
+This module must be the first of a program to import structlog: structlog imports rich wherever it is installed, for
+tracebacks that carry the values of variables and that are never printed here. That is a quarter of the cost of a
+program's start and 5 MB of its memory, so rich is hidden during that one import.
 """
 
 from __future__ import annotations

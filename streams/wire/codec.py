@@ -1,7 +1,8 @@
-"""Messages to msgpack and back. A batch's payload is never copied: it is written beside its head, and read as a view.
+"""Messages to msgpack and back. A batch's payload is never copied: it is written after its head, and read as a view.
 
-Any bytes are survived: what is not a message of this version raises RemoteProtocolError and nothing else. What is sent
-has passed the same checks as what is received: a fault of ours is found here (LocalProtocolError), not by the peer.
+Bytes of any kind are survived: anything but a message of this version raises RemoteProtocolError and nothing else.
+Outgoing messages pass the same checks as incoming ones, so a fault of ours is found here (LocalProtocolError) and not
+by the peer.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(m.Message)
 
 
 def encode(message: m.Message) -> list[bytes | memoryview]:
-    """A message as one frame: buffers to be written one after the other."""
+    """A message as one frame: buffers to be written in this order."""
     if isinstance(message, m.Batch):
         return _encode_batch(message)
     try:
         body = _encoder.encode(message)
     except (OverflowError, UnicodeEncodeError) as error:
-        raise LocalProtocolError(Code.MALFORMED, f"{type(message).__name__} cannot be written") from error
+        raise LocalProtocolError(Code.MALFORMED, f"{type(message).__name__} cannot be encoded") from error
     _decode(body, LocalProtocolError)
     return [len(body).to_bytes(4, "big") + body]
 
@@ -45,7 +46,7 @@ def _encode_batch(batch: m.Batch) -> list[bytes | memoryview]:
     packer.pack_array_header(_BATCH_FIELDS)
     for number in (BATCH_TAG, *numbers):
         packer.pack(number)
-    # the packer cannot write the header of a bin alone: this is bin 32
+    # the packer cannot write the header of a bin by itself: this is bin 32
     head = packer.bytes() + b"\xc6" + batch.payload.nbytes.to_bytes(4, "big")
     size = len(head) + batch.payload.nbytes
     if size > m.MAX_FRAME_BYTES:
@@ -64,7 +65,7 @@ def _decode(frame: bytes | memoryview, fault: type[ProtocolError]) -> m.Message:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         if (number := _number(frame)) is not None and number not in _TAGS:
             raise fault(Code.UNKNOWN_MESSAGE, f"message number {number}") from error
-        raise fault(Code.MALFORMED, f"message {number} is not as it must be: {error}") from error
+        raise fault(Code.MALFORMED, f"message {number} is not valid: {error}") from error
     for name in _TEXTS[type(message)]:  # the decoder counts characters; the limit is in bytes
         size = len(getattr(message, name).encode())
         if size > m.MAX_STRING_BYTES:

@@ -1,16 +1,17 @@
-"""The protocol's two sides, without I/O: bytes in, messages out; who may say what, when. In the manner of h11.
+"""The protocol's two sides, without I/O: bytes in, messages out; which side may say what, and when. Modelled on h11.
 
-One table for each speaker, `FORWARDER_SAYS` and `RECEIVER_SAYS`, gives for (state, message) the next state; what is
-not in it is a protocol error. What a table cannot say is checked beside it: batches are numbered from 0, answers come
-in their order, the window is kept, a batch belongs to the open run, runs are opened only when nothing is in flight.
+One table for each speaker, `FORWARDER_SAYS` and `RECEIVER_SAYS`, gives the next state for (state, message); a pair that
+is not in it is a protocol error. Rules that a table cannot express are checked in code: batches are numbered from 0,
+answers come in the same order, the window is kept, a batch belongs to the open run, and runs are opened only when
+nothing is in flight.
 
     START ──HELLO──▶ GREETED ──WELCOME──▶ READY ──OPEN_RUN──▶ ASKING ──RUN──▶ RUNNING ──NACK──▶ SETTLING
                                             ▲                  │  ▲              │                 │
                                             └──────NACK −1─────┘  └───OPEN_RUN───┴─────────────────┘
 
-SETTLING: a batch was refused; those that had crossed the refusal on the wire still come, and are answered.
-FAILED: the peer broke the protocol; nothing is heard any more, and all that may be said is the ERROR that tells it.
-After GOAWAY, from either side, no batch and no OPEN_RUN is sent any more; answers still are.
+SETTLING: a batch was refused; batches that crossed the refusal on the wire still arrive, and are answered.
+FAILED: the peer broke the protocol; nothing more is accepted from it, and only the ERROR that says so may be sent.
+After GOAWAY from either side, no more BATCH or OPEN_RUN is sent; answers still are.
 
 `receive_data` raises RemoteProtocolError: the peer's fault, which ends the link. Messages before the fault in the same
 bytes are lost with it, which is safe: what was not acknowledged is sent again. `send` raises LocalProtocolError: a
@@ -72,11 +73,11 @@ RECEIVER_SAYS: Table = {
 """What a receiver may say."""
 
 RECEIVER_HEARS: Table = {**FORWARDER_SAYS, (State.SETTLING, m.Batch): State.SETTLING}
-"""What a forwarder may have said, as the receiver sees it: a batch can cross a NACK on the wire."""
+"""What a forwarder may have said from the receiver's point of view: a batch can cross a NACK on the wire."""
 
 
 class _Conversation:
-    """What both sides know of the link: state, window, what is in flight."""
+    """What both sides know about the link: its state, its window, and what is in flight."""
 
     def __init__(self, max_frame_bytes: int, *, forwarder: Fault, receiver: Fault) -> None:
         """`forwarder`, `receiver`: what is raised for a fault of that side, local or remote."""
@@ -96,7 +97,7 @@ class _Conversation:
         return self.next_seq - self.next_answer
 
     def forwarder_said(self, message: m.Message, table: Table) -> None:
-        """Move on after a message of the forwarder."""
+        """Advance after a message of the forwarder."""
         following = self._follow(table, message, self._forwarders_fault)
         if self.forwarder_leaves and isinstance(message, m.OpenRun | m.Batch):
             raise self._forwarders_fault(Code.UNEXPECTED_MESSAGE, f"{type(message).__name__} after GOAWAY")
@@ -120,7 +121,7 @@ class _Conversation:
             raise self._forwarders_fault(Code.UNEXPECTED_MESSAGE, f"more than {self.window} batches in flight")
 
     def receiver_said(self, message: m.Message) -> None:
-        """Move on after a message of the receiver."""
+        """Advance after a message of the receiver."""
         following = self._follow(RECEIVER_SAYS, message, self._receivers_fault)
         if isinstance(message, m.Welcome):
             self.window = message.window
@@ -157,7 +158,7 @@ class ForwarderConnection:
 
     @property
     def in_flight(self) -> int:
-        """Batches sent and not answered."""
+        """Batches sent and not yet answered."""
         return self._talk.in_flight
 
     @property
@@ -167,7 +168,7 @@ class ForwarderConnection:
         return talk.state is State.RUNNING and not leaving and talk.in_flight < talk.window
 
     def send(self, message: m.Message) -> list[bytes | memoryview]:
-        """Buffers to write for a message of ours, one after the other."""
+        """The buffers to write for a message of ours, in this order."""
         if self._talk.receiver_leaves and isinstance(message, m.OpenRun | m.Batch):
             raise LocalProtocolError(Code.UNEXPECTED_MESSAGE, f"{type(message).__name__} after the receiver's GOAWAY")
         buffers = codec.encode(message)
@@ -175,7 +176,7 @@ class ForwarderConnection:
         return buffers
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[m.Message]:
-        """Messages completed by these bytes; b"" tells that the link has ended."""
+        """The messages completed by these bytes; b"" means that the link has ended."""
         return _receive(self._talk, data, self._talk.receiver_said)
 
 
@@ -191,22 +192,22 @@ class ReceiverConnection:
 
     @property
     def in_flight(self) -> int:
-        """Batches received and not answered."""
+        """Batches received and not yet answered."""
         return self._talk.in_flight
 
     @property
     def missing_bytes(self) -> int:
-        """Fewer than these complete no message."""
+        """Fewer bytes than this cannot complete a message."""
         return self._talk.deframer.missing_bytes
 
     def send(self, message: m.Message) -> list[bytes | memoryview]:
-        """Buffers to write for a message of ours, one after the other."""
+        """The buffers to write for a message of ours, in this order."""
         buffers = codec.encode(message)
         self._talk.receiver_said(message)
         return buffers
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[m.Message]:
-        """Messages completed by these bytes; b"" tells that the link has ended."""
+        """The messages completed by these bytes; b"" means that the link has ended."""
         return _receive(self._talk, data, lambda message: self._talk.forwarder_said(message, RECEIVER_HEARS))
 
 
@@ -224,7 +225,7 @@ def _receive(
             message = codec.decode(frame)
             said(message)
             events.append(message)
-            if isinstance(message, m.Error):  # whatever stands behind it must not hide it
+            if isinstance(message, m.Error):  # whatever follows must not hide it
                 break
     except ProtocolError:
         talk.state = State.FAILED
@@ -233,7 +234,7 @@ def _receive(
 
 
 def _end(talk: _Conversation) -> None:
-    """The peer will say no more. Once the link has failed or closed, that is no news."""
+    """The peer will send nothing more. Once the link has failed or closed, that is expected."""
     if talk.state in (State.FAILED, State.CLOSED):
         return
     talk.state = State.CLOSED
@@ -242,5 +243,5 @@ def _end(talk: _Conversation) -> None:
 
 
 def error_message(error: ProtocolError) -> m.Error:
-    """What the peer is told before the link closes."""
+    """The ERROR that is sent to the peer before the link closes."""
     return m.Error(str(error.code), m.fit(error.text))

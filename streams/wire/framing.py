@@ -1,8 +1,8 @@
 """Frames: a 4-byte big-endian length, then that many bytes. No I/O.
 
-The length is checked before any memory is taken. A frame that lies whole in the bytes given is handed on as a view of
-them; one that does not is gathered in a buffer of exactly its size, so that nothing is copied twice. Views are
-read-only and stay valid for as long as somebody holds them: what the caller may write to again is copied first.
+The length is checked before memory is allocated. A frame that lies whole in the given bytes is passed on as a view of
+them; any other is gathered in a buffer of exactly its size, so that nothing is copied twice. Views are read-only and
+stay valid for as long as they are held: input that the caller may overwrite is copied first.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Deframer:
 
     @property
     def missing_bytes(self) -> int:
-        """Fewer than these complete no frame."""
+        """Fewer bytes than this cannot complete a frame."""
         return LENGTH_BYTES - len(self._length) if self._frame is None else len(self._frame) - self._filled
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[memoryview]:
-        """Frames completed by these bytes; the caller takes each before it asks for the next."""
+        """The frames completed by these bytes; the caller must take each one before asking for the next."""
         view, position = memoryview(data if isinstance(data, bytes) else bytes(data)), 0
         while position < len(view):
             if self._frame is not None:

@@ -1,7 +1,7 @@
 """The messages of protocol version 1, as msgspec Structs: one msgpack array each, number first.
 
-A message's tag is its number on the wire; fields may be appended in later versions and are ignored by earlier
-ones. Strings are at most `MAX_STRING_BYTES`. Integers that mean "none" are −1, as in Kafka.
+A message's tag is its number on the wire; later versions may append fields, which earlier ones ignore. Strings are at
+most `MAX_STRING_BYTES` long. An integer that means "none" is −1, as in Kafka.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_WINDOW = 5
 
 
 def fit(text: str) -> str:
-    """As much of a text as a message may carry. What UTF-8 cannot hold (half a file name, say) becomes "?"."""
+    """As much of a text as a message may carry. What UTF-8 cannot encode (half a file name, say) becomes "?"."""
     return text.encode(errors="replace")[:MAX_STRING_BYTES].decode(errors="ignore")
 
 
@@ -29,7 +29,7 @@ Number = Annotated[int, msgspec.Meta(ge=-1)]
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Forwarder: opens the link for one stream. Who it is comes from its certificate, never from here."""
+    """Forwarder: opens the link for one stream. Its identity comes from its certificate, never from this message."""
 
     version: Count
     forwarder_id: Text
@@ -53,7 +53,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class OpenRun(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Forwarder: asks for a stamp for a new run (producer_id −1), or what the sink has of one that it shows."""
+    """Forwarder: asks for the stamp of a new run (producer_id −1), or for what the sink has stored of an existing one."""
 
     run: Count
     topic: Text = ""
@@ -64,7 +64,7 @@ class OpenRun(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """Receiver: the run's stamp and grant, and what the sink has stored of it (−1: the producer is unknown)."""
+    """Receiver: the run's stamp and grant, and what the sink has stored of it (−1: producer unknown)."""
 
     run: Count
     topic: Text
@@ -86,7 +86,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag=5):
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    """Receiver: stored. `base_offset` −1: recognised as stored before, offset no longer known."""
+    """Receiver: stored. `base_offset` −1: recognised as already stored, its offset no longer known."""
 
     seq: Count
     partition: Count
@@ -98,7 +98,7 @@ class Ack(msgspec.Struct, frozen=True, array_like=True, tag=6):
 class Nack(msgspec.Struct, frozen=True, array_like=True, tag=7):
     """Receiver: not acknowledged. `seq` −1 answers the OPEN_RUN under way.
 
-    `uncertain` tells that the batch may be stored all the same; `permanent` that these bytes will never be.
+    `uncertain`: the batch may be stored all the same. `permanent`: these bytes will never be stored.
     """
 
     seq: Number

@@ -98,7 +98,7 @@ def test_an_authority_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, output = run("init", str(tmp_path / "file" / "pki"))
     assert code == 1
-    assert "cannot be made" in output
+    assert "cannot be created" in output
 
 
 def test_a_leaf_needs_a_name(tmp_path: Path) -> None:
