@@ -1,6 +1,6 @@
-"""What the receiver tells of streams: the rows of /api/v1/streams. docs/api.md says what each field is.
+"""What the receiver reports about streams: the rows of /api/v1/streams. docs/api.md explains each field.
 
-Forwarders may be thousands, so links are counted, and only the newest few of each stream are told one by one.
+There may be thousands of forwarders, so links are counted, and only the newest few of each stream are listed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NEWEST_LINKS = 10
 
 
 def rows(sessions: Iterable[Session], metrics: ReceiverMetrics) -> list[dict[str, Any]]:
-    """One for each stream that has, or had, a link here, under the name that it is counted by."""
+    """One row for each stream that has or had a link here, under the name that metrics count it by."""
     live: defaultdict[str, list[Session]] = defaultdict(list)
     for session in sessions:
         if session.guest is not None:

@@ -1,7 +1,7 @@
 """Which identity may write which stream, in which mode, and to which topic.
 
-The identity is what the peer's certificate says; everything else in HELLO is a request. The first rule that matches
-identity and stream decides.
+The identity comes from the peer's certificate; everything else in HELLO is only a request. The first rule that matches
+identity, stream and mode decides.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from logreceiver.config import Allow
 
 
 class Permit(msgspec.Struct, frozen=True):
-    """A stream is allowed: by which of the peer's names, and where it goes."""
+    """A stream is allowed: which of the peer's names allows it, and its topic."""
 
     identity: str
     topic: str
 
 
 class Denied(Exception):
-    """A stream is not allowed; the text names what was missing and is fit for the peer."""
+    """A stream is not allowed; the text names what is missing and may be shown to the peer."""
 
 
 def authorise(rules: Sequence[Allow], identities: Sequence[str], stream: str, mode: str) -> Permit:

@@ -23,14 +23,18 @@ CONFIG = click.option(
     type=click.Path(path_type=Path),
     default=Path("logreceiver.toml"),
     show_default=True,
-    help="The receiver's configuration.",
+    help="The receiver's configuration file.",
 )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="logfwd")
 def main() -> None:
-    """Take streams of log batches over mutual TLS and write them to Kafka, or to an embedded log."""
+    """Receive log streams over mutual TLS and write them to Kafka or to an embedded log.
+
+    Write logreceiver.toml, check it with `logreceiver validate`, then start `logreceiver run`. Results are printed to
+    stdout, logs to stderr. Exit code 78 means a faulty configuration, 69 that something needed is unavailable.
+    """
 
 
 def _load(path: Path) -> ReceiverConfig:
@@ -42,16 +46,27 @@ def _load(path: Path) -> ReceiverConfig:
 
 @main.command()
 @CONFIG
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Log events of this level and above.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Processes that share the listeners' ports; worker K serves metrics K ports above admin.address.",
+    help="Number of processes that share the listeners' ports; for the Kafka sink. "
+    "Worker K (from 0) serves its metrics K ports above admin.address.",
 )
 def run(path: Path, log_level: str, workers: int) -> None:
-    """Run the receiver until SIGTERM. SIGHUP reloads its certificate."""
+    """Run the receiver until SIGTERM.
+
+    SIGTERM lets batches under way finish for up to stop_grace_seconds; a second SIGTERM stops at once. SIGHUP reloads
+    the receiver's certificate, which is also reloaded when its files change.
+    """
     logs.configure(level=log_level)
     config = _load(path)
     worker = _become_worker(config, workers) if workers > 1 else None
@@ -72,17 +87,22 @@ def _become_worker(config: ReceiverConfig, count: int) -> int:
     from logreceiver.workers import become_worker
 
     if isinstance(config.sink, LogSink):
-        raise click.UsageError("the embedded log belongs to one process: --workers is for Kafka")
+        raise click.UsageError("the embedded log belongs to a single process; use --workers with the Kafka sink only")
     addresses = [listener.address for listener in config.listener] + ([config.admin.address] if config.admin else [])
     if any(split_address(address)[1] == 0 for address in addresses):
-        raise click.UsageError("workers share ports: name them, port 0 gives each another one")
+        raise click.UsageError(
+            "workers share ports, but port 0 gives each worker a different one; set fixed ports for listener and admin"
+        )
     return become_worker(count)
 
 
 @main.command()
 @CONFIG
 def validate(path: Path) -> None:
-    """Check a configuration and print all its errors (exit 78), or what it would do."""
+    """Check the configuration and the files it names.
+
+    Prints every problem and exits with 78, or prints what the receiver would serve and where it would write.
+    """
     config = _load(path)
     if problems := list(_problems_of_files(config)):
         program.refuse_config(ConfigError(problems))
@@ -97,7 +117,7 @@ def validate(path: Path) -> None:
 
 
 def _problems_of_files(config: ReceiverConfig) -> Iterator[Problem]:
-    """What a start would find wrong in the files that the configuration names."""
+    """Problems in the files that the configuration names, as a start would find them."""
     from logreceiver.grants import Grants
     from streams.security import openssl
 
@@ -115,7 +135,7 @@ def _problems_of_files(config: ReceiverConfig) -> Iterator[Problem]:
 
 @main.command()
 def schema() -> None:
-    """Print the JSON Schema of logreceiver.toml."""
+    """Print the JSON Schema of logreceiver.toml, for editors and other checkers."""
     from logreceiver.config import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
@@ -136,7 +156,7 @@ DIRECTORY = click.option(
     "-d",
     "--directory",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="The embedded log's directory, instead of the one in the configuration.",
+    help="Directory of the embedded log; without it, the configured one.",
 )
 
 
@@ -144,11 +164,15 @@ DIRECTORY = click.option(
 @click.argument("topic")
 @CONFIG
 @DIRECTORY
-@click.option("--partition", type=int, help="Only this partition.")
-@click.option("--from-offset", type=int, default=0, show_default=True)
-@click.option("-f", "--follow", is_flag=True, help="Go on as records come, until interrupted.")
+@click.option("--partition", type=int, help="Print this partition only; without it, all of them.")
+@click.option("--from-offset", type=int, default=0, show_default=True, help="First offset to print, in each partition.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing records as they arrive, until interrupted.")
 def cat(topic: str, path: Path, directory: Path | None, partition: int | None, from_offset: int, follow: bool) -> None:
-    """Print the records of a topic of the embedded log, one a line."""
+    """Print the records of TOPIC in the embedded log, one per line.
+
+    Partitions are printed one after the other. A receiver may be writing to the log at the same time: only
+    acknowledged records are printed. Damaged batches are skipped.
+    """
     from logreceiver.sinks.log import read_records
 
     out = sys.stdout.buffer
@@ -169,11 +193,21 @@ def cat(topic: str, path: Path, directory: Path | None, partition: int | None, f
 
 @main.command()
 @click.argument("topic")
-@click.option("--to", "target", required=True, help="kafka://HOST:PORT[,HOST:PORT…][/TOPIC]")
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    help="kafka://HOST:PORT[,HOST:PORT…][/TOPIC]: brokers (plaintext, without SASL) and target topic, default TOPIC.",
+)
 @CONFIG
 @DIRECTORY
 def replay(topic: str, target: str, path: Path, directory: Path | None) -> None:
-    """Copy a topic of the embedded log to Kafka, each record once, under producer ids of that cluster."""
+    """Copy TOPIC from the embedded log to Kafka, each record once, under producer ids of that cluster.
+
+    Copies everything acknowledged so far; a second replay copies it again. The target topic is created if it does not
+    exist. If a batch cannot be stored within 120 s, the replay stops, prints the offset where it stopped, and exits
+    with 69.
+    """
     from logreceiver.replay import replay_to_url
 
     logs.configure(level="warning")
@@ -190,12 +224,21 @@ def replay(topic: str, target: str, path: Path, directory: Path | None) -> None:
 @click.argument("stream")
 @CONFIG
 @DIRECTORY
-@click.option("--identity", default="*", show_default=True, help="Only forwarders whose identity fits this pattern.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--identity",
+    default="*",
+    show_default=True,
+    help="Report only forwarders whose identity matches this shell pattern.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def ledger(stream: str, path: Path, directory: Path | None, identity: str, as_json: bool) -> None:
-    """Say what was sent, stored, missing and twice of a stream and its twins, and under which TLS group.
+    """Report what was sent, stored, missing and stored twice for STREAM and its twins, and under which TLS group.
 
-    Exits with 1 if anything is missing or stored twice.
+    Reads the ledger from the configured sink, or from the embedded log in --directory, and asks the sink where the
+    ledger alone leaves records unaccounted for. Numbers are records; notes explain what is unknown.
+
+    Exits with 1 if anything is missing or stored twice, and with 69 if there is no ledger or it does not mention
+    STREAM.
     """
     from logreceiver import ledger_commands
     from logreceiver.config import KafkaSink, Ledger
@@ -216,10 +259,10 @@ def ledger(stream: str, path: Path, directory: Path | None, identity: str, as_js
     try:
         program.run(read)
     except FileNotFoundError as error:
-        click.echo(f"no ledger here: {error}", err=True)
+        click.echo(f"no ledger found: {error}", err=True)
         sys.exit(program.EX_UNAVAILABLE)
     if not answers:
-        click.echo(f"the ledger knows nothing of stream {stream!r} from {identity}", err=True)
+        click.echo(f"the ledger has no entry for stream {stream!r} from {identity}", err=True)
         sys.exit(program.EX_UNAVAILABLE)
     ledger_commands.show(answers, as_json_lines=as_json)
     if is_wrong(answers):
@@ -233,21 +276,24 @@ def ledger(stream: str, path: Path, directory: Path | None, identity: str, as_js
     "addresses",
     multiple=True,
     metavar="URL",
-    help="Ask here instead of at the configured admin.address; give it for each worker, and they are added up.",
+    help="Admin address to query instead of the configured admin.address; repeat for each worker: results are merged.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def posture(path: Path, addresses: tuple[str, ...], as_json: bool) -> None:
-    """Say under which group, TLS version and certificate algorithm the links of a running receiver run.
+    """Report which TLS group, TLS version and certificate algorithm protect the links of a running receiver.
 
-    For each stream and identity: the shares of links and bytes since the receiver's start, and the oldest open link;
-    then the forwarders' certificates, soonest to expire first.
+    For each stream and identity: shares of links and of bytes since the receiver started, and the age of the oldest
+    open link (h:mm:ss). Then the forwarders' certificates, soonest to expire first. Exits with 69 if no receiver
+    answers.
     """
     from logreceiver import posture_commands
 
     if not addresses:
         admin = _load(path).admin
         if admin is None:
-            raise click.UsageError("the configuration turns the admin address off; there is nothing to ask")
+            raise click.UsageError(
+                "the configuration turns admin off, so there is no address to query; name one with --admin"
+            )
         host, port = split_address(admin.address)
         addresses = (join_address(host or "127.0.0.1", port),)
     try:

@@ -1,6 +1,6 @@
-"""What a receiver is told: listeners, who may write what, and which sink keeps the batches.
+"""The receiver's configuration: listeners, who may write what, and which sink keeps the batches.
 
-`load_receiver` finds every problem before it refuses.
+`load_receiver` reports every problem at once.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Allow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class LogSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="log"):
-    """The embedded sink: segments in a directory that Kafka's own tools read."""
+    """The embedded log: segments in a directory, readable by Kafka's own tools."""
 
     directory: Path
     max_segment_bytes: Annotated[int, Meta(ge=1 * MIB, le=2048 * MIB - 1)] = 256 * MIB
@@ -66,7 +66,7 @@ class LogSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Sasl(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """SASL credentials; the password comes from a file, so that the config can be shown."""
+    """SASL credentials; the password is read from a file, so that the config holds no secret."""
 
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     username: Pattern
@@ -87,7 +87,7 @@ class KafkaSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the receiver spends on peers."""
+    """Bounds on what peers may use of the receiver."""
 
     max_links: Annotated[int, Meta(ge=1, le=100_000)] = 2000
     max_links_per_identity: Annotated[int, Meta(ge=1, le=100_000)] = 64
@@ -123,14 +123,14 @@ class ReceiverConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @property
     def modes(self) -> set[str]:
-        """Names of the modes that links can have, those to Kafka included."""
+        """Names of the modes that links may use, including the links to Kafka."""
         served = {mode for listener in self.listener for mode in listener.modes}
         to_kafka = {self.sink.security} if isinstance(self.sink, KafkaSink) else set()
         return served | (to_kafka - {"plaintext"})
 
 
 def load_receiver(path: Path) -> ReceiverConfig:
-    """Read and check everything; raises ConfigError with all that is wrong."""
+    """Read and check everything; raises ConfigError with every problem."""
     table = toml.parse(path)
     problems: list[Problem] = []
     config = toml.convert(table, ReceiverConfig, path=path, base=path.absolute().parent, problems=problems)
@@ -151,11 +151,17 @@ def _check(config: ReceiverConfig) -> Iterator[Fault]:
     for index, listener in enumerate(config.listener):
         address = listener.address
         if address in seen and not address.endswith(":0"):
-            yield f"listener[{index}].address", f"{address} is listened on already; give all its modes to one listener"
+            yield (
+                f"listener[{index}].address",
+                f"{address} is already used by another listener; give all its modes to one listener",
+            )
         seen.add(address)
     for index, rule in enumerate(config.allow):
         if config.ledger is not None and rule.topic == config.ledger.topic:
-            yield f"allow[{index}].topic", f"{rule.topic} is the ledger's, which receivers alone write; name another"
+            yield (
+                f"allow[{index}].topic",
+                f"{rule.topic} is the ledger's topic, which only receivers write; use another topic",
+            )
     if isinstance(config.sink, KafkaSink):
         yield from _check_kafka(config.sink)
 
@@ -166,4 +172,4 @@ def _check_kafka(sink: KafkaSink) -> Iterator[Fault]:
     if sink.security != "plaintext" and sink.tls is None:
         yield "sink.tls", f"is missing; mode {sink.security} needs [sink.tls] with certificate, key and ca"
     if sink.sasl is not None and sink.security == "plaintext" and sink.sasl.mechanism == "PLAIN":
-        yield "sink.sasl.mechanism", "PLAIN over plaintext shows the password to the network; use TLS or SCRAM"
+        yield "sink.sasl.mechanism", "PLAIN over plaintext sends the password unencrypted; use TLS or SCRAM"

@@ -2,7 +2,7 @@
 
 A forwarder that stamped another's producer id could fence that one off, or have its records taken for repeats. So a
 grant is an HMAC over everything that the id was handed out for, under a key that all receivers of a cluster share.
-Keys have ids: the first in the file signs, all of them are honoured, so keys can be replaced without a break.
+Keys have ids: the first in the file signs, all of them are honoured, so keys can be rotated without interruption.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MIN_KEY_BYTES = 16
 
 @dataclass(frozen=True)
 class Claim:
-    """What a grant speaks for."""
+    """What a grant covers."""
 
     identity: str
     stream: str
@@ -28,7 +28,7 @@ class Claim:
     producer_id: int
 
     def encode(self) -> bytes:
-        """Length-prefixed, so that no two claims have the same bytes."""
+        """Length-prefixed, so that no two claims encode to the same bytes."""
         parts = (self.identity, self.stream, self.cluster_id, self.topic, str(self.partition), str(self.producer_id))
         encoded = [part.encode() for part in parts]
         return b"logfwd grant v1" + b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
@@ -55,12 +55,12 @@ class Grants:
 
     @classmethod
     def load(cls, path: Path) -> Grants:
-        """Read a key file: one `id:hex` a line, the newest first; raises ConfigError."""
+        """Read a key file: one `id:hex` per line, the newest first; raises ConfigError."""
         try:
             lines = path.read_text("ascii").split()
             keys = {key_id: bytes.fromhex(text) for key_id, _, text in (line.partition(":") for line in lines)}
         except (OSError, ValueError) as error:
             raise ConfigError([Problem(path, "", f"cannot be read as grant keys: {error}")]) from error
         if not keys or any(len(key) < MIN_KEY_BYTES for key in keys.values()):
-            raise ConfigError([Problem(path, "", "holds no usable grant key; make one with `logfwd pki init`")])
+            raise ConfigError([Problem(path, "", "holds no usable grant key; create one with `logfwd pki init`")])
         return cls(keys)

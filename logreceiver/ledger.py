@@ -1,12 +1,12 @@
-"""The ledger: one audit record per stored batch, written beside the batches through the same sink.
+"""The ledger: one audit record per stored batch, written through the same sink as the batches.
 
 Records are gathered for at most `LINGER_SECONDS` into record batches under a producer id of this receiver's own, and
 delivered one batch at a time. After anything but a clear acknowledgement the sink is asked what it has before the same
-bytes go again, so within one life of a receiver nothing is in the ledger twice.
+bytes are sent again, so within one life of a receiver nothing is in the ledger twice.
 
-It never holds anybody up: `batch` and `report` only put a record into a bounded memory, and what finds no room there
-is counted and lost. A batch is acknowledged without waiting for its record, so a kill -9 loses up to `LINGER_SECONDS`
-of records of batches that are stored; the holes show in the sequences (ledger_answer.py).
+The ledger never delays a batch: `batch` and `report` only add a record to a bounded buffer, and a record that does not
+fit is dropped and counted. A batch is acknowledged without waiting for its record, so a kill -9 loses up to
+`LINGER_SECONDS` of records of stored batches; the holes show in the sequences (ledger_answer.py).
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from streams.telemetry.catalog import ReceiverMetrics
 LINGER_SECONDS = 0.2
 MAX_BATCH_RECORDS = 1000
 MAX_WAITING_BYTES = 8 * 1024 * 1024
-"""About 14 000 batches: what is kept while the ledger cannot be written."""
+"""About 14 000 batches, kept while the ledger cannot be written."""
 MAX_WAITING_REPORTS = 10_000
 FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 0.1, 30.0
 STOP_SECONDS = 5.0
 """How long a clean stop waits for the last records."""
-_FRAME_BYTES = 32  # more than a record batch adds to a record of this size
+_FRAME_BYTES = 32  # an upper bound on what a record batch adds to a record of this size
 
 log = structlog.get_logger("logreceiver.ledger")
 
 
 @dataclass
 class _Run:
-    """The producer id that records are written under now. `next_sequence` is unbounded."""
+    """The producer id that records are written under now. `next_sequence` counts on without wrapping."""
 
     partition: int
     producer_id: int
@@ -50,11 +50,11 @@ class _Run:
 
 
 class _TooLarge(Exception):
-    """The sink finds a ledger batch too large: certainly not stored."""
+    """The sink refuses a ledger batch as too large: certainly not stored."""
 
 
 class Ledger:
-    """`async with Ledger(...)`: writes in the background until left."""
+    """`async with Ledger(...)`: writes in the background until the block ends."""
 
     def __init__(self, topic: str, sink: Sink, metrics: ReceiverMetrics) -> None:
         self.topic = topic
@@ -78,7 +78,7 @@ class Ledger:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Write what waits, for a few seconds."""
+        """Write the remaining records, for at most a few seconds."""
         self._closing = True
         self._some.set()
         self._enough.set()
@@ -96,7 +96,7 @@ class Ledger:
         self._add(encode(entry))
 
     def report(self, entry: ReportEntry) -> None:
-        """Take a forwarder's totals; they are cumulative, so of those that wait only the newest is kept."""
+        """Take a forwarder's totals; they are cumulative, so only the newest waiting report is kept."""
         key = (entry.identity, entry.forwarder_id, entry.stream, entry.boot_id)
         if key not in self._reports and len(self._reports) >= MAX_WAITING_REPORTS:
             self._lost(1)
@@ -119,9 +119,10 @@ class Ledger:
         if not self._losing:
             self._losing = True
             log.error(
-                "ledger records are lost: see logreceiver_ledger_dropped_total",
+                "ledger records lost",
                 topic=self.topic,
-                reason=self._trouble or "they come faster than they can be written",
+                reason=self._trouble or "they arrive faster than they can be written",
+                remedy="logreceiver_ledger_dropped_total counts them; the batches themselves are stored",
             )
 
     # -- writing -----------------------------------------------------------------------------------------------
@@ -135,17 +136,17 @@ class Ledger:
             try:
                 await self._write_waiting()
             except Exception:
-                log.exception("writing the ledger failed in an unforeseen way")
-                self._run = None  # what became of its last batch is unknown
+                log.exception("ledger write failed")
+                self._run = None  # whether its last batch is stored is unknown
                 await self._pause()
 
     async def _write_waiting(self) -> None:
-        """Everything that waits now, a batch after the other; a batch leaves the memory when it is stored."""
+        """Write everything that is waiting now, batch by batch; records leave the buffer once they are stored."""
         reports, self._reports = self._reports, {}
         for entry in reports.values():
             self._add(encode(entry))
         left = len(self._waiting)
-        while left > 0:  # what comes meanwhile is gathered for the next time
+        while left > 0:  # records that arrive meanwhile wait for the next time
             run = await self._open_run()
             count, size = self._next_batch()
             if size > self._max_bytes:  # a single record
@@ -156,7 +157,7 @@ class Ledger:
             try:
                 await self._deliver(run, list(islice(self._waiting, count)))
             except _TooLarge:
-                self._max_bytes = min(self._max_bytes, size) // 2  # learnt anew with the next run
+                self._max_bytes = min(self._max_bytes, size) // 2  # learnt again with the next run
                 continue
             self._leave(count)
             left -= count
@@ -167,7 +168,7 @@ class Ledger:
             self._enough.clear()
 
     def _next_batch(self) -> tuple[int, int]:
-        """How many of the oldest records make the next batch, at least one; and its size without compression."""
+        """How many of the oldest records make up the next batch, at least one; and its size without compression."""
         count, size = 0, HEADER_BYTES
         for value in self._waiting:
             if count and (count >= MAX_BATCH_RECORDS or size + len(value) + _FRAME_BYTES > self._max_bytes):
@@ -208,9 +209,10 @@ class Ledger:
             before = outcome.code
             if given_up or not await self._may_send_again(run, len(values)):
                 log.warning(
-                    "ledger goes on under a new producer id: its last records may be in it twice",
+                    "ledger producer replaced",
                     topic=self.topic,
                     reason=outcome.text,
+                    records_possibly_repeated=len(values),
                 )
                 self._run = None
                 run = await self._open_run()
@@ -222,15 +224,15 @@ class Ledger:
         return await self._sink.produce(self.topic, run.partition, memoryview(stamped))
 
     async def _may_send_again(self, run: _Run, count: int) -> bool:
-        """True if the sink stands before this batch or right behind it: then the same stamp stores it once.
+        """True if the sink's last sequence is just before this batch or its end: then the same stamp stores it once.
 
-        A sink that knows nothing of the producer has nothing of it, or has lost it all: it takes any sequence.
+        A sink that does not know the producer has none of its batches, or has lost them all: it takes any sequence.
         """
         while True:
             try:
                 stored = await self._sink.ask(self.topic, run.partition, run.producer_id)
             except SinkUnavailable as error:
-                if error.code is Code.TOPIC_MISSING:  # made anew by the next attempt, if it may be
+                if error.code is Code.TOPIC_MISSING:  # the next attempt recreates it, where that is allowed
                     await self._find_topic()
                     return True
                 await self._troubled(str(error))
@@ -245,9 +247,9 @@ class Ledger:
     # -- trouble -----------------------------------------------------------------------------------------------
 
     async def _troubled(self, reason: str) -> None:
-        """Say once that the ledger cannot be written, and wait, longer each time."""
+        """Log once that the ledger cannot be written, and wait, longer each time."""
         if not self._trouble:
-            log.error("ledger cannot be written; streams are not held up", topic=self.topic, reason=reason)
+            log.error("ledger unavailable", topic=self.topic, reason=reason)
         self._trouble = reason
         await self._pause()
 
@@ -257,5 +259,5 @@ class Ledger:
 
     def _calm(self) -> None:
         if self._trouble:
-            log.info("ledger is written again", topic=self.topic)
+            log.info("ledger available again", topic=self.topic)
         self._trouble, self._pause_seconds = "", FIRST_PAUSE_SECONDS

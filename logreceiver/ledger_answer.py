@@ -1,9 +1,9 @@
-"""What the ledger says of a stream: sent, stored, missing, twice; and under which group it travelled. No I/O.
+"""What the ledger says about a stream: sent, stored, missing, twice; and under which group it travelled. No I/O.
 
-What is stored is told from the sequences of each run (ledger_coverage.py), and, where records are unaccounted for,
-from what the sink itself says of a run's end (`Tails`). A forwarder's reports say how much it sent. Whatever it has an
-acknowledgement for must be stored; what is not, is *missing*; what is stored beyond it is there *twice*. Where the
-ledger does not reach back to the beginning, this cannot be told, and is not.
+What is stored follows from the sequences of each run (ledger_coverage.py) and, where records are unaccounted for, from
+what the sink itself has at a run's end (`Tails`). A forwarder's reports say how much it sent. Acknowledged records that
+are not stored are *missing*; records stored beyond those sent are stored *twice*. Where the ledger does not reach back
+to the beginning, neither can be known, and the answer says so.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from logreceiver.ledger_records import Entry, ReportEntry
 from logreceiver.sinks import RunState
 
 OVERLAP_MS = 60_000
-"""A late batch of an earlier boot may still be stored for about so long."""
+"""A late batch of an earlier boot may still be stored for about this long."""
 
 Tails = Mapping[tuple[str, int, int], RunState | None]
-"""What the sink has of (topic, partition, producer id); None if it does not know the producer."""
+"""The sink's state for (topic, partition, producer id); None if it does not know the producer."""
 
 
 class Share(msgspec.Struct, frozen=True):
-    """What travelled under one TLS setting, of what the ledger tells of."""
+    """The ledgered batches that travelled under one TLS setting."""
 
     mode: str
     group: str
@@ -39,7 +39,7 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One forwarder's stream. None is what cannot be known; `notes` say why. All numbers but resets are records."""
+    """One forwarder's stream. None means unknown; `notes` say why. All numbers except resets are records."""
 
     stream: str
     twin_of: str
@@ -62,7 +62,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Account:
-    """All that the ledger has of one stream of one forwarder."""
+    """Everything that the ledger holds about one stream of one forwarder."""
 
     def __init__(self, entry: Entry) -> None:
         self.stream, self.twin_of = entry.stream, entry.twin_of
@@ -104,7 +104,7 @@ class Account:
     # -- answering ---------------------------------------------------------------------------------------------
 
     def answer(self, tails: Tails | None = None) -> Answer:
-        """`tails` is None where the sink was not asked; it has to be for what is `in_doubt`."""
+        """`tails` is None where the sink was not asked; an account that is `in_doubt` needs them."""
         self._take_tails(tails or {})
         coverages = self.runs.values()
         stored = sum(one.stored for one in coverages)
@@ -151,20 +151,20 @@ class Account:
                 coverage.reaches(state.last_sequence)
 
     def _balance(self, stored: int, tails: Tails | None) -> tuple[int | None, int, list[str]]:
-        """Missing, stored too often beyond what sequences show, and why either cannot be known."""
+        """Missing, stored twice beyond what sequences show, and notes on why either is unknown."""
         report = self._report
         if report is None:
             return (
                 None,
                 0,
                 [
-                    "it cannot be known how much was sent: the forwarder has not reported yet (it does every "
-                    "10 s, and when it stops)"
+                    "how much was sent is unknown: the forwarder has not reported yet (it reports every 10 s and "
+                    "when it stops)"
                 ],
             )
         notes = []
         if waiting := _waiting(report):
-            notes.append(f"{waiting} records waited at the forwarder when it last reported; they are not missing")
+            notes.append(f"{waiting} records were waiting at the forwarder when it last reported; they are not missing")
         if self._boots_overlap():
             return (
                 None,
@@ -181,20 +181,20 @@ class Account:
             return missing, 0, [*notes, *why]
         if self._last_batch_ms > report.time_ms:
             notes.append(
-                "batches came after the last report: the forwarder is running, or ended without one; what "
-                "they add is not in `sent` yet"
+                "batches arrived after the last report: the forwarder is running, or ended without one; they "
+                "are not counted in `sent` yet"
             )
             return 0, 0, notes
         surplus = max(-short - waiting, 0)
         if surplus:
             notes.append(
-                f"{surplus} records more are stored than were sent: a reset sent batches in doubt again, or "
+                f"{surplus} more records are stored than were sent: a reset sent batches in doubt again, or "
                 "the state directory was copied"
             )
         return 0, surplus, notes
 
     def _boots_overlap(self) -> bool:
-        """True if two boots were at work side by side; one follows the other unless there are two copies of it."""
+        """True if two boots ran at the same time; boots follow each other unless a state directory was copied."""
         last_of_all = None
         for first, last in sorted(self._boots.values()):
             if last_of_all is not None and min(last, last_of_all) - first > OVERLAP_MS:
@@ -203,16 +203,14 @@ class Account:
         return False
 
     def _judge_short(self, short: int, tails: Tails | None) -> tuple[int | None, list[str]]:
-        """The forwarder has acknowledgements for more than is known to be stored: missing, or is it not known?"""
+        """More is acknowledged than is known to be stored: the missing records, or None and why that is unknown."""
         lacking = sorted(set(range(1, max(self._numbers, default=1) + 1)) - self._numbers)
         if self._report is not None and self._report.run not in self._numbers:
-            return None, [
-                f"{short} acknowledged records are not in the ledger, nor anything of the run that they may belong to"
-            ]
+            return None, [f"{short} acknowledged records are not in the ledger, nor is the run that they may belong to"]
         if lacking:
             return None, [
-                f"{short} acknowledged records are not in the ledger, which knows nothing of runs "
-                f"{_ranges(lacking)}: it does not reach back so far, or they were dropped"
+                f"{short} acknowledged records are not in the ledger, which has no entry of runs "
+                f"{_ranges(lacking)}: it does not reach back that far, or they were dropped"
             ]
         if any(run.begins_late for run in self.runs.values()):
             return None, [f"{short} acknowledged records are not in the ledger, which begins in the middle of a run"]
@@ -243,7 +241,7 @@ class Books:
         self._accounts: dict[tuple[str, str, str], Account] = {}
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Take entries; those of other streams are passed over."""
+        """Take entries; those of other streams are skipped."""
         for entry in entries:
             if self._stream in (entry.stream, entry.twin_of):
                 key = (entry.identity, entry.stream, entry.forwarder_id)
@@ -271,7 +269,7 @@ def _waiting(report: ReportEntry) -> int:
 
 
 def _is_newest(key: RunKey, state: RunState | None) -> bool:
-    """True if the sink's word is about this very run, and not about a later epoch of its producer."""
+    """True if the sink's state is of this very run, and not of a later epoch of its producer."""
     return state is not None and state.producer_epoch == key.producer_epoch
 
 

@@ -1,4 +1,4 @@
-"""`logreceiver ledger`: reads the ledger where it is, asks the sink where entries alone cannot tell, and prints."""
+"""`logreceiver ledger`: reads the ledger, asks the sink where entries alone leave a doubt, and prints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Place = tuple[str, int, int]
 
 
 def answers_of_log(directory: Path, topic: str, stream: str, identity: str) -> list[Answer]:
-    """From the embedded log, also while a receiver writes to it. FileNotFoundError if it has no ledger."""
+    """From the embedded log, even while a receiver writes to it. FileNotFoundError if it has no ledger."""
     from logreceiver.sinks.log import read_records
 
     books = Books(stream)
@@ -34,7 +34,7 @@ def answers_of_log(directory: Path, topic: str, stream: str, identity: str) -> l
 
 
 async def answers_of_kafka(settings: config.KafkaSink, topic: str, stream: str, identity: str) -> list[Answer]:
-    """From Kafka. SinkUnavailable if it, or the ledger's topic, is not there."""
+    """From Kafka. SinkUnavailable if Kafka does not answer or the ledger's topic does not exist."""
     from logreceiver.sinks.kafka import KafkaSink
 
     sink, books = KafkaSink(settings), Books(stream)
@@ -71,7 +71,7 @@ async def _ask(sink: Sink, place: Place) -> RunState | None:
 
 
 def _ends_in_log(directory: Path, places: list[Place]) -> dict[Place, RunState | None]:
-    """What the log's partitions know of producers, found by reading them."""
+    """What the log's partitions know about producers, found by reading them."""
     from logreceiver.sinks.log_read import readers
     from logreceiver.sinks.producers import Producers
 

@@ -1,12 +1,12 @@
 """Which records of a run are stored, from the ledger's entries. No I/O.
 
-Sequences of a run (a producer id and epoch on a partition) count its records from 0 without a gap, and a sink appends
-only what follows. So the entries of a run are put together into intervals of sequences:
+The sequences of a run (a producer id and epoch on a partition) count its records from 0 without a gap, and a sink
+appends only the next sequence. So the entries of a run are merged into intervals of sequences:
 
 * an entry that overlaps another one under another offset was appended *twice*;
-* a *hole* before a stored sequence was stored, too: its entries are lacking, not its records. A recognised repeat
+* a *hole* before a stored sequence was stored, too: its entries are absent, not its records. A recognised repeat
   closes a hole, as it was stored before;
-* entries lacking behind the last one leave no hole: that *tail* only the sink itself can tell, as it can tell that
+* entries absent after the last one leave no hole: only the sink itself knows this *tail*, and only the sink knows that
   records which the ledger saw stored are *lost*.
 """
 
@@ -20,11 +20,11 @@ from logreceiver.ledger_records import BatchEntry
 from streams.recordbatch import SEQUENCES
 
 REMEMBERED_ENTRIES = 1024
-"""Newest entries of a run whose offsets are known: an entry that comes twice does so soon."""
+"""Newest entries of a run whose offsets are remembered: an entry that is written twice is repeated soon."""
 
 
 class Intervals:
-    """Half-open intervals of whole numbers, apart from each other and in order."""
+    """Half-open intervals of whole numbers, disjoint and in order."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
@@ -40,7 +40,7 @@ class Intervals:
         return self._ends[-1]
 
     def add(self, start: int, end: int) -> int:
-        """Add an interval; how much of it was there before."""
+        """Add an interval; returns how much of it was covered before."""
         low = bisect_left(self._ends, start)
         high = bisect_right(self._starts, end)
         if low < high:
@@ -77,7 +77,7 @@ class Coverage:
         self.lost = 0
 
     def add(self, entry: BatchEntry) -> int:
-        """Take an entry; how many records it tells of that no entry told of before."""
+        """Take an entry; returns how many of its records no earlier entry covered."""
         start = self._unwrapped(entry.base_sequence)
         end = start + entry.records
         self._expected = max(self._expected or 0, end)
@@ -86,14 +86,14 @@ class Coverage:
         return entry.records - self._covered.add(start, end)
 
     def _unwrapped(self, sequence: int) -> int:
-        """The number nearest to what is expected that is this sequence modulo 2³¹."""
+        """The number nearest to the expected one that equals this sequence modulo 2³¹."""
         if self._expected is None:
             return sequence
         half = SEQUENCES // 2
         return self._expected + (sequence - self._expected + half) % SEQUENCES - half
 
     def _is_known(self, start: int, end: int, offset: int) -> bool:
-        """The same batch at the same offset: told twice, stored once (a topic on LogAppendTime hides repeats)."""
+        """The same batch at the same offset: recorded twice, stored once (a topic on LogAppendTime hides repeats)."""
         if self._recent.get((start, end)) == offset:
             return True
         self._recent[start, end] = offset
@@ -102,7 +102,7 @@ class Coverage:
         return False
 
     def reaches(self, last_sequence: int) -> None:
-        """The sink's own word on the last sequence that it has of this run."""
+        """Take the last sequence of this run that the sink itself has."""
         half = SEQUENCES // 2
         beyond = (last_sequence + 1 - self._covered.end + half) % SEQUENCES - half
         self.tail, self.lost = max(beyond, 0), max(-beyond, 0)
@@ -113,13 +113,13 @@ class Coverage:
 
     @property
     def holes(self) -> int:
-        """Records before a stored sequence that no entry tells of."""
-        begin = 0 if self._covered.first >= 0 else -SEQUENCES  # the first entry seen stood behind a wrap
+        """Records before a stored sequence that no entry covers."""
+        begin = 0 if self._covered.first >= 0 else -SEQUENCES  # the first entry seen came after a wrap
         return self._covered.end - begin - self._covered.total
 
     @property
     def begins_late(self) -> bool:
-        """True if the run's first records are not in the ledger; then nobody knows how often it wrapped before."""
+        """True if the run's first records are not in the ledger; then how often it wrapped before is unknown."""
         return self._covered.first != 0
 
     @property

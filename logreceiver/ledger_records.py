@@ -1,6 +1,6 @@
 """What the ledger holds: one JSON object per stored batch, and the totals that forwarders report.
 
-Numbers that are not known are −1. What names a forwarder (`identity`) is its certificate's; all else of it is its word.
+Unknown numbers are −1. `identity` comes from the forwarder's certificate; its other fields are its own claims.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import msgspec
 
 
 class BatchEntry(msgspec.Struct, frozen=True, tag="batch", tag_field="kind", kw_only=True):
-    """A batch is stored: appended now ("stored"), or recognised as one that was ("duplicate")."""
+    """A batch is stored: appended now ("stored"), or recognised as stored before ("duplicate")."""
 
     time_ms: int
     stream: str
@@ -37,7 +37,7 @@ class BatchEntry(msgspec.Struct, frozen=True, tag="batch", tag_field="kind", kw_
 
 
 class ReportEntry(msgspec.Struct, frozen=True, tag="report", tag_field="kind", kw_only=True):
-    """A forwarder's own totals of a stream, in records (resets: in runs), since its spool was made.
+    """A forwarder's own totals of a stream, in records (resets: in runs), since its spool was created.
 
     `run` is the newest run that its link has opened: everything acknowledged belongs to it or to earlier ones. It is
     −1 on a link that has opened none.
@@ -64,7 +64,7 @@ _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 
 
 def decode(value: bytes) -> Entry | None:
-    """The entry in a record; None for what is not one (a later version's, or somebody else's)."""
+    """The entry in a record; None for anything else (of a later version, or of another writer)."""
     try:
         return _decoder.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -1,9 +1,9 @@
 """How well links are protected: what ran under which group, TLS version and certificate algorithm; no I/O, no clock.
 
-A receiver keeps an account for each (stream, identity, group, version, algorithm), from its start on. At most
-`MAX_ACCOUNTS`: the one whose last link was opened longest ago is forgotten first, and that is told; one with an open
-link is told as long as the link lives. What is open now is asked of the links themselves. Reports of several workers
-add up (`merge`): theirs are the same kind of rows.
+A receiver keeps an account for each (stream, identity, group, version, algorithm) from its start. It keeps at most
+`MAX_ACCOUNTS`: the one whose last link was opened longest ago is forgotten first, and the report counts it; one with an
+open link is reported as long as the link lives. Open links are taken from the sessions themselves. Reports of several
+workers can be merged (`merge`), as they consist of the same kind of rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Handshake(Protocol):
-    """What counts of a handshake; `streams.security.openssl.Facts` has it."""
+    """The properties of a handshake that are counted; `streams.security.openssl.Facts` has them."""
 
     @property
     def version(self) -> str: ...
@@ -33,7 +33,7 @@ class Handshake(Protocol):
 
 
 class Account(msgspec.Struct, eq=False):
-    """One way in which one identity sent one stream. `bytes` are of batches, whatever became of them."""
+    """One way in which one identity sent one stream. `bytes` counts batches, stored or not."""
 
     stream: str
     identity: str
@@ -43,22 +43,22 @@ class Account(msgspec.Struct, eq=False):
     links: int = 0
     bytes: int = 0
     certificate_expires: datetime | None = None
-    """Of the link that was opened last."""
+    """Of the link opened last."""
 
 
 class OpenLink(NamedTuple):
-    """A link that lives."""
+    """A link that is open now."""
 
     account: Account
     age_seconds: float
     certificate_expires: datetime | None
 
 
-# -- what is told ------------------------------------------------------------------------------------------------
+# -- the report -------------------------------------------------------------------------------------------------
 
 
 class Share(msgspec.Struct, kw_only=True):
-    """What ran in one way; shares are of 1."""
+    """Links and bytes of one way; shares are fractions of 1."""
 
     group: str
     version: str
@@ -79,7 +79,7 @@ class Share(msgspec.Struct, kw_only=True):
 
 
 class StreamPosture(msgspec.Struct, kw_only=True):
-    """One stream of one identity, best used way first."""
+    """One stream of one identity; most used way first."""
 
     stream: str
     identity: str
@@ -91,7 +91,7 @@ class StreamPosture(msgspec.Struct, kw_only=True):
 
 
 class Certificate(msgspec.Struct, kw_only=True):
-    """A forwarder's certificate: one that an open link uses, or else the identity's last to expire."""
+    """A forwarder's certificate: one that an open link uses, otherwise the identity's last to expire."""
 
     identity: str
     algorithm: str
@@ -101,7 +101,7 @@ class Certificate(msgspec.Struct, kw_only=True):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What `/api/v1/posture` answers. `forgotten` accounts are in no figure; certificates: soonest to expire first."""
+    """The answer of `/api/v1/posture`. Figures exclude `forgotten` accounts; certificates: soonest to expire first."""
 
     since: datetime
     now: datetime
@@ -115,7 +115,7 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 Row = tuple[str, str, Share]
-"""Stream, identity, and what is to be added to them."""
+"""Stream, identity, and the share to add to them."""
 
 
 class Posture:
@@ -124,11 +124,11 @@ class Posture:
     def __init__(self, most: int = MAX_ACCOUNTS) -> None:
         self._most = most
         self._accounts: dict[tuple[str, ...], Account] = {}
-        """By when their last link was opened."""
+        """In the order in which their last links were opened."""
         self.forgotten = 0
 
     def opened(self, stream: str, identity: str, facts: Handshake) -> Account:
-        """Count a link; its session adds the bytes."""
+        """Count a link; its session adds the bytes to the account returned."""
         key = (stream, identity, facts.group, facts.version, facts.certificate_algorithm)
         account = self._accounts.pop(key, None) or Account(*key)
         account.links += 1
@@ -141,14 +141,14 @@ class Posture:
 
     @property
     def accounts(self) -> list[Account]:
-        """A copy of the list, for a report that is made beside the work."""
+        """A copy of the list, for a report that is built on another thread."""
         return list(self._accounts.values())
 
 
 def report(
     accounts: Iterable[Account], open_links: Sequence[OpenLink], *, since: datetime, now: datetime, forgotten: int = 0
 ) -> Report:
-    """What was counted since the start, and what is open now. Thousands of accounts take long: not on an event loop."""
+    """Counts since the start, and open links. Slow with thousands of accounts: do not call it on an event loop."""
     rows: list[Row] = []
     certificates: list[Certificate] = []
     for account in dict.fromkeys((*accounts, *(link.account for link in open_links))):
@@ -235,7 +235,7 @@ def _report(
 
 
 def _shares(found: Iterable[Share]) -> tuple[Share, list[Share]]:
-    """Their sum, and one for each way, most bytes first."""
+    """Their sum, and one share for each way, most bytes first."""
     total = Share(group="", version="", certificate_algorithm="")
     ways: dict[tuple[str, str, str], Share] = {}
     for share in found:
@@ -253,7 +253,7 @@ def _shares(found: Iterable[Share]) -> tuple[Share, list[Share]]:
 
 
 def _expiring(found: Iterable[Certificate], now: datetime) -> list[Certificate]:
-    """Those that are in use; of an identity without an open link the last to expire: older ones were replaced."""
+    """Those in use; for an identity without an open link the last to expire, as older ones were replaced."""
     by_identity: defaultdict[str, dict[tuple[str, datetime], int]] = defaultdict(lambda: defaultdict(int))
     for each in found:
         by_identity[each.identity][each.algorithm, each.expires or _NEVER] += each.open_links

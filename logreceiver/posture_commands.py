@@ -1,4 +1,4 @@
-"""`logreceiver posture`: asks running receivers, adds up what workers answer, and prints."""
+"""`logreceiver posture`: queries running receivers, merges the answers of workers, and prints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streams.errors import PipelineError
 
 ANSWER_SECONDS = 10.0
 WIDTH_OF_A_FILE = 180
-"""Where no terminal says how wide it is."""
+"""Used where there is no terminal to ask for its width."""
 
 
 class NotAnswered(PipelineError):
@@ -24,14 +24,14 @@ class NotAnswered(PipelineError):
 
 
 def ask(addresses: Sequence[str]) -> Report:
-    """One report of all the receivers, or workers of one, at these admin addresses."""
+    """One report on all receivers, or workers of one receiver, at these admin addresses."""
     return merge([_ask_one(address) for address in addresses])
 
 
 def _ask_one(address: str) -> Report:
     url = (address if "://" in address else f"http://{address}").rstrip("/") + "/api/v1/posture"
     try:
-        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 — the operator names it
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 — the operator names the address
             return msgspec.json.decode(answer.read(), type=Report)
     except (OSError, ValueError) as error:
         raise NotAnswered(f"{url}: {error}") from error
@@ -52,7 +52,7 @@ def show(report: Report, *, as_json: bool) -> None:
     console.print(_streams(report))
     console.print(_certificates(report.certificates))
     if report.forgotten:
-        console.print(f"{report.forgotten} accounts were forgotten to bound memory: those used longest ago")
+        console.print(f"{report.forgotten} accounts were forgotten to bound memory: those unused for longest")
 
 
 def _streams(report: Report) -> Table:

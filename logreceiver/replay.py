@@ -1,9 +1,10 @@
 """Copies a topic of the embedded log to Kafka: the same batches, under producer ids of that cluster, in order.
 
 Each partition is one run: batches are stamped from sequence 0 and stored one at a time. After anything but a clear
-acknowledgement the broker is asked what it has; by equality with the last two ends the batch goes again or is done, so
-a break in the middle neither loses nor repeats. What cannot be told, or not be stored, ends the replay with the
-place where it stopped. Damaged batches are passed over, logged and counted. A second replay stores everything again.
+acknowledgement the broker is asked what it has: if that is the end of this batch or of the one before it, the batch is
+sent again, so a break in the middle neither loses nor repeats. If a batch cannot be stored, or its fate cannot be
+found out, the replay ends and names the offset. Damaged batches are skipped, logged and counted. A second replay stores
+everything again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from streams.errors import Code, ConfigError, Problem, SinkUnavailable
 from streams.recordbatch import SEQUENCES, halves, parse_header, place, stamp
 
 PATIENCE_SECONDS = 120.0
-"""How long one batch may meet nothing but trouble."""
+"""How long to keep trying with one batch."""
 _PAUSE_SECONDS = 0.5
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ log = structlog.get_logger("logreceiver.replay")
 
 
 class ReplayResult(msgspec.Struct, frozen=True):
-    """What was stored, and how many damaged places of the log were passed over."""
+    """What was stored, and how many damaged places of the log were skipped."""
 
     records: int
     batches: int
@@ -45,7 +46,7 @@ class ReplayResult(msgspec.Struct, frozen=True):
 
 
 class Target(NamedTuple):
-    """Where to replay to, as the URL says it."""
+    """Where to replay to, from the URL."""
 
     brokers: tuple[str, ...]
     topic: str
@@ -67,7 +68,7 @@ def parse_url(url: str, topic: str) -> Target:
 
 
 async def replay_to_url(directory: Path, topic: str, url: str) -> ReplayResult:
-    """Replay all that is acknowledged. ConfigError for a wrong URL or topic, SinkUnavailable where it had to stop."""
+    """Replay everything acknowledged. ConfigError for a wrong URL or topic, SinkUnavailable if it had to stop."""
     from logreceiver.sinks.kafka import KafkaSink
 
     target = parse_url(url, topic)
@@ -119,7 +120,7 @@ class _Run:
         self.acknowledged = 0
 
     async def store(self, payload: bytes) -> None:
-        """Returns when the batch is acknowledged; SinkUnavailable if it cannot be, or cannot be told."""
+        """Returns when the batch is acknowledged; SinkUnavailable if it cannot be stored or its fate is unknown."""
         stamped = stamp(
             payload,
             producer_id=self._producer_id,
@@ -139,7 +140,7 @@ class _Run:
             await self.store(half)
 
     async def _deliver(self, batch: memoryview) -> Outcome:
-        """An outcome that is stored, or refused as too large."""
+        """Returns an outcome that is stored, or refused as too large."""
         end = parse_header(batch).last_sequence
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -152,13 +153,13 @@ class _Run:
                     return outcome
                 raise SinkUnavailable(code, outcome.text)
             if time.monotonic() > deadline:
-                raise SinkUnavailable(code, f"given up after {PATIENCE_SECONDS:.0f} s: {outcome.text}")
-            log.warning("batch not acknowledged; asking what is stored", code=str(code), reason=outcome.text)
+                raise SinkUnavailable(code, f"gave up after {PATIENCE_SECONDS:.0f} s: {outcome.text}")
+            log.warning("batch not acknowledged", code=str(code), reason=outcome.text)
             await asyncio.sleep(_PAUSE_SECONDS)
             await self._find_out(end)
 
     async def _find_out(self, end: int) -> None:
-        """Sending the batch again is right if the broker has it, or what is before it; else nothing is."""
+        """Sending the batch again is safe only if the broker has it, or ends just before it."""
         stored = await _patiently(lambda: self._sink.ask(self._topic, self._partition, self._producer_id))
         before = RunState(0, (self.acknowledged - 1) % SEQUENCES) if self.acknowledged else None
         if stored not in (RunState(0, end), before):
@@ -166,7 +167,7 @@ class _Run:
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
-    """The answer, once the broker gives one; the last SinkUnavailable when the patience is over."""
+    """The broker's answer, once it gives one; the last SinkUnavailable after `PATIENCE_SECONDS`."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:

@@ -1,7 +1,8 @@
 """The receiver as a service: one sink, its listeners, their links; starts, reloads certificates, stops.
 
-A stop is announced to every forwarder (GOAWAY), so that batches under way are answered and nothing new comes; what
-is not answered within the grace is sent again elsewhere. The receiver keeps nothing that a kill could lose.
+A stop is announced to every forwarder (GOAWAY), so that batches under way are answered and no new ones arrive; batches
+that are not answered within the grace are sent again to another receiver. The receiver keeps no state that a kill could
+lose.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ log = structlog.get_logger("logreceiver")
 
 
 def make_sink(settings: LogSink | KafkaSink) -> Sink:
-    """Only the sink in use is imported: the other one's libraries cost memory."""
+    """Only the sink in use is imported: the libraries of the other one cost memory."""
     if isinstance(settings, LogSink):
         from logreceiver.sinks.log import LogSink as EmbeddedLog
 
@@ -127,12 +128,12 @@ class Service:
         self._stopping = True
         grace = self._config.stop_grace_seconds
         for session in self._live:
-            session.go_away("the receiver stops", grace)
+            session.go_away("the receiver is stopping", grace)
         deadline = asyncio.get_running_loop().time() + grace
         while self._live and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.02)
         for session in list(self._live):
-            session.end(Code.TIMEOUT, "the receiver stops")
+            session.end(Code.TIMEOUT, "the receiver is stopping")
         await self._stack.aclose()
 
     # -- links -------------------------------------------------------------------------------------------------
@@ -162,8 +163,14 @@ class Service:
 
     def _failed(self, peer: str, error: HandshakeFailed) -> None:
         self.metrics.failed_handshake(error.reason, role="receiver")
-        told = {"peer": peer, "reason": error.reason, "detail": str(error), "alert": error.alert}
-        log.warning("handshake failed", **told, **error.seen)
+        log.warning(
+            "handshake failed",
+            peer=peer,
+            reason=error.reason,
+            detail=str(error),
+            alert=error.alert,
+            **error.seen,
+        )
 
     # -- certificates ------------------------------------------------------------------------------------------
 
@@ -191,25 +198,29 @@ class Service:
         return ()
 
     async def reload(self) -> None:
-        """What SIGHUP asks for."""
+        """Called at SIGHUP."""
         self.reload_certificates()
 
     def reload_certificates(self) -> None:
-        """Use the files as they are now for new links; a set that does not fit together leaves the old one."""
+        """Use the current files for new links; keep the old certificate if they do not fit together."""
         try:
             contexts = [
                 openssl.server_context([modes.MODES[name] for name in listener.modes], self._credentials)
                 for listener in self._config.listener
             ]
         except ConfigError as error:
-            log.error("kept the old certificate: the new files cannot be used", error=str(error))
+            log.error(
+                "certificate reload failed",
+                reason=str(error),
+                remedy="mend the files; the old certificate stays in use",
+            )
             return
         for listener, context in zip(self.listeners, contexts, strict=True):
             listener.replace_context(context)
             self.metrics.own_certificate(openssl.certificate_expires(context))
         log.info("certificate reloaded")
 
-    # -- what it tells -----------------------------------------------------------------------------------------
+    # -- for admin ---------------------------------------------------------------------------------------------
 
     def _ready(self) -> Mapping[str, str]:
         if self._stopping:
@@ -221,7 +232,7 @@ class Service:
         return account.rows(self._live, self.metrics)
 
     async def _posture(self) -> bytes:
-        """Made on a thread: with thousands of accounts it takes long enough to hold up batches."""
+        """Built on a thread: with thousands of accounts it takes long enough to delay batches."""
         posture = self._shared.posture
         open_links = [session.open_link() for session in self._live if session.guest is not None]
         make = functools.partial(report, posture.accounts, open_links, since=self._since, now=datetime.now(UTC))

@@ -1,7 +1,7 @@
-"""One link's life: say who it is and whether it may, serve it, end it.
+"""One link's life: identify and authorise the forwarder, serve the link, end it.
 
-Two things go on at once: messages are read as they come, so that a PING never waits behind a batch; batches are stored
-one at a time (storing.py). The session keeps nothing that a restart could lose.
+Two things run at once: messages are read as they arrive, so that a PING never waits for a batch; batches are stored one
+at a time (storing.py). The session keeps no state that a restart could lose.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ IDLE_SECONDS = 40.0
 
 
 class Session:
-    """Serves one link until it ends. `run` never raises for what a peer does."""
+    """Serves one link until it ends. Whatever the peer does, `run` does not raise."""
 
     def __init__(self, link: Link, shared: Shared) -> None:
         self._link = link
@@ -68,12 +68,12 @@ class Session:
             await self._link.close()
 
     def end(self, code: Code, text: str) -> None:
-        """Ask a session to stop at once: it was superseded."""
+        """Ask the session to stop at once and to send this error to the forwarder."""
         if not self._ended.done():
             self._ended.set_result(ProtocolError(code, text))
 
     def go_away(self, reason: str, grace_seconds: float) -> None:
-        """Tell the forwarder to send no new batches here."""
+        """Ask the forwarder to send no new batches here."""
         if self._guest is not None:
             with contextlib.suppress(LocalProtocolError):  # the link may just have failed
                 self._send(m.Goaway(reason, int(grace_seconds * 1000)))
@@ -86,11 +86,11 @@ class Session:
 
     @property
     def guest(self) -> Guest | None:
-        """Who is on the link, once it was welcomed."""
+        """Who is on the link; None until it was welcomed."""
         return self._guest
 
     def describe(self) -> dict[str, Any]:
-        """What /api/v1/streams tells of a link; of one that was welcomed."""
+        """A row of `newest_links` in /api/v1/streams; only for a link that was welcomed."""
         assert self._guest is not None
         facts = self._guest.facts
         return {
@@ -104,13 +104,13 @@ class Session:
         }
 
     def open_link(self) -> OpenLink:
-        """What the posture counts; of a link that was welcomed."""
+        """The link as the posture counts it; only for one that was welcomed."""
         assert self._guest is not None
         return OpenLink(self._guest.account, self.age, self._guest.facts.certificate_expires)
 
     @property
     def age(self) -> float:
-        """Seconds since the connection was made."""
+        """Seconds since the connection was opened."""
         return self._link.age
 
     async def _first_message(self) -> m.Hello:
@@ -128,7 +128,7 @@ class Session:
             raise ProtocolError(Code.TIMEOUT, "no HELLO within the time limit") from None
 
     async def _welcome(self, hello: m.Hello) -> Guest:
-        """Raises ProtocolError for who may not write this stream, or not over such a link."""
+        """Raises ProtocolError if the peer may not write this stream, or not over a link as weak as this."""
         self.log = self.log.bind(stream=hello.stream, mode=hello.mode)
         shared, facts = self._shared, self._link.facts
         if hello.version != m.VERSION:
@@ -138,8 +138,10 @@ class Session:
         except Denied as denied:
             raise ProtocolError(Code.NOT_ALLOWED, str(denied)) from denied
         if shared.ledger is not None and permit.topic == shared.ledger.topic:
-            raise ProtocolError(Code.NOT_ALLOWED, "the ledger's topic is written by receivers alone")
-        label = shared.metrics.stream_label(hello.stream)  # behind the permit: only streams that may exist
+            raise ProtocolError(Code.NOT_ALLOWED, "only receivers may write the ledger's topic")
+        label = shared.metrics.stream_label(
+            hello.stream
+        )  # after the permit, so that only permitted streams become labels
         self._check_mode(hello, label)
         self._observe_handshake(label, hello.mode)
         try:
@@ -173,7 +175,7 @@ class Session:
         return guest
 
     def _observe_handshake(self, stream: str = "", mode: str = "") -> None:
-        """Once: when its stream is known, or when the link ends without one."""
+        """Observe it once: when the stream is known, or when the link ends without one."""
         if not self._handshake_observed:
             self._handshake_observed = True
             facts = self._link.facts
@@ -196,9 +198,11 @@ class Session:
         if self._shared.boots.alternate(guest.key, guest.hello.boot_id):
             self._shared.metrics.clones_suspected.labels(guest.label).inc()
             self.log.error(
-                "two boots of one forwarder take turns: was its state directory copied?",
+                "clone suspected",
                 identity=guest.identity,
                 forwarder_id=guest.hello.forwarder_id,
+                reason="two boots of one forwarder take turns",
+                remedy="check whether its state directory was copied",
             )
         older = self._shared.sessions.get(guest.key)
         if older is not None:
@@ -215,7 +219,7 @@ class Session:
 
     async def _refuse(self, error: ProtocolError) -> None:
         self.log.warning(
-            "refused a link",
+            "link refused",
             code=str(error.code),
             reason=error.text,
             identities=list(self._link.facts.identities),
@@ -249,9 +253,9 @@ class Session:
             await asyncio.gather(reader, worker, return_exceptions=True)
 
     async def _watch(self, storing: Storing, ends: Sequence[asyncio.Future[Any]]) -> None:
-        """Wait for one of the ends; raises ProtocolError if the forwarder neither speaks nor listens meanwhile.
+        """Wait for one of the ends; raises ProtocolError if the forwarder stops sending or stops reading meanwhile.
 
-        Only the second look counts: after a first one that comes late because we were busy, what has come is read.
+        Silence must be seen twice: a busy receiver may look late, before it has read what already arrived.
         """
         looks = 0
         while not (await asyncio.wait(ends, timeout=IDLE_SECONDS / 4, return_when=asyncio.FIRST_COMPLETED))[0]:
@@ -259,12 +263,12 @@ class Session:
             if looks < 2:
                 continue
             if self._link.held_up:
-                raise ProtocolError(Code.TIMEOUT, "the forwarder does not read what it is told")
+                raise ProtocolError(Code.TIMEOUT, "the forwarder does not read what it is sent")
             if storing.jobs.empty():
                 raise ProtocolError(Code.TIMEOUT, "the forwarder fell silent")
 
     async def _read(self, storing: Storing) -> None:
-        """Read nothing more from a forwarder that does not read what it is told: its PINGs would fill the memory."""
+        """Read nothing more from a forwarder that does not read our answers: its PINGs would fill the memory."""
         while True:
             await self._link.drain()
             data = await self._link.receive(at_least=self._connection.missing_bytes)

@@ -1,4 +1,4 @@
-"""What all sessions of a receiver use, and what it remembers of forwarders to raise an alarm. Nothing rests on it."""
+"""What all sessions of a receiver share. Its memory of forwarders only serves alarms; no decision depends on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Boots:
-    """The last boots of each forwarder and stream. A, B, A means two agents with copies of one state directory."""
+    """The last boots of each forwarder and stream. A, B, A means two forwarders with copies of one state directory."""
 
     MAX_KEYS = 10_000
 
@@ -27,7 +27,7 @@ class Boots:
         self._seen: OrderedDict[tuple[str, str, str], tuple[str, ...]] = OrderedDict()
 
     def alternate(self, key: tuple[str, str, str], boot_id: str) -> bool:
-        """Note a boot; True if it comes back after another one had taken its place."""
+        """Note a boot; True if it returns after another one had taken its place."""
         before = self._seen.pop(key, ())
         self._seen[key] = before if before[-1:] == (boot_id,) else (*before[-1:], boot_id)
         if len(self._seen) > self.MAX_KEYS:
@@ -37,7 +37,7 @@ class Boots:
 
 @dataclass
 class Shared:
-    """What all sessions of a receiver use."""
+    """What all sessions of a receiver share."""
 
     config: ReceiverConfig
     sink: Sink
@@ -49,6 +49,6 @@ class Shared:
     posture: Posture = field(default_factory=Posture)
 
     def window(self, max_batch_bytes: int) -> int:
-        """Batches that a new link may have under way, within the receiver's memory."""
+        """How many batches a new link may have under way, within `limits.max_memory_bytes`."""
         share = self.config.limits.max_memory_bytes // max(len(self.sessions) + 1, 1)
         return min(max(share // max(max_batch_bytes, 1), 1), m.MAX_WINDOW)

@@ -1,4 +1,4 @@
-"""What a link's batches go through: a run is opened, each batch is checked, handed to the sink, and answered, in order.
+"""A link's runs and batches: opens a run, then checks each batch, hands it to the sink and answers it, in order.
 
 One batch is produced at a time. After the first answer that is not an acknowledgement, the rest of the window is
 refused untried: producing it could leave a hole that hides what was lost. Nothing here outlives the link.
@@ -26,10 +26,10 @@ from streams.telemetry.catalog import Counter
 from streams.wire import messages as m
 
 _BODIES = (Code.TOO_LARGE, Code.CORRUPT, Code.INVALID_RECORD)
-"""Refusals of a batch for what it is: never another answer."""
+"""Refusals of the batch itself: sending it again gets the same answer."""
 
 Job = tuple[m.OpenRun | m.Batch, float]
-"""A message, and when it came."""
+"""A message, and when it arrived (monotonic seconds)."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,19 @@ class Guest:
     topic: TopicInfo
     session_id: str
     label: str
-    """What metrics call the stream."""
+    """The stream's name in metrics."""
     account: Account
     """Where its bytes are counted for the posture."""
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """One link at a time has this."""
+        """Only one link at a time may have this key."""
         return self.identity, self.hello.forwarder_id, self.hello.stream
 
 
 @dataclass
 class OpenedRun:
-    """The run that batches must belong to now."""
+    """The run that batches must belong to."""
 
     number: int
     topic: str
@@ -66,7 +66,7 @@ class OpenedRun:
 
 
 class Storing:
-    """Does the jobs of one link, in their order. The protocol's window bounds how many there can be."""
+    """Does the jobs of one link, in order. The protocol's window bounds how many can wait."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Storing:
         self._sink_seconds = shared.metrics.sink_seconds.labels(guest.label, shared.sink.name)
 
     async def work(self) -> None:
-        """Take jobs for ever; raises ProtocolError for what a forwarder must not do."""
+        """Work until cancelled; raises ProtocolError if the forwarder breaks the protocol."""
         while True:
             message, received = await self.jobs.get()
             if isinstance(message, m.OpenRun):
@@ -100,14 +100,14 @@ class Storing:
         try:
             answer = await (self._known_run(ask) if ask.producer_id >= 0 else self._new_run(ask))
         except SinkUnavailable as error:
-            self._log.warning("cannot open a run", run=ask.run, code=str(error.code), reason=str(error))
+            self._log.warning("run not opened", run=ask.run, code=str(error.code), reason=str(error))
             self._send(m.Nack(-1, str(error.code), text=m.fit(str(error))))
             return
         self._run = OpenedRun(ask.run, answer.topic, answer.partition, answer.producer_id, max(ask.producer_epoch, 0))
         self._send(answer)
 
     async def _new_run(self, ask: m.OpenRun) -> m.Run:
-        """Hand out a producer id that nothing was ever stored under."""
+        """Hand out a producer id under which nothing was ever stored."""
         topic = self._guest.topic
         producer_id = await self._shared.sink.new_producer_id()
         identity, stream = self._guest.identity, self._guest.hello.stream
@@ -118,7 +118,7 @@ class Storing:
         return m.Run(ask.run, topic.name, topic.topic_id, partition, producer_id, grant)
 
     async def _known_run(self, ask: m.OpenRun) -> m.Run:
-        """What the sink has of a run whose grant is shown; the run keeps the topic it was opened for."""
+        """What the sink has of a run whose grant is presented; the run keeps the topic it was opened for."""
         if not self._shared.grants.honours(ask.grant, self._claim(ask.topic, ask.partition, ask.producer_id)):
             raise SinkUnavailable(Code.NOT_GRANTED, "the grant is not one that this receiver honours")
         topic = await self._shared.sink.topic(ask.topic)
@@ -150,12 +150,12 @@ class Storing:
         outcome = await self._shared.sink.produce(run.topic, run.partition, batch.payload)
         sink_seconds = time.monotonic() - started
         if outcome.kind in (Kind.STORED, Kind.DUPLICATE):
-            self._keep_batch(run, header, outcome)  # before the answer, which a lost link would prevent
+            self._keep_batch(run, header, outcome)  # before the answer: sending that fails on a lost link
         self._answer(batch, received, outcome, sink_seconds)
 
     @staticmethod
     def _check_stamp(run: OpenedRun, header: recordbatch.Header) -> None:
-        """A batch carries the granted producer, and follows the one before it."""
+        """A batch must carry the granted producer and follow the batch before it."""
         if (header.producer_id, header.producer_epoch) != (run.producer_id, run.producer_epoch):
             raise ProtocolError(Code.NOT_GRANTED, "the batch carries another producer than the run's")
         if run.next_sequence is not None and header.base_sequence != run.next_sequence:
@@ -184,7 +184,7 @@ class Storing:
         self._send(m.Nack(batch.seq, str(code), uncertain, permanent, m.fit(outcome.text)))
 
     def _counted(self, outcome: str) -> tuple[Counter, Counter, Counter]:
-        """Batches, records and bytes of this link's stream; looked up once, for a look-up is dearer than a count."""
+        """Counters of batches, records and bytes; cached, as looking them up costs more than counting."""
         found = self._counters.get(outcome)
         if found is None:
             metrics, stream = self._shared.metrics, self._guest.label

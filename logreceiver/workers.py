@@ -1,7 +1,7 @@
 """`logreceiver run --workers N`: N processes that listen on the same ports (SO_REUSEPORT); the kernel spreads links.
 
-Receivers keep nothing, so workers need to know nothing of each other. What is limited or told for a receiver is so for
-each worker: links, memory, metrics. One that ends by itself is started anew; all end when their parent does.
+Receivers keep no state, so workers need not know about each other. Limits and metrics of a receiver apply to each
+worker: links, memory, counters. A worker that ends by itself is restarted; all end when their parent does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = structlog.get_logger("logreceiver")
 
 
 def become_worker(count: int) -> int:
-    """Returns its number in each of `count` children. The parent passes signals on, and exits when they have ended."""
+    """Returns in each of `count` children, with its number. The parent passes signals on, and exits after them."""
     return _Parent().keep(count)
 
 
@@ -33,7 +33,7 @@ class _Parent:
         self._numbers: dict[int, int] = {}
         self._stopping = False
         self._end_read, self._end_write = os.pipe()
-        """Nothing is written; children read its end when nobody holds the other one any more."""
+        """Nothing is ever written: children read end-of-file once the parent, which holds the other end, is gone."""
 
     def keep(self, count: int) -> int:
         for each in _SIGNALS:
@@ -46,18 +46,18 @@ class _Parent:
             pid, status = os.waitpid(-1, 0)
             number, code = self._numbers.pop(pid), os.waitstatus_to_exitcode(status)
             if code in (EX_CONFIG, EX_UNAVAILABLE):
-                self._pass_on(signal.SIGTERM, None)  # it would be the same again
+                self._pass_on(signal.SIGTERM, None)  # restarting would end the same way
             if self._stopping:
                 worst = max(worst, abs(code))
                 continue
-            log.error("a worker ended; starts anew", worker=number, exit_code=code)
+            log.error("worker restarting", worker=number, exit_code=code)
             time.sleep(RESTART_SECONDS)
             if self._fork(number):
                 return number
         sys.exit(worst)
 
     def _fork(self, number: int) -> bool:
-        """True in the child, which has forgotten that it was the parent."""
+        """True in the child, with the parent's signal handlers and pipe end removed."""
         if self._stopping:
             return False
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)

@@ -1,8 +1,8 @@
-"""What a sink promises. `kafka` and `log` keep it alike; one contract suite tests both.
+"""What a sink promises. `kafka` and `log` keep the same promise; one contract suite tests both.
 
-A sink stores record batches as they are. It recognises a repeat by (producer id, producer epoch, base sequence) as
-Apache Kafka does: only the last batches of a producer are known, a repeat is answered with its first offset and
-nothing is appended; anything that does not follow is OUT_OF_ORDER. What it says it has, survives its death.
+A sink stores record batches unchanged. It recognises a repeat by (producer id, producer epoch, base sequence) as Apache
+Kafka does: only the last batches of a producer are known, a repeat is answered with its first offset and nothing is
+appended; anything else that is not next in sequence is OUT_OF_ORDER. What it reports as stored survives a kill.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from streams.errors import Code
 
 
 class TopicInfo(msgspec.Struct, frozen=True):
-    """What a link must know of its topic."""
+    """What a link must know about its topic."""
 
     name: str
     topic_id: str
@@ -26,7 +26,7 @@ class TopicInfo(msgspec.Struct, frozen=True):
 
 
 class RunState(msgspec.Struct, frozen=True):
-    """The newest thing a partition knows of a producer id."""
+    """The newest batch that a partition knows of a producer id."""
 
     producer_epoch: int
     last_sequence: int
@@ -58,10 +58,10 @@ class Sink(Protocol):
         """Names the cluster as long as its data lives; empty until it was reached."""
 
     async def start(self) -> None:
-        """Open, check, and become ready; raises ConfigError for what an operator must mend."""
+        """Open, check, and become ready; raises ConfigError for faults that an operator must mend."""
 
     async def close(self) -> None:
-        """Finish what is under way, then let go."""
+        """Finish what is under way, then release everything."""
 
     def health(self) -> Mapping[str, str]:
         """What is wrong now, by topic or part; empty when all is well."""
@@ -76,4 +76,4 @@ class Sink(Protocol):
         """What is stored of a producer; None if nothing is known."""
 
     async def produce(self, topic: str, partition: int, batch: memoryview) -> Outcome:
-        """Store one stamped batch, durably. Never raises for what the sink answers; never retries."""
+        """Store one stamped batch, durably. Returns every answer as an outcome instead of raising; never retries."""

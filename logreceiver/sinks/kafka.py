@@ -1,14 +1,15 @@
 """The Kafka sink: ready record batches passed through to Apache Kafka, acks=all, and never retried.
 
-`produce` answers with what is known: *stored* and *duplicate* are the broker's word; *refused* is certainly not
+`produce` answers with what is known: *stored* and *duplicate* are the broker's answers; *refused* is certainly not
 appended (the broker said so, or nothing was handed over); everything that was handed over and not answered is
-*uncertain*. What to do then is the forwarder's business: it asks (`ask`, by DescribeProducers, which knows the last
-stored sequence exactly, also after a restart of the broker) before it sends anything.
+*uncertain*. The forwarder decides what to do then: it asks (`ask`, by DescribeProducers, which knows the last stored
+sequence exactly, even after a restart of the broker) before it sends anything.
 
-A recognised repeat is told from a fresh append by log_append_time ≠ −1, on CreateTime topics only; elsewhere it
-counts as stored, and nothing is appended either way.
+A recognised repeat is distinguished from a fresh append by log_append_time ≠ −1, on CreateTime topics only; elsewhere
+it counts as stored, and nothing is appended either way.
 
-The sink starts without Kafka, too: it keeps trying, `health` says so, and every call raises SinkUnavailable until then.
+The sink also starts without Kafka: it keeps trying, `health` says so, and every call raises SinkUnavailable until a
+broker answers.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from streams.errors import Code, ConfigError, Problem, SinkUnavailable
 START_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 KEEP_SECONDS = 30.0
-"""How often metadata is looked at while nothing goes wrong."""
+"""How often metadata is refreshed while all is well."""
 CHECK_SECONDS = 300.0
 ANSWER_GRACE_SECONDS = 5.0
-"""What a broker gets beyond the request's own time limit before its connection is given up."""
+"""How long to wait beyond the request's own time limit before closing the broker's connection."""
 PRODUCER_ID_SECONDS = 10.0
 CREATION_SECONDS = 10.0
 
@@ -43,7 +44,7 @@ log = structlog.get_logger("logreceiver.kafka")
 
 _COORDINATOR_STARTING = (14, 15, 16)
 _CODES = {
-    -1: Code.INVALID_RECORD,  # what a broker says of records that it cannot decompress
+    -1: Code.INVALID_RECORD,  # a broker's answer to records that it cannot decompress
     2: Code.CORRUPT,
     3: Code.TOPIC_MISSING,
     5: Code.UNAVAILABLE,  # LEADER_NOT_AVAILABLE
@@ -60,7 +61,7 @@ _CODES = {
     31: Code.UNAUTHORISED,
     32: Code.CLOCK,
     45: Code.OUT_OF_ORDER,
-    46: Code.OUT_OF_ORDER,  # DUPLICATE_SEQUENCE_NUMBER: older than what is known; asking tells
+    46: Code.OUT_OF_ORDER,  # DUPLICATE_SEQUENCE_NUMBER: older than the batches it remembers; `ask` finds out
     47: Code.FENCED,
     56: Code.UNAVAILABLE,  # KAFKA_STORAGE_ERROR
     59: Code.OUT_OF_ORDER,  # UNKNOWN_PRODUCER_ID
@@ -77,7 +78,7 @@ _STALE = frozenset({Code.UNAVAILABLE, Code.TOPIC_MISSING, Code.TIMED_OUT})
 
 
 class _Facts(NamedTuple):
-    """What was found about a topic when it was last checked."""
+    """What the last check of a topic found."""
 
     info: TopicInfo
     create_time: bool
@@ -107,17 +108,17 @@ class KafkaSink:
     # -- life --------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connect; wait a few seconds for a broker, then go on trying in the background."""
+        """Connect; wait a few seconds for a broker, then keep trying in the background."""
         self._cluster = Cluster(self._settings.brokers, _connection_options(self._settings))
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._cluster.refresh()
         except (SinkUnavailable, TimeoutError) as error:
-            log.warning("no broker answers yet", brokers=list(self._settings.brokers), reason=str(error))
+            self._log_unreachable(error)
         self._keeper = asyncio.create_task(self._keep())
 
     async def _keep(self) -> None:
-        """Look at the metadata from time to time, and soon when something went wrong."""
+        """Refresh the metadata from time to time, and soon after a failure."""
         cluster = self._need_cluster()
         while True:
             await asyncio.sleep(RETRY_SECONDS)
@@ -126,12 +127,15 @@ class KafkaSink:
                 await cluster.refresh(max_age_seconds=KEEP_SECONDS)
             except SinkUnavailable as error:
                 if not troubled:
-                    log.warning("no broker answers", reason=str(error))
+                    self._log_unreachable(error)
             except Exception:
-                log.exception("looking after the cluster failed")
+                log.exception("metadata refresh failed")
             else:
                 if troubled:
-                    log.info("a broker answers", cluster_id=cluster.cluster_id)
+                    log.info("broker reachable", cluster_id=cluster.cluster_id)
+
+    def _log_unreachable(self, error: Exception) -> None:
+        log.warning("broker unreachable", brokers=list(self._settings.brokers), reason=str(error))
 
     async def close(self) -> None:
         if self._keeper is not None:
@@ -159,7 +163,7 @@ class KafkaSink:
         return (await self._topic_facts(name, max_age_seconds=1.0)).info
 
     async def _topic_facts(self, name: str, *, max_age_seconds: float) -> _Facts:
-        """Checked facts; checked again when they are old, after an unexplained refusal, and for another topic id."""
+        """Checked facts; checked again when they are old, after an unexplained refusal, or if the topic id changes."""
         topic = await self._need_cluster().topic(name, max_age_seconds=max_age_seconds)
         facts = self._facts.get(name)
         now = time.monotonic()
@@ -204,7 +208,7 @@ class KafkaSink:
         return facts
 
     def _report(self, name: str, findings: topic_check.Findings) -> None:
-        """Log what was found, if it is new; raise SinkUnavailable for what makes the topic unfit."""
+        """Log new findings; raise SinkUnavailable for those that make the topic unusable."""
         if self._findings.get(name) != findings:
             self._findings[name] = findings
             for text in findings.notes:
@@ -212,7 +216,7 @@ class KafkaSink:
             for text in findings.warnings:
                 log.warning("topic setting", topic=name, finding=text)
             for text in findings.refusals:
-                log.error("topic is unfit", topic=name, finding=text)
+                log.error("topic unusable", topic=name, finding=text)
         if findings.refusals:
             raise SinkUnavailable(findings.code, f"topic {name}: {'; '.join(findings.refusals)}")
 
@@ -232,7 +236,7 @@ class KafkaSink:
         raise SinkUnavailable(Code.UNAVAILABLE, f"topic {name} was created but has no leader yet")
 
     def read_all(self, topic: str) -> AsyncIterator[bytes]:
-        """The values that are in a small topic now; never creates it. SinkUnavailable where it cannot be read."""
+        """The values that are in a small topic now; never creates it. SinkUnavailable if it cannot be read."""
         return kafka_read.read_all(self._need_cluster(), topic)
 
     # -- producers ---------------------------------------------------------------------------------------------
@@ -248,7 +252,7 @@ class KafkaSink:
             await asyncio.sleep(0.1)
 
     async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
-        """One query serves all that ask about a partition at the same time."""
+        """One query serves all callers that ask about a partition at the same time."""
         producers = await self._questions((topic, partition), lambda: self._producers(topic, partition))
         return producers.get(producer_id)
 
@@ -330,7 +334,7 @@ class KafkaSink:
 
 
 def refusal(error_code: int, text: str | None) -> Outcome:
-    """What a broker's error means for a batch; one that has no code here is refused all the same."""
+    """What a broker's error means for a batch; an error that has no code here is a refusal, too."""
     kind = Kind.UNCERTAIN if error_code in _PERHAPS_APPENDED else Kind.REFUSED
     code = _CODES.get(error_code, Code.UNKNOWN)
     return Outcome(kind, code=code, text=f"{text or code.sentence} (Kafka error {error_code})")
@@ -343,7 +347,7 @@ def _connection_options(settings: config.KafkaSink) -> dict[str, Any]:
     options["security_protocol"] = ("SASL_" if settings.sasl else "") + ("SSL" if encrypted else "PLAINTEXT")
     if encrypted:
         if settings.tls is None:
-            raise ConfigError([Problem(Path(), "sink.tls", f"is needed for security = {settings.security!r}")])
+            raise ConfigError([Problem(Path(), "sink.tls", f"is required for security = {settings.security!r}")])
         options["ssl_context"] = _context(settings.security, settings.tls)
     if settings.sasl is not None:
         options["sasl_mechanism"] = settings.sasl.mechanism

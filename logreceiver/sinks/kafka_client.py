@@ -1,12 +1,12 @@
 """The one door to aiokafka's client: connections to brokers, cluster metadata, and the few requests a sink needs.
 
-aiokafka's producer can only send batches that it built itself, so this goes one layer below it, to its connections
-(framing, correlation, TLS, SASL) and its protocol types; both are internals, hence the pinned version. Requests that
-it lacks or knows only in older versions are spelled out here. Metadata is asked for in version 12, which carries the
+aiokafka's producer can only send batches that it built itself, so this module uses the layer below it: its connections
+(framing, correlation, TLS, SASL) and its protocol types. Both are internals, hence the pinned version. Requests that
+it lacks or knows only in older versions are spelled out here. Metadata is requested in version 12, which carries the
 cluster id, topic ids and the rights of this client.
 
-A `Cluster` knows who leads what, and keeps one *control* connection per broker for everything but Produce, so that a
-question never waits behind a stuck partition. Every foreign error becomes SinkUnavailable here, or, once a Produce
+A `Cluster` knows each partition's leader, and keeps one *control* connection per broker for everything but Produce, so
+that a question never waits for a stuck partition. Every foreign error becomes SinkUnavailable here, or, once a Produce
 request was handed over, an uncertain outcome in `kafka.py`.
 """
 
@@ -42,7 +42,7 @@ CONTROL_SECONDS = 5.0
 """Time limit for a connection, and for an answer to anything but Produce."""
 
 CONNECTION_ERRORS = (OSError, KafkaError, TimeoutError, LinkError, EOFError, NotImplementedError)
-"""The last one: aiokafka knows no version of a request that the broker knows."""
+"""NotImplementedError: aiokafka and the broker share no version of a request."""
 
 NO_ERROR, UNKNOWN_TOPIC, LEADER_NOT_AVAILABLE, NOT_LEADER, TOPIC_NOT_AUTHORISED = 0, 3, 5, 6, 29
 TOPIC_ALREADY_EXISTS = 36
@@ -53,7 +53,7 @@ _TAGS = ("tags", TaggedFields)
 
 
 class OneVersion:
-    """A request in the one version that is spelled out here; takes the place of aiokafka's version choice."""
+    """A request in the one version that is spelled out here; replaces aiokafka's choice of version."""
 
     API_KEY: int
     API_VERSION: int
@@ -62,13 +62,13 @@ class OneVersion:
         low, high = versions.get(self.API_KEY, (0, -1))
         if not low <= self.API_VERSION <= high:
             raise IncompatibleBrokerVersion(
-                f"the broker lacks version {self.API_VERSION} of request {self.API_KEY}; Apache Kafka 2.8 or newer has"
+                f"the broker lacks version {self.API_VERSION} of request {self.API_KEY}; use Apache Kafka 2.8 or newer"
             )
         return self
 
 
 class _Uuid:
-    """16 bytes, written as Kafka's tools do."""
+    """16 bytes, shown as Kafka's tools show them."""
 
     @staticmethod
     def encode(value: bytes) -> bytes:
@@ -167,7 +167,7 @@ class _DescribeProducersResponse(Response):  # type: ignore[misc]
 
 
 class DescribeProducers(OneVersion, RequestStruct):  # type: ignore[misc]
-    """KIP-664: what a partition's leader knows of its producers."""
+    """KIP-664: what a partition's leader knows about its producers."""
 
     API_KEY, API_VERSION, FLEXIBLE_VERSION, RESPONSE_TYPE = 61, 0, True, _DescribeProducersResponse
     SCHEMA = Schema(("topics", _array(("name", CompactString()), ("partitions", CompactArray(Int32)))), _TAGS)
@@ -177,7 +177,7 @@ class DescribeProducers(OneVersion, RequestStruct):  # type: ignore[misc]
 
 
 class Topic(NamedTuple):
-    """A topic as the newest metadata has it. `leaders` by partition, −1 for none; `operations` is a bit per right."""
+    """A topic in the newest metadata. `leaders` by partition, −1 for none; `operations` has a bit per right."""
 
     error_code: int
     topic_id: str
@@ -191,7 +191,7 @@ T = TypeVar("T")
 
 
 class Coalesced(Generic[T]):
-    """Callers share a call that has not begun; who comes while one is under way shares the next.
+    """Callers share a call that has not begun; those that arrive while one is under way share the next.
 
     So an answer is never older than the question.
     """
@@ -227,7 +227,7 @@ class Coalesced(Generic[T]):
 
 
 def _retrieved(task: asyncio.Task[Any]) -> None:
-    """Its callers may all have gone: then nobody else takes its error, which is no news."""
+    """Mark the error as seen: if all callers were cancelled, asyncio would log it as never retrieved."""
     if not task.cancelled():
         task.exception()
 
@@ -257,7 +257,7 @@ class Cluster:
             await asyncio.wait(waits, timeout=CONTROL_SECONDS)
 
     async def connect(self, address: tuple[str, int], *, seconds: float = CONTROL_SECONDS) -> AIOKafkaConnection:
-        """A new connection; `seconds` is its time limit for one answer. SinkUnavailable if it cannot be made."""
+        """A new connection; `seconds` is its time limit for one answer. SinkUnavailable if it fails."""
         host, port = address
         try:
             async with asyncio.timeout(CONTROL_SECONDS):
@@ -276,11 +276,11 @@ class Cluster:
     # -- metadata ----------------------------------------------------------------------------------------------
 
     def forget(self) -> None:
-        """What is known may be wrong: ask again before it is used."""
+        """Metadata may be stale: refresh it before the next use."""
         self._refreshed = -1.0
 
     async def refresh(self, *, max_age_seconds: float = 0.0) -> None:
-        """Ask any broker for the metadata of all topics in use, unless it is young enough."""
+        """Ask any broker for the metadata of all topics in use, unless it is recent enough."""
         if self._refreshed < 0 or time.monotonic() - self._refreshed > max_age_seconds:
             await self._coalesced("metadata", self._refresh)
 
@@ -292,7 +292,7 @@ class Cluster:
         await self.refresh(max_age_seconds=max_age_seconds)
         topic = self.topics.get(name, _NO_TOPIC)
         if topic.error_code not in (NO_ERROR, LEADER_NOT_AVAILABLE):
-            self._names.discard(name)  # asked for again when it is needed again
+            self._names.discard(name)  # requested again when it is needed again
             self.topics.pop(name, None)
         return topic
 
@@ -325,7 +325,7 @@ class Cluster:
     # -- control requests --------------------------------------------------------------------------------------
 
     async def call_any(self, request: Any) -> Any:
-        """The answer of the first broker that gives one: connected ones first, then known, then configured ones."""
+        """The first answer of any broker: tries connected ones, then known, then configured ones."""
         addresses = dict.fromkeys([*self.nodes.values(), *self._bootstrap])
         failures = []
         for address in sorted(addresses, key=lambda one: one not in self._control):
@@ -361,7 +361,7 @@ class Cluster:
         if connection is not None and connection.connected():
             return connection
         if connection is not None:
-            connection.close()  # at its end, but not closed by itself yet
+            connection.close()  # the peer has ended it, but it is not closed here yet
         connection = self._control[address] = await self.connect(address)
         return connection
 
@@ -380,7 +380,7 @@ class Cluster:
         return response.error_code, response.producer_id
 
     async def create_topic(self, name: str, partitions: int, replicas: int, configs: Mapping[str, str]) -> None:
-        """Create a topic, or find it created."""
+        """Create a topic; no error if it exists already."""
         row: tuple[Any, ...] = (name, partitions, replicas, [], list(configs.items()))
         response = await self.call_any(CreateTopicsRequest([row], int(CONTROL_SECONDS * 900), False))
         _, error_code, text = response.topic_errors[0]

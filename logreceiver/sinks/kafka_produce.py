@@ -1,8 +1,8 @@
-"""The Produce request: ready batches out, where they stand back in. Spelled out, for it is made for every batch.
+"""The Produce request: sends ready batches, reads back their offsets. Spelled out because it runs for every batch.
 
 aiokafka's own encoder copies a payload once for each level of nesting, and its decoder builds an object for each field
-of an answer, which together cost a receiver more than a batch's checks. Version 8 answers with the broker's own words
-(KIP-467).
+of an answer, which together cost a receiver more than a batch's checks. Version 8 answers with the broker's own error
+texts (KIP-467).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
 
 
 class Row(NamedTuple):
-    """What a broker says of one batch; `append_time_ms` is -1 unless the broker itself stamped the batch."""
+    """A broker's answer for one batch; `append_time_ms` is -1 unless the broker itself stamped the batch."""
 
     error_code: int
     offset: int
@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
 
 class _Parts:
-    """Header or body of a request. aiokafka adds the two up, then puts their length in front: only that copies them."""
+    """Header or body of a request. aiokafka adds the two, then prepends their length: only that copies them."""
 
     def __init__(self, *buffers: bytes | memoryview) -> None:
         self._buffers = buffers
@@ -55,7 +55,7 @@ class _AnswerHeader(NamedTuple):
 
 
 class _Answer:
-    """Takes the place of aiokafka's generic decoder."""
+    """Replaces aiokafka's generic decoder."""
 
     @staticmethod
     def decode(data: BytesIO) -> dict[tuple[str, int], Row]:
@@ -108,11 +108,11 @@ def _int32(data: BytesIO) -> int:
 
 
 def _string(data: BytesIO) -> str:
-    """Empty where there is none."""
+    """A nullable string; empty for null."""
     return data.read(max(_INT16.unpack(data.read(2))[0], 0)).decode()
 
 
 def _detail(data: BytesIO) -> str:
-    """What is wrong with one record of a batch; which one stands in front."""
+    """What is wrong with one record of a batch; its index comes first and is skipped."""
     _int32(data)
     return _string(data)

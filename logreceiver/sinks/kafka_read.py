@@ -1,7 +1,7 @@
-"""Reads a whole topic from Apache Kafka, as it is now: for small topics that the receiver itself wrote.
+"""Reads a whole topic from Apache Kafka as it is now: for small topics that the receiver itself wrote.
 
-Every partition from its first offset that is still there up to the end at the time of asking. A batch is taken whatever
-its timestamp type is, which the broker may have rewritten; codecs are those of recordbatch.py. Values are copied.
+Every partition is read from its earliest offset up to its end at the time of the call. A batch may have any timestamp
+type, as the broker may have rewritten it; codecs are those of recordbatch.py. Values are copied.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from streams.recordbody import rows, unzstd
 FETCH_BYTES = 4 * 1024 * 1024
 FETCH_WAIT_MS = 500
 MAX_BATCH_BYTES = 64 * 1024 * 1024
-"""What a batch may be once decompressed."""
+"""Limit for a decompressed batch."""
 _EARLIEST, _LATEST = -2, -1
 _LENGTH_AT, _BEFORE_LENGTH_BYTES = 8, 12
 _CONTROL = 0x20
 
 
 async def read_all(cluster: Cluster, topic: str) -> AsyncIterator[bytes]:
-    """The values of a topic, partition by partition. SinkUnavailable where it cannot be read."""
+    """The values of a topic, partition by partition. SinkUnavailable if it cannot be read."""
     found = await cluster.topic(topic)
     raise_for(found.error_code if found.error_code != LEADER_NOT_AVAILABLE else NO_ERROR, f"topic {topic}")
     for partition in sorted(found.leaders):
@@ -63,7 +63,7 @@ async def _fetch(cluster: Cluster, node: int, topic: str, partition: int, offset
 
 
 def _batches(data: bytes, where: str) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
-    """Of each whole batch the offset behind it, and its values with theirs; a broker may cut the last one short."""
+    """For each whole batch: the next offset, its values with their offsets. A broker may cut the last batch short."""
     at = 0
     while at + HEADER_BYTES <= len(data):
         size = int.from_bytes(data[at + _LENGTH_AT : at + _BEFORE_LENGTH_BYTES], "big") + _BEFORE_LENGTH_BYTES

@@ -34,7 +34,7 @@ log = structlog.get_logger("logreceiver.kafka")
 
 
 class Connection(Protocol):
-    """What is carried on; closed by whoever finds it broken."""
+    """What batches are sent on; closed by the code that finds it broken."""
 
     def connected(self) -> bool: ...
     def close(self) -> Any: ...
@@ -45,7 +45,7 @@ C = TypeVar("C", bound=Connection)
 
 @dataclass(eq=False)
 class Item:
-    """One batch on its way; `deadline` ends its wait for a connection."""
+    """One batch under way; `deadline` ends its wait for a connection."""
 
     partition: Partition
     batch: memoryview
@@ -68,7 +68,7 @@ class Apart(Generic[C]):
 
 @dataclass(eq=False)
 class Round(Generic[C]):
-    """One request on a shared connection; `detached` once the connection is no longer among the shared."""
+    """One request on a shared connection; `detached` once that connection is no longer shared."""
 
     items: list[Item]
     detached: bool = False
@@ -110,7 +110,7 @@ class Lanes(Generic[C]):
         return await item.answer
 
     async def close(self) -> None:
-        """Refuse what waits, give what is under way a few seconds, close the connections."""
+        """Refuse waiting batches, give those under way a few seconds, close the connections."""
         self._closing = True
         for waiting in [*self._waiting.values(), *(apart.waiting for apart in self._apart.values())]:
             while waiting:
@@ -132,7 +132,7 @@ class Lanes(Generic[C]):
             self._spawn(self._shared_round(Round(items)))
 
     def _gather(self) -> list[Item]:
-        """The oldest batch of each partition that waits, within a request's size."""
+        """The oldest batch of each waiting partition, within a request's size."""
         items: list[Item] = []
         size = 0
         for partition in list(self._waiting):
@@ -146,11 +146,11 @@ class Lanes(Generic[C]):
                 items.append(item)
                 size += len(item.batch)
             if queue:
-                self._waiting[partition] = queue  # behind those that have waited longer
+                self._waiting[partition] = queue  # after partitions that have waited longer
         return items
 
     def _next(self, queue: deque[Item]) -> Item | None:
-        """The next batch that somebody still waits for and that may still be sent."""
+        """The next batch whose caller still waits and whose deadline has not passed."""
         while queue:
             item = queue.popleft()
             if item.answer.done():
@@ -185,7 +185,7 @@ class Lanes(Generic[C]):
                 self._pump()
 
     def _detach(self, round_: Round[C]) -> None:
-        """A lone batch is slow: its connection stops being shared, so that others get a fresh one."""
+        """A lone batch is slow: its connection stops being shared, so that other batches get a fresh one."""
         if self._set_apart(round_.items[0].partition) is not None:
             round_.detached = True
             self._busy -= 1
@@ -215,14 +215,14 @@ class Lanes(Generic[C]):
     # -- apart -------------------------------------------------------------------------------------------------
 
     def _set_apart(self, partition: Partition) -> Apart[C] | None:
-        """The partition's own lane, with what waits for it; None where there are too many already."""
+        """The partition's own lane, with its waiting batches; None if there are too many already."""
         apart = self._apart.get(partition)
         if apart is None and len(self._apart) >= MAX_APART:
             unused = [key for key, one in self._apart.items() if not one.busy and not one.waiting]
             for key in unused[:1]:
                 self._rejoin(key, self._apart[key])
         if apart is None and len(self._apart) < MAX_APART:
-            log.warning("partition answers slowly: set apart", topic=partition[0], partition=partition[1])
+            log.warning("slow partition isolated", topic=partition[0], partition=partition[1])
             apart = self._apart[partition] = Apart(self._waiting.pop(partition, deque()))
             self._drain_apart(partition, apart)
         return apart
@@ -253,7 +253,7 @@ class Lanes(Generic[C]):
 
     def _rejoin(self, partition: Partition, apart: Apart[C]) -> None:
         del self._apart[partition]
-        log.info("partition answers quickly again", topic=partition[0], partition=partition[1])
+        log.info("slow partition rejoined", topic=partition[0], partition=partition[1])
         if apart.connection is not None:
             apart.connection.close()
 
@@ -285,7 +285,7 @@ class Lanes(Generic[C]):
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            log.error("a produce request failed in an unforeseen way", exc_info=task.exception())
+            log.error("produce request failed", exc_info=task.exception())
 
 
 async def _closed(connection: Connection) -> None:

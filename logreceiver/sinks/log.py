@@ -2,9 +2,9 @@
 
 Batches are appended to segments that Kafka's own tools read (log_files.py has the layout) and fsynced before they are
 answered; sessions that produce at the same time share an fsync (*group commit*). Producers are judged by Kafka's rules
-(producers.py), and what the sink says of them is always what is durable: every question and every commit goes through
-one thread, one after the other. After a restart more batches are recognised than Kafka does: the last five of each
-producer, not the last one.
+(producers.py), and answers about them only cover what is durable: every question and every commit goes through one
+thread, one after the other. After a restart it recognises more batches than Kafka does: the last five of each producer,
+not only the last one.
 
 A full disk refuses batches until there is room. After an fsync error the batches concerned are uncertain; their
 partition is opened and read again before its next use, without what was never acknowledged.
@@ -39,7 +39,7 @@ __all__ = ["LogSink", "read_records"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOST_IDS_GAP = 1 << 20
-"""How far producer ids jump ahead when the file that counts them is gone."""
+"""How far producer ids jump ahead when the file that counts them is lost."""
 
 log = structlog.get_logger("logreceiver.log")
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class _Topic(msgspec.Struct, frozen=True):
 
 
 class _Meta(msgspec.Struct):
-    """meta.json: what must outlive the process beside the batches."""
+    """meta.json: what must outlive the process in addition to the batches."""
 
     cluster_id: str
     topics: dict[str, _Topic]
@@ -61,7 +61,7 @@ class _Meta(msgspec.Struct):
 
 @dataclass(eq=False)
 class _Job:
-    """One batch on its way to the disk."""
+    """One batch under way to the disk."""
 
     topic: str
     partition: int
@@ -71,7 +71,7 @@ class _Job:
 
 @dataclass(eq=False)
 class _Group:
-    """What one commit does to one partition: job number → the answer if it becomes durable."""
+    """The batches of one commit in one partition: job number → the answer if it becomes durable."""
 
     partition: Partition
     answers: dict[int, Outcome] = field(default_factory=dict)
@@ -107,13 +107,13 @@ class LogSink:
     # -- life --------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take the directory, mend it, read what it knows. ConfigError if it is in use or cannot be used."""
+        """Lock the directory, repair it, load its state. ConfigError if it is in use or unusable."""
         await self._in_thread(self._open)
         self._closed = False
         self._committer = asyncio.create_task(self._commit_groups())
 
     async def close(self) -> None:
-        """Commit what is under way, then let go of the directory."""
+        """Commit what is under way, then release the directory."""
         self._closed = True
         if self._committer is not None:
             self._work.set()
@@ -154,12 +154,12 @@ class LogSink:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             owner = os.pread(self._lock_fd, 32, 0).decode(errors="replace").strip() or "unknown"
-            text = f"another receiver (process {owner}) writes to this directory; each needs one of its own"
+            text = f"another receiver (process {owner}) writes to this directory; each receiver needs its own"
             raise ConfigError([Problem(self._directory, "sink.directory", text)]) from error
         os.ftruncate(self._lock_fd, 0)
         os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
 
-    # -- what is kept beside the batches -----------------------------------------------------------------------
+    # -- state besides the batches -----------------------------------------------------------------------------
 
     def _read_meta(self) -> None:
         path = self._directory / "meta.json"
@@ -170,7 +170,7 @@ class LogSink:
         try:
             self._meta = msgspec.json.decode(path.read_bytes(), type=_Meta)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            text = f"is damaged ({error}); restore it, or move the directory away to begin a new log"
+            text = f"is damaged ({error}); restore it, or move the directory away to start a new log"
             raise ConfigError([Problem(path, "", text)]) from error
 
     def _write_meta(self, meta: _Meta) -> None:
@@ -185,7 +185,7 @@ class LogSink:
         except (OSError, ValueError):
             counter = 0
             if self._meta.topics:
-                log.error("the count of producer ids is lost: skipping ahead", path=str(path), from_id=highest + 1)
+                log.error("producer id count lost", path=str(path), from_id=highest + 1)
                 counter = highest + _LOST_IDS_GAP
         self._next_producer_id = max(counter, highest + 1)
 
@@ -207,7 +207,7 @@ class LogSink:
     async def topic(self, name: str) -> TopicInfo:
         """Facts about a topic, which is created if it is new."""
         if not log_files.legal_topic(name):
-            raise SinkUnavailable(Code.TOPIC_MISSING, f"{name!r} cannot be a topic's name")
+            raise SinkUnavailable(Code.TOPIC_MISSING, f"{name!r} is not a valid topic name")
         if name not in self._meta.topics:
             await self._ask_thread(lambda: self._create(name))
         topic = self._meta.topics[name]
@@ -235,7 +235,7 @@ class LogSink:
         return await self._ask_thread(lambda: self._partition(topic, partition).producers.state(producer_id))
 
     async def _ask_thread(self, work: Callable[[], T]) -> T:
-        """Run in the thread that commits, so between two commits."""
+        """Run in the thread that commits, and so between two commits."""
         if self._closed:
             raise SinkUnavailable(Code.UNAVAILABLE, "the log is closed")
         try:
@@ -244,7 +244,7 @@ class LogSink:
             raise SinkUnavailable(Code.UNAVAILABLE, _words(error, self._directory)) from error
 
     def _partition(self, topic: str, number: int) -> Partition:
-        """A partition that is fit for use. OSError if it cannot be made so."""
+        """A usable partition, reopened after an I/O error. OSError if it cannot be opened."""
         partition = self._partitions.get((topic, number))
         if partition is None:
             known = self._meta.topics.get(topic)
@@ -252,7 +252,7 @@ class LogSink:
                 raise SinkUnavailable(Code.TOPIC_MISSING, f"there is no partition {topic}-{number}")
             partition = self._open_partition(topic, number, self._directory / f"{topic}-{number}")
         if partition.broken:
-            log.warning("reading a partition again after an I/O error", partition=partition.path.name)
+            log.warning("reopening partition", reason="an earlier I/O error", partition=partition.path.name)
             partition.reopen()
         return partition
 
@@ -267,7 +267,7 @@ class LogSink:
         return await job.answer
 
     async def _commit_groups(self) -> None:
-        """Whatever came while the last group was committed is the next one."""
+        """Batches that arrive during a commit form the next group."""
         while not self._closed or self._jobs:
             await self._work.wait()
             self._work.clear()
@@ -276,14 +276,14 @@ class LogSink:
             try:
                 outcomes = await self._in_thread(lambda jobs=jobs: self._commit(jobs))  # type: ignore[misc]
             except Exception:
-                log.exception("a commit failed in an unforeseen way")
+                log.exception("commit failed")
                 outcomes = [Outcome(Kind.UNCERTAIN, code=Code.UNKNOWN, text="the log sink failed")] * len(jobs)
             for job, outcome in zip(jobs, outcomes, strict=True):
                 if not job.answer.done():
                     job.answer.set_result(outcome)
 
     def _commit(self, jobs: list[_Job]) -> list[Outcome]:
-        """Append all that may be appended, fsync each partition once, and only then answer."""
+        """Append every batch that may be appended, fsync each partition once, and only then answer."""
         outcomes: dict[int, Outcome] = {}
         groups: dict[tuple[str, int], _Group] = {}
         for number, job in enumerate(jobs):
@@ -295,9 +295,9 @@ class LogSink:
         return [outcomes[number] for number in range(len(jobs))]
 
     def _append(self, number: int, job: _Job, groups: dict[tuple[str, int], _Group]) -> Outcome | None:
-        """Queue one batch in its group; or the answer that is certain already."""
+        """Queue one batch in its group, or return an answer that is already certain."""
         if len(job.batch) > self._settings.max_message_bytes:
-            return _refused(Code.TOO_LARGE, f"{len(job.batch)} bytes, {self._settings.max_message_bytes} are allowed")
+            return _refused(Code.TOO_LARGE, f"{len(job.batch)} bytes; the limit is {self._settings.max_message_bytes}")
         group = groups.get((job.topic, job.partition))
         try:
             header = recordbatch.check(job.batch)
@@ -323,7 +323,7 @@ class LogSink:
         return None
 
     def _finish(self, group: _Group) -> dict[int, Outcome]:
-        """Commit a group; after an error only what is durable all the same is stored."""
+        """Commit a group; after an error only batches that are durable nevertheless count as stored."""
         partition = group.partition
         if group.error is None:
             try:
@@ -338,9 +338,9 @@ class LogSink:
         return {number: one if one.base_offset < durable else failure for number, one in group.answers.items()}
 
     def _failure(self, partition: Partition, error: OSError) -> Outcome:
-        """What became of batches that did not get durable: taken back if that is certain."""
+        """The answer for batches that did not become durable: refused if they were certainly taken back."""
         text = _words(error, partition.path)
-        log.error("cannot write to a partition", partition=partition.path.name, reason=text)
+        log.error("partition write failed", partition=partition.path.name, reason=text)
         self._problems[partition.path.name] = text
         if not partition.broken:
             with contextlib.suppress(OSError):

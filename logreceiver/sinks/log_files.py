@@ -6,11 +6,11 @@
       producer-ids                      the next producer id that may be handed out
       TOPIC-PARTITION/
         00000000000000000000.log        record batches back to back, named by the first offset
-        checkpoint                      the offset behind the last fsynced batch
+        checkpoint                      the offset after the last fsynced batch
         00000000000000000000.4711.damaged   bytes that were set aside: segment, position
 
-A segment holds nothing else than Kafka's record batches, so that Kafka's own tools read it. Offsets grow along a
-segment and from one to the next; there is a gap only where a damaged batch was set aside.
+A segment holds only Kafka's record batches, so that Kafka's own tools can read it. Offsets grow along a segment and
+from one to the next; there is a gap only where a damaged batch was set aside.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Damaged(Exception):
 
 
 def legal_topic(name: str) -> bool:
-    """True for what Kafka takes as a topic's name; so it is safe as part of a file's name, too."""
+    """True for a name that Kafka accepts for a topic; such a name is also safe as part of a file's name."""
     return _LEGAL_TOPIC.fullmatch(name) is not None and name not in (".", "..")
 
 
@@ -88,7 +88,7 @@ def pack_checkpoint(next_offset: int) -> bytes:
 
 
 def read_checkpoint(partition: Path) -> int | None:
-    """The offset behind the last fsynced batch; None if that is not known."""
+    """The offset after the last fsynced batch; None if the checkpoint is unusable."""
     try:
         next_offset, crc = _CHECKPOINT.unpack((partition / CHECKPOINT).read_bytes())
     except (OSError, struct.error):
@@ -100,7 +100,7 @@ def read_checkpoint(partition: Path) -> int | None:
 
 
 def placed(fd: int, position: int, end: int, *, next_offset: int, verify: bool) -> Placed:
-    """The batch at `position`. Damaged if there is none; its CRC is looked at with `verify` only."""
+    """The batch at `position`. Damaged if there is none; its CRC is checked only with `verify`."""
     if position + HEADER_BYTES > end:
         raise Damaged(position, f"{end - position} bytes are too few for a batch header")
     header = recordbatch.parse_header(os.pread(fd, HEADER_BYTES, position))
@@ -113,9 +113,11 @@ def placed(fd: int, position: int, end: int, *, next_offset: int, verify: bool) 
         and header.base_offset >= next_offset
     )
     if not fits:
-        raise Damaged(position, "its header is not that of a whole batch in its place")
+        raise Damaged(position, "its header is not that of a whole batch at this place")
     if header.base_offset != next_offset and not _followed(fd, Placed(position, header), end):
-        raise Damaged(position, f"its base offset {header.base_offset} fits neither what is before nor what is behind")
+        raise Damaged(
+            position, f"its base offset {header.base_offset} fits neither the batch before nor the batch after it"
+        )
     if verify:
         try:
             recordbatch.check(os.pread(fd, header.size, position))
@@ -134,14 +136,14 @@ def sound(fd: int, one: Placed) -> bool:
 
 
 def _followed(fd: int, one: Placed, end: int) -> bool:
-    """True where the batch behind continues its offsets, or there is none: the CRC does not cover them."""
+    """True if the next batch continues its offsets, or there is none: the CRC does not cover offsets."""
     if one.end + HEADER_BYTES > end:
         return True
     return recordbatch.parse_header(os.pread(fd, HEADER_BYTES, one.end)).base_offset == one.next_offset
 
 
 def find_next(fd: int, position: int, end: int, *, next_offset: int) -> int:
-    """The first position from `position` on where a sound batch begins; `end` if there is none."""
+    """The first position at or after `position` where a sound batch begins; `end` if there is none."""
     if end - position < HEADER_BYTES:
         return end
     with mmap.mmap(fd, end, prot=mmap.PROT_READ) as bytes_:

@@ -1,13 +1,13 @@
 """One partition of the embedded log: opened and repaired, appended to, made durable.
 
-What is written is not yet answered: `append` only queues, `commit` writes, fsyncs and moves the checkpoint, and until
-then `roll_back` takes everything since the last commit out again. So what the producers' state says is always what is
-durable, or about to be in the same commit.
+`append` only queues a batch, which is not answered yet; `commit` writes, fsyncs and moves the checkpoint; until then
+`roll_back` takes everything since the last commit out again. So the producers' state only covers batches that are
+durable, or become durable in the same commit.
 
-Opening decides by the checkpoint, which is never ahead of what was fsynced. Damage behind it, in the last segment, is a
-torn tail: nothing there was ever acknowledged, and it is cut. Damage before it is set aside in a file of its own with
-an alarm, what follows stays, and its offsets are never used again. Of the last segment every byte is checked, of
-earlier ones the headers. After an fsync error nothing the kernel holds is trusted: `reopen` cuts to the checkpoint.
+Opening decides by the checkpoint, which is never ahead of what was fsynced. Damage after it, in the last segment, is a
+torn tail: nothing there was ever acknowledged, and it is cut. Damage before it is set aside in a file of its own and
+logged as an error, what follows stays, and its offsets are never used again. In the last segment every byte is checked,
+in earlier ones the headers. After an fsync error nothing the kernel holds is trusted: `reopen` cuts to the checkpoint.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from streams.files import sync_directory, write_atomically
 from streams.recordbatch import Header
 
 MAX_OFFSETS_PER_SEGMENT = 2**31 - 1
-"""Kafka's indexes hold offsets relative to the segment's in 32 bits."""
+"""Kafka's indexes store offsets relative to the segment's base offset in 32 bits."""
 _BASE_OFFSET_BYTES = 8
 _BUFFERS_PER_WRITE = 512
 _COPY_BYTES = 1024 * 1024
@@ -64,7 +64,7 @@ class Partition:
     # -- opening -----------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Read what is there, mend it, and make it durable. OSError if that cannot be done."""
+        """Read the partition, repair it, and make it durable. OSError if that fails."""
         if not self.path.exists():
             self.path.mkdir()
             sync_directory(self.path.parent)
@@ -73,14 +73,14 @@ class Partition:
             write_atomically(self.path / CHECKPOINT, pack_checkpoint(0))
         checkpoint = log_files.read_checkpoint(self.path)
         if checkpoint is None:
-            log.error("no usable checkpoint: every damage is set aside, none is cut", partition=self.path.name)
+            log.error("checkpoint unusable", partition=self.path.name)  # so nothing is cut: all damage is set aside
         self.producers = Producers()
         self._next_offset = found[0][0] if found else 0
         for base_offset, path in found:
             self._scan(base_offset, path, checkpoint, last=path == found[-1][1])
         if checkpoint is not None and self._next_offset < checkpoint:
             log.error(
-                "acknowledged batches are missing",
+                "acknowledged batches missing",
                 partition=self.path.name,
                 from_offset=self._next_offset,
                 to_offset=checkpoint,
@@ -92,7 +92,7 @@ class Partition:
         self.broken = False
 
     def _scan(self, base_offset: int, path: Path, checkpoint: int | None, *, last: bool) -> None:
-        """Take the producers from a segment's headers; cut or set aside what is damaged."""
+        """Load the producers from a segment's headers; cut or set aside damaged bytes."""
         self._next_offset = max(self._next_offset, base_offset)
         aside: list[tuple[int, int]] = []
         before: Placed | None = None
@@ -105,7 +105,7 @@ class Partition:
                     one = placed(fd, position, end, next_offset=self._next_offset, verify=last)
                 except Damaged as damage:
                     if not last and before is not None and not log_files.sound(fd, before):
-                        # Its length is wrong: what follows it is not where it says.
+                        # Its length is wrong, so the next batch is not where it says.
                         position, self._next_offset, before = before.position, before.header.base_offset, None
                     if last and checkpoint is not None and self._next_offset >= checkpoint:
                         self._cut(fd, position, end, str(damage))
@@ -127,7 +127,7 @@ class Partition:
                 self.producers.record(one.header, one.header.base_offset)
                 position, self._next_offset, before = one.end, one.next_offset, one
             if unproven is not None:
-                _write_anew(fd, unproven, position)
+                _rewrite(fd, unproven, position)
         finally:
             os.close(fd)
         if aside:
@@ -135,7 +135,7 @@ class Partition:
 
     def _cut(self, fd: int, position: int, end: int, reason: str) -> None:
         log.warning(
-            "torn tail cut: it was never acknowledged",
+            "torn tail cut",
             partition=self.path.name,
             position=position,
             bytes=end - position,
@@ -168,7 +168,7 @@ class Partition:
         self.open()
 
     def close(self) -> None:
-        """Let go of the files; what was not committed is lost."""
+        """Close the files; batches that were not committed are lost."""
         for fd in (self._fd, self._checkpoint_fd):
             if fd >= 0:
                 os.close(fd)
@@ -176,13 +176,13 @@ class Partition:
 
     @property
     def durable_offset(self) -> int:
-        """What is before it is fsynced."""
+        """Batches before this offset are fsynced."""
         return self._durable.next_offset
 
     # -- appending ---------------------------------------------------------------------------------------------
 
     def append(self, header: Header, batch: memoryview) -> int:
-        """Queue a batch for the next commit; returns its base offset. OSError from a segment that had to be ended."""
+        """Queue a batch for the next commit; returns its base offset. OSError if ending a full segment fails."""
         if self._size and (
             self._size + len(batch) > self._max_segment_bytes
             or self._next_offset + header.record_count - self._base_offset > MAX_OFFSETS_PER_SEGMENT
@@ -198,19 +198,19 @@ class Partition:
         return base_offset
 
     def write(self) -> None:
-        """Hand what is queued to the kernel. OSError, a full disk for one: then `roll_back`."""
+        """Write queued batches to the file. After an OSError, such as a full disk, call `roll_back`."""
         for start in range(0, len(self._queued), _BUFFERS_PER_WRITE):
             _write_all(self._fd, self._queued[start : start + _BUFFERS_PER_WRITE])
         self._queued = []
 
     def commit(self) -> None:
-        """Write and fsync what is queued, and move the checkpoint. OSError: see `write`, then `broken`."""
+        """Write and fsync queued batches, and move the checkpoint. OSError: see `write`, unless it is now `broken`."""
         self.write()
         if self._durable != _Mark(self._size, self._next_offset):
             self._make_durable()
 
     def _make_durable(self) -> None:
-        self.broken = True  # until it is known to have worked
+        self.broken = True  # until it has succeeded
         _sync(self._fd)
         os.pwrite(self._checkpoint_fd, pack_checkpoint(self._next_offset), 0)
         _sync(self._checkpoint_fd)
@@ -219,7 +219,7 @@ class Partition:
         self._durable = _Mark(self._size, self._next_offset)
 
     def roll_back(self) -> None:
-        """Undo everything since the last commit, durably, so that it may be called refused. OSError: `broken`."""
+        """Undo everything since the last commit, durably, so that it counts as refused. OSError: it is now `broken`."""
         self.broken = True
         self._queued = []
         for step in reversed(self._undo):
@@ -241,8 +241,8 @@ def _write_all(fd: int, buffers: list[bytes | memoryview]) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def _write_anew(fd: int, start: int, end: int) -> None:
-    """Make pages dirty again: a kernel whose fsync failed takes them for clean, and the next fsync would do nothing."""
+def _rewrite(fd: int, start: int, end: int) -> None:
+    """Make pages dirty again: after a failed fsync the kernel marks them clean, and the next fsync would do nothing."""
     for position in range(start, end, _COPY_BYTES):
         data = os.pread(fd, min(_COPY_BYTES, end - position), position)
         while data:
@@ -251,7 +251,7 @@ def _write_anew(fd: int, start: int, end: int) -> None:
 
 
 def _set_aside(path: Path, ranges: list[tuple[int, int]]) -> None:
-    """Move byte ranges of a segment into files beside it; the segment is replaced as a whole."""
+    """Move byte ranges of a segment into files next to it; the segment is replaced as a whole."""
     fresh = path.with_suffix(".tmp")
     with path.open("rb") as old, fresh.open("wb") as new:
         at = 0

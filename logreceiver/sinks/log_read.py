@@ -1,7 +1,7 @@
-"""Reading the embedded log, also while a receiver writes to it: whole, sound batches up to the checkpoint.
+"""Reading the embedded log, even while a receiver writes to it: whole, sound batches up to the checkpoint.
 
-Nothing here takes the lock or changes a file. A damaged batch is passed over with a warning, as the owner of the
-directory would set it aside when it opens it the next time.
+Nothing here takes the lock or changes a file. A damaged batch is skipped with a warning; the receiver that owns the
+directory sets it aside the next time it opens the log.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from streams.recordbatch import Header, Record
 
 FOLLOW_SECONDS = 0.2
 MAX_BATCH_BYTES = 256 * 1024 * 1024
-"""What a batch may be once decompressed."""
+"""Limit for a decompressed batch."""
 
 log = structlog.get_logger("logreceiver.log")
 
 
 class StoredBatch(NamedTuple):
-    """A batch as it is stored, its CRC found right."""
+    """A batch as stored; its CRC is correct."""
 
     partition: int
     header: Header
@@ -36,7 +36,7 @@ class StoredBatch(NamedTuple):
 
 
 class PartitionReader:
-    """Goes through one partition; `poll` yields what came since the last time."""
+    """Reads one partition; `poll` yields the batches that were added since the last call."""
 
     def __init__(self, path: Path, partition: int, *, from_offset: int = 0) -> None:
         self._path = path
@@ -48,7 +48,7 @@ class PartitionReader:
         self.damaged = 0
 
     def poll(self) -> Iterator[StoredBatch]:
-        """Batches up to the checkpoint as it is now."""
+        """Batches up to the current checkpoint."""
         limit = log_files.read_checkpoint(self._path)
         found = log_files.segments(self._path)
         first = max((base for base, _ in found if base <= self._next_offset), default=0)
@@ -73,10 +73,10 @@ class PartitionReader:
                         recordbatch.check(payload)
                 except (Damaged, BatchCorrupt) as damage:
                     if limit is None:
-                        return  # where nothing says what is durable, this is the end
+                        return  # without a checkpoint the first damage is taken for the end
                     sound = log_files.find_next(fd, self._position + 1, end, next_offset=self._expected)
                     log.warning(
-                        "damaged batch passed over",
+                        "damaged batch skipped",
                         segment=str(path),
                         position=self._position,
                         bytes=sound - self._position,
@@ -111,7 +111,7 @@ def readers(
 def read_records(
     directory: Path, topic: str, *, partition: int | None = None, from_offset: int = 0, follow: bool = False
 ) -> Iterator[Record]:
-    """Records of a topic, partition by partition, from an offset on. With `follow` it goes on as more come."""
+    """Records of a topic, partition by partition, from an offset on; with `follow` also those added later."""
     sources = readers(directory, topic, partition=partition, from_offset=from_offset)
     while True:
         for reader in sources:

@@ -1,8 +1,8 @@
-"""What a partition knows of its producers, and how it judges a batch: Apache Kafka's rules for idempotent producers.
+"""What a partition knows about its producers, and how it judges a batch: Apache Kafka's rules for idempotent producers.
 
-Known are, per producer id, its newest producer epoch and its last five batches. A repeat of one of them is answered
-with its first offset; what follows the last one is appended; a higher producer epoch must begin at sequence 0; a lower
-one is fenced; a producer that is not known may begin anywhere. No I/O.
+It knows the newest producer epoch and the last five batches of each producer id. A repeat of one of them is answered
+with its first offset; the next in sequence is appended; a higher producer epoch must begin at sequence 0; a lower one
+is fenced; an unknown producer may begin anywhere. No I/O.
 """
 
 from __future__ import annotations
@@ -38,17 +38,19 @@ class Producers:
         self.highest_id = -1
 
     def state(self, producer_id: int) -> RunState | None:
-        """The newest of a producer; None if it is unknown."""
+        """The newest epoch and sequence of a producer; None if it is unknown."""
         known = self._known.get(producer_id)
         return None if known is None else RunState(known.epoch, known.batches[-1].last_sequence)
 
     def judge(self, header: Header) -> Outcome | None:
-        """The answer to a batch that must not be appended; None for one that must."""
+        """The answer to a batch that must not be appended; None if it must be."""
         known = self._known.get(header.producer_id)
         if known is None:
             return None
         if header.producer_epoch < known.epoch:
-            return _refused(Code.FENCED, f"producer epoch {header.producer_epoch}, stored is {known.epoch}")
+            return _refused(
+                Code.FENCED, f"producer epoch {header.producer_epoch} is older than the stored {known.epoch}"
+            )
         if header.producer_epoch > known.epoch:
             expected = 0
         else:
@@ -58,7 +60,7 @@ class Producers:
             expected = (known.batches[-1].last_sequence + 1) % SEQUENCES
         if header.base_sequence == expected:
             return None
-        return _refused(Code.OUT_OF_ORDER, f"base sequence {header.base_sequence}, {expected} is next")
+        return _refused(Code.OUT_OF_ORDER, f"base sequence is {header.base_sequence}, expected {expected}")
 
     def record(self, header: Header, base_offset: int) -> Undo:
         """Remember an appended batch; `undo` takes it back."""

@@ -1,7 +1,7 @@
 """Is a Kafka topic fit for exactly-once batches? Decided from its settings; no I/O, no Kafka.
 
 A *refusal* is a setting under which batches cannot be stored, or not safely; a *warning* is one that costs something
-or narrows the promise. Both name the setting, because the operator mends it there.
+or weakens the guarantee. Both name the setting that the operator has to change.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ TOPIC_SETTINGS = (
 BROKER_SETTINGS = ("producer.id.expiration.ms",)
 CREATED_WITH = {"cleanup.policy": "delete", "compression.type": "producer", "message.timestamp.type": "CreateTime"}
 """Settings of a topic that the receiver creates. Records keep the time of reading (stamping holds it near the
-receiver's clock, so that producers do not expire early), and the broker tells a repeat from a fresh append."""
+receiver's clock, so that producers do not expire early), and the broker's answer distinguishes a repeat from a fresh
+append."""
 
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 DAY_MS = 86_400_000
@@ -31,7 +32,7 @@ _OPERATIONS_UNKNOWN = -(2**31)
 
 
 class Findings(NamedTuple):
-    """What is wrong with a topic, or worth knowing; `code` is that of the first refusal."""
+    """What is wrong with a topic, or worth knowing; `code` is the wire code of the refusals."""
 
     refusals: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -40,7 +41,7 @@ class Findings(NamedTuple):
 
 
 def check(topic: Mapping[str, str], broker: Mapping[str, str], *, replication_factor: int, operations: int) -> Findings:
-    """Look at a topic's settings, at those of its leader, and at the rights of this client."""
+    """Check a topic's settings, those of its leader, and this client's rights."""
     rights = _missing_rights(operations)
     refusals, warnings = _durability(topic, replication_factor)
     if "compact" in topic.get("cleanup.policy", "delete"):

@@ -58,4 +58,4 @@ async def test_two_copies_of_a_forwarder_lose_nothing_repeat_nothing_and_are_not
     assert Counter(stored) == Counter([*own, *copies])
     assert [line for line in stored if line in set(own)] == own
     assert [line for line in stored if line in set(copies)] == copies
-    assert found(events, "two boots of one forwarder take turns: was its state directory copied?")
+    assert found(events, "clone suspected")

@@ -155,7 +155,7 @@ async def test_a_foreign_client_that_claims_hybrid_over_x25519_is_refused_after_
     assert isinstance(refusal, m.Error)
     assert refusal.code == "policy"
     assert isinstance(welcome, m.Welcome)
-    lines = [event for event in events if event["event"] == "refused a link"]
+    lines = [event for event in events if event["event"] == "link refused"]
     assert [(line["code"], line["group"]) for line in lines] == [("policy", "X25519")]
     assert "demands TLSv1.3 with X25519MLKEM768" in lines[0]["reason"]
     assert 'tls_policy_violations_total{reason="weaker_than_mode",stream="http"} 1.0' in metrics

@@ -117,7 +117,7 @@ async def test_a_stream_waits_for_a_right_that_was_taken_away_and_loses_nothing(
             await life.seal(*numbered(1, 2))
         await asyncio.to_thread(disallow, secured.kafka, "scram", topic_name, ["Write"])
         async with way.life(topic_name) as life, life.sending():
-            await becomes(lambda: found(events, "batch refused") or found(events, "refused a link"))
+            await becomes(lambda: found(events, "batch refused") or found(events, "link refused"))
             assert (len(life.backlog.rows), life.backlog.totals.dead_lettered) == (2, 0)
         await asyncio.to_thread(allow, secured.kafka, "scram", topic_name, ["Write"])
         async with way.life(topic_name) as life:

@@ -146,7 +146,7 @@ async def test_a_partition_that_waits_for_a_stopped_follower_holds_up_no_other(t
 # -- topics ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_missing_topic_is_said_to_be_missing_and_is_not_created_unasked(kafka: Kafka, topic_name: str) -> None:
+async def test_a_missing_topic_is_reported_and_is_not_created_unasked(kafka: Kafka, topic_name: str) -> None:
     async with opened(kafka, create_topics=False) as sink:
         for _ in range(2):
             with pytest.raises(SinkUnavailable) as caught:
@@ -159,7 +159,7 @@ async def test_a_missing_topic_is_said_to_be_missing_and_is_not_created_unasked(
 @pytest.mark.parametrize(
     "setting", [{"cleanup.policy": "compact"}, {"min.insync.replicas": "2"}], ids=lambda setting: next(iter(setting))
 )
-async def test_a_topic_that_cannot_hold_batches_safely_is_refused_by_the_name_of_its_setting(
+async def test_a_topic_that_cannot_hold_batches_safely_is_refused_with_the_setting_named(
     kafka: Kafka, topic_name: str, setting: dict[str, str]
 ) -> None:
     await asyncio.to_thread(lambda: kafka.create_topic(topic_name, configs=setting))
@@ -169,7 +169,7 @@ async def test_a_topic_that_cannot_hold_batches_safely_is_refused_by_the_name_of
         assert f"topic {topic_name}" in sink.health()
 
 
-async def test_a_topics_own_limit_is_told_and_a_repeat_on_logappendtime_is_still_stored_once(
+async def test_a_topics_own_limit_is_reported_and_a_repeat_on_logappendtime_is_still_stored_once(
     kafka: Kafka, topic_name: str
 ) -> None:
     settings = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "5000"}
@@ -185,7 +185,7 @@ async def test_a_topics_own_limit_is_told_and_a_repeat_on_logappendtime_is_still
     assert await stored_values(kafka, topic_name) == values(10)
 
 
-async def test_timestamps_far_ahead_are_a_matter_of_the_clock(kafka: Kafka, topic_name: str) -> None:
+async def test_timestamps_far_ahead_are_refused_with_the_code_for_clocks(kafka: Kafka, topic_name: str) -> None:
     async with opened(kafka) as sink:
         await sink.topic(topic_name)
         ahead = build(values(3), timestamp_ms=int(time.time() * 1000) + 2 * HOUR_MS, codec=Codec.ZSTD)
@@ -194,7 +194,7 @@ async def test_timestamps_far_ahead_are_a_matter_of_the_clock(kafka: Kafka, topi
         assert (outcome.kind, outcome.code) == (Kind.REFUSED, Code.CLOCK)
 
 
-async def test_one_query_answers_all_who_ask_about_a_partition_at_once(
+async def test_one_query_answers_all_concurrent_callers_about_a_partition(
     kafka: Kafka, topic_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(kafka) as sink:

@@ -1,4 +1,4 @@
-"""The embedded log beside a real Apache Kafka: its tools read the log's files, and a replay arrives whole."""
+"""The embedded log and a real Apache Kafka: its tools read the log's files, and a replay arrives whole."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_a_replay_of_nothing_known_or_to_nowhere_is_refused_with_a_reason(
 
 
 class Unsteady:
-    """A sink that keeps everything, and says what the script tells it to say. The script stands for the network."""
+    """A sink that keeps everything and answers by a script, which stands for the network."""
 
     name = "unsteady"
     cluster_id = "c"

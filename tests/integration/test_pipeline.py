@@ -132,7 +132,7 @@ async def refusal(
     installation.append(*lines(10))
 
     def at_receiver() -> Events:
-        event = "handshake failed" if handshake else "refused a link"
+        event = "handshake failed" if handshake else "link refused"
         return [entry for entry in found(events, event) if "peer" in entry]
 
     async with running(config) as service:
@@ -248,14 +248,14 @@ async def test_a_forwarder_that_does_not_read_is_not_read_on(
         pings = b"".join(map(bytes, wire.send(Ping(1 << 62)))) * 4000
         try:
             async with asyncio.timeout(60):
-                while not found(events, "refused a link"):
+                while not found(events, "link refused"):
                     link.write(pings)
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(0.01):
                             await link.drain()
         finally:
             link.abort()
-    assert found(events, "refused a link")[0]["reason"] == "the forwarder does not read what it is told"
+    assert found(events, "link refused")[0]["reason"] == "the forwarder does not read what it is sent"
 
 
 def _shrink_kernel_buffer(link: Link) -> None:
@@ -302,7 +302,7 @@ async def test_a_batch_after_a_long_pause_may_take_its_time(
 async def test_a_farewell_that_comes_while_a_batch_is_fetched_is_heeded_at_once(
     installation: Installation, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetch, farewells = Delivery.stamped_payload, ["the receiver stops"]
+    fetch, farewells = Delivery.stamped_payload, ["the receiver is stopping"]
 
     async def fetch_slowly(delivery: Delivery, *args: Any) -> bytearray:
         payload = await fetch(delivery, *args)

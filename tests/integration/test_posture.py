@@ -77,7 +77,7 @@ def write_streams(site: Site) -> None:
     (site.directory / "http.log").write_bytes(b"".join(line + b"\n" for line in generate_http(RECORDS, seed=5)))
 
 
-def test_a_twin_is_told_from_its_original_by_how_it_is_protected(installed: Installed) -> None:
+def test_a_twin_differs_from_its_original_by_how_it_is_protected(installed: Installed) -> None:
     for identity in (installed.site.identity, OTHER):
         (hybrid,) = installed.stream("http", identity)["shares"]
         (classical,) = installed.stream("http-twin", identity)["shares"]
@@ -106,7 +106,7 @@ def test_people_get_a_table(installed: Installed) -> None:
         assert words in answer.stdout
 
 
-def test_several_addresses_are_added_up(installed: Installed) -> None:
+def test_reports_of_several_addresses_are_merged(installed: Installed) -> None:
     once, twice = installed.report(), installed.report(installed.admin, installed.admin)
     assert (twice["links"], twice["bytes"]) == (2 * once["links"], 2 * once["bytes"])
     assert [share["share_of_bytes"] for share in twice["shares"]] == [

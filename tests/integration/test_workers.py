@@ -51,7 +51,7 @@ def write_half(site: Site, lines: list[bytes]) -> None:
 
 
 @pytest.mark.kafka
-def test_links_are_spread_and_a_killed_worker_is_started_anew(tmp_path: Path, kafka: Kafka) -> None:
+def test_links_are_spread_and_a_killed_worker_is_restarted(tmp_path: Path, kafka: Kafka) -> None:
     lines = list(generate_http(RECORDS, seed=9))
     with Site(tmp_path / "site") as site:
         site.write_forwarder([write_receiver(site, kafka)])
@@ -113,11 +113,11 @@ def test_workers_that_cannot_start_end_the_receiver_with_their_exit_code(tmp_pat
         assert Counter(line.strip() for line in site.receiver.tail().splitlines() if "grant" in line)
 
 
-def test_the_embedded_log_and_chosen_ports_are_for_one_process(tmp_path: Path) -> None:
+def test_the_embedded_log_and_port_0_are_for_a_single_process(tmp_path: Path) -> None:
     with Site(tmp_path / "site") as site:
         site.make_pki()
         site.write_receiver('type = "log"\ndirectory = "log"', listeners={"localhost:0": '["hybrid"]'})
         site.receiver.argv += ["--workers", "2"]
         site.receiver.start()
         assert site.receiver.wait() == 2
-        assert "--workers is for Kafka" in site.receiver.tail()
+        assert "use --workers with the Kafka sink" in site.receiver.tail()

@@ -1,4 +1,4 @@
-"""logreceiver.toml: what each mistake is answered with."""
+"""logreceiver.toml: how each mistake is reported."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_ledger_is_on_by_default_and_no_stream_may_go_to_its_topic(path: Pat
     assert kept is not None
     assert kept.topic == "logfwd.ledger"
     mixed = ALLOW + 'topic = "logfwd.ledger"\n'
-    assert "receivers alone" in problems(path, HEAD + TLS + LISTENER + mixed + SINK)["allow[0].topic"]
+    assert "only receivers write" in problems(path, HEAD + TLS + LISTENER + mixed + SINK)["allow[0].topic"]
     path.write_text("ledger = false\n" + HEAD + TLS + LISTENER + mixed + SINK)
     assert load_receiver(path).ledger is None
 
@@ -90,7 +90,7 @@ def test_a_kafka_sink_loads_with_tls_and_sasl(path: Path) -> None:
         (HEAD + TLS + LISTENER, HEAD + "listener = []\n" + TLS, "listener", "is empty; name at least one"),
         ("127.0.0.1:7443", "127.0.0.1", "listener[0].address", "'127.0.0.1' is not HOST:PORT"),
         ("127.0.0.1:7443", "127.0.0.1:70000", "listener[0].address", "is not HOST:PORT"),
-        (LISTENER, LISTENER * 2, "listener[1].address", "127.0.0.1:7443 is listened on already"),
+        (LISTENER, LISTENER * 2, "listener[1].address", "127.0.0.1:7443 is already used by another listener"),
         (LISTENER, f"{LISTENER}modes = []\n", "listener[0].modes", "is empty; name at least one"),
         (LISTENER, f'{LISTENER}modes = ["pq"]\n', "listener[0].modes[0]", "unknown mode 'pq'; the modes are: "),
         (ALLOW, "", "allow", "is missing; add [[allow]]"),
@@ -112,7 +112,7 @@ def test_a_kafka_sink_loads_with_tls_and_sasl(path: Path) -> None:
         (SINK, KAFKA + 'security = "tls"\n', "sink.security", 'write "plaintext" or "classical" or "hybrid"'),
         (SINK, KAFKA + 'security = "hybrid"\n', "sink.tls", "is missing; mode hybrid needs [sink.tls]"),
         (SINK, KAFKA + SINK_TLS, "sink.tls", 'has no effect with security = "plaintext"'),
-        (SINK, KAFKA + SASL + 'mechanism = "PLAIN"\n', "sink.sasl.mechanism", "shows the password to the network"),
+        (SINK, KAFKA + SASL + 'mechanism = "PLAIN"\n', "sink.sasl.mechanism", "sends the password unencrypted"),
         (SINK, KAFKA + SASL.replace("ca.pem", "none"), "sink.sasl.password_file", "write the password into it"),
         (SINK, KAFKA + 'produce_timeout = "1ms"\n', "sink.produce_timeout", "is 1ms; it must be at least 1s"),
         (SINK, KAFKA + "create_topics = 1\n", "sink.create_topics", "1 is not true or false"),
@@ -125,14 +125,14 @@ def test_a_mistake_is_named_with_its_key_and_a_remedy(path: Path, old: str, new:
     assert message in found[key]
 
 
-def test_all_problems_are_told_at_once(path: Path) -> None:
+def test_all_problems_are_reported_at_once(path: Path) -> None:
     text = 'sotp_grace = "1s"\n' + GOOD.replace("127.0.0.1:7443", "x").replace('["*"]', "[]").replace(
         '"log"\n', '"lag"\n', 1
     )
     assert list(problems(path, text)) == ["sotp_grace", "listener[0].address", "allow[0].streams", "sink.type"]
 
 
-def test_port_0_may_be_listened_on_twice_for_the_system_chooses(path: Path) -> None:
+def test_port_0_may_be_used_twice_as_the_system_chooses(path: Path) -> None:
     listener = LISTENER.replace("7443", "0")
     path.write_text(GOOD.replace(LISTENER, listener * 2))
     assert len(load_receiver(path).listener) == 2
@@ -142,7 +142,7 @@ def test_a_blank_config_is_refused(path: Path) -> None:
     assert problems(path, "\n") == {"": "is blank; nothing is taken from a blank file"}
 
 
-def test_the_example_has_no_problem_but_files_that_are_not_made_yet() -> None:
+def test_the_example_has_no_problem_except_files_not_created_yet() -> None:
     with pytest.raises(ConfigError) as caught:
         load_receiver(EXAMPLES / "logreceiver.toml")
     assert {problem.key for problem in caught.value.problems} == {

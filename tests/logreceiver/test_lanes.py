@@ -30,7 +30,7 @@ class Connection:
 
 
 class Request:
-    """One request that the broker got, answered when the test says so."""
+    """One request that the broker received; it answers when the test says so."""
 
     def __init__(self, connection: Connection, items: Sequence[Item], seconds: float) -> None:
         self.connection = connection
@@ -118,7 +118,7 @@ async def test_a_request_with_several_partitions_has_the_short_time_limit_and_a_
         request.store()
 
 
-async def test_a_slow_partition_out_of_many_is_told_apart_and_gets_a_connection_of_its_own(broker: Broker) -> None:
+async def test_a_slow_partition_out_of_many_is_found_and_gets_a_connection_of_its_own(broker: Broker) -> None:
     busy = await broker.fill()
     slow, quick = broker.submit("slow"), broker.submit("quick")
     await asyncio.sleep(0)
@@ -197,7 +197,7 @@ async def test_a_broken_connection_is_not_used_again(broker: Broker) -> None:
     assert await second == STORED
 
 
-async def test_a_batch_that_nobody_waits_for_any_more_is_not_sent(broker: Broker) -> None:
+async def test_a_batch_that_nobody_waits_for_any_longer_is_not_sent(broker: Broker) -> None:
     busy = await broker.fill()
     left = broker.submit("left")
     await asyncio.sleep(0)
@@ -229,7 +229,7 @@ async def test_closing_refuses_what_waits_and_calls_uncertain_what_was_handed_ov
     assert not any(connection.open for connection in broker.connections)
 
 
-async def test_who_comes_while_a_question_is_under_way_shares_the_next_one() -> None:
+async def test_callers_that_arrive_while_a_question_is_under_way_share_the_next_one() -> None:
     coalesced: Coalesced[int] = Coalesced()
     gates = [asyncio.Event(), asyncio.Event()]
     asked = 0
@@ -253,7 +253,7 @@ async def test_who_comes_while_a_question_is_under_way_shares_the_next_one() -> 
     await coalesced.close()
 
 
-async def test_a_call_that_fails_when_nobody_waits_any_more_is_no_unhandled_error() -> None:
+async def test_a_call_that_fails_when_nobody_waits_any_longer_is_not_an_unhandled_error() -> None:
     unhandled: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
     coalesced: Coalesced[None] = Coalesced()

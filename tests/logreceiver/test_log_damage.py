@@ -78,7 +78,7 @@ async def test_what_was_acknowledged_can_be_read_while_the_receiver_runs(tmp_pat
         assert [next(following).value for _ in range(50)] == values(50, 30)
 
 
-async def test_bytes_behind_the_checkpoint_are_not_read(tmp_path: Path) -> None:
+async def test_bytes_after_the_checkpoint_are_not_read(tmp_path: Path) -> None:
     async with opened(tmp_path) as sink:
         await append(sink, 2)
     (tmp_path / f"{TOPIC}-0" / files.CHECKPOINT).write_bytes(files.pack_checkpoint(10))
@@ -115,7 +115,7 @@ async def test_a_torn_batch_before_the_checkpoint_is_kept_aside_and_its_offsets_
         assert (await sink.produce(TOPIC, 0, batch(7, 20))).base_offset == 30
 
 
-async def test_a_rotten_length_of_the_last_acknowledged_batch_is_no_torn_tail(tmp_path: Path) -> None:
+async def test_a_corrupt_length_of_the_last_acknowledged_batch_is_not_a_torn_tail(tmp_path: Path) -> None:
     async with opened(tmp_path) as sink:
         await append(sink, 3)
     path = only_segment(tmp_path)
@@ -142,7 +142,7 @@ async def test_a_damaged_header_in_the_middle_is_set_aside_and_what_follows_stay
     assert stored_values(tmp_path) == values(20) + values(30, 30)
 
 
-async def test_a_rotten_length_in_an_older_segment_takes_no_other_batch_with_it(tmp_path: Path) -> None:
+async def test_a_corrupt_length_in_an_older_segment_costs_no_other_batch(tmp_path: Path) -> None:
     async with opened(tmp_path, max_segment_bytes=1000) as sink:
         await append(sink, 12)
     path = files.segments(tmp_path / f"{TOPIC}-0")[0][1]
@@ -154,10 +154,10 @@ async def test_a_rotten_length_in_an_older_segment_takes_no_other_batch_with_it(
     assert stored_values(tmp_path) == values(10) + values(100, 20)
 
 
-async def test_what_was_written_but_never_synced_is_written_anew_before_it_counts(
+async def test_what_was_written_but_never_synced_is_rewritten_before_it_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kernel whose fsync failed takes its pages for clean, and would not write them again by itself."""
+    """After a failed fsync the kernel marks pages clean, and would not write them again by itself."""
     async with opened(tmp_path) as sink:
         await append(sink, 3)
     path = only_segment(tmp_path)
@@ -189,7 +189,7 @@ async def test_a_changed_number_of_partitions_is_for_new_topics_only(tmp_path: P
         assert (await sink.topic("other")).partition_count == 1
 
 
-async def test_a_mend_that_a_crash_cut_short_is_done_again(tmp_path: Path) -> None:
+async def test_a_repair_that_a_crash_cut_short_is_done_again(tmp_path: Path) -> None:
     """The damaged batch is kept already, the segment without it half written."""
     async with opened(tmp_path) as sink:
         await append(sink, 5)
@@ -204,7 +204,7 @@ async def test_a_mend_that_a_crash_cut_short_is_done_again(tmp_path: Path) -> No
     assert stored_values(tmp_path) == values(20) + values(20, 30)
 
 
-async def test_a_reader_passes_over_a_batch_whose_payload_rotted(tmp_path: Path) -> None:
+async def test_a_reader_skips_a_batch_with_a_damaged_payload(tmp_path: Path) -> None:
     async with opened(tmp_path) as sink:
         await append(sink, 3)
     path = only_segment(tmp_path)
@@ -214,7 +214,7 @@ async def test_a_reader_passes_over_a_batch_whose_payload_rotted(tmp_path: Path)
     assert stored_values(tmp_path) == values(10) + values(10, 20)
 
 
-async def test_without_a_checkpoint_sound_batches_behind_a_damage_are_kept(tmp_path: Path) -> None:
+async def test_without_a_checkpoint_sound_batches_after_damage_are_kept(tmp_path: Path) -> None:
     async with opened(tmp_path) as sink:
         await append(sink, 5)
     path = only_segment(tmp_path)
@@ -227,7 +227,7 @@ async def test_without_a_checkpoint_sound_batches_behind_a_damage_are_kept(tmp_p
     assert stored_values(tmp_path) == values(10) + values(30, 20)
 
 
-async def test_a_second_process_is_told_that_the_directory_is_taken(tmp_path: Path) -> None:
+async def test_a_second_process_is_refused_as_the_directory_is_taken(tmp_path: Path) -> None:
     async with opened(tmp_path):
         script = (
             "import asyncio, sys; from pathlib import Path; from logreceiver import config\n"
@@ -257,7 +257,7 @@ async def test_ids_stay_the_same_over_restarts_and_producer_ids_never_come_twice
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "x" * 250])
-async def test_a_name_that_kafka_would_not_take_makes_no_topic(tmp_path: Path, name: str) -> None:
+async def test_a_name_that_kafka_would_refuse_creates_no_topic(tmp_path: Path, name: str) -> None:
     async with opened(tmp_path) as sink:
         with pytest.raises(SinkUnavailable) as caught:
             await sink.topic(name)
@@ -291,7 +291,7 @@ def _half_then_full(real: Callable[[int, list[memoryview]], int]) -> Callable[[i
     return writev
 
 
-async def test_after_a_failed_fsync_nothing_of_the_group_is_acknowledged_and_the_log_is_read_anew(
+async def test_after_a_failed_fsync_nothing_of_the_group_is_acknowledged_and_the_log_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_: int) -> None:

@@ -68,14 +68,14 @@ def test_shares_are_of_the_links_and_bytes_of_one_stream_of_one_identity() -> No
         replace(HYBRID, certificate_algorithm="ML-DSA-65"),
     ],
 )
-def test_group_version_and_certificate_algorithm_are_told_apart(other: Handshake) -> None:
+def test_group_version_and_certificate_algorithm_are_distinguished(other: Handshake) -> None:
     posture = Posture()
     for facts in (HYBRID, other):
         posture.opened("http", HOST, facts)
     assert [share.share_of_links for share in report(posture).streams[0].shares] == [0.5, 0.5]
 
 
-def test_what_is_open_now_is_told_beside_what_was_opened() -> None:
+def test_open_links_are_reported_next_to_links_opened_since_the_start() -> None:
     posture = Posture()
     accounts = [posture.opened("http", HOST, HYBRID) for _ in range(3)]
     found = report(posture, open_link(accounts[0], age_seconds=5), open_link(accounts[1], age_seconds=7)).streams[0]
@@ -98,7 +98,7 @@ def test_certificates_stand_soonest_to_expire_first() -> None:
     assert expiring(report(posture)) == [("c", -1, 0), ("b", 3, 0), ("a", 90, 0)]
 
 
-def test_a_replaced_certificate_is_told_as_long_as_a_link_uses_it() -> None:
+def test_a_replaced_certificate_is_reported_as_long_as_a_link_uses_it() -> None:
     posture = Posture()
     old = replace(HYBRID, certificate_expires=NOW + timedelta(days=2))
     account = posture.opened("http", HOST, old)
@@ -108,7 +108,7 @@ def test_a_replaced_certificate_is_told_as_long_as_a_link_uses_it() -> None:
     assert expiring(both) == [(HOST, 2, 1), (HOST, 30, 1)]
 
 
-def test_what_is_remembered_is_bounded_and_what_is_open_is_told_all_the_same() -> None:
+def test_what_is_remembered_is_bounded_and_open_links_are_reported_nevertheless() -> None:
     posture = Posture(most=10)
     first = posture.opened("http", "host-0", HYBRID)
     for number in range(1, 100):

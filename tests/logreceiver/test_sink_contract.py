@@ -65,7 +65,7 @@ def refused(outcome: Outcome, code: Code) -> bool:
 
 
 @about_producers
-async def test_a_fresh_batch_is_stored_behind_what_is_there(harness: Harness, run: Run) -> None:
+async def test_a_fresh_batch_is_stored_after_the_existing_ones(harness: Harness, run: Run) -> None:
     assert [await run.produce(10 * number) for number in range(3)] == [
         Outcome(Kind.STORED, offset) for offset in (0, 10, 20)
     ]
@@ -75,7 +75,7 @@ async def test_a_fresh_batch_is_stored_behind_what_is_there(harness: Harness, ru
 
 @about_producers
 @pytest.mark.parametrize("back", [1, 2, 5])
-async def test_one_of_the_last_five_batches_is_recognised_when_it_comes_again(
+async def test_one_of_the_last_five_batches_is_recognised_when_it_is_sent_again(
     harness: Harness, run: Run, back: int
 ) -> None:
     for number in range(6):
@@ -93,7 +93,7 @@ async def test_a_batch_older_than_the_last_five_is_out_of_order(run: Run) -> Non
 
 
 @about_producers
-async def test_a_batch_cut_at_other_places_is_no_repeat(run: Run) -> None:
+async def test_a_batch_cut_at_other_places_is_not_a_repeat(run: Run) -> None:
     await run.produce(0)
     assert refused(await run.produce(0, records=5), Code.OUT_OF_ORDER)
     assert refused(await run.produce(5), Code.OUT_OF_ORDER)

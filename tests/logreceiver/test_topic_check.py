@@ -1,4 +1,4 @@
-"""What the Kafka sink says of a topic's settings."""
+"""What the Kafka sink finds in a topic's settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def findings(
     return check(CREATED_WITH | (topic or {}), broker or {}, replication_factor=replicas, operations=operations)
 
 
-def test_a_topic_of_our_own_making_is_fit() -> None:
+def test_a_topic_that_we_created_is_usable() -> None:
     found = findings()
     assert (found.refusals, found.warnings) == ((), ())
 
@@ -30,9 +30,7 @@ def test_a_topic_of_our_own_making_is_fit() -> None:
     ("setting", "value", "replicas"),
     [("cleanup.policy", "compact", 1), ("cleanup.policy", "compact,delete", 1), ("min.insync.replicas", "2", 1)],
 )
-def test_a_topic_that_takes_no_batch_is_refused_by_the_name_of_its_setting(
-    setting: str, value: str, replicas: int
-) -> None:
+def test_a_topic_that_takes_no_batch_is_refused_with_the_setting_named(setting: str, value: str, replicas: int) -> None:
     found = findings({setting: value}, replicas=replicas)
     assert [text.split()[0] for text in found.refusals] == [setting]
     assert found.code is Code.UNAVAILABLE
@@ -42,7 +40,7 @@ def test_a_topic_that_takes_no_batch_is_refused_by_the_name_of_its_setting(
     ("setting", "value"),
     [("compression.type", "gzip"), ("min.insync.replicas", "1"), ("unclean.leader.election.enable", "true")],
 )
-def test_what_narrows_the_promise_is_a_warning_by_the_name_of_its_setting(setting: str, value: str) -> None:
+def test_a_setting_that_weakens_the_guarantee_is_a_warning_that_names_it(setting: str, value: str) -> None:
     found = findings({"min.insync.replicas": "2"} | {setting: value}, replicas=3)
     assert not found.refusals
     assert [text.split()[0] for text in found.warnings] == [setting]
@@ -62,12 +60,12 @@ def test_a_missing_right_is_named(operations: int, lacking: str) -> None:
     assert found.code is Code.UNAUTHORISED
 
 
-def test_both_rights_and_rights_that_a_broker_does_not_tell_are_enough() -> None:
+def test_both_rights_or_rights_that_a_broker_does_not_report_are_enough() -> None:
     assert not findings(operations=READ | WRITE).refusals
     assert not findings(operations=-(2**31)).refusals
 
 
-def test_settings_that_cannot_be_read_are_no_reason_to_refuse_but_said() -> None:
+def test_settings_that_cannot_be_read_are_a_warning_and_not_a_refusal() -> None:
     found = check({}, {}, replication_factor=3, operations=EVERYTHING)
     assert not found.refusals
     assert "DESCRIBE_CONFIGS" in found.warnings[0]

@@ -20,7 +20,7 @@ def batch(
     producer_epoch: int = 0,
     codec: Codec = Codec.ZSTD,
 ) -> memoryview:
-    """A stamped batch; with a number of records, their values tell their sequence."""
+    """A stamped batch; with a number of records, their values name their sequence."""
     rows = values(records, base_sequence) if isinstance(records, int) else records
     built = build(rows, timestamp_ms=int(time.time() * 1000), codec=codec)
     stamped = stamp(built, producer_id=producer_id, producer_epoch=producer_epoch, base_sequence=base_sequence)

@@ -1,7 +1,7 @@
 """A process that uses the embedded log in every way and says on stdout what may be on disk and what is.
 
 `handed-P N`: records of producer P below N may be on disk from now on. `stored-P N`: they are. `granted P`: producer
-ids up to P were handed out. `cluster` and `topic`: the ids that were told. Argument: DIRECTORY.
+ids up to P were handed out. `cluster` and `topic`: the ids that were reported. Argument: DIRECTORY.
 """
 
 from __future__ import annotations
