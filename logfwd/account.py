@@ -1,7 +1,7 @@
-"""What the forwarder tells of its streams: the rows of /api/v1/streams. docs/api.md says what each field is.
+"""The state of the forwarder's streams: the rows of /api/v1/streams. docs/api.md explains each field.
 
-It is asked each second by whoever looks at the live page, on the loop that moves the batches: nothing here may grow
-with records, batches or time.
+Every open live page asks for them once a second, on the loop that moves the batches: no cost here may grow with
+records, batches or time.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from streams.telemetry.catalog import ForwarderMetrics
 from streams.telemetry.counts import counts
 
 UNANSWERED_SECONDS = 1.0
-"""A receiver that owes an answer for longer is told of."""
+"""A receiver that has owed an answer for longer than this is shown as not answering."""
 
 _started_at = clock()
 
 
 def rows(pipelines: Iterable[Pipeline], metrics: ForwarderMetrics) -> list[dict[str, Any]]:
-    """One for each stream, twins behind their originals."""
+    """One row per stream, twins after their originals."""
     faults = {
         "link_failures": counts(metrics.link_failures, "stream", "reason"),
         "resets": counts(metrics.run_resets, "stream", "reason"),

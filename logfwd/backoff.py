@@ -1,4 +1,4 @@
-"""How long to wait before trying again: doubling, bounded, with jitter so that many forwarders do not come at once."""
+"""How long to wait before trying again: doubling, bounded, with jitter so that forwarders do not return all at once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Blocks of lines → drafts of batches: when a batch is full, or due. No I/O, no clock: time is an argument.
 
-A draft keeps the stream's limit of bytes unless a single line is over it alone; that of records is kept where lines
-are looked at (seal.py). Blocks are cut only where they must be, at newlines, and their order is kept: the blocks of all
-drafts, joined, are the blocks that were added. A block that fits is passed on uncopied, and unseen.
+A draft stays within the stream's limit of bytes unless a single line exceeds it alone; the limit of records is enforced
+where lines are parsed (seal.py). Blocks are cut only where they must be, at newlines, and their order is kept: the
+blocks of all drafts, joined, are the blocks that were added. A block that fits is passed on without a copy or a look.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from streams.definition import BatchLimits
 
 @dataclass(slots=True)
 class Draft:
-    """The blocks of one batch to be, in order."""
+    """The blocks of a future batch, in order."""
 
     blocks: list[Block] = field(default_factory=list)
     byte_count: int = 0
@@ -32,7 +32,7 @@ class Draft:
         return {key: position_after(block) for key, block in last.items()}
 
     def drain(self) -> Iterator[bytes]:
-        """The bytes of the blocks, in order; each is forgotten here before the next is asked for."""
+        """The bytes of the blocks, in order; each block is released before the next one is taken."""
         while self.blocks:
             yield self.blocks.pop(0).data
 
@@ -42,15 +42,15 @@ class Draft:
 
 
 FULL_SHARE = 16
-"""A draft with less than this part of its bytes left is full: topping it up would cut, and so copy, every block."""
+"""A draft with less than 1/16 of its bytes left is full: topping it up would cut, and so copy, every block."""
 
 
 BURST_PAUSE_SECONDS = 0.02
-"""How long a draft that is half full waits for the next block: the end of a burst need not wait for its linger."""
+"""How long a half-full draft waits for the next block: the end of a burst need not wait for its linger."""
 
 
 class Batcher:
-    """Gathers blocks; `add` gives back the drafts that became full, `due` the one that waited for `linger_seconds`."""
+    """Gathers blocks; `add` returns the drafts that became full, `due` the one that has waited for `linger_seconds`."""
 
     def __init__(self, limits: BatchLimits) -> None:
         self._max_bytes = limits.max_batch_bytes
@@ -61,7 +61,7 @@ class Batcher:
         self._deadline: float | None = None
 
     def add(self, block: Block, now: float) -> list[Draft]:
-        """Take a block that ends in a newline (or holds nothing but a position); gives back what is full, in order."""
+        """Add a block that ends in a newline (or holds only a position); returns the drafts that are now full."""
         full: list[Draft] = []
         begin = 0
         while (size := len(block.data) - begin) or not block.data:
@@ -90,7 +90,7 @@ class Batcher:
         return self._take() if self._open.blocks else None
 
     def _cut(self, data: bytes, begin: int) -> int:
-        """End of what still fits the open draft; behind at least one line if the draft is empty."""
+        """Where to cut so that the open draft still fits; after at least one line if the draft is empty."""
         end = data.rfind(b"\n", begin, begin + self._max_bytes - self._open.byte_count) + 1
         if end == 0 and not self._open.blocks:
             end = data.index(b"\n", begin) + 1

@@ -19,7 +19,7 @@ CONFIG = click.option(
     type=click.Path(path_type=Path),
     default=Path("logfwd.toml"),
     show_default=True,
-    help="The forwarder's configuration; its streams are the files in streams_dir.",
+    help="The forwarder's configuration file; every NAME.toml in its streams_dir is a stream.",
 )
 
 
@@ -38,9 +38,23 @@ def main() -> None:
 
 @main.command()
 @CONFIG
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Least level logged.",
+)
 def run(path: Path, log_level: str) -> None:
-    """Run the forwarder until SIGTERM. SIGHUP reloads the configuration; a second SIGTERM stops at once."""
+    """Read, spool and send the configured streams until SIGTERM.
+
+    SIGTERM stops reading, sends the spooled batches for up to stop_grace_seconds, and leaves the rest in the spool. A
+    second SIGTERM ends the process at once; the next start goes on from the spool. SIGHUP reloads the configuration: an
+    invalid one is rejected and the last good one stays. Logs go to standard error, one JSON object per line.
+
+    Exit codes: 0 after SIGTERM, or when every source has ended (stdin); 1 after a second SIGTERM; 69 if a resource is
+    not available, such as a state_dir that another forwarder uses; 78 for an invalid configuration.
+    """
     logs.configure(level=log_level)
     try:
         config = load_forwarder(path)
@@ -66,9 +80,15 @@ def run(path: Path, log_level: str) -> None:
 
 @main.command()
 @CONFIG
-@click.option("--connect", is_flag=True, help="Also make a TLS link to a receiver for each stream.")
+@click.option(
+    "--connect", is_flag=True, help="Also open one TLS link per stream, to show version, group and cipher or the error."
+)
 def validate(path: Path, connect: bool) -> None:
-    """Check a configuration and print all its errors (exit 78), or what it would do."""
+    """Check logfwd.toml, every stream file and the TLS files.
+
+    Prints all problems, each with its file and key, and exits with 78; or prints one line per stream and exits with 0.
+    With --connect it exits with 69 if any stream cannot make a link.
+    """
     from streams.security import openssl
 
     try:
@@ -90,7 +110,10 @@ def validate(path: Path, connect: bool) -> None:
 @main.command()
 @click.argument("kind", type=click.Choice(["logfwd", "stream"]))
 def schema(kind: str) -> None:
-    """Print the JSON Schema of logfwd.toml or of a stream's file."""
+    """Print the JSON Schema of logfwd.toml ("logfwd") or of a stream's file ("stream").
+
+    Editors complete and check the files with it.
+    """
     from logfwd.config import json_schema
 
     click.echo(json.dumps(json_schema(kind), indent=2))

@@ -1,7 +1,7 @@
-"""What a forwarder is told: where it keeps its state, who it is, where receivers are, and its streams.
+"""The forwarder's configuration: where it keeps its state, its identity, its receivers, and its streams.
 
-`load_forwarder` reads logfwd.toml and every streams_dir/NAME.toml, and finds every problem in all of them before it
-refuses. A configuration that is blank, or has no streams, is refused too: it is a mistake, not a wish.
+`load_forwarder` reads logfwd.toml and every streams_dir/NAME.toml, and collects every problem in all of them before it
+rejects them. A configuration that is blank, or has no streams, is rejected too: it can only be a mistake.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     @property
     def modes(self) -> set[str]:
-        """Names of the modes that links can have."""
+        """Names of the modes that its links can have."""
         return {stream.security for stream in self.streams}
 
 
 def load_forwarder(path: Path) -> ForwarderConfig:
-    """Read and check everything; raises ConfigError with all that is wrong. Twins stand after originals."""
+    """Read and check everything; raises ConfigError with every problem. Twins come after originals."""
     table = toml.parse(path)
     base = path.absolute().parent
     problems: list[Problem] = []
@@ -78,7 +78,7 @@ def json_schema(kind: str) -> dict[str, Any]:
 
 
 class _File(NamedTuple):
-    """A stream's file; no stream if it has problems."""
+    """A stream's file; `stream` is None if it has problems."""
 
     path: Path
     name: object
@@ -88,8 +88,8 @@ class _File(NamedTuple):
 def _load_streams(directory: Path, base: Path, problems: list[Problem]) -> list[Stream]:
     paths = sorted(path for path in directory.glob("*.toml") if not path.name.startswith("."))
     if not paths:
-        what = "has no stream: add a file NAME.toml" if directory.is_dir() else "is no directory: make it"
-        problems.append(Problem(directory, "", f"{what} (a forwarder without streams is taken for a mistake)"))
+        what = "has no stream files; add a NAME.toml" if directory.is_dir() else "is not a directory; create it"
+        problems.append(Problem(directory, "", f"{what} (a forwarder needs at least one stream)"))
     files = [_load_stream(path, base, problems) for path in paths]
     problems += _check_together(files)
     streams = [file.stream for file in files if file.stream is not None]
@@ -109,7 +109,7 @@ def _load_stream(path: Path, base: Path, problems: list[Problem]) -> _File:
 
 
 def _check_together(files: list[_File]) -> Iterator[Problem]:
-    """What concerns several files. A name whose file has other problems still counts as a stream."""
+    """Rules across files. A name whose file has other problems still counts as a stream."""
     counts = Counter(file.name for file in files if isinstance(file.name, str))
     by_name = {file.name: file.stream for file in files if isinstance(file.name, str)}
     read_stdin = []
@@ -117,7 +117,7 @@ def _check_together(files: list[_File]) -> Iterator[Problem]:
         if isinstance(name, str) and name != path.stem:
             yield Problem(path, "name", f"is {name!r} in a file named {path.name}; rename the file to {name}.toml")
         if isinstance(name, str) and counts[name] > 1:
-            yield Problem(path, "name", f"{name!r} is used by {counts[name]} files; a stream's name is its own")
+            yield Problem(path, "name", f"{name!r} is used by {counts[name]} files; give each stream a name of its own")
         if stream is None:
             continue
         if stream.mirror_of is not None:
@@ -126,4 +126,8 @@ def _check_together(files: list[_File]) -> Iterator[Problem]:
         if isinstance(stream.source, StdinSource):
             read_stdin.append(stream.name)
             if len(read_stdin) > 1:
-                yield Problem(path, "source.type", f"stdin is read by stream {read_stdin[0]!r} already; only one can")
+                yield Problem(
+                    path,
+                    "source.type",
+                    f"stdin is read by stream {read_stdin[0]!r} already; only one stream can read it",
+                )

@@ -1,7 +1,7 @@
-"""What goes on over one link, from HELLO to its end: ask, send within the window, take the answers.
+"""One link from HELLO to its end: ask, send within the window, take the answers.
 
 HELLO → WELCOME; then for the run at the head of the backlog OPEN_RUN → RUN, a plan, and batches until the run is done,
-something is refused, or the link is to be left. Then everything in flight is answered before anything else is said.
+a batch is refused, or the link is to be left. Then everything in flight is answered before anything else is sent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Sent:
 
 
 class Conversation:
-    """One link's worth of a delivery. `wake` is set by whoever has something new for it."""
+    """One link's part of a delivery. `wake` is set when there is something new to send."""
 
     def __init__(self, link: Link, delivery: Delivery, wake: asyncio.Event, rotate: Callable[[], None]) -> None:
         self.leaving = ""
@@ -57,11 +57,11 @@ class Conversation:
         self._asked_at: float | None = None
         self._welcome: m.Welcome | None = None
         self._receiver_clock_ms = 0
-        """What its wall clock showed at 0 of ours for intervals, which nobody sets."""
+        """What its wall clock showed when our clock for intervals, which is never set back, stood at 0."""
         self.log = delivery.log.bind(receiver=link.peer)
 
     async def run(self) -> None:
-        """Raises LinkError or ProtocolError when the link ends otherwise than by our own wish."""
+        """Raises LinkError or ProtocolError unless the link ends because we left it."""
         tasks = [asyncio.create_task(part) for part in (self._talk(), self._read(), self._watch())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -83,7 +83,7 @@ class Conversation:
                 self._delivery.uncertain(self._in_flight[0].row)
 
     def leave(self, reason: str) -> None:
-        """Give the link up in an orderly way: nothing new is sent, answers under way are taken."""
+        """Leave the link in an orderly way: nothing new is sent, outstanding answers are awaited."""
         self.leaving = self.leaving or reason
         self._wake.set()
 
@@ -181,7 +181,7 @@ class Conversation:
         if isinstance(plan, Repeat) and await self._send_row(plan.row, run):
             await self._all_answered()
         while self._refusal is None and not self.leaving:
-            self._wake.clear()  # before looking: what comes during an await below must not be slept through
+            self._wake.clear()  # before looking: a wake-up during an await below must not be missed
             row = await self._delivery.next_row(run, len(self._in_flight)) if self._may_send(window) else None
             if row is not None and await self._send_in_its_turn(row, run):
                 continue
@@ -195,7 +195,7 @@ class Conversation:
             if await self._delivery.refused(row, nack, alone=alone) is Remedy.BACK_OFF:
                 await self._pause(self._backoff.next())
             if Code.parse(nack.code) is Code.CLOCK:
-                self.leave("the receiver's clock is not what it was")
+                self.leave("the receiver's clock has changed")
 
     def _may_send(self, window: int) -> bool:
         return len(self._in_flight) < window and self._wire.can_send_batch
@@ -219,7 +219,7 @@ class Conversation:
         except BatchCorrupt as error:
             await self._all_answered()
             await self._delivery.dead_letter(row, "rotten", str(error))
-            raise LinkError("a batch had rotted in the spool; asking anew") from error
+            raise LinkError("a batch failed its CRC in the spool; resuming") from error
         if self._refusal is not None or not self._wire.can_send_batch:
             return False
         self._send(m.Batch(self._seq, run.number, row.record_count, memoryview(payload)))
@@ -237,7 +237,7 @@ class Conversation:
         await self._wake.wait()
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, but not when the link is to be left."""
+        """Wait, but no longer once the link is to be left."""
         until = clock() + seconds
         while not self.leaving and (left := until - clock()) > 0:
             with contextlib.suppress(TimeoutError):
@@ -278,7 +278,7 @@ class Conversation:
             raise LinkRefused(Code.parse(event.code), event.text)
 
     async def _watch(self) -> None:
-        """Judge the link: by the answer time limit while batches are out, by its pings else; report; rotate."""
+        """Watch the link: by the answer time limit while batches are in flight, otherwise by pings; report; rotate."""
         token, reported, reported_at = 0, None, 0.0
         while True:
             await asyncio.sleep(LOOK_SECONDS)

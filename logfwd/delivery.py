@@ -1,6 +1,6 @@
-"""Carries out, on one stream's backlog and spool, what answers mean. resume.py decides, this does; links come and go.
+"""Applies the receiver's answers to one stream's backlog and spool, across links. resume.py decides, this acts.
 
-Every change is noted and committed before anything that rests on it is sent; only an ACK takes a batch out.
+Every change is noted and committed before anything that depends on it is sent; only an ACK takes a batch out.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Delivery:
         self.progress = asyncio.Event()
         self._spool = spool
         self._recoveries: dict[int, Recovery] = {}
-        name = stream.name  # looked up once: a look-up is three times as dear as an observation
+        name = stream.name  # looked up once: a look-up costs three times as much as an observation
         self._stages = {stage: metrics.batch_stage.labels(name, stage) for stage in ("queue", "wire", "sink")}
         self._duration = metrics.batch_duration.labels(name, stream.security)
         self._acknowledged = metrics.records.labels(name, "acknowledged")
@@ -62,7 +62,7 @@ class Delivery:
     # -- before sending ----------------------------------------------------------------------------------------
 
     async def plan(self, run: Run, welcome: m.Welcome, answer: m.Run) -> Plan:
-        """How to go on with a run, given what the receiver said of it; a new run takes the stamp it was granted."""
+        """How to go on with a run, given the receiver's answer; a new run takes the stamp that it was granted."""
         if run.granted:
             known = Answer(welcome.cluster_id, answer.topic_id, answer.stored_epoch, answer.stored_sequence)
             return self._recovery(run).plan(run, list(self.backlog.stamped(run)), known, clock())
@@ -86,7 +86,7 @@ class Delivery:
         return self._recovery(run).not_granted(clock())
 
     async def reset(self, run: Run, plan: Reset) -> None:
-        """Start a run's sequence anew."""
+        """Start a run's sequence over."""
         notes = Notes()
         uncertain = self.backlog.reset(run, notes, new_producer=plan.new_producer)
         await self._spool.commit(notes)
@@ -113,7 +113,7 @@ class Delivery:
         return row if row.committed and row.base_sequence is not None else None
 
     async def stamped_payload(self, row: Row, run: Run, receiver_now_ms: int) -> bytearray:
-        """A batch ready for the wire. BatchCorrupt if it rotted on the disk: it never gets a fresh CRC."""
+        """A batch ready for the wire. BatchCorrupt if it was damaged on disk: it never gets a fresh CRC."""
         assert row.base_sequence is not None
         sealed_in_memory = row.payload is not None
         payload = await self._spool.payload(row)
@@ -156,7 +156,7 @@ class Delivery:
             self._stages["queue"].observe(max(sent_at - (row.committed_at or sent_at), 0.0))
 
     async def refused(self, row: Row, nack: m.Nack, *, alone: bool) -> Remedy:
-        """The first batch of a window that was not acknowledged; what can be done about it at once is done."""
+        """Deal with the first batch of a window that was not acknowledged; returns what the link has to do about it."""
         recovery, code = self._recovery_of(row), Code.parse(nack.code)
         remedy = recovery.refused(
             row, code, permanent=nack.permanent, uncertain=nack.uncertain, alone=alone, now=clock()
@@ -194,7 +194,7 @@ class Delivery:
         self.log.error("batch dead-lettered", code=code, detail=text, records=row.record_count)
 
     def report(self) -> m.Report:
-        """The stream's totals, for the receiver's books."""
+        """The stream's totals, for the receiver's ledger."""
         totals = self.backlog.totals
         return m.Report(
             self.stream.name,

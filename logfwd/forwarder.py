@@ -1,7 +1,7 @@
 """The forwarder: one pipeline per original stream, built from the config; it reloads, and it stops.
 
-Pipelines know nothing of each other: one that fails is started anew from its spool while the others go on. A new
-config is taken stream by stream; one that cannot be used, or that lacks a stream which runs, is refused whole.
+Pipelines are independent: one that fails is restarted from its spool while the others go on (keeper.py). A new config
+is applied stream by stream; one that is invalid, or that lacks a running stream, is rejected as a whole.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from streams.telemetry import admin
 from streams.telemetry.catalog import CollectorRegistry, ForwarderMetrics
 
 NEEDS_RESTART = ("state_dir", "admin")
-"""What was taken at the start, locked or bound, and is not taken anew by a reload."""
+"""Locked or bound at the start, so a reload cannot change them."""
 CONNECT_TIMEOUT_SECONDS = 10.0
 HANDSHAKE_TIMEOUT_SECONDS = 10.0
 
@@ -41,7 +41,7 @@ log = structlog.get_logger("logfwd")
 
 
 class Forwarder:
-    """`async with Forwarder(config)` starts everything; `finished` is set when no source has anything more to come."""
+    """`async with Forwarder(config)` starts everything; `finished` is set when every source has ended."""
 
     def __init__(self, config: ForwarderConfig) -> None:
         self.config = config
@@ -120,7 +120,7 @@ class Forwarder:
             )
 
     def connector(self, stream: Stream) -> Connect:
-        """How a stream makes its next link: the receivers in turn, from a random first one."""
+        """How a stream makes its next link: to each receiver in turn, starting with a random one."""
         turns = count(random.randrange(1 << 16))  # noqa: S311
 
         async def make_link() -> Link:
@@ -176,7 +176,7 @@ class Forwarder:
     # -- reloading ---------------------------------------------------------------------------------------------
 
     async def reload(self, load: Callable[[], ForwarderConfig]) -> bool:
-        """Take a new config, stream by stream; False if it was refused and the last good one stays."""
+        """Apply a new config, stream by stream; False if it was rejected and the last good one stays."""
         try:
             config = load()
         except ConfigError as error:
@@ -209,7 +209,7 @@ class Forwarder:
         log.info("config reloaded", streams=sorted(new))
         return True
 
-    # -- what it tells -----------------------------------------------------------------------------------------
+    # -- what it reports ---------------------------------------------------------------------------------------
 
     def _ready(self) -> Mapping[str, str]:
         return {name: keeper.trouble for name, keeper in self._keepers.items() if keeper.trouble}

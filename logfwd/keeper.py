@@ -1,6 +1,6 @@
 """Keeps one original stream's pipeline running: after a failure it is built again from its spool.
 
-Pipelines know nothing of each other: while one backs off, the others go on.
+Pipelines are independent: while one backs off, the others go on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from streams.definition import Stream
 from streams.errors import SpoolError
 
 HEALTHY_SECONDS = 60.0
-"""A stream that ran this long before it failed is started again at once."""
+"""A stream that ran this long before it failed is restarted without a long pause."""
 
 log = structlog.get_logger("logfwd")
 
@@ -27,7 +27,7 @@ Group = tuple[Stream, tuple[Stream, ...]]
 
 
 class Keeper:
-    """Keeps one stream's pipeline running: starts it anew from its spool after an error of the spool."""
+    """Keeps one stream's pipeline running. `trouble` is why it does not run at the moment, if it does not."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Keeper:
             except SpoolError as error:
                 self.trouble = str(error)
                 log.error("stream restarting", stream=self.name, reason=self.trouble)
-            except Exception as error:  # a task's top: other streams must go on
+            except Exception as error:  # the top of a task: other streams must go on
                 self.trouble = f"{type(error).__name__}: {error}"
                 log.exception("stream restarting", stream=self.name, reason=self.trouble)
             finally:
@@ -72,7 +72,7 @@ class Keeper:
             self._on_finished()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Seal, drain within the grace, end; what is not acknowledged stays in the spool."""
+        """Seal, drain for at most `grace_seconds`, end; batches that are not acknowledged stay in the spool."""
         self._stopping.set()
         if self.pipeline is not None:
             self.pipeline.stop_reading()

@@ -4,9 +4,9 @@
                                                                      │
     source ◀──positions committed────────────────────────────────────┘
 
-A twin forks behind the seal: one blob, one row for each stream. Batches are sealed in parallel and committed in the
+A twin forks after the seal: one blob, one row for each stream. Batches are sealed in parallel and committed in the
 order they were cut. Every queue is short, so that pressure travels back to the source by itself. An error of the
-spool ends the pipeline; its owner starts it anew from what is on disk.
+spool ends the pipeline; its keeper builds it again from what is on disk.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ REMEDIES = {
     "max_spool_bytes": "see why its receivers are away or slow, or raise the limit",
 }
 KEEP_UP_SECONDS = 0.05
-"""Longest that a batch waits for a link that keeps up, so that it can be sent from memory and need not be read back."""
+"""Longest that a batch waits for a link that keeps up, so that it is sent from memory and not read back from disk."""
 
 
 @dataclass(frozen=True)
 class _Sealing:
-    """A draft that a thread seals, without its blocks, which nobody needs any more once they are lines."""
+    """A draft that a thread is sealing, without its blocks, which are not needed once they are records."""
 
     done: asyncio.Future[Sealed]
     positions: Mapping[str, Position]
@@ -58,7 +58,7 @@ class _Sealing:
 
 @dataclass(frozen=True)
 class _Commit:
-    """A batch on its way to the disk, and what follows when it is there."""
+    """A batch on its way to the disk, and what to update once it is there."""
 
     done: asyncio.Future[None]
     rows: Sequence[tuple[Backlog, Sequence[Row]]]
@@ -112,7 +112,7 @@ class Pipeline:
 
     async def run(self) -> None:
         """Run until the source is exhausted (or reading was stopped) and everything is acknowledged."""
-        intake = [asyncio.create_task(part) for part in (self._read(), self._spool_batches(), self._tell_commits())]
+        intake = [asyncio.create_task(part) for part in (self._read(), self._spool_batches(), self._finish_commits())]
         senders = [asyncio.create_task(sender.run()) for sender in self.senders]
         drained = asyncio.create_task(self._drained(intake[-1]))
         try:
@@ -126,7 +126,7 @@ class Pipeline:
             await asyncio.gather(*intake, *senders, drained, return_exceptions=True)
 
     def stop_reading(self) -> None:
-        """Take nothing more from the source; `run` seals what was read, drains, and returns."""
+        """Take nothing more from the source; `run` seals the blocks that were read, drains, and returns."""
         self._stop_reading.set()
 
     async def _drained(self, intake: asyncio.Task[None]) -> None:
@@ -138,7 +138,7 @@ class Pipeline:
             sender.stop()
 
     def _must_wait_for_acknowledgements(self) -> bool:
-        """The original has to drain; a twin only while it has a link: it never holds anything up."""
+        """The original has to drain; a twin only while it has a link: it never holds up its original."""
         original, *twins = self.senders
         return bool(original.backlog.rows) or any(twin.connected and twin.backlog.rows for twin in twins)
 
@@ -157,7 +157,7 @@ class Pipeline:
                             break
                         pull = asyncio.ensure_future(anext(blocks, None))
                         drafts = batcher.add(block, clock())
-                        del block  # sealing lets go of it, while this waits
+                        del block  # sealing frees it while this waits
                         for draft in drafts:
                             await self._seal(draft)
                     elif (due := batcher.due(clock())) is not None:
@@ -193,7 +193,7 @@ class Pipeline:
         await self._commits.put(None)
 
     async def _let_link_keep_up(self) -> None:
-        """Take the link's pace while it has one; a link that is slow or gone does not keep batches off the disk."""
+        """Follow the pace of a link that keeps up; a slow or missing link does not keep batches off the disk."""
         sender = self.senders[0]
         if sender.connected and len(self._backlogs[0].rows) >= PAYLOADS_IN_MEMORY:
             sender.delivery.progress.clear()
@@ -202,7 +202,7 @@ class Pipeline:
                     await sender.delivery.progress.wait()
 
     async def _room_for(self, size: int) -> None:
-        """Wait while the original's spool, or the disk, is full. Twins never hold anything up."""
+        """Wait while the original's spool, or the disk, is full. Twins never hold up their original."""
         logged = False
         while not (self._backlogs[0].has_room(size) and self._spool.has_disk_room()):
             if not logged:
@@ -232,8 +232,8 @@ class Pipeline:
             self._metrics.records.labels(name, "dropped").inc(dropped)
             self.log.warning("oldest records dropped", of=name, records=dropped)
 
-    async def _tell_commits(self) -> None:
-        """Who is told first is sent first, so the streams take turns: else each twin would look slower than it is."""
+    async def _finish_commits(self) -> None:
+        """The sender woken first sends first, so they take turns: else every twin would look slower than it is."""
         turns = deque(self.senders)
         while (commit := await self._commits.get()) is not None:
             await commit.done

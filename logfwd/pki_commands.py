@@ -29,21 +29,23 @@ def _clear_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def pki() -> None:
-    """Make certificates: init an authority, issue leaves for receivers and forwarders, show what there is."""
+    """Manage a private certificate authority: create it, issue certificates, show them."""
 
 
 @pki.command()
 @DIRECTORY
-@click.option("--name", default="logfwd private CA", show_default=True, help="The authority's name in certificates.")
-@click.option("--force", is_flag=True, help="Replace keys that exist: everything issued before becomes useless.")
+@click.option("--name", default="logfwd private CA", show_default=True, help="Common name of the authority.")
+@click.option(
+    "--force", is_flag=True, help="Overwrite existing keys. Certificates issued by the old authority stop working."
+)
 @_clear_errors
 def init(directory: Path, name: str, force: bool) -> None:
-    """Make an authority (ca.pem, ca.key) and a grant key (grant.key) in DIRECTORY.
+    """Create an authority (ca.pem, ca.key) and a grant key (grant.key) in DIRECTORY.
 
-    Give grant.key to every receiver of a cluster, ca.pem to everyone, and keep ca.key to yourself.
+    Copy grant.key to every receiver of a cluster and ca.pem to every forwarder and receiver. Keep ca.key private.
     """
     create_authority(directory, name=name, force=force)
-    click.echo(f"made ca.pem, ca.key and grant.key in {directory}")
+    click.echo(f"created ca.pem, ca.key and grant.key in {directory}")
 
 
 @pki.command()
@@ -52,29 +54,37 @@ def init(directory: Path, name: str, force: bool) -> None:
     "--identity",
     "identities",
     multiple=True,
-    help="Who it is: a URI (spiffe://site/host-1) or a DNS name. Receivers match it in [[allow]].",
+    help="Identity in the certificate: a URI (spiffe://site/host-1) or a DNS name. Receivers match it in [[allow]]. "
+    "Repeatable.",
 )
-@click.option("--host", "hosts", multiple=True, help="Name or address under which forwarders reach it (receivers).")
-@click.option("--days", default=90, show_default=True, type=click.IntRange(1, 825))
-@click.option("--out", required=True, help="Prefix of the two files, e.g. forwarder: forwarder.pem, forwarder.key.")
-@click.option("--force", is_flag=True, help="Replace a key that exists.")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    help="For a receiver: DNS name or IP address that forwarders connect to. Repeatable.",
+)
+@click.option("--days", default=90, show_default=True, type=click.IntRange(1, 825), help="Days until it expires.")
+@click.option(
+    "--out", required=True, help="Prefix of both files: --out forwarder makes forwarder.pem and forwarder.key."
+)
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 @_clear_errors
 def issue(
     directory: Path, identities: tuple[str, ...], hosts: tuple[str, ...], days: int, out: str, force: bool
 ) -> None:
-    """Issue a leaf from the authority in DIRECTORY. A relative --out lies in DIRECTORY."""
+    """Issue a certificate and its key from the authority in DIRECTORY. A relative --out is relative to DIRECTORY."""
     files = Authority.load(directory).issue(
         identities=identities, hosts=hosts, days=days, out=directory / out, force=force
     )
-    click.echo(f"made {files.certificate} and {files.key}, good for {days} days")
+    click.echo(f"created {files.certificate} and {files.key}, valid for {days} days")
 
 
 @pki.command()
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_clear_errors
 def show(path: Path, as_json: bool) -> None:
-    """Show a certificate, or all of a directory: names, key, expiry."""
+    """Show a certificate file, or every *.pem in a directory: names, key, expiry, issuer."""
     rows = [describe(file) for file in (sorted(path.glob("*.pem")) if path.is_dir() else [path])]
     if as_json:
         click.echo(json.dumps(rows, indent=2))

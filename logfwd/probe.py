@@ -1,4 +1,4 @@
-"""`logfwd validate --connect`: one TLS link for each stream, and what the handshake gave."""
+"""`logfwd validate --connect`: one TLS link for each stream, and the result of its handshake."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
 """What to send first after a break, and what an answer means. No I/O, no clock: time is an argument.
 
 The receiver says what the sink has stored of a run (RUN); this decides how to go on so that nothing is lost and
-nothing is stored twice. The facts about Apache Kafka behind it: a restarted broker recognises only the *last* batch
-of a producer, so a window must never be sent again oldest first; and what a leader reports may not be replicated
-yet, so the last stored batch is sent again, alone: its acknowledgement waits for replication and covers all before.
+nothing is stored twice. It depends on two facts about Apache Kafka: a restarted broker recognises only the *last*
+batch of a producer, so a window must never be sent again oldest first; and what a leader reports may not be replicated
+yet, so the last stored batch is sent again, alone: its acknowledgement waits for replication and covers all before it.
 
     what the sink says                                   what is done
     ───────────────────────────────────────────────────  ──────────────────────────────────────────────
     last sequence = the last acknowledged one            GoOn with the first unacknowledged batch
-    last sequence = the end of an unacknowledged batch   Repeat that one alone, then go on behind it
+    last sequence = the end of an unacknowledged batch   Repeat that one alone, then go on after it
     lower epoch, or nothing known of the producer        GoOn: nothing is stored under this stamp
     higher epoch                                         Reset with a new producer id: another life of this spool
     another cluster or topic                             Reset with a new producer id
@@ -65,7 +65,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Reset:
-    """Start the run's sequence anew."""
+    """Start the run's sequence over."""
 
     reason: str
     new_producer: bool = False
@@ -135,7 +135,7 @@ class Recovery:
         return row.id in self._refusals
 
     def not_granted(self, now: float) -> Plan:
-        """The receiver does not honour the run's grant: another one may; after an hour a new producer id is taken."""
+        """The receiver does not honour the run's grant: another may; after an hour a new producer id is requested."""
         if self._not_granted_since is None:
             self._not_granted_since = now
         if now - self._not_granted_since < NOT_GRANTED_PATIENCE_SECONDS:

@@ -1,7 +1,7 @@
 """Blocks of lines -> record batches, ready for the spool: validated, framed, compressed, with their CRC.
 
-The most expensive thing a forwarder does, so it runs on a pool of threads, over whole blocks; zstd and CRC let the
-other threads run meanwhile. Pure: the same blocks give the same batches, and order is kept.
+This is the most expensive thing a forwarder does, so it runs on a pool of threads, over whole blocks; zstd and CRC
+release the interpreter meanwhile. Pure: the same blocks give the same batches, and order is kept.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from streams.recordbatch import HEADER_BYTES, Codec, Packed, pack
 from streams.recordbody import BytesLike, frame
 
 FRAMING_ALLOWANCE = 8
-"""A batch may outgrow `max_batch_bytes` by one eighth of it: for the fields that framing puts around each record.
+"""A batch may exceed `max_batch_bytes` by one eighth of it: for the fields that framing puts around each record.
 
 So a block of that size becomes one batch, unless its lines are shorter than about 70 bytes or were wrapped; and the
-default of 900 KiB stays within what a topic takes by default (1 048 588 bytes), compressed or not.
+default of 900 KiB stays within the default limit of a topic (1 048 588 bytes), compressed or not.
 """
 
 
 class Sealed(NamedTuple):
-    """What became of some blocks: batches in order, none if nothing was left; lines that were invalid or blank."""
+    """The batches of some blocks, in order (none if no record was left), and how many lines were invalid or blank."""
 
     batches: list[Packed]
     invalid: int
@@ -54,6 +54,6 @@ def seal(
         framed.append(frame(values[start : start + max_batch_records], max_framed_bytes))
         start += framed[-1][1]
     invalid_count, blank_count = sum(each.invalid for each in lines), sum(each.blank for each in lines)
-    del lines, values  # the lines take more room than anything else here: not also while zstd runs
+    del lines, values  # the lines take most of the memory here: free them before zstd runs
     batches = [pack(records, count, timestamp_ms=timestamp_ms, codec=codec) for records, count in framed]
     return Sealed(batches, invalid_count, blank_count)

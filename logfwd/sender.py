@@ -19,11 +19,11 @@ from streams.errors import Code, HandshakeFailed, LinkError, LinkRefused, Policy
 from streams.security.transport import Link
 
 CLONE_PAUSE_SECONDS = 2.0
-"""Before another turn, when a forwarder with a copy of this one's state directory took the link over."""
+"""Pause before the next link when a forwarder with a copy of this state directory took over the last one."""
 
 Connect = Callable[[], Awaitable[Link]]
 LINK_FAILURES = (LinkError, ProtocolError, ConnectionError, TimeoutError)
-"""What a link may meet; anything else is a fault of ours."""
+"""What a link may run into; anything else is a bug of ours."""
 
 
 class Sender:
@@ -72,14 +72,14 @@ class Sender:
         return 0.0 if self.link is not None else clock() - self._unlinked_at
 
     def stop(self) -> None:
-        """Leave the link once everything on it is answered; `run` returns."""
+        """Leave the link once everything on it is answered; then `run` returns."""
         self._stopping = True
         self.wake.set()
         if self._conversation is not None:
             self._conversation.leave("the forwarder stops")
 
     async def run(self) -> None:
-        """Keep a link, for ever; returns after stop()."""
+        """Keep a link until stop() is called."""
         try:
             while not self._stopping:
                 try:

@@ -1,10 +1,10 @@
-"""What a stream is: its name, where it comes from, how it is cut into batches, and how it must be secured.
+"""The definition of a stream: its name, its source, how it is cut into batches, and how it must be secured.
 
 One TOML file per stream, `streams.d/NAME.toml`. A *twin* (`mirror_of`) names only what differs from its original:
 security mode, receivers, topic and limits of its own spool rows.
 
-What a single value may be stands in its field's type and is checked by whoever reads the file (toml.py); `check` and
-`check_twin_of` hold the rules that concern several values, or several streams. Nothing here reads a file or a clock.
+The range of a single value stands in its field's type and is checked when the file is read (toml.py); `check` and
+`check_twin_of` hold the rules across several values, or several streams. Nothing here reads a file or a clock.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ NOT_IN_A_TWIN = ("source", "batch", "invalid", "codec")
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError for what is no stream name."""
+    """Raise ValueError for an invalid stream name."""
     if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no stream name; use a-z, 0-9, '.', '_', '-', at most 128, no mark first")
+        raise ValueError(
+            f"{name!r} is not a valid stream name; use at most 128 of a-z, 0-9, '.', '_', '-', a letter or digit first"
+        )
 
 
 StreamName = Annotated[str, checked(check_name)]
@@ -48,11 +50,11 @@ class FileSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class StdinSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stdin"):
-    """Standard input; the stream ends when it does."""
+    """Standard input; the stream ends with it."""
 
 
 class BatchLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a batch is full, and what a record may be. Bytes are counted before compression."""
+    """When a batch is full, and how large a record may be. Bytes are counted before compression."""
 
     max_batch_records: Annotated[int, Meta(ge=1, le=1_000_000)] = 50_000
     max_batch_bytes: Annotated[int, Meta(ge=1 * KIB, le=8 * MIB)] = 900 * KIB
@@ -61,14 +63,14 @@ class BatchLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class SpoolLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much may wait on disk, and what happens beyond it. A twin always drops its oldest."""
+    """How much may wait on disk, and what happens beyond that. A twin always drops its oldest batches."""
 
     max_spool_bytes: Annotated[int, Meta(ge=16 * MIB)] = GIB
     when_full: Literal["block", "drop_oldest"] = "block"
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One named flow. `topic`, if set, is what the receiver must answer; it decides, the forwarder insists."""
+    """One named flow. The receiver decides the topic; if `topic` is set, the forwarder refuses any other answer."""
 
     name: StreamName
     mirror_of: str | None = None
@@ -85,11 +87,11 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 Fault = tuple[str, str]
-"""Key and message, the message with its remedy."""
+"""Key and message; the message names the remedy."""
 
 
 def check(stream: Stream, given: Mapping[str, object]) -> list[Fault]:
-    """What is wrong with one stream by itself. `given` is its file's table: a default is not a wish."""
+    """Problems of one stream by itself. `given` is its file's table, which tells a set value from a default."""
     return list(_check_original(stream) if stream.mirror_of is None else _check_twin(stream, given))
 
 
@@ -97,7 +99,10 @@ def _check_original(stream: Stream) -> Iterator[Fault]:
     if stream.source is None:
         yield "source", 'is missing; add [source] with type = "file" or "stdin" (or mirror_of, for a twin)'
     if stream.batch.max_record_bytes > stream.batch.max_batch_bytes:
-        yield "batch.max_record_bytes", "is more than batch.max_batch_bytes; a record has to fit into a batch"
+        yield (
+            "batch.max_record_bytes",
+            "is more than batch.max_batch_bytes; a record has to fit into a batch, so lower it or raise that",
+        )
 
 
 def _check_twin(stream: Stream, given: Mapping[str, object]) -> Iterator[Fault]:
@@ -110,13 +115,13 @@ def _check_twin(stream: Stream, given: Mapping[str, object]) -> Iterator[Fault]:
 
 
 def check_twin_of(twin: Stream, originals: Mapping[str, Stream | None]) -> list[Fault]:
-    """What is wrong with whom a twin mirrors. None stands for a stream whose file has other problems."""
+    """Problems of a twin's `mirror_of`. None stands for a stream whose file has other problems."""
     name = twin.mirror_of
     if name == twin.name:
         return [("mirror_of", "names the stream itself; name its original")]
     if name is None or name not in originals:
         known = ", ".join(sorted(set(originals) - {twin.name})) or "none"
-        return [("mirror_of", f"there is no stream {name!r}; there are: {known}")]
+        return [("mirror_of", f"there is no stream {name!r}; existing streams: {known}")]
     original = originals[name]
     if original is not None and original.mirror_of is not None:
         return [("mirror_of", f"{name!r} is a twin itself; name its original {original.mirror_of!r}")]

@@ -2,18 +2,18 @@
 
 A record is one line that holds exactly one JSON object in valid UTF-8, without the blanks and CR around it. Blank
 lines are skipped. Every other line is *invalid*, as is one longer than `max_record_bytes`: it is dropped and counted,
-or wrapped into an object of its own that keeps all of it but its line end:
+or wrapped into an object of its own that keeps everything but the line end:
 
     {"message":"plain text","invalid":true}
     {"message_base64":"/w==","invalid":true}                      not UTF-8
     {"message":"begin…","invalid":true,"part":1,"parts":3}        too long for one record; every part fits
 
-What is JSON is msgspec's verdict: RFC 8259, and stricter where readers differ: a lone surrogate (`"\\ud800"`) is
-invalid, and so is what nests about as deep as Python's recursion limit.
+msgspec decides what is JSON: RFC 8259, and stricter where readers differ: a lone surrogate (`"\\ud800"`) is invalid,
+and so is an object that nests about as deep as Python's recursion limit.
 
 The fast path is a few passes at C speed over the block and a decoder call for each line; it holds only if every line
-is a record. `decode_lines` would be a third faster and is not line validation: it takes two objects on one line, and
-one over two lines. The decoder does not look into strings, so UTF-8 is checked apart, for the whole block.
+is a record. `decode_lines` would be a third faster but does not validate lines: it accepts two objects on one line, and
+one object over two lines. The decoder does not look into strings, so UTF-8 is checked separately, for the whole block.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MIN_RECORD_BYTES = 256
 
 _BLANKS = b" \t\r"
 _BRACE = ord("{")
-_CUT_CHARACTERS = 4  # of base64, they stand for 3 bytes
+_CUT_CHARACTERS = 4  # of base64: they encode 3 bytes
 
 _decoder = msgspec.json.Decoder(msgspec.Raw)
 _encode = msgspec.json.Encoder().encode
@@ -72,7 +72,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _longest_line_fits(block: bytes, max_record_bytes: int) -> bool:
-    """False only if a line is longer; looks at few places, because one newline vouches for all before it."""
+    """False only if a line is longer; looks at few places, because one newline vouches for all bytes before it."""
     start = 0
     while len(block) - start > max_record_bytes:
         newline = block.rfind(b"\n", start, start + max_record_bytes + 1)
@@ -97,7 +97,7 @@ def _line_by_line(block: bytes, is_utf8: bool, wrap: bool, max_record_bytes: int
     invalid = blank = 0
     lines = block.split(b"\n")
     if not lines[-1]:
-        lines.pop()  # what stands after the last newline is no line
+        lines.pop()  # nothing follows the last newline
     for line in lines:
         record = line.strip(_BLANKS)
         if not record:

@@ -1,7 +1,7 @@
 """What a source promises: whole lines, in order, and a position at which to go on after them.
 
 A source hands over *blocks*. It keeps nothing: after a restart it is given the positions that were committed together
-with the records, and goes on exactly there. What it handed over and was not committed, it hands over again.
+with the records, and goes on exactly there. Blocks that were handed over but not committed are handed over again.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class Source(Protocol):
         """Blocks of at most the configured size, in order for each key; the caller's pace is the source's pace."""
 
     def committed(self, positions: Mapping[str, Position]) -> None:
-        """These positions are durable. A file source may let go of a rotated file only after this."""
+        """These positions are durable. A file source may close a rotated file for good only after this."""
 
     def forgotten(self) -> list[str]:
-        """Keys of positions that are of no use any more: files gone for good. Clears the list."""
+        """Keys of positions that are not needed any more: files gone for good. Clears the list."""
 
     def lag_bytes(self) -> int:
         """Bytes known to be readable and not yet committed."""

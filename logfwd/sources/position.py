@@ -38,7 +38,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     """A position in something that can be read again.
 
     `tail_bytes` and `tail_hash` describe the last bytes before `offset`, so that a file which was replaced in place
-    is recognised. `detail` is the source's own, opaque to everyone else (msgpack).
+    is recognised. `detail` belongs to the source and is opaque to everything else (msgpack).
     """
 
     offset: _Count

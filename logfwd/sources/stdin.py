@@ -1,8 +1,8 @@
 """Standard input as a source: whole lines as they come; the last unfinished line is a record when the input ends.
 
-There is no position to go back to: what was read and not committed is lost with the process. Pipes, sockets and
-terminals are read when the event loop finds them readable, so that nothing is ever stuck in a read that cannot be
-cancelled; their flags are left alone, because other processes share them. Regular files, which no event loop can
+There is no position to go back to: bytes that were read and not committed are lost with the process. Pipes, sockets
+and terminals are read when the event loop finds them readable, so that no task is ever stuck in a read that cannot be
+cancelled; their flags are left alone, because other processes share them. Regular files, which an event loop cannot
 wait for, are read in a thread.
 """
 
@@ -71,7 +71,7 @@ class Stdin:
             loop.remove_reader(self._fd)
 
     def _cut(self, data: bytes) -> Iterator[Block]:
-        """What is whole of the unfinished line and these bytes; a line without end leaves in fragments."""
+        """The whole lines of the unfinished line and these bytes; a line without end leaves in fragments."""
         if stop := data.rfind(b"\n") + 1:
             whole = data[:stop] if not self._unfinished else b"".join([*self._unfinished, data[:stop]])
             self._unfinished, self._unfinished_bytes = [], 0
@@ -93,12 +93,12 @@ class Stdin:
         return Block(data=data + added, read_at_ms=time.time_ns() // 1_000_000, start=start, end=self._offset)
 
     def committed(self, positions: Mapping[str, Position]) -> None:
-        """Nothing to note: there are no positions."""
+        """Nothing to do: there are no positions."""
 
     def forgotten(self) -> list[str]:
         """No keys, so none to forget."""
         return []
 
     def lag_bytes(self) -> int:
-        """What was read and waits for the end of its line; what else waits in the pipe is not known."""
+        """Bytes that were read and wait for the end of their line; how many wait in the pipe is not known."""
         return self._unfinished_bytes

@@ -94,7 +94,7 @@ def test_problems_of_all_files_are_told_at_once(site: Path) -> None:
         ("pq.toml", "mirror_of"),
     }
     assert "did you mean 'receivers'?" in found["logfwd.toml", "recievers"]
-    assert found["pq.toml", "mirror_of"] == "there is no stream 'htp'; there are: broken, http"
+    assert found["pq.toml", "mirror_of"] == "there is no stream 'htp'; existing streams: broken, http"
 
 
 @pytest.mark.parametrize(
@@ -129,12 +129,12 @@ def test_a_blank_config_is_refused_whole(site: Path, text: str) -> None:
 
 def test_a_config_without_streams_is_refused(site: Path) -> None:
     (site / "streams.d" / "http.toml").rename(site / "streams.d" / ".http.toml")
-    assert "has no stream: add a file NAME.toml" in problems(site)["streams.d", ""]
+    assert "has no stream files; add a NAME.toml" in problems(site)["streams.d", ""]
 
 
 def test_a_missing_streams_directory_is_named(site: Path) -> None:
     (site / "logfwd.toml").write_text('streams_dir = "other"\n' + CONFIG)
-    assert "is no directory: make it" in problems(site)["other", ""]
+    assert "is not a directory; create it" in problems(site)["other", ""]
 
 
 def test_a_blank_stream_file_is_refused(site: Path) -> None:
@@ -154,7 +154,9 @@ def test_a_stream_is_named_like_its_file_and_no_other_has_its_name(site: Path) -
 def test_only_one_stream_reads_stdin(site: Path) -> None:
     for name in ("one", "two"):
         write_stream(site, name, '[source]\ntype = "stdin"\n')
-    assert problems(site) == {("two.toml", "source.type"): "stdin is read by stream 'one' already; only one can"}
+    assert problems(site) == {
+        ("two.toml", "source.type"): "stdin is read by stream 'one' already; only one stream can read it"
+    }
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_a_source_that_cannot_be_is_named_once(tmp_path: Path, source: str, key:
 @pytest.mark.parametrize("name", ["", "Http", "-a", ".a", "a b", "a/b", "../a", "ä", "a\\n", "a" * 129])
 def test_a_name_that_is_no_stream_name_is_refused(tmp_path: Path, name: str) -> None:
     _, problems = read(tmp_path, f'name = "{name}"\n{SOURCE}')
-    assert "is no stream name" in problems["name"]
+    assert "is not a valid stream name" in problems["name"]
 
 
 @pytest.mark.parametrize("name", ["a", "0", "pq-stream", "a.b_c-d", "a" * 128])
@@ -197,7 +197,7 @@ def test_a_twins_original_has_to_be_a_stream_that_is_no_twin() -> None:
         return faults[0][1] if faults else ""
 
     assert fault("http") == ""
-    assert fault("htp") == "there is no stream 'htp'; there are: http, pq"
+    assert fault("htp") == "there is no stream 'htp'; existing streams: http, pq"
     assert fault("pq") == "'pq' is a twin itself; name its original 'http'"
     assert fault("t") == "names the stream itself; name its original"
 
