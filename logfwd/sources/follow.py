@@ -22,8 +22,9 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from math import inf
 
-from logfwd.sources.identity import FileId, Moved, Place, age_order, begins_alike, end_of_lines
+from logfwd.sources.identity import FileId, Moved, Place, begins_alike, end_of_lines
 from logfwd.sources.lost import Lost, LostPositions, from_marks
+from logfwd.sources.names import age_order
 from logfwd.sources.notify import Inotify
 from logfwd.sources.openfiles import OpenFiles
 from logfwd.sources.position import Block, Mark
@@ -80,7 +81,8 @@ class Follower:
         for each in lost:
             self._lost.add(each)
             since_ms = each.written_ms - CLOCK_TICK_MS
-            self._family_since_ms[each.family] = max(self._family_since_ms.get(each.family, -inf), since_ms)
+            for name in {each.family, each.path}:
+                self._family_since_ms[name] = max(self._family_since_ms.get(name, -inf), since_ms)
 
     # -- what others ask and tell --------------------------------------------------------------------------------
 
@@ -304,7 +306,7 @@ class Follower:
         tail = Tail(
             lost.key,
             file.path,
-            lost.family,
+            file.family if file.configured else lost.family,
             file.id,
             lost.place,
             gone=not file.configured,
@@ -385,7 +387,7 @@ class Follower:
 
     def _link(self, adopted: list[Tail]) -> None:
         """Have each new file wait for the one before it in its family."""
-        for tail in sorted(adopted, key=lambda tail: age_order(tail.path, tail.mtime_ns)):
+        for tail in sorted(adopted, key=lambda tail: age_order(tail.path, tail.family, tail.mtime_ns)):
             tail.after = self._newest.get(tail.family)
             self._newest[tail.family] = tail
 

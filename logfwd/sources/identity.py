@@ -8,7 +8,6 @@ fits, and one that was replaced, truncated or given a used inode does not.
 from __future__ import annotations
 
 import os
-import re
 
 import msgspec
 
@@ -20,11 +19,6 @@ FileId = tuple[int, int]
 HEAD_BYTES = 1024
 COMPRESSED = (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh91AY&SY", b"BZh61AY&SY", b"\x04\x22\x4d\x18")
 """How gzip, zstd, xz, bzip2 and lz4 files begin."""
-
-_ROTATED = re.compile(r"[.\-_](?:\d[\dT:.\-_]*|old)$")
-"""What rotation appends to a name: an index, a date, "old"."""
-
-_INDEX = re.compile(r"[.\-_](\d{1,3})$")
 
 
 class Detail(msgspec.Struct, frozen=True, array_like=True):
@@ -138,15 +132,3 @@ def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
         Place(detail.inode, mark.offset, mark.tail_bytes, mark.tail_hash, detail.head_bytes, detail.head_hash),
         detail,
     )
-
-
-def family_of(path: str) -> str:
-    """The path before rotation renamed it: `access.log` for `access.log.1` and `access.log-20240131`."""
-    found = _ROTATED.search(path)
-    return path[: found.start()] if found and found.start() > path.rfind("/") + 1 else path
-
-
-def age_order(path: str, mtime_ns: int) -> tuple[bool, int, int]:
-    """Sorts the files of a family oldest first: by time of last write, then by index; the unrotated name last."""
-    index = _INDEX.search(path)
-    return path == family_of(path), mtime_ns, -int(index[1]) if index else 0

@@ -11,28 +11,29 @@ from typing import NamedTuple
 
 import structlog
 
-from logfwd.sources.identity import FileId, age_order, family_of
+from logfwd.sources.identity import FileId
+from logfwd.sources.names import age_order, bases, matches
 from streams.definition import FileSource
 
 log = structlog.get_logger("logfwd.sources.file")
 
 
 class Found(NamedTuple):
-    """A regular file as a scan met it. `configured` is False for one that no glob leads to."""
+    """A regular file as a scan met it. `configured` is False for one that no glob leads to.
+
+    `family` is the configured name whose rotation gave the file its name; the path itself if none did.
+    """
 
     path: str
     id: FileId
     size: int
     mtime_ns: int
+    family: str
     configured: bool = True
 
     @property
-    def family(self) -> str:
-        return family_of(self.path)
-
-    @property
     def age_order(self) -> tuple[bool, int, int]:
-        return age_order(self.path, self.mtime_ns)
+        return age_order(self.path, self.family, self.mtime_ns)
 
 
 class Troubles:
@@ -68,6 +69,7 @@ class Finder:
         folders = {os.path.dirname(pattern) or "." for pattern in settings.paths}
         self.directories = {folder for folder in folders if not glob.has_magic(folder)}
         self._is_plain = folders == self.directories
+        self._targets: set[str] = set()  # paths that symbolic links led to: configured names like their links'
 
     def configured(self) -> dict[FileId, Found]:
         """The files that globs lead to, once each however many names they have."""
@@ -80,7 +82,24 @@ class Finder:
                     if (file := self._look_at(path, named=path == pattern)) is not None:
                         found.setdefault(file.id, file)
         self.troubles.prune()
-        return found
+        names = {file.path for file in found.values()}
+        return {id_: file._replace(family=self._family(file.path, names)) for id_, file in found.items()}
+
+    def _family(self, path: str, names: Collection[str]) -> str:
+        """The configured name that became this path: the longest that is there, or else the shortest there may be."""
+        family = path
+        for base in bases(path):
+            if base in names or base in self._settings.paths:
+                return base
+            if self.is_configured(base):
+                family = base
+        return family
+
+    def is_configured(self, path: str) -> bool:
+        """True for a name, of a file or of none, that a glob or a symbolic link leads to."""
+        return path in self._targets or (
+            any(matches(path, pattern) for pattern in self._settings.paths) and not self.excludes(path)
+        )
 
     def excludes(self, path: str) -> bool:
         """True if a pattern names the path, or, where it has no slash, the file's name."""
@@ -101,7 +120,8 @@ class Finder:
             if os.path.islink(path):  # rotation happens beside the file itself
                 self.troubles.over(path)
                 path = os.path.realpath(path)
-            return Found(path, (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns)
+                self._targets.add(path)
+            return Found(path, (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns, path)
         if named or not stat.S_ISDIR(status.st_mode):
             self.troubles.note(path, "is a directory" if stat.S_ISDIR(status.st_mode) else "is not a regular file")
         return None
@@ -118,7 +138,10 @@ class Finder:
     def strays(
         self, directories: Collection[str], inodes: Collection[int], families: Collection[str]
     ) -> Iterator[Found]:
-        """Files in these directories with one of these inodes, or with a rotated name of one of these families."""
+        """Files in these directories with one of these inodes, or with a rotated name of one of these families.
+
+        Only families that are configured names count, so that a name is never shortened to one that is not.
+        """
         for directory in directories:
             try:
                 entries = os.scandir(directory)
@@ -126,21 +149,22 @@ class Finder:
                 continue
             with entries:
                 for entry in entries:
-                    if entry.inode() in inodes or self._is_rotated(entry.path, families):
-                        yield from _stray(entry)
+                    family = next((base for base in bases(entry.path) if base in families), entry.path)
+                    if entry.inode() in inodes or (family != entry.path and self._is_rotated(entry.path, family)):
+                        yield from _stray(entry, family)
 
-    def _is_rotated(self, path: str, families: Collection[str]) -> bool:
-        family = family_of(path)
-        return family != path and family in families and not self.excludes(path)
+    def _is_rotated(self, path: str, family: str) -> bool:
+        return self.is_configured(family) and not self.excludes(path)
 
 
-def _stray(entry: os.DirEntry[str]) -> Iterator[Found]:
+def _stray(entry: os.DirEntry[str], family: str) -> Iterator[Found]:
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError:
         return
     if stat.S_ISREG(status.st_mode):
-        yield Found(entry.path, (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns, configured=False)
+        id_ = status.st_dev, status.st_ino
+        yield Found(entry.path, id_, status.st_size, status.st_mtime_ns, family, configured=False)
 
 
 def _changed_ns(directory: str) -> int:

@@ -105,3 +105,22 @@ async def test_restarts_in_the_middle_of_rotations_lose_and_repeat_nothing(tmp_p
         async with forwarding(config) as forwarder:
             await eventually(lambda: acknowledged(forwarder) >= LINES, seconds=20)
     assert sorted(installation.stored()) == sorted(line(number) for number in range(LINES))
+
+
+async def test_a_restart_reads_no_file_whose_name_has_another_number(tmp_path: Path) -> None:
+    installation = Installation(tmp_path)
+    own, neighbours = tmp_path / "worker-1", [tmp_path / "worker-2", tmp_path / "worker-3"]
+    source = FileSource(paths=(str(own),), scan_seconds=0.05)
+    own.write_text("".join(line(number) + "\n" for number in range(100)))
+    async with running(installation.receiver_config()) as service:
+        config = installation.forwarder_config(service.listeners[0].address, installation.stream(source=source))
+        async with forwarding(config) as forwarder:
+            await eventually(lambda: acknowledged(forwarder) >= 100)
+        for neighbour in neighbours:
+            neighbour.write_text('{"not":"ours"}\n' * 500)
+        with own.open("a") as out:
+            out.writelines(line(number) + "\n" for number in range(100, 110))
+        async with forwarding(config) as forwarder:
+            await eventually(lambda: len(installation.stored()) >= 110)
+            await asyncio.sleep(0.5)
+    assert installation.stored() == [line(number) for number in range(110)]

@@ -1,0 +1,49 @@
+"""Names that rotation gives: which configured name a rotated file had before, and which of several is older.
+
+A rotated name is a *whole* configured name followed by `.` or `-` and a number of one to three digits, a date (with a
+time), or "old". A configured name is never shortened: `worker-1` is no rotation of `worker` for a stream that reads
+`worker-1`, while `worker-1.1` and `worker-1-20260131` are rotations of `worker-1`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+_ENDING = re.compile(r"[.\-](?:\d[\dT:.\-_Z]*|old)$")
+
+_DAY = r"(?:19|20)\d\d(?:[.\-_]?(?:0[1-9]|1[0-2])[.\-_]?(?:0[1-9]|[12]\d|3[01])|[.\-_](?:0[1-9]|1[0-2]))"
+_SUFFIX = re.compile(rf"\d{{1,3}}|{_DAY}[\dT:.\-_]*Z?|1\d{{9}}|old")
+"""An index; a day or month, perhaps with a time or an index; seconds since 1970 (logrotate's `%s`); "old"."""
+
+_INDEX = re.compile(r"[.\-](\d{1,3})$")
+
+
+def bases(path: str) -> Iterator[str]:
+    """What the path may have been named before rotation renamed it, longest first."""
+    found = _ENDING.search(path, path.rfind("/") + 2)
+    if found is None:
+        return
+    for at in range(len(path) - 2, found.start() - 1, -1):
+        if path[at] in ".-" and _SUFFIX.fullmatch(path, at + 1):
+            yield path[:at]
+
+
+def matches(path: str, pattern: str) -> bool:
+    """True if a glob pattern (`**` included) could lead to this path."""
+    return _matches(path.split("/"), pattern.split("/"))
+
+
+def _matches(names: list[str], patterns: list[str]) -> bool:
+    if not patterns:
+        return not names
+    if patterns[0] == "**":
+        return _matches(names, patterns[1:]) or (bool(names) and _matches(names[1:], patterns))
+    return bool(names) and fnmatchcase(names[0], patterns[0]) and _matches(names[1:], patterns[1:])
+
+
+def age_order(path: str, family: str, mtime_ns: int) -> tuple[bool, int, int]:
+    """Sorts the files of a family oldest first: by time of last write, then by index; the unrotated name last."""
+    index = _INDEX.search(path)
+    return path == family, mtime_ns, -int(index[1]) if index else 0
