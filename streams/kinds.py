@@ -1,7 +1,7 @@
 """Kinds of values in configurations, as types: each names a check that toml.py runs on every such value.
 
-A check raises ValueError with what is wrong and what to write instead. Checks read no files: a path marked `readable` is
-opened by the reader of the configuration.
+A check raises ValueError with what is wrong and what to write instead. Checks read no files: the reader of the
+configuration opens a path that is marked `readable`.
 """
 
 from __future__ import annotations

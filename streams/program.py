@@ -94,7 +94,7 @@ class Stop:
         self._reload: asyncio.Task[object] | None = None
 
     def stop(self) -> None:
-        """The first signal stops in an orderly way, the second exits at once: nothing that matters is only in memory."""
+        """The first signal stops in an orderly way, the second exits at once: nothing of value is only in memory."""
         if self.requested.is_set():
             if time.monotonic() - self._requested_at < SAME_SIGNAL_SECONDS:
                 return

@@ -56,7 +56,7 @@ def frame(values: Sequence[BytesLike], max_bytes: int) -> tuple[memoryview, int]
 
 
 class _Starts(dict[int, bytes]):
-    """The start of a record up to its offsetDelta, by the size of its value, after the last byte of the record before."""
+    """The start of a record up to its offsetDelta, by the size of its value, after the last byte of the one before."""
 
     def __init__(self, offset_bytes: int) -> None:
         self._offset_bytes = offset_bytes

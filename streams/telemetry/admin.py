@@ -4,8 +4,8 @@ Read-only, and on the loopback interface unless configured otherwise. There, the
 too: otherwise any web page could let a name of its own resolve to 127.0.0.1 and read what its visitor's programs serve
 (DNS rebinding). The pages run no script but their own and load nothing from other hosts.
 
-A forwarder also serves /api/v1/streams/NAME/batch-durations?since=COUNT: every batch duration after the first COUNT, for
-callers that need the values of a given period instead of recent percentiles.
+A forwarder also serves /api/v1/streams/NAME/batch-durations?since=COUNT: every batch duration after the first COUNT,
+for callers that need the values of a given period instead of recent percentiles.
 
 The program passes callables; they run on the event loop at each request, so they may read what the loop owns and must
 not block. /readyz answers 503 while there are reasons, by name, why the program is not ready; /healthz shows only that

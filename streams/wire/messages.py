@@ -53,7 +53,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class OpenRun(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Forwarder: asks for the stamp of a new run (producer_id −1), or for what the sink has stored of an existing one."""
+    """Forwarder: asks for the stamp of a new run (producer_id −1), or what the sink has stored of an existing one."""
 
     run: Count
     topic: Text = ""
