@@ -1,4 +1,4 @@
-"""Peers no one here wrote: Node and Go as TLS clients, and what they are told when they are too weak."""
+"""Peers that nobody here wrote: Node and Go as TLS clients, and the error they get when they are too weak."""
 
 from __future__ import annotations
 

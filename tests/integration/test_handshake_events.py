@@ -1,4 +1,4 @@
-"""Every handshake is told once by each end, with what it gave and what it took; a failed one with what is known."""
+"""Each end logs every handshake once, with its result and cost; for a failed one, with what is known."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def total(registry: CollectorRegistry, metric: str, **labels: str) -> float:
 
 
 @pytest.mark.parametrize("name", ["classical-tls12", "classical", "hybrid", "hybrid-p256"])
-async def test_both_ends_tell_a_complete_handshake_alike(installation: Installation, events: Events, name: str) -> None:
+async def test_both_ends_log_a_complete_handshake_alike(installation: Installation, events: Events, name: str) -> None:
     installation.append(*lines(3))
     async with running(installation.receiver_config(modes=(name,))) as service:
         stream = installation.stream(security=name)
@@ -52,15 +52,15 @@ async def test_both_ends_tell_a_complete_handshake_alike(installation: Installat
         assert total(service.registry, "tls_handshakes_total") == 1
     sent, received = by_end(events, "handshake complete")
     mode = modes.MODES[name]
-    for told in (sent, received):
-        assert (told["version"], told["group"]) == (mode.version, mode.groups[0])
-        assert told["cipher"].startswith(("TLS_", "ECDHE-"))
-        assert 0 < told["milliseconds"] < 10_000
+    for logged in (sent, received):
+        assert (logged["version"], logged["group"]) == (mode.version, mode.groups[0])
+        assert logged["cipher"].startswith(("TLS_", "ECDHE-"))
+        assert 0 < logged["milliseconds"] < 10_000
     assert (sent["bytes_out"], sent["bytes_in"]) == (received["bytes_in"], received["bytes_out"])
     assert 0 < sent["connect_milliseconds"] < 10_000
 
 
-async def test_both_ends_tell_a_failed_handshake_with_what_it_took(installation: Installation, events: Events) -> None:
+async def test_both_ends_log_a_failed_handshake_with_its_cost(installation: Installation, events: Events) -> None:
     stranger = Parties(installation.directory / "stranger").receiver
     forged = installation.receiver_config(credentials=stranger)
     installation.append(*lines(3))
@@ -69,9 +69,9 @@ async def test_both_ends_tell_a_failed_handshake_with_what_it_took(installation:
             await eventually(lambda: len(found(events, "handshake failed")) >= 2)
             assert total(forwarder.registry, "tls_handshakes_total", result="unknown_ca", stream="http") >= 1
         assert total(service.registry, "tls_handshakes_total", result="alert_received", stream="") >= 1
-    told = found(events, "handshake failed")
+    logged = found(events, "handshake failed")
     (sent, *_), (received, *_) = (
-        [entry for entry in told if entry["reason"] == reason] for reason in ("unknown_ca", "alert_received")
+        [entry for entry in logged if entry["reason"] == reason] for reason in ("unknown_ca", "alert_received")
     )
     for end in (sent, received):
         assert set(FIELDS) <= set(end)
@@ -81,7 +81,7 @@ async def test_both_ends_tell_a_failed_handshake_with_what_it_took(installation:
         assert end["milliseconds"] > 0
 
 
-async def test_what_was_never_agreed_on_is_told_as_none(installation: Installation, events: Events) -> None:
+async def test_what_was_never_agreed_on_is_logged_as_none(installation: Installation, events: Events) -> None:
     async with (
         running(installation.receiver_config(modes=("classical",))) as service,
         forwarding(installation.forwarder_config(service.listeners[0].address)),
@@ -91,7 +91,7 @@ async def test_what_was_never_agreed_on_is_told_as_none(installation: Installati
         assert [end[field] for field in FIELDS[:3]] == ["none"] * 3, end
 
 
-async def test_a_handshake_that_fails_while_a_link_is_rotated_is_told_and_counted(
+async def test_a_handshake_that_fails_while_a_link_is_rotated_is_logged_and_counted(
     installation: Installation, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stranger = Parties(installation.directory / "stranger").receiver

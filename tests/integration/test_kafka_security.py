@@ -85,9 +85,9 @@ async def test_batches_pass_over_hybrid_tls_with_a_client_certificate_and_sasl(
         assert (await sink.produce(topic_name, 0, large)).kind is Kind.STORED
         assert sink.health() == {}
     assert list(secured.kafka.consume(topic_name))[:10] == values(10)
-    told = found(events, "handshake complete")
-    assert told
-    assert {(each["group"], each["version"], each["host"]) for each in told} == {
+    logged = found(events, "handshake complete")
+    assert logged
+    assert {(each["group"], each["version"], each["host"]) for each in logged} == {
         ("X25519MLKEM768", "TLSv1.3", secured.kafka.bootstrap.rpartition(":")[0])
     }
 

@@ -154,7 +154,7 @@ def test_threads_build_at_the_same_time() -> None:
     assert [built[seed] for seed in range(4)] == inputs
 
 
-def test_no_values_are_no_batch() -> None:
+def test_a_batch_needs_at_least_one_value() -> None:
     with pytest.raises(ValueError, match="at least one record"):
         recordbatch.build([], timestamp_ms=NOW_MS, codec=Codec.NONE)
 
@@ -290,7 +290,7 @@ def test_a_record_with_one_changed_byte_raises_batch_corrupt_or_is_read(
         (b"\x0c\0\0\0" + b"\xfe" * 9 + b"\1", "record 0 is cut short"),
     ],
 )
-def test_a_damaged_record_is_told_by_what_is_wrong_with_it(body: bytes, match: str) -> None:
+def test_the_error_of_a_damaged_record_names_the_damage(body: bytes, match: str) -> None:
     shell = recordbatch.build([b"x"], timestamp_ms=NOW_MS, codec=Codec.NONE)
     with pytest.raises(BatchCorrupt, match=match):
         list(recordbatch.iterate(rewritten(shell, body=body, record_count=2, last_offset_delta=1), max_bytes=LIMIT))

@@ -94,7 +94,7 @@ def test_an_authority_with_another_kind_of_key_is_refused(tmp_path: Path) -> Non
     assert "only elliptic-curve keys" in output
 
 
-def test_an_authority_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_an_authority_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, output = run("init", str(tmp_path / "file" / "pki"))
     assert code == 1

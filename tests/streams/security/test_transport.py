@@ -1,4 +1,4 @@
-"""Links over real sockets: who gets which group, who is refused and why, and what a bad peer can do."""
+"""Links over real sockets: which group a peer gets, which peers are refused and why, and what a bad one can do."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ async def test_one_handshake_too_many_is_closed_at_once(parties: Parties) -> Non
         second.close()
 
 
-async def test_a_cut_link_is_told_from_a_goodbye(parties: Parties) -> None:
+async def test_a_cut_link_is_distinguished_from_a_goodbye(parties: Parties) -> None:
     async with echo(parties.receiver, ["hybrid"]) as server:
         link = await dial(server, parties.forwarder, "hybrid")
         link.write(b"x")
@@ -248,7 +248,7 @@ async def test_a_host_that_cannot_be_a_name_is_a_link_error(parties: Parties, ho
             await dial(server, parties.forwarder, "hybrid", server_name=host)
 
 
-async def test_an_address_in_use_is_told_in_one_line(parties: Parties) -> None:
+async def test_an_address_in_use_is_reported_in_one_line(parties: Parties) -> None:
     async with echo(parties.receiver, ["hybrid"]) as server:
         with pytest.raises(LinkError, match="cannot listen there"):
             async with echo(parties.receiver, ["hybrid"], address=server.listener.address):

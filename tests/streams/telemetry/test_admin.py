@@ -16,7 +16,7 @@ from streams.telemetry.catalog import CollectorRegistry, ForwarderMetrics
 
 
 class Program:
-    """What a program tells, changed by the test."""
+    """What a program answers with, changed by the test."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -90,10 +90,10 @@ async def test_streams_are_json_with_who_answers_when_and_what_is_wrong(
     program.ready["http"] = "the spool is damaged"
     before = time.time()
     async with client.get(f"{program.url}/api/v1/streams") as answer:
-        told = await answer.json()
-    assert before - 0.001 <= told.pop("now") <= time.time() + 0.001
-    assert 0 < told.pop("started") <= before + 0.001
-    assert told == {
+        answered = await answer.json()
+    assert before - 0.001 <= answered.pop("now") <= time.time() + 0.001
+    assert 0 < answered.pop("started") <= before + 0.001
+    assert answered == {
         "program": "logfwd",
         "version": importlib.metadata.version("logfwd"),
         "trouble": {"http": "the spool is damaged"},
@@ -116,7 +116,7 @@ async def test_batch_durations_are_those_after_a_count(program: Program, client:
         *((f"http/batch-durations?since={bad}", 400) for bad in ("-1", "x", "²", "9" * 99)),
     ],
 )
-async def test_batch_durations_of_nobody_or_since_no_count_are_refused(
+async def test_batch_durations_of_an_unknown_stream_or_since_a_wrong_count_are_refused(
     program: Program, client: aiohttp.ClientSession, query: str, status: int
 ) -> None:
     async with client.get(f"{program.url}/api/v1/streams/{query}") as answer:

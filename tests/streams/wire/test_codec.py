@@ -101,7 +101,7 @@ def test_a_length_beyond_the_limit_is_refused_before_memory_is_taken() -> None:
         (b"\x95\x05\x00\x01\x01\xc4\x00\x00", Code.MALFORMED),  # a byte too many
     ],
 )
-def test_what_is_no_message_is_a_protocol_error(body: bytes, code: Code) -> None:
+def test_anything_but_a_message_is_a_protocol_error(body: bytes, code: Code) -> None:
     with pytest.raises(RemoteProtocolError) as error:
         read(len(body).to_bytes(4, "big") + body)
     assert error.value.code is code

@@ -1,4 +1,4 @@
-"""The rules beside the table of states: order, window, run, GOAWAY, limits, and how a link ends."""
+"""The rules outside the table of states: order, window, run, GOAWAY, limits, and how a link ends."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_nothing_new_is_said_or_heard_after_the_forwarders_own_goaway(message: m
     assert error.value.code is Code.UNEXPECTED_MESSAGE
 
 
-def test_large_frames_are_taken_only_behind_welcome() -> None:
+def test_large_frames_are_taken_only_after_welcome() -> None:
     announced = (m.MAX_FRAME_BYTES_BEFORE_WELCOME + 1).to_bytes(4, "big")
     for state, refused in ((State.START, True), (State.GREETED, True), (State.READY, False)):
         receiver = in_state(state).receiver
@@ -164,7 +164,7 @@ def test_what_cannot_be_sent_changes_nothing() -> None:
     assert forwarder.send(batch(0))
 
 
-def test_a_peer_that_broke_the_protocol_is_told_why_once() -> None:
+def test_a_peer_that_broke_the_protocol_gets_the_reason_once() -> None:
     wire = Wire().open()
     with pytest.raises(RemoteProtocolError) as error:
         wire.receiver.receive_data(frame_of(batch(7)))
@@ -178,7 +178,7 @@ def test_a_peer_that_broke_the_protocol_is_told_why_once() -> None:
         wire.receiver.send(error_message(error.value))
 
 
-def test_an_error_is_heard_though_more_stands_behind_it() -> None:
+def test_an_error_is_heard_though_more_follows_it() -> None:
     wire = Wire().open()
     bytes_behind = frame_of(m.Error("policy", "why"), m.Ping(1)) + b"\xff\xff\xff\xff"
     assert wire.forwarder.receive_data(bytes_behind) == [m.Error("policy", "why")]

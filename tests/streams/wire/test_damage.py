@@ -64,7 +64,7 @@ def test_what_is_in_the_corpus_is_refused_with_its_code(path: Path, size: int) -
 
 
 def hear(connection: ForwarderConnection | ReceiverConnection, data: bytes, cuts: list[int]) -> None:
-    """Feed bytes in pieces. A fault ends the link, is told once, and is final."""
+    """Feed bytes in pieces. A fault ends the link, is raised once, and is final."""
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     fault: RemoteProtocolError | None = None
     for start, end in pairwise(places):
