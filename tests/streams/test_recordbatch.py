@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from streams import recordbatch
 from streams.errors import BatchCorrupt
 from streams.recordbatch import HEADER_BYTES, Codec, Header, Record
-from streams.recordbody import frame
+from streams.recordbody import frame, unzstd
 
 NOW_MS = 1_700_000_000_000
 HOUR_MS = 3_600_000
@@ -335,6 +335,18 @@ def test_a_frame_of_unknown_size_is_read_within_the_limit() -> None:
     plain = recordbatch.build(compressible(), timestamp_ms=NOW_MS, codec=Codec.NONE)
     body = zstandard.ZstdCompressor(write_content_size=False).compress(plain[HEADER_BYTES:])
     assert values_of(rewritten(plain, body=body, attributes=Codec.ZSTD)) == compressible()
+
+
+def test_a_frame_that_needs_a_window_over_8_mib_is_damage() -> None:
+    for window_log, refused in ((23, False), (24, True)):
+        parameters = zstandard.ZstdCompressionParameters(window_log=window_log)
+        compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        whole = compressor.compress(b"x" * 100) + compressor.flush()  # of unknown size: the window is what it announces
+        if refused:
+            with pytest.raises(BatchCorrupt, match="too much memory"):
+                unzstd(memoryview(whole), 1000)
+        else:
+            assert unzstd(memoryview(whole), 1000) == b"x" * 100
 
 
 def test_bytes_after_the_compressed_frame_are_damage() -> None:
