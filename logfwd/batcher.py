@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from logfwd.definition import BatchLimits
 from logfwd.sources.position import Block, Position, position_after
-from streams.definition import BatchLimits
 
 
 @dataclass(slots=True)

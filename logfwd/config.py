@@ -14,8 +14,10 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from streams import definition, schema, toml
-from streams.definition import StdinSource, Stream
+from logfwd import definition
+from logfwd.definition import Stream
+from logfwd.sources.settings import Claims
+from streams import schema, toml
 from streams.errors import ConfigError, Problem
 from streams.kinds import Address, AuthorityFile, CertificateFile, HostName, KeyFile, ListenAddress
 
@@ -112,7 +114,7 @@ def _check_together(files: list[_File]) -> Iterator[Problem]:
     """Rules across files. A name whose file has other problems still counts as a stream."""
     counts = Counter(file.name for file in files if isinstance(file.name, str))
     by_name = {file.name: file.stream for file in files if isinstance(file.name, str)}
-    read_stdin = []
+    claims = Claims()
     for path, name, stream in files:
         if isinstance(name, str) and name != path.stem:
             yield Problem(path, "name", f"is {name!r} in a file named {path.name}; rename the file to {name}.toml")
@@ -123,11 +125,6 @@ def _check_together(files: list[_File]) -> Iterator[Problem]:
         if stream.mirror_of is not None:
             for key, message in definition.check_twin_of(stream, by_name):
                 yield Problem(path, key, message)
-        if isinstance(stream.source, StdinSource):
-            read_stdin.append(stream.name)
-            if len(read_stdin) > 1:
-                yield Problem(
-                    path,
-                    "source.type",
-                    f"stdin is read by stream {read_stdin[0]!r} already; only one stream can read it",
-                )
+        if stream.source is not None:
+            for key, message in claims.conflicts(stream.name, stream.source):
+                yield Problem(path, key, message)

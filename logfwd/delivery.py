@@ -11,11 +11,11 @@ import structlog
 
 from logfwd.backlog import Backlog, Row, Run
 from logfwd.clocks import clock
+from logfwd.definition import Stream
 from logfwd.resume import Answer, GoOn, Plan, Recovery, Remedy, Reset
 from logfwd.spool import Spool
 from logfwd.spool_notes import Notes
 from streams import recordbatch
-from streams.definition import Stream
 from streams.errors import Code
 from streams.recordbatch import Packed
 from streams.telemetry.catalog import ForwarderMetrics

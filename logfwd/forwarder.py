@@ -20,12 +20,12 @@ import structlog
 
 from logfwd import account, state_dir
 from logfwd.config import ForwarderConfig
+from logfwd.definition import Stream
 from logfwd.keeper import Group, Keeper
 from logfwd.pipeline import Pipeline
 from logfwd.sender import Connect
-from logfwd.sources import Source
+from logfwd.sources.make import Limits, make_source
 from logfwd.spool import Spool
-from streams.definition import FileSource, Stream
 from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation
 from streams.security import modes, openssl
 from streams.security.transport import Link, connect
@@ -102,6 +102,8 @@ class Forwarder:
     @contextlib.asynccontextmanager
     async def _make_pipeline(self, group: Group) -> AsyncIterator[Pipeline]:
         original, twins = group
+        assert original.source is not None
+        limits = Limits(original.batch.max_record_bytes, original.batch.max_batch_bytes)
         async with Spool(self.config.state_dir / f"{original.name}.spool") as spool:
             for name in spool.repeats_possible:
                 self.metrics.run_resets.labels(name, "spool_damaged").inc()
@@ -110,7 +112,7 @@ class Forwarder:
             yield Pipeline(
                 original,
                 twins,
-                make_source(original),
+                make_source(original.source, limits),
                 spool,
                 self.metrics,
                 self._threads,
@@ -234,16 +236,3 @@ def groups(config: ForwarderConfig) -> dict[str, Group]:
         original.name: (original, tuple(twin for twin in config.streams if twin.mirror_of == original.name))
         for original in originals
     }
-
-
-def make_source(stream: Stream) -> Source:
-    """The source that a definition names."""
-    if isinstance(stream.source, FileSource):
-        from logfwd.sources.file import FileTail
-
-        return FileTail(
-            stream.source, max_record_bytes=stream.batch.max_record_bytes, block_bytes=stream.batch.max_batch_bytes
-        )
-    from logfwd.sources.stdin import Stdin
-
-    return Stdin(max_record_bytes=stream.batch.max_record_bytes)

@@ -13,8 +13,8 @@ import structlog
 
 from logfwd.backoff import Backoff
 from logfwd.clocks import clock
+from logfwd.definition import Stream
 from logfwd.pipeline import Pipeline
-from streams.definition import Stream
 from streams.errors import SpoolError
 
 HEALTHY_SECONDS = 60.0

@@ -24,6 +24,7 @@ import structlog
 from logfwd.backlog import Backlog, Row
 from logfwd.batcher import Batcher, Draft
 from logfwd.clocks import clock
+from logfwd.definition import Stream
 from logfwd.delivery import Delivery
 from logfwd.seal import Sealed, seal
 from logfwd.sender import Connect, Sender
@@ -32,7 +33,6 @@ from logfwd.sources.position import Position
 from logfwd.spool import Spool
 from logfwd.spool_notes import Notes
 from streams import recordbatch
-from streams.definition import Stream
 from streams.telemetry.catalog import ForwarderMetrics
 
 SEALS_IN_FLIGHT = 2

@@ -13,8 +13,8 @@ from logfwd.backlog import Backlog
 from logfwd.backoff import Backoff
 from logfwd.clocks import clock
 from logfwd.conversation import Conversation
+from logfwd.definition import Stream
 from logfwd.delivery import Delivery
-from streams.definition import Stream
 from streams.errors import Code, HandshakeFailed, LinkError, LinkRefused, PolicyViolation, ProtocolError
 from streams.security.transport import Link
 

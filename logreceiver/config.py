@@ -13,7 +13,6 @@ import msgspec
 from msgspec import Meta
 
 from streams import schema, toml
-from streams.definition import KIB, MIB, Fault
 from streams.errors import ConfigError, Problem
 from streams.kinds import (
     Address,
@@ -28,6 +27,8 @@ from streams.kinds import (
     TopicName,
     TopicPattern,
 )
+from streams.toml import Fault
+from streams.units import KIB, MIB
 
 Modes = Annotated[tuple[ModeName, ...], Meta(min_length=1)]
 

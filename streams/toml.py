@@ -32,6 +32,8 @@ BYTES = "_bytes"
 
 T = TypeVar("T", bound=msgspec.Struct)
 Table = dict[str, Any]
+Fault = tuple[str, str]
+"""Key and message; the message names the remedy."""
 
 
 class _Wrong(Exception):
@@ -75,7 +77,7 @@ def convert(
         return None
 
 
-def add(problems: list[Problem], path: Path, faults: Iterable[tuple[str, str]]) -> None:
+def add(problems: list[Problem], path: Path, faults: Iterable[Fault]) -> None:
     """Note faults (key, message) of a Struct, except those that only follow from a key already reported."""
     troubled = [problem.key for problem in problems if problem.path == path]
     for key, message in faults:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 import re
 
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
 SIZES = {
     "B": 1,
     "kB": 1000,

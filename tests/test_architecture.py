@@ -38,7 +38,6 @@ DOORS = {
 
 CORES = (
     "streams.addresses",
-    "streams.definition",
     "streams.errors",
     "streams.jsonlines",
     "streams.kinds",
@@ -50,8 +49,10 @@ CORES = (
     "streams.wire.*",
     "logfwd.backlog",
     "logfwd.batcher",
+    "logfwd.definition",
     "logfwd.resume",
     "logfwd.sources.position",
+    "logfwd.sources.settings",
     "logreceiver.authorisation",
     "logreceiver.ledger_answer",
     "logreceiver.ledger_coverage",

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from logfwd.config import ForwarderConfig
+from logfwd.definition import Stream
 from logreceiver.config import KafkaSink, LogSink, ReceiverConfig
-from streams.definition import Stream
 from streams.schema import show_default
 from streams.toml import spelling, without_meta
 

@@ -18,7 +18,8 @@ from logfwd.clocks import clock
 from logfwd.sources.follow import Follower
 from logfwd.sources.notify import Inotify
 from logfwd.sources.position import FILE, Block, Mark, Position
-from streams.definition import MIB, FileSource
+from logfwd.sources.settings import FileSource
+from streams.units import MIB
 
 BREATH_SECONDS = 0.008
 """Pause after a small read, so that a file written line by line is read in larger pieces."""

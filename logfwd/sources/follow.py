@@ -29,8 +29,8 @@ from logfwd.sources.notify import Inotify
 from logfwd.sources.openfiles import OpenFiles
 from logfwd.sources.position import Block, Mark
 from logfwd.sources.scan import Finder, Found
+from logfwd.sources.settings import FileSource
 from logfwd.sources.tail import Compressed, Replaced, Tail
-from streams.definition import FileSource
 
 CLOCK_TICK_MS = 20
 """File times are those of the kernel's last tick, a little behind the clock."""

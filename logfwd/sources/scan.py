@@ -13,7 +13,7 @@ import structlog
 
 from logfwd.sources.identity import FileId
 from logfwd.sources.names import age_order, bases, matches
-from streams.definition import FileSource
+from logfwd.sources.settings import FileSource
 
 log = structlog.get_logger("logfwd.sources.file")
 

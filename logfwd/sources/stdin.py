@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 import structlog
 
 from logfwd.sources.position import Block, Position
-from streams.definition import MIB
+from streams.units import MIB
 
 log = structlog.get_logger("logfwd.sources.stdin")
 

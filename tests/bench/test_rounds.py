@@ -10,8 +10,8 @@ from bench.load import Base
 from bench.rounds import cuts
 from bench.site import StartFailed
 from logfwd.batcher import Batcher
+from logfwd.definition import BatchLimits
 from logfwd.sources.position import Block
-from streams.definition import BatchLimits
 
 SIZE = 64 * 1024
 

@@ -20,9 +20,9 @@ import msgspec
 import pytest
 
 from logfwd.config import ForwarderConfig
+from logfwd.definition import BatchLimits
 from logreceiver.config import LogSink
 from logreceiver.sinks.log import read_records
-from streams.definition import BatchLimits
 from tests.support import syscalls
 from tests.support.crash_points import Files
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, lines, running

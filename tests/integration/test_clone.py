@@ -11,7 +11,7 @@ from functools import partial
 import msgspec
 
 from logfwd.forwarder import Forwarder
-from streams.definition import FileSource
+from logfwd.sources.settings import FileSource
 from tests.support.installation import (
     Events,
     Installation,

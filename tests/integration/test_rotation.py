@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.definition import FileSource
+from logfwd.sources.settings import FileSource
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, running
 
 LINES = 60_000

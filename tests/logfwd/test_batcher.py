@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logfwd.batcher import BURST_PAUSE_SECONDS, FULL_SHARE, Batcher, Draft
+from logfwd.definition import BatchLimits
 from logfwd.sources.position import FILE, TAIL_BYTES, Block, Mark, tail_hash
-from streams.definition import BatchLimits
 
 KEYS = ("", "a", "b")
 

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from logfwd.config import json_schema, load_forwarder
-from streams.definition import FileSource
+from logfwd.sources.settings import FileSource
 from streams.errors import ConfigError
 from streams.security.modes import MODES
 

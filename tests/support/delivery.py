@@ -16,6 +16,7 @@ import msgspec
 from bench.kafka import Kafka
 from bench.oracle import read_topic
 from logfwd.backlog import Row, Run
+from logfwd.definition import Stream
 from logfwd.delivery import Delivery
 from logfwd.sender import Sender
 from logfwd.spool import Spool
@@ -24,7 +25,6 @@ from logreceiver import config
 from logreceiver.grants import Claim, Grants
 from logreceiver.sinks import Kind, Outcome, RunState
 from logreceiver.sinks.kafka import KafkaSink
-from streams.definition import Stream
 from streams.errors import Code
 from streams.recordbatch import Codec, Packed, build, parse_header
 from streams.security import transport

@@ -13,12 +13,13 @@ from structlog.typing import EventDict
 
 from logfwd.config import ForwarderConfig
 from logfwd.config import Tls as ForwarderTls
+from logfwd.definition import BatchLimits, Stream
 from logfwd.forwarder import Forwarder
+from logfwd.sources.settings import FileSource
 from logreceiver.config import Allow, Listener, LogSink, ReceiverConfig
 from logreceiver.config import Tls as ReceiverTls
 from logreceiver.service import Service
 from logreceiver.sinks.log import read_records
-from streams.definition import BatchLimits, FileSource, Stream
 from streams.security.openssl import Credentials
 from tests.support.tls import Parties
 

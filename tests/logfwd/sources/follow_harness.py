@@ -10,7 +10,7 @@ from logfwd.batcher import Draft
 from logfwd.sources.file import marks
 from logfwd.sources.follow import Follower
 from logfwd.sources.position import Block, Mark
-from streams.definition import FileSource
+from logfwd.sources.settings import FileSource
 
 
 class Reader:

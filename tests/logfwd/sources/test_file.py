@@ -16,7 +16,7 @@ from logfwd.batcher import Draft
 from logfwd.sources.file import FileTail
 from logfwd.sources.follow import Follower
 from logfwd.sources.position import Block, Position
-from streams.definition import FileSource
+from logfwd.sources.settings import FileSource
 from tests.logfwd.sources.follow_harness import append, numbered
 
 

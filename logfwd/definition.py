@@ -16,11 +16,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from streams.kinds import Address, Glob, HostName, ModeName, TopicName, checked
-
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
+from logfwd.sources.settings import TYPES, SourceSettings
+from streams.kinds import Address, HostName, ModeName, TopicName, checked
+from streams.toml import Fault
+from streams.units import GIB, KIB, MIB
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 
@@ -36,21 +35,6 @@ def check_name(name: str) -> None:
 
 
 StreamName = Annotated[str, checked(check_name)]
-
-
-class FileSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="file"):
-    """Files by glob; position by fingerprint, inode and offset."""
-
-    paths: Annotated[tuple[Glob, ...], Meta(min_length=1)]
-    exclude: tuple[Glob, ...] = ()
-    start_at: Literal["beginning", "end"] = "beginning"
-    max_open_files: Annotated[int, Meta(ge=1, le=65_536)] = 256
-    scan_seconds: Annotated[float, Meta(ge=0.01, le=3600)] = 1.0
-    rotated_wait_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 5.0
-
-
-class StdinSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stdin"):
-    """Standard input; the stream ends with it."""
 
 
 class BatchLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,13 +65,9 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     invalid: Literal["wrap", "drop"] = "wrap"
     codec: Literal["zstd", "none"] = "zstd"
     window: Annotated[int, Meta(ge=1, le=5)] = 5
-    source: FileSource | StdinSource | None = None
+    source: SourceSettings | None = None
     batch: BatchLimits = BatchLimits()
     spool: SpoolLimits = SpoolLimits()
-
-
-Fault = tuple[str, str]
-"""Key and message; the message names the remedy."""
 
 
 def check(stream: Stream, given: Mapping[str, object]) -> list[Fault]:
@@ -97,7 +77,8 @@ def check(stream: Stream, given: Mapping[str, object]) -> list[Fault]:
 
 def _check_original(stream: Stream) -> Iterator[Fault]:
     if stream.source is None:
-        yield "source", 'is missing; add [source] with type = "file" or "stdin" (or mirror_of, for a twin)'
+        types = " or ".join(f'"{each}"' for each in TYPES)
+        yield "source", f"is missing; add [source] with type = {types} (or mirror_of, for a twin)"
     if stream.batch.max_record_bytes > stream.batch.max_batch_bytes:
         yield (
             "batch.max_record_bytes",

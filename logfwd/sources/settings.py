@@ -1,0 +1,58 @@
+"""The [source] table of a stream's file: one Struct for each type of source.
+
+A new type of source needs a Struct in `SourceSettings`, its module, and a row in make.py. `claims` names what only one
+stream can read, each with the key to point at, so that two streams that claim the same thing are rejected together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+from streams.kinds import Glob
+
+
+class FileSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="file"):
+    """Files by glob; position by fingerprint, inode and offset."""
+
+    paths: Annotated[tuple[Glob, ...], Meta(min_length=1)]
+    exclude: tuple[Glob, ...] = ()
+    start_at: Literal["beginning", "end"] = "beginning"
+    max_open_files: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    scan_seconds: Annotated[float, Meta(ge=0.01, le=3600)] = 1.0
+    rotated_wait_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 5.0
+
+    def claims(self) -> Mapping[str, str]:
+        """Nothing: several streams may read the same files."""
+        return {}
+
+
+class StdinSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stdin"):
+    """Standard input; the stream ends with it."""
+
+    def claims(self) -> Mapping[str, str]:
+        """Standard input."""
+        return {"stdin": "source.type"}
+
+
+SourceSettings = FileSource | StdinSource
+
+TYPES = tuple(str(kind.__struct_config__.tag) for kind in get_args(SourceSettings))
+"""What `type` may be."""
+
+
+class Claims:
+    """What the streams seen so far read alone."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, str] = {}
+
+    def conflicts(self, stream: str, settings: SourceSettings) -> Iterator[tuple[str, str]]:
+        """Add a stream; a fault (key, message) for each claim that another stream made before."""
+        for claim, key in settings.claims().items():
+            owner = self._owners.setdefault(claim, stream)
+            if owner != stream:
+                yield key, f"{claim} is read by stream {owner!r} already; only one stream can read it"
