@@ -1,4 +1,4 @@
-# One image for logfwd, logreceiver and logbench: exactly the locked versions, no build tools, no root.
+# One image for logfwd, logreceiver and logbench: exactly the locked versions, without build tools, not running as root.
 FROM python:3.13-slim AS build
 RUN pip install --no-cache-dir uv
 ENV UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PROJECT_ENVIRONMENT=/opt/logfwd
@@ -13,7 +13,7 @@ COPY bench bench
 RUN uv sync --frozen --no-editable
 
 FROM python:3.13-slim
-# Volumes take over the owner of the directories that they cover.
+# A new volume takes its owner from the directory that it is mounted over.
 RUN useradd --system --uid 10001 --no-create-home logfwd \
  && install -d -o logfwd -m 0755 /etc/logfwd /var/lib/logfwd /var/lib/logreceiver /var/log/http \
  && install -d -o logfwd -m 0700 /etc/logfwd/pki

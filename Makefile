@@ -1,4 +1,4 @@
-# The only entry points. Needs Python >= 3.11 (with venv and pip) and make; everything else is fetched by these targets.
+# The only entry points. They need Python >= 3.11 (with venv and pip) and make, and download everything else themselves.
 PYTHON ?= python3
 INPUT  ?=
 SINK   ?= log
@@ -14,16 +14,16 @@ RUN := .venv/bin
 .PHONY: demo test check format chaos bench clean setup help
 .DEFAULT_GOAL := help
 
-help: ## Show what can be made
+help: ## Show this list of targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: .venv/.runtime $(if $(filter kafka,$(SINK)),.venv/.kafka) ## Two streams side by side on this machine (SINK=log|kafka, INPUT=file)
+demo: .venv/.runtime $(if $(filter kafka,$(SINK)),.venv/.kafka) ## Run two streams side by side on this machine (SINK=log|kafka, INPUT=file)
 	@$(RUN)/logbench demo --sink $(SINK) --seed $(SEED) $(if $(INPUT),--input $(INPUT))
 
-test: .venv/.dev ## Every test, real Kafka included
+test: .venv/.dev ## Run every test, including those against a real Kafka
 	@STRICT=$(STRICT) $(RUN)/pytest --numprocesses 2
 
-check: .venv/.dev ## Format, lint, types
+check: .venv/.dev ## Check format, lint and types
 	@$(RUN)/ruff format --check .
 	@$(RUN)/ruff check .
 	@$(RUN)/mypy
@@ -32,14 +32,14 @@ format: .venv/.dev ## Rewrite the code in the project's format
 	@$(RUN)/ruff format .
 	@$(RUN)/ruff check --fix .
 
-chaos: .venv/.dev ## Kill -9 everything for half an hour, and count what is missing or twice
+chaos: .venv/.dev ## Kill -9 every part for half an hour, and count missing and duplicated records
 	@$(RUN)/logbench chaos --seeds 20 --minutes 1
 	@CHAOS=1 STRICT=$(STRICT) $(RUN)/pytest tests/integration/test_resume_matrix.py tests/integration/test_leader_change.py
 
-bench: .venv/.dev ## File to Kafka: throughput, CPU, memory, beside this machine's own limit
+bench: .venv/.dev ## Measure throughput, CPU and memory from file to Kafka, compared with this machine's own limit
 	@$(RUN)/logbench throughput --sink kafka
 
-clean: ## Remove what was made here
+clean: ## Remove everything that these targets created
 	rm -rf .venv .uv demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 setup: .venv/.dev ## Install everything that tests need

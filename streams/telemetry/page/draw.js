@@ -1,4 +1,4 @@
-// Draws streams side by side. Everything is set as text, as a number or as a coordinate, never as HTML.
+// Draws streams side by side. All data is inserted as text, numbers or coordinates, never as HTML.
 
 import { NONE, count, duration, known } from "./measures.js";
 
@@ -17,7 +17,7 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Originals with their twins behind them, in the order of the API; a twin without its original stands for itself. */
+/** Originals followed by their twins, in the order of the API; a twin without its original is shown on its own. */
 export function groups(rows) {
   const names = new Set(rows.map((row) => row.stream));
   const heads = rows.filter((row) => !row.twin_of || !names.has(row.twin_of));
@@ -37,7 +37,7 @@ export function section(program, group) {
 
 function heading(program, group) {
   const [head, ...twins] = group.map((row) => row.stream);
-  const title = make("h2", { class: twins.length ? "" : "visually-hidden" }, twins.length ? `${twins.join(", ")} beside ${head}` : head);
+  const title = make("h2", { class: twins.length ? "" : "visually-hidden" }, twins.length ? `${twins.join(", ")} compared with ${head}` : head);
   const differing = twins.map(() => make("p", { class: "hint" }));
   const update = (rows) =>
     differing.forEach((node, i) => setText(node, program.differences(rows[0], rows[i + 1])));
@@ -165,7 +165,7 @@ function place(at, value, most, now) {
   return [x.toFixed(1), y.toFixed(1)];
 }
 
-/** Runs of points with values, cut where the page or the program was away. */
+/** Unbroken runs of points, split where the page or the program was away. */
 function unbroken(points) {
   const runs = [];
   let last = -Infinity;

@@ -1,5 +1,5 @@
-// What is shown of a stream, by program: each measure as words and numbers, and which of them make a ratio.
-// docs/api.md says what the fields are; `rate` is added by page.js.
+// What is shown for each stream, by program: each measure as words and numbers, and which measures get a ratio.
+// docs/api.md describes the fields; `rate` is added by page.js.
 
 export const RATE_SECONDS = 5;
 
@@ -41,7 +41,7 @@ const summed = (summary, one) =>
       }
     : { text: NONE, note: "none yet" };
 
-// -- what is shown of a stream ----------------------------------------------------------------------------------
+// -- what is shown for a stream ---------------------------------------------------------------------------------
 
 const handshakeBytes = (row) => (row.link ? row.link.handshake_bytes.in + row.link.handshake_bytes.out : null);
 const rate = (row) => ({
@@ -59,7 +59,7 @@ const throughputRatio = (what) => ({
   format: (value) => (known(value) ? `${short(value)}/s` : NONE),
 });
 
-/** What differs between the two ends of a comparison: only that can be what a ratio comes from. */
+/** The TLS differences between the two sides of a comparison: a ratio can be attributed to nothing else. */
 function differences(original, twin) {
   if (!original.link || !twin.link) return "";
   const found = ["version", "group", "cipher"].filter((fact) => original.link[fact] !== twin.link[fact]);
@@ -86,15 +86,15 @@ function forwarderState(row) {
 const FORWARDER = {
   explanation:
     "Medians and percentiles are those of the last 10,000 values of each stream; sparklines show the last two minutes, from " +
-    "zero, on one scale for streams beside each other. A ratio here has no interval: for a judgement use logbench compare.",
-  empty: "No stream is configured.",
+    "zero, with one scale for streams shown side by side. A ratio here has no interval: for a verdict use logbench compare.",
+  empty: "No streams are configured.",
   bytes: (row) => row.acknowledged_bytes,
   records: (row) => row.records.acknowledged,
   mode: (row) => row.mode,
   state: (row) => [row.state, forwarderState(row)],
   group: (row) => (row.link ? `${row.link.group} · ${row.link.version}` : "no link"),
   details: (row) =>
-    row.link ? [row.link.cipher, `to ${row.link.receiver} for ${duration(row.link.age_seconds)}`] : [`mode ${row.mode}`, "tries again by itself"],
+    row.link ? [row.link.cipher, `to ${row.link.receiver} for ${duration(row.link.age_seconds)}`] : [`mode ${row.mode}`, "retrying"],
   differences,
   ratios: [
     medianRatio("Batch duration", "batch_duration_seconds", "batches"),
@@ -104,7 +104,7 @@ const FORWARDER = {
   ],
   measures: [
     {
-      label: "Batch duration", hint: "sealed until acknowledged; median",
+      label: "Batch duration", hint: "sealed to acknowledged; median",
       show: (row) => summed(row.batch_duration_seconds, "batch"),
       series: (row) => row.batch_duration_seconds.median,
     },
@@ -125,11 +125,11 @@ const FORWARDER = {
       label: "Unacknowledged", hint: "batches on the wire",
       show: (row) => ({
         text: count(row.unacknowledged_batches),
-        note: row.unanswered_seconds ? `an answer is due for ${duration(row.unanswered_seconds)}` : "no answer is due",
+        note: row.unanswered_seconds ? `answer outstanding for ${duration(row.unanswered_seconds)}` : "no answer outstanding",
       }),
     },
     {
-      label: "Spool", hint: "waits to be acknowledged",
+      label: "Spool", hint: "waiting to be acknowledged",
       show: (row) => ({
         text: bytes(row.spool.bytes),
         note: row.spool.batches ? `${plural(row.spool.batches, "batch")} · oldest ${duration(row.spool.oldest_seconds)}` : "empty",
@@ -140,14 +140,14 @@ const FORWARDER = {
       label: "Source lag", hint: "written, not spooled yet",
       show: (row) => ({ text: bytes(row.source_lag_bytes), note: row.twin_of ? `of the source of ${row.twin_of}` : "" }),
     },
-    { label: "Faults", hint: "links since the start, records since the spool was made", show: faults, wrong: (row) => faults(row).text !== "✓ none" },
+    { label: "Faults", hint: "links since the start, records since the spool was created", show: faults, wrong: (row) => faults(row).text !== "✓ none" },
   ],
 };
 
 const RECEIVER = {
   explanation:
     "Medians and percentiles are those of the last 10,000 batches of each stream; sparklines show the last two minutes, from " +
-    "zero, on one scale for streams beside each other. Totals count from the start of this receiver process.",
+    "zero, with one scale for streams shown side by side. Totals count from the start of this receiver process.",
   empty: "No forwarder has opened a link yet.",
   bytes: (row) => row.bytes.stored ?? 0,
   records: (row) => row.records.stored ?? 0,
@@ -167,7 +167,7 @@ const RECEIVER = {
       series: (row) => row.sink_seconds.median,
     },
     {
-      label: "TLS handshake", hint: "first byte read until complete; median",
+      label: "TLS handshake", hint: "first byte read to complete; median",
       show: (row) => summed(row.handshake_seconds, "handshake"),
       series: (row) => row.handshake_seconds.median,
     },

@@ -1,6 +1,6 @@
-// The live page of both programs: asks /api/v1/streams each second, keeps two minutes for the sparklines, and says when
-// nobody answers. Rates are differences of totals, by the program's own clock. What is on the page is built anew when
-// the set of streams changes, and updated in place otherwise, so that a selection or an open list stays what it is.
+// The live page of both programs: fetches /api/v1/streams every second, keeps two minutes for the sparklines, and shows when
+// the program does not answer. Rates are differences of totals, by the program's own clock. The page is rebuilt when the set
+// of streams changes and updated in place otherwise, so that a selection or an open list survives.
 
 import { HISTORY_SECONDS, groups, make, section, setText } from "./draw.js";
 import { RATE_SECONDS, duration, programOf } from "./measures.js";
@@ -32,13 +32,13 @@ function draw() {
   setText(document.getElementById("about"), `version ${answer.version} on ${location.host}, up for ${duration(answer.now - answer.started)}`);
 }
 
-/** What is wrong with the whole: the program does not answer, or says that something is amiss. */
+/** Problems of the whole program: it does not answer, or reports trouble. */
 function judge() {
   const silent = performance.now() - heardAt;
   const stale = silent > STALE_MS;
   const name = answer?.program ?? "the program";
   const since = answer ? ` since ${heardAtClock.toLocaleTimeString("en-GB")}` : "";
-  const old = answer ? ". What is shown is old." : ".";
+  const old = answer ? ". The data below is old." : ".";
   const problems = [
     ...(stale ? [`Stale: no answer from ${name}${since}${failure && ` (${failure})`}${old}`] : []),
     ...Object.entries(answer?.trouble ?? {}).map(([part, reason]) => `${part}: ${reason}`),
@@ -91,19 +91,19 @@ async function ask() {
   if (!document.hidden) {
     try {
       const response = await fetch("api/v1/streams", { signal: AbortSignal.timeout(ANSWER_MS) });
-      if (!response.ok) throw new Error(`it answered ${response.status}`);
+      if (!response.ok) throw new Error(`it answered with status ${response.status}`);
       take(await response.json());
       [heardAt, heardAtClock, failure] = [performance.now(), new Date(), ""];
       draw();
     } catch (error) {
-      failure = error.name === "TimeoutError" ? `none within ${ANSWER_MS / 1000} s` : error.message;
+      failure = error.name === "TimeoutError" ? `timed out after ${ANSWER_MS / 1000} s` : error.message;
     }
   }
   setTimeout(ask, Math.max(POLL_MS - (performance.now() - began), 0));
 }
 
 document.addEventListener("visibilitychange", () => {
-  heardAt = performance.now(); // while nobody looked, nobody asked
+  heardAt = performance.now(); // a hidden page does not poll, so the silence is its own
 });
 setInterval(judge, 200);
 ask();
