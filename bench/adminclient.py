@@ -1,4 +1,4 @@
-"""What the commands ask a running program's admin address: its streams, and their batch durations."""
+"""A client for a running program's admin address: its streams, and their batch durations."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ ANSWER_SECONDS = 3.0
 
 
 class Unanswered(Exception):
-    """Nobody, or something else than our admin HTTP, is at an address; the text says what to look at."""
+    """An address does not answer, or it is not one of our admin addresses; the text says what to check."""
 
 
 def ask(admin: str, path: str) -> Any:
-    """The JSON at a path of an admin address (HOST:PORT or URL); None where there is nothing (404)."""
+    """The JSON at a path of an admin address (HOST:PORT or URL); None for 404."""
     url = (admin if "://" in admin else f"http://{admin}").rstrip("/")
     if not url.startswith(("http://", "https://")):
-        raise Unanswered(f"{admin} is no address of an admin; give HOST:PORT or http://HOST:PORT")
+        raise Unanswered(f"{admin} is not a valid admin address; give HOST:PORT or http://HOST:PORT")
     try:
-        with urllib.request.urlopen(url + path, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 — http(s) alone, above
+        with urllib.request.urlopen(url + path, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 — http(s) only, see above
             return json.load(answer)
     except urllib.error.HTTPError as error:
         if error.code == 404:

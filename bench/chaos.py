@@ -1,9 +1,9 @@
 """`logbench chaos`: real processes, a real Kafka, and a seeded schedule of faults while numbered records flow.
 
 Three streams: two originals with a file each, and a twin of the first. Two receivers behind one address list, each
-behind a fault proxy. Faults (faults.py): kill -9 and SIGSTOP of forwarder, receivers and broker; links cut, slow, late
-or silent; steps of the forwarder's clock; rotation, reload. Then they stop, everything drains, and the oracle reads the
-topics. A failing seed keeps its directory and can be run again with the same schedule.
+behind a fault proxy. Faults (faults.py): kill -9 and SIGSTOP of forwarder, receivers and broker; links cut, slowed,
+delayed or silenced; steps of the forwarder's clock; rotation; reload. Then the faults end, everything drains, and the
+oracle reads the topics. A failing seed keeps its directory and can be run again with the same schedule.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from bench import report
 from bench.faultproxy import FaultProxy
 from bench.faults import schedule
 from bench.feeder import Feeder
@@ -40,11 +41,12 @@ ORIGINALS = ("a", "b")
 STREAM = 'security = "{mode}"\n[source]\ntype = "file"\npaths = ["{file}.log"]\n[batch]\nlinger = "{linger}ms"\n'
 TRACEBACK = "Traceback (most recent call last)"
 COUNTED = ("sent", "stored", "missing", "twice", "out_of_order", "foreign")
+TITLES = {"twice": "duplicates", "out_of_order": "out of order"}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One seed: what was done to the installation, and what became of the records."""
+    """One seed: the faults that the installation went through, and what became of the records."""
 
     seed: int
     seconds: float
@@ -59,7 +61,7 @@ class Outcome:
 
     @property
     def exact(self) -> bool:
-        """Nothing missing, twice or out of order; all of it drained, and no program ended by itself."""
+        """No record missing, duplicated or out of order; everything drained, and no program ended by itself."""
         return self.drained and not self.deaths and all(finding.exact for finding in self.findings)
 
     @property
@@ -68,14 +70,14 @@ class Outcome:
 
 
 class Chaos:
-    """One seed's installation, its faults and its judgement. To be used in the thread that started Kafka."""
+    """One seed's installation, its faults and the verdict. Use it in the thread that started Kafka."""
 
     def __init__(self, seed: int, directory: Path, kafka: Kafka) -> None:
         self.seed, self.directory, self.kafka = seed, directory, kafka
         self.sources = {f"s{seed}-{name}": name for name in ORIGINALS} | {f"s{seed}-twin": "a"}
         self.site = Site(directory)
         self.clock = SteppedClock(directory / "clock")
-        self.site.forwarder.argv[:1] = self.clock.argv  # the same command, by this clock
+        self.site.forwarder.argv[:1] = self.clock.argv  # the same command, running on this clock
         self.receivers = [self.site.receiver, self.site.make_receiver("second")]
 
     def run(self, seconds: float) -> Outcome:
@@ -124,7 +126,7 @@ class Chaos:
     # -- installation ------------------------------------------------------------------------------------------
 
     def _broker_is_up(self) -> None:
-        """A seed may end with a broker that has just been launched, or that could not start."""
+        """Wait for the broker: the last seed may have ended just after it was launched."""
         deadline = time.monotonic() + 60
         while not self.kafka.brokers[0].has_started():
             if time.monotonic() > deadline:
@@ -152,7 +154,7 @@ class Chaos:
         self.site.start_forwarder()
 
     def _rewrite_stream(self, share: float) -> None:
-        """The first stream's file with another linger."""
+        """Rewrite the first stream's file with a different linger."""
         linger = 20 + int(30 * share)
         self.site.write_stream(next(iter(self.sources)), STREAM.format(mode="classical", file="a", linger=linger))
 
@@ -164,7 +166,10 @@ class Chaos:
     # -- afterwards --------------------------------------------------------------------------------------------
 
     def _drain(self, sent: dict[str, int]) -> tuple[bool, dict[str, Any]]:
-        """Wait until all is acknowledged, or nothing is left to do for a while; and the forwarder's own account."""
+        """Wait until everything is acknowledged or nothing has been left to do for a while.
+
+        Returns whether it drained, and the forwarder's own rows.
+        """
         rows: dict[str, Any] = {}
         deadline = calm_until = time.monotonic() + DRAIN_SECONDS
         while (now := time.monotonic()) < deadline:
@@ -182,7 +187,7 @@ class Chaos:
         return False, rows
 
     def _tracebacks(self) -> list[str]:
-        """Of each one in a log, what was said with it, and its last line."""
+        """The event and the last line of each traceback in the logs."""
         logs = (program.log_path.read_text(errors="replace") for program in (self.site.forwarder, *self.receivers))
         return [_last_words(line) for log in logs for line in log.splitlines() if TRACEBACK in line]
 
@@ -196,10 +201,10 @@ def _last_words(line: str) -> str:
 
 
 def streams_table(outcome: Outcome) -> Table:
-    """One line for each stream of a seed."""
+    """One line per stream of a seed."""
     shown = Table(title=f"seed {outcome.seed}")
     for title in ("stream", *COUNTED, "resets"):
-        shown.add_column(title.replace("_", " "), justify="right")
+        shown.add_column(TITLES.get(title, title), justify="right")
     for finding in outcome.findings:
         values = [f"{getattr(finding, name):,}" for name in COUNTED]
         shown.add_row(finding.stream, *values, str(outcome.resets.get(finding.stream, "?")))
@@ -207,10 +212,10 @@ def streams_table(outcome: Outcome) -> Table:
 
 
 def summary_table(outcomes: list[Outcome]) -> Table:
-    """One line for each seed, and the sum."""
+    """One line per seed, and the total."""
     shown = Table(title="chaos")
     for title in ("seed", "seconds", "kills", "faults", *COUNTED, "resets"):
-        shown.add_column(title.replace("_", " "), justify="right", no_wrap=title != "out_of_order")
+        shown.add_column(TITLES.get(title, title), justify="right", no_wrap=title != "out_of_order")
 
     def line(title: str, some: list[Outcome]) -> None:
         findings = [finding for outcome in some for finding in outcome.findings]
@@ -240,7 +245,7 @@ def _sentence(outcome: Outcome) -> str:
 
 
 def faults_table(outcomes: list[Outcome]) -> Table:
-    """How often each fault was carried out."""
+    """How often each fault was injected."""
     shown = Table(title="faults")
     shown.add_column("fault")
     shown.add_column("times", justify="right")
@@ -267,17 +272,25 @@ def run_seeds(seeds: list[int], seconds: float, directory: Path, console: Consol
             if outcome.exact:
                 shutil.rmtree(home)
             else:
-                console.print(f"  kept {home}; again: logbench chaos --seed {seed} --minutes {seconds / 60:g}")
+                console.print(f"  kept {home}; run it again: logbench chaos --seed {seed} --minutes {seconds / 60:g}")
     return outcomes
 
 
 @click.command()
-@click.option("--seed", default=1, show_default=True, help="The first seed.")
-@click.option("--seeds", default=1, show_default=True, help="How many, one after the other.")
-@click.option("--minutes", default=1.0, show_default=True, help="How long the faults of each seed last.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--seed", default=1, show_default=True, help="First seed; it determines the schedule of faults.")
+@click.option("--seeds", default=1, show_default=True, help="Number of consecutive seeds, run one after the other.")
+@click.option("--minutes", default=1.0, show_default=True, help="Duration of each seed's faults.")
+@report.as_json_option
 def chaos(seed: int, seeds: int, minutes: float, as_json: bool) -> None:
-    """Kill, stop and cut off everything while records flow; then count what is missing, twice, or out of order."""
+    """Kill, stop and cut off everything while records flow; then count missing, duplicated and reordered records.
+
+    Two receivers, one forwarder and a real Kafka broker are killed (SIGKILL) and stopped (SIGSTOP), links are cut,
+    slowed and silenced, the forwarder's clock is stepped, files rotate and streams reload. Then everything drains, and
+    an independent reader counts the records in Kafka.
+
+    Each seed takes --minutes plus the drain (at most 4 minutes). Exit code 0: every seed exact; 1: records missing,
+    duplicated, out of order or not drained, or a program ended by itself. A failing seed keeps its directory.
+    """
     console = Console(stderr=as_json)
     if not console.is_terminal:
         console.width = PAGE_WIDTH

@@ -1,6 +1,6 @@
-"""`logbench compare`: two streams beside each other, with intervals, a verdict in words, and a report with pictures.
+"""`logbench compare`: two streams side by side, with intervals, a verdict in words, and a report with pictures.
 
-Against fresh processes on this machine (bench/rounds.py) or against a running forwarder (bench/production.py).
+The figures come from fresh processes on this machine (bench/rounds.py) or a running forwarder (bench/production.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.rounds import Plan, Side, running
 
 
 class Comparison(NamedTuple):
-    """All that a table, a report or a machine wants to know of a run."""
+    """Everything about one run that the table, the report and the JSON show."""
 
     base: str
     other: str
@@ -36,7 +36,7 @@ class Comparison(NamedTuple):
     made_on: Mapping[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        """Named fields all the way down."""
+        """The same as dicts all the way down."""
         return {
             **self._asdict(),
             "lines": [_named(line) for line in self.lines],
@@ -58,7 +58,7 @@ def conclude(
     method: str,
     seed: int | None,
 ) -> Comparison:
-    """From rounds, at least one of which has batches of both, to what is told."""
+    """The comparison that follows from rounds, at least one of which has batches of both streams."""
     base, other = names
     batches = " and ".join(f"{sum(len(each[name]['batch_ms']) for each in rounds)} of {name}" for name in names)
     return Comparison(
@@ -75,7 +75,7 @@ def conclude(
 
 
 def compare_fresh(plan: Plan, as_json: bool) -> Comparison:
-    """Measure a plan from nothing to the end."""
+    """Start fresh processes and measure a plan."""
     found, last = [], plan.warm_up_rounds + plan.rounds - 1
     with (
         report.workplace(as_json) as (directory, console),
@@ -93,8 +93,8 @@ def compare_fresh(plan: Plan, as_json: bool) -> Comparison:
 def _method(plan: Plan) -> str:
     return (
         f"fresh processes: one receiver, one sink ({plan.sink}), in every round a new forwarder with both streams; "
-        f"the same records in the same batches of {plan.batch_kib} KiB, {plan.batches_per_second} a second; they "
-        f"took turns batch by batch (a b b a …); {plan.rounds} rounds, {plan.warm_up_rounds} before them thrown away"
+        f"the same records in the same batches of {plan.batch_kib} KiB, {plan.batches_per_second} a second, in turns "
+        f"batch by batch (a b b a …); {plan.rounds} rounds, after {plan.warm_up_rounds} discarded as warm-up"
     )
 
 
@@ -114,32 +114,78 @@ def compare_running(admin: str, names: tuple[str, str], seconds: float, slices: 
 @click.command()
 @click.argument("base", default="http")
 @click.argument("other", required=False)
-@click.option("--base-mode", type=click.Choice(MODES), default="classical", show_default=True, help="Of BASE.")
-@click.option("--mode", type=click.Choice(MODES), default="hybrid", show_default=True, help="Of OTHER.")
+@click.option(
+    "--base-mode", type=click.Choice(MODES), default="classical", show_default=True, help="Security mode of BASE."
+)
+@click.option("--mode", type=click.Choice(MODES), default="hybrid", show_default=True, help="Security mode of OTHER.")
 @report.sink_option
-@click.option("--rounds", type=click.IntRange(2), default=Plan.rounds, show_default=True, help="Or slices, if running.")
-@click.option("--batches", type=click.IntRange(1), default=Plan.batches, show_default=True, help="Each, a round.")
-@click.option("--batch-kib", type=click.IntRange(64, 900), default=Plan.batch_kib, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(2),
+    default=Plan.rounds,
+    show_default=True,
+    help="Rounds, or time slices with --admin or --config; fewer than 8 never show a difference.",
+)
+@click.option(
+    "--batches", type=click.IntRange(1), default=Plan.batches, show_default=True, help="Batches per stream and round."
+)
+@click.option(
+    "--batch-kib",
+    type=click.IntRange(64, 900),
+    default=Plan.batch_kib,
+    show_default=True,
+    help="Size of a batch in KiB, before compression.",
+)
 @click.option(
     "--batches-per-second",
     type=click.IntRange(1, 1000),
     default=Plan.batches_per_second,
     show_default=True,
-    help="Of both.",
+    help="Rate of the paced batches, both streams together.",
 )
-@click.option("--handshakes", type=click.IntRange(0), default=Plan.handshakes, show_default=True, help="Each, a round.")
-@click.option("--records", type=click.IntRange(0), default=Plan.records, show_default=True, help="At full speed.")
+@click.option(
+    "--handshakes",
+    type=click.IntRange(0),
+    default=Plan.handshakes,
+    show_default=True,
+    help="New links per stream and round.",
+)
+@click.option(
+    "--records",
+    type=click.IntRange(0),
+    default=Plan.records,
+    show_default=True,
+    help="Records per stream and round at full speed (CPU and MB/s); 0 skips that part.",
+)
 @report.record_bytes_option
 @report.seed_option
-@click.option("--admin", help="Compare streams of a running forwarder: its admin address, HOST:PORT or URL.")
+@click.option("--admin", help="Observe a running forwarder at this admin address (HOST:PORT or URL) instead.")
 @click.option(
-    "--config", type=click.Path(path_type=Path, exists=True), help="The same; its logfwd.toml has the address."
+    "--config",
+    type=click.Path(path_type=Path, exists=True),
+    help="Like --admin, with the address from this logfwd.toml.",
 )
-@click.option("--seconds", type=click.FloatRange(1), default=60.0, show_default=True, help="To observe a running one.")
 @click.option(
-    "--repeat", type=click.IntRange(1), default=1, show_default=True, help="Whole runs; counts what they say."
+    "--seconds",
+    type=click.FloatRange(1),
+    default=60.0,
+    show_default=True,
+    help="How long to observe a running forwarder.",
 )
-@click.option("--out", type=click.Path(path_type=Path), default=Path("compare-report"), show_default=True)
+@click.option(
+    "--repeat",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Repeat the whole run this often and count the verdicts; writes no report.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("compare-report"),
+    show_default=True,
+    help="Directory of the report.",
+)
 @click.option("--report/--no-report", "wanted", default=True, help="Write report.html, report.json and PNGs to --out.")
 @report.as_json_option
 def compare(
@@ -157,42 +203,46 @@ def compare(
     as_json: bool,
     **amounts: Any,
 ) -> None:
-    """What one stream costs beside another: `logbench compare http pq-stream`.
+    """What stream OTHER costs compared with stream BASE, for example `logbench compare http pq-stream`.
 
-    Both carry the same records in the same batches over real links into a real sink, in turns, from fresh processes.
-    Each figure has a 95 % interval over the rounds; the median batch duration decides the verdict at 99 %.
+    Measures batch duration (sealed until acknowledged), TLS handshake and TCP connect in ms, CPU seconds per GB and
+    MB/s at full speed. Both streams carry the same records in the same batches over real links into a real sink, in
+    turns, from fresh processes; the names are free. Each figure is the median over the rounds with its 95 % interval.
+    The median batch duration alone decides the verdict, at 99 %.
 
-    With --admin or --config the streams are those of a running forwarder, under the load that it has.
+    With --admin or --config, BASE and OTHER are streams of a running forwarder, observed under its own load.
+
+    Takes two to four minutes with the defaults. The exit code does not depend on the verdict.
     """
     names = base, other or ("pq-stream" if mode.startswith("hybrid") else f"{base}-{mode}")
     if names[0] == names[1]:
-        raise click.UsageError("a stream beside itself: give the second another name and the same --mode")
+        raise click.UsageError("BASE and OTHER must differ; to measure a mode against itself, give OTHER another name")
     wanted = wanted and repeat == 1
     try:
         if wanted:
             comparison_report.check_pictures()
         if admin or config:
             address = admin or admin_of(config or Path())
-            runs = _told(compare_running(address, names, seconds, rounds, as_json) for _ in range(repeat))
+            runs = _announced(compare_running(address, names, seconds, rounds, as_json) for _ in range(repeat))
         else:
             plan = Plan(Side(names[0], base_mode), Side(names[1], mode), rounds=rounds, **amounts)
-            runs = _told(compare_fresh(plan, as_json) for _ in range(repeat))
+            runs = _announced(compare_fresh(plan, as_json) for _ in range(repeat))
     except (Unanswered, comparison_report.NoPictures) as error:
         raise click.ClickException(str(error)) from error
     if wanted:
         comparison_report.write(runs[0], out)
     if repeat > 1:
-        tell_runs(runs, as_json)
+        show_runs(runs, as_json)
     elif as_json:
         report.emit("compare", runs[0].as_json()["lines"], **runs[0].as_json())
     else:
-        tell(runs[0])
+        show_run(runs[0])
     if wanted:
         click.echo(f"report: {out / 'report.html'}", err=True)
 
 
-def _told(runs: Iterable[Comparison]) -> list[Comparison]:
-    """All of them, each told as soon as it is over."""
+def _announced(runs: Iterable[Comparison]) -> list[Comparison]:
+    """All of them; the verdict of each is printed as soon as it is over."""
     found = []
     for number, run in enumerate(runs, 1):
         found.append(run)
@@ -200,27 +250,28 @@ def _told(runs: Iterable[Comparison]) -> list[Comparison]:
     return found
 
 
-def tell(comparison: Comparison) -> None:
+def show_run(comparison: Comparison) -> None:
     """One run as a table."""
     base, other = comparison.base, comparison.other
     columns: list[report.Column] = [
-        ("", lambda line: f"{line['metric']}, {line['unit']}" + " ◀" * line["primary"]),
-        (f"{base} ({comparison.links[base]['mode']})", lambda line: line["base"].told(between="\n")),
-        (f"{other} ({comparison.links[other]['mode']})", lambda line: line["other"].told(between="\n")),
-        ("ratio [95 %]", lambda line: line["ratio"].told(".3f", "\n")),
+        ("metric", lambda line: f"{line['metric']}, {line['unit']}" + " ◀" * line["primary"]),
+        (f"{base} ({comparison.links[base]['mode']})", lambda line: line["base"].text(between="\n")),
+        (f"{other} ({comparison.links[other]['mode']})", lambda line: line["other"].text(between="\n")),
+        ("ratio [95 %]", lambda line: line["ratio"].text(".3f", "\n")),
     ]
     notes = [
-        "medians over the rounds, ratio of the second to the first; each with its 95 % interval; ◀ decides the verdict",
+        "medians over the rounds and the second stream's ratio to the first, each with its 95 % interval; "
+        "◀ decides the verdict",
         comparison.differs,
         comparison.method,
         f"[bold]{comparison.verdict.words}[/]",
     ]
     rows = [line._asdict() for line in comparison.lines]
-    report.show(Console(), f"{other} beside {base}", columns, rows, notes)
+    report.show(Console(), f"{other} compared with {base}", columns, rows, notes)
 
 
-def tell_runs(runs: Sequence[Comparison], as_json: bool) -> None:
-    """Several runs: what each said, how many saw no difference, how many pairs of runs agree."""
+def show_runs(runs: Sequence[Comparison], as_json: bool) -> None:
+    """Several runs: each verdict, how many runs saw no difference, how many pairs of runs agree."""
     ratios = [next(line.ratio for line in run.lines if line.primary) for run in runs]
     calm = sum(run.verdict.found == "no difference" for run in runs)
     pairs = list(itertools.combinations(ratios, 2))
@@ -235,7 +286,7 @@ def tell_runs(runs: Sequence[Comparison], as_json: bool) -> None:
         return
     columns: list[report.Column] = [
         ("run", lambda row: str(row["run"])),
-        ("ratio [95 %]", lambda row: row["ratio"].told(".3f")),
+        ("ratio [95 %]", lambda row: row["ratio"].text(".3f")),
         ("verdict", lambda row: row["verdict"]),
     ]
     notes = [
@@ -244,4 +295,4 @@ def tell_runs(runs: Sequence[Comparison], as_json: bool) -> None:
         runs[0].differs,
         runs[0].method,
     ]
-    report.show(Console(), f"{runs[0].other} beside {runs[0].base}, {len(runs)} runs", columns, rows, notes)
+    report.show(Console(), f"{runs[0].other} compared with {runs[0].base}, {len(runs)} runs", columns, rows, notes)

@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).parent / "comparison_report.html"
 FIGURES: Mapping[str, tuple[str, str]] = {
-    "figure-1-tls-handshake-latency": ("handshake, median", "Figure 1: TLS handshake latency, connect apart"),
+    "figure-1-tls-handshake-latency": ("handshake, median", "Figure 1: TLS handshake latency without TCP connect"),
     "figure-2-average-batch-send-duration": ("batch duration, mean", "Figure 2: average batch send duration"),
 }
 LINK = {"mode": "mode", "group": "key-exchange group", "version": "TLS version", "cipher": "cipher suite"}
 
 
 class NoPictures(Exception):
-    """matplotlib is not there; the text says how to get it."""
+    """matplotlib is not installed; the text says how to get it."""
 
 
 def check_pictures() -> None:
     """Raise NoPictures before anything is measured."""
     if not pictures.available():
-        raise NoPictures(f"the report's {pictures.REMEDY}; --no-report does without")
+        raise NoPictures(f"the report's {pictures.REMEDY}; --no-report works without it")
 
 
 def write(comparison: Comparison, directory: Path) -> list[Path]:
-    """report.html, report.json and the PNGs, in a directory that is made if need be."""
+    """Write report.html, report.json and the PNGs into a directory, which is created if necessary."""
     directory.mkdir(parents=True, exist_ok=True)
     drawn = figures(comparison)
     for name, picture in drawn.items():
@@ -45,7 +45,7 @@ def write(comparison: Comparison, directory: Path) -> list[Path]:
 
 
 def figures(comparison: Comparison) -> dict[str, Picture]:
-    """Those that the rounds have values for, by file name."""
+    """The figures that the rounds have values for, by file name."""
     by_metric = {line.metric: line for line in comparison.lines}
     drawn = {}
     for name, (metric, title) in FIGURES.items():
@@ -61,10 +61,10 @@ def figures(comparison: Comparison) -> dict[str, Picture]:
 
 
 def page(comparison: Comparison, drawn: Mapping[str, Picture]) -> str:
-    """The HTML; every text from elsewhere is escaped."""
+    """The HTML; every inserted text is escaped."""
     names = [comparison.base, comparison.other]
     return Template(TEMPLATE.read_text()).substitute(
-        title=_text(f"{comparison.other} beside {comparison.base}"),
+        title=_text(f"{comparison.other} compared with {comparison.base}"),
         verdict=_text(comparison.verdict.words),
         differs=_text(comparison.differs[0].upper() + comparison.differs[1:]),
         method=_text(comparison.method),
@@ -100,7 +100,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, tuple):  # a figure and what is told smaller below it
+    if isinstance(value, tuple):  # a figure and the interval in small print below it
         figure, below = value
         return f"{_text(figure)}<small>{_text(below)}</small>"
     return _text(value)

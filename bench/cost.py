@@ -1,10 +1,10 @@
-"""`logbench cost`: what one choice costs beside another, in CPU for each GB and in throughput, on long links.
+"""`logbench cost`: what one choice costs compared with another, in CPU per GB and in throughput, on long-lived links.
 
-Both forwarders run beside each other against one receiver (`telemetry`: each against its own), with their links open
-for the whole time; they take turns (a b, b a, …), so what the machine does to one it does to the other. A round gives
-one ratio; the interval comes from bench/bootstrap.py. After every few rounds all processes are started anew: two
-processes of one program differ a little for as long as they live, and that is not to pass for a difference of the
-choices. The first round after each start is thrown away.
+Both forwarders run side by side against one receiver (`telemetry`: each against its own), with their links open the
+whole time; they take turns (a b, b a, …), so whatever the machine does affects both alike. A round gives one ratio; the
+interval comes from bench/bootstrap.py. After every few rounds all processes are restarted: two processes of one program
+differ slightly for as long as they live, and that must not pass for a difference between the choices. The first round
+after each start is discarded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FIGURES: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
 
 
 def choices(what: str, base_mode: str, mode: str) -> dict[str, Setup]:
-    """The two setups by name; they differ in one thing. The first is the base of the ratio."""
+    """The two setups by name; they differ in one setting. The first is the base of the ratio."""
     plain = Setup(mode)
     if what == "modes":
         return {base_mode: replace(plain, mode=base_mode), mode: plain}
@@ -63,10 +63,28 @@ def _beside_each_other(
 
 @click.command()
 @click.argument("what", type=click.Choice(["modes", "twin", "spool", "telemetry"]), default="modes")
-@click.option("--base-mode", type=click.Choice(MODES), default="classical", show_default=True, help="Of `modes`.")
-@click.option("--mode", type=click.Choice(MODES), default="hybrid", show_default=True)
-@click.option("--rounds", type=click.IntRange(2), default=10, show_default=True, help="Pairs; the interval needs many.")
-@click.option("--records", default=500_000, show_default=True, help="For each of a round.")
+@click.option(
+    "--base-mode",
+    type=click.Choice(MODES),
+    default="classical",
+    show_default=True,
+    help="Base of the ratio; used by `modes` alone.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    default="hybrid",
+    show_default=True,
+    help="Mode compared with --base-mode; for the other choices, the mode of both sides.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(2),
+    default=10,
+    show_default=True,
+    help="Pairs of runs; more rounds narrow the interval.",
+)
+@click.option("--records", default=500_000, show_default=True, help="Records per run; each round has two runs.")
 @report.record_bytes_option
 @report.seed_option
 @report.sink_option
@@ -82,13 +100,19 @@ def cost(
     sink: str,
     as_json: bool,
 ) -> None:
-    """CPU for each GB and throughput of one choice beside another.
+    """CPU per GB and throughput of one choice compared with another.
 
-    modes: hybrid beside classical; twin: one twin beside none; spool: on disk beside in memory; telemetry: metrics,
-    /metrics and /api/v1/streams asked every second, beside the same programs without.
+    \b
+    modes      --mode compared with --base-mode
+    twin       one twin compared with none
+    spool      spool on disk compared with one in memory
+    telemetry  metrics, with /metrics and /api/v1/streams read every second, compared with programs without metrics
 
-    Two forwarders with long links take turns; each pair of turns gives one ratio, and a 95 % interval over the pairs
-    is printed: if it holds 1, this many rounds show no difference.
+    Measures CPU seconds per GB of input (forwarder, receiver, both) and MB/s. Two forwarders with long-lived links take
+    turns; each pair of turns gives one ratio, and the table shows a 95 % interval over the pairs. If the interval
+    contains 1, this many rounds show no difference.
+
+    Takes two to three minutes with the defaults.
     """
     with report.workplace(as_json) as (directory, console):
         base, copies = report.base_file(directory, console, records, seed=seed, record_bytes=record_bytes)
@@ -109,7 +133,7 @@ def cost(
         notes = [report.limit_note(limits)]
         if what == "telemetry":
             notes.append(telemetry_cost.verdict(rows))
-        title = f"{second} beside {first}, into {sink}, {rounds} rounds"
+        title = f"{second} compared with {first}, into {sink}, {rounds} rounds"
         report.show(console, title, _columns(first, second), rows, notes)
 
 
@@ -128,8 +152,8 @@ def _some_rounds(sides: Sides, directory: Path, rounds: int, runs: dict[str, lis
 def compare_figure(
     figure: str, bases: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """One figure of both sides, and what their pairs say."""
-    least = 0.01 / bases[0]["megabytes"] * 1e3  # one tick of the kernel's clock, for a CPU account of nothing
+    """One figure of both sides, and the difference and ratio over their pairs."""
+    least = 0.01 / bases[0]["megabytes"] * 1e3  # one tick of the kernel's clock, where it counted no CPU at all
     of = FIGURES[figure]
     pairs = [(max(of(base), least), max(of(other), least)) for base, other in zip(bases, others, strict=True)]
     return {
@@ -143,10 +167,10 @@ def compare_figure(
 
 def _columns(base: str, other: str) -> list[report.Column]:
     def span(values: Mapping[str, float], form: str) -> str:
-        return bootstrap.Estimate(**values).told(form)
+        return bootstrap.Estimate(**values).text(form)
 
     return [
-        ("", lambda r: r["figure"]),
+        ("figure", lambda r: r["figure"]),
         (base, lambda r: f"{r['base']:.2f}"),
         (other, lambda r: f"{r['other']:.2f}"),
         ("difference [95 %]", lambda r: span(r["difference"], "+.2f")),

@@ -1,7 +1,7 @@
 """The Grafana dashboard of the panels in bench/panels.py; `python -m bench.dashboard` prints its JSON.
 
-The file that Grafana reads, deploy/grafana/dashboards/logfwd.json, is printed from here, and so is the table of panels
-in docs/monitoring.md; tests compare them, and put every query to a real Prometheus.
+The file that Grafana reads, deploy/grafana/dashboards/logfwd.json, is generated here, and so is the table of panels in
+docs/monitoring.md; tests compare them, and run every query against a real Prometheus.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "table": {"showHeader": True},
 }
 _STEPS: dict[str, Sequence[tuple[str, float | None]]] = {
-    "Records in no book": (("red", None), ("green", 0), ("red", 1)),
+    "Unaccounted records": (("red", None), ("green", 0), ("red", 1)),
     "Programs": (("red", None), ("green", 1)),
-    "Certificates end in": (("red", None), ("orange", 2 * DAY_SECONDS), ("green", 14 * DAY_SECONDS)),
+    "Certificates expire in": (("red", None), ("orange", 2 * DAY_SECONDS), ("green", 14 * DAY_SECONDS)),
 }
 _HIDDEN = dict.fromkeys(("Time", "Value", "__name__", "alertstate"), True)
 
@@ -104,12 +104,12 @@ def _variable(name: str, label: str, current: Any, **more: Any) -> dict[str, Any
 
 
 def dashboard() -> dict[str, Any]:
-    """What Grafana reads."""
+    """The dashboard as Grafana's JSON model."""
     everything = {"text": ["All"], "value": ["$__all"]}
     return {
         "uid": "logfwd",
         "title": "logfwd: streams side by side",
-        "description": "What post-quantum TLS costs, stream by stream, and whether anything is lost.",
+        "description": "What post-quantum TLS costs for each stream, and whether any record is lost.",
         "tags": ["logfwd"],
         "schemaVersion": 39,
         "editable": True,

@@ -1,4 +1,4 @@
-"""Programs of others from Debian packages, unpacked into a directory: no root, nothing is installed."""
+"""Third-party programs from Debian packages, unpacked into a directory: no root, nothing is installed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def unpack(packages: Sequence[str], directory: Path) -> Path:
             _run(["dpkg", "-x", str(package), str(root)], directory)
             package.unlink()
     except (OSError, subprocess.SubprocessError) as error:
-        told = (getattr(error, "stderr", b"") or b"").decode(errors="replace").strip()
+        output = (getattr(error, "stderr", b"") or b"").decode(errors="replace").strip()
         raise StartFailed(
-            f"Debian's packages of {packages[0]} cannot be had here; they need Debian or Ubuntu, and their archive: "
-            f"{error} {told}".rstrip()
+            f"cannot fetch the Debian packages of {packages[0]}; this needs Debian or Ubuntu and access to their "
+            f"archive: {error} {output}".rstrip()
         ) from error
     return root
 
 
 def _download(packages: Sequence[str], directory: Path) -> None:
-    """With the system's lists of packages; where there are none, or old ones, with fresh lists of our own."""
+    """Download with the system's package lists; if they are missing or outdated, with fresh lists of our own."""
     try:
         _run(["apt-get", "download", *packages], directory)
     except subprocess.CalledProcessError:

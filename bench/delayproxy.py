@@ -1,10 +1,10 @@
-"""A TCP proxy that brings every byte late: half a round trip in each direction, in order, at any rate.
+"""A TCP proxy that delays every byte by half a round trip in each direction, in order, at any rate.
 
-It stands in for the kernel's own delay (netem), which needs privileges and a module. It is a process of its own, so
-that it takes no time of those who are measured. asyncio and uvloop round their timers up to 1 ms; `select` does not.
+It replaces the kernel's own delay (netem), which needs privileges and a module. It is a process of its own, so that it
+takes no CPU time from the measured processes. asyncio and uvloop round their timers up to 1 ms; `select` does not.
 
-What a real path has and this has not: loss, a limit of rate, TCP's slow start, and the round trip of the connect:
-loopback completes that at once, so connects are apart and not delayed. `error_rows` measures how late it really is.
+Unlike a real path it has no loss, no rate limit and no TCP slow start, and it does not delay the connect, which
+loopback completes at once; connects are therefore reported separately. `error_rows` measures the proxy's own error.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ CHUNK_BYTES = 256 * 1024
 HELD_BYTES = 64 * 1024 * 1024
 """Bytes under way in one direction before no more are read: 50 ms at 10 Gbit/s."""
 EARLY_SECONDS = 0.0002
-"""The kernel wakes sleepers so late after tens of ms: the proxy sleeps so much less, and looks at the clock."""
+"""The kernel wakes sleepers this late after tens of ms: the proxy sleeps that much less, then polls the clock."""
 ECHO_BYTES = 1024
 WAIT_SECONDS = 10.0
 
 
 @dataclass(eq=False)
 class Way:
-    """One direction of a connection: what was read, and when it is due at the other end."""
+    """One direction of a connection: the pieces read, and when each is due at the other end."""
 
     source: socket.socket
     target: socket.socket
@@ -48,7 +48,7 @@ class Way:
     done: bool = False
 
     def take(self, delay_seconds: float) -> None:
-        """Read what came; an end is late like any byte."""
+        """Read what has arrived; an end of stream is delayed like any byte."""
         try:
             data = self.source.recv(CHUNK_BYTES)
         except BlockingIOError:
@@ -60,7 +60,7 @@ class Way:
         self.pieces.append((time.perf_counter() + delay_seconds, data))
 
     def deliver(self) -> None:
-        """Send what is due, as much as the other end takes."""
+        """Send what is due, as much as the other end accepts."""
         self.blocked = False
         while self.pieces and self.pieces[0][0] <= time.perf_counter():
             due, data = self.pieces.popleft()
@@ -72,7 +72,7 @@ class Way:
                 sent = self.target.send(data)
             except BlockingIOError:
                 sent = 0
-            except OSError:  # nobody is there any more: what follows goes nowhere
+            except OSError:  # the other end is gone: discard the rest
                 self.pieces.clear()
                 self.open, self.done = False, True
                 return
@@ -84,14 +84,14 @@ class Way:
 
     @property
     def due(self) -> float | None:
-        """When something is to be done without anybody asking."""
+        """When the next piece is due; None if there is none, or the other end must accept bytes first."""
         return self.pieces[0][0] if self.pieces and not self.blocked else None
 
 
 def serve(target: str, rtt_seconds: float) -> None:
-    """Take connections until the process is ended; the first line on stdout tells the address."""
+    """Accept connections until the process is ended; the first line on stdout has the address."""
     with contextlib.suppress(OSError):
-        Path("/proc/self/timerslack_ns").write_text("1")  # else the kernel may wake us 50 µs late
+        Path("/proc/self/timerslack_ns").write_text("1")  # otherwise the kernel may wake us 50 µs late
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     address = f"127.0.0.1:{listener.getsockname()[1]}"
     print(json.dumps({"event": "listening", "address": address}), flush=True)
@@ -114,7 +114,7 @@ def serve(target: str, rtt_seconds: float) -> None:
 
 
 def _accept(listener: socket.socket, target: str) -> list[tuple[Way, Way]]:
-    """The new pair, or none if the target takes no connection."""
+    """The new pair, or none if the target does not accept a connection."""
     client, _ = listener.accept()
     try:
         server = socket.create_connection(split_address(target), timeout=WAIT_SECONDS)
@@ -148,11 +148,11 @@ def delay_proxy(directory: Path, target: str, rtt_seconds: float) -> Iterator[st
         program.stop()
 
 
-# -- how late it really is -----------------------------------------------------------------------------------------
+# -- its own error -------------------------------------------------------------------------------------------------
 
 
 def error_rows(directory: Path, rtts_ms: Sequence[float], *, echoes: int = 50) -> list[dict[str, Any]]:
-    """Echo round trips through a proxy less those without it, beside the round trip that was asked for."""
+    """How much later than asked for echoes return through the proxy: round trip, less the direct one, less the RTT."""
     with echo_peer() as target:
         direct = percentile(_echo_ms(target, echoes), 0.5)
         rows = []
@@ -165,7 +165,7 @@ def error_rows(directory: Path, rtts_ms: Sequence[float], *, echoes: int = 50) -
 
 @contextlib.contextmanager
 def echo_peer() -> Iterator[str]:
-    """Sends back what it gets, one connection at a time; yields its address."""
+    """A server that echoes, one connection at a time; yields its address."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def answer() -> None:

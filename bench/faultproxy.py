@@ -1,8 +1,8 @@
-"""A TCP proxy that spoils what goes through it: cut in the middle of a frame, slow, late, or silent.
+"""A TCP proxy that disturbs its links: it cuts them in the middle of a frame, slows, delays or silences them.
 
-It runs an event loop in a thread of its own; its methods may be called from any other. What is true of a real network
-is kept: bytes that were under way when a peer gave up still arrive, late, at the other one. That is how a batch comes
-to a receiver after the forwarder has gone to another.
+It runs an event loop in a thread of its own; its methods may be called from any other thread. As in a real network,
+bytes that were in flight when one peer gave up still reach the other one, late. That is how a batch reaches a receiver
+after the forwarder has moved on to another.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close is a RST
 
 @dataclass(eq=False)
 class _Pair:
-    """One connection from a client, and the one to the target that it is carried on."""
+    """One connection from a client, and the connection to the target that carries it."""
 
     client: asyncio.StreamWriter
     target: asyncio.StreamWriter
@@ -38,7 +38,7 @@ class _Pair:
 
 
 class FaultProxy:
-    """`with FaultProxy("localhost:9000") as proxy`: what is sent to `proxy.address` goes to the target."""
+    """`with FaultProxy("localhost:9000") as proxy`: connections to `proxy.address` go to the target."""
 
     def __init__(self, target: str) -> None:
         host, _, port = target.rpartition(":")
@@ -70,23 +70,23 @@ class FaultProxy:
     # -- faults ------------------------------------------------------------------------------------------------
 
     def cut(self, after_bytes: int, *, answers: bool = False) -> None:
-        """Reset the link that carries the byte so many bytes from now, towards the target or (answers) back."""
+        """Reset whichever link carries the byte `after_bytes` from now, towards the target or (`answers`) back."""
         self._call(self._cut_after.__setitem__, "down" if answers else "up", after_bytes)
 
     def delay(self, seconds: float) -> None:
-        """Hold each piece back for a while."""
+        """Delay each piece by this long."""
         self._call(setattr, self, "_delay_seconds", seconds)
 
     def throttle(self, bytes_per_second: float) -> None:
-        """Let only so much through, for each link and direction."""
+        """Limit the rate of each link and direction."""
         self._call(setattr, self, "_bytes_per_second", bytes_per_second)
 
     def hold(self) -> None:
-        """Half-open: connections stay, new ones are taken, nothing passes."""
+        """Half-open: connections stay up and new ones are accepted, but nothing passes."""
         self._call(self._open.clear)
 
     def release(self) -> None:
-        """End of `hold`: what was held back goes on its way."""
+        """End of `hold`: the bytes that were held back are sent on."""
         self._call(self._open.set)
 
     def heal(self) -> None:
@@ -114,7 +114,7 @@ class FaultProxy:
         await asyncio.sleep(0)  # transports close their sockets in the next round
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A loop holds its tasks weakly, and nothing else holds one that waits for the silent end of a pair."""
+        """Keep a reference: the loop holds tasks weakly, and nothing else holds one that waits for a silent peer."""
         task = asyncio.create_task(self._serve(reader, writer))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
@@ -133,7 +133,7 @@ class FaultProxy:
             asyncio.create_task(self._pump(answers, writer, "down", pair)),
         ]
         try:
-            await asyncio.wait(pumps)  # each to its own end: what one still holds arrives though the other has failed
+            await asyncio.wait(pumps)  # each to its own end: one still delivers its bytes after the other has failed
             for end in (writer, target):
                 end.close()
         except asyncio.CancelledError:
@@ -173,6 +173,6 @@ class FaultProxy:
         del self._cut_after[direction]
         self.cuts += 1
         writer.write(data[:left])
-        await asyncio.sleep(LAST_BYTES_SECONDS)  # else the reset overtakes the last bytes
+        await asyncio.sleep(LAST_BYTES_SECONDS)  # otherwise the reset overtakes the last bytes
         pair.reset()
         return True

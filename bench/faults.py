@@ -1,7 +1,7 @@
 """What chaos does, and when: a schedule that follows from a seed alone. Nothing here touches a process or a clock.
 
-A fault has a target, and a target has one fault at a time; different targets fail together as the dice fall. So the
-schedule is the same for the same seed, however fast the machine is; what the processes do meanwhile is not.
+A fault has targets, and a target has one fault at a time; faults of different targets overlap at random. So the
+schedule is the same for the same seed on any machine; what the processes do meanwhile is not.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ RECEIVERS = (1, 2)
 GAP_SECONDS = (0.15, 1.45)
 COIN = 0.4
 BROKER_START_SECONDS = 8.0
-"""A broker that was killed is left alone until it is up: one that never is would only test patience."""
+"""A killed broker is left alone until it is up again: one that never comes up would test nothing but timeouts."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of fault: how often against the others, what it keeps busy, how long until it is mended."""
+    """One kind of fault: its weight among the others, the targets that it occupies, how long until it is repaired."""
 
     weight: float
     targets: tuple[str, ...]
@@ -28,7 +28,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault at its time, mended after `seconds`. `size` in [0, 1) and `coin` decide what its kind leaves open."""
+    """One fault at its time, repaired after `seconds`. `size` in [0, 1) and `coin` decide what its kind leaves open."""
 
     at: float
     kind: str
@@ -66,7 +66,7 @@ def _kinds() -> dict[str, Kind]:
             f"kill {receiver}": Kind(3.0, (receiver,), (0.0, 1.5)),
             f"swap {receiver}": Kind(1.5, (receiver, "broker"), (0.6, 3.0)),
             f"stop {receiver}": Kind(1.0, (receiver,), (0.5, 3.0)),
-            # Longer than a forwarder's patience: it goes to the other receiver, then this one wakes up.
+            # Longer than the forwarder waits: it moves to the other receiver, then this one wakes up.
             f"stall {receiver}": Kind(0.7, (receiver,), (5.0, 8.0)),
             f"cut {link}": Kind(2.5, (link,)),
             f"delay {link}": Kind(1.0, (link,), (1.0, 4.0)),

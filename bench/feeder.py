@@ -1,4 +1,4 @@
-"""Numbered records into a log file that is rotated by rename, at an even pace: what a busy server does."""
+"""Numbered records into a log file that is rotated by rename, at an even pace, as on a busy server."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ TEMPLATES = 1_000
 
 @cache
 def _templates(seed: int) -> list[bytes]:
-    """What follows the first field of some records."""
+    """Everything after the first field of some generated records."""
     return [record.partition(b",")[2] for record in generate_http(TEMPLATES, seed)]
 
 
 def numbered_lines(stream: str, first: int, end: int, seed: int = 1) -> Iterator[bytes]:
-    """Records `{"n":…,"stream":…, …}`, as the oracle knows them, first … end − 1."""
+    """Records `{"n":…,"stream":…, …}` in the oracle's format, numbered first … end − 1."""
     rests = _templates(seed)
     return (b'{"n":%d,"stream":"%b",%b\n' % (n, stream.encode(), rests[n % TEMPLATES]) for n in range(first, end))
 
 
 class Feeder(threading.Thread):
-    """Appends numbered records to a file until told to stop; `sent` of them were written."""
+    """Appends numbered records to a file until `stop`; `sent` counts them."""
 
     def __init__(self, path: Path, stream: str, seed: int) -> None:
         super().__init__(daemon=True)
@@ -49,7 +49,7 @@ class Feeder(threading.Thread):
                 self.path.rename(self.path.with_name(f"{self.path.name}.{self.rotations}"))
 
     def rotate(self) -> None:
-        """Rename the file behind the next records; those after them make it anew."""
+        """Rename the file after the next records are written; later records recreate it."""
         self._rotate_asked.set()
 
     def stop(self) -> None:

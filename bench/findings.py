@@ -1,8 +1,8 @@
-"""What rounds of two streams say: figures with intervals, ratios, one verdict in words, and what differs. No I/O.
+"""What follows from the rounds of two streams: figures with intervals, ratios, one verdict in words. No I/O.
 
-A round gives each side one figure for each line: the median (mean, p95, p99) of its values in that round, or what full
-speed gave. The lines' figures are the medians over rounds with their 95 % interval; a ratio is the geometric mean of
-the rounds' ratios with its own. One line, the primary one, decides the verdict, at 99 %.
+A round gives each side one figure per line: the median (mean, p95, p99) of its values in that round, or the result at
+full speed. A line shows the median over the rounds with its 95 % interval, and as ratio the geometric mean of the
+rounds' ratios with its own interval. One line, the primary one, decides the verdict, at 99 %.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ STATISTICS: Mapping[str, Statistic] = {
     "p99": partial(percentile, share=0.99),
 }
 LEAST = 1e-6
-"""A CPU account of nothing still has a ratio."""
+"""Stands in for 0, so that a CPU time too short for the kernel's clock still gives a ratio."""
 
 
 class Metric(NamedTuple):
-    """A line: its name, its unit, and what a round's figures of one side give for it; None if they have it not."""
+    """A line: its name, its unit, and its value in one side's figures of a round; None if they lack it."""
 
     name: str
     unit: str
@@ -81,7 +81,7 @@ class Line(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What the primary metric says, in words too."""
+    """The result for the primary metric, also in words."""
 
     found: str
     metric: str
@@ -91,7 +91,7 @@ class Verdict(NamedTuple):
 
 
 def lines(rounds: Sequence[Round], base: str, other: str, *, seed: int) -> list[Line]:
-    """Every metric that the rounds have figures of."""
+    """Every metric that the rounds have figures for."""
     return [
         Line(
             metric.name,
@@ -109,14 +109,14 @@ def lines(rounds: Sequence[Round], base: str, other: str, *, seed: int) -> list[
 
 
 def _pairs(metric: Metric, rounds: Sequence[Round], base: str, other: str) -> tuple[list[float], list[float]]:
-    """The figures of both sides in the rounds that have both."""
+    """The figures of both sides, from the rounds that have both."""
     both = [(metric.of(each[base]), metric.of(each[other])) for each in rounds]
     found = [(max(one, LEAST), max(two, LEAST)) for one, two in both if one is not None and two is not None]
     return [one for one, _ in found], [two for _, two in found]
 
 
 def judge(rounds: Sequence[Round], base: str, other: str, *, seed: int) -> Verdict:
-    """The verdict of the primary metric. Needs at least one round with figures of both."""
+    """The verdict on the primary metric. Needs at least one round with figures of both sides."""
     metric = next(each for each in METRICS if each.primary)
     bases, others = _pairs(metric, rounds, base, other)
     ratio = bootstrap.ratio(bases, others, confidence=bootstrap.VERDICT, seed=seed)
@@ -125,9 +125,9 @@ def judge(rounds: Sequence[Round], base: str, other: str, *, seed: int) -> Verdi
     if found != "no difference":
         words = f"{other} is {ratio.value:.3f} times {base} ({metric.name}; {interval})"
     elif len(bases) < bootstrap.FEWEST:
-        words = f"no difference shown: {len(bases)} rounds are too few to show one, {bootstrap.FEWEST} are the fewest"
+        words = f"no difference shown: {len(bases)} rounds are too few to show one, it takes {bootstrap.FEWEST}"
     else:
-        words = f"no difference shown: {other} / {base} = {ratio.value:.3f} ({metric.name}; {interval}, which holds 1)"
+        words = f"no difference shown: {other} / {base} = {ratio.value:.3f} ({metric.name}; {interval}, contains 1)"
     return Verdict(found, metric.name, ratio, bootstrap.VERDICT, words)
 
 
@@ -135,12 +135,12 @@ VARIABLES = {"group": "key-exchange group", "version": "TLS version", "cipher": 
 
 
 def differences(base: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """In words, in which variables of their links two streams differ."""
+    """In words, how the links of two streams differ."""
     found = [
         f"{title} ({base.get(key) or 'no link'} → {other.get(key) or 'no link'})"
         for key, title in VARIABLES.items()
         if base.get(key) != other.get(key)
     ]
     if not found:
-        return "they differ in nothing that TLS negotiates"
-    return f"they differ in the {found[0]} alone" if len(found) == 1 else f"they differ in {', '.join(found)}"
+        return "TLS negotiated the same for both"
+    return f"they differ only in the {found[0]}" if len(found) == 1 else f"they differ in {', '.join(found)}"

@@ -1,4 +1,4 @@
-"""One run at full speed: copies of a file through a forwarder into the sink, and what that cost each process."""
+"""One run at full speed: copies of a file through a forwarder into the sink, and the cost for each process."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SLOWEST_RECORDS_PER_SECOND = 5_000
 def measure(
     rig: Rig, forwarder: Forwarder, base: Base, copies: int, *, threads: bool = False, profile: Path | None = None
 ) -> dict[str, Any]:
-    """Read the base file so often on each stream; the clock runs from the files' appearance to the last write.
+    """Read `copies` of the base file on each stream; the clock runs from the files' appearance to the last write.
 
-    MB are 10⁶ bytes read; CPU seconds and GB are of this run alone, start-up and links apart. Raises StartFailed.
+    MB are 10⁶ bytes read; CPU seconds and GB cover this run alone, without start-up and handshakes. Raises StartFailed.
     """
     feeds, pids = forwarder.feeds(base), rig.pids(forwarder)
     for feed in feeds:
@@ -30,7 +30,7 @@ def measure(
     records_before = forwarder.records()
     before = {name: Usage.of(pid) for name, pid in pids.items()}
     threads_before = thread_cpu_seconds(pids["forwarder"])
-    with profiled(pids["forwarder"], profile) as told:
+    with profiled(pids["forwarder"], profile) as note:
         started = time.time()
         for feed in feeds:
             feed.place(copies)
@@ -42,7 +42,7 @@ def measure(
         feed.remove(records)
     row = forwarder.row()
     if row["records"]["dropped"] or row["resets"] or row["records"]["invalid"]:
-        raise StartFailed(f"records were dropped, invalid or sent anew: {row['records']}, {row['resets']} resets")
+        raise StartFailed(f"records were dropped, invalid or resent: {row['records']}, {row['resets']} resets")
     megabytes = base.size * copies * len(feeds) / 1e6
     result = _figures(before, after, records * len(feeds), megabytes, seconds)
     result["batch_duration_p50_ms"] = row["batch_duration_seconds"]["median"] * 1e3
@@ -50,8 +50,8 @@ def measure(
     if threads:
         now = thread_cpu_seconds(pids["forwarder"])
         result["threads_cpu_seconds"] = {name: now[name] - threads_before.get(name, 0.0) for name in now}
-    if told:
-        result["profile"] = told
+    if note:
+        result["profile"] = note
     return result
 
 
@@ -73,14 +73,14 @@ def _figures(
 
 
 def maximum(rig: Rig, forwarder: Forwarder, base: Base, copies: int) -> dict[str, Any]:
-    """What a forwarder reaches once it is warm: the base of a load's percents."""
+    """A warm forwarder's full speed, of which loads are given in percent."""
     measure(rig, forwarder, base, 1)
     return measure(rig, forwarder, base, max(copies, 2))
 
 
 @contextlib.contextmanager
 def between_limits(base: Base, *, compress: bool = True) -> Iterator[list[float]]:
-    """This machine's own limit in MB/s, before the block and, once it is left, after it."""
+    """This machine's own limit in MB/s: one value from before the block and, once it has ended, one from after it."""
     found = [limit_megabytes_per_second(base.path, compress=compress)]
     yield found
     found.append(limit_megabytes_per_second(base.path, compress=compress))

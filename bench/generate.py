@@ -1,9 +1,9 @@
 """`logbench generate`: realistic HTTP request records, the same for the same seed, each one different.
 
-A record is 577 bytes on average and zstd level 1 makes about an eighth of it, like the request logs that the design
-was measured with; leaner ones (331 and 100 bytes) leave fields out, larger ones (4096) add headers. The number `n`
-rises by one from 0, so what is missing or twice can be counted. Clients and requests are drawn from tables made once:
-a record costs one formatting, and the generator keeps ahead of what it feeds.
+A record has 577 bytes on average and zstd level 1 compresses it to about an eighth, like the request logs that the
+design was measured with; shorter ones (331 and 100 bytes) leave fields out, longer ones (4096) add headers. The number
+`n` rises by one from 0, so missing and duplicate records can be counted. Clients and requests come from tables built
+once: a record costs one formatting operation, so the generator is faster than the pipeline that it feeds.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ HEADER_PARTS = (
 
 
 def generate_http(records: int, seed: int, *, record_bytes: int = 577) -> Iterator[bytes]:
-    """Records without a newline, about so long. The first ones are the same for every count."""
+    """Records of about `record_bytes`, without a newline. The first ones are the same for every count."""
     for block in _blocks(records, seed, record_bytes):
         yield from block
 
@@ -88,7 +88,7 @@ def _blocks(records: int, seed: int, record_bytes: int) -> Iterator[list[bytes]]
 def _block(
     choose: random.Random, clients: list[bytes], requests: list[bytes], numbers: range, now: int, *, small: bool
 ) -> tuple[int, list[bytes]]:
-    """The records of some numbers, and the time in microseconds after them."""
+    """The time in microseconds after these records, and the records."""
     block, second, day = [], -1, b""
     for n in numbers:
         noise = choose.getrandbits(192)
@@ -123,7 +123,7 @@ def _block(
 
 
 def _clients(choose: random.Random) -> list[bytes]:
-    """Who asks. Addresses are of the ranges kept for documentation and benchmarks (RFC 2544, RFC 3849)."""
+    """The clients. Addresses are from the ranges reserved for benchmarks and documentation (RFC 2544, RFC 3849)."""
     rows = []
     for _ in range(CLIENTS):
         v4 = ipaddress.IPv4Address(0xC6120000 + choose.getrandbits(17))
@@ -138,7 +138,7 @@ def _clients(choose: random.Random) -> list[bytes]:
 
 
 def _requests(choose: random.Random) -> list[bytes]:
-    """What is asked for, and the status of the answer."""
+    """The requests, and the status of their answers."""
     return [
         (
             f'"method":"{choose.choices(METHODS, METHOD_WEIGHTS)[0]}","host":"{choose.choice(HOSTS)}",'
@@ -151,7 +151,7 @@ def _requests(choose: random.Random) -> list[bytes]:
 
 
 def _headers(choose: random.Random) -> list[bytes]:
-    """Request headers, about 3500 bytes of them; as compressible as the rest of a record."""
+    """Request headers, about 3500 bytes per record, as compressible as the rest of it."""
     return [
         ",".join(
             f'"{choose.choice(HEADERS)}-{number}":"{choose.choice(HEADER_PARTS)}; {choose.choice(AGENTS)}; '
@@ -163,7 +163,7 @@ def _headers(choose: random.Random) -> list[bytes]:
 
 
 def write_http(out: BinaryIO, records: int, seed: int, *, rate: float | None = None, record_bytes: int = 577) -> None:
-    """Write the records, one a line, at most `rate` a second."""
+    """Write the records, one per line, at most `rate` per second."""
     started = time.monotonic()
     lines = generate_http(records, seed, record_bytes=record_bytes)
     written = 0
@@ -179,19 +179,32 @@ def write_http(out: BinaryIO, records: int, seed: int, *, rate: float | None = N
 
 @click.group()
 def generate() -> None:
-    """Make records to feed the pipeline with."""
+    """Generate records to feed the pipeline."""
 
 
 @generate.command()
-@click.option("--records", type=click.IntRange(min=1), default=100_000, show_default=True)
-@click.option("--seed", default=1, show_default=True, help="The same seed gives the same records.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file to write, instead of stdout.")
 @click.option(
-    "--record-bytes", type=click.Choice([str(size) for size in RECORD_BYTES]), default="577", show_default=True
+    "--records", type=click.IntRange(min=1), default=100_000, show_default=True, help="Number of records to write."
 )
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="At most this many records a second.")
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same records.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write instead of stdout.")
+@click.option(
+    "--record-bytes",
+    type=click.Choice([str(size) for size in RECORD_BYTES]),
+    default="577",
+    show_default=True,
+    help="Approximate record size in bytes; compressibility matches real logs.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Write at most this many records per second, a steady load.  [default: as fast as possible]",
+)
 def http(records: int, seed: int, out: Path | None, record_bytes: str, rate: float | None) -> None:
-    """HTTP request records, one JSON object a line."""
+    """Write HTTP request records, one JSON object per line.
+
+    Every record is different; `n` counts them from 0, so that missing and duplicate records can be found later.
+    """
     if out is None:
         try:
             write_http(sys.stdout.buffer, records, seed, rate=rate, record_bytes=int(record_bytes))

@@ -1,6 +1,6 @@
-"""The picture of `logbench handshakes`: Figure 1 of 2022 over the round trip, and the ratios of its pairs.
+"""The picture of `logbench handshakes`: Figure 1 of 2022 by round-trip time, and the ratios of its pairs.
 
-Only here for people; the figures are in the table and in --json.
+It shows nothing that is not also in the tables and in --json.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ PAIR_COLOURS = ("#d9582b", "#3b7dd8")
 
 
 def available() -> None:
-    """Raise a message for people if pictures cannot be drawn, before anything is measured."""
+    """Raise a ClickException before anything is measured if pictures cannot be drawn."""
     if not pictures.available():
         raise click.ClickException(pictures.REMEDY)
 
 
 def draw(path: Path, rows: Sequence[Row], ratios: Sequence[Row]) -> None:
-    """Median handshakes by round trip with their intervals, and beside them what the pairs' ratios are."""
+    """Left the median handshakes by round-trip time with their intervals, right the ratios of the pairs."""
     from matplotlib.figure import Figure
 
     rtts = list(dict.fromkeys(row["rtt_ms"] for row in rows))
@@ -47,7 +47,7 @@ def draw(path: Path, rows: Sequence[Row], ratios: Sequence[Row]) -> None:
     left.set_yscale("log")
     left.yaxis.set_major_formatter("{x:g}")
     left.set_xticks(range(len(rtts)), [f"{rtt:g}" for rtt in rtts])
-    left.set(title="TLS handshake, connect apart", xlabel="round trip, ms", ylabel="median, ms (95 % interval)")
+    left.set(title="TLS handshake, without TCP connect", xlabel="round trip, ms", ylabel="median, ms (95 % interval)")
     left.legend(fontsize=8, frameon=False)
 
     for pair, colour in zip(dict.fromkeys(row["pair"] for row in ratios), PAIR_COLOURS, strict=False):

@@ -1,4 +1,4 @@
-"""The other end of `logbench handshakes`, as a process: serves every mode, and answers each link's first bytes once."""
+"""The server process of `logbench handshakes`: it serves every mode, and answers each link's first bytes once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streams.security.transport import Link
 
 
 async def answer(link: Link) -> None:
-    """Say back what came first, and wait for the goodbye."""
+    """Echo the first bytes, and wait for the other end to close."""
     try:
         link.write(await link.receive())
         while await link.receive():
@@ -29,7 +29,7 @@ async def answer(link: Link) -> None:
 
 
 async def serve(directory: Path) -> None:
-    """Serve until the process is ended; the first line on stdout tells the address."""
+    """Serve until the process is ended; the first line on stdout has the address."""
     context = server_context(MODES.values(), credentials(directory, "receiver"))
     listener = await listen("127.0.0.1:0", context, answer, on_failure=print)
     print(json.dumps({"event": "listening", "address": listener.address}), flush=True)

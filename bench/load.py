@@ -1,7 +1,7 @@
 """Records for the measuring commands: one generated file, read in a loop at full speed or at a set rate.
 
-Copies are files of their own to a forwarder: another inode, and a first record that no other copy has. They are named
-like the rotated files of one family (`http.log.1`, `http.log.2` …), so that they are read one after the other.
+To a forwarder each copy is a different file, with its own inode and a first record that no other copy has. Copies are
+named like the rotated files of one log (`http.log.1`, `http.log.2` …), so that they are read one after the other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FILE_BYTES = 128_000_000
 TICK_SECONDS = 0.002
 
 _numbers = count(1)
-"""Of copies and of rotations: no name comes twice."""
+"""Numbers copies and rotations, so that no name is used twice."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Base:
         return self.starts[-1]
 
     def copy(self, target: Path, number: int) -> Path:
-        """The same records in a file of its own; the first one is replaced by one that tells the copy's number.
+        """Copy the records into another file; the first record is replaced by one with the copy's number.
 
-        It is on the disk when this returns: nothing that measures is to share the disk with its writing.
+        The copy is on disk when this returns, so that no measurement shares the disk with its writing.
         """
         with self.path.open("rb") as source, target.open("wb") as out:
             left = self.size
@@ -68,14 +68,14 @@ class Base:
 
 
 def split_records(records: int, record_bytes: int) -> tuple[int, int]:
-    """(records of a base file, copies): about so many records in all, without a file of that size."""
+    """(records of a base file, copies): about `records` in total, without a file of that size."""
     most = min(BASE_RECORDS, BASE_BYTES // record_bytes)
     copies = -(-records // most)
     return -(-records // copies), copies
 
 
 class Feed:
-    """Full speed: whole copies put into a directory; those that were read are removed."""
+    """Full speed: puts whole copies into a directory and removes those that have been read."""
 
     def __init__(self, base: Base, directory: Path) -> None:
         self.base, self.directory = base, directory
@@ -84,7 +84,7 @@ class Feed:
         self.sent = 0
 
     def stage(self, copies: int) -> None:
-        """Make copies where the forwarder does not see them: before the clock runs."""
+        """Make copies where the forwarder does not see them, before the clock runs."""
         for _ in range(copies):
             number = next(_numbers)
             self._staged.append(
@@ -92,7 +92,7 @@ class Feed:
             )
 
     def place(self, copies: int = 1) -> None:
-        """Let the forwarder see so many staged copies."""
+        """Let the forwarder see this many staged copies."""
         for _ in range(copies):
             staged = self._staged.popleft()
             path = self.directory / f"http.log.{staged.suffix[1:]}"
@@ -101,12 +101,12 @@ class Feed:
             self._placed.append((self.sent, path))
 
     def remove(self, acknowledged: int) -> None:
-        """Remove copies that were read and stored."""
+        """Remove copies whose records are stored."""
         while self._placed and self._placed[0][0] <= acknowledged:
             self._placed.popleft()[1].unlink()
 
     def keep_ahead(self, acknowledged: int) -> None:
-        """Read in a loop: two copies that are not stored yet, one more ready."""
+        """Keep the loop going: two copies that are not stored yet, one more staged."""
         self.remove(acknowledged)
         while len(self._placed) < 2:
             if not self._staged:
@@ -117,10 +117,10 @@ class Feed:
 
 
 class Load(threading.Thread):
-    """A set rate, open loop: record k is written as soon as start + k / rate is over, whatever became of those before.
+    """A set rate, open loop: record k is written once start + k / rate has passed, whatever became of earlier ones.
 
-    The kernel copies them from the base file, so the writing costs little beside what is measured. The file is
-    rotated by rename at a size, as a server does it.
+    The kernel copies them from the base file, so writing costs little compared with the measured work. The file is
+    rotated by rename at a certain size, as on a server.
     """
 
     def __init__(self, base: Base, path: Path, records_per_second: float) -> None:
@@ -129,7 +129,7 @@ class Load(threading.Thread):
         self.start_ms = 0.0
         self.sent = 0
         self.behind_seconds = 0.0
-        """How late the writing of a record was at worst."""
+        """The longest delay of a record's writing."""
         self._base, self._path = base, path
         self._rotated: deque[tuple[int, Path]] = deque()
         self._over = threading.Event()

@@ -1,6 +1,6 @@
-"""Arithmetic and looks into /proc that every measuring command shares: usage, samples, medians, slopes.
+"""What the measuring commands read from /proc and compute from it: usage, samples, percentiles, slopes.
 
-CPU seconds are the kernel's account (/proc/PID/stat, in steps of 10 ms), memory is resident memory in 10⁶ bytes.
+CPU seconds are the kernel's count (/proc/PID/stat, in steps of 10 ms), memory is resident memory in 10⁶ bytes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _cpu_seconds(stat: Path) -> tuple[str, float]:
 
 
 def thread_cpu_seconds(pid: int) -> dict[str, float]:
-    """CPU seconds of each thread, by id and the name that the kernel knows; the first is the main thread."""
+    """CPU seconds of each thread, by id and kernel name; the first is the main thread."""
     threads = {}
     for task in sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda path: int(path.name)):
         with contextlib.suppress(OSError):
@@ -60,14 +60,14 @@ def thread_cpu_seconds(pid: int) -> dict[str, float]:
 
 @contextlib.contextmanager
 def profiled(pid: int, out: Path | None) -> Iterator[str]:
-    """Record a speedscope profile of a process inside the block; yields what is to be told about it."""
+    """Record a speedscope profile of a process inside the block; yields a note about it for the report."""
     import shutil
     import signal
     import subprocess
 
     found = shutil.which("py-spy")
     if out is None or found is None:
-        yield "" if out is None else "no profile: py-spy is not installed (PyPI: py-spy)"
+        yield "" if out is None else "no profile: install py-spy (PyPI: py-spy)"
         return
     argv = [found, "record", "--threads", "--native", "-f", "speedscope", "-r", "200", "-o", str(out), "-p", str(pid)]
     recorder = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -79,14 +79,14 @@ def profiled(pid: int, out: Path | None) -> Iterator[str]:
 
 
 class Sample(NamedTuple):
-    """What a process was at a time; `seconds` count from the start of the sampling."""
+    """A process's usage at one time; `seconds` count from the start of the sampling."""
 
     seconds: float
     usage: Usage
 
 
 class Sampler(threading.Thread):
-    """`with Sampler({"forwarder": pid}) as sampler`: looks once a second; `sampler.samples` has what it saw."""
+    """`with Sampler({"forwarder": pid}) as sampler`: samples once a second, into `sampler.samples`."""
 
     def __init__(self, pids: Mapping[str, int], *, every_seconds: float = 1.0) -> None:
         super().__init__(daemon=True)
@@ -115,13 +115,13 @@ class Sampler(threading.Thread):
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """By nearest rank: a value that was measured. NaN if there are none."""
+    """By nearest rank, so the result is a measured value. NaN if there are none."""
     ordered = sorted(values)
     return ordered[max(math.ceil(share * len(ordered)), 1) - 1] if ordered else math.nan
 
 
 def slope_per_minute(points: Sequence[tuple[float, float]]) -> float:
-    """Least-squares slope over the second half of (seconds, value): what still grows once everything is warm."""
+    """Least-squares slope over the second half of (seconds, value): the growth once everything is warm."""
     half = points[len(points) // 2 :]
     if len(half) < 2 or half[0][0] == half[-1][0]:
         return math.nan
@@ -131,8 +131,8 @@ def slope_per_minute(points: Sequence[tuple[float, float]]) -> float:
 def ages_ms(appended: Iterable[tuple[float, int]], *, start_ms: float, records_per_second: float) -> list[float]:
     """Age of every record when it was stored, corrected for coordinated omission.
 
-    `appended` are batches in order: when they were stored, and how many records they hold. Record k of the load was
-    due at start + k / rate, whether or not anything held its writing up, and it is from then that its age counts.
+    `appended` are batches in order: when they were stored, and how many records they hold. The age of record k counts
+    from start + k / rate, when it was due, whether or not its writing was held up.
     """
     step, due, ages = 1000 / records_per_second, start_ms, []
     for at_ms, records in appended:
@@ -142,7 +142,7 @@ def ages_ms(appended: Iterable[tuple[float, int]], *, start_ms: float, records_p
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, *, every_seconds: float = 0.5) -> bool:
-    """Look every so often, seldom enough not to load what is measured; False if the time is over."""
+    """Poll rarely enough not to disturb the measurement; False if the condition is not met in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""New links as a forwarder makes them, one by one and in turns, for what their handshakes take."""
+"""New links as a forwarder makes them, one by one and in turns, to time their handshakes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streams.security.transport import connect
 
 
 class Turn(NamedTuple):
-    """Whose turn it is: a stream, its mode, and where a receiver listens for that."""
+    """One turn: a stream, its mode, and the address of a receiver that serves the mode."""
 
     stream: str
     mode: str
@@ -21,12 +21,12 @@ class Turn(NamedTuple):
 
 
 def credentials(pki: Path, name: str) -> Credentials:
-    """One party's files as bench/site.py makes them."""
+    """One party's files as bench/site.py creates them."""
     return Credentials(pki / f"{name}.pem", pki / f"{name}.key", pki / "ca.pem")
 
 
 def shake_hands(pki: Path, turns: Iterable[Turn]) -> dict[str, list[Facts]]:
-    """A link for each turn, closed again; what the handshakes gave, by stream."""
+    """Open and close a link for each turn; returns the facts of the handshakes by stream."""
     return asyncio.run(_shake_hands(credentials(pki, "forwarder"), turns))
 
 

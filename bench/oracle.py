@@ -1,4 +1,4 @@
-"""Says what became of numbered records: it reads a topic with librdkafka and shares no code with the product.
+"""Finds out what became of numbered records: it reads a topic with librdkafka and shares no code with the product.
 
 A record is a JSON object with `n`, which rises by one from 0 in its source, and `stream`, the name of that source.
 """
@@ -15,12 +15,12 @@ CHUNK_RECORDS = 10_000
 
 
 class OracleFailed(Exception):
-    """The topic could not be read to its end: nothing is known of the records."""
+    """The topic could not be read to its end, so nothing is known about the records."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One stream's records: numbered from 0, each to be stored once, in order."""
+    """The records of one stream, numbered from 0; each must be stored once, in order."""
 
     stream: str
     sent: int
@@ -29,7 +29,7 @@ class Finding:
     twice: int
     out_of_order: int
     foreign: int = 0
-    """Records that nobody sent to this stream: of another source, with a number never given, or not readable."""
+    """Records that were never sent to this stream: from another source, with an unused number, or unreadable."""
 
     @property
     def exact(self) -> bool:
@@ -38,7 +38,7 @@ class Finding:
 
 
 def judge(stream: str, sent: int, values: Iterable[bytes], *, source: str) -> Finding:
-    """Count what is missing, what is there more than once, and what first stands behind a later record."""
+    """Count missing records, repeated ones, and those whose first copy follows a later record."""
     seen = bytearray(sent)
     stored = twice = late = foreign = 0
     highest = -1
@@ -76,7 +76,7 @@ def read_topic(bootstrap: str, topic: str) -> Iterator[bytes]:
             where = TopicPartition(topic, partition, 0)
             first, end = consumer.get_watermark_offsets(where, timeout=30)
             if first:
-                raise OracleFailed(f"{topic}: what stood before offset {first} is gone")
+                raise OracleFailed(f"{topic}: records before offset {first} have been deleted")
             consumer.assign([where])
             yield from _read_to(consumer, where, end)
     finally:
@@ -89,7 +89,7 @@ def _read_to(consumer: object, where: object, end: int) -> Iterator[bytes]:
         messages = consumer.consume(min(CHUNK_RECORDS, end - offset), POLL_SECONDS)  # type: ignore[attr-defined]
         silent = 0 if messages else silent + 1
         if silent > SILENT_POLLS:
-            raise OracleFailed(f"nothing more to read at offset {offset}, though {end} is the end")
+            raise OracleFailed(f"{offset} of {end} offsets read, then no record for {SILENT_POLLS} polls")
         for message in messages:
             if message.error():
                 raise OracleFailed(str(message.error()))

@@ -1,4 +1,4 @@
-"""What the dashboard shows: titles, descriptions and queries of its panels. bench/dashboard.py makes JSON of them."""
+"""The dashboard's panels: titles, descriptions and queries. bench/dashboard.py turns them into Grafana's JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Panel(NamedTuple):
-    """`queries`: an expression and its legend each. Widths are in columns of 24; an empty legend shows the labels."""
+    """`queries`: pairs of expression and legend; an empty legend shows the labels. `width` is in columns, of 24."""
 
     title: str
     description: str
@@ -18,7 +18,7 @@ class Panel(NamedTuple):
 
 
 def average(name: str, by: str, window: str = "") -> str:
-    """Mean of a histogram; over a window, or else since the programs started."""
+    """Mean of a histogram, over a window or, without one, since the programs started."""
 
     def part(suffix: str) -> str:
         series = name.replace("{", f"_{suffix}{{", 1)
@@ -28,7 +28,7 @@ def average(name: str, by: str, window: str = "") -> str:
 
 
 def quantile(share: float, name: str, by: str, window: str = "") -> str:
-    """Percentile of a histogram, within one of its buckets; over a window, or else since the programs started."""
+    """Percentile of a histogram, exact to one bucket, over a window or, without one, since the programs started."""
     series = name.replace("{", "_bucket{", 1)
     return f"histogram_quantile({share}, sum by (le, {by}) ({f'rate({series}[{window}])' if window else series}))"
 
@@ -41,11 +41,11 @@ def quantiles(name: str, by: str, legend: str, window: str = "") -> list[tuple[s
 NOW = "$__rate_interval"
 HANDSHAKE = 'tls_handshake_seconds{role="forwarder", stream=~"$stream"}'
 BATCH = 'logfwd_batch_duration_seconds{stream=~"$stream"}'
-RARE = "Links are renewed about once an hour, so this is over all handshakes since the agents started."
+RARE = "Links are renewed about once an hour, so this covers all handshakes since the forwarders started."
 
 
 def ratio(figure: str, label: str) -> tuple[str, str]:
-    """A figure of the twin, over that of its original. The streams' own labels differ, so both are summed away."""
+    """The twin's figure divided by its original's. `max` drops the streams' labels, which differ."""
     twin, original = (figure.replace('=~"$stream"', f'="${name}"') for name in ("twin", "original"))
     return f"max({twin}) / max({original})", label
 
@@ -54,14 +54,15 @@ ROWS: dict[str, Sequence[Panel]] = {
     "The two figures": (
         Panel(
             "TLS latency by stream and group",
-            "The first figure of 2022: average TLS handshake, without the TCP connect, as the agents see it. " + RARE,
+            "The first figure of 2022: average TLS handshake measured by the forwarders, without the TCP connect. "
+            + RARE,
             [(average(HANDSHAKE, "stream, group, version"), "{{stream}} {{group}} {{version}}")],
             "s",
             width=12,
         ),
         Panel(
             "Average batch send duration by stream",
-            "The second figure of 2022: batches sealed until acknowledged, the sink's time included.",
+            "The second figure of 2022: average time from a batch's seal to its acknowledgement, including the sink.",
             [(average(BATCH, "stream, mode", NOW), "{{stream}} {{mode}}")],
             "s",
             width=12,
@@ -69,8 +70,8 @@ ROWS: dict[str, Sequence[Panel]] = {
     ),
     "Side by side": (
         Panel(
-            "Twin over original",
-            "1 is no difference. Read it over minutes, not at one point; `logbench compare` gives it with an interval.",
+            "Ratio of twin to original",
+            "1 means no difference. Judge it over minutes, not at one point; `logbench compare` adds an interval.",
             [
                 ratio(average(BATCH, "stream", NOW), "batch duration, average"),
                 ratio(quantile(0.5, BATCH, "stream", NOW), "batch duration, median"),
@@ -79,7 +80,7 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "Batch send duration, percentiles",
-            "Sealed until acknowledged. A percentile lies within one bucket of the histogram (six a decade).",
+            "From seal to acknowledgement. Percentiles are exact to one bucket of the histogram (six per decade).",
             quantiles(BATCH, "stream", "{{stream}}", NOW),
             "s",
         ),
@@ -90,8 +91,8 @@ ROWS: dict[str, Sequence[Panel]] = {
             "s",
         ),
         Panel(
-            "Where batch duration goes",
-            "Average of each stage: seal, spool, queue, wire (less the receiver's own time), sink. TLS is in wire.",
+            "Batch duration by stage",
+            "Average of each stage: seal, spool, queue, wire (without the receiver's own time; includes TLS), sink.",
             [
                 (
                     average('logfwd_batch_stage_seconds{stream=~"$stream"}', "stream, stage", NOW),
@@ -102,7 +103,7 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "Records",
-            "Accepted from the source and acknowledged by receivers. Apart for long: the spool grows.",
+            "Accepted from the source and acknowledged by receivers. If they stay apart, the spool grows.",
             [
                 (
                     f'sum by (stream, state) (rate(logfwd_records_total{{state=~"accepted|acknowledged", '
@@ -124,8 +125,8 @@ ROWS: dict[str, Sequence[Panel]] = {
             "Bps",
         ),
         Panel(
-            "Bytes of a handshake",
-            "Average by mode and direction as the agents see it, certificates included. " + RARE,
+            "Handshake bytes",
+            "Average by mode and direction as counted by the forwarders, certificates included. " + RARE,
             [
                 (
                     average('tls_handshake_bytes{role="forwarder", stream=~"$stream"}', "mode, direction"),
@@ -136,29 +137,29 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "TCP connect",
-            "Average, before the handshake begins: the network's share, the same for every mode. " + RARE,
+            "Average TCP connect before the handshake: the network's share, the same for every mode. " + RARE,
             [(average('tcp_connect_seconds{stream=~"$stream"}', "stream"), "{{stream}}")],
             "s",
         ),
         Panel(
             "CPU",
-            "Share of one core that each program uses.",
+            "CPU of each program, as a share of one core.",
             [(f"rate(process_cpu_seconds_total[{NOW}])", "{{job}} {{instance}}")],
             "percentunit",
         ),
     ),
     "Is anything lost?": (
         Panel(
-            "Records in no book",
-            "Accepted - acknowledged - spooled - dropped - dead-lettered since the spool was made. It has to be 0.",
+            "Unaccounted records",
+            "Accepted - acknowledged - spooled - dropped - dead-lettered since the spool was created. It must be 0.",
             [('sum by (stream) (logfwd_unaccounted_records{stream=~"$stream"})', "{{stream}}")],
             kind="stat",
         ),
         Panel(
             "Dropped, dead-lettered, invalid",
-            "Since the agents started. Dropped: a full spool made room, or a damaged one lost them. "
-            "Dead-lettered: the sink refuses them for what they are. Invalid: no JSON, stored wrapped or left out as "
-            "the stream says.",
+            "Since the forwarders started. Dropped: a full spool made room, or a damaged one lost them. "
+            "Dead-lettered: the sink refuses the records themselves. Invalid: not JSON, so stored wrapped or left out, "
+            "as the stream is configured.",
             [
                 (
                     'sum by (stream, state) (logfwd_records_total{state=~"dropped|dead_lettered|invalid", '
@@ -169,8 +170,8 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "Resets and clones",
-            "Since the programs started. A reset may store batches in doubt twice; a clone is an agent whose state "
-            "directory was copied.",
+            "Since the programs started. A reset may store batches twice whose outcome is unknown; a clone is a "
+            "forwarder whose state directory was copied.",
             [
                 ('sum by (stream, reason) (logfwd_run_resets_total{stream=~"$stream"})', "{{stream}} {{reason}}"),
                 ('sum by (stream) (logreceiver_clones_suspected_total{stream=~"$stream"})', "{{stream}} clone"),
@@ -178,19 +179,19 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "Source lag",
-            "Bytes in the files that are not in the spool yet.",
+            "Bytes of the files that are not in the spool yet.",
             [('sum by (stream) (logfwd_source_lag_bytes{stream=~"$stream"})', "{{stream}}")],
             "bytes",
         ),
         Panel(
             "Spool",
-            "Bytes of batches that wait to be acknowledged.",
+            "Bytes of batches waiting to be acknowledged.",
             [('sum by (stream) (logfwd_spool_bytes{stream=~"$stream"})', "{{stream}}")],
             "bytes",
         ),
         Panel(
             "Oldest batch in the spool",
-            "The oldest of all agents. Far below a second while links and sink keep up.",
+            "Age of the oldest batch of all forwarders. Far below a second while links and sink keep up.",
             [('max by (stream) (logfwd_spool_oldest_seconds{stream=~"$stream"})', "{{stream}}")],
             "s",
         ),
@@ -198,12 +199,12 @@ ROWS: dict[str, Sequence[Panel]] = {
     "Links and policy": (
         Panel(
             "Links",
-            "Open at the receivers now, by group.",
+            "Links open at the receivers now, by group.",
             [('sum by (stream, group) (logreceiver_links{stream=~"$stream"})', "{{stream}} {{group}}")],
         ),
         Panel(
             "Link failures",
-            "Links that could not be made or were lost, and batches that were refused, by reason, per second.",
+            "Links that failed to open or were lost, and batches that were refused, by reason, per second.",
             [
                 (
                     f'sum by (stream, reason) (rate(logfwd_link_failures_total{{stream=~"$stream"}}[{NOW}]))',
@@ -214,8 +215,8 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "Policy violations and downgrades",
-            "Since the programs started. Violation: TLS gave less than the mode demands, so the link was closed before "
-            "any data. Downgrade: a mode with a choice got its second.",
+            "Since the programs started. Violation: TLS negotiated less than the mode demands, so the link was closed "
+            "before any data. Downgrade: a mode that allows a choice did not get its first choice.",
             [
                 (
                     'sum by (stream, reason) (tls_policy_violations_total{stream=~"$stream"})',
@@ -236,8 +237,8 @@ ROWS: dict[str, Sequence[Panel]] = {
             ],
         ),
         Panel(
-            "Certificates end in",
-            "Own: what the program shows to peers. Peer: what receivers showed on the newest link of each stream.",
+            "Certificates expire in",
+            "Own: the program's certificate. Peer: the receiver's certificate on the newest link of each stream.",
             [
                 (
                     "sort(min by (job, instance, owner) (tls_certificate_expiry_timestamp_seconds) - time())",
@@ -257,7 +258,7 @@ ROWS: dict[str, Sequence[Panel]] = {
     "Receivers and sink": (
         Panel(
             "Batches by outcome",
-            "Stored, duplicate (recognised, not stored again), refused, uncertain (asked about before it is repeated).",
+            "Stored, duplicate (recognised, not stored again), refused, uncertain (checked before it is repeated).",
             [
                 (
                     f'sum by (stream, outcome) (rate(logreceiver_batches_total{{stream=~"$stream"}}[{NOW}]))',
@@ -268,13 +269,13 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "Sink time",
-            "What Kafka, or the embedded log, took for one batch.",
+            "Time that Kafka, or the embedded log, took to store one batch.",
             quantiles('logreceiver_sink_seconds{stream=~"$stream"}', "sink", "{{sink}}", NOW),
             "s",
         ),
         Panel(
-            "Refused by the brokers",
-            "Batches that the sink refused or left uncertain, and ledger records that it did not take, per second.",
+            "Refused by the sink",
+            "Batches that the sink refused or left uncertain, and ledger records that could not be written, a second.",
             [
                 (
                     'sum by (stream, outcome) (rate(logreceiver_batches_total{outcome=~"refused|uncertain", '
@@ -293,13 +294,13 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "Programs",
-            "1: its metrics were read just now.",
+            "1: the last scrape of its metrics succeeded.",
             [('up{job=~"logfwd|logreceiver"}', "{{job}} {{instance}}")],
             kind="stat",
         ),
         Panel(
-            "Alerts that fire",
-            "From deploy/prometheus/alerts.yml; docs/monitoring.md says what to do about each.",
+            "Firing alerts",
+            "Defined in deploy/prometheus/alerts.yml; docs/monitoring.md says what to do about each.",
             [('ALERTS{alertstate="firing"}', "")],
             kind="table",
         ),

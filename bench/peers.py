@@ -1,8 +1,8 @@
-"""`logbench peers rsyslog`: a file through rsyslog, and through us, into the same Kafka, in turns.
+"""`logbench peers rsyslog`: a file through rsyslog and through logfwd into the same Kafka, in turns.
 
-The clock and the CPU account of both begin when their processes are started, with the file in its place, and end with
-the last record in Kafka. The broker is warm. With `--kill` one end is killed with -9 in the middle and started again;
-then every record is looked for in Kafka by a reader that shares no code with either.
+For both, wall clock and CPU count from the start of their processes, with the file already in place, to the last record
+in Kafka. The broker is warm. With `--kill` one end is killed with SIGKILL midway and started again; then a reader that
+shares no code with either looks for every record in Kafka.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Peer(Protocol):
 
 
 class Ours:
-    """A receiver and an agent, with the spool on disk and everything else as it is by default."""
+    """A receiver and a forwarder with the spool on disk and defaults otherwise."""
 
-    promise = "logfwd: spooled on disk before it is sent, hybrid post-quantum TLS, exactly once."
+    promise = "logfwd: spooled to disk before sending, hybrid post-quantum TLS, exactly once."
 
     def __init__(self, directory: Path, *, pki: Path, broker: str, topic: str) -> None:
         site = Site(directory)
@@ -64,7 +64,7 @@ class Ours:
 
 
 class Stored:
-    """How many records stand in a topic's segments, by the headers of their batches."""
+    """Counts the records in a topic's segments, from the headers of their batches."""
 
     def __init__(self, segments: Callable[[], Sequence[Path]]) -> None:
         self._segments = segments
@@ -82,7 +82,7 @@ class Stored:
 
 
 def carry(rig: Rig, peer: Peer, topic: str, base: Base, *, kill: str | None) -> dict[str, Any]:
-    """The base file once; raises StartFailed if it does not arrive."""
+    """Carry the base file once; raises StartFailed if it does not arrive."""
     base.copy(peer.input, 1)
     stored, broker = Stored(lambda: rig.segments(topic)), rig.kafka.brokers[0].process.pid
     before, started = Usage.of(broker), time.time()
@@ -122,7 +122,7 @@ def _arrives(stored: Stored, records: int, programs: dict[str, Program]) -> None
 
 
 def _losses(rig: Rig, stored: Stored, topic: str, peer: Peer) -> dict[str, Any]:
-    """What is missing or there more than once, when nothing more has come for a while."""
+    """Lost and repeated records, counted once nothing more has arrived for a while."""
     last = [stored(), time.monotonic()]
 
     def quiet() -> bool:
@@ -131,7 +131,7 @@ def _losses(rig: Rig, stored: Stored, topic: str, peer: Peer) -> dict[str, Any]:
         return time.monotonic() - last[1] > QUIET_SECONDS
 
     if not wait_until(quiet, 600):
-        raise StartFailed(f"records of {topic} still come after ten minutes")
+        raise StartFailed(f"records of {topic} still arrive after ten minutes")
     found = Counter(map(hash, read_topic(rig.kafka.bootstrap, topic)))
     with peer.input.open("rb") as lines:
         sent = Counter(hash(line.rstrip(b"\n")) for line in lines)
@@ -140,36 +140,48 @@ def _losses(rig: Rig, stored: Stored, topic: str, peer: Peer) -> dict[str, Any]:
 
 TIMES: Sequence[report.Column] = (
     ("", lambda r: r["peer"]),
-    ("wall, start-up included, s", lambda r: f"{r['seconds']:.2f}"),
+    ("wall clock with start-up, s", lambda r: f"{r['seconds']:.2f}"),
     ("records/s", lambda r: f"{r['records_per_second']:,.0f}"),
-    ("CPU-s sender", lambda r: f"{r['cpu_seconds']['sender']:.2f}"),
-    ("CPU-s receiver", lambda r: f"{r['cpu_seconds']['receiver']:.2f}"),
-    ("CPU-s both", lambda r: f"{sum(r['cpu_seconds'].values()):.2f}"),
-    ("CPU-s broker", lambda r: f"{r['broker_cpu_seconds']:.2f}"),
+    ("sender CPU, s", lambda r: f"{r['cpu_seconds']['sender']:.2f}"),
+    ("receiver CPU, s", lambda r: f"{r['cpu_seconds']['receiver']:.2f}"),
+    ("CPU of both, s", lambda r: f"{sum(r['cpu_seconds'].values()):.2f}"),
+    ("broker CPU, s", lambda r: f"{r['broker_cpu_seconds']:.2f}"),
     ("peak RSS sender / receiver, MB", lambda r: "{sender:.0f} / {receiver:.0f}".format(**r["peak_rss_mb"])),
     ("stored in Kafka, MB", lambda r: f"{r['stored_megabytes']:.0f}"),
 )
 LOSSES: Sequence[report.Column] = (
-    ("lost, each round", lambda r: " / ".join(f"{run['lost']:,}" for run in r["rounds"])),
-    ("repeated, each round", lambda r: " / ".join(f"{run['repeated']:,}" for run in r["rounds"])),
+    ("lost, by round", lambda r: " / ".join(f"{run['lost']:,}" for run in r["rounds"])),
+    ("repeated, by round", lambda r: " / ".join(f"{run['repeated']:,}" for run in r["rounds"])),
 )
 
 
 @click.command()
 @click.argument("peer", type=click.Choice(["rsyslog"]))
-@click.option("--records", type=click.IntRange(1, 500_000), default=500_000, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=1, show_default=True, help="In turns; the median is shown.")
-@click.option("--kill", type=click.Choice(["sender", "receiver"]), help="-9, in the middle; then count the records.")
+@click.option("--records", type=click.IntRange(1, 500_000), default=500_000, show_default=True, help="Records per run.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs of each program, in turns; the median is shown.",
+)
+@click.option(
+    "--kill",
+    type=click.Choice(["sender", "receiver"]),
+    help="Kill this end with SIGKILL midway, then count lost and repeated records; no times are shown.",
+)
 @report.seed_option
 @report.as_json_option
 def peers(peer: str, records: int, rounds: int, kill: str | None, seed: int, as_json: bool) -> None:
-    """The same file through another forwarder into the same Kafka, beside ours: time, CPU, memory, losses.
+    """The same file through PEER and through logfwd into the same Kafka: time, CPU, memory and losses of both.
 
-    Both are timed from the start of their processes until the last record is in Kafka. rsyslog's packages are fetched
-    with `apt-get download` and unpacked into a scratch directory: Debian or Ubuntu, no root, nothing is installed.
+    Wall clock and CPU (in seconds) count from the start of the processes until the last record is in Kafka.
+
+    Needs Debian or Ubuntu: rsyslog's packages are fetched with `apt-get download` and unpacked into a scratch
+    directory; no root, and nothing is installed. Takes a few minutes; each round waits until no more records arrive.
     """
     if shutil.which("apt-get") is None:
-        raise click.ClickException("rsyslog is fetched with apt-get: this needs Debian or Ubuntu")
+        raise click.ClickException("rsyslog is fetched with apt-get, which is missing: this needs Debian or Ubuntu")
     for package in (logfwd, logreceiver, streams):  # start as installed programs do, with their bytecode
         compileall.compile_dir(Path(package.__file__ or "").parent, quiet=2)
     runs: dict[str, list[dict[str, Any]]] = {"logfwd": [], peer: []}

@@ -1,7 +1,7 @@
-"""The two figures of 2022, made by matplotlib: TLS handshake latency, and average batch send duration, by stream.
+"""The two figures of 2022, drawn with matplotlib: TLS handshake latency and average batch send duration, by stream.
 
-Left each round's figure as a dot, with the median over rounds and its 95 % interval; right their ratio with its own,
-beside the line at 1 that a difference must leave.
+Left, each round's figure is a dot, with the median over the rounds and its 95 % interval; right, their ratio with its
+own interval. There is a difference if that does not cross the line at 1.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#3b82f6", "#ea7317")
-REMEDY = "pictures need matplotlib: `make setup` brings it (or `uv sync --group report`)"
+REMEDY = "pictures need matplotlib: run `make setup` or `uv sync --group report`"
 INK = "#0a0b0c"
-"""Of text and axes: `currentColor` in SVG, so that a page chooses it."""
+"""Text and axes: becomes `currentColor` in SVG, so that the page chooses the colour."""
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "logbench",
@@ -38,7 +38,7 @@ STYLE: Any = {
 
 
 class Picture(NamedTuple):
-    """What one figure shows: each round's figures by stream (the base first), and what is concluded from them."""
+    """The contents of one figure: each round's figures by stream (the base first), and the estimates from them."""
 
     title: str
     unit: str
@@ -65,7 +65,7 @@ def svg(picture: Picture) -> str:
 
 
 def png(picture: Picture, path: Path) -> None:
-    """The same on white."""
+    """Write a PNG with a white background."""
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
@@ -115,6 +115,6 @@ def _draw_ratio(axes: Axes, picture: Picture) -> None:
 
 
 def _arms(estimate: Estimate) -> list[list[float]]:
-    """How far the interval reaches below and above; none where it has no end."""
+    """How far the interval reaches below and above; 0 where it is infinite."""
     arms = estimate.value - estimate.low, estimate.high - estimate.value
     return [[arm if 0 <= arm < float("inf") else 0.0] for arm in arms]

@@ -1,9 +1,10 @@
-"""`logbench primitives`: the operations of a key exchange by themselves, through every library that is here.
+"""`logbench primitives`: the operations of a key exchange on their own, through every library available here.
 
-That is `cryptography` (whose OpenSSL the links use; pyOpenSSL's binding to it has no such calls of its own), `pqcrypto`
-(an independent ML-KEM, and the only one with ML-KEM-512), and Go's standard library where a Go is installed, for the
-figures of 2022 were Go's. Times are CPU time of the calling thread, so other programs take nothing from them (Go's are
-wall time, as `go test` gives it); a call from Python, some 0.1 µs, is in them. Operations take turns.
+These are `cryptography` (whose OpenSSL the links use; pyOpenSSL's binding to it has no such calls of its own),
+`pqcrypto` (an independent ML-KEM, and the only one with ML-KEM-512), and Go's standard library if a Go is installed,
+because the figures of 2022 came from Go. Times are CPU time of the calling thread, so other programs do not distort
+them (Go's are wall time, as `go test` measures it); they include a call from Python, about 0.1 µs. Operations take
+turns.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ SENT_BYTES = {
     ("ML-KEM-1024", "keygen"): 1568,
     ("ML-KEM-1024", "encaps"): 1568,
 }
-"""What is sent to the peer of what an operation makes: an uncompressed point (RFC 8446 §4.2.8.2), a public key of
-RFC 7748, an encapsulation key or a ciphertext (FIPS 203, table 3)."""
+"""Size of the part of an operation's result that is sent to the peer: an uncompressed point (RFC 8446 §4.2.8.2), a
+public key of RFC 7748, an encapsulation key or a ciphertext (FIPS 203, table 3)."""
 OF_2022: Sequence[report.Row] = tuple(
     {"library": "2022: Go, i7-9750H", "primitive": primitive, "operation": name, "ns": {"value": ns}, **memory}
     for primitive, name, ns, memory in (
@@ -52,12 +53,12 @@ OF_2022: Sequence[report.Row] = tuple(
     )
 )
 EXCHANGES = {"P-256": ("P-256",), "X25519": ("X25519",), "X25519MLKEM768": ("X25519", "ML-KEM-768")}
-"""What the groups of TLS are made of."""
+"""The primitives that each TLS group consists of."""
 
 
 @dataclass(frozen=True)
 class Kem:
-    """One library's ML-KEM of one size. A key is what `generate` gives; public keys and ciphertexts are bytes."""
+    """One library's ML-KEM of one size. `generate` returns a key; public keys and ciphertexts are bytes."""
 
     library: str
     name: str
@@ -71,7 +72,7 @@ class Kem:
 
 @dataclass(frozen=True)
 class Operation:
-    """Something to be timed."""
+    """One operation to time."""
 
     library: str
     primitive: str
@@ -80,7 +81,7 @@ class Operation:
 
 
 def kems() -> list[Kem]:
-    """Every ML-KEM that Python has here."""
+    """Every ML-KEM available to Python here."""
     ours = (
         (mlkem.MLKEM768PrivateKey, mlkem.MLKEM768PublicKey, 768),
         (mlkem.MLKEM1024PrivateKey, mlkem.MLKEM1024PublicKey, 1024),
@@ -120,7 +121,7 @@ def _cryptography() -> str:
 
 
 def operations() -> Iterator[Operation]:
-    """All that is timed in this process."""
+    """Every operation that is timed in this process."""
     library, curve = _cryptography(), ec.SECP256R1()
     point, peer = ec.generate_private_key(curve), ec.generate_private_key(curve).public_key()
     own, other = X25519PrivateKey.generate(), X25519PrivateKey.generate().public_key()
@@ -142,7 +143,7 @@ def _kem_operations(kem: Kem) -> Iterator[Operation]:
 
 
 def interoperate() -> list[dict[str, Any]]:
-    """Encapsulate in one library to a key of another, decapsulate there, and compare the secrets."""
+    """Encapsulate with one library to a key of another, decapsulate there, and compare the secrets."""
     rows = []
     for one, other in permutations(kems(), 2):
         if one.name == other.name:
@@ -157,7 +158,7 @@ def interoperate() -> list[dict[str, Any]]:
 
 
 def _batch(run: Callable[[], object], calls: int) -> int:
-    """CPU nanoseconds of so many calls."""
+    """CPU nanoseconds of `calls` calls."""
     started = time.thread_time_ns()
     for _ in range(calls):
         run()
@@ -165,7 +166,7 @@ def _batch(run: Callable[[], object], calls: int) -> int:
 
 
 def time_them(timed: Sequence[Operation], rounds: int) -> list[dict[str, Any]]:
-    """Nanoseconds of a call: the median over batches that took turns, and its interval."""
+    """Nanoseconds per call: the median over batches that took turns, and its interval."""
     calls = [max(BATCH_NS * 8 // max(_batch(each.run, 8), 1), 1) for each in timed]
     found: list[list[float]] = [[] for _ in timed]
     for number in range(rounds):
@@ -185,13 +186,13 @@ def time_them(timed: Sequence[Operation], rounds: int) -> list[dict[str, Any]]:
 
 
 def go_rows(directory: Path, rounds: int) -> list[dict[str, Any]]:
-    """The same by Go's standard library, with its allocations; none without a Go of 1.24 or later."""
+    """The same with Go's standard library, with allocations; no rows without Go 1.24 or later."""
     go = shutil.which("go")
     environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off", "GOPROXY": "off"}
     if go is None:
         return []
-    told = subprocess.run([go, "env", "GOVERSION"], env=environment, capture_output=True, text=True, check=False)
-    found = re.match(r"go(\d+)\.(\d+)", told.stdout)
+    installed = subprocess.run([go, "env", "GOVERSION"], env=environment, capture_output=True, text=True, check=False)
+    found = re.match(r"go(\d+)\.(\d+)", installed.stdout)
     if found is None or (int(found[1]), int(found[2])) < (1, 24):
         return []
     shutil.copy(GO_SOURCE, directory)
@@ -202,11 +203,11 @@ def go_rows(directory: Path, rounds: int) -> list[dict[str, Any]]:
     )
     if ran.returncode:
         raise click.ClickException(f"go test failed:\n{ran.stdout}{ran.stderr}")
-    return parse_go(ran.stdout, f"Go {told.stdout.strip().removeprefix('go')}")
+    return parse_go(ran.stdout, f"Go {installed.stdout.strip().removeprefix('go')}")
 
 
 def parse_go(output: str, library: str) -> list[dict[str, Any]]:
-    """What `go test -bench` prints, one row for each operation."""
+    """The output of `go test -bench`, one row per operation."""
     line = re.compile(r"BenchmarkGo/(\S+)/(\w+)\s+\d+\s+([\d.]+) ns/op\s+(\d+) B/op\s+(\d+) allocs/op")
     runs: dict[tuple[str, str], list[tuple[float, int, int]]] = {}
     for primitive, operation, ns, allocated, allocations in line.findall(output):
@@ -226,7 +227,10 @@ def parse_go(output: str, library: str) -> list[dict[str, Any]]:
 
 
 def exchanges(rows: Sequence[report.Row]) -> list[dict[str, Any]]:
-    """Both ends' key exchange of one handshake by group: every operation of each part, keygen and derive twice."""
+    """Time of both ends' key exchange in one handshake, by group.
+
+    It is the sum over each part's operations; an elliptic curve's keygen and derive count twice.
+    """
     found = []
     for library in dict.fromkeys(row["library"] for row in rows):
         ours = [row for row in rows if row["library"] == library]
@@ -239,12 +243,21 @@ def exchanges(rows: Sequence[report.Row]) -> list[dict[str, Any]]:
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(2), default=50, show_default=True, help="Batches of each operation.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(2),
+    default=50,
+    show_default=True,
+    help="Batches of calls per operation, each of about 2 ms.",
+)
 @report.as_json_option
 def primitives(rounds: int, as_json: bool) -> None:
-    """ns/op of P-256, X25519 and ML-KEM through every library here, beside the table of 2022.
+    """ns/op of P-256, X25519 and ML-KEM in every library available here, next to the table of 2022.
 
-    Libraries are checked against each other first. Go is asked too where a Go of 1.24 or later is installed.
+    Times are CPU nanoseconds per operation with a 95 % interval; bytes are what an operation sends to the peer. Go's
+    standard library is measured too if Go 1.24 or later is installed.
+
+    Takes about 20 seconds. First the libraries are checked against each other: the exit code is 1 if they disagree.
     """
     agreement = interoperate()
     with report.workplace(as_json) as (directory, console), console.status("measuring"):
@@ -255,14 +268,14 @@ def primitives(rounds: int, as_json: bool) -> None:
         more = {"openssl": backend.openssl_version_text(), "of_2022": OF_2022}
         report.emit("primitives", rows, exchanges=whole, interoperability=agreement, **more)
     else:
-        notes = [f"cryptography runs {backend.openssl_version_text()}"]
-        notes += [f"{each['library']}: both ends of {each['group']}: {each['ns'] / 1e3:.0f} µs" for each in whole]
+        notes = [f"cryptography uses {backend.openssl_version_text()}"]
+        notes += [f"{each['library']}: {each['group']}, both ends: {each['ns'] / 1e3:.0f} µs" for each in whole]
         notes += [
             f"{each['primitive']}: key of {each['key_of']}, encaps of {each['encaps_of']}: "
             + ("the same secret" if each["agree"] else "DIFFERENT SECRETS")
             for each in agreement
         ]
-        report.show(console, "primitives of key exchange", COLUMNS, [*OF_2022, *rows], notes)
+        report.show(console, "key-exchange primitives", COLUMNS, [*OF_2022, *rows], notes)
     if not all(each["agree"] for each in agreement):
         raise click.ClickException("libraries disagree about ML-KEM")
 

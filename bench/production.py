@@ -1,7 +1,7 @@
-"""Two streams of a running forwarder, as its admin address tells of them: slices of time stand in for rounds.
+"""Two streams of a running forwarder, observed through its admin address: time slices stand in for rounds.
 
-Nothing is fed, nothing takes turns: the figures are of whatever load was there. A twin carries its original's batches
-at the same time, so the two share their load in every slice; other streams do not.
+Nothing is fed and nothing takes turns: the figures are those of the forwarder's own load. A twin carries its original's
+batches at the same time, so the two have the same load in every slice; other streams do not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VARIABLES = ("group", "version", "cipher", "receiver")
 
 
 class Observed(NamedTuple):
-    """What each stream's link negotiated, the slices, and in words how they came about."""
+    """What each stream's link negotiated, the slices, and in words how they were measured."""
 
     links: dict[str, dict[str, Any]]
     slices: list[Round]
@@ -30,22 +30,22 @@ class Observed(NamedTuple):
 
 
 def admin_of(config: Path) -> str:
-    """Where the forwarder with this logfwd.toml serves its admin; raises Unanswered."""
+    """The admin address of the forwarder with this logfwd.toml; raises Unanswered."""
     try:
         admin = load_forwarder(config).admin
     except ConfigError as error:
         raise Unanswered("\n".join(str(problem) for problem in error.problems)) from error
     if admin is None:
-        raise Unanswered(f"{config}: admin = false: there is nothing to ask")
+        raise Unanswered(f"{config}: admin = false, so this forwarder has no admin address; set admin.address")
     if admin.address.endswith(":0"):
-        raise Unanswered(f"{config}: the system chose the admin's port; give it with --admin (it is in the log)")
+        raise Unanswered(f"{config}: the system chose the admin port; pass the address from the log with --admin")
     return admin.address
 
 
 def observe(
     admin: str, base: str, other: str, *, seconds: float, slices: int, each: Callable[[int], None] = lambda _: None
 ) -> Observed:
-    """Look at the end of every slice; raises Unanswered if there is nothing to compare."""
+    """Look at both streams at the end of every slice; raises Unanswered if there is nothing to compare."""
     looks = [_look(admin, base, other)]
     started = time.monotonic()
     for number in range(slices):
@@ -67,11 +67,11 @@ class _Look(NamedTuple):
 
 
 def _look(admin: str, base: str, other: str, before: _Look | None = None) -> _Look:
-    """Both streams now, and the batch durations since the look before; the first look asks for none."""
+    """Both streams now, and the batch durations since the previous look; the first look asks for none."""
     found = {row["stream"]: row for row in adminclient.streams(admin)}
     if missing := [name for name in (base, other) if "batch_duration_seconds" not in found.get(name, {})]:
         raise Unanswered(
-            f"{admin} has no stream {' and no '.join(missing)}; it has {', '.join(sorted(found)) or 'none'}"
+            f"{admin} has no stream {' or '.join(missing)}; its streams: {', '.join(sorted(found)) or 'none'}"
         )
     durations = {}
     for name in (base, other):
@@ -109,10 +109,10 @@ def _method(admin: str, looks: list[_Look], base: str, other: str, seconds: floa
         "the load is its own and was not interleaved",
         "one is the twin of the other: both carry the same batches at the same time, and each disturbs the other"
         if twins
-        else "the two are no twins: what they carry may differ, and so may the figures for that reason alone",
+        else "neither is the twin of the other: they may carry different records, which alone may explain a difference",
     ]
     for name in (base, other):
         first, last = (look.rows[name]["link"] or {} for look in (looks[0], looks[-1]))
         if any(first.get(key) != last.get(key) for key in VARIABLES):
-            parts.append(f"the link of {name} changed meanwhile: the figures are of more than one")
+            parts.append(f"the link of {name} changed meanwhile: its figures cover more than one link")
     return "; ".join(parts)

@@ -1,6 +1,6 @@
 """A real Prometheus and its promtool without Docker: those on the PATH, or Debian's package in a cache directory.
 
-Nothing is installed. A server runs with the project's own rules against whatever addresses it is given.
+Nothing is installed. A server runs with the project's own rules and scrapes the given addresses.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Tools(NamedTuple):
 
 @cache
 def tools() -> Tools:
-    """Where they are; fetched at the first call. StartFailed, with the remedy, where they cannot be had."""
+    """Their paths; the first call fetches them. Raises StartFailed, with the remedy, if they are not available."""
     found = tuple(shutil.which(name) for name in Tools._fields)
     if all(found):
         return Tools(*map(str, found))
@@ -47,7 +47,7 @@ def tools() -> Tools:
         with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
             unpacked = unpack([PACKAGE], Path(scratch))
             try:
-                unpacked.rename(root)  # whole or not at all: another process may have been quicker
+                unpacked.rename(root)  # atomic: another process may have been quicker
             except OSError:
                 if not root.exists():
                     raise
@@ -55,7 +55,7 @@ def tools() -> Tools:
 
 
 def promtool(*arguments: str | Path, text: bytes = b"") -> subprocess.CompletedProcess[str]:
-    """Run promtool; what it has to say of `text`, or of files, is on both outputs."""
+    """Run promtool on `text` or on files; its findings are on both outputs."""
     argv = [tools().promtool, *map(str, arguments)]
     done = subprocess.run(argv, input=text, capture_output=True, check=False, timeout=60)
     return subprocess.CompletedProcess(argv, done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -93,7 +93,7 @@ class Prometheus:
         self._program.kill()
 
     def _wait_for_address(self) -> str:
-        """Where it listens, by its own log, once it is ready."""
+        """The address from its own log, once it is ready."""
         deadline = time.monotonic() + START_SECONDS
         while self._program.running() and time.monotonic() < deadline:
             log = self._program.log_path.read_text()
@@ -109,7 +109,7 @@ class Prometheus:
             return json.load(answer)["data"]
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """Samples that an expression gives now: `metric` (labels) and `value` (time, text) each."""
+        """The samples of an expression now, each with `metric` (labels) and `value` (time, text)."""
         return list(self._get("query", query=expression)["result"])
 
     def rules(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What figures were made on and with: enough to tell why a run elsewhere gives others."""
+"""The machine and versions that figures were measured with: enough to explain why another run differs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _cpu_name() -> str:
 
 
 def _commit() -> str | None:
-    """Of the checkout that this runs from, `+` if it was changed since; None for an installed package."""
+    """The commit of the checkout that this runs from, with `+` if it has changes; None for an installed package."""
     with suppress(OSError, subprocess.SubprocessError):
         return _git("rev-parse", "--short=12", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else "")
     return None
@@ -43,7 +43,7 @@ def _commit() -> str | None:
 
 def _git(*arguments: str) -> str:
     answer = subprocess.run(
-        ["git", *arguments],  # noqa: S607 — whichever git the person uses
+        ["git", *arguments],  # noqa: S607 — the git on the PATH
         cwd=_HERE,
         capture_output=True,
         text=True,

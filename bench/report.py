@@ -1,4 +1,4 @@
-"""What measuring commands share around their measurement: options, a scratch directory, tables for people, JSON."""
+"""What the measuring commands share around a measurement: options, a scratch directory, tables, JSON."""
 
 from __future__ import annotations
 
@@ -24,22 +24,36 @@ from bench.site import StartFailed
 
 Row = Mapping[str, Any]
 
-as_json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
-seed_option = click.option("--seed", default=1, show_default=True, help="The same seed gives the same records.")
-sink_option = click.option("--sink", type=click.Choice(["log", "kafka"]), default="kafka", show_default=True)
+as_json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON to stdout instead of a table, with more figures and no rounding.",
+)
+seed_option = click.option("--seed", default=1, show_default=True, help="Seed of the generated records.")
+sink_option = click.option(
+    "--sink",
+    type=click.Choice(["log", "kafka"]),
+    default="kafka",
+    show_default=True,
+    help="log: the receiver's embedded log; kafka: a real broker, started for this run.",
+)
+maximum_records_option = click.option(
+    "--records", default=500_000, show_default=True, help="Records used to measure the maximum."
+)
 record_bytes_option = click.option(
     "--record-bytes",
     type=click.Choice([str(size) for size in RECORD_BYTES]),
     default="577",
     show_default=True,
     callback=lambda _, __, value: int(value),
-    help="About so long is a record; all are about as compressible as real ones.",
+    help="Approximate record size in bytes; compressibility matches real logs.",
 )
 
 
 @contextlib.contextmanager
 def workplace(as_json: bool) -> Iterator[tuple[Path, Console]]:
-    """A directory that is removed afterwards, and a console that leaves stdout to JSON; failures become messages."""
+    """A directory that is removed afterwards, and a console that leaves stdout to JSON; failures become exit code 1."""
     directory = Path(tempfile.mkdtemp(prefix="logbench-"))
     try:
         yield directory, Console(stderr=as_json)
@@ -52,14 +66,14 @@ def workplace(as_json: bool) -> Iterator[tuple[Path, Console]]:
 def base_file(
     directory: Path, console: Console, records: int, *, seed: int, record_bytes: int = 577
 ) -> tuple[Base, int]:
-    """The generated file and how often it is to be read for so many records."""
+    """The generated file, and how often to read it for this many records."""
     size, copies = split_records(records, record_bytes)
     with console.status(f"generating {size} records"):
         return Base.generate(directory / "data.jsonl", size, seed=seed, record_bytes=record_bytes), copies
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were made on. The package `cryptography` brings the OpenSSL that links use."""
+    """The machine and versions that figures depend on. The package `cryptography` brings the OpenSSL that links use."""
     return {
         "logfwd": version("logfwd"),
         "python": platform.python_version(),
@@ -72,8 +86,8 @@ def machine() -> dict[str, Any]:
 
 
 def limit_note(limits: Sequence[float]) -> str:
-    """What this machine could do at most, before and after."""
-    return f"limit (validate + frame + zstd-1) before / after: {limits[0]:.0f} / {limits[1]:.0f} MB/s"
+    """This machine's own limit before and after the measurement."""
+    return f"machine limit (validate + frame + zstd-1) before / after: {limits[0]:.0f} / {limits[1]:.0f} MB/s"
 
 
 Column = tuple[str, Callable[[Row], str]]
@@ -88,7 +102,7 @@ def show(
     *,
     upright: bool = False,
 ) -> None:
-    """The same numbers that --json gives, rounded for people; `upright` puts a line's figures below each other."""
+    """Print rows as a table, rounded for people; `upright` makes a column of each row."""
     table = Table(title=title, title_justify="left")
     lines = [[name for name, _ in columns], *([value(row) for _, value in columns] for row in rows)]
     if upright:
@@ -109,12 +123,12 @@ def show(
 
 
 def emit(command: str, rows: Sequence[Row], **more: Any) -> None:
-    """The JSON form: {"command", "machine", "rows", …}; what is not a finite number is null."""
+    """Print {"command", "machine", "rows", …} as JSON; numbers that are not finite become null."""
     click.echo(dumps({"command": command, "machine": machine(), "rows": rows, **more}))
 
 
 def dumps(values: Mapping[str, Any]) -> str:
-    """JSON text; what is not a finite number is null."""
+    """JSON text; numbers that are not finite become null."""
     return json.dumps(_finite(values), indent=2)
 
 

@@ -1,8 +1,8 @@
-"""What the measuring commands run on: one sink and one receiver that stay, and forwarders beside each other.
+"""The set-up of the measuring commands: one sink and one receiver that stay up, and forwarders side by side.
 
-Every forwarder is a process of its own with its own state and streams, so what it costs is its own; links are long:
-they are open before a clock runs. Polls of an admin address are at most two a second; the end of a run is the time of
-the last write to the sink's segments, which costs nobody anything.
+Every forwarder is a process with its own state and streams, so its cost is its own; links are long-lived and open
+before a clock runs. An admin address is polled at most twice a second; a run ends at the time of the last write to
+the sink's segments, which costs the measured processes nothing to find out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LEDGER = "logfwd.ledger"
 
 @dataclass(frozen=True)
 class Setup:
-    """One forwarder: what its streams are like, and where its spool is."""
+    """One forwarder: its streams, and where its spool is."""
 
     mode: str = "hybrid"
     codec: str = "zstd"
@@ -36,14 +36,14 @@ class Setup:
     streams: int = 1
     twins: int = 0
     named: tuple[tuple[str, str], ...] = ()
-    """Names and modes: these streams, instead of `streams` of one mode."""
+    """Names and modes of the streams, instead of `streams` of one mode."""
     scan: str = "50ms"
     append_time: bool = False
-    """Kafka's topics keep the time of the append instead of that of the reading."""
+    """Kafka's topics keep the time of the append instead of the time of reading."""
     more: str = ""
     """Further lines of each stream's file."""
     input_bytes: int = 1_000_000_000
-    """What lies in the directories that it reads, at most at a time."""
+    """Largest total size of the files in its input directories at any time."""
 
 
 @dataclass
@@ -65,24 +65,24 @@ class Forwarder:
         return self.originals + self.twins
 
     def input(self, stream: str) -> Path:
-        """The directory that a stream reads: files `http.log` and its rotations."""
+        """The directory that a stream reads: `http.log` and its rotations."""
         return self.site.directory / "in" / stream
 
     def records(self, state: str = "acknowledged", names: Sequence[str] = ()) -> int:
-        """Fewest records of its streams in a state; what a twin dropped counts as done."""
+        """The smallest count of records in a state over its streams; records that a twin dropped count as done."""
         rows = self.site.streams()
         return min(int(rows[name]["records"][state] + rows[name]["records"]["dropped"]) for name in names or self.names)
 
     def row(self) -> dict[str, Any]:
-        """The first stream's own account."""
+        """The first stream's row in /api/v1/streams."""
         return self.site.streams()[self.originals[0]]
 
     def feeds(self, base: Base) -> list[Feed]:
-        """One for each stream."""
+        """One feed per original stream."""
         return [Feed(base, self.input(name)) for name in self.originals]
 
     def wait_for(self, records: int, seconds: float) -> None:
-        """Wait until every stream has so many acknowledged; raises StartFailed with what it has."""
+        """Wait until every stream has this many records acknowledged; raises StartFailed with the count so far."""
         if not wait_until(lambda: self.records() >= records, seconds, every_seconds=POLL_SECONDS):
             raise StartFailed(f"only {self.records()} of {records} acknowledged\n{self.program.tail()}")
 
@@ -90,8 +90,8 @@ class Forwarder:
 class Rig:
     """`with Rig(directory) as rig`: sink and receiver are up inside; `with rig.forwarder(setup) as forwarder`.
 
-    `more` are lines of the receiver's file, `overrides` are server properties of the broker, `launcher` is put before
-    each command of ours.
+    `more` are further lines of the receiver's configuration, `overrides` are server properties of the broker,
+    `launcher` is put in front of the commands of forwarder and receiver.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Rig:
         self.start_receiver()
 
     def start_receiver(self) -> None:
-        """Start it, at the addresses that it had before if it ran before."""
+        """Start it, or restart it at the same addresses."""
         toml = 'type = "log"\ndirectory = "log"'
         if self.kafka is not None:
             toml = f'type = "kafka"\nbrokers = ["{self.kafka.bootstrap}"]\ncreate_topics = true'
@@ -197,7 +197,7 @@ class Rig:
         return twins
 
     def segments(self, stream: str) -> list[Path]:
-        """The files in which the sink keeps a stream."""
+        """The files in which the sink stores a stream."""
         roots = [self.site.directory / "log"] if self.kafka is None else [each.data for each in self.kafka.brokers]
         return [path for root in roots for path in root.glob(f"{stream}-[0-9]*/*.log")]
 
@@ -208,7 +208,7 @@ class Rig:
 
 @contextlib.contextmanager
 def _input_directory(beside: Path, most_bytes: int) -> Iterator[Path]:
-    """On tmpfs where memory is plenty: what writes the input then does not share the disk with spool and sink."""
+    """On tmpfs if there is enough memory, so that writing the input does not share the disk with spool and sink."""
     meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free_bytes = int(meminfo["MemAvailable"].split()[0]) * 1024
     if MEMORY.is_dir():

@@ -1,15 +1,14 @@
 """Rounds of a comparison over fresh processes: two streams of one forwarder, which take turns.
 
-Both streams are in one forwarder, over long links to one receiver and one sink. A forwarder, a spool file or a link may
-be a few percent faster than the next one for as long as it lives; rounds over the same ones cannot see that, and found
-a stream different from itself. So every round has a fresh forwarder, spool and links, and the order in which they are
-made is exchanged from round to round: intervals are over rounds, so that luck is in them.
+Both streams are in one forwarder, over long-lived links to one receiver and one sink. A forwarder, a spool file or a
+link may be a few percent faster than the next one for as long as it lives; rounds that share them cannot see that, and
+found a stream different from itself. So every round has a fresh forwarder, spool and links, and the order in which they
+are created alternates from round to round. Intervals are over rounds, so they include that luck.
 
-A round is a b b a … with one batch each, evenly paced and so far apart that each usually finds the path idle. What
-drifts, what else the machine does for a while, and what the batch before leaves behind fall on both alike. Both streams
-carry the same records, written so that each write is exactly one batch: full by bytes as soon as it is read, with no
-linger in it. New links are made in turns as well, one by one, before the batches; full speed, which CPU and throughput
-are of, comes last.
+A round is a b b a … with one batch each, evenly paced and far enough apart that each usually finds the path idle.
+Drift, other work on the machine and the effects of the previous batch fall on both streams alike. Both carry the same
+records, written so that each write is exactly one batch: full by bytes as soon as it is read, without any linger. New
+links are also made in turns, one by one, before the batches; full speed, which gives CPU and throughput, comes last.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from logfwd.batcher import FULL_SHARE
 
 ACKNOWLEDGED_SECONDS = 60.0
 WARM_UP_BATCHES = 10
-"""Of each stream in every round, before those that are measured."""
+"""Batches per stream in every round, before the measured ones."""
 INPUT = "turns.log"
 
 
@@ -47,7 +46,7 @@ class Side(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured, and how much of it."""
+    """What to measure, and how much of it."""
 
     base: Side
     other: Side
@@ -55,14 +54,14 @@ class Plan:
     rounds: int = 12
     warm_up_rounds: int = 1
     batches: int = 100
-    """Of each stream in a round."""
+    """Per stream and round."""
     batches_per_second: int = 50
-    """Of both together."""
+    """Both streams together."""
     batch_kib: int = 128
     handshakes: int = 20
-    """Of each stream in a round."""
+    """Per stream and round."""
     records: int = 100_000
-    """Of each stream in a round at full speed; 0 leaves that out."""
+    """Per stream and round at full speed; 0 skips that part."""
     record_bytes: int = 577
     seed: int = 1
 
@@ -72,19 +71,19 @@ class Plan:
 
 
 Figures = dict[str, Any]
-"""What a round gives for a side: batch_ms, handshake_ms, connect_ms are lists of values; speed is of `measure`."""
+"""One side's figures of a round: batch_ms, handshake_ms, connect_ms are lists of values; speed is from `measure`."""
 
 
 class Runner:
-    """`with running(plan, …) as runner`: sink and receiver are up; each `runner.round(number)` is measured."""
+    """`with running(plan, …) as runner`: sink and receiver are up; `runner.round(number)` measures one round."""
 
     def __init__(self, plan: Plan, rig: Rig, base: Base, copies: int) -> None:
         self.plan, self._rig, self._base, self._copies = plan, rig, base, copies
         self.links: dict[str, dict[str, Any]] = {}
-        """What each stream's link of the last round negotiated."""
+        """What each stream's link negotiated in the last round."""
 
     def round(self, number: int) -> dict[str, Figures]:
-        """a b b a …, or b a a b … in every second round."""
+        """Measure one round: a b b a …, or b a a b … in every second round."""
         first, second = self.plan.sides[:: -1 if number % 2 else 1]
         found = self._handshakes(first, second)
         batch = f'[batch]\nmax_batch_bytes = "{self.plan.batch_kib}KiB"\nmax_record_bytes = "8KiB"\n'
@@ -102,7 +101,7 @@ class Runner:
         return found
 
     def _batches(self, forwarder: Forwarder, first: Side, second: Side, each: int) -> dict[str, list[float]]:
-        """Durations in ms of so many batches of each, by stream."""
+        """Send `each` batches per stream; returns their durations in ms, by stream."""
         admin, names = forwarder.site.admin_address, [first.name, second.name]
         before = {name: adminclient.batch_durations(admin, name, 0)[0] for name in names}
         records = {name: forwarder.records(names=[name]) for name in names}
@@ -113,12 +112,12 @@ class Runner:
             ACKNOWLEDGED_SECONDS,
             every_seconds=0.05,
         ):
-            raise StartFailed(f"a round was not acknowledged in {ACKNOWLEDGED_SECONDS:.0f} s")
+            raise StartFailed(f"a round was not acknowledged within {ACKNOWLEDGED_SECONDS:.0f} s")
         found = {name: adminclient.batch_durations(admin, name, before[name])[1] for name in names}
         return {name: [seconds * 1e3 for seconds in values] for name, values in found.items()}
 
     def _write(self, forwarder: Forwarder, first: Side, second: Side, each: int) -> dict[str, int]:
-        """Write the batches of both, each when it is due; returns their records by stream."""
+        """Write the batches of both streams, each when it is due; returns the numbers of records by stream."""
         records, started = dict.fromkeys((first.name, second.name), 0), time.monotonic()
         with ExitStack() as stack:
             paths = {name: forwarder.input(name) / INPUT for name in records}
@@ -139,7 +138,7 @@ class Runner:
         return list(cuts(self._base, self.plan.batch_kib * 1024))
 
     def _handshakes(self, first: Side, second: Side) -> dict[str, Figures]:
-        """New links as the forwarder makes them, to the receiver that it uses."""
+        """Open new links as the forwarder does, to the same receiver."""
         turns = [
             Turn(side.name, side.mode, self._rig.addresses[side.mode])
             for side in _in_turn(first, second, self.plan.handshakes)
@@ -155,14 +154,14 @@ class Runner:
 
 
 def _in_turn(first: Side, second: Side, each: int) -> Iterator[Side]:
-    """a b b a a b b a …, as often each."""
+    """a b b a a b b a …, `each` turns per side."""
     return itertools.islice(itertools.cycle((first, second, second, first)), 2 * each)
 
 
 def cuts(base: Base, most_bytes: int) -> Iterator[tuple[int, int]]:
-    """(first, last) records of batches that are full to the forwarder as soon as it has read them.
+    """(first, last) records of batches that are full for the forwarder as soon as it has read them.
 
-    Each takes as many records as fit: one more does not, even to a forwarder that is behind and reads on.
+    Each holds as many records as fit, so that not even a forwarder that lags and reads on could add one more.
     """
     first = 0
     for last in range(1, base.records):

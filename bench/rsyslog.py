@@ -1,6 +1,6 @@
 """rsyslog at both ends: file → omrelp with TLS → imrelp → omkafka with acks=all, idempotence and zstd.
 
-It comes as Debian packages that are unpacked into a directory; nothing is installed.
+Its Debian packages are unpacked into a directory; nothing is installed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ action(type="omkafka" broker=["{broker}"] topic="{topic}" template="record" resu
 
 
 def free_port() -> int:
-    """For programs that cannot say which port the system chose, or must be told of it before they start."""
+    """A free port, for programs that need it before they start or cannot report the one that the system chose."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -51,8 +51,7 @@ class Rsyslog:
     """Both ends as programs; the sender reads `input`, the receiver writes to `topic`."""
 
     promise = (
-        "rsyslog: queues in memory (a crash loses them), TLS as OpenSSL's defaults have it, at least once from relay "
-        "to relay."
+        "rsyslog: queues in memory (lost in a crash), TLS with OpenSSL's defaults, at least once between the relays."
     )
 
     def __init__(self, root: Path, directory: Path, *, pki: Path, broker: str, topic: str) -> None:

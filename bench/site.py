@@ -1,7 +1,7 @@
 """A whole installation in one directory: private CA, receivers, a forwarder, their configs, logs and data.
 
-Everything runs as a process of its own, the way an operator runs it: the same commands, the same files. The demo,
-the benches, the chaos runs and the integration tests are built on it.
+Every program runs as a process of its own, the way an operator runs it: the same commands, the same files. The demo,
+the benchmarks, the chaos runs and the integration tests are built on it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from streams.security import pki
 
 START_SECONDS = 30.0
 CALM_LOOKS = 8
-"""Empty this many times in a row: longer than a scan and a linger, so nothing is on its way either."""
+"""Found empty this many times in a row, which takes longer than a scan and a linger: nothing is in flight either."""
 FORWARDER_IDENTITY = "spiffe://demo/host-1"
 _PR_SET_PDEATHSIG = 1
 
@@ -34,7 +34,7 @@ def _die_with_parent() -> None:
 
 
 class StartFailed(Exception):
-    """A program did not come up; the text holds the end of its log."""
+    """A program did not come up, or did not do its work; the text has the end of its log."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Program:
         return self.process.pid
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Log events since the last start; lines that are not JSON (tracebacks) are passed over."""
+        """Log events since the last start; lines that are not JSON (tracebacks) are skipped."""
         if not self.log_path.exists():
             return
         with self.log_path.open("rb") as log:
@@ -78,7 +78,7 @@ class Program:
                         yield event
 
     def wait_for(self, event: str, *, times: int = 1, seconds: float = START_SECONDS) -> list[dict[str, Any]]:
-        """Wait until an event was logged that many times; raises StartFailed with the log's end."""
+        """Wait until an event has been logged this many times; raises StartFailed with the end of the log."""
         deadline = time.monotonic() + seconds
         while True:
             found = [entry for entry in self.events() if entry.get("event") == event]
@@ -92,7 +92,7 @@ class Program:
             time.sleep(0.02)
 
     def admin_address(self) -> str:
-        """Where it serves metrics, since its last start."""
+        """Its admin address since its last start."""
         return str(self.wait_for("admin listening")[-1]["address"])
 
     def tail(self, lines: int = 20) -> str:
@@ -122,7 +122,7 @@ class Program:
         return self._reap(seconds)
 
     def _reap(self, seconds: float = 20.0) -> int:
-        """Wait for the end and keep what the process used."""
+        """Wait for the end and keep the process's resource usage."""
         assert self.process is not None
         if self.process.returncode is not None:
             return self.process.returncode
@@ -143,13 +143,13 @@ class Program:
 
 
 def command(name: str) -> str:
-    """The path of one of our commands, beside the Python that runs this."""
+    """The path of one of our commands, next to the Python that runs this."""
     return str(Path(sys.executable).parent / name)
 
 
 @dataclass
 class Site:
-    """`directory` holds everything; ports are the system's choice and stay the same over restarts."""
+    """`directory` holds everything; the system chooses the ports, which stay the same over restarts."""
 
     directory: Path
     identity: str = FORWARDER_IDENTITY
@@ -166,7 +166,7 @@ class Site:
         self.receiver = self.make_receiver("logreceiver")
 
     def make_receiver(self, name: str) -> Program:
-        """A receiver with the config NAME.toml; a site may have several."""
+        """A receiver configured by NAME.toml; a site may have several."""
         config = self.directory / f"{name}.toml"
         return Program([command("logreceiver"), "run", "-c", str(config)], self.directory / f"{name}.log")
 
@@ -186,7 +186,7 @@ class Site:
     def write_receiver(
         self, sink: str, *, listeners: Mapping[str, str], more: str = "", name: str = "logreceiver"
     ) -> None:
-        """`listeners`: address → modes as a TOML list, e.g. {"127.0.0.1:0": '["hybrid"]'} ; `sink`: TOML of [sink]."""
+        """`listeners`: address → modes as a TOML list, e.g. {"127.0.0.1:0": '["hybrid"]'}; `sink`: TOML of [sink]."""
         parts = [
             'grant_key_file = "pki/grant.key"\nstop_grace = "3s"\n',
             more,
@@ -224,13 +224,13 @@ class Site:
         self.admin_address = self.forwarder.admin_address()
 
     def _find_admin(self) -> None:
-        """A forwarder that was started anew listens elsewhere."""
+        """A restarted forwarder has a new admin address."""
         found = [event for event in self.forwarder.events() if event.get("event") == "admin listening"]
         if found:
             self.admin_address = str(found[-1]["address"])
 
     def streams(self) -> dict[str, dict[str, Any]]:
-        """The forwarder's own account of its streams, by name."""
+        """The forwarder's rows in /api/v1/streams, by stream."""
         self._find_admin()
         with urllib.request.urlopen(f"http://{self.admin_address}/api/v1/streams", timeout=5) as answer:
             return {row["stream"]: row for row in json.load(answer)["streams"]}
@@ -238,7 +238,7 @@ class Site:
     def wait_until_acknowledged(
         self, records: int, names: list[str], seconds: float, *, poll_seconds: float = 0.05
     ) -> bool:
-        """Wait until every stream has that many records acknowledged, or the time is over."""
+        """Wait until every stream has this many records acknowledged; False if that takes too long."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, KeyError):
@@ -249,7 +249,7 @@ class Site:
         return False
 
     def wait_until_drained(self, names: list[str], seconds: float) -> bool:
-        """Wait until nothing waits in file or spool of these streams, or the time is over."""
+        """Wait until nothing is left in the files or the spool of these streams; False if that takes too long."""
         deadline = time.monotonic() + seconds
         calm = 0
         while time.monotonic() < deadline:
@@ -263,7 +263,7 @@ class Site:
         return False
 
     def stop(self) -> None:
-        """End whatever still runs."""
+        """Stop the programs that still run."""
         for program in (self.forwarder, self.receiver):
             if program.running():
                 program.stop()

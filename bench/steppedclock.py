@@ -1,6 +1,7 @@
 """A forwarder whose wall clock can be set while it runs: `python -m bench.steppedclock FILE run -c logfwd.toml`.
 
-It is `logfwd` in all else. FILE holds by how many seconds its clock is ahead, and is read whenever the time is asked.
+In everything else it is `logfwd`. FILE holds the number of seconds that its clock is ahead; every reading of the clock
+reads it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 
 class SteppedClock:
-    """The file, and the words that begin a command which goes by it."""
+    """The file, and the first words of a command that runs on its clock."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

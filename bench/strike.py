@@ -1,7 +1,7 @@
-"""Carries out a schedule of faults on an installation of real processes.
+"""Injects a schedule of faults into an installation of real processes.
 
-Each fault is a generator: it does its first part, yields how long after its beginning the next part is due, and so on
-until it is mended. So faults of different targets overlap, and all of it happens in the thread that owns the processes.
+Each fault is a generator: it does its first part, yields the seconds until its next part is due, and so on until it is
+repaired. So faults of different targets overlap, and all of it happens in the thread that owns the processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SLOWEST, FASTEST = 10_000, 100_000
 """Bytes per second of a throttled link."""
 
 LONGEST_STEP_SECONDS = 3 * 3600.0
-"""Of the forwarder's clock, back or ahead: more than a topic takes as it is (an hour ahead)."""
+"""Largest step of the forwarder's clock, back or ahead: beyond the hour ahead that a topic accepts by default."""
 
 Parts = Iterator[float]
 
@@ -44,7 +44,7 @@ class Striker:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.deaths: list[str] = []
-        """Programs that ended though nobody had killed them."""
+        """Programs that ended although no fault had killed them."""
         self._programs, self._kafka, self._proxies, self._feeders = programs, kafka, proxies, feeders
         self._rewrite, self._set_clock = rewrite, set_clock
         self._down: set[str] = set()
@@ -63,7 +63,7 @@ class Striker:
         }
 
     def run(self, faults: Iterable[Fault]) -> None:
-        """Do everything in its time; when this returns, all is mended."""
+        """Inject each fault at its time; when this returns, everything is repaired."""
         started, ids = time.monotonic(), count()
         agenda = [(fault.at, next(ids), self._begin(fault)) for fault in faults]
         while agenda:
@@ -99,7 +99,7 @@ class Striker:
             self._put_up(fault.whom)
 
     def _swap(self, fault: Fault) -> Parts:
-        """Kill a receiver while its produce requests lie, unanswered, in the buffers of a stopped broker."""
+        """Kill a receiver while its produce requests sit unanswered in the buffers of a stopped broker."""
         self._kafka.pause()
         yield fault.seconds * 0.3
         self._take_down(fault.whom)
@@ -130,7 +130,7 @@ class Striker:
         forwarder = self._programs["forwarder"]
         self._rewrite(fault.size)
         if any(event.get("event") == "admin listening" for event in forwarder.events()):
-            forwarder.signal(signal.SIGHUP)  # before that it would end: nobody handles the signal yet
+            forwarder.signal(signal.SIGHUP)  # earlier it would end the process: the handler is not installed yet
         else:
             self.counts[fault.kind] -= 1
         yield from ()

@@ -1,7 +1,7 @@
 """`logbench stuck`: Kafka is killed under full input and stays away; memory must stay flat and nothing may be lost.
 
-A file that is larger than the spool's limit lies there from the beginning, so the source always has more. Every second
-the memory of both programs, the spool and the rest of the file are looked at. Then Kafka comes back, everything
+A file larger than the spool's limit is there from the beginning, so the source always has more to read. The memory of
+both programs, the spool and the unread rest of the file are sampled every second. Then Kafka comes back, everything
 drains, and the oracle reads the topic.
 """
 
@@ -20,6 +20,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from bench import report
 from bench.feeder import numbered_lines
 from bench.kafka import Kafka, KafkaFailed
 from bench.measure import Usage, slope_per_minute
@@ -28,7 +29,7 @@ from bench.site import Site, StartFailed
 
 STREAM = "stuck"
 INPUT_PER_SPOOL = 2.0
-"""Times the spool's limit that lies in the file: half of it has to wait there."""
+"""Size of the file as a multiple of the spool's limit: half of it has to wait there."""
 LOOK_SECONDS = 1.0
 DRAIN_SECONDS = 600.0
 CHUNK_RECORDS = 10_000
@@ -36,7 +37,7 @@ CHUNK_RECORDS = 10_000
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen at one moment, sizes in MB (10⁶ bytes)."""
+    """One sample, sizes in MB (10⁶ bytes)."""
 
     seconds: float
     forwarder_rss: float
@@ -51,7 +52,7 @@ MEMORY: tuple[Callable[[Look], float], ...] = (lambda look: look.forwarder_rss, 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run. `waits_told`: how often the agent said that its source waits."""
+    """One run. `waits_told`: how often the forwarder logged that its source waits."""
 
     spool_limit_mb: float
     looks: list[Look]
@@ -62,17 +63,17 @@ class Outcome:
         return max(map(size, self.looks))
 
     def slope(self, size: Callable[[Look], float]) -> float:
-        """MB a minute in the second half of the time."""
+        """MB per minute over the second half of the run."""
         return slope_per_minute([(look.seconds, size(look)) for look in self.looks])
 
     @property
     def blocked(self) -> bool:
-        """The source had more all the time, and the agent said that it waits."""
+        """The source had more to read all the time, and the forwarder logged that it waits."""
         return self.waits_told > 0 and self.looks[-1].unread > 0
 
 
 def run(directory: Path, *, seconds: float, spool_mb: int, console: Console) -> Outcome:
-    """One run on a Kafka and an installation of its own."""
+    """One run with a Kafka and an installation of its own."""
     with Kafka(directory / "kafka") as kafka, Site(directory / "site") as site:
         source = site.directory / "in.log"
         sent = _write_input(source, int(spool_mb * 1e6 * INPUT_PER_SPOOL))
@@ -135,9 +136,16 @@ def _watch(site: Site, source: Path, seconds: float, console: Console) -> list[L
 
 
 def table(outcome: Outcome, rows: int = 12) -> Table:
-    """A look now and then, and how memory grew."""
+    """Some of the samples, and how memory grew."""
     shown = Table(title=f"Kafka away, spool limit {outcome.spool_limit_mb:.0f} MB")
-    for title in ("second", "forwarder RSS MB", "receiver RSS MB", "spool files MB", "waiting MB", "unread MB"):
+    for title in (
+        "second",
+        "forwarder RSS, MB",
+        "receiver RSS, MB",
+        "spool files, MB",
+        "spooled, MB",
+        "unread, MB",
+    ):
         shown.add_column(title, justify="right")
     for look in outcome.looks[:: max(len(outcome.looks) // rows, 1)]:
         shown.add_row(f"{look.seconds:.0f}", *(f"{value:.1f}" for value in list(asdict(look).values())[1:]))
@@ -148,10 +156,23 @@ def table(outcome: Outcome, rows: int = 12) -> Table:
 
 @click.command()
 @click.option("--minutes", default=10.0, show_default=True, help="How long Kafka stays away.")
-@click.option("--spool-mb", default=200, show_default=True, type=click.IntRange(17), help="The spool's limit.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option(
+    "--spool-mb",
+    default=200,
+    show_default=True,
+    type=click.IntRange(17),
+    help="The spool's limit in MB; the input file is twice as large.",
+)
+@report.as_json_option
 def stuck(minutes: float, spool_mb: int, as_json: bool) -> None:
-    """Take Kafka away under full input: is memory flat, does the source wait, is all of it stored afterwards?"""
+    """Kill Kafka under full input: does memory stay flat, does the source wait, is everything stored afterwards?
+
+    The table shows resident memory of forwarder and receiver, the spool and the unread input in MB over time, with the
+    peak and the slope in MB/min. When Kafka is back, an independent reader counts the records.
+
+    Takes --minutes plus the drain (at most 10 minutes). Exit code 0: the source waited and every record is stored once,
+    in order; 1: not. Memory is for you to judge.
+    """
     console = Console(stderr=as_json)
     directory = Path(tempfile.mkdtemp(prefix="logbench-stuck-"))
     try:
@@ -167,6 +188,6 @@ def stuck(minutes: float, spool_mb: int, as_json: bool) -> None:
         console.print(table(outcome))
         console.print(
             f"source {'waited' if outcome.blocked else 'DID NOT WAIT'}; sent {finding.sent}, stored {finding.stored}, "
-            f"missing {finding.missing}, twice {finding.twice}, out of order {finding.out_of_order}"
+            f"missing {finding.missing}, duplicates {finding.twice}, out of order {finding.out_of_order}"
         )
     sys.exit(0 if outcome.finding.exact and outcome.blocked else 1)

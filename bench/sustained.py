@@ -1,4 +1,4 @@
-"""`logbench sustained` and `logbench ramp`: whether memory stays flat, at full speed and beyond it."""
+"""`logbench sustained` and `logbench ramp`: whether memory stays flat at full speed and beyond it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SMALL_LOG = {
     "log.retention.check.interval.ms": "5000",
     "log.segment.delete.delay.ms": "1000",
 }
-"""The broker forgets soon, so that a long run does not fill the disk."""
+"""The broker deletes old segments early, so that a long run does not fill the disk."""
 KEPT_SHARE = 0.9
 FLAT_MB = 20.0
-"""Memory that a process may take on beyond its full-speed peak before it no longer counts as flat."""
+"""A process whose memory grows by no more than this beyond its full-speed peak counts as flat."""
 
 
 def memory(samples: Mapping[str, Sequence[Sample]]) -> list[dict[str, Any]]:
-    """A row for each process: peak and slope of resident memory, CPU as a share of a core."""
+    """One row per process: peak and slope of resident memory, CPU as a share of a core."""
     rows = []
     for name, each in samples.items():
         first, last = each[0], each[-1]
@@ -57,17 +57,20 @@ MEMORY: Sequence[report.Column] = (
 
 
 @click.command()
-@click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True)
+@click.option(
+    "--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Duration of the full-speed load."
+)
 @report.record_bytes_option
 @report.seed_option
 @report.sink_option
-@click.option("--records", default=200_000, show_default=True, help="In the file that is read in a loop.")
+@click.option("--records", default=200_000, show_default=True, help="Records of the file that is read in a loop.")
 @report.as_json_option
 def sustained(minutes: float, record_bytes: int, seed: int, sink: str, records: int, as_json: bool) -> None:
-    """Full speed for minutes, with the input in a loop: memory of each process every second, its peak and slope.
+    """Full speed for --minutes, reading the input in a loop: does the memory of each process stay flat?
 
-    The slope is that of the least squares over the second half. Take at least ten minutes for a slope that means
-    something. With --sink log the stored batches take about a ninth of the input on disk until the end.
+    The memory of each process is sampled every second; the table shows the first, last and peak resident memory in MB,
+    the slope in MB/min (least squares over the second half of the run) and the cores in use. A meaningful slope takes
+    at least ten minutes. With --sink log the stored batches need about a ninth of the input's size on disk.
     """
     with report.workplace(as_json) as (directory, console), Rig(directory, sink=sink, overrides=SMALL_LOG) as rig:
         base, _ = report.base_file(directory, console, records, seed=seed, record_bytes=record_bytes)
@@ -98,21 +101,35 @@ def sustained(minutes: float, record_bytes: int, seed: int, sink: str, records: 
 
 
 @click.command()
-@click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="At each load.")
-@click.option("--percent", default="50,75,100,125,150", show_default=True, help="Of the maximum measured first.")
+@click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Duration of each load.")
+@click.option(
+    "--percent",
+    default="50,75,100,125,150",
+    show_default=True,
+    help="Offered loads, in % of the maximum measured first, separated by commas.",
+)
 @report.record_bytes_option
 @report.seed_option
 @report.sink_option
-@click.option("--records", default=500_000, show_default=True, help="To measure the maximum with.")
-@click.option("--rounds", type=click.IntRange(1), default=1, show_default=True, help="Of all loads; the median counts.")
+@report.maximum_records_option
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Repetitions of the whole ramp; the median is shown.",
+)
 @report.as_json_option
 def ramp(
     seconds: float, percent: str, record_bytes: int, seed: int, sink: str, records: int, rounds: int, as_json: bool
 ) -> None:
-    """Offered load from half of the maximum to beyond it: beyond, output and memory stay and the source lags.
+    """Offer loads from half of the maximum to beyond it: beyond, output and memory must hold while the source lags.
 
-    The maximum is measured in the same run. The load is open loop: it does not wait for anybody. What lags is stored
-    before the next load begins.
+    The maximum is measured in the same run. The load is open loop: it does not wait for the forwarder. The table shows
+    records/s offered and acknowledged, the source lag and resident memory in MB; a last line says whether output and
+    memory stayed within their goals. Whatever lags is stored before the next load begins.
+
+    Takes two to three minutes per round with the defaults. The exit code does not depend on the goals.
     """
     with report.workplace(as_json) as (directory, console), Rig(directory, sink=sink, overrides=SMALL_LOG) as rig:
         base, copies = report.base_file(directory, console, records, seed=seed, record_bytes=record_bytes)
@@ -132,23 +149,23 @@ def ramp(
         )
         return
     columns: list[report.Column] = [
-        ("offered", lambda r: f"{r['percent']:.0f} %"),
-        ("records/s offered", lambda r: f"{r['offered_records_per_second']:,.0f}"),
-        ("acknowledged", lambda r: f"{r['records_per_second']:,.0f}"),
+        ("load", lambda r: f"{r['percent']:.0f} %"),
+        ("offered, records/s", lambda r: f"{r['offered_records_per_second']:,.0f}"),
+        ("acknowledged, records/s", lambda r: f"{r['records_per_second']:,.0f}"),
         ("source lag, MB", lambda r: f"{r['source_lag_mb']:.1f}"),
         ("forwarder / receiver RSS, MB", lambda r: f"{r['forwarder_rss_mb']:.0f} / {r['receiver_rss_mb']:.0f}"),
     ]
-    told = (
-        f"Output, of what was offered or its peak if that is less: {verdict['kept_share']:.0%} at least "
-        f"(wanted: {KEPT_SHARE:.0%}). Forwarder's memory over its full-speed peak: {verdict['grown_mb']:+.0f} MB "
-        f"(wanted: {FLAT_MB:.0f} at most)."
+    result = (
+        f"Output is at least {verdict['kept_share']:.0%} of the offered load, or of the peak output if that is lower "
+        f"(goal: {KEPT_SHARE:.0%}). The forwarder's memory compared with its full-speed peak: "
+        f"{verdict['grown_mb']:+.0f} MB (goal: at most {FLAT_MB:+.0f})."
     )
     report.show(
         console,
         f"maximum {most['records_per_second']:,.0f} records/s into {sink}",
         columns,
         rows,
-        [told, report.limit_note(limits)],
+        [result, report.limit_note(limits)],
     )
 
 
@@ -174,7 +191,7 @@ def _step(rig: Rig, forwarder: Forwarder, base: Base, rate: float, seconds: floa
 
 
 def judge(rows: Sequence[Mapping[str, Any]], full_speed_mb: float) -> dict[str, Any]:
-    """What the promise of back-pressure comes to: output stays at what is offered or at its peak, memory is flat."""
+    """Whether back-pressure holds: output stays at the offered load or at its peak, and memory stays flat."""
     peak = max(row["records_per_second"] for row in rows)
     kept = min(row["records_per_second"] / min(row["offered_records_per_second"], peak) for row in rows)
     grown = max(row["forwarder_rss_mb"] for row in rows) - full_speed_mb

@@ -1,8 +1,9 @@
-"""The two sides of `logbench cost telemetry`: programs that observe and are asked, beside the same that do not.
+"""The two sides of `logbench cost telemetry`: programs with metrics that are scraped, and the same without metrics.
 
-Each side has a receiver and a forwarder of its own: both ends observe. In its turn the observed side is asked for
-/metrics and /api/v1/streams of both programs every second, as a Prometheus and a live page would. The other one runs
-under `bench.unobserved`. How far a run is, is asked of both sides' forwarders alike, so that cancels out.
+Each side has a receiver and a forwarder of its own, since both programs have metrics. In its turn, the side with
+metrics answers requests for /metrics and /api/v1/streams of both programs every second, as from a Prometheus and a live
+page. The other side runs under `bench.unobserved`. Both sides' forwarders are polled alike for progress, which cancels
+out.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ Turn = Callable[[], dict[str, Any]]
 
 
 class Scraper:
-    """Inside `with scraper:` each address is asked once a second; the seconds go on counting in the next such block."""
+    """Scrapes each address once a second inside `with scraper:`; the rhythm goes on in the next such block."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self.answers = 0
         self._addresses = addresses
         self._due_seconds = 0.0
-        """From the beginning of a block."""
+        """When the next scrape is due, from the beginning of the block."""
 
     def _ask_in_time(self) -> None:
         started = time.monotonic()
@@ -84,10 +85,8 @@ def sides(sink: str, setup: Setup, base: Base, copies: int, directory: Path) -> 
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Whether the upper bound of what telemetry costs in throughput keeps to the goal."""
+    """Whether the upper bound of telemetry's cost in throughput meets the goal."""
     (ratio,) = [row["ratio"] for row in rows if row["figure"] == FIGURE]
     cost, low, high = (1 - ratio[bound] for bound in ("value", "high", "low"))
-    kept = "kept" if high <= GOAL else "not shown"
-    return (
-        f"cost in throughput: {cost:.1%} [{low:.1%} … {high:.1%}]; goal, at most {GOAL:.0%} at the upper bound: {kept}"
-    )
+    kept = "met" if high <= GOAL else "not shown to be met"
+    return f"cost in throughput: {cost:.1%} [{low:.1%} … {high:.1%}]; goal, upper bound at most {GOAL:.0%}: {kept}"

@@ -1,4 +1,4 @@
-"""`logbench throughput`: a file, through forwarder, TLS and receiver, into a real sink; beside the machine's limit."""
+"""`logbench throughput`: a file through forwarder, TLS and receiver into a real sink, next to the machine's limit."""
 
 from __future__ import annotations
 
@@ -23,22 +23,30 @@ FIGURES: Sequence[report.Column] = (
     ("mode", lambda r: r["mode"]),
     ("records/s", lambda r: f"{r['records_per_second']:,.0f}"),
     ("MB/s", lambda r: f"{r['megabytes_per_second']:.0f}"),
-    ("limit before / after, MB/s", lambda r: " / ".join(f"{value:.0f}" for value in r["limit_megabytes_per_second"])),
+    (
+        "machine limit before / after, MB/s",
+        lambda r: " / ".join(f"{value:.0f}" for value in r["limit_megabytes_per_second"]),
+    ),
     ("share of limit", lambda r: f"{r['share_of_limit']:.0%}"),
     ("records per forwarder CPU-s", lambda r: f"{r['records_per_forwarder_cpu_second']:,.0f}"),
     ("CPU-s/GB", lambda r: _each(r["cpu_seconds_per_gb"], 2)),
-    ("the same, in parts of the limit's", lambda r: _each(r["cpu_of_limit"], 2)),
+    ("CPU as a multiple of the limit's", lambda r: _each(r["cpu_of_limit"], 2)),
     ("peak RSS, MB", lambda r: _each(r["peak_rss_mb"], 0)),
     ("batch duration p50 / p99, ms", lambda r: f"{r['batch_duration_p50_ms']:.1f} / {r['batch_duration_p99_ms']:.1f}"),
 )
 NOTES = (
-    "CPU-s/GB of input and peak RSS: forwarder / receiver / broker. Batch duration: sealed → acknowledged.",
-    "The limit's loop keeps one CPU busy: its CPU-s/GB are 1000 / (limit in MB/s).",
+    "CPU (per GB of input) and peak RSS: forwarder / receiver / broker. Batch duration: sealed → acknowledged.",
+    "The machine limit is a loop on one CPU, so it takes 1000 / (limit in MB/s) CPU-s/GB.",
 )
 
 
 @click.command()
-@click.option("--records", default=500_000, show_default=True, help="In all; a file of up to 500 000 is read so often.")
+@click.option(
+    "--records",
+    default=500_000,
+    show_default=True,
+    help="Total records; a file of up to 500 000 is read as often as needed.",
+)
 @report.record_bytes_option
 @report.seed_option
 @click.option(
@@ -48,25 +56,29 @@ NOTES = (
     multiple=True,
     default=("hybrid",),
     show_default=True,
-    help="Several in turn.",
+    help="Security mode; repeat it to measure several in turn.",
 )
 @report.sink_option
-@click.option("--codec", type=click.Choice(["zstd", "none"]), default="zstd", show_default=True)
+@click.option(
+    "--codec", type=click.Choice(["zstd", "none"]), default="zstd", show_default=True, help="Compression of batches."
+)
 @click.option(
     "--spool",
     type=click.Choice(["disk", "memory"]),
     default="disk",
     show_default=True,
-    help="memory: the same spool, its state_dir on tmpfs (/dev/shm); batches do not survive the host.",
+    help="memory: the same spool with its state_dir on tmpfs (/dev/shm), where batches do not survive the host.",
 )
-@click.option("--streams", type=click.IntRange(1, 32), default=1, show_default=True, help="They share the records.")
-@click.option("--twins", type=click.IntRange(0, 8), default=0, show_default=True, help="Of each stream.")
+@click.option(
+    "--streams", type=click.IntRange(1, 32), default=1, show_default=True, help="Streams, which share the records."
+)
+@click.option("--twins", type=click.IntRange(0, 8), default=0, show_default=True, help="Twins per stream.")
 @click.option("--rounds", default=1, show_default=True, help="Runs of each mode, in turn; the median is shown.")
-@click.option("--threads", is_flag=True, help="CPU seconds of each thread of the forwarder.")
+@click.option("--threads", is_flag=True, help="Also show the CPU seconds of each of the forwarder's threads.")
 @click.option(
     "--profile",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Speedscope file of the last run (py-spy), which is slower for it.",
+    help="Write a speedscope profile of the last run's forwarder (py-spy), which slows that run down.",
 )
 @report.as_json_option
 def throughput(
@@ -84,12 +96,14 @@ def throughput(
     profile: Path | None,
     as_json: bool,
 ) -> None:
-    """File to sink at full speed: records/s, CPU, memory, and the share of this machine's own limit.
+    """File to sink at full speed: records/s, MB/s, CPU, memory, and the share of this machine's own limit.
 
-    The clock runs from the moment the files appear until the last batch is in the sink; starting and connecting stand
-    apart. The limit is validate + frame + compress in one loop on one thread, nothing else, measured before and after
-    each run: compare shares of it, not MB/s or CPU seconds, between machines and times of day. For figures that mean
-    something take --records 5000000 --rounds 5 on a quiet machine.
+    The clock runs from the moment the files appear until the last batch is in the sink; starting and connecting are not
+    included. The machine limit is validate + frame + compress in one loop on one thread, measured before and after each
+    run: between machines and times of day compare shares of it, not MB/s or CPU seconds. CPU is in seconds per GB of
+    input, memory in resident MB.
+
+    Takes half a minute with the defaults. For reliable figures use --records 5000000 --rounds 5 on a quiet machine.
     """
     runs: dict[str, list[dict[str, Any]]] = {mode: [] for mode in modes}
     with report.workplace(as_json) as (directory, console):
@@ -134,7 +148,7 @@ def _run(
 
 
 def middle(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of each figure the median over the rounds."""
+    """The median of each figure over the rounds."""
     return {
         key: _median([run[key] for run in runs]) for key in runs[0] if key not in ("threads_cpu_seconds", "profile")
     }

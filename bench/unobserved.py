@@ -1,6 +1,6 @@
 """Our programs without their metrics: `python -m bench.unobserved logfwd run -c logfwd.toml`.
 
-They are the same in all else: each call that observes something is still made, on a family that does nothing.
+In everything else they are the same: every call that observes something is still made, on a family that does nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from streams.telemetry import catalog
 from streams.telemetry.window import Summary
 
 LAUNCHER = (sys.executable, "-m", "bench.unobserved")
-"""The words that begin such a command; our command's own follow."""
+"""The first words of such a command line; the command itself follows."""
 
 
 class Nothing:
-    """In place of a counter, gauge or histogram, and of its children."""
+    """Stands in for a counter, gauge or histogram, and for its children."""
 
     def __init__(self, *_: object, **__: object) -> None: ...
 
@@ -34,14 +34,14 @@ class Nothing:
         return Summary(count=0, median=math.nan, p95=math.nan, p99=math.nan)
 
     def since(self, *_: object) -> None:
-        """No values at all."""
+        """No values."""
 
     def collect(self) -> list[Any]:
         return []
 
 
 def observe_nothing() -> None:
-    """From now on the catalogue makes families that do nothing."""
+    """From now on metrics are families that do nothing."""
     replaced: Any = catalog
     for name in ("Counter", "Gauge", "Histogram", "WindowedHistogram"):
         setattr(replaced, name, Nothing)

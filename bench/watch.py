@@ -1,6 +1,6 @@
-"""`logbench watch`: the streams of running programs side by side in the terminal, a twin beside its original.
+"""`logbench watch`: the streams of running programs side by side in the terminal, a twin next to its original.
 
-Everything is from /api/v1/streams of admin addresses (docs/api.md); rates are of two looks.
+Everything comes from /api/v1/streams of admin addresses (docs/api.md); rates are the difference of two looks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Row = Mapping[str, Any]
 
 
 class Look(NamedTuple):
-    """What an admin address told at a time; `trouble` says why it told nothing."""
+    """The rows of an admin address at one time; `trouble` says why there are none."""
 
     at: float
     rows: Sequence[Row]
@@ -46,7 +46,7 @@ class Look(NamedTuple):
 
 
 def sheet(before: Look, after: Look) -> list[dict[str, Any]]:
-    """An entry for each stream, twins behind their originals with the ratios to them; a receiver's rows as they are."""
+    """One entry per stream, twins after their originals with ratios to them; a receiver's rows are unchanged."""
     earlier = {row["stream"]: row for row in before.rows}
     entries = {
         row["stream"]: _entry(earlier.get(row["stream"]), row, after.at - before.at)
@@ -98,7 +98,7 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1e3
 
 
-# -- for people ------------------------------------------------------------------------------------------------------
+# -- output ----------------------------------------------------------------------------------------------------------
 
 
 def _number(value: float | None, form: str = ",.0f", unit: str = "") -> str:
@@ -110,7 +110,7 @@ def _ms(key: str) -> Callable[[Row], str]:
 
 
 Line = tuple[str, Callable[[Row], str], str]
-"""Title, text of an entry, and the figure whose ratio stands beside a twin, if any."""
+"""Title, text of an entry, and the figure whose ratio is shown next to a twin, if any."""
 
 LINES: Sequence[Line] = (
     ("mode", lambda entry: entry["mode"], ""),
@@ -118,7 +118,7 @@ LINES: Sequence[Line] = (
     ("group", lambda entry: entry["group"] or "–", ""),
     ("TLS version", lambda entry: entry["version"] or "–", ""),
     ("receiver", lambda entry: entry["receiver"] or "–", ""),
-    ("link since", lambda entry: _number(entry["link_seconds"], ",.0f", " s"), ""),
+    ("link age", lambda entry: _number(entry["link_seconds"], ",.0f", " s"), ""),
     ("records/s", lambda entry: _number(entry["records_per_second"]), ""),
     ("batches/s", lambda entry: _number(entry["batches_per_second"], ",.1f"), ""),
     ("batch duration, median", _ms("batch_median_ms"), "batch_median_ms"),
@@ -129,7 +129,7 @@ LINES: Sequence[Line] = (
     ("handshakes", lambda entry: _number(entry["handshakes"]), ""),
     ("unacknowledged batches", lambda entry: _number(entry["unacknowledged_batches"]), ""),
     ("spool", lambda entry: _number(entry["spool_bytes"] / 1e6, ",.1f", " MB"), ""),
-    ("oldest in spool", lambda entry: _number(entry["spool_oldest_seconds"], ",.1f", " s"), ""),
+    ("oldest batch in spool", lambda entry: _number(entry["spool_oldest_seconds"], ",.1f", " s"), ""),
     ("source lag", lambda entry: _number(entry["source_lag_bytes"] / 1e6, ",.1f", " MB"), ""),
     ("faults", lambda entry: _counted(entry["faults"]).replace("_", " "), ""),
 )
@@ -138,7 +138,7 @@ RECEIVED: Sequence[Line] = (
     ("modes", lambda row: ", ".join(row["modes"]), ""),
     ("open links", lambda row: _counted(row["links_by_group"]), ""),
     ("records", lambda row: _counted(row["records"]), ""),
-    ("sink, median", lambda row: _number(_milliseconds(row["sink_seconds"]["median"]), ".2f", " ms"), ""),
+    ("sink time, median", lambda row: _number(_milliseconds(row["sink_seconds"]["median"]), ".2f", " ms"), ""),
     ("handshake, median", lambda row: _number(_milliseconds(row["handshake_seconds"]["median"]), ".2f", " ms"), ""),
 )
 
@@ -148,7 +148,7 @@ def _counted(counts: Mapping[str, float]) -> str:
 
 
 def render(admin: str, look: Look, entries: Sequence[Row]) -> RenderableType:
-    """One admin address: streams as columns, with the ratio beside each twin."""
+    """One admin address: streams as columns, with the ratio next to each twin."""
     if look.trouble:
         return Text(look.trouble, style="bold red")
     if not entries:
@@ -174,13 +174,27 @@ def _side_by_side(admin: str, entries: Sequence[Row], lines: Sequence[Line]) -> 
 
 
 @click.command()
-@click.option("--admin", "admins", multiple=True, help=f"HOST:PORT or URL, any number.  [default: {DEFAULT_ADMIN}]")
-@click.option("--config", type=click.Path(path_type=Path, exists=True), help="A logfwd.toml; has the address.")
-@click.option("--every", type=click.FloatRange(0.2), default=1.0, show_default=True, help="Seconds between looks.")
-@click.option("--once", is_flag=True, help="Print one table, of two looks, and end.")
-@click.option("--json", "as_json", is_flag=True, help="The same for machines; implies --once.")
+@click.option(
+    "--admin",
+    "admins",
+    multiple=True,
+    help="Admin address of a forwarder or receiver, HOST:PORT or URL; repeat it for several.  "
+    f"[default: {DEFAULT_ADMIN}]",
+)
+@click.option(
+    "--config", type=click.Path(path_type=Path, exists=True), help="Take the admin address from this logfwd.toml."
+)
+@click.option("--every", type=click.FloatRange(0.2), default=1.0, show_default=True, help="Seconds between updates.")
+@click.option("--once", is_flag=True, help="Print one table after --every seconds, and exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table; implies --once.")
 def watch(admins: tuple[str, ...], config: Path | None, every: float, once: bool, as_json: bool) -> None:
-    """Streams of running programs side by side, a twin beside its original with the ratio of durations."""
+    """Show the streams of running programs side by side, each twin next to its original with the ratio of durations.
+
+    Runs until Ctrl-C. Percentiles are those of the programs' last batches and handshakes; rates are per second, over
+    the time between updates. Needs nothing but the admin addresses.
+
+    With --once or --json the exit code is 0, or 69 if an address did not answer.
+    """
     try:
         asked = [*admins, *([admin_of(config)] if config else [])] or [DEFAULT_ADMIN]
     except Unanswered as error:
@@ -202,7 +216,7 @@ Found = list[tuple[str, Look, list[dict[str, Any]]]]
 
 
 def _looks(admins: Sequence[str], every: float) -> Iterator[Found]:
-    """At once, and then again and again; the first has no rates."""
+    """Looks at all addresses, the first at once and without rates, the others every few seconds."""
     before: dict[str, Look] = {}
     while True:
         after = {admin: Look.at_admin(admin) for admin in admins}

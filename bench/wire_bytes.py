@@ -1,8 +1,8 @@
-"""A handshake taken apart, from the bytes that went over the wire: messages, flights, and what each part weighs.
+"""A handshake taken apart, from the bytes on the wire: messages, flights, and the size of each part.
 
-It knows TLS records (RFC 8446 §5, RFC 5246 §6.2) and opens the encrypted ones of TLS 1.3 with the secrets of a key log
-(SSLKEYLOGFILE, RFC 9850). It asks OpenSSL nothing, so what it finds stands beside what OpenSSL tells. For our own
-handshakes only: what is malformed or unknown raises whatever it raises.
+It parses TLS records (RFC 8446 §5, RFC 5246 §6.2) and decrypts those of TLS 1.3 with the secrets of a key log
+(SSLKEYLOGFILE, RFC 9850). It does not use OpenSSL, so it is an independent check of what OpenSSL reports. It is for our
+own handshakes only: malformed or unknown input raises arbitrary exceptions.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Message(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Bytes of one handshake. Certificates count their keys and signatures apart from the names around them."""
+    """Bytes of one handshake. Of certificates, keys and signatures count, without the names around them."""
 
     flights: int
     round_trips: int
@@ -78,7 +78,7 @@ class _Cursor:
 
 
 class _Side:
-    """What one end sent, up to its Finished; tickets and data that follow are no part of the handshake."""
+    """What one end sent, up to its Finished; the tickets and data that follow are not part of the handshake."""
 
     def __init__(self, sender: Sender, cipher: str, secret: bytes | None) -> None:
         self._sender: Sender = sender
@@ -105,7 +105,7 @@ class _Side:
     def _record(self, header: bytes, body: bytes) -> Iterable[Message]:
         if header[0] == _APPLICATION_DATA:
             body = self._open(header, body)
-        elif header[0] == _CHANGE_CIPHER_SPEC:  # TLS 1.3 sends one for the sake of old middleboxes
+        elif header[0] == _CHANGE_CIPHER_SPEC:  # TLS 1.3 sends one for old middleboxes
             self._encrypted = True
             return
         elif self._encrypted:
@@ -123,7 +123,7 @@ class _Side:
         nonce = (self._iv ^ self._sequence).to_bytes(12)
         self._sequence += 1
         inner = bytes(self._aead.decrypt(nonce, body, header)).rstrip(b"\0")
-        assert inner[-1] == _HANDSHAKE, "nothing but the handshake is encrypted with these keys"
+        assert inner[-1] == _HANDSHAKE, "these keys encrypt only handshake messages"
         return inner[:-1]
 
 
@@ -146,7 +146,7 @@ def secrets(key_log: str) -> dict[Sender, bytes]:
 def take_apart(
     pieces: Iterable[tuple[Sender, bytes]], *, cipher: str, key_log: str
 ) -> tuple[list[Message], dict[Sender, int]]:
-    """The messages in the order in which they passed, and the bytes on the wire of each end."""
+    """The messages in order, and the bytes on the wire that each end sent."""
     known = secrets(key_log)
     sides: dict[Sender, _Side] = {
         "client": _Side("client", cipher, known.get("client")),
@@ -156,7 +156,7 @@ def take_apart(
     return messages, {sender: side.wire_bytes for sender, side in sides.items()}
 
 
-# -- what a message weighs -----------------------------------------------------------------------------------------
+# -- sizes ---------------------------------------------------------------------------------------------------------
 
 
 def key_exchange_bytes(message: Message) -> int:
@@ -196,7 +196,7 @@ def _extensions(hello: Message) -> dict[int, bytes]:
 
 
 def signature_bytes(message: Message) -> int:
-    """The signature that a party makes in a handshake to prove that it has its certificate's key."""
+    """Size of the signature with which a party proves that it has its certificate's key."""
     cursor = _Cursor(message.body)
     if message.kind == SERVER_KEY_EXCHANGE:
         cursor.take(3)
@@ -221,14 +221,14 @@ def certificates(message: Message, version: str) -> list[x509.Certificate]:
 
 
 def _certificate_bytes(certificate: x509.Certificate) -> int:
-    """Its public key and its signature, as published sums count them: raw, without names and DER around."""
+    """Size of its public key and signature as in published sums: raw, without names and DER."""
     key = certificate.public_key()
-    assert isinstance(key, ec.EllipticCurvePublicKey), "other keys come with other modes"
+    assert isinstance(key, ec.EllipticCurvePublicKey), "every mode's certificates have EC keys"
     return len(key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)) + len(certificate.signature)
 
 
 def weigh(messages: Sequence[Message], wire_bytes: Mapping[Sender, int], version: str) -> Weights:
-    """What the parts of a handshake weigh. The client may send data after the round trips that are told."""
+    """Sizes of the parts of a handshake. The client may send data after the counted round trips."""
     authentication: dict[Sender, int] = {"client": 0, "server": 0}
     whole_messages = 0
     for message in messages:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench import comparison_report, pictures
-from bench.compare import Comparison, compare, conclude, tell_runs
+from bench.compare import Comparison, compare, conclude, show_runs
 from tests.bench.test_findings import CLASSICAL, HYBRID, _rounds
 
 SPITEFUL = "<script>alert(1)</script>"
@@ -65,7 +65,7 @@ def test_without_matplotlib_the_remedy_is_named_before_anything_runs(monkeypatch
     assert "--no-report" in answer.output
 
 
-def test_a_stream_beside_itself_needs_a_second_name() -> None:
+def test_comparing_a_stream_with_itself_needs_a_second_name() -> None:
     answer = CliRunner().invoke(compare, ["http", "http"])
     assert answer.exit_code == 2
     assert "another name" in answer.output
@@ -76,7 +76,7 @@ def test_repeated_runs_are_counted_and_their_intervals_held_against_each_other(
 ) -> None:
     links = comparison.links
     other, calm = (conclude(("http", "pq-stream"), links, _rounds(times), method="", seed=1) for times in (2.0, 1.0))
-    tell_runs([comparison, comparison, other, calm], as_json=True)
+    show_runs([comparison, comparison, other, calm], as_json=True)
     told = json.loads(capsys.readouterr().out)
     counts = {"runs": 4, "no_difference": 1, "pairs": 6, "agreeing_pairs": 1}
     assert {key: told[key] for key in counts} == counts

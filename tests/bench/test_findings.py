@@ -62,8 +62,8 @@ def test_a_line_is_of_the_rounds_that_have_both_figures() -> None:
 @pytest.mark.parametrize(
     ("base", "other", "words"),
     [
-        (CLASSICAL, CLASSICAL, "they differ in nothing that TLS negotiates"),
-        (CLASSICAL, HYBRID, "they differ in the key-exchange group (X25519 → X25519MLKEM768) alone"),
+        (CLASSICAL, CLASSICAL, "TLS negotiated the same for both"),
+        (CLASSICAL, HYBRID, "they differ only in the key-exchange group (X25519 → X25519MLKEM768)"),
         (TLS12, HYBRID, "they differ in key-exchange group (secp256r1 → X25519MLKEM768), TLS version (TLSv1.2 → "),
         ({}, HYBRID, "they differ in key-exchange group (no link → X25519MLKEM768), TLS version (no link → "),
     ],

@@ -25,7 +25,7 @@ def test_fresh_streams_take_turns_with_the_same_batches_and_the_report_tells_it(
     answer = CliRunner().invoke(compare, arguments)
     assert answer.exit_code == 0, answer.output
     told = json.loads(answer.stdout)
-    assert told["differs"] == "they differ in the key-exchange group (X25519 → X25519MLKEM768) alone"
+    assert told["differs"] == "they differ only in the key-exchange group (X25519 → X25519MLKEM768)"
     assert [link["mode"] for link in told["links"].values()] == ["classical", "hybrid"]
     assert len(told["rounds"]) == 2
     for one in told["rounds"]:

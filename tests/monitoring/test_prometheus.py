@@ -142,5 +142,5 @@ def test_every_rule_is_evaluated_and_what_is_wrong_is_told(site: Site, prometheu
 
     eventually(lambda: told <= set(alerts()), alerts)
     assert alerts()["ReceiverDown"] == f"{gone} does not answer"
-    assert alerts()["CertificateExpiresSoon"].startswith(f"{site.admin_address}: own certificate ends in 6d 23h ")
+    assert alerts()["CertificateExpiresSoon"].startswith(f"{site.admin_address}: own certificate expires in 6d 23h ")
     assert alerts()["TlsDowngrade"] == "migrating: a link got its second choice, X25519"
