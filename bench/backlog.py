@@ -21,7 +21,7 @@ LEVEL_BATCHES = 5
 """A spool with at most this many batches has drained: they are one window in flight."""
 
 
-@click.command()
+@click.command(short_help="Measure how fast a backlog drains after an outage.")
 @click.option("--size", default="500MB", show_default=True, help="Records to pile up, in bytes before compression.")
 @click.option(
     "--live", type=click.FloatRange(0, 90), default=10.0, show_default=True, help="Live load, in % of the maximum."

@@ -276,7 +276,7 @@ def run_seeds(seeds: list[int], seconds: float, directory: Path, console: Consol
     return outcomes
 
 
-@click.command()
+@click.command(short_help="Kill everything while records flow, then count losses.")
 @click.option("--seed", default=1, show_default=True, help="First seed; it determines the schedule of faults.")
 @click.option("--seeds", default=1, show_default=True, help="Number of consecutive seeds, run one after the other.")
 @click.option("--minutes", default=1.0, show_default=True, help="Duration of each seed's faults.")

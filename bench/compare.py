@@ -111,7 +111,7 @@ def compare_running(admin: str, names: tuple[str, str], seconds: float, slices: 
     return conclude(names, observed.links, observed.slices, method=observed.method, seed=None)
 
 
-@click.command()
+@click.command(short_help="Measure what one stream costs compared with another.")
 @click.argument("base", default="http")
 @click.argument("other", required=False)
 @click.option(

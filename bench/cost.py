@@ -61,7 +61,7 @@ def _beside_each_other(
         yield {name: functools.partial(measure, rig, each, base, copies) for name, each in forwarders.items()}
 
 
-@click.command()
+@click.command(short_help="Measure the CPU and throughput cost of one choice.")
 @click.argument("what", type=click.Choice(["modes", "twin", "spool", "telemetry"]), default="modes")
 @click.option(
     "--base-mode",

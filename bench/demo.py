@@ -173,7 +173,7 @@ def _show_where(console: Console, directory: Path, sink: str) -> None:
         console.print("the demo's broker has stopped; run your own with docker-compose.yml", soft_wrap=True)
 
 
-@click.command()
+@click.command(short_help="Send the same records through two streams, and compare.")
 @click.option(
     "--sink",
     type=click.Choice(["log", "kafka"]),

@@ -227,7 +227,7 @@ def _rtts(_: click.Context, __: click.Parameter, value: str) -> list[float]:
     return rtts
 
 
-@click.command()
+@click.command(short_help="Measure TLS handshakes per mode and round-trip time.")
 @click.option(
     "--rtt",
     "rtts",

@@ -15,7 +15,7 @@ SETTLE_SECONDS = 6.0
 """Longer than a forwarder keeps checking freshly written files more often."""
 
 
-@click.command()
+@click.command(short_help="Measure CPU and memory while nothing is written.")
 @click.option("--streams", type=click.IntRange(1, 64), default=10, show_default=True, help="Number of streams.")
 @click.option(
     "--files",

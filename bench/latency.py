@@ -77,7 +77,7 @@ def stored(rig: Rig, stream: str, records: int) -> list[Appended]:
     return found
 
 
-@click.command()
+@click.command(short_help="Measure the age of records when they are stored.")
 @click.option(
     "--percent",
     default="1,10,50,90",

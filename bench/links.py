@@ -162,7 +162,7 @@ COLUMNS: Sequence[report.Column] = (
 )
 
 
-@click.command()
+@click.command(short_help="Measure one receiver under 1 to 1000 links.")
 @click.option(
     "--links",
     "counts",

@@ -155,7 +155,7 @@ LOSSES: Sequence[report.Column] = (
 )
 
 
-@click.command()
+@click.command(short_help="Compare cost and losses with another log forwarder.")
 @click.argument("peer", type=click.Choice(["rsyslog"]))
 @click.option("--records", type=click.IntRange(1, 500_000), default=500_000, show_default=True, help="Records per run.")
 @click.option(

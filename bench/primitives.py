@@ -242,7 +242,7 @@ def exchanges(rows: Sequence[report.Row]) -> list[dict[str, Any]]:
     return found
 
 
-@click.command()
+@click.command(short_help="Measure P-256, X25519 and ML-KEM in each library.")
 @click.option(
     "--rounds",
     type=click.IntRange(2),

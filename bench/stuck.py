@@ -154,7 +154,7 @@ def table(outcome: Outcome, rows: int = 12) -> Table:
     return shown
 
 
-@click.command()
+@click.command(short_help="Kill Kafka under full input; check memory and records.")
 @click.option("--minutes", default=10.0, show_default=True, help="How long Kafka stays away.")
 @click.option(
     "--spool-mb",

@@ -56,7 +56,7 @@ MEMORY: Sequence[report.Column] = (
 )
 
 
-@click.command()
+@click.command(short_help="Measure memory over minutes at full speed.")
 @click.option(
     "--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Duration of the full-speed load."
 )
@@ -100,7 +100,7 @@ def sustained(minutes: float, record_bytes: int, seed: int, sink: str, records: 
     report.show(console, title, MEMORY, rows, [report.limit_note(limits)])
 
 
-@click.command()
+@click.command(short_help="Measure output and memory beyond full load.")
 @click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Duration of each load.")
 @click.option(
     "--percent",

@@ -40,7 +40,7 @@ NOTES = (
 )
 
 
-@click.command()
+@click.command(short_help="Measure speed, CPU and memory from file to sink.")
 @click.option(
     "--records",
     default=500_000,

@@ -173,7 +173,7 @@ def _side_by_side(admin: str, entries: Sequence[Row], lines: Sequence[Line]) -> 
     return table
 
 
-@click.command()
+@click.command(short_help="Show the streams of running programs side by side.")
 @click.option(
     "--admin",
     "admins",

@@ -43,13 +43,13 @@ def main() -> None:
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
-    help="Least level logged.",
+    help="Log events of this level and above.",
 )
 def run(path: Path, log_level: str) -> None:
     """Read, spool and send the configured streams until SIGTERM.
 
-    SIGTERM stops reading, sends the spooled batches for up to stop_grace_seconds, and leaves the rest in the spool. A
-    second SIGTERM ends the process at once; the next start goes on from the spool. SIGHUP reloads the configuration: an
+    SIGTERM stops reading, sends the spooled batches for up to stop_grace, and leaves the rest in the spool. A second
+    SIGTERM ends the process at once; the next start continues from the spool. SIGHUP reloads the configuration: an
     invalid one is rejected and the last good one stays. Logs go to standard error, one JSON object per line.
 
     Exit codes: 0 after SIGTERM, or when every source has ended (stdin); 1 after a second SIGTERM; 69 if a resource is
@@ -110,9 +110,9 @@ def validate(path: Path, connect: bool) -> None:
 @main.command()
 @click.argument("kind", type=click.Choice(["logfwd", "stream"]))
 def schema(kind: str) -> None:
-    """Print the JSON Schema of logfwd.toml ("logfwd") or of a stream's file ("stream").
+    """Print the JSON Schema of logfwd.toml or of a stream file.
 
-    Editors complete and check the files with it.
+    Editors use it to complete and check these files.
     """
     from logfwd.config import json_schema
 

@@ -29,7 +29,7 @@ def _clear_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def pki() -> None:
-    """Manage a private certificate authority: create it, issue certificates, show them."""
+    """Create a private certificate authority, and issue certificates."""
 
 
 @pki.command()
@@ -40,9 +40,10 @@ def pki() -> None:
 )
 @_clear_errors
 def init(directory: Path, name: str, force: bool) -> None:
-    """Create an authority (ca.pem, ca.key) and a grant key (grant.key) in DIRECTORY.
+    """Create a certificate authority and a grant key in DIRECTORY.
 
-    Copy grant.key to every receiver of a cluster and ca.pem to every forwarder and receiver. Keep ca.key private.
+    Writes ca.pem, ca.key and grant.key. Copy grant.key to every receiver of a cluster, and ca.pem to every forwarder
+    and receiver. Keep ca.key private.
     """
     create_authority(directory, name=name, force=force)
     click.echo(f"created ca.pem, ca.key and grant.key in {directory}")
@@ -72,7 +73,10 @@ def init(directory: Path, name: str, force: bool) -> None:
 def issue(
     directory: Path, identities: tuple[str, ...], hosts: tuple[str, ...], days: int, out: str, force: bool
 ) -> None:
-    """Issue a certificate and its key from the authority in DIRECTORY. A relative --out is relative to DIRECTORY."""
+    """Issue a certificate and its key from the authority in DIRECTORY.
+
+    A relative --out is relative to DIRECTORY.
+    """
     files = Authority.load(directory).issue(
         identities=identities, hosts=hosts, days=days, out=directory / out, force=force
     )
@@ -84,7 +88,10 @@ def issue(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_clear_errors
 def show(path: Path, as_json: bool) -> None:
-    """Show a certificate file, or every *.pem in a directory: names, key, expiry, issuer."""
+    """Show a certificate file, or every *.pem in a directory.
+
+    Prints names, kind of key, expiry and issuer.
+    """
     rows = [describe(file) for file in (sorted(path.glob("*.pem")) if path.is_dir() else [path])]
     if as_json:
         click.echo(json.dumps(rows, indent=2))

@@ -54,7 +54,7 @@ def _command(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def spool() -> None:
-    """Inspect the spools: batches waiting to be stored, and batches that could not be stored.
+    """Inspect the spools, and requeue batches that could not be stored.
 
     A stream's batches wait in state_dir/STREAM.spool (a twin's in the file of its original) until a receiver has stored
     them. Batches that can never be stored, for example because even a single record is too large for the topic, are
@@ -164,9 +164,9 @@ def verify(config: ForwarderConfig, stream: str) -> None:
 )
 @click.option("--dead-letters", is_flag=True, help="Export the dead letters instead of the waiting batches.")
 def export(config: ForwarderConfig, stream: str, out: Path, dead_letters: bool) -> None:
-    """Write STREAM's waiting records, one per line, in order. They stay in the spool.
+    """Write STREAM's waiting records, one per line, in order.
 
-    Damaged batches are skipped and reported on stderr; the exit code is then 1.
+    They stay in the spool. Damaged batches are skipped and reported on stderr; the exit code is then 1.
     """
     sql = (
         "SELECT id, payload FROM dead_letters WHERE stream = ? ORDER BY id"

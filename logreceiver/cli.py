@@ -64,7 +64,7 @@ def _load(path: Path) -> ReceiverConfig:
 def run(path: Path, log_level: str, workers: int) -> None:
     """Run the receiver until SIGTERM.
 
-    SIGTERM lets batches under way finish for up to stop_grace_seconds; a second SIGTERM stops at once. SIGHUP reloads
+    SIGTERM lets batches under way finish for up to stop_grace; a second SIGTERM stops at once. SIGHUP reloads
     the receiver's certificate, which is also reloaded when its files change.
     """
     logs.configure(level=log_level)
@@ -135,7 +135,10 @@ def _problems_of_files(config: ReceiverConfig) -> Iterator[Problem]:
 
 @main.command()
 def schema() -> None:
-    """Print the JSON Schema of logreceiver.toml, for editors and other checkers."""
+    """Print the JSON Schema of logreceiver.toml.
+
+    Editors use it to complete and check the file.
+    """
     from logreceiver.config import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
@@ -202,11 +205,11 @@ def cat(topic: str, path: Path, directory: Path | None, partition: int | None, f
 @CONFIG
 @DIRECTORY
 def replay(topic: str, target: str, path: Path, directory: Path | None) -> None:
-    """Copy TOPIC from the embedded log to Kafka, each record once, under producer ids of that cluster.
+    """Copy TOPIC from the embedded log to Kafka, each record once.
 
-    Copies everything acknowledged so far; a second replay copies it again. The target topic is created if it does not
-    exist. If a batch cannot be stored within 120 s, the replay stops, prints the offset where it stopped, and exits
-    with 69.
+    The batches get producer ids of that cluster. Copies everything acknowledged so far; a second replay copies it
+    again. The target topic is created if it does not exist. If a batch cannot be stored within 120 s, the replay stops,
+    prints the offset where it stopped, and exits with 69.
     """
     from logreceiver.replay import replay_to_url
 
@@ -232,10 +235,11 @@ def replay(topic: str, target: str, path: Path, directory: Path | None) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def ledger(stream: str, path: Path, directory: Path | None, identity: str, as_json: bool) -> None:
-    """Report what was sent, stored, missing and stored twice for STREAM and its twins, and under which TLS group.
+    """Count STREAM's records sent, stored, missing and stored twice.
 
-    Reads the ledger from the configured sink, or from the embedded log in --directory, and asks the sink where the
-    ledger alone leaves records unaccounted for. Numbers are records; notes explain what is unknown.
+    Covers its twins too, and shows the share of each TLS group. Reads the ledger from the configured sink, or from the
+    embedded log in --directory, and asks the sink where the ledger alone leaves records unaccounted for. Numbers are
+    records; notes explain what is unknown.
 
     Exits with 1 if anything is missing or stored twice, and with 69 if there is no ledger or it does not mention
     STREAM.
@@ -280,11 +284,11 @@ def ledger(stream: str, path: Path, directory: Path | None, identity: str, as_js
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def posture(path: Path, addresses: tuple[str, ...], as_json: bool) -> None:
-    """Report which TLS group, TLS version and certificate algorithm protect the links of a running receiver.
+    """Report how the links of a running receiver are protected.
 
-    For each stream and identity: shares of links and of bytes since the receiver started, and the age of the oldest
-    open link (h:mm:ss). Then the forwarders' certificates, soonest to expire first. Exits with 69 if no receiver
-    answers.
+    Prints, for each stream and identity, the share of links and of bytes by TLS group, TLS version and certificate
+    algorithm since the receiver started, and the age of the oldest open link (h:mm:ss). Then the forwarders'
+    certificates, soonest to expire first. Exits with 69 if no receiver answers.
     """
     from logreceiver import posture_commands
 
