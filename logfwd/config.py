@@ -19,17 +19,10 @@ from logfwd.definition import Stream
 from logfwd.sources.settings import Claims
 from streams import schema, toml
 from streams.errors import ConfigError, Problem
-from streams.kinds import Address, AuthorityFile, CertificateFile, HostName, KeyFile, ListenAddress
+from streams.kinds import Address, HostName, ListenAddress
+from streams.sections import Tls
 
 NOT_IN_THE_FILE = ("streams",)
-
-
-class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """PEM files: own leaf (with intermediates), its key, and the CA that receivers must chain to."""
-
-    certificate: CertificateFile
-    key: KeyFile
-    ca: AuthorityFile
 
 
 class Admin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

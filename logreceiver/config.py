@@ -7,38 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
+from logreceiver.sinks.settings import AnySink
 from streams import schema, toml
 from streams.errors import ConfigError, Problem
-from streams.kinds import (
-    Address,
-    AuthorityFile,
-    CertificateFile,
-    GrantKeyFile,
-    KeyFile,
-    ListenAddress,
-    ModeName,
-    PasswordFile,
-    Pattern,
-    TopicName,
-    TopicPattern,
-)
+from streams.kinds import GrantKeyFile, ListenAddress, ModeName, Pattern, TopicName, TopicPattern
+from streams.sections import Tls
 from streams.toml import Fault
-from streams.units import KIB, MIB
+from streams.units import MIB
 
 Modes = Annotated[tuple[ModeName, ...], Meta(min_length=1)]
-
-
-class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """PEM files: own leaf (with intermediates), its key, and the CA that peers must chain to."""
-
-    certificate: CertificateFile
-    key: KeyFile
-    ca: AuthorityFile
 
 
 class Listener(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,36 +37,6 @@ class Allow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     streams: Annotated[tuple[Pattern, ...], Meta(min_length=1)]
     modes: Modes = ("hybrid",)
     topic: TopicPattern = "{stream}"
-
-
-class LogSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="log"):
-    """The embedded log: segments in a directory, readable by Kafka's own tools."""
-
-    directory: Path
-    max_segment_bytes: Annotated[int, Meta(ge=1 * MIB, le=2048 * MIB - 1)] = 256 * MIB
-    max_message_bytes: Annotated[int, Meta(ge=1 * KIB, le=8 * MIB)] = 1_048_588
-    partition_count: Annotated[int, Meta(ge=1, le=1000)] = 1
-
-
-class Sasl(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """SASL credentials; the password is read from a file, so that the config holds no secret."""
-
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    username: Pattern
-    password_file: PasswordFile
-
-
-class KafkaSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="kafka"):
-    """An Apache Kafka cluster. `security` is a mode of the TLS leg to it, or "plaintext"."""
-
-    brokers: Annotated[tuple[Address, ...], Meta(min_length=1)]
-    security: Literal["plaintext", "classical", "hybrid"] = "plaintext"
-    tls: Tls | None = None
-    sasl: Sasl | None = None
-    produce_timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] = 30.0
-    create_topics: bool = False
-    partition_count: Annotated[int, Meta(ge=1, le=10_000)] = 1
-    replication_factor: Annotated[int, Meta(ge=1, le=100)] = 1
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,7 +68,7 @@ class ReceiverConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     grant_key_file: GrantKeyFile
     listener: Annotated[tuple[Listener, ...], Meta(min_length=1)]
     allow: Annotated[tuple[Allow, ...], Meta(min_length=1)]
-    sink: LogSink | KafkaSink
+    sink: AnySink
     limits: Limits = Limits()
     admin: Admin | None = Admin()
     ledger: Ledger | None = Ledger()
@@ -124,10 +76,8 @@ class ReceiverConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @property
     def modes(self) -> set[str]:
-        """Names of the modes that links may use, including the links to Kafka."""
-        served = {mode for listener in self.listener for mode in listener.modes}
-        to_kafka = {self.sink.security} if isinstance(self.sink, KafkaSink) else set()
-        return served | (to_kafka - {"plaintext"})
+        """Names of the modes that links may use, including the links to the sink."""
+        return {mode for listener in self.listener for mode in listener.modes} | self.sink.modes
 
 
 def load_receiver(path: Path) -> ReceiverConfig:
@@ -163,14 +113,4 @@ def _check(config: ReceiverConfig) -> Iterator[Fault]:
                 f"allow[{index}].topic",
                 f"{rule.topic} is the ledger's topic, which only receivers write; use another topic",
             )
-    if isinstance(config.sink, KafkaSink):
-        yield from _check_kafka(config.sink)
-
-
-def _check_kafka(sink: KafkaSink) -> Iterator[Fault]:
-    if sink.security == "plaintext" and sink.tls is not None:
-        yield "sink.tls", 'has no effect with security = "plaintext"; write security = "hybrid" or "classical"'
-    if sink.security != "plaintext" and sink.tls is None:
-        yield "sink.tls", f"is missing; mode {sink.security} needs [sink.tls] with certificate, key and ca"
-    if sink.sasl is not None and sink.security == "plaintext" and sink.sasl.mechanism == "PLAIN":
-        yield "sink.sasl.mechanism", "PLAIN over plaintext sends the password unencrypted; use TLS or SCRAM"
+    yield from config.sink.check()

@@ -260,7 +260,7 @@ def is_wrong(answers: Iterable[Answer]) -> bool:
     return any(answer.missing or answer.twice for answer in answers)
 
 
-def as_json(answers: Iterable[Answer]) -> list[dict[str, Any]]:
+def as_builtins(answers: Iterable[Answer]) -> list[dict[str, Any]]:
     return [msgspec.to_builtins(answer) for answer in answers]
 
 

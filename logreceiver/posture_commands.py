@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 import urllib.request
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from logreceiver.options import CONFIG, load
 from logreceiver.posture import Certificate, Report, Share, merge
+from streams import program
+from streams.addresses import join_address, split_address
 from streams.errors import PipelineError
 
 ANSWER_SECONDS = 10.0
@@ -21,6 +26,41 @@ WIDTH_OF_A_FILE = 180
 
 class NotAnswered(PipelineError):
     """No receiver answers at an address; the text says why."""
+
+
+@click.command()
+@CONFIG
+@click.option(
+    "--admin",
+    "addresses",
+    multiple=True,
+    metavar="URL",
+    help="Admin address to query instead of the configured admin.address; repeat for each worker: results are merged.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def posture(path: Path, addresses: tuple[str, ...], as_json: bool) -> None:
+    """Report how the links of a running receiver are protected.
+
+    Prints, for each stream and identity, the share of links and of bytes by TLS group, TLS version and certificate
+    algorithm since the receiver started, and the age of the oldest open link (h:mm:ss). Then the forwarders'
+    certificates, soonest to expire first. Exits with 69 if no receiver answers.
+    """
+    try:
+        report = ask(addresses or (_configured_address(path),))
+    except NotAnswered as error:
+        click.echo(f"no receiver answers: {error}", err=True)
+        sys.exit(program.EX_UNAVAILABLE)
+    show(report, as_json=as_json)
+
+
+def _configured_address(path: Path) -> str:
+    admin = load(path).admin
+    if admin is None:
+        raise click.UsageError(
+            "the configuration turns admin off, so there is no address to query; name one with --admin"
+        )
+    host, port = split_address(admin.address)
+    return join_address(host or "127.0.0.1", port)
 
 
 def ask(addresses: Sequence[str]) -> Report:

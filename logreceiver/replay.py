@@ -21,9 +21,10 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from logreceiver import config
 from logreceiver.sinks import Kind, Outcome, RunState, Sink
 from logreceiver.sinks.log_read import PartitionReader, StoredBatch, readers
+from logreceiver.sinks.make import make_sink
+from logreceiver.sinks.settings import KafkaSink
 from streams.addresses import split_address
 from streams.errors import Code, ConfigError, Problem, SinkUnavailable
 from streams.recordbatch import SEQUENCES, halves, parse_header, place, stamp
@@ -69,14 +70,12 @@ def parse_url(url: str, topic: str) -> Target:
 
 async def replay_to_url(directory: Path, topic: str, url: str) -> ReplayResult:
     """Replay everything acknowledged. ConfigError for a wrong URL or topic, SinkUnavailable if it had to stop."""
-    from logreceiver.sinks.kafka import KafkaSink
-
     target = parse_url(url, topic)
     try:
         sources = readers(directory, topic)
     except FileNotFoundError as error:
         raise ConfigError([Problem(directory, "", str(error))]) from error
-    sink = KafkaSink(config.KafkaSink(brokers=target.brokers, create_topics=True, partition_count=len(sources)))
+    sink = make_sink(KafkaSink(brokers=target.brokers, create_topics=True, partition_count=len(sources)))
     try:
         await sink.start()
         return await replay(sink, sources, target.topic)

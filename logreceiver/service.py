@@ -19,13 +19,13 @@ import msgspec
 import structlog
 
 from logreceiver import account
-from logreceiver.config import Admin, KafkaSink, LogSink, ReceiverConfig
+from logreceiver.config import Admin, ReceiverConfig
 from logreceiver.grants import Grants
 from logreceiver.ledger import Ledger
 from logreceiver.posture import report
 from logreceiver.session import Session
 from logreceiver.shared import Shared
-from logreceiver.sinks import Sink
+from logreceiver.sinks.make import make_sink
 from streams.addresses import join_address, split_address
 from streams.errors import Code, ConfigError, HandshakeFailed
 from streams.security import modes, openssl
@@ -37,17 +37,6 @@ from streams.telemetry.catalog import CollectorRegistry, ReceiverMetrics
 CERTIFICATE_CHECK_SECONDS = 5.0
 
 log = structlog.get_logger("logreceiver")
-
-
-def make_sink(settings: LogSink | KafkaSink) -> Sink:
-    """Only the sink in use is imported: the libraries of the other one cost memory."""
-    if isinstance(settings, LogSink):
-        from logreceiver.sinks.log import LogSink as EmbeddedLog
-
-        return EmbeddedLog(settings)
-    from logreceiver.sinks.kafka import KafkaSink as Kafka
-
-    return Kafka(settings)
 
 
 class Service:

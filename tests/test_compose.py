@@ -23,7 +23,8 @@ from bench import generate
 from logfwd.cli import main as logfwd
 from logfwd.config import load_forwarder
 from logreceiver.cli import main as logreceiver
-from logreceiver.config import KafkaSink, load_receiver
+from logreceiver.config import load_receiver
+from logreceiver.sinks.settings import KafkaSink
 from streams.addresses import split_address
 
 ROOT = Path(__file__).parent.parent

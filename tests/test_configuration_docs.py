@@ -14,7 +14,8 @@ import pytest
 
 from logfwd.config import ForwarderConfig
 from logfwd.definition import Stream
-from logreceiver.config import KafkaSink, LogSink, ReceiverConfig
+from logreceiver.config import ReceiverConfig
+from logreceiver.sinks.settings import KafkaSink, LogSink
 from streams.schema import show_default
 from streams.toml import spelling, without_meta
 

@@ -12,7 +12,7 @@ from logfwd.cli import main as logfwd
 from logreceiver.cli import main as logreceiver
 from tests.support.tls import Parties
 
-CONFIGS = {
+CONFIGS: dict[click.Group, str] = {
     logfwd: 'state_dir = "state"\nreceivers = ["localhost:7443"]\n{tls}',
     logreceiver: 'grant_key_file = "{grants}"\n{tls}'
     '[[listener]]\naddress = ":7443"\n[[allow]]\nidentity = "*"\nstreams = ["*"]\n'

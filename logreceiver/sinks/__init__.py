@@ -8,8 +8,8 @@ appended; anything else that is not next in sequence is OUT_OF_ORDER. What it re
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import AsyncIterator, Mapping
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -77,3 +77,22 @@ class Sink(Protocol):
 
     async def produce(self, topic: str, partition: int, batch: memoryview) -> Outcome:
         """Store one stamped batch, durably. Returns every answer as an outcome instead of raising; never retries."""
+
+
+class Reader(Protocol):
+    """Reads a sink while receivers write to it; creates nothing and takes no lock."""
+
+    asking_is_cheap: ClassVar[bool]
+    """False if `ask` reads all batches of a partition, so that it is worth avoiding."""
+
+    async def start(self) -> None:
+        """Connect, where that is needed."""
+
+    async def close(self) -> None:
+        """Release everything."""
+
+    def read_all(self, topic: str) -> AsyncIterator[bytes]:
+        """The values that are in a topic now. SinkUnavailable if it does not exist or cannot be read."""
+
+    async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
+        """What is stored of a producer; None if nothing is known."""

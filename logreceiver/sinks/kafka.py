@@ -19,16 +19,17 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import structlog
 
-from logreceiver import config
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo, kafka_client, kafka_read, topic_check
 from logreceiver.sinks.kafka_client import CONNECTION_ERRORS, Cluster, Coalesced, DescribeProducers, raise_for
 from logreceiver.sinks.kafka_produce import Produce, Row
 from logreceiver.sinks.lanes import Item, Lanes
+from logreceiver.sinks.settings import KafkaSink as Settings
 from streams.errors import Code, ConfigError, Problem, SinkUnavailable
+from streams.sections import Tls
 
 START_SECONDS = 5.0
 RETRY_SECONDS = 1.0
@@ -89,8 +90,9 @@ class KafkaSink:
     """A sink on an Apache Kafka cluster."""
 
     name = "kafka"
+    asking_is_cheap: ClassVar[bool] = True
 
-    def __init__(self, settings: config.KafkaSink) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._facts: dict[str, _Facts] = {}
         self._findings: dict[str, topic_check.Findings] = {}
@@ -340,7 +342,7 @@ def refusal(error_code: int, text: str | None) -> Outcome:
     return Outcome(kind, code=code, text=f"{text or code.sentence} (Kafka error {error_code})")
 
 
-def _connection_options(settings: config.KafkaSink) -> dict[str, Any]:
+def _connection_options(settings: Settings) -> dict[str, Any]:
     """TLS and SASL for every connection. ConfigError for a file that cannot be used."""
     options: dict[str, Any] = {}
     encrypted = settings.security != "plaintext"
@@ -356,7 +358,7 @@ def _connection_options(settings: config.KafkaSink) -> dict[str, Any]:
     return options
 
 
-def _context(mode_name: str, tls: config.Tls) -> Any:
+def _context(mode_name: str, tls: Tls) -> Any:
     from streams.security.openssl import Credentials
     from streams.security.sslcontext import kafka_context
 

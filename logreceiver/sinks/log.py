@@ -27,10 +27,10 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from logreceiver import config
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo, log_files
 from logreceiver.sinks.log_partition import Partition
 from logreceiver.sinks.log_read import read_records
+from logreceiver.sinks.settings import LogSink as Settings
 from streams import recordbatch
 from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
 from streams.files import write_atomically
@@ -83,7 +83,7 @@ class LogSink:
 
     name = "log"
 
-    def __init__(self, settings: config.LogSink) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._directory = settings.directory
         self._partitions: dict[tuple[str, int], Partition] = {}

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import structlog
 
-from logreceiver.sinks import log_files
+from logreceiver.sinks import RunState, log_files
 from logreceiver.sinks.log_files import Damaged, placed
+from logreceiver.sinks.producers import Producers
 from streams import recordbatch
-from streams.errors import BatchCorrupt
+from streams.errors import BatchCorrupt, Code, SinkUnavailable
 from streams.recordbatch import Header, Record
 
 FOLLOW_SECONDS = 0.2
@@ -122,3 +123,40 @@ def read_records(
         if not follow:
             return
         time.sleep(FOLLOW_SECONDS)
+
+
+class LogReader:
+    """A `Reader` of the log in a directory. Its answers are those of the moment when they were first asked for."""
+
+    asking_is_cheap: ClassVar[bool] = False
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._known: dict[tuple[str, int], Producers] = {}
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def read_all(self, topic: str) -> AsyncIterator[bytes]:
+        try:
+            for record in read_records(self._directory, topic):
+                yield record.value or b""
+        except FileNotFoundError as error:
+            raise SinkUnavailable(Code.TOPIC_MISSING, str(error)) from error
+
+    async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
+        """What the partition knows of a producer, found by reading all its batches, once."""
+        known = self._known.get((topic, partition))
+        if known is None:
+            known = self._known[topic, partition] = self._producers(topic, partition)
+        return known.state(producer_id)
+
+    def _producers(self, topic: str, partition: int) -> Producers:
+        known = Producers()
+        try:
+            for batch in readers(self._directory, topic, partition=partition)[0].poll():
+                known.record(batch.header, batch.header.base_offset)
+        except FileNotFoundError as error:
+            raise SinkUnavailable(Code.TOPIC_MISSING, str(error)) from error
+        return known

@@ -21,8 +21,8 @@ import pytest
 
 from logfwd.config import ForwarderConfig
 from logfwd.definition import BatchLimits
-from logreceiver.config import LogSink
 from logreceiver.sinks.log import read_records
+from logreceiver.sinks.settings import LogSink
 from tests.support import syscalls
 from tests.support.crash_points import Files
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, lines, running

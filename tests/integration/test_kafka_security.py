@@ -12,10 +12,11 @@ from typing import Any, Literal
 import pytest
 
 from bench.kafka import Kafka, KafkaFailed, jars, java
-from logreceiver import config
 from logreceiver.sinks import Kind, RunState
+from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.kafka import KafkaSink
 from streams.errors import Code, ConfigError, SinkUnavailable
+from streams.sections import Tls
 from tests.support.batches import batch, values
 from tests.support.delivery import joined, numbered, way_to
 from tests.support.installation import Events, found
@@ -34,15 +35,15 @@ class Secured:
 
     kafka: Kafka
     directory: Path
-    tls: config.Tls
+    tls: Tls
 
-    def settings(self, user: str, **changes: Any) -> config.KafkaSink:
+    def settings(self, user: str, **changes: Any) -> sink_settings.KafkaSink:
         password_file = self.directory / f"{user}.password"
         password_file.write_text(USERS.get(user, "") + "\n")
         mechanism: Literal["PLAIN", "SCRAM-SHA-512"] = "PLAIN" if user == "plain" else "SCRAM-SHA-512"
-        sasl = config.Sasl(mechanism=mechanism, username=user, password_file=password_file)
+        sasl = sink_settings.Sasl(mechanism=mechanism, username=user, password_file=password_file)
         wanted: dict[str, Any] = {"security": "hybrid", "tls": self.tls, "sasl": sasl} | changes
-        return config.KafkaSink(brokers=(self.kafka.bootstrap,), **wanted)
+        return sink_settings.KafkaSink(brokers=(self.kafka.bootstrap,), **wanted)
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +56,13 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     directory = tmp_path_factory.mktemp("secured")
     parties = Parties(directory / "pki")
     ours = parties.forwarder
-    tls = config.Tls(certificate=ours.certificate, key=ours.key, ca=directory / "broker" / "ca.pem")
+    tls = Tls(certificate=ours.certificate, key=ours.key, ca=directory / "broker" / "ca.pem")
     with secured_kafka(directory / "broker", client_ca=ours.ca, users=USERS) as kafka:
         yield Secured(kafka, directory, tls)
 
 
 @asynccontextmanager
-async def opened(settings: config.KafkaSink) -> AsyncIterator[KafkaSink]:
+async def opened(settings: sink_settings.KafkaSink) -> AsyncIterator[KafkaSink]:
     sink = KafkaSink(settings)
     await sink.start()
     try:
@@ -140,7 +141,7 @@ async def test_a_plaintext_client_is_not_mistaken_for_a_healthy_one(secured: Sec
 
 
 async def test_credentials_that_are_not_there_are_a_matter_of_the_configuration(secured: Secured) -> None:
-    sasl = config.Sasl(username="scram", password_file=secured.directory / "nosuch")
+    sasl = sink_settings.Sasl(username="scram", password_file=secured.directory / "nosuch")
     for changes in ({"sasl": sasl}, {"tls": None}):
         sink = KafkaSink(secured.settings("scram", **changes))
         with pytest.raises(ConfigError, match=r"sink\.(sasl\.password_file|tls)"):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench.kafka import Kafka
-from logreceiver import config
 from logreceiver.sinks import Kind, Outcome, RunState
+from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.kafka import START_SECONDS, KafkaSink
 from logreceiver.sinks.kafka_client import Cluster
 from streams.errors import Code, SinkUnavailable
@@ -30,7 +30,9 @@ async def opened(
 ) -> AsyncIterator[KafkaSink]:
     brokers = tuple(kafka.bootstrap.split(","))
     sink = KafkaSink(
-        config.KafkaSink(brokers=brokers, produce_timeout_seconds=produce_timeout_seconds, create_topics=create_topics)
+        sink_settings.KafkaSink(
+            brokers=brokers, produce_timeout_seconds=produce_timeout_seconds, create_topics=create_topics
+        )
     )
     await sink.start()
     try:

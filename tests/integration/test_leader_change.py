@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench.kafka import Kafka, KafkaFailed, jars, java
-from logreceiver import config
 from logreceiver.sinks import Kind, RunState
+from logreceiver.sinks import settings as sink_settings
 from streams.recordbatch import parse_header
 from tests.integration.test_resume_matrix import COMBINATIONS, judge, tell
 from tests.support.cluster import create_topics, leaders
@@ -65,7 +65,9 @@ async def test_a_batch_that_only_the_leader_has_is_not_taken_for_stored_and_outl
 ) -> None:
     await asyncio.to_thread(create_topics, cluster, [topic_name], replicas=[2, 3, 1])
     leader = f"127.0.0.1:{cluster.brokers[1].port}"  # whoever asks for metadata is not to wait for a stopped broker
-    async with way_to(cluster, tmp_path, config.KafkaSink(brokers=(leader,), produce_timeout_seconds=10.0)) as way:
+    async with way_to(
+        cluster, tmp_path, sink_settings.KafkaSink(brokers=(leader,), produce_timeout_seconds=10.0)
+    ) as way:
         async with way.life(topic_name) as life:
             copies = await life.begin(sealed=3, stored=1, acknowledged=1)
             producer_id = parse_header(copies[0]).producer_id

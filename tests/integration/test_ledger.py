@@ -17,12 +17,11 @@ from bench.generate import generate_http
 from bench.kafka import Kafka
 from bench.site import Site, command
 from logreceiver import config
-from logreceiver.config import KafkaSink, LogSink
 from logreceiver.ledger import Ledger
-from logreceiver.ledger_commands import answers_of_kafka, answers_of_log
-from logreceiver.service import make_sink
-from logreceiver.sinks import Sink
+from logreceiver.ledger_commands import answers
 from logreceiver.sinks.log import read_records
+from logreceiver.sinks.make import make_reader, make_sink
+from logreceiver.sinks.settings import AnySink, KafkaSink, LogSink
 from streams.telemetry.catalog import CollectorRegistry, ReceiverMetrics
 from tests.integration.test_kill import feed
 from tests.logreceiver.test_ledger import batch as entry
@@ -109,10 +108,10 @@ async def test_where_entries_are_absent_the_sink_itself_distinguishes_stored_fro
     if kind == "kafka":
         kafka: Kafka = request.getfixturevalue("kafka")
         kafka.create_topic(books, configs={"message.timestamp.type": "LogAppendTime"})
-        settings = KafkaSink(brokers=(kafka.bootstrap,), create_topics=True)
-        sink: Sink = make_sink(settings)
+        settings: AnySink = KafkaSink(brokers=(kafka.bootstrap,), create_topics=True)
     else:
-        sink = make_sink(LogSink(directory=tmp_path))
+        settings = LogSink(directory=tmp_path)
+    sink = make_sink(settings)
     await sink.start()
     await sink.topic(topic_name)
     producer_id = await sink.new_producer_id()
@@ -120,17 +119,14 @@ async def test_where_entries_are_absent_the_sink_itself_distinguishes_stored_fro
     async with Ledger(books, sink, ReceiverMetrics(CollectorRegistry())) as ledger:
         for number in range(5):
             stored = await sink.produce(topic_name, 0, batch(producer_id, 10 * number))
-            if number in (0, 2):  # of the others the entries are lacking
+            if number in (0, 2):  # the others have no entries
                 ledger.batch(entry(10 * number, offset=stored.base_offset, **where))
         ledger.report(report(50, forwarder_id="all stored"))
         ledger.batch(entry(0, offset=0, forwarder_id="all stored", **where))
         ledger.report(report(60))
-    if kind == "kafka":
-        answers = await answers_of_kafka(settings, books, "http", "*")
+    found = await answers(make_reader(settings), books, "http", "*")
     await sink.close()
-    if kind == "log":
-        answers = answers_of_log(tmp_path, books, "http", "*")
-    by_forwarder = {one.forwarder_id: (one.stored, one.missing, one.not_in_ledger) for one in answers}
+    by_forwarder = {one.forwarder_id: (one.stored, one.missing, one.not_in_ledger) for one in found}
     assert by_forwarder == {"all stored": (50, 0, 40), "f": (50, 10, 30)}
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench.kafka import Kafka
-from logreceiver import config
 from logreceiver.replay import ReplayResult, replay, replay_to_url
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
+from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.log import LogSink
 from logreceiver.sinks.log_read import readers
 from streams.errors import Code, ConfigError, SinkUnavailable
@@ -23,7 +23,7 @@ TOPIC = "http"
 
 async def filled(directory: Path, *, batches: int, partitions: int = 1) -> LogSink:
     """A closed log with that many batches of ten records in each partition."""
-    sink = LogSink(config.LogSink(directory=directory, max_segment_bytes=2000, partition_count=partitions))
+    sink = LogSink(sink_settings.LogSink(directory=directory, max_segment_bytes=2000, partition_count=partitions))
     await sink.start()
     await sink.topic(TOPIC)
     for partition in range(partitions):

@@ -21,7 +21,7 @@ RECORDS = 3
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from logreceiver import config
+from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks import Kind
 from logreceiver.sinks.log import LogSink
 from streams.recordbatch import Codec, build, stamp
@@ -41,7 +41,7 @@ async def append(sink, producer_id, records):
 
 async def main():
     logs.configure(level="error")
-    sink = LogSink(config.LogSink(directory=Path(sys.argv[1]), max_segment_bytes=20_000))
+    sink = LogSink(sink_settings.LogSink(directory=Path(sys.argv[1]), max_segment_bytes=20_000))
     await sink.start()
     await sink.topic("t")
     print("up", flush=True)

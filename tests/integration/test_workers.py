@@ -120,4 +120,4 @@ def test_the_embedded_log_and_port_0_are_for_a_single_process(tmp_path: Path) ->
         site.receiver.argv += ["--workers", "2"]
         site.receiver.start()
         assert site.receiver.wait() == 2
-        assert "use --workers with the Kafka sink" in site.receiver.tail()
+        assert "only one process at a time may use the sink" in site.receiver.tail()

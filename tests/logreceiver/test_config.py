@@ -8,7 +8,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from logreceiver.config import KafkaSink, LogSink, json_schema, load_receiver
+from logreceiver.config import json_schema, load_receiver
+from logreceiver.sinks.settings import KafkaSink, LogSink
 from streams.errors import ConfigError
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"

@@ -13,14 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from logreceiver import config, ledger
+from logreceiver import ledger
 from logreceiver.ledger import Ledger
 from logreceiver.ledger_answer import Account, Answer, Books, Tails, is_wrong
-from logreceiver.ledger_commands import answers_of_log, show
+from logreceiver.ledger_commands import answers, show
 from logreceiver.ledger_coverage import Coverage, Intervals
 from logreceiver.ledger_records import BatchEntry, Entry, ReportEntry, decode, encode
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
+from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.log import LogSink, read_records
+from logreceiver.sinks.log_read import LogReader
 from streams.errors import Code, SinkUnavailable
 from streams.recordbatch import SEQUENCES
 from streams.telemetry.catalog import CollectorRegistry, ReceiverMetrics
@@ -405,7 +407,7 @@ def metrics() -> ReceiverMetrics:
 
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[LogSink]:
-    sink = LogSink(config.LogSink(directory=tmp_path, partition_count=3))
+    sink = LogSink(sink_settings.LogSink(directory=tmp_path, partition_count=3))
     await sink.start()
     yield sink
     await sink.close()
@@ -444,7 +446,7 @@ async def test_entries_stand_in_the_topic_and_answer_for_the_stream(
         made.report(report(15, 10))
         made.report(report(20))
     assert list(entries(tmp_path)) == [batch(0), batch(10), report(20)], "of two reports the newest"
-    (found,) = answers_of_log(tmp_path, TOPIC, "http", "*")
+    (found,) = await answers(LogReader(tmp_path), TOPIC, "http", "*")
     assert balance(found) == (20, 20, 0, 0)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from logreceiver import config
 from logreceiver.sinks import Kind, Outcome, RunState, log_partition
 from logreceiver.sinks import log_files as files
+from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.log import LogSink, read_records
 from streams.errors import Code, ConfigError, SinkUnavailable
 from streams.recordbatch import parse_header
@@ -26,7 +26,7 @@ TOPIC = "http"
 
 @asynccontextmanager
 async def opened(directory: Path, *, max_segment_bytes: int = 1 << 20) -> AsyncIterator[LogSink]:
-    sink = LogSink(config.LogSink(directory=directory, max_segment_bytes=max_segment_bytes))
+    sink = LogSink(sink_settings.LogSink(directory=directory, max_segment_bytes=max_segment_bytes))
     await sink.start()
     try:
         await sink.topic(TOPIC)
@@ -178,7 +178,7 @@ async def test_what_was_written_but_never_synced_is_rewritten_before_it_counts(
 
 
 async def test_a_changed_number_of_partitions_is_for_new_topics_only(tmp_path: Path) -> None:
-    first = LogSink(config.LogSink(directory=tmp_path, partition_count=3))
+    first = LogSink(sink_settings.LogSink(directory=tmp_path, partition_count=3))
     await first.start()
     await first.topic(TOPIC)
     assert (await first.produce(TOPIC, 2, batch(7, 0))).kind is Kind.STORED
@@ -230,16 +230,16 @@ async def test_without_a_checkpoint_sound_batches_after_damage_are_kept(tmp_path
 async def test_a_second_process_is_refused_as_the_directory_is_taken(tmp_path: Path) -> None:
     async with opened(tmp_path):
         script = (
-            "import asyncio, sys; from pathlib import Path; from logreceiver import config\n"
+            "import asyncio, sys; from pathlib import Path; from logreceiver.sinks import settings\n"
             "from logreceiver.sinks.log import LogSink\n"
-            "asyncio.run(LogSink(config.LogSink(directory=Path(sys.argv[1]))).start())"
+            "asyncio.run(LogSink(settings.LogSink(directory=Path(sys.argv[1]))).start())"
         )
         ended = await asyncio.to_thread(
             subprocess.run, [sys.executable, "-c", script, str(tmp_path)], capture_output=True, check=False
         )
         assert b"another receiver" in ended.stderr
         with pytest.raises(ConfigError, match="another receiver"):
-            await LogSink(config.LogSink(directory=tmp_path)).start()
+            await LogSink(sink_settings.LogSink(directory=tmp_path)).start()
     async with opened(tmp_path):
         pass
 

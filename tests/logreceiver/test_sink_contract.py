@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from logreceiver.sinks import Kind, Outcome, RunState
-from streams.errors import Code
+from logreceiver.sinks import Kind, Outcome, Reader, RunState
+from logreceiver.sinks.make import make_reader
+from logreceiver.sinks.settings import AnySink, Settings
+from streams.errors import Code, SinkUnavailable
 from streams.recordbatch import Codec
 from tests.support.batches import batch, values
 from tests.support.sinks import Harness, KafkaHarness, LogHarness, ModelHarness, eventually
 
 MODULUS = 1 << 31
-
 
 SINKS = ["log", pytest.param("kafka", marks=pytest.mark.kafka)]
 
@@ -200,3 +203,46 @@ async def test_many_producers_at_once_are_all_stored(harness: Harness, run: Run)
     answers = await asyncio.gather(*map(one, producers))
     assert {kind for kinds in answers for kind in kinds} == {Kind.STORED}
     assert sorted(harness.values(run.topic)) == sorted(8 * values(60))
+
+
+def test_every_sink_that_a_configuration_can_name_is_in_this_suite() -> None:
+    names = {str(kind.__struct_config__.tag) for kind in get_args(AnySink)}
+    assert names == {"log", "kafka"}
+
+
+async def test_a_sinks_section_answers_what_the_receiver_asks_of_it(harness: Harness) -> None:
+    assert isinstance(harness, LogHarness | KafkaHarness)
+    settings: Settings = harness.settings
+    assert settings.location.startswith(f"{harness.sink.name} at ")
+    assert list(settings.check()) == []
+    assert (settings.tls, settings.modes) == (None, frozenset())
+    assert settings.one_process is (settings.log_directory is not None)
+
+
+@asynccontextmanager
+async def reading(harness: Harness) -> AsyncIterator[Reader]:
+    assert isinstance(harness, LogHarness | KafkaHarness)
+    reader = make_reader(harness.settings)
+    await reader.start()
+    yield reader
+    await reader.close()
+
+
+async def test_a_reader_reads_what_is_stored_while_the_sink_runs(harness: Harness, run: Run) -> None:
+    for number in range(3):
+        await run.produce(10 * number)
+    async with reading(harness) as reader:
+        assert [value async for value in reader.read_all(run.topic)] == values(30)
+        assert await eventually(lambda: reader.ask(run.topic, 0, run.producer_id)) == RunState(0, 29)
+        assert await reader.ask(run.topic, 0, run.producer_id + 1_000_000) is None
+    assert await run.produce(30) == Outcome(Kind.STORED, 30), "the sink itself goes on"
+
+
+async def test_a_reader_creates_no_topic(harness: Harness, run: Run, topic_name: str) -> None:
+    async with reading(harness) as reader:
+        for _ in range(2):
+            with pytest.raises(SinkUnavailable) as missing:
+                assert [value async for value in reader.read_all(f"{topic_name}-missing")]
+            assert missing.value.code is Code.TOPIC_MISSING
+            with pytest.raises(SinkUnavailable):
+                await reader.ask(f"{topic_name}-missing", 0, 1)

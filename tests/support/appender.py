@@ -13,8 +13,8 @@ from pathlib import Path
 
 import structlog
 
-from logreceiver import config
 from logreceiver.sinks import Kind
+from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.log import LogSink
 from tests.support.batches import batch
 
@@ -23,7 +23,7 @@ RECORDS = 10
 
 
 async def _append(directory: Path, topic: str) -> None:
-    sink = LogSink(config.LogSink(directory=directory, max_segment_bytes=20_000))
+    sink = LogSink(sink_settings.LogSink(directory=directory, max_segment_bytes=20_000))
     await sink.start()
     await sink.topic(topic)
     state = await sink.ask(topic, 0, PRODUCER_ID)

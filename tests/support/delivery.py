@@ -24,6 +24,7 @@ from logfwd.spool_notes import Notes
 from logreceiver import config
 from logreceiver.grants import Claim, Grants
 from logreceiver.sinks import Kind, Outcome, RunState
+from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.kafka import KafkaSink
 from streams.errors import Code
 from streams.recordbatch import Codec, Packed, build, parse_header
@@ -203,11 +204,11 @@ class Way:
 
 
 @contextlib.asynccontextmanager
-async def way_to(kafka: Kafka, directory: Path, settings: config.KafkaSink | None = None) -> AsyncIterator[Way]:
+async def way_to(kafka: Kafka, directory: Path, settings: sink_settings.KafkaSink | None = None) -> AsyncIterator[Way]:
     """A receiver that serves any stream; without settings of one's own it creates the topics that are not there."""
     installation = Installation(directory)
     if settings is None:
-        settings = config.KafkaSink(
+        settings = sink_settings.KafkaSink(
             brokers=tuple(kafka.bootstrap.split(",")), create_topics=True, produce_timeout_seconds=10.0
         )
     receiver = msgspec.structs.replace(

@@ -12,14 +12,14 @@ import msgspec
 from structlog.typing import EventDict
 
 from logfwd.config import ForwarderConfig
-from logfwd.config import Tls as ForwarderTls
 from logfwd.definition import BatchLimits, Stream
 from logfwd.forwarder import Forwarder
 from logfwd.sources.settings import FileSource
-from logreceiver.config import Allow, Listener, LogSink, ReceiverConfig
-from logreceiver.config import Tls as ReceiverTls
+from logreceiver.config import Allow, Listener, ReceiverConfig
 from logreceiver.service import Service
 from logreceiver.sinks.log import read_records
+from logreceiver.sinks.settings import LogSink
+from streams.sections import Tls
 from streams.security.openssl import Credentials
 from tests.support.tls import Parties
 
@@ -46,7 +46,7 @@ class Installation:
     ) -> ReceiverConfig:
         tls = credentials or self.parties.receiver
         return ReceiverConfig(
-            tls=ReceiverTls(certificate=tls.certificate, key=tls.key, ca=tls.ca),
+            tls=Tls(certificate=tls.certificate, key=tls.key, ca=tls.ca),
             grant_key_file=self.directory / "pki" / "grant.key",
             listener=(Listener(address=address, modes=modes),),
             allow=(Allow(identity="spiffe://test/*", streams=streams, modes=EVERYTHING),),
@@ -69,7 +69,7 @@ class Installation:
         tls = credentials or self.parties.forwarder
         return ForwarderConfig(
             state_dir=self.directory / "state",
-            tls=ForwarderTls(certificate=tls.certificate, key=tls.key, ca=tls.ca),
+            tls=Tls(certificate=tls.certificate, key=tls.key, ca=tls.ca),
             receivers=(address,),
             server_name=server_name,
             admin=None,

@@ -12,8 +12,8 @@ import sys
 import uuid
 from pathlib import Path
 
-from logreceiver import config
 from logreceiver.sinks import Kind
+from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.log import LogSink
 from streams.recordbatch import Codec
 from streams.telemetry import logs
@@ -29,7 +29,7 @@ NEW_EPOCH_AT = 12
 
 def open_log(directory: Path) -> LogSink:
     """Segments so small that several are ended."""
-    return LogSink(config.LogSink(directory=directory, max_segment_bytes=3000))
+    return LogSink(sink_settings.LogSink(directory=directory, max_segment_bytes=3000))
 
 
 def records_of(producer: int, step: int) -> list[bytes]:

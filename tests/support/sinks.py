@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from bench.kafka import Kafka
-from logreceiver import config
 from logreceiver.sinks import Kind, Outcome, RunState, Sink, TopicInfo
-from logreceiver.sinks.log import LogSink, read_records
+from logreceiver.sinks.log_read import read_records
+from logreceiver.sinks.make import make_sink
+from logreceiver.sinks.settings import KafkaSink, LogSink
 from streams.errors import SinkUnavailable
 from streams.recordbatch import iterate, parse_header
 from tests.support.model_broker import ModelBroker, Produce
@@ -40,14 +41,12 @@ class LogHarness:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.sink: Sink = self._new()
-
-    def _new(self) -> LogSink:
-        return LogSink(config.LogSink(directory=self._directory, max_segment_bytes=4096))
+        self.settings = LogSink(directory=directory, max_segment_bytes=4096)
+        self.sink = make_sink(self.settings)
 
     async def restart(self) -> None:
         await self.sink.close()
-        self.sink = self._new()
+        self.sink = make_sink(self.settings)
         await self.sink.start()
 
     async def crash(self) -> None:
@@ -62,17 +61,12 @@ class KafkaHarness:
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
-        self.sink: Sink = self._new()
-
-    def _new(self) -> Sink:
-        from logreceiver.sinks.kafka import KafkaSink
-
-        brokers = tuple(self._kafka.bootstrap.split(","))
-        return KafkaSink(config.KafkaSink(brokers=brokers, create_topics=True))
+        self.settings = KafkaSink(brokers=tuple(kafka.bootstrap.split(",")), create_topics=True)
+        self.sink = make_sink(self.settings)
 
     async def restart(self) -> None:
         await self.sink.close()
-        self.sink = self._new()
+        self.sink = make_sink(self.settings)
         await self.sink.start()
 
     async def crash(self) -> None:

@@ -1,0 +1,35 @@
+"""Which code serves which `[sink]` section: a row for each kind of sink.
+
+Only the sink in use is imported: the libraries of the others would cost memory.
+"""
+
+from __future__ import annotations
+
+from logreceiver.sinks import Reader, Sink
+from logreceiver.sinks.settings import AnySink, KafkaSink, LogSink
+
+
+def make_sink(settings: AnySink) -> Sink:
+    """The sink of a section; `start` opens it."""
+    match settings:
+        case LogSink():
+            from logreceiver.sinks import log
+
+            return log.LogSink(settings)
+        case KafkaSink():
+            from logreceiver.sinks import kafka
+
+            return kafka.KafkaSink(settings)
+
+
+def make_reader(settings: AnySink) -> Reader:
+    """What reads the same sink while receivers write to it."""
+    match settings:
+        case LogSink():
+            from logreceiver.sinks import log_read
+
+            return log_read.LogReader(settings.directory)
+        case KafkaSink():
+            from logreceiver.sinks import kafka
+
+            return kafka.KafkaSink(settings)
