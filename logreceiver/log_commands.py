@@ -23,10 +23,11 @@ def cat(topic: str, path: Path, directory: Path | None, partition: int | None, f
     """Print the records of TOPIC in the embedded log, one per line.
 
     Partitions are printed one after the other. A receiver may be writing to the log at the same time: only
-    acknowledged records are printed. Damaged batches are skipped.
+    acknowledged records are printed. Damaged batches are skipped, with a warning on stderr.
     """
     from logreceiver.sinks.log_read import read_records
 
+    logs.configure(level="warning")
     out = sys.stdout.buffer
     where = log_directory(path, directory)
     try:
