@@ -1,12 +1,15 @@
-"""Blocks of lines → drafts of batches: when a batch is full, or due. No I/O, no clock: time is an argument.
+"""Blocks of records → drafts of batches: when a batch is full, or due. No I/O, no clock: time is an argument.
 
-A draft stays within the stream's limit of bytes unless a single line exceeds it alone; the limit of records is enforced
-where lines are parsed (seal.py). Blocks are cut only where they must be, at newlines, and their order is kept: the
-blocks of all drafts, joined, are the blocks that were added. A block that fits is passed on without a copy or a look.
+A draft stays within the stream's limit of bytes unless a single record exceeds it alone; the limit of records is
+enforced where they are parsed (seal.py). Blocks are cut only where they must be, after a record (at a newline, or where
+the block says), and their order is kept: the blocks of all drafts, joined, are the blocks that were added. A block that
+fits is passed on without a copy or a look.
 """
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -31,10 +34,10 @@ class Draft:
         last = {block.key: block for block in self.blocks if block.key}
         return {key: position_after(block) for key, block in last.items()}
 
-    def drain(self) -> Iterator[bytes]:
-        """The bytes of the blocks, in order; each block is released before the next one is taken."""
+    def drain(self) -> Iterator[Block]:
+        """The blocks, in order; each is released here before the next one is taken."""
         while self.blocks:
-            yield self.blocks.pop(0).data
+            yield self.blocks.pop(0)
 
     def append(self, block: Block) -> None:
         self.blocks.append(block)
@@ -61,14 +64,14 @@ class Batcher:
         self._deadline: float | None = None
 
     def add(self, block: Block, now: float) -> list[Draft]:
-        """Add a block that ends in a newline (or holds only a position); returns the drafts that are now full."""
+        """Add a block (which may hold only a position); returns the drafts that are now full."""
         full: list[Draft] = []
         begin = 0
         while (size := len(block.data) - begin) or not block.data:
             if self._open.byte_count + size <= self._max_bytes:
                 self._append(_piece(block, begin, len(block.data)), now)
                 break
-            end = self._cut(block.data, begin)
+            end = self._cut(block, begin)
             if end > begin:
                 self._append(_piece(block, begin, end), now)
                 begin = end
@@ -89,9 +92,15 @@ class Batcher:
         """The open draft, due or not."""
         return self._take() if self._open.blocks else None
 
-    def _cut(self, data: bytes, begin: int) -> int:
-        """Where to cut so that the open draft still fits; after at least one line if the draft is empty."""
-        end = data.rfind(b"\n", begin, begin + self._max_bytes - self._open.byte_count) + 1
+    def _cut(self, block: Block, begin: int) -> int:
+        """Where to cut so that the open draft still fits; after at least one record if the draft is empty."""
+        data, ends, room_ends = block.data, block.ends, begin + self._max_bytes - self._open.byte_count
+        if ends is not None:
+            fitting = bisect_right(ends, room_ends)
+            if fitting == bisect_right(ends, begin) and not self._open.blocks:
+                return ends[fitting]
+            return max(ends[fitting - 1], begin) if fitting else begin
+        end = data.rfind(b"\n", begin, room_ends) + 1
         if end == 0 and not self._open.blocks:
             end = data.index(b"\n", begin) + 1
         return max(end, begin)
@@ -113,4 +122,9 @@ def _piece(block: Block, begin: int, end: int) -> Block:
     if begin == 0 and end == len(block.data):
         return block
     file_end = block.end if end == len(block.data) else block.start + end
-    return Block(block.data[begin:end], block.read_at_ms, block.key, block.start + begin, file_end, block.detail)
+    ends = block.ends
+    if ends is not None:
+        first = bisect_right(ends, begin) if begin else 0
+        ends = array(ends.typecode, [each - begin for each in ends[first : bisect_right(ends, end)]])
+    data, start = block.data[begin:end], block.start + begin
+    return Block(data, block.read_at_ms, block.key, start, file_end, block.detail, ends)

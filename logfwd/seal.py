@@ -1,4 +1,4 @@
-"""Blocks of lines -> record batches, ready for the spool: validated, framed, compressed, with their CRC.
+"""Blocks of records -> record batches, ready for the spool: validated, framed, compressed, with their CRC.
 
 This is the most expensive thing a forwarder does, so it runs on a pool of threads, over whole blocks; zstd and CRC
 release the interpreter meanwhile. Pure: the same blocks give the same batches, and order is kept.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from logfwd.sources.position import Block
 from streams import jsonlines
 from streams.recordbatch import HEADER_BYTES, Codec, Packed, pack
 from streams.recordbody import BytesLike, frame
@@ -30,7 +31,7 @@ class Sealed(NamedTuple):
 
 
 def seal(
-    blocks: Iterable[bytes],
+    blocks: Iterable[Block],
     *,
     timestamp_ms: int,
     invalid: Literal["wrap", "drop"],
@@ -39,11 +40,14 @@ def seal(
     max_batch_bytes: int,
     codec: Codec,
 ) -> Sealed:
-    """Blocks that end in a newline each, in order, as unstamped batches: usually one, more if records are many.
+    """The records of blocks, in order, as unstamped batches: usually one, more if records are many.
 
     Only a batch of a single record can be larger than `max_batch_bytes` and its framing allowance.
     """
-    lines = [jsonlines.split(block, invalid=invalid, max_record_bytes=max_record_bytes) for block in blocks]
+    lines = [
+        jsonlines.split(block.data, invalid=invalid, max_record_bytes=max_record_bytes, ends=block.ends)
+        for block in blocks
+    ]
     values: Sequence[BytesLike] = (
         lines[0].values if len(lines) == 1 else [value for each in lines for value in each.values]
     )

@@ -1,4 +1,4 @@
-"""A block of JSON lines -> records, as bytes.
+"""A block of JSON lines, or of JSON records whose ends are known -> records, as bytes.
 
 A record is one line that holds exactly one JSON object in valid UTF-8, without the blanks and CR around it. Blank
 lines are skipped. Every other line is *invalid*, as is one longer than `max_record_bytes`: it is dropped and counted,
@@ -7,6 +7,9 @@ or wrapped into an object of its own that keeps everything but the line end:
     {"message":"plain text","invalid":true}
     {"message_base64":"/w==","invalid":true}                      not UTF-8
     {"message":"begin…","invalid":true,"part":1,"parts":3}        too long for one record; every part fits
+
+Where the source knows where its records end (`ends`), they may hold newlines, which then mean nothing: all else applies
+to each of them as to a line.
 
 msgspec decides what is JSON: RFC 8259, and stricter where readers differ: a lone surrogate (`"\\ud800"`) is invalid,
 and so is an object that nests about as deep as Python's recursion limit.
@@ -21,6 +24,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -30,7 +34,7 @@ from streams.recordbody import BytesLike
 MIN_RECORD_BYTES = 256
 """The least `max_record_bytes`: every part of a wrapped line must have room for its own fields."""
 
-_BLANKS = b" \t\r"
+_BLANKS = b" \t\r\n"
 _BRACE = ord("{")
 _CUT_CHARACTERS = 4  # of base64: they encode 3 bytes
 
@@ -46,13 +50,17 @@ class Lines(NamedTuple):
     blank: int = 0
 
 
-def split(block: bytes, *, invalid: Literal["wrap", "drop"], max_record_bytes: int) -> Lines:
-    """The records of a block that ends in a newline. Never raises for any bytes.
+def split(
+    block: bytes, *, invalid: Literal["wrap", "drop"], max_record_bytes: int, ends: Sequence[int] | None = None
+) -> Lines:
+    """The records of a block that ends in a newline, or in the last of `ends`. Never raises for any bytes.
 
-    The values may be views into `block`.
+    `ends` are offsets after each record, ascending. The values may be views into `block`.
     """
     if max_record_bytes < MIN_RECORD_BYTES:
         raise ValueError(f"max_record_bytes is {max_record_bytes}, the least is {MIN_RECORD_BYTES}")
+    if ends is not None:
+        return _known_records(block, ends, invalid == "wrap", max_record_bytes)
     is_utf8 = _is_utf8(block)
     if is_utf8 and _longest_line_fits(block, max_record_bytes):
         values = _all_valid(block)
@@ -84,7 +92,11 @@ def _longest_line_fits(block: bytes, max_record_bytes: int) -> bool:
 
 def _all_valid(block: bytes) -> Sequence[BytesLike] | None:
     """The records if each line is one and begins with its brace, else None: the lines need a closer look."""
-    lines = list(io.BytesIO(block))  # shares the block; half the cost of bytes.split
+    return _all_objects(list(io.BytesIO(block)))  # shares the block; half the cost of bytes.split
+
+
+def _all_objects(lines: Sequence[bytes]) -> Sequence[BytesLike] | None:
+    """One record for each of these, none of which is empty; None if one of them is not a record."""
     try:
         values = list(map(_decoder.decode, lines))
     except (msgspec.DecodeError, RecursionError):
@@ -92,12 +104,26 @@ def _all_valid(block: bytes) -> Sequence[BytesLike] | None:
     return values if {line[0] for line in lines} <= {_BRACE} else None
 
 
+def _known_records(block: bytes, ends: Sequence[int], wrap: bool, max_record_bytes: int) -> Lines:
+    records = [block[start:end] for start, end in zip(chain((0,), ends), ends, strict=False)]
+    is_utf8 = all(map(_is_utf8, records))  # each of them: a character may not reach over an end
+    if is_utf8 and all(records) and max(map(len, records), default=0) <= max_record_bytes:
+        values = _all_objects(records)
+        if values is not None:
+            return Lines(values)
+    return _one_by_one(records, is_utf8, wrap, max_record_bytes)
+
+
 def _line_by_line(block: bytes, is_utf8: bool, wrap: bool, max_record_bytes: int) -> Lines:
-    values: list[BytesLike] = []
-    invalid = blank = 0
     lines = block.split(b"\n")
     if not lines[-1]:
         lines.pop()  # nothing follows the last newline
+    return _one_by_one(lines, is_utf8, wrap, max_record_bytes)
+
+
+def _one_by_one(lines: Sequence[bytes], is_utf8: bool, wrap: bool, max_record_bytes: int) -> Lines:
+    values: list[BytesLike] = []
+    invalid = blank = 0
     for line in lines:
         record = line.strip(_BLANKS)
         if not record:

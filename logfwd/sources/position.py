@@ -7,6 +7,7 @@ a block, so that a block which was cut in two has the right position after each 
 
 from __future__ import annotations
 
+from array import array
 from hashlib import blake2b
 from typing import Annotated
 
@@ -64,7 +65,10 @@ _decode = msgspec.msgpack.Decoder(Mark).decode
 
 
 class Block(msgspec.Struct, frozen=True):
-    """Whole lines of one source, each ended by a newline, and the position of their first and last byte.
+    """Whole records of one source, in order, and the position of their first and last byte.
+
+    Each record is a line, ended by a newline, unless the source gives `ends`: the offset in `data` after each record,
+    ascending, the last one `len(data)`. Then newlines mean nothing.
 
     `end − start` differs from `len(data)` only where a newline was added to an unfinished last line.
     `key` names the position in the spool ("" where a source has none, such as stdin).
@@ -76,6 +80,7 @@ class Block(msgspec.Struct, frozen=True):
     start: int = 0
     end: int = 0
     detail: bytes = b""
+    ends: array[int] | None = None
 
 
 def tail_hash(tail: bytes) -> bytes:

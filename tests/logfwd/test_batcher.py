@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +35,10 @@ def marks(draft: Draft) -> dict[str, Mark]:
         assert mark is not None
         found[key] = mark
     return found
+
+
+def ends_of(records: list[bytes]) -> array[int]:
+    return array("I", itertools.accumulate(map(len, records)))
 
 
 lines = st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b" ") + b"\n"), max_size=30)
@@ -85,6 +90,29 @@ def test_parts_of_a_key_follow_each_other_and_positions_are_at_their_end(
             assert mark.tail_hash == (tail_hash(tail) if tail else b"")
             assert mark.detail == b"d"
     assert reached == {key: len(content) for key, content in contents.items()}
+
+
+def records_of(blocks: list[Block]) -> list[bytes]:
+    """What the blocks' ends say."""
+    return [each.data[start:end] for each in blocks for start, end in itertools.pairwise((0, *(each.ends or ())))]
+
+
+@given(st.lists(st.lists(st.binary(max_size=40), max_size=10), max_size=8), st.integers(1, 200))
+def test_records_with_known_ends_are_cut_there_and_nowhere_else(items: list[list[bytes]], size: int) -> None:
+    batcher, offset, drafts = Batcher(limits(size)), 0, list[Draft]()
+    for records in items:
+        data = b"".join(records)
+        drafts += batcher.add(Block(data, 1, "a", offset, offset + len(data), b"d", ends_of(records)), 0.0)
+        offset += len(data)
+    if (last := batcher.flush()) is not None:
+        drafts.append(last)
+    assert records_of([part for draft in drafts for part in draft.blocks]) == [each for item in items for each in item]
+    reached = 0
+    for draft in drafts:
+        assert draft.byte_count <= size or len([each for each in records_of(draft.blocks) if each]) == 1
+        assert all(part.start + len(part.data) == part.end for part in draft.blocks)
+        reached += draft.byte_count
+        assert marks(draft)["a"].offset == reached
 
 
 @given(inputs, st.integers(1, 200))

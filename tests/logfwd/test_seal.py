@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
+from array import array
+from itertools import accumulate
 from typing import Literal
 
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logfwd.seal import Sealed, seal
+from logfwd.sources.position import Block
 from streams import recordbatch
 from streams.recordbatch import Codec
 
@@ -19,7 +23,7 @@ KIB = 1024
 
 
 def sealed(
-    *blocks: bytes,
+    *blocks: bytes | Block,
     invalid: Literal["wrap", "drop"] = "wrap",
     max_record_bytes: int = 512 * KIB,
     max_batch_records: int = 50_000,
@@ -27,7 +31,7 @@ def sealed(
     codec: Codec = Codec.ZSTD,
 ) -> Sealed:
     return seal(
-        blocks,
+        [Block(block, NOW_MS) if isinstance(block, bytes) else block for block in blocks],
         timestamp_ms=NOW_MS,
         invalid=invalid,
         max_record_bytes=max_record_bytes,
@@ -84,6 +88,32 @@ def test_several_blocks_become_one_batch_in_their_order() -> None:
     assert len(result.batches) == 1
     assert values(result) == [b'{"a":1}', b'{"a":2}', b'{"b":1}', b'{"message":"oops","invalid":true}']
     assert (result.invalid, result.blank) == (1, 1)
+
+
+def known(*records: bytes) -> Block:
+    """A block that says where its records end."""
+    return Block(b"".join(records), NOW_MS, ends=array("I", accumulate(map(len, records))))
+
+
+def test_where_the_ends_are_known_newlines_mean_nothing() -> None:
+    spread, text = b'{"a":\n1}', b"two\nlines"
+    result = sealed(known(spread, b'{"b":2}', text, b"", b" \n"), b'{"c":3}\n')
+    assert values(result) == [spread, b'{"b":2}', b'{"message":"two\\nlines","invalid":true}', b'{"c":3}']
+    assert (result.invalid, result.blank) == (1, 2)
+
+
+def test_a_character_that_reaches_over_a_known_end_makes_both_records_invalid() -> None:
+    first, second = '{"a":"é"}'.encode()[:7], '{"a":"é"}'.encode()[7:]
+    assert values(sealed(known(first, second))) == [
+        b'{"message_base64":"%s","invalid":true}' % base64.b64encode(each) for each in (first, second)
+    ]
+
+
+@given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b" ")), max_size=10))
+def test_known_ends_and_newlines_give_the_same_records(lines: list[bytes]) -> None:
+    by_newline, by_end = sealed(b"".join(line + b"\n" for line in lines)), sealed(known(*lines))
+    assert (by_newline.invalid, by_newline.blank) == (by_end.invalid, by_end.blank)
+    assert values(by_newline) == values(by_end)
 
 
 @pytest.mark.parametrize("block", [b"", b"\n \r\n", b"oops\n[1]\n"])
