@@ -137,7 +137,7 @@ class Conversation:
         ahead_seconds = welcome.server_time_ms / 1000 - time.time()
         if abs(ahead_seconds) > CLOCK_SKEW_WARNING_SECONDS:
             self.log.warning("clocks differ", receiver_ahead_seconds=round(ahead_seconds, 1))
-        delivery.metrics.link_opened(stream.name, stream.security, self._link)
+        delivery.metrics.link_opened(stream.name, stream.security, receiver=self._link.peer, facts=self._link.facts)
         self.log.info(
             "link opened",
             group=self._link.facts.group,

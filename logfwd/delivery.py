@@ -12,13 +12,13 @@ import structlog
 from logfwd.backlog import Backlog, Row, Run
 from logfwd.clocks import clock
 from logfwd.definition import Stream
+from logfwd.metrics import ForwarderMetrics
 from logfwd.resume import Answer, GoOn, Plan, Recovery, Remedy, Reset
 from logfwd.spool import Spool
 from logfwd.spool_notes import Notes
 from streams import recordbatch
 from streams.errors import Code
 from streams.recordbatch import Packed
-from streams.telemetry.catalog import ForwarderMetrics
 from streams.wire import messages as m
 
 

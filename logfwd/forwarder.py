@@ -18,10 +18,11 @@ from typing import Any
 
 import structlog
 
-from logfwd import account, state_dir
+from logfwd import state_dir, status
 from logfwd.config import ForwarderConfig
 from logfwd.definition import Stream
 from logfwd.keeper import Group, Keeper
+from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
 from logfwd.sender import Connect
 from logfwd.sources.make import Limits, make_source
@@ -30,7 +31,7 @@ from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolat
 from streams.security import modes, openssl
 from streams.security.transport import Link, connect
 from streams.telemetry import admin
-from streams.telemetry.catalog import CollectorRegistry, ForwarderMetrics
+from streams.telemetry.metrics import CollectorRegistry
 
 NEEDS_RESTART = ("state_dir", "admin")
 """Locked or bound at the start, so a reload cannot change them."""
@@ -226,7 +227,7 @@ class Forwarder:
     def describe(self) -> list[dict[str, Any]]:
         """The rows of /api/v1/streams."""
         pipelines = [keeper.pipeline for keeper in self._keepers.values() if keeper.pipeline is not None]
-        return account.rows(pipelines, self.metrics)
+        return status.rows(pipelines, self.metrics)
 
 
 def groups(config: ForwarderConfig) -> dict[str, Group]:

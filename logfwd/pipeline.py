@@ -26,6 +26,7 @@ from logfwd.batcher import Batcher, Draft
 from logfwd.clocks import clock
 from logfwd.definition import Stream
 from logfwd.delivery import Delivery
+from logfwd.metrics import ForwarderMetrics
 from logfwd.seal import Sealed, seal
 from logfwd.sender import Connect, Sender
 from logfwd.sources import Source
@@ -33,7 +34,6 @@ from logfwd.sources.position import Position
 from logfwd.spool import Spool
 from logfwd.spool_notes import Notes
 from streams import recordbatch
-from streams.telemetry.catalog import ForwarderMetrics
 
 SEALS_IN_FLIGHT = 2
 COMMITS_IN_FLIGHT = 4

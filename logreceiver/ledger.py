@@ -22,10 +22,10 @@ from itertools import islice
 import structlog
 
 from logreceiver.ledger_records import BatchEntry, ReportEntry, encode
+from logreceiver.metrics import ReceiverMetrics
 from logreceiver.sinks import Kind, Outcome, Sink
 from streams.errors import Code, SinkUnavailable
 from streams.recordbatch import HEADER_BYTES, SEQUENCES, Codec, build, stamp
-from streams.telemetry.catalog import ReceiverMetrics
 
 LINGER_SECONDS = 0.2
 MAX_BATCH_RECORDS = 1000

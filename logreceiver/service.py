@@ -22,6 +22,7 @@ from logreceiver import account
 from logreceiver.config import Admin, ReceiverConfig
 from logreceiver.grants import Grants
 from logreceiver.ledger import Ledger
+from logreceiver.metrics import ReceiverMetrics
 from logreceiver.posture import report
 from logreceiver.session import Session
 from logreceiver.shared import Shared
@@ -32,7 +33,7 @@ from streams.security import modes, openssl
 from streams.security.listener import Listener, listen
 from streams.security.transport import Link
 from streams.telemetry import admin
-from streams.telemetry.catalog import CollectorRegistry, ReceiverMetrics
+from streams.telemetry.metrics import CollectorRegistry
 
 CERTIFICATE_CHECK_SECONDS = 5.0
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from logreceiver.config import ReceiverConfig
 from logreceiver.grants import Grants
 from logreceiver.ledger import Ledger
+from logreceiver.metrics import ReceiverMetrics
 from logreceiver.posture import Posture
 from logreceiver.sinks import Sink
-from streams.telemetry.catalog import ReceiverMetrics
 from streams.wire import messages as m
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from logreceiver.sinks import Kind, Outcome, TopicInfo
 from streams import recordbatch
 from streams.errors import BatchCorrupt, Code, ProtocolError, SinkUnavailable
 from streams.security.openssl import Facts
-from streams.telemetry.catalog import Counter
+from streams.telemetry.metrics import Counter
 from streams.wire import messages as m
 
 _BODIES = (Code.TOO_LARGE, Code.CORRUPT, Code.INVALID_RECORD)

@@ -1,4 +1,4 @@
-"""What counters and gauges stand at, by label: so that the API and /metrics can never tell different stories."""
+"""Current values of counters and gauges by label, so that the API and /metrics can never disagree."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prometheus_client import Counter, Gauge
 
 
 def counts(family: Counter | Gauge, by: str, and_by: str) -> dict[str, dict[str, int]]:
-    """Values by two labels; the first is the stream, most of the time. Other labels are summed over."""
+    """Values by two labels, of which the first is usually the stream; other labels are summed over."""
     found: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
     for metric in family.collect():
         for sample in metric.samples:

@@ -1,8 +1,8 @@
-"""The last values of a duration beside its histogram, for percentiles that can be compared.
+"""The last values of a duration, kept next to its histogram, for percentiles that can be compared.
 
-A Prometheus histogram answers "how many were below 5 ms", within a bucket's width. The two durations that streams are
-compared by differ by less than that, so their last values are kept as well, at most `WINDOW` of them a stream (80 KB):
-medians and percentiles in the API and the demo are those of real values, not guesses within a bucket.
+A Prometheus histogram answers "how many were below 5 ms", exact to one bucket. The durations of two compared streams
+differ by less than a bucket, so the last values are kept as well, at most `WINDOW` per stream (80 KB): the percentiles
+in the API and the demo are observed values, not guesses within a bucket.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from prometheus_client import Histogram
 
 WINDOW = 10_000
 MANY_NEW = WINDOW // 5
-"""From so many on, sorting anew is cheaper than taking out what they replaced."""
+"""From this many new values on, sorting all of them is cheaper than removing the replaced ones one by one."""
 
 
 class Summary(TypedDict):
-    """`count` is of all values, the percentiles are of the window, in seconds; None while nothing was observed."""
+    """`count` covers all values, the percentiles cover the window, in seconds; None before the first value."""
 
     count: int
     median: float | None
@@ -29,17 +29,17 @@ class Summary(TypedDict):
 
 
 class Values(TypedDict):
-    """`count` is of all values so far: what to ask from next; `seconds` are the last of them, in order."""
+    """`count` covers all values so far, and is the number to ask from next; `seconds` are the last values, in order."""
 
     count: int
     seconds: list[float]
 
 
 class Window:
-    """The last values that were observed, at most `WINDOW` of them.
+    """The last observed values, at most `WINDOW` of them.
 
-    Adding is all that the hot path does. Whoever asks pays for the order, and is given what the last one paid: a page
-    that asks each second has a few hundred values put into their places, not ten thousand sorted.
+    The hot path only adds. The caller of `summary` pays for sorting, and starts from the last caller's order: a page
+    that asks every second has a few hundred values inserted, not ten thousand sorted.
     """
 
     def __init__(self) -> None:
@@ -57,12 +57,12 @@ class Window:
         self.count += 1
 
     def since(self, count: int) -> list[float]:
-        """The values after the first `count`, in order, as far as the window still holds them."""
+        """The values after the first `count`, in order, as far as the window still has them."""
         first = max(count, self.count - len(self._values), 0)
         return [self._values[number % WINDOW] for number in range(first, self.count)]
 
     def summary(self) -> Summary:
-        """Percentiles by nearest rank: each is a value that was observed."""
+        """Percentiles by nearest rank, so each is an observed value."""
         ordered = self._in_order()
         if not ordered:
             return Summary(count=0, median=None, p95=None, p99=None)
@@ -87,7 +87,7 @@ class Window:
 
 
 class WindowedChild(NamedTuple):
-    """One child of a histogram, and its stream's window."""
+    """One child of a histogram, with its stream's window."""
 
     histogram: Histogram
     window: Window
@@ -111,7 +111,7 @@ class WindowedHistogram:
         return self._windows.get(stream, Window()).summary()
 
     def since(self, stream: str, count: int) -> Values | None:
-        """What was observed of a stream after its first `count` values; None for a stream without any."""
+        """A stream's values after its first `count`; None for a stream without any."""
         window = self._windows.get(stream)
         return None if window is None else Values(count=window.count, seconds=window.since(count))
 

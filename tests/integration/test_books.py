@@ -11,7 +11,7 @@ from logfwd.forwarder import Forwarder
 from logreceiver.sinks import Kind, Outcome
 from logreceiver.sinks.log import LogSink
 from streams.errors import Code
-from streams.telemetry.catalog import CollectorRegistry
+from streams.telemetry.metrics import CollectorRegistry
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, lines, running
 
 

@@ -19,10 +19,11 @@ from bench.site import Site, command
 from logreceiver import config
 from logreceiver.ledger import Ledger
 from logreceiver.ledger_commands import answers
+from logreceiver.metrics import ReceiverMetrics
 from logreceiver.sinks.log import read_records
 from logreceiver.sinks.make import make_reader, make_sink
 from logreceiver.sinks.settings import AnySink, KafkaSink, LogSink
-from streams.telemetry.catalog import CollectorRegistry, ReceiverMetrics
+from streams.telemetry.metrics import CollectorRegistry
 from tests.integration.test_kill import feed
 from tests.logreceiver.test_ledger import batch as entry
 from tests.logreceiver.test_ledger import report

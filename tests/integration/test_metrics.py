@@ -17,11 +17,14 @@ from prometheus_client import CollectorRegistry, generate_latest, openmetrics, p
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
+from bench.catalogue import CATALOGUE
 from bench.generate import generate_http
 from bench.links import HANDSHAKES_AT_A_TIME, Peer
 from bench.site import Site
+from logfwd.metrics import FORWARDER
 from logreceiver.account import NEWEST_LINKS
 from logreceiver.config import Limits
+from logreceiver.metrics import MAX_STREAM_LABELS, OTHER_STREAMS, RECEIVER
 from logreceiver.service import Service
 from logreceiver.sinks import Kind, Outcome
 from streams import recordbatch
@@ -29,7 +32,6 @@ from streams.errors import Code
 from streams.security.modes import MODES
 from streams.security.openssl import client_context
 from streams.security.transport import connect
-from streams.telemetry.catalog import CATALOGUE, FORWARDER, MAX_STREAM_LABELS, OTHER_STREAMS, RECEIVER
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, lines, running
 
 RECORDS = 3_000

@@ -19,13 +19,14 @@ from logreceiver.ledger_answer import Account, Answer, Books, Tails, is_wrong
 from logreceiver.ledger_commands import answers, show
 from logreceiver.ledger_coverage import Coverage, Intervals
 from logreceiver.ledger_records import BatchEntry, Entry, ReportEntry, decode, encode
+from logreceiver.metrics import ReceiverMetrics
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
 from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.log import LogSink, read_records
 from logreceiver.sinks.log_read import LogReader
 from streams.errors import Code, SinkUnavailable
 from streams.recordbatch import SEQUENCES
-from streams.telemetry.catalog import CollectorRegistry, ReceiverMetrics
+from streams.telemetry.metrics import CollectorRegistry
 
 TOPIC = "logfwd.ledger"
 

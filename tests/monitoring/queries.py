@@ -1,4 +1,4 @@
-"""Every query of the dashboard and of the rules, and what in it can be held against the catalogue of metrics."""
+"""Every query of the dashboard and of the rules, with the parts to check against the catalogue of metrics."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
+from bench.catalogue import CATALOGUE
 from bench.dashboard import dashboard
-from streams.telemetry.catalog import CATALOGUE, Metric
+from streams.telemetry.metrics import Metric
 
 ROOT = Path(__file__).parent.parent.parent
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 OTHERS = ("up", "ALERTS", "process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds")
-"""Metrics that Prometheus itself makes, or prometheus_client of every process."""
+"""Metrics of Prometheus itself, and those that prometheus_client exposes for every process."""
 SCRAPED = {"job", "instance"}
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in CATALOGUE}
 _SELECTOR = re.compile(r'(?<![\w:."])([a-zA-Z_][\w:]*+)(?!\s*\()(?:\{([^}]*)\})?')
@@ -50,7 +51,7 @@ def queries() -> list[str]:
 
 
 def filled_in(query: str, window: str = "10s") -> str:
-    """A panel's query as Grafana would send it, all streams chosen."""
+    """A panel's query as Grafana would send it, with all streams selected."""
     for variable, value in {
         "$__rate_interval": window,
         "$stream": ".*",
@@ -67,7 +68,7 @@ def groupings(query: str) -> set[str]:
 
 
 def selectors(query: str) -> list[Selector]:
-    """Metrics that a query selects; `rate(`, `by (…)`, durations and numbers are none."""
+    """The metrics that a query selects, without functions, `by (…)`, durations and numbers."""
     without = re.sub(r"\[[^]]*\]", "", _GROUPING.sub("", query))
     without = re.sub(r"\boffset\s+\w+", "", without)
     return [
@@ -78,7 +79,7 @@ def selectors(query: str) -> list[Selector]:
 
 
 def labels_of(name: str) -> set[str] | None:
-    """Labels that a series of this name can have; None for a name that nobody exposes."""
+    """Labels that a series of this name can have; None for a name that is not exposed."""
     if name in OTHERS:
         return SCRAPED | ({"alertname", "alertstate", "severity", "stream"} if name == "ALERTS" else set())
     recorded = {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}

@@ -18,6 +18,7 @@ from bench.oracle import read_topic
 from logfwd.backlog import Row, Run
 from logfwd.definition import Stream
 from logfwd.delivery import Delivery
+from logfwd.metrics import ForwarderMetrics
 from logfwd.sender import Sender
 from logfwd.spool import Spool
 from logfwd.spool_notes import Notes
@@ -31,7 +32,7 @@ from streams.recordbatch import Codec, Packed, build, parse_header
 from streams.security import transport
 from streams.security.modes import MODES
 from streams.security.openssl import client_context
-from streams.telemetry.catalog import CollectorRegistry, ForwarderMetrics
+from streams.telemetry.metrics import CollectorRegistry
 from tests.support.installation import Installation, running
 from tests.support.sinks import PATIENCE_SECONDS, eventually
 from tests.support.tls import FORWARDER

@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
+from logfwd.metrics import ForwarderMetrics
 from streams.addresses import split_address
 from streams.telemetry import admin
-from streams.telemetry.catalog import CollectorRegistry, ForwarderMetrics
+from streams.telemetry.metrics import CollectorRegistry
 
 
 class Program:

@@ -1,4 +1,4 @@
-"""Percentiles of the last values are those of a plain sort, however rarely or often somebody asks."""
+"""Percentiles of the last values are those of a plain sort, however rarely or often they are computed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.telemetry import window
-from streams.telemetry.window import Window
+from streams.telemetry.window import WINDOW, Window
 
 SMALL = 50
 
@@ -30,3 +30,19 @@ def test_a_summary_is_that_of_a_plain_sort_of_the_last_values(bursts: list[list[
             assert found["count"] == len(values)
     finally:
         window.WINDOW, window.MANY_NEW = before
+
+
+def test_a_window_keeps_the_last_values_and_no_more() -> None:
+    kept = Window()
+    for value in range(WINDOW + 500):
+        kept.add(float(value))
+    assert sorted(kept.since(0)) == [float(value) for value in range(500, WINDOW + 500)]
+    assert kept.summary()["count"] == WINDOW + 500
+    assert kept.since(WINDOW + 497) == [WINDOW + 497.0, WINDOW + 498.0, WINDOW + 499.0]
+    assert kept.since(0) == [float(value) for value in range(500, WINDOW + 500)]
+
+
+def test_one_value_is_every_percentile() -> None:
+    kept = Window()
+    kept.add(2.0)
+    assert kept.summary() == {"count": 1, "median": 2.0, "p95": 2.0, "p99": 2.0}

@@ -10,17 +10,14 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from logfwd.clocks import clock
+from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
 from logfwd.sender import Sender
 from streams.security.transport import Link
-from streams.telemetry.catalog import ForwarderMetrics
 from streams.telemetry.counts import counts
 
 UNANSWERED_SECONDS = 1.0
 """A receiver that has owed an answer for longer than this is shown as not answering."""
-
-_started_at = clock()
 
 
 def rows(pipelines: Iterable[Pipeline], metrics: ForwarderMetrics) -> list[dict[str, Any]]:
@@ -63,11 +60,11 @@ def _row(sender: Sender, source_lag_bytes: int, metrics: ForwarderMetrics) -> di
             "batches": len(backlog.rows),
             "records": backlog.waiting_records,
             "bytes": backlog.waiting_bytes,
-            "oldest_seconds": round(_oldest_seconds(sender), 3),
+            "oldest_seconds": round(metrics.oldest_seconds(backlog), 3),
         },
         "source_lag_bytes": source_lag_bytes,
-        "handshake_seconds": metrics.handshake_summary(stream.name),
-        "batch_duration_seconds": metrics.batch_duration_summary(stream.name),
+        "handshake_seconds": metrics.handshake_seconds.summary(stream.name),
+        "batch_duration_seconds": metrics.batch_duration.summary(stream.name),
     }
 
 
@@ -92,8 +89,3 @@ def _link(link: Link) -> dict[str, Any]:
         "handshake_seconds": facts.handshake_seconds,
         "handshake_bytes": {"in": facts.bytes_in, "out": facts.bytes_out},
     }
-
-
-def _oldest_seconds(sender: Sender) -> float:
-    rows = sender.backlog.rows
-    return clock() - (rows[0].sealed_at or _started_at) if rows else 0.0

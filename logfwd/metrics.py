@@ -1,0 +1,138 @@
+"""The forwarder's metrics: every family, and what is observed of links, batches and the spool."""
+
+from __future__ import annotations
+
+from logfwd.backlog import Backlog
+from logfwd.clocks import clock
+from streams.telemetry.metrics import CollectorRegistry, Handshake, Metric, Metrics, duration
+
+BATCH_DURATION = duration(
+    "logfwd_batch_duration_seconds", ("stream", "mode"), "Batch duration: sealed until acknowledged."
+)
+BATCH_STAGE = duration(
+    "logfwd_batch_stage_seconds",
+    ("stream", "stage"),
+    "Batch duration by stage: seal, spool, queue, wire (sent until acknowledged, without the receiver's own time), "
+    "sink.",
+)
+LINK_INFO = Metric(
+    "logfwd_link_info",
+    "gauge",
+    "",
+    ("stream", "receiver", "group", "cipher", "version"),
+    "1 for the stream's current link.",
+)
+RECORDS = Metric(
+    "logfwd_records_total",
+    "counter",
+    "",
+    ("stream", "state"),
+    "Records by state: accepted, invalid, acknowledged, dropped, dead_lettered. Accepted = acknowledged + spooled + "
+    "dropped + dead_lettered.",
+)
+SPOOL_BYTES = Metric("logfwd_spool_bytes", "gauge", "bytes", ("stream",), "Bytes of batches waiting in the spool.")
+SPOOL_BATCHES = Metric("logfwd_spool_batches", "gauge", "", ("stream",), "Batches waiting in the spool.")
+SPOOL_RECORDS = Metric("logfwd_spool_records", "gauge", "", ("stream",), "Records waiting in the spool.")
+UNACCOUNTED = Metric(
+    "logfwd_unaccounted_records",
+    "gauge",
+    "",
+    ("stream",),
+    "Accepted - acknowledged - spooled - dropped - dead_lettered since the spool was created. It must be 0.",
+)
+SPOOL_OLDEST = Metric(
+    "logfwd_spool_oldest_seconds",
+    "gauge",
+    "seconds",
+    ("stream",),
+    "Age of the oldest batch in the spool; for a batch from before a restart, the time since the restart.",
+)
+SOURCE_LAG = Metric(
+    "logfwd_source_lag_bytes",
+    "gauge",
+    "bytes",
+    ("stream",),
+    "Bytes available to the source that are not spooled yet.",
+)
+LINK_FAILURES = Metric(
+    "logfwd_link_failures_total",
+    "counter",
+    "",
+    ("stream", "reason"),
+    "Links that failed to open or were lost, and batches that were refused, by reason.",
+)
+RUN_RESETS = Metric(
+    "logfwd_run_resets_total",
+    "counter",
+    "",
+    ("stream", "reason"),
+    "Runs replaced by a new one: batches whose outcome was unknown may be stored twice.",
+)
+FORWARDER = (
+    BATCH_DURATION,
+    BATCH_STAGE,
+    LINK_INFO,
+    RECORDS,
+    SPOOL_BYTES,
+    SPOOL_BATCHES,
+    SPOOL_RECORDS,
+    UNACCOUNTED,
+    SPOOL_OLDEST,
+    SOURCE_LAG,
+    LINK_FAILURES,
+    RUN_RESETS,
+)
+
+
+class ForwarderMetrics(Metrics):
+    """The families of `logfwd`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        self.batch_duration = self._windowed(BATCH_DURATION)
+        self.batch_stage = self._histogram(BATCH_STAGE)
+        self.link_info = self._gauge(LINK_INFO)
+        self.records = self._counter(RECORDS)
+        self.spool_bytes = self._gauge(SPOOL_BYTES)
+        self.spool_batches = self._gauge(SPOOL_BATCHES)
+        self.spool_records = self._gauge(SPOOL_RECORDS)
+        self.unaccounted = self._gauge(UNACCOUNTED)
+        self.spool_oldest = self._gauge(SPOOL_OLDEST)
+        self.source_lag = self._gauge(SOURCE_LAG)
+        self.link_failures = self._counter(LINK_FAILURES)
+        self.run_resets = self._counter(RUN_RESETS)
+        self._started_at = clock()
+
+    def observe_handshake(self, facts: Handshake, *, stream: str, mode: str, role: str) -> None:
+        """Observe a complete handshake. It counts as ok only at WELCOME: see `link_opened`."""
+        self._observe_handshake(facts, stream, mode, role)
+        self.connect_seconds.labels(stream).observe(facts.connect_seconds)
+        if facts.certificate_expires is not None:
+            self.certificate_expiry.labels(stream, "peer").set(facts.certificate_expires.timestamp())
+
+    def link_opened(self, stream: str, mode: str, *, receiver: str, facts: Handshake) -> None:
+        """The receiver said WELCOME: the handshake counts as ok, and this is the stream's current link."""
+        self._count_ok(facts, stream, mode, "forwarder")
+        self.link_closed(stream)
+        self.link_info.labels(stream, receiver, facts.group, facts.cipher, facts.version).set(1)
+
+    def link_closed(self, stream: str) -> None:
+        """The stream has no link any more."""
+        self.link_info.remove_by_labels({"stream": stream})
+
+    def observe_backlog(self, backlog: Backlog) -> None:
+        """Set the spool's gauges from a backlog."""
+        stream, totals, waiting = backlog.stream, backlog.totals, backlog.waiting_records
+        self.spool_bytes.labels(stream).set(backlog.waiting_bytes)
+        self.spool_batches.labels(stream).set(len(backlog.rows))
+        self.spool_records.labels(stream).set(waiting)
+        gone = totals.acknowledged + totals.dropped + totals.dead_lettered
+        self.unaccounted.labels(stream).set(totals.accepted - gone - waiting)
+        self.spool_oldest.labels(stream).set(self.oldest_seconds(backlog))
+
+    def oldest_seconds(self, backlog: Backlog) -> float:
+        """Age of a backlog's oldest batch; for a batch from before a restart, the time since the restart."""
+        if not backlog.rows:
+            return 0.0
+        sealed_at = backlog.rows[0].sealed_at
+        return clock() - (self._started_at if sealed_at is None else sealed_at)

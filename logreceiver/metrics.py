@@ -1,0 +1,63 @@
+"""The receiver's metrics: every family, and the bound on the number of streams in them."""
+
+from __future__ import annotations
+
+from streams.telemetry.metrics import CollectorRegistry, Handshake, Metric, Metrics, duration
+
+MAX_STREAM_LABELS = 200
+OTHER_STREAMS = "(other)"
+"""The name that further streams are counted under: a rule may allow any name, and series are never removed."""
+
+OUTCOMES = "by outcome: stored, duplicate (recognised, not stored again), refused, uncertain."
+BATCHES = Metric("logreceiver_batches_total", "counter", "", ("stream", "outcome"), f"Batches {OUTCOMES}")
+RECEIVED = Metric("logreceiver_records_total", "counter", "", ("stream", "outcome"), f"Records {OUTCOMES}")
+BYTES = Metric("logreceiver_bytes_total", "counter", "bytes", ("stream", "outcome"), f"Bytes of batches {OUTCOMES}")
+SINK = duration("logreceiver_sink_seconds", ("stream", "sink"), "Time that the sink took to store one batch.")
+LINKS = Metric("logreceiver_links", "gauge", "", ("stream", "group"), "Links open now.")
+REFUSED_LINKS = Metric(
+    "logreceiver_refused_links_total", "counter", "", ("code",), "Links closed with an ERROR message, by its code."
+)
+CLONES = Metric(
+    "logreceiver_clones_suspected_total",
+    "counter",
+    "",
+    ("stream",),
+    "How often two boots of one forwarder took turns on a stream: its state directory may have been copied.",
+)
+LEDGER_DROPPED = Metric(
+    "logreceiver_ledger_dropped_total",
+    "counter",
+    "",
+    (),
+    "Ledger records lost because the ledger could not be written; the batches themselves are stored.",
+)
+RECEIVER = (BATCHES, RECEIVED, BYTES, SINK, LINKS, REFUSED_LINKS, CLONES, LEDGER_DROPPED)
+
+
+class ReceiverMetrics(Metrics):
+    """The families of `logreceiver`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        self.batches = self._counter(BATCHES)
+        self.records = self._counter(RECEIVED)
+        self.bytes = self._counter(BYTES)
+        self.sink_seconds = self._windowed(SINK)
+        self.links = self._gauge(LINKS)
+        self.refused_links = self._counter(REFUSED_LINKS)
+        self.ledger_dropped = self._counter(LEDGER_DROPPED)
+        self.clones_suspected = self._counter(CLONES)
+        self._stream_labels: set[str] = set()
+
+    def stream_label(self, stream: str) -> str:
+        """The name that a stream is counted under: its own, if it is one of the first MAX_STREAM_LABELS."""
+        if stream not in self._stream_labels:
+            if len(self._stream_labels) >= MAX_STREAM_LABELS:
+                return OTHER_STREAMS
+            self._stream_labels.add(stream)
+        return stream
+
+    def observe_handshake(self, facts: Handshake, *, stream: str, mode: str, role: str) -> None:
+        """Observe a complete handshake; it counts as ok, because the peer's certificate has been verified."""
+        self._observe_handshake(facts, stream, mode, role)
+        self._count_ok(facts, stream, mode, role)

@@ -1,0 +1,215 @@
+"""The metrics that both programs share, and how a program makes its own.
+
+A `Metric` declares a family once: name, kind, unit, labels, one sentence. `Metrics` makes the families of a program and
+is the only place that does. Names and units follow Prometheus: base units, `_total` on counters. Records are counted
+only as sums over batches: nothing here is called for each record.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client.registry import Collector
+
+from streams.telemetry.window import WindowedHistogram
+
+__all__ = ["CollectorRegistry", "Counter", "Metric", "Metrics", "duration"]
+
+SECONDS = (
+    *(base * step for base in (1e-4, 1e-3, 1e-2, 1e-1, 1.0) for step in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),
+    10.0,
+)
+HANDSHAKE_BYTES = (512.0, 1024.0, 1536.0, 2048.0, 3072.0, 4096.0, 6144.0, 8192.0, 12288.0, 16384.0, 24576.0, 32768.0)
+
+Family = TypeVar("Family", Counter, Gauge, Histogram)
+
+
+class Metric(NamedTuple):
+    """The declaration of a family. `unit` is empty where things are counted."""
+
+    name: str
+    kind: Literal["histogram", "counter", "gauge"]
+    unit: str
+    labels: tuple[str, ...]
+    sentence: str
+    buckets: tuple[float, ...] = ()
+
+
+def duration(name: str, labels: tuple[str, ...], sentence: str) -> Metric:
+    """A histogram of seconds, from 0.1 ms to 10 s."""
+    return Metric(name, "histogram", "seconds", labels, sentence, tuple(round(bound, 6) for bound in SECONDS))
+
+
+TLS = ("stream", "mode", "group", "version", "role")
+
+HANDSHAKE = duration(
+    "tls_handshake_seconds",
+    TLS,
+    "Handshake duration, without the TCP connect: ClientHello written (forwarder) or first byte read (receiver) until "
+    "complete.",
+)
+CONNECT = duration("tcp_connect_seconds", ("stream",), "TCP connect, before the handshake begins.")
+HANDSHAKES = Metric(
+    "tls_handshakes_total",
+    "counter",
+    "",
+    (*TLS, "result"),
+    "Handshakes by result: ok, or the reason of the failure. A forwarder counts ok at WELCOME, when its certificate "
+    "has been accepted. A receiver knows stream and mode from HELLO on; they are empty for links that end before it.",
+)
+TLS_BYTES = Metric(
+    "tls_handshake_bytes",
+    "histogram",
+    "bytes",
+    ("stream", "mode", "role", "direction"),
+    "Bytes of one handshake, by direction (in, out).",
+    HANDSHAKE_BYTES,
+)
+VIOLATIONS = Metric(
+    "tls_policy_violations_total",
+    "counter",
+    "",
+    ("stream", "reason"),
+    "Links closed before the first byte of data because TLS negotiated less than the stream's mode demands.",
+)
+DOWNGRADES = Metric(
+    "tls_downgrades_total",
+    "counter",
+    "",
+    ("stream", "reason"),
+    "Handshakes in which a mode that allows a choice did not get its first choice; the reason is the negotiated group.",
+)
+CERTIFICATE_EXPIRY = Metric(
+    "tls_certificate_expiry_timestamp_seconds",
+    "gauge",
+    "seconds",
+    ("stream", "owner"),
+    "When a certificate expires, in seconds since the epoch: own, the program's certificate (stream is empty); peer, "
+    "the receiver's certificate on the newest link of a forwarder's stream.",
+)
+SHARED = (HANDSHAKE, CONNECT, HANDSHAKES, TLS_BYTES, VIOLATIONS, DOWNGRADES, CERTIFICATE_EXPIRY)
+
+
+class Handshake(Protocol):
+    """What is observed of a handshake; `streams.security.openssl.Facts` has it."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def cipher(self) -> str: ...
+    @property
+    def handshake_seconds(self) -> float: ...
+    @property
+    def connect_seconds(self) -> float: ...
+    @property
+    def bytes_in(self) -> int: ...
+    @property
+    def bytes_out(self) -> int: ...
+    @property
+    def certificate_expires(self) -> datetime.datetime | None: ...
+
+
+class _Hooks(Collector):
+    """First in the registry and without metrics of its own: sets gauges just before a scrape."""
+
+    def __init__(self) -> None:
+        self.hooks: list[Callable[[], None]] = []
+
+    def describe(self) -> Iterable[Any]:
+        return []
+
+    def collect(self) -> Iterable[Any]:
+        for hook in self.hooks:
+            hook()
+        return []
+
+
+class Metrics:
+    """The families of a program; each program's subclass adds its own.
+
+    A scrape runs on the event loop, so hooks may read its data.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        # A creation timestamp for every counter and histogram would double the size of a scrape and help no one.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = registry
+        self._by_stream: list[Counter | Gauge | Histogram] = []
+        self._windows: list[WindowedHistogram] = []
+        self._hooks = _Hooks()
+        registry.register(self._hooks)
+        ProcessCollector(registry=registry)
+        self.handshake_seconds = self._windowed(HANDSHAKE)
+        self.connect_seconds = self._histogram(CONNECT)
+        self.handshakes = self._counter(HANDSHAKES)
+        self.handshake_bytes = self._histogram(TLS_BYTES)
+        self.policy_violations = self._counter(VIOLATIONS)
+        self.downgrades = self._counter(DOWNGRADES)
+        self.certificate_expiry = self._gauge(CERTIFICATE_EXPIRY)
+
+    def on_scrape(self, hook: Callable[[], None]) -> None:
+        """Call the hook before every scrape, to set gauges to their current values."""
+        self._hooks.hooks.append(hook)
+
+    def failed_handshake(self, reason: str, *, role: str, stream: str = "", mode: str = "") -> None:
+        """Count a handshake that ended without a link. A receiver knows neither stream nor mode by then."""
+        self.handshakes.labels(stream, mode, "", "", role, reason).inc()
+
+    def own_certificate(self, expires: datetime.datetime) -> None:
+        """When the certificate that new links present expires."""
+        self.certificate_expiry.labels("", "own").set(expires.timestamp())
+
+    def remove_stream(self, stream: str) -> None:
+        """Forget a stream that no longer exists, so that its last values are not exposed forever."""
+        for family in self._by_stream:
+            family.remove_by_labels({"stream": stream})
+        for window in self._windows:
+            window.forget(stream)
+
+    def _observe_handshake(self, facts: Handshake, stream: str, mode: str, role: str) -> None:
+        self.handshake_seconds.labels(stream, mode, facts.group, facts.version, role).observe(facts.handshake_seconds)
+        self.handshake_bytes.labels(stream, mode, role, "in").observe(facts.bytes_in)
+        self.handshake_bytes.labels(stream, mode, role, "out").observe(facts.bytes_out)
+
+    def _count_ok(self, facts: Handshake, stream: str, mode: str, role: str) -> None:
+        self.handshakes.labels(stream, mode, facts.group, facts.version, role, "ok").inc()
+
+    # -- making families -----------------------------------------------------------------------------------------
+
+    def _windowed(self, metric: Metric) -> WindowedHistogram:
+        windowed = WindowedHistogram(self._histogram(metric))
+        self._windows.append(windowed)
+        return windowed
+
+    def _histogram(self, metric: Metric) -> Histogram:
+        return self._keep(
+            metric,
+            Histogram(
+                metric.name,
+                metric.sentence,
+                metric.labels,
+                unit=metric.unit,
+                buckets=metric.buckets,
+                registry=self._registry,
+            ),
+        )
+
+    def _counter(self, metric: Metric) -> Counter:
+        return self._keep(
+            metric, Counter(metric.name, metric.sentence, metric.labels, unit=metric.unit, registry=self._registry)
+        )
+
+    def _gauge(self, metric: Metric) -> Gauge:
+        return self._keep(
+            metric, Gauge(metric.name, metric.sentence, metric.labels, unit=metric.unit, registry=self._registry)
+        )
+
+    def _keep(self, metric: Metric, family: Family) -> Family:
+        if "stream" in metric.labels:
+            self._by_stream.append(family)
+        return family
