@@ -1,4 +1,4 @@
-"""A real Prometheus over real programs: it takes their metrics, every panel's query, every rule; promtool agrees."""
+"""A real Prometheus with real programs accepts their metrics, every panel's query and every rule; so does promtool."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WITHOUT_TROUBLE_EMPTY = (
     "logreceiver_refused_links_total",
     'outcome=~"refused|uncertain"',
 )
-"""Parts of panels' queries that have no series while all is well."""
+"""Parts of panels' queries that have no series while nothing is wrong."""
 LISTENERS = {"127.0.0.1:0": '["hybrid", "classical"]', "127.0.0.2:0": '["classical"]'}
 
 
@@ -75,10 +75,10 @@ def receiver_admin(site: Site) -> str:
     return str(site.receiver.wait_for("admin listening")[-1]["address"])
 
 
-def eventually(condition: Callable[[], object], told: Callable[[], object], seconds: float = 30.0) -> None:
+def eventually(condition: Callable[[], object], state: Callable[[], object], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, told()
+        assert time.monotonic() < deadline, state()
         time.sleep(0.1)
 
 
@@ -104,7 +104,7 @@ def test_promtool_finds_nothing_wrong_with_the_metrics_of_both_programs(site: Si
         assert (result.returncode, result.stdout + result.stderr) == (0, ""), address
 
 
-def test_every_panel_has_an_answer_and_the_figures_have_numbers(site: Site, prometheus: Prometheus) -> None:
+def test_every_panel_has_data_and_the_figures_have_numbers(site: Site, prometheus: Prometheus) -> None:
     records = generate_http(1_000_000, seed=1)
     missing: list[tuple[str, str]] = []
 
@@ -126,11 +126,11 @@ def test_every_panel_has_an_answer_and_the_figures_have_numbers(site: Site, prom
     } == {("http", "X25519"), ("pq-stream", "X25519MLKEM768"), ("migrating", "X25519")}
 
 
-def test_every_rule_is_evaluated_and_what_is_wrong_is_told(site: Site, prometheus: Prometheus) -> None:
+def test_every_rule_is_evaluated_and_troubles_raise_alerts(site: Site, prometheus: Prometheus) -> None:
     def states() -> dict[str, str]:
         return {rule["name"]: rule["health"] for rule in prometheus.rules()}
 
-    told = {"ReceiverDown", "NoLink", "CertificateExpiresSoon", "TlsDowngrade"}
+    expected = {"ReceiverDown", "NoLink", "CertificateExpiresSoon", "TlsDowngrade"}
     eventually(lambda: set(states().values()) == {"ok"}, states)
     assert set(states()) == {rule.get("alert", rule.get("record")) for rule in rules()}
     gone = receiver_admin(site)
@@ -140,7 +140,7 @@ def test_every_rule_is_evaluated_and_what_is_wrong_is_told(site: Site, prometheu
         found = [alert for rule in prometheus.rules() for alert in rule.get("alerts", [])]
         return {alert["labels"]["alertname"]: alert["annotations"]["summary"] for alert in found}
 
-    eventually(lambda: told <= set(alerts()), alerts)
+    eventually(lambda: expected <= set(alerts()), alerts)
     assert alerts()["ReceiverDown"] == f"{gone} does not answer"
     assert alerts()["CertificateExpiresSoon"].startswith(f"{site.admin_address}: own certificate expires in 6d 23h ")
     assert alerts()["TlsDowngrade"] == "migrating: a link got its second choice, X25519"

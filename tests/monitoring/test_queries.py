@@ -1,4 +1,4 @@
-"""Dashboard and rules ask only for what the catalogue has, and every piece of the deployment fits the others."""
+"""Dashboard and rules use only metrics of the catalogue, and the pieces of the deployment fit together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.monitoring.queries import panels as shown
 
 GRAFANA = ROOT / "deploy" / "grafana"
 ENUMERATED = ("state", "stage", "outcome", "direction", "owner", "role", "result")
-"""Labels whose values are told in their metric's sentence."""
+"""Labels whose values are listed in their metric's sentence."""
 
 
 def load(*parts: str) -> dict[str, Any]:
@@ -45,20 +45,20 @@ def test_the_metrics_of_a_query_are_found(query: str, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("query", sorted(set(queries())))
-def test_a_query_asks_for_metrics_and_labels_of_the_catalogue(query: str) -> None:
+def test_a_query_uses_metrics_and_labels_of_the_catalogue(query: str) -> None:
     asked = selectors(query)
     assert asked
     known: set[str] = set()
     for name, matchers in asked:
         labels = labels_of(name)
-        assert labels is not None, f"nobody exposes {name}"
+        assert labels is not None, f"{name} is not exposed"
         known |= labels
         assert {label for label, _, _ in matchers} <= labels, name
         metric = BY_NAME.get(re.sub("_(bucket|sum|count)$", "", name))
         for label, _, value in matchers:
             if label in ENUMERATED and metric is not None:
-                told = "forwarder, receiver" if label == "role" else metric.sentence
-                assert all(word in told for word in value.split("|")), f"{name}: {label} is never {value}"
+                listed = "forwarder, receiver" if label == "role" else metric.sentence
+                assert all(word in listed for word in value.split("|")), f"{name}: {label} is never {value}"
     assert groupings(query) <= known
 
 
@@ -73,7 +73,7 @@ def test_a_legend_names_labels_that_the_query_keeps() -> None:
 
 def test_every_metric_is_shown_or_watched() -> None:
     asked = {re.sub("_(bucket|sum|count)$", "", each.name) for query in queries() for each in selectors(query)}
-    # batches and records: a sum of the other, in the receiver's view and in the forwarder's
+    # second views of what is shown: of the receiver's batches, of the spool's batches
     assert set(BY_NAME) - asked == {"logreceiver_records_total", "logfwd_spool_records"}
 
 
@@ -88,13 +88,13 @@ def test_the_first_two_panels_are_the_two_figures() -> None:
     assert second["gridPos"]["y"] == first["gridPos"]["y"]
 
 
-def test_the_dashboard_is_printed_from_its_panels() -> None:
+def test_the_dashboard_is_generated_from_its_panels() -> None:
     assert json.loads((GRAFANA / "dashboards" / "logfwd.json").read_text()) == dashboard.dashboard(), (
         "run: python -m bench.dashboard > deploy/grafana/dashboards/logfwd.json"
     )
 
 
-def test_panels_are_told_apart_and_do_not_overlap() -> None:
+def test_panels_are_distinct_and_do_not_overlap() -> None:
     found = dashboard.dashboard()["panels"]
     assert len({panel["id"] for panel in found}) == len({panel["title"] for panel in found}) == len(found)
     taken: set[tuple[int, int]] = set()
@@ -106,7 +106,7 @@ def test_panels_are_told_apart_and_do_not_overlap() -> None:
         taken |= cells
 
 
-def test_every_variable_of_a_query_is_one_of_the_dashboard() -> None:
+def test_every_variable_of_a_query_is_declared_in_the_dashboard() -> None:
     declared = {variable["name"] for variable in dashboard.dashboard()["templating"]["list"]}
     used = {name for _, query in panel_queries() for name in re.findall(r"\$(\w+)", query)}
     assert used - {"__rate_interval"} == declared - {"datasource"}
