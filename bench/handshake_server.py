@@ -11,9 +11,9 @@ import uvloop
 
 from bench.newlinks import credentials
 from streams.errors import LinkError
+from streams.security import stacks
 from streams.security.listener import listen
 from streams.security.modes import MODES
-from streams.security.openssl import server_context
 from streams.security.transport import Link
 
 
@@ -30,8 +30,8 @@ async def answer(link: Link) -> None:
 
 async def serve(directory: Path) -> None:
     """Serve until the process is ended; the first line on stdout has the address."""
-    context = server_context(MODES.values(), credentials(directory, "receiver"))
-    listener = await listen("127.0.0.1:0", context, answer, on_failure=print)
+    party = stacks.server(MODES.values(), credentials(directory, "receiver"))
+    listener = await listen("127.0.0.1:0", party, answer, on_failure=print)
     print(json.dumps({"event": "listening", "address": listener.address}), flush=True)
     await asyncio.Event().wait()
 

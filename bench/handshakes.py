@@ -29,8 +29,10 @@ from bench.measure import percentile
 from bench.newlinks import credentials
 from bench.site import Program, Site
 from streams.addresses import split_address
+from streams.security import stacks
+from streams.security.endpoint import Facts, Party
 from streams.security.modes import MODES, check
-from streams.security.openssl import Context, Facts, client_context
+from streams.security.openssl import party as openssl
 from streams.security.transport import connect
 
 WARM_UP_ROUNDS = 1
@@ -73,9 +75,9 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
-async def shake_hands(address: str, mode: str, context: Context) -> tuple[float, float]:
+async def shake_hands(address: str, mode: str, party: Party) -> tuple[float, float]:
     """Open and close one link: ms until the handshake was complete, and until the first answer."""
-    link = await connect(address, context, server_name="localhost")
+    link = await connect(address, party, server_name="localhost")
     complete = time.perf_counter()
     check(MODES[mode], link.facts)
     link.write(b"?")
@@ -88,14 +90,14 @@ async def shake_hands(address: str, mode: str, context: Context) -> tuple[float,
 
 
 async def take_turns(
-    address: str, server_pid: int, contexts: Mapping[str, Context], *, rounds: int, handshakes: int
+    address: str, server_pid: int, parties: Mapping[str, Party], *, rounds: int, handshakes: int
 ) -> dict[str, Turns]:
     """`handshakes` of each mode in each round; the first rounds are discarded."""
-    turns = {mode: Turns() for mode in contexts}
+    turns = {mode: Turns() for mode in parties}
     for number in range(rounds + WARM_UP_ROUNDS):
-        for mode in list(contexts)[:: -1 if number % 2 else 1]:
+        for mode in list(parties)[:: -1 if number % 2 else 1]:
             server, client = cpu_seconds(server_pid), time.process_time()
-            pairs = [await shake_hands(address, mode, contexts[mode]) for _ in range(handshakes)]
+            pairs = [await shake_hands(address, mode, parties[mode]) for _ in range(handshakes)]
             client, server = time.process_time() - client, cpu_seconds(server_pid) - server
             if number >= WARM_UP_ROUNDS:
                 turns[mode].handshake_ms.append([handshake for handshake, _ in pairs])
@@ -105,7 +107,7 @@ async def take_turns(
     return turns
 
 
-async def tapped(target: str, context: Context) -> tuple[Facts, list[tuple[wire_bytes.Sender, bytes]]]:
+async def tapped(target: str, party: Party) -> tuple[Facts, list[tuple[wire_bytes.Sender, bytes]]]:
     """One link through a tap: the client's facts, and everything that went over the wire, in order."""
     pieces: list[tuple[wire_bytes.Sender, bytes]] = []
     over: list[asyncio.Task[None]] = []
@@ -123,7 +125,7 @@ async def tapped(target: str, context: Context) -> tuple[Facts, list[tuple[wire_
 
     async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        link = await connect(f"127.0.0.1:{port}", context, server_name="localhost")
+        link = await connect(f"127.0.0.1:{port}", party, server_name="localhost")
         link.write(b"?")
         await link.receive()
         await link.close()
@@ -133,8 +135,8 @@ async def tapped(target: str, context: Context) -> tuple[Facts, list[tuple[wire_
 
 def weigh(target: str, mode: str, pki: Path, key_log: Path) -> dict[str, Any]:
     """The size on the wire of the parts of a mode's handshake."""
-    context = client_context(MODES[mode], credentials(pki, "forwarder"), key_log=key_log)
-    facts, pieces = uvloop.run(tapped(target, context))
+    party = openssl.client(MODES[mode], credentials(pki, "forwarder"), key_log=key_log)
+    facts, pieces = uvloop.run(tapped(target, party))
     secrets = key_log.read_text() if key_log.exists() else ""
     messages, bytes_each_way = wire_bytes.take_apart(pieces, cipher=facts.cipher, key_log=secrets)
     weights = wire_bytes.weigh(messages, bytes_each_way, facts.version)
@@ -154,11 +156,11 @@ def measure(
     try:
         target = str(server.wait_for("listening")[-1]["address"])
         wire = [weigh(target, mode, pki, directory / f"{mode}.keys") for mode in modes]
-        contexts = {mode: client_context(MODES[mode], credentials(pki, "forwarder")) for mode in modes}
+        parties = {mode: stacks.client(MODES[mode], credentials(pki, "forwarder")) for mode in modes}
         for rtt_ms in rtts:
             path = delay_proxy(directory, target, rtt_ms / 1e3) if rtt_ms else contextlib.nullcontext(target)
             with console.status(f"round trip {rtt_ms:g} ms"), path as address:
-                turns = uvloop.run(take_turns(address, server.pid, contexts, rounds=rounds, handshakes=handshakes))
+                turns = uvloop.run(take_turns(address, server.pid, parties, rounds=rounds, handshakes=handshakes))
             rows += [summary(rtt_ms, mode, each) for mode, each in turns.items()]
             ratios += compare(rtt_ms, turns)
         with console.status("measuring the proxy's error"):

@@ -27,7 +27,7 @@ from bench.rig import Rig
 from bench.site import StartFailed
 from streams import recordbatch
 from streams.errors import PipelineError
-from streams.security import modes, openssl
+from streams.security import modes, stacks
 from streams.security.transport import Link, connect
 from streams.wire import messages as m
 from streams.wire.connection import ForwarderConnection
@@ -85,12 +85,12 @@ class Peer:
 
 async def drive(rig: Rig, links: int, seconds: float, batch: bytes, records: int, mode: str) -> dict[str, Any]:
     """Open `links` links, then send on all of them for a while."""
-    context = openssl.client_context(modes.MODES[mode], credentials(rig.site.directory / "pki", "forwarder"))
+    party = stacks.client(modes.MODES[mode], credentials(rig.site.directory / "pki", "forwarder"))
     gate = asyncio.Semaphore(HANDSHAKES_AT_A_TIME)
 
     async def make() -> Peer:
         async with gate:
-            peer = Peer(await connect(rig.addresses[mode], context, server_name="localhost", handshake_timeout=60))
+            peer = Peer(await connect(rig.addresses[mode], party, server_name="localhost", handshake_timeout=60))
             await peer.open(mode)
             return peer
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from streams.security import stacks
+from streams.security.endpoint import Credentials, Facts
 from streams.security.modes import MODES
-from streams.security.openssl import Credentials, Facts, client_context
 from streams.security.transport import connect
 
 
@@ -35,7 +36,7 @@ async def _shake_hands(own: Credentials, turns: Iterable[Turn]) -> dict[str, lis
     for turn in turns:
         link = await connect(
             turn.address,
-            client_context(MODES[turn.mode], own),
+            stacks.client(MODES[turn.mode], own),
             server_name="localhost",
             connect_timeout=5,
             handshake_timeout=5,

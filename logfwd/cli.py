@@ -65,9 +65,9 @@ def run(path: Path, log_level: str) -> None:
         import asyncio
 
         from logfwd.forwarder import Forwarder
-        from streams.security import modes, openssl
+        from streams.security import modes, stacks
 
-        openssl.self_test(modes.MODES[name] for name in sorted(config.modes))
+        stacks.self_test(modes.MODES[name] for name in sorted(config.modes))
         async with Forwarder(config) as forwarder:
             stop.on_reload = lambda: forwarder.reload(lambda: load_forwarder(path))
             ends = [asyncio.create_task(stop.requested.wait()), asyncio.create_task(forwarder.finished.wait())]
@@ -89,11 +89,13 @@ def validate(path: Path, connect: bool) -> None:
     Prints all problems, each with its file and key, and exits with 78; or prints one line per stream and exits with 0.
     With --connect it exits with 69 if any stream cannot make a link.
     """
-    from streams.security import openssl
+    from streams.security import modes, stacks
+    from streams.security.endpoint import Credentials
 
     try:
         config = load_forwarder(path)
-        openssl.check_files(openssl.Credentials(config.tls.certificate, config.tls.key, config.tls.ca))
+        used = [modes.MODES[name] for name in config.modes]
+        stacks.check(Credentials(config.tls.certificate, config.tls.key, config.tls.ca), used)
     except ConfigError as error:
         program.refuse_config(error)
     for stream in config.streams:

@@ -9,34 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from typing import Any
 
 import structlog
 
 from logfwd import state_dir, status
 from logfwd.config import ForwarderConfig
-from logfwd.definition import Stream
+from logfwd.connector import Connector
 from logfwd.keeper import Group, Keeper
 from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
-from logfwd.sender import Connect
 from logfwd.sources.make import Limits, make_source
 from logfwd.spool import Spool
-from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation
-from streams.security import modes, openssl
-from streams.security.transport import Link, connect
+from streams.errors import ConfigError
 from streams.telemetry import admin
 from streams.telemetry.metrics import CollectorRegistry
 
 NEEDS_RESTART = ("state_dir", "admin")
 """Locked or bound at the start, so a reload cannot change them."""
-CONNECT_TIMEOUT_SECONDS = 10.0
-HANDSHAKE_TIMEOUT_SECONDS = 10.0
 
 log = structlog.get_logger("logfwd")
 
@@ -117,64 +110,10 @@ class Forwarder:
                 spool,
                 self.metrics,
                 self._threads,
-                self.connector,
+                Connector(self.config, self.metrics).of,
                 boot_id=self._boot_id,
                 answer_timeout_seconds=self.config.answer_timeout_seconds,
             )
-
-    def connector(self, stream: Stream) -> Connect:
-        """How a stream makes its next link: to each receiver in turn, starting with a random one."""
-        turns = count(random.randrange(1 << 16))  # noqa: S311
-
-        async def make_link() -> Link:
-            config = self.config
-            receivers = stream.receivers or config.receivers
-            mode = modes.MODES[stream.security]
-            credentials = openssl.Credentials(config.tls.certificate, config.tls.key, config.tls.ca)
-            try:
-                context = openssl.client_context(mode, credentials)
-            except ConfigError as error:
-                raise LinkError(str(error)) from error  # files may be mended while we run
-            self.metrics.own_certificate(openssl.certificate_expires(context))
-            receiver = receivers[next(turns) % len(receivers)]
-            try:
-                link = await connect(
-                    receiver,
-                    context,
-                    server_name=stream.server_name or config.server_name,
-                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                    handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS,
-                )
-            except HandshakeFailed as error:
-                told = {"receiver": receiver, "mode": mode.name, "reason": error.reason, "detail": str(error)}
-                log.warning("handshake failed", stream=stream.name, **told, **error.seen)
-                raise
-            self._judge(stream, mode, link)
-            return link
-
-        return make_link
-
-    def _judge(self, stream: Stream, mode: modes.Mode, link: Link) -> None:
-        """Look at what the handshake gave before the first byte of data goes over it."""
-        facts = link.facts
-        self.metrics.observe_handshake(facts, stream=stream.name, mode=mode.name, role="forwarder")
-        log.info(
-            "handshake complete",
-            stream=stream.name,
-            receiver=link.peer,
-            mode=mode.name,
-            **facts.told(),
-            connect_milliseconds=round(facts.connect_seconds * 1e3, 3),
-        )
-        try:
-            modes.check(mode, facts)
-        except PolicyViolation:
-            self.metrics.policy_violations.labels(stream.name, "weaker_than_mode").inc()
-            link.abort()
-            raise
-        if modes.is_downgrade(mode, facts.group):
-            self.metrics.downgrades.labels(stream.name, facts.group).inc()
-            log.warning("downgrade: the receiver took the second choice", stream=stream.name, group=facts.group)
 
     # -- reloading ---------------------------------------------------------------------------------------------
 

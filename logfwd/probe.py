@@ -5,17 +5,19 @@ from __future__ import annotations
 import click
 
 from logfwd.config import ForwarderConfig
-from logfwd.forwarder import Forwarder
+from logfwd.connector import Connector
+from logfwd.metrics import ForwarderMetrics
 from streams.errors import LinkError
+from streams.telemetry.metrics import CollectorRegistry
 
 
 async def probe(config: ForwarderConfig) -> None:
     """Print a line for each stream; raises the last LinkError if any stream has no link."""
-    forwarder = Forwarder(config)
+    connector = Connector(config, ForwarderMetrics(CollectorRegistry()))
     failed: LinkError | None = None
     for stream in config.streams:
         try:
-            link = await forwarder.connector(stream)()
+            link = await connector.of(stream)()
         except LinkError as error:
             click.echo(f"{stream.name}: no link: {error}", err=True)
             failed = error

@@ -63,9 +63,9 @@ def run(path: Path, log_level: str, workers: int) -> None:
 
     async def receive(stop: program.Stop) -> None:
         from logreceiver.service import Service
-        from streams.security import modes, openssl
+        from streams.security import modes, stacks
 
-        openssl.self_test(modes.MODES[name] for name in sorted(config.modes))
+        stacks.self_test(modes.MODES[name] for name in sorted(config.modes))
         async with Service(config, worker=worker) as service:
             stop.on_reload = service.reload
             await stop.requested.wait()
@@ -110,13 +110,16 @@ def validate(path: Path) -> None:
 def _problems_of_files(config: ReceiverConfig) -> Iterator[Problem]:
     """Problems in the files that the configuration names, as a start would find them."""
     from logreceiver.grants import Grants
-    from streams.security import openssl
+    from streams.security import stacks
+    from streams.security.endpoint import Credentials
+    from streams.security.modes import MODES
 
     checks: list[Callable[[], object]] = [lambda: Grants.load(config.grant_key_file)]
-    for tls in (config.tls, config.sink.tls):
-        if tls is not None:
-            files = openssl.Credentials(tls.certificate, tls.key, tls.ca)
-            checks.append(functools.partial(openssl.check_files, files))
+    served = [[MODES[name] for name in listener.modes] for listener in config.listener]
+    checks += [functools.partial(stacks.common_stack, modes) for modes in served]
+    used = [MODES[name] for name in config.modes]
+    files = [Credentials(tls.certificate, tls.key, tls.ca) for tls in (config.tls, config.sink.tls) if tls is not None]
+    checks += [functools.partial(stacks.check, each, used) for each in files]
     for check in checks:
         try:
             check()

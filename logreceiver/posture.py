@@ -11,25 +11,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
+from streams.security.endpoint import Facts
+
 MAX_ACCOUNTS = 10_000
 _NEVER = datetime.max.replace(tzinfo=UTC)
-
-
-class Handshake(Protocol):
-    """The properties of a handshake that are counted; `streams.security.openssl.Facts` has them."""
-
-    @property
-    def version(self) -> str: ...
-    @property
-    def group(self) -> str: ...
-    @property
-    def certificate_algorithm(self) -> str: ...
-    @property
-    def certificate_expires(self) -> datetime | None: ...
 
 
 class Account(msgspec.Struct, eq=False):
@@ -127,7 +116,7 @@ class Posture:
         """In the order in which their last links were opened."""
         self.forgotten = 0
 
-    def opened(self, stream: str, identity: str, facts: Handshake) -> Account:
+    def opened(self, stream: str, identity: str, facts: Facts) -> Account:
         """Count a link; its session adds the bytes to the account returned."""
         key = (stream, identity, facts.group, facts.version, facts.certificate_algorithm)
         account = self._accounts.pop(key, None) or Account(*key)

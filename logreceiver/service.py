@@ -20,6 +20,7 @@ import structlog
 
 from logreceiver import account
 from logreceiver.config import Admin, ReceiverConfig
+from logreceiver.config import Listener as ListenerSettings
 from logreceiver.grants import Grants
 from logreceiver.ledger import Ledger
 from logreceiver.metrics import ReceiverMetrics
@@ -29,7 +30,8 @@ from logreceiver.shared import Shared
 from logreceiver.sinks.make import make_sink
 from streams.addresses import join_address, split_address
 from streams.errors import Code, ConfigError, HandshakeFailed
-from streams.security import modes, openssl
+from streams.security import handshakes, modes, stacks
+from streams.security.endpoint import Credentials, Party
 from streams.security.listener import Listener, listen
 from streams.security.transport import Link
 from streams.telemetry import admin
@@ -51,7 +53,7 @@ class Service:
         self._worker = worker
         self.registry = CollectorRegistry()
         self.metrics = ReceiverMetrics(self.registry)
-        self._credentials = openssl.Credentials(config.tls.certificate, config.tls.key, config.tls.ca)
+        self._credentials = Credentials(config.tls.certificate, config.tls.key, config.tls.ca)
         self._links: Counter[str] = Counter()
         self._live: set[Session] = set()
         self._stack = contextlib.AsyncExitStack()
@@ -82,10 +84,10 @@ class Service:
             ledger = await self._stack.enter_async_context(Ledger(config.ledger.topic, sink, self.metrics))
         self._shared = Shared(config, sink, grants, self.metrics, ledger)
         for settings in config.listener:
-            context = openssl.server_context([modes.MODES[name] for name in settings.modes], self._credentials)
+            party = self._party(settings)
             listener = await listen(
                 settings.address,
-                context,
+                party,
                 self._serve,
                 on_failure=self._failed,
                 handshake_timeout=config.limits.handshake_seconds,
@@ -93,7 +95,7 @@ class Service:
             )
             self._stack.push_async_callback(listener.close)
             self.listeners.append(listener)
-            self.metrics.own_certificate(openssl.certificate_expires(context))
+            self.metrics.own_certificate(party.expires)
             log.info("listening", address=listener.address, modes=list(settings.modes))
         if config.admin is not None:
             server = await self._stack.enter_async_context(
@@ -109,6 +111,9 @@ class Service:
             self.admin_address = server.address
             log.info("admin listening", address=server.address)
         await self._stack.enter_async_context(self._watching_certificates())
+
+    def _party(self, settings: ListenerSettings) -> Party:
+        return stacks.server([modes.MODES[name] for name in settings.modes], self._credentials)
 
     def _admin_address(self, settings: Admin) -> str:
         host, port = split_address(settings.address)
@@ -130,7 +135,7 @@ class Service:
 
     async def _serve(self, link: Link) -> None:
         facts = link.facts
-        log.info("handshake complete", peer=link.peer, identities=list(facts.identities), **facts.told())
+        handshakes.log_complete(log.bind(peer=link.peer, identities=list(facts.identities)), facts)
         identity = facts.identities[0] if facts.identities else ""
         limits = self._config.limits
         session = Session(link, self._shared)
@@ -153,14 +158,7 @@ class Service:
 
     def _failed(self, peer: str, error: HandshakeFailed) -> None:
         self.metrics.failed_handshake(error.reason, role="receiver")
-        log.warning(
-            "handshake failed",
-            peer=peer,
-            reason=error.reason,
-            detail=str(error),
-            alert=error.alert,
-            **error.seen,
-        )
+        handshakes.log_failed(log.bind(peer=peer), error)
 
     # -- certificates ------------------------------------------------------------------------------------------
 
@@ -194,10 +192,7 @@ class Service:
     def reload_certificates(self) -> None:
         """Use the current files for new links; keep the old certificate if they do not fit together."""
         try:
-            contexts = [
-                openssl.server_context([modes.MODES[name] for name in listener.modes], self._credentials)
-                for listener in self._config.listener
-            ]
+            parties = [self._party(settings) for settings in self._config.listener]
         except ConfigError as error:
             log.error(
                 "certificate reload failed",
@@ -205,9 +200,9 @@ class Service:
                 remedy="mend the files; the old certificate stays in use",
             )
             return
-        for listener, context in zip(self.listeners, contexts, strict=True):
-            listener.replace_context(context)
-            self.metrics.own_certificate(openssl.certificate_expires(context))
+        for listener, party in zip(self.listeners, parties, strict=True):
+            listener.replace(party)
+            self.metrics.own_certificate(party.expires)
         log.info("certificate reloaded")
 
     # -- for admin ---------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from streams.errors import (
     ProtocolError,
     SinkUnavailable,
 )
-from streams.security import modes
+from streams.security import handshakes, modes
 from streams.security.transport import Link
 from streams.wire import messages as m
 from streams.wire.connection import ReceiverConnection, error_message
@@ -187,12 +187,9 @@ class Session:
         if mode is None:
             raise ProtocolError(Code.POLICY, f"unknown mode {hello.mode!r}")
         try:
-            modes.check(mode, self._link.facts)
+            handshakes.judge(mode, self._link.facts, self._shared.metrics, self.log, stream=label)
         except PolicyViolation as violation:
-            self._shared.metrics.policy_violations.labels(label, "weaker_than_mode").inc()
             raise ProtocolError(Code.POLICY, str(violation)) from violation
-        if modes.is_downgrade(mode, self._link.facts.group):
-            self._shared.metrics.downgrades.labels(label, self._link.facts.group).inc()
 
     def _supersede(self, guest: Guest) -> None:
         if self._shared.boots.alternate(guest.key, guest.hello.boot_id):

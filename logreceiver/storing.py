@@ -21,7 +21,7 @@ from logreceiver.shared import Shared
 from logreceiver.sinks import Kind, Outcome, TopicInfo
 from streams import recordbatch
 from streams.errors import BatchCorrupt, Code, ProtocolError, SinkUnavailable
-from streams.security.openssl import Facts
+from streams.security.endpoint import Facts
 from streams.telemetry.metrics import Counter
 from streams.wire import messages as m
 

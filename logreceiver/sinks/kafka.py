@@ -359,10 +359,11 @@ def _connection_options(settings: Settings) -> dict[str, Any]:
 
 
 def _context(mode_name: str, tls: Tls) -> Any:
-    from streams.security.openssl import Credentials
-    from streams.security.sslcontext import kafka_context
+    from streams.security import stacks
+    from streams.security.endpoint import Credentials
+    from streams.security.modes import MODES
 
-    return kafka_context(mode_name, Credentials(tls.certificate, tls.key, tls.ca))
+    return stacks.ssl_context(MODES[mode_name], Credentials(tls.certificate, tls.key, tls.ca))
 
 
 def _password(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Accepts links on one address. Half-open handshakes have a deadline and a bound; a failed one is told by reason."""
+"""Accepts links on one address. Half-open handshakes have a deadline and a bound; a failed one is reported."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from streams.addresses import join_address, split_address
 from streams.errors import HandshakeFailed, LinkError
-from streams.security.openssl import Context, Endpoint
-from streams.security.transport import Link, establish
+from streams.security.endpoint import Party
+from streams.security.transport import Link
 
 
 class Listener:
@@ -16,14 +16,14 @@ class Listener:
 
     def __init__(
         self,
-        context: Context,
+        party: Party,
         on_link: Callable[[Link], Awaitable[None]],
         on_failure: Callable[[str, HandshakeFailed], None],
         *,
         handshake_timeout: float,
         max_pending: int,
     ) -> None:
-        self._context = context
+        self._party = party
         self._on_link, self._on_failure = on_link, on_failure
         self._handshake_timeout, self._max_pending = handshake_timeout, max_pending
         self._pending = 0
@@ -31,12 +31,25 @@ class Listener:
         self._server: asyncio.Server
         self.address = ""
 
-    def replace_context(self, context: Context) -> None:
-        """Use another certificate for links from now on; those that live stay."""
-        self._context = context
+    async def start(self, address: str, *, reuse_port: bool = False) -> None:
+        """Listen on "host:port"; `address` then has the real port. LinkError if that is not possible."""
+        host, port = split_address(address)
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                self._accept, host or None, port, reuse_port=reuse_port, start_serving=True, backlog=1024
+            )
+        except OSError as error:
+            raise LinkError(f"{address}: cannot listen there: {error.strerror or error}") from error
+        bound = self._server.sockets[0].getsockname()
+        self.address = join_address(host or bound[0], bound[1])
+
+    def replace(self, party: Party) -> None:
+        """Use another party (a new certificate) for new links; existing ones stay."""
+        self._party = party
 
     def _accept(self) -> Link:
-        link = Link(Endpoint(self._context, server_side=True))
+        link = Link(self._party.endpoint())
         task = asyncio.get_running_loop().create_task(self._serve(link))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -49,13 +62,13 @@ class Listener:
                 link.established.cancel()  # nobody waits for it
                 await asyncio.sleep(0)  # by then the link has its connection, and can be closed
                 raise HandshakeFailed("too_many_handshakes", "too many handshakes under way")
-            await establish(link, self._handshake_timeout)
+            await link.establish(self._handshake_timeout)
         except HandshakeFailed as error:
-            self._tell(link, error)
+            self._report(link, error)
             await link.close()
             return
         except LinkError as error:
-            self._tell(link, HandshakeFailed("disconnected", str(error)))
+            self._report(link, HandshakeFailed("disconnected", str(error)))
             return
         finally:
             self._pending -= 1
@@ -64,12 +77,12 @@ class Listener:
         finally:
             link.abort()
 
-    def _tell(self, link: Link, error: HandshakeFailed) -> None:
-        error.seen = link.attempt().told()
+    def _report(self, link: Link, error: HandshakeFailed) -> None:
+        error.seen = link.attempt().log_fields()
         self._on_failure(link.peer, error)
 
     async def close(self) -> None:
-        """Take no new links, and end those that are left."""
+        """Accept no new links, and end those that are left."""
         self._server.close()
         for task in self._tasks:
             task.cancel()
@@ -79,7 +92,7 @@ class Listener:
 
 async def listen(
     address: str,
-    context: Context,
+    party: Party,
     on_link: Callable[[Link], Awaitable[None]],
     *,
     on_failure: Callable[[str, HandshakeFailed], None],
@@ -87,19 +100,10 @@ async def listen(
     max_pending: int = 256,
     reuse_port: bool = False,
 ) -> Listener:
-    """Listen on "host:port" (port 0: the system's choice); `on_link` is run as a task for every completed handshake.
+    """Listen on "host:port" (port 0: the system chooses); `on_link` runs as a task for every completed handshake.
 
-    LinkError if the address cannot be listened on.
+    `on_failure` gets the peer's address and the reason of every failed one. LinkError if the address cannot be used.
     """
-    host, port = split_address(address)
-    listener = Listener(context, on_link, on_failure, handshake_timeout=handshake_timeout, max_pending=max_pending)
-    loop = asyncio.get_running_loop()
-    try:
-        listener._server = await loop.create_server(
-            listener._accept, host or None, port, reuse_port=reuse_port, start_serving=True, backlog=1024
-        )
-    except OSError as error:
-        raise LinkError(f"{address}: cannot listen there: {error.strerror or error}") from error
-    bound = listener._server.sockets[0].getsockname()
-    listener.address = join_address(host or bound[0], bound[1])
+    listener = Listener(party, on_link, on_failure, handshake_timeout=handshake_timeout, max_pending=max_pending)
+    await listener.start(address, reuse_port=reuse_port)
     return listener

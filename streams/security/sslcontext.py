@@ -1,6 +1,7 @@
-"""The endpoint as an `ssl.SSLContext`, for libraries that want one (aiokafka).
+"""A party as an `ssl.SSLContext`, for libraries that want one (aiokafka).
 
-asyncio's and uvloop's TLS ask a context only for `wrap_bio`, and the object that it gives only for what is below.
+asyncio's and uvloop's TLS call nothing of a context but `wrap_bio`, and of the object that it returns nothing but the
+methods below.
 """
 
 from __future__ import annotations
@@ -10,37 +11,42 @@ from typing import Any
 
 import structlog
 
-from streams.errors import HandshakeFailed, LinkError
-from streams.security import modes
-from streams.security.openssl import Context, Credentials, Endpoint, foreign_context
+from streams.errors import HandshakeFailed, LinkError, PolicyViolation
+from streams.security import handshakes, modes
+from streams.security.endpoint import Endpoint, Party
+from streams.security.modes import Mode
 
 log = structlog.get_logger("streams.security")
 
 
-class EndpointContext(ssl.SSLContext):
-    """Makes connections of one of our contexts; everything else of an SSLContext is unused."""
+class PartyContext(ssl.SSLContext):
+    """Makes connections of a party, each judged by the mode; everything else of an SSLContext is unused."""
 
-    _context: Context
+    _mode: Mode
+    _party: Party
 
     @classmethod
-    def of(cls, context: Context) -> EndpointContext:
+    def of(cls, mode: Mode, party: Party) -> PartyContext:
         made = cls(ssl.PROTOCOL_TLS_CLIENT)
-        made._context = context
+        made._mode, made._party = mode, party
         return made
 
     def wrap_bio(
         self, incoming: Any, outgoing: Any, server_side: bool = False, server_hostname: Any = None, session: Any = None
     ) -> Any:
         """A connection between two memory BIOs."""
-        endpoint = Endpoint(self._context, server_side=server_side, host=server_hostname, alpn=None)
-        return EndpointObject(endpoint, incoming, outgoing, host=str(server_hostname))
+        endpoint = self._party.endpoint(server_hostname)
+        return EndpointObject(self._mode, endpoint, incoming, outgoing, host=str(server_hostname))
 
 
 class EndpointObject:
-    """What asyncio uses of an ssl.SSLObject."""
+    """The part of an ssl.SSLObject that asyncio uses."""
 
-    def __init__(self, endpoint: Endpoint, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *, host: str) -> None:
+    def __init__(
+        self, mode: Mode, endpoint: Endpoint, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *, host: str
+    ) -> None:
         self.endpoint = endpoint
+        self._mode = mode
         self._log = log.bind(host=host)
         self._incoming, self._outgoing = incoming, outgoing
         self._left = b""
@@ -50,14 +56,19 @@ class EndpointObject:
         try:
             done = self.endpoint.handshake()
         except HandshakeFailed as error:
-            told = self.endpoint.facts().told()
-            self._log.warning("handshake failed", reason=error.reason, detail=str(error), **told)
+            error.seen = self.endpoint.facts().log_fields()
+            handshakes.log_failed(self._log, error)
             raise ssl.SSLError(f"{error.reason}: {error}") from error
         finally:
             self._flush()
         if not done:
             raise ssl.SSLWantReadError
-        self._log.info("handshake complete", **self.endpoint.facts().told())
+        facts = self.endpoint.facts()
+        handshakes.log_complete(self._log, facts)
+        try:
+            modes.check(self._mode, facts)
+        except PolicyViolation as violation:
+            raise ssl.SSLError(str(violation)) from violation
 
     def read(self, size: int = 1024, buffer: Any = None) -> Any:
         """Up to `size` bytes, or their number if a buffer is given; b"" or 0 after the peer's goodbye."""
@@ -112,8 +123,3 @@ class EndpointObject:
     def _flush(self) -> None:
         for part in self.endpoint.take():
             self._outgoing.write(part)
-
-
-def kafka_context(mode_name: str, tls: Credentials) -> EndpointContext:
-    """A client context for the Kafka leg: one mode, our certificate for brokers that ask, names always checked."""
-    return EndpointContext.of(foreign_context(modes.MODES[mode_name], tls.ca, tls))

@@ -1,8 +1,8 @@
-"""Links: TLS over asyncio, by a hand-written BufferedProtocol over an endpoint that does no I/O; and how to make one.
+"""Links: TLS over asyncio, by a hand-written BufferedProtocol over an endpoint that does no I/O; and connecting one.
 
-asyncio's own TLS never sends a fatal alert, tells no group, and costs three times as much. A link keeps bounded
-memory both ways: reading from the socket stops while the consumer lags, `drain` waits while the peer does. What is
-written in one turn of the loop leaves in one system call.
+asyncio's own TLS never sends a fatal alert, does not report the group, and costs three times as much. The memory of a
+link is bounded in both directions: reading from the socket stops while the consumer lags, and `drain` waits while the
+peer does. Everything given to one `write` leaves in one system call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import cast
 
 from streams.addresses import join_address, split_address
 from streams.errors import HandshakeFailed, LinkError
-from streams.security.openssl import Context, Endpoint, Facts
+from streams.security.endpoint import Endpoint, Facts, Party
 
 READ_BUFFER_BYTES = 256 * 1024
 INBOX_HIGH_BYTES = 4 * 1024 * 1024
@@ -29,11 +29,11 @@ RECORD_BYTES = 16 * 1024
 ROTATE_RECORDS = 1 << 23
 ROTATE_BYTES = 64 << 30
 ROTATE_SECONDS = 3600.0
-"""OpenSSL never changes keys by itself and pyOpenSSL cannot ask it to: links are replaced instead (±20 %)."""
+"""OpenSSL never changes keys by itself and pyOpenSSL cannot ask it to, so links are replaced instead (±20 %)."""
 
 
 class _Arriving(threading.local):
-    """Where every link of a thread reads to: OpenSSL has taken the bytes before the loop turns to another link."""
+    """The buffer that all links of a thread read into: `feed` copies it before the loop turns to another link."""
 
     def __init__(self) -> None:
         self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
@@ -43,7 +43,7 @@ _arriving = _Arriving()
 
 
 class Link(asyncio.BufferedProtocol):
-    """One TLS connection. Made by `connect` here and by listener.py."""
+    """One TLS connection, made by `connect` or by a listener."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         loop = asyncio.get_running_loop()
@@ -85,7 +85,7 @@ class Link(asyncio.BufferedProtocol):
         )
 
     def attempt(self) -> Facts:
-        """What is known of the handshake while it goes on, or after it failed."""
+        """What is known of the handshake while it runs, or after it failed."""
         return self._endpoint.facts(self.connect_seconds)
 
     @property
@@ -94,9 +94,9 @@ class Link(asyncio.BufferedProtocol):
         return self._writing_paused
 
     async def receive(self, at_least: int = 1) -> bytes:
-        """The plaintext that has come; b"" after the peer's goodbye. LinkError if the link was cut.
+        """The plaintext received so far; b"" after the peer's goodbye. LinkError if the link was cut.
 
-        Waits for so many bytes, at most GATHER_BYTES; what came before the end is handed out before the end is told.
+        Waits for `at_least` bytes, or GATHER_BYTES if that is less. Bytes that came before the end are returned first.
         """
         while self._inbox_bytes < min(at_least, GATHER_BYTES):
             if self._error is not None or self._ended:
@@ -120,7 +120,7 @@ class Link(asyncio.BufferedProtocol):
         return data
 
     def write(self, *parts: bytes | bytearray | memoryview) -> None:
-        """Encrypt and send; what is written to a link that is gone is dropped, `receive` tells."""
+        """Encrypt and send. On a link that is gone this does nothing; `receive` raises the reason."""
         if self._transport is None or self._error is not None:
             return
         data = b"".join(parts) if sum(map(len, parts)) < RECORD_BYTES else None
@@ -156,6 +156,20 @@ class Link(asyncio.BufferedProtocol):
         """Drop the connection at once."""
         if self._transport is not None:
             self._transport.abort()
+
+    async def establish(self, seconds: float) -> None:
+        """Wait for the end of the handshake; HandshakeFailed if it fails or takes longer."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.established
+        except TimeoutError:
+            self.abort()
+            raise HandshakeFailed("timeout", f"no TLS handshake within {seconds:g} s") from None
+        except HandshakeFailed:  # the link closes once its alert is sent
+            raise
+        except BaseException:
+            self.abort()
+            raise
 
     # -- asyncio's side ----------------------------------------------------------------------------------------
 
@@ -205,7 +219,7 @@ class Link(asyncio.BufferedProtocol):
             self._room.set_result(None)
 
     def _advance(self) -> None:
-        """Something may have come: go on with the handshake, or take plaintext."""
+        """Bytes may have come: continue the handshake, or take plaintext."""
         if self._error is not None or self._ended:
             return
         try:
@@ -239,7 +253,7 @@ class Link(asyncio.BufferedProtocol):
             self._wake()
 
     def _fail(self, error: LinkError) -> None:
-        """Send the alert that OpenSSL has ready, then close."""
+        """Send the alert that the endpoint has ready, then close."""
         self._error = error
         self._flush()
         if not self.established.done():
@@ -266,7 +280,7 @@ class Link(asyncio.BufferedProtocol):
 
 async def connect(
     address: str,
-    context: Context,
+    party: Party,
     *,
     server_name: str | None = None,
     connect_timeout: float = 10.0,
@@ -280,16 +294,16 @@ async def connect(
     connected = time.perf_counter() - started
 
     try:
-        link = Link(Endpoint(context, server_side=False, host=server_name or host))
+        link = Link(party.endpoint(server_name or host))
     except ValueError as error:
         sock.close()
         raise LinkError(f"{address}: {server_name or host!r} cannot be a host name: {error}") from error
     link.connect_seconds = connected
     await loop.create_connection(lambda: link, sock=sock)
     try:
-        await establish(link, handshake_timeout)
+        await link.establish(handshake_timeout)
     except HandshakeFailed as error:
-        error.seen = link.attempt().told()
+        error.seen = link.attempt().log_fields()
         raise
     return link
 
@@ -316,17 +330,5 @@ async def _connected_socket(host: str, port: int, address: str, seconds: float) 
             raise LinkError(f"{address}: cannot connect: {error}")
     except TimeoutError:
         raise LinkError(f"{address}: no connection within {seconds:g} s") from None
-    except (OSError, UnicodeError) as error:  # the latter for what can be no host name
+    except (OSError, UnicodeError) as error:  # the latter for what cannot be a host name
         raise LinkError(f"{address}: cannot connect: {error}") from error
-
-
-async def establish(link: Link, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await link.established
-    except TimeoutError:
-        link.abort()
-        raise HandshakeFailed("timeout", f"no TLS handshake within {seconds:g} s") from None
-    except BaseException:
-        link.abort() if not isinstance(link._error, HandshakeFailed) else None
-        raise

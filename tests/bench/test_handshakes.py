@@ -19,7 +19,7 @@ from bench.handshakes import PUBLISHED, cpu_seconds, handshakes, pooled, tapped,
 from bench.newlinks import credentials
 from bench.site import Program, Site
 from streams.security.modes import MODES
-from streams.security.openssl import client_context
+from streams.security.openssl import party as openssl
 
 KEY_EXCHANGE_BYTES = {
     "classical-tls12": 65 + 65,
@@ -61,8 +61,8 @@ def test_every_message_is_found_and_all_records_are_those_that_the_link_counts(
     site: tuple[Path, str], tmp_path: Path, mode: str, kinds: list[int]
 ) -> None:
     log = tmp_path / "keys"
-    context = client_context(MODES[mode], credentials(site[0], "forwarder"), key_log=log)
-    facts, pieces = uvloop.run(tapped(site[1], context))
+    party = openssl.client(MODES[mode], credentials(site[0], "forwarder"), key_log=log)
+    facts, pieces = uvloop.run(tapped(site[1], party))
     messages, sent = wire_bytes.take_apart(pieces, cipher=facts.cipher, key_log=log.read_text())
     assert [message.kind for message in messages] == kinds
     assert sent == {"client": facts.bytes_out, "server": facts.bytes_in}
@@ -72,8 +72,8 @@ def test_every_message_is_found_and_all_records_are_those_that_the_link_counts(
 
 def test_another_links_secrets_open_nothing(site: tuple[Path, str], tmp_path: Path) -> None:
     logs = tmp_path / "one", tmp_path / "other"
-    contexts = [client_context(MODES["hybrid"], credentials(site[0], "forwarder"), key_log=log) for log in logs]
-    (facts, pieces), _ = [uvloop.run(tapped(site[1], context)) for context in contexts]
+    parties = [openssl.client(MODES["hybrid"], credentials(site[0], "forwarder"), key_log=log) for log in logs]
+    (facts, pieces), _ = [uvloop.run(tapped(site[1], party)) for party in parties]
     with pytest.raises(InvalidTag):
         wire_bytes.take_apart(pieces, cipher=facts.cipher, key_log=logs[1].read_text())
 

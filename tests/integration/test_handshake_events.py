@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.typing import EventDict
 
-from streams.security import modes, openssl, transport
+from streams.security import modes, stacks, transport
 from tests.support.installation import (
     Events,
     Installation,
@@ -100,7 +100,7 @@ async def test_a_handshake_that_fails_while_a_link_is_rotated_is_logged_and_coun
         forwarding(installation.forwarder_config(service.listeners[0].address)) as forwarder,
     ):
         await eventually(lambda: found(events, "link opened"))
-        service.listeners[0].replace_context(openssl.server_context([modes.MODES["hybrid"]], stranger))
+        service.listeners[0].replace(stacks.server([modes.MODES["hybrid"]], stranger))
         monkeypatch.setattr(transport, "ROTATE_SECONDS", 0.0)
         installation.append(*lines(3))
         await eventually(lambda: found(events, "link rotation failed"))

@@ -29,8 +29,8 @@ from logreceiver.service import Service
 from logreceiver.sinks import Kind, Outcome
 from streams import recordbatch
 from streams.errors import Code
+from streams.security import stacks
 from streams.security.modes import MODES
-from streams.security.openssl import client_context
 from streams.security.transport import connect
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, lines, running
 
@@ -185,14 +185,14 @@ def series(registry: CollectorRegistry) -> int:
 
 async def open_links(installation: Installation, service: Service, streams: Iterable[str]) -> list[Peer]:
     """A link for each name, with one batch stored over it."""
-    context = client_context(MODES["hybrid"], installation.parties.forwarder)
+    party = stacks.client(MODES["hybrid"], installation.parties.forwarder)
     batch = recordbatch.build([b"{}"], timestamp_ms=int(time.time() * 1000), codec=recordbatch.Codec.NONE)
 
     gate = asyncio.Semaphore(HANDSHAKES_AT_A_TIME)
 
     async def make(stream: str) -> Peer:
         async with gate:
-            peer = Peer(await connect(service.listeners[0].address, context))
+            peer = Peer(await connect(service.listeners[0].address, party))
             await peer.open("hybrid", stream)
             await peer.send(batch, 1)
             return peer

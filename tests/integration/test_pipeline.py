@@ -20,8 +20,9 @@ from logfwd.delivery import Delivery
 from logreceiver import session
 from logreceiver.sinks import Outcome
 from logreceiver.sinks.log import LogSink
+from streams.security import stacks
+from streams.security.endpoint import Credentials
 from streams.security.modes import MODES
-from streams.security.openssl import Credentials, client_context
 from streams.security.transport import Link, connect
 from streams.wire.connection import ForwarderConnection
 from streams.wire.messages import VERSION, Hello, Ping
@@ -240,8 +241,8 @@ async def test_a_forwarder_that_does_not_read_is_not_read_on(
     monkeypatch.setattr(session, "IDLE_SECONDS", 0.5)
     wire = ForwarderConnection()
     async with running(installation.receiver_config()) as service:
-        context = client_context(MODES["hybrid"], installation.parties.forwarder)
-        link = await connect(service.listeners[0].address, context)
+        party = stacks.client(MODES["hybrid"], installation.parties.forwarder)
+        link = await connect(service.listeners[0].address, party)
         link.write(*wire.send(Hello(VERSION, "forwarder", "boot", "http", "hybrid")))
         wire.receive_data(await link.receive())
         _shrink_kernel_buffer(link)

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import tracemalloc
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from logreceiver.posture import MAX_ACCOUNTS, Account, OpenLink, Posture, Report, merge
 from logreceiver.posture import report as make_report
+from streams.security.endpoint import Facts
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = START + timedelta(days=1)
 HOST = "spiffe://site/host-1"
 
 
-@dataclass(frozen=True)
-class Handshake:
-    version: str = "TLSv1.3"
-    group: str = "X25519MLKEM768"
-    certificate_algorithm: str = "EC secp256r1"
-    certificate_expires: datetime | None = NOW + timedelta(days=30)
+HYBRID = Facts(
+    version="TLSv1.3",
+    group="X25519MLKEM768",
+    cipher="TLS_AES_128_GCM_SHA256",
+    identities=(HOST,),
+    certificate_algorithm="EC secp256r1",
+    certificate_expires=NOW + timedelta(days=30),
+)
+CLASSICAL = replace(HYBRID, group="X25519")
 
 
-HYBRID = Handshake()
-CLASSICAL = Handshake(group="X25519")
-
-
-def open_link(account: Account, facts: Handshake = HYBRID, *, age_seconds: float = 1.0) -> OpenLink:
+def open_link(account: Account, facts: Facts = HYBRID, *, age_seconds: float = 1.0) -> OpenLink:
     return OpenLink(account, age_seconds, facts.certificate_expires)
 
 
@@ -68,7 +68,7 @@ def test_shares_are_of_the_links_and_bytes_of_one_stream_of_one_identity() -> No
         replace(HYBRID, certificate_algorithm="ML-DSA-65"),
     ],
 )
-def test_group_version_and_certificate_algorithm_are_distinguished(other: Handshake) -> None:
+def test_group_version_and_certificate_algorithm_are_distinguished(other: Facts) -> None:
     posture = Posture()
     for facts in (HYBRID, other):
         posture.opened("http", HOST, facts)

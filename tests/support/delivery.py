@@ -29,9 +29,8 @@ from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.kafka import KafkaSink
 from streams.errors import Code
 from streams.recordbatch import Codec, Packed, build, parse_header
-from streams.security import transport
+from streams.security import stacks, transport
 from streams.security.modes import MODES
-from streams.security.openssl import client_context
 from streams.telemetry.metrics import CollectorRegistry
 from tests.support.installation import Installation, running
 from tests.support.sinks import PATIENCE_SECONDS, eventually
@@ -163,10 +162,10 @@ class Way:
         self.directory = installation.directory
         self.credentials = installation.parties.forwarder
         self._address = address
-        self._context = client_context(MODES[MODE], self.credentials)
+        self._party = stacks.client(MODES[MODE], self.credentials)
 
     async def connect(self) -> transport.Link:
-        return await transport.connect(self._address, self._context, server_name="localhost")
+        return await transport.connect(self._address, self._party, server_name="localhost")
 
     @contextlib.asynccontextmanager
     async def life(self, stream: str) -> AsyncIterator[Life]:

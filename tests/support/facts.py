@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streams.security.openssl import Facts
+from streams.security.endpoint import Facts
 
 
 def facts(**changed: Any) -> Facts:

@@ -20,7 +20,7 @@ from logreceiver.service import Service
 from logreceiver.sinks.log import read_records
 from logreceiver.sinks.settings import LogSink
 from streams.sections import Tls
-from streams.security.openssl import Credentials
+from streams.security.endpoint import Credentials
 from tests.support.tls import Parties
 
 Events = list[EventDict]

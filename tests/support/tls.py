@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from streams.errors import HandshakeFailed
-from streams.security import pki
+from streams.security import pki, stacks
+from streams.security.endpoint import Credentials
 from streams.security.listener import Listener, listen
 from streams.security.modes import MODES
-from streams.security.openssl import Credentials, client_context, server_context
 from streams.security.transport import Link, connect
 
 FORWARDER = "spiffe://test/forwarder"
@@ -70,10 +70,10 @@ async def echo(
             await link.drain()
         await link.close()
 
-    context = server_context([MODES[mode] for mode in modes], credentials)
+    party = stacks.server([MODES[mode] for mode in modes], credentials)
     listener = await listen(
         address,
-        context,
+        party,
         serve,
         on_failure=lambda _, error: server.failures.append(error),
         **limits,
@@ -89,7 +89,7 @@ async def dial(server: Echo, credentials: Credentials, mode: str, *, server_name
     """Connect to it in a mode."""
     return await connect(
         server.listener.address,
-        client_context(MODES[mode], credentials),
+        stacks.client(MODES[mode], credentials),
         server_name=server_name,
         connect_timeout=5,
         handshake_timeout=5,

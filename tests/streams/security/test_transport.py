@@ -11,8 +11,11 @@ import msgspec
 import pytest
 
 from streams.errors import HandshakeFailed, LinkError
-from streams.security import modes, openssl
-from streams.security.openssl import Credentials, client_context, server_context
+from streams.security import modes, stacks
+from streams.security.endpoint import ALPN, Credentials
+from streams.security.openssl import context as openssl
+from streams.security.openssl.groups import client_settings
+from streams.security.openssl.party import OpenSSLParty
 from streams.security.transport import connect
 from tests.support.tls import FORWARDER, Parties, dial, echo
 
@@ -64,11 +67,14 @@ async def test_hybrid_preferred_takes_the_best_that_the_receiver_has(
         await link.close()
 
 
-async def test_a_client_that_sends_only_a_classical_share_is_asked_for_the_hybrid_one(parties: Parties) -> None:
+async def test_a_client_that_sends_only_a_classical_share_is_asked_for_the_hybrid_one(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
     preferred = modes.MODES["hybrid-preferred"]
-    lazy = msgspec.structs.replace(preferred, client_groups="X25519MLKEM768:*X25519")
+    lazy = msgspec.structs.replace(client_settings(preferred), groups="X25519MLKEM768:*X25519")
+    monkeypatch.setattr(openssl, "client_settings", lambda _: lazy)
     async with echo(parties.receiver, ["hybrid", "classical"]) as server:
-        link = await connect(server.listener.address, client_context(lazy, parties.forwarder))
+        link = await connect(server.listener.address, stacks.client(preferred, parties.forwarder))
         assert link.facts.group == "X25519MLKEM768"
         await link.close()
 
@@ -116,16 +122,17 @@ async def test_a_wrong_host_name_is_refused_by_name_and_by_address(parties: Part
 
 async def test_a_client_without_a_certificate_is_refused(parties: Parties) -> None:
     bare = openssl.foreign_context(modes.MODES["hybrid"], parties.forwarder.ca)
-    bare.set_alpn_protos([openssl.ALPN])
+    bare.set_alpn_protos([ALPN])
     async with echo(parties.receiver, ["hybrid"]) as server:
         with pytest.raises(HandshakeFailed) as refused:
-            await (await connect(server.listener.address, bare)).receive()
+            await (await connect(server.listener.address, OpenSSLParty(bare, accepting=False))).receive()
         assert refused.value.alert == "certificate required"
         assert (await server.failure()).reason == "no_client_certificate"
 
 
 async def test_a_client_of_another_protocol_is_refused(parties: Parties) -> None:
-    other = openssl.foreign_context(modes.MODES["hybrid"], parties.forwarder.ca, parties.forwarder)
+    context = openssl.foreign_context(modes.MODES["hybrid"], parties.forwarder.ca, parties.forwarder)
+    other = OpenSSLParty(context, accepting=False)
     async with echo(parties.receiver, ["hybrid"]) as server:
         with pytest.raises(HandshakeFailed, match="logfwd/1"):
             await connect(server.listener.address, other)
@@ -219,7 +226,7 @@ async def test_a_new_certificate_serves_new_links_and_leaves_the_old_ones(partie
     fresh = parties.leaf("fresh", identities=["receiver-2"], hosts=["localhost"], force=True)
     async with echo(parties.receiver, ["hybrid"]) as server:
         old = await dial(server, parties.forwarder, "hybrid")
-        server.listener.replace_context(server_context([modes.MODES["hybrid"]], fresh))
+        server.listener.replace(stacks.server([modes.MODES["hybrid"]], fresh))
         new = await dial(server, parties.forwarder, "hybrid")
         assert "receiver" in old.facts.identities
         assert "receiver-2" in new.facts.identities
@@ -240,9 +247,9 @@ async def test_rotation_is_due_after_its_limits(parties: Parties) -> None:
 
 @pytest.mark.parametrize("host", ["logs..example.net", f"{'a' * 64}.example.net"])
 async def test_a_host_that_cannot_be_a_name_is_a_link_error(parties: Parties, host: str) -> None:
-    context = client_context(modes.MODES["hybrid"], parties.forwarder)
+    party = stacks.client(modes.MODES["hybrid"], parties.forwarder)
     with pytest.raises(LinkError, match="cannot connect"):
-        await connect(f"{host}:7443", context)
+        await connect(f"{host}:7443", party)
     async with echo(parties.receiver, ["hybrid"]) as server:
         with pytest.raises(LinkError, match="cannot be a host name"):
             await dial(server, parties.forwarder, "hybrid", server_name=host)
@@ -257,8 +264,8 @@ async def test_an_address_in_use_is_reported_in_one_line(parties: Parties) -> No
 
 async def test_nobody_there_is_a_link_error_with_the_address(parties: Parties) -> None:
     with pytest.raises(LinkError, match=r"127\.0\.0\.1:1"):
-        await connect("127.0.0.1:1", client_context(modes.MODES["hybrid"], parties.forwarder))
+        await connect("127.0.0.1:1", stacks.client(modes.MODES["hybrid"], parties.forwarder))
 
 
 def test_the_self_test_passes_for_every_mode() -> None:
-    openssl.self_test(modes.MODES.values())
+    stacks.self_test(modes.MODES.values())

@@ -1,0 +1,102 @@
+"""What every TLS stack offers: an endpoint without I/O, and a party that makes endpoints. Imports no stack.
+
+`transport.py` and `listener.py` drive any `Endpoint`; `stacks.py` knows which stack serves which mode.
+"""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+ALPN = b"logfwd/1"
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """PEM files of one party: its leaf with intermediates, its key, and the CA it trusts."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a handshake negotiated and what it cost. The TCP connect is not part of bytes and handshake seconds."""
+
+    version: str
+    group: str
+    """As IANA spells it; so is `authentication`."""
+    cipher: str
+    identities: tuple[str, ...]
+    authentication: str = "none"
+    """The algorithm that the peer proved its identity with."""
+    certificate_expires: datetime.datetime | None = None
+    certificate_algorithm: str = "none"
+    """Of the key in the peer's certificate."""
+    handshake_seconds: float = 0.0
+    connect_seconds: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    def log_fields(self) -> dict[str, object]:
+        """The fields with which both ends log every handshake."""
+        return {
+            "version": self.version,
+            "group": self.group,
+            "cipher": self.cipher,
+            "authentication": self.authentication,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "milliseconds": round(self.handshake_seconds * 1e3, 3),
+        }
+
+
+class Endpoint(Protocol):
+    """One side of one TLS connection: ciphertext in and out, plaintext in and out, no I/O.
+
+    The owner sends what `take` returns after every other call. HandshakeFailed and LinkError are the only errors.
+    """
+
+    @property
+    def complete(self) -> bool:
+        """Whether the handshake is over."""
+
+    def handshake(self) -> bool:
+        """Continue the handshake; True when it is complete. Raises HandshakeFailed; `take` then has the alert."""
+
+    def facts(self, connect_seconds: float = 0.0) -> Facts:
+        """What the handshake negotiated; for one that failed, what was agreed on and spent so far."""
+
+    def feed(self, ciphertext: memoryview | bytes | bytearray) -> None:
+        """Accept bytes from the peer. They are copied before this returns."""
+
+    def feed_eof(self) -> None:
+        """The peer's bytes have ended."""
+
+    def take(self) -> list[bytes | bytearray]:
+        """Bytes to send to the peer."""
+
+    def read(self) -> bytes | None:
+        """Available plaintext; b"" if there is none yet; None after the peer's close_notify. Raises LinkError."""
+
+    def write(self, plaintext: memoryview | bytes | bytearray) -> None:
+        """Encrypt; `take` returns the result. Raises LinkError."""
+
+    def close(self) -> None:
+        """Say goodbye; `take` returns the close_notify."""
+
+
+class Party(Protocol):
+    """One side's loaded files and the modes it may use: makes an endpoint for each connection."""
+
+    @property
+    def expires(self) -> datetime.datetime:
+        """When the certificate that its links show expires."""
+
+    def endpoint(self, host: str | None = None) -> Endpoint:
+        """An endpoint for a new connection; a connecting side gives the name that the server must prove.
+
+        ValueError if `host` cannot be the name of a host.
+        """

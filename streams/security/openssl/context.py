@@ -1,0 +1,113 @@
+"""OpenSSL contexts: the modes, files and options of one side, shared by all its connections."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from OpenSSL import SSL
+
+from streams.errors import ConfigError, Problem
+from streams.security.endpoint import ALPN, Credentials
+from streams.security.modes import TLS12, TLS13, Mode
+from streams.security.openssl.endpoint import text_of
+from streams.security.openssl.groups import Settings, client_settings, listener_settings
+
+_lib = SSL._lib  # type: ignore[attr-defined]
+_VERSIONS = {TLS12: SSL.TLS1_2_VERSION, TLS13: SSL.TLS1_3_VERSION}
+_TLS12_CIPHERS = b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
+_TLS13_CIPHERS = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+_MODE_NO_AUTO_CHAIN = 8
+_MODE_ENABLE_PARTIAL_WRITE = 1
+
+
+def client_context(mode: Mode, credentials: Credentials, *, key_log: Path | None = None) -> SSL.Context:
+    """A context that offers exactly one mode; raises ConfigError if the files cannot be used."""
+    context = _context(client_settings(mode), key_log)
+    _load(context, credentials)
+    context.set_alpn_protos([ALPN])
+    return context
+
+
+def foreign_context(mode: Mode, ca: Path, credentials: Credentials | None = None) -> SSL.Context:
+    """A client context for servers that are not ours (a Kafka cluster): no ALPN, a certificate only if given."""
+    context = _context(client_settings(mode), None)
+    if credentials is not None:
+        _load(context, credentials)
+    else:
+        _load_file(context.load_verify_locations, "ca", ca)
+    return context
+
+
+def server_context(modes: Iterable[Mode], credentials: Credentials, *, key_log: Path | None = None) -> SSL.Context:
+    """A context that serves several modes, best group first; raises ConfigError if the files cannot be used."""
+    context = _context(listener_settings(modes), key_log)
+    _load(context, credentials)
+    context.set_alpn_select_callback(_select_alpn)
+    return context
+
+
+def check_files(credentials: Credentials) -> None:
+    """Raise ConfigError for files that no link could use."""
+    _load(SSL.Context(SSL.TLS_METHOD), credentials)
+
+
+def certificate_expires(context: SSL.Context) -> datetime.datetime:
+    """When the certificate that links of this context show expires."""
+    leaf = SSL.Connection(context).get_certificate(as_cryptography=True)
+    assert leaf is not None, "the context has loaded one"
+    return leaf.not_valid_after_utc
+
+
+def _select_alpn(_: SSL.Connection, offered: list[bytes]) -> Any:
+    return ALPN if ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+def _context(settings: Settings, key_log: Path | None) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(_VERSIONS[settings.min_version])
+    context.set_max_proto_version(_VERSIONS[settings.max_version])
+    context.set_cipher_list(_TLS12_CIPHERS)
+    context.set_tls13_ciphersuites(_TLS13_CIPHERS)
+    _set_list(_lib.SSL_CTX_set1_curves_list, context, settings.groups)
+    _set_list(_lib.SSL_CTX_set1_sigalgs_list, context, settings.signature_algorithms)
+    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_mode(_MODE_NO_AUTO_CHAIN)
+    context.clear_mode(_MODE_ENABLE_PARTIAL_WRITE)
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+    if key_log is not None:
+        context.set_keylog_callback(functools.partial(_append_secret, key_log))
+    return context
+
+
+def _set_list(setter: object, context: SSL.Context, names: str) -> None:
+    if setter(context._context, names.encode()) != 1:  # type: ignore[operator]
+        raise ValueError(f"this OpenSSL does not know all of {names!r}")
+
+
+def _load(context: SSL.Context, credentials: Credentials) -> None:
+    _load_file(context.use_certificate_chain_file, "certificate", credentials.certificate)
+    _load_file(context.use_privatekey_file, "key", credentials.key)
+    _load_file(context.load_verify_locations, "ca", credentials.ca)
+    try:
+        context.check_privatekey()
+    except SSL.Error as error:
+        raise ConfigError([Problem(credentials.key, "tls.key", "is not the certificate's key")]) from error
+
+
+def _load_file(load: Callable[[str], object], key: str, path: Path) -> None:
+    try:
+        load(str(path))
+    except SSL.Error as error:
+        text = f"cannot be used: {text_of(error) or 'not readable as PEM'}"
+        raise ConfigError([Problem(path, f"tls.{key}", text)]) from error
+
+
+def _append_secret(path: Path, _: SSL.Connection, line: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as out:
+        out.write(line + b"\n")

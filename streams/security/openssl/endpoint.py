@@ -1,0 +1,267 @@
+"""An endpoint over OpenSSL: its handshake, what that negotiated, why one failed, and the data of a link.
+
+After the handshake, bytes go through OpenSSL directly: pyOpenSSL would copy them once more and ask for errors after
+every TLS record, a third of the cost of decryption.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+import time
+from typing import Any
+
+from cryptography import x509
+from OpenSSL import SSL
+
+from streams.errors import HandshakeFailed, LinkError
+from streams.security.endpoint import ALPN, Facts
+from streams.security.modes import TLS12
+from streams.security.openssl.groups import canonical_group
+from streams.security.pki import key_algorithm
+
+READ_BYTES = 128 * 1024
+WRITE_BYTES = 256 * 1024
+
+_lib, _ffi = SSL._lib, SSL._ffi  # type: ignore[attr-defined]
+_SCHEMES = {
+    "EC secp256r1": "ecdsa_secp256r1_sha256",
+    "EC secp384r1": "ecdsa_secp384r1_sha384",
+    "EC secp521r1": "ecdsa_secp521r1_sha512",
+    "Ed25519": "ed25519",
+    "Ed448": "ed448",
+    "ML-DSA-44": "mldsa44",
+    "ML-DSA-65": "mldsa65",
+    "ML-DSA-87": "mldsa87",
+}
+_VERIFY_REASONS = {
+    9: "certificate_not_yet_valid",
+    10: "certificate_expired",
+    62: "host_mismatch",
+    64: "host_mismatch",
+    18: "unknown_ca",
+    19: "unknown_ca",
+    20: "unknown_ca",
+    21: "unknown_ca",
+    7: "unknown_ca",
+    23: "certificate_revoked",
+}
+_ERROR_REASONS = (
+    ("did not return a certificate", "no_client_certificate"),
+    ("no suitable key share", "no_shared_group"),
+    ("no shared group", "no_shared_group"),
+    ("no suitable groups", "no_shared_group"),
+    ("no shared cipher", "no_shared_group"),
+    ("unsupported protocol", "protocol_version"),
+    ("wrong version number", "not_tls"),
+    ("http request", "not_tls"),
+    ("packet length too long", "not_tls"),
+    ("record layer failure", "not_tls"),
+    ("no shared signature algorithms", "no_shared_signature_algorithm"),
+    ("no application protocol", "alpn"),
+    ("unexpected eof", "disconnected"),
+)
+
+
+class _Decrypted(threading.local):
+    """The buffer that all endpoints of a thread decrypt into, so that it stays in the core's cache."""
+
+    def __init__(self) -> None:
+        self.room = _ffi.new("char[]", READ_BYTES)
+
+
+_decrypted = _Decrypted()
+
+
+class OpenSSLEndpoint:
+    """One side of one TLS connection; `Endpoint` says what each method does. `alpn` None: no ALPN (foreign servers)."""
+
+    def __init__(
+        self, context: SSL.Context, *, server_side: bool, host: str | None = None, alpn: bytes | None = ALPN
+    ) -> None:
+        self._connection = SSL.Connection(context)
+        self._server_side = server_side
+        self._alpn = alpn
+        self.complete = False
+        self.bytes_in = self.bytes_out = 0
+        self._last_flight: list[bytes | bytearray] = []
+        self._pointer = _ffi.new("char **")
+        self._starved = False
+        self._failed: SSL.Error | None = None
+        self._started = 0.0
+        self._seconds = 0.0
+        if server_side:
+            self._connection.set_accept_state()
+        else:
+            self._connection.set_connect_state()
+            if host is not None:
+                self._expect_host(host)
+
+    def _expect_host(self, host: str) -> None:
+        """Without this, OpenSSL accepts any name that the CA has signed."""
+        parameters = _lib.SSL_get0_param(self._connection._ssl)
+        try:
+            packed = ipaddress.ip_address(host).packed
+        except ValueError:
+            name = host.encode("idna")
+            self._connection.set_tlsext_host_name(name)
+            done = _lib.X509_VERIFY_PARAM_set1_host(parameters, name, len(name))
+        else:
+            done = _lib.X509_VERIFY_PARAM_set1_ip(parameters, packed, len(packed))
+        if done != 1:
+            raise ValueError(f"cannot check for the host name {host!r}")
+
+    def handshake(self) -> bool:
+        if not self._started:
+            self._started = time.perf_counter()
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            return False
+        except SSL.Error as error:
+            raise self._failure(error) from error
+        self._seconds = time.perf_counter() - self._started
+        self.bytes_in -= self._waiting(self._connection._into_ssl)  # data that came with the peer's last flight
+        if self._alpn is not None and self._connection.get_alpn_proto_negotiated() != self._alpn:
+            raise HandshakeFailed("alpn", f"the peer does not speak {ALPN.decode()}")
+        if not self._server_side or self._connection.get_protocol_version_name() == TLS12:
+            self._last_flight = self.take()  # the handshake's own; the tickets of a TLS 1.3 server are not
+        self.complete = True
+        return True
+
+    def facts(self, connect_seconds: float = 0.0) -> Facts:
+        connection = self._connection
+        leaf = connection.get_peer_certificate(as_cryptography=True)
+        key = key_algorithm(leaf) if leaf is not None else "none"
+        cipher = connection.get_cipher_name()
+        return Facts(
+            version=connection.get_protocol_version_name() if cipher else "none",  # chosen together
+            group=canonical_group(connection.get_group_name() or "none") if cipher else "none",
+            cipher=cipher or "none",
+            identities=identities(leaf) if leaf is not None else (),
+            authentication=signed_with(key),
+            certificate_expires=leaf.not_valid_after_utc if leaf is not None else None,
+            certificate_algorithm=key,
+            handshake_seconds=self._seconds or (time.perf_counter() - self._started if self._started else 0.0),
+            connect_seconds=connect_seconds,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+        )
+
+    def feed(self, ciphertext: memoryview | bytes | bytearray) -> None:
+        if not self.complete:
+            self.bytes_in += len(ciphertext)
+            if self._server_side and not self._started:
+                self._started = time.perf_counter()
+        self._starved = False
+        self._connection.bio_write(ciphertext)
+
+    def feed_eof(self) -> None:
+        self._starved = False
+        self._connection.bio_shutdown()
+
+    def take(self) -> list[bytes | bytearray]:
+        parts, self._last_flight = self._last_flight, []
+        outgoing = self._connection._from_ssl
+        if (size := self._waiting(outgoing)) > 0:
+            part = bytearray(size)
+            _lib.BIO_read(outgoing, _ffi.from_buffer(part), size)
+            parts.append(part)
+            if not self.complete:
+                self.bytes_out += size
+        return parts
+
+    def _waiting(self, bio: Any) -> int:
+        """The number of bytes in a memory BIO."""
+        return int(_lib.BIO_get_mem_data(bio, self._pointer))
+
+    def read(self) -> bytes | None:
+        """At most READ_BYTES of plaintext."""
+        if not self._starved and self._failed is None:
+            room = _decrypted.room
+            if filled := self._decrypt(room):
+                return bytes(_ffi.buffer(room, filled))
+        if self._failed is None:
+            return b""
+        if isinstance(self._failed, SSL.ZeroReturnError):
+            return None
+        if isinstance(self._failed, SSL.SysCallError):
+            raise LinkError("the link was cut without a close_notify") from self._failed
+        raise self._failure(self._failed) from self._failed
+
+    def _decrypt(self, room: Any) -> int:
+        """Whole records until the room is full or none is left; an error is kept until the plaintext is read."""
+        connection, filled = self._connection, 0
+        while filled < READ_BYTES:
+            size = _lib.SSL_read(connection._ssl, room + filled, READ_BYTES - filled)
+            if size <= 0:
+                self._starved = _lib.SSL_get_error(connection._ssl, size) == _lib.SSL_ERROR_WANT_READ
+                if not self._starved:
+                    self._failed = self._error_of(size)
+                break
+            filled += size
+        return filled
+
+    def _error_of(self, result: int) -> SSL.Error:
+        try:
+            self._connection._raise_ssl_error(self._connection._ssl, result)
+        except SSL.Error as error:
+            return error
+        raise AssertionError("unreachable")
+
+    def write(self, plaintext: memoryview | bytes | bytearray) -> None:
+        connection, data, size, start = self._connection, _ffi.from_buffer(plaintext), len(plaintext), 0
+        while start < size:
+            written = _lib.SSL_write(connection._ssl, data + start, min(size - start, WRITE_BYTES))
+            if written <= 0:
+                error = self._error_of(written)
+                raise LinkError(f"cannot encrypt: {text_of(error)}") from error
+            start += written
+
+    def close(self) -> None:
+        try:
+            self._connection.shutdown()
+        except SSL.Error:
+            return
+
+    def _failure(self, error: SSL.Error) -> HandshakeFailed:
+        """Which side refused, and why: the reason if it was this one, the alert if it was the peer."""
+        text = text_of(error)
+        if "alert" in text:
+            alert = text.split("alert", 1)[1].strip()
+            return HandshakeFailed("alert_received", f"the peer refused with the alert {alert!r}", alert=alert)
+        if "certificate verify failed" in text:
+            code = _lib.SSL_get_verify_result(self._connection._ssl)
+            detail = _ffi.string(_lib.X509_verify_cert_error_string(code)).decode()
+            return HandshakeFailed(_VERIFY_REASONS.get(code, "certificate_invalid"), f"peer's certificate: {detail}")
+        if isinstance(error, SSL.SysCallError) or not text:
+            return HandshakeFailed("disconnected", "the peer closed the connection during the handshake")
+        reason = next((label for part, label in _ERROR_REASONS if part in text), "tls_error")
+        return HandshakeFailed(reason, f"TLS: {text}")
+
+
+def signed_with(key: str) -> str:
+    """The signature scheme (IANA's name) of a peer whose certificate has this kind of key.
+
+    OpenSSL accepted only a scheme of the mode's list, but the bindings do not export which one it was. In TLS 1.3 an
+    elliptic curve or an ML-DSA parameter set determines it (RFC 8446 §4.2.3). An RSA key does not: it is reported as
+    rsa_pss_rsae_sha256, whatever the padding and hash were.
+    """
+    return "rsa_pss_rsae_sha256" if key.startswith("RSA") else _SCHEMES.get(key, key)
+
+
+def text_of(error: SSL.Error) -> str:
+    """OpenSSL's own words, innermost last."""
+    if error.args and isinstance(error.args[0], list):
+        return "; ".join(entry[2] for entry in error.args[0] if entry[2])
+    return " ".join(str(part) for part in error.args)
+
+
+def identities(leaf: x509.Certificate) -> tuple[str, ...]:
+    """The names that a certificate speaks for: its URIs, then its DNS names."""
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return (*uris, *names.get_values_for_type(x509.DNSName))
