@@ -90,12 +90,10 @@ def validate(path: Path, connect: bool) -> None:
     With --connect it exits with 69 if any stream cannot make a link.
     """
     from streams.security import modes, stacks
-    from streams.security.endpoint import Credentials
 
     try:
         config = load_forwarder(path)
-        used = [modes.MODES[name] for name in config.modes]
-        stacks.check(Credentials(config.tls.certificate, config.tls.key, config.tls.ca), used)
+        stacks.check(config.tls, [modes.MODES[name] for name in config.modes])
     except ConfigError as error:
         program.refuse_config(error)
     for stream in config.streams:

@@ -13,7 +13,6 @@ from logfwd.metrics import ForwarderMetrics
 from logfwd.sender import Connect
 from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation
 from streams.security import handshakes, modes, stacks
-from streams.security.endpoint import Credentials
 from streams.security.transport import Link, connect
 
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -42,7 +41,7 @@ class Connector:
     async def _connect(self, stream: Stream, receiver: str) -> Link:
         config, mode = self._config, modes.MODES[stream.security]
         try:
-            party = stacks.client(mode, Credentials(config.tls.certificate, config.tls.key, config.tls.ca))
+            party = stacks.client(mode, config.tls)
         except ConfigError as error:
             raise LinkError(str(error)) from error  # the files may be mended while we run
         self._metrics.own_certificate(party.expires)

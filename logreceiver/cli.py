@@ -111,15 +111,14 @@ def _problems_of_files(config: ReceiverConfig) -> Iterator[Problem]:
     """Problems in the files that the configuration names, as a start would find them."""
     from logreceiver.grants import Grants
     from streams.security import stacks
-    from streams.security.endpoint import Credentials
     from streams.security.modes import MODES
 
     checks: list[Callable[[], object]] = [lambda: Grants.load(config.grant_key_file)]
     served = [[MODES[name] for name in listener.modes] for listener in config.listener]
     checks += [functools.partial(stacks.common_stack, modes) for modes in served]
     used = [MODES[name] for name in config.modes]
-    files = [Credentials(tls.certificate, tls.key, tls.ca) for tls in (config.tls, config.sink.tls) if tls is not None]
-    checks += [functools.partial(stacks.check, each, used) for each in files]
+    sections = [tls for tls in (config.tls, config.sink.tls) if tls is not None]
+    checks += [functools.partial(stacks.check, tls, used) for tls in sections]
     for check in checks:
         try:
             check()

@@ -31,7 +31,7 @@ from logreceiver.sinks.make import make_sink
 from streams.addresses import join_address, split_address
 from streams.errors import Code, ConfigError, HandshakeFailed
 from streams.security import handshakes, modes, stacks
-from streams.security.endpoint import Credentials, Party
+from streams.security.endpoint import Party
 from streams.security.listener import Listener, listen
 from streams.security.transport import Link
 from streams.telemetry import admin
@@ -53,7 +53,6 @@ class Service:
         self._worker = worker
         self.registry = CollectorRegistry()
         self.metrics = ReceiverMetrics(self.registry)
-        self._credentials = Credentials(config.tls.certificate, config.tls.key, config.tls.ca)
         self._links: Counter[str] = Counter()
         self._live: set[Session] = set()
         self._stack = contextlib.AsyncExitStack()
@@ -113,7 +112,7 @@ class Service:
         await self._stack.enter_async_context(self._watching_certificates())
 
     def _party(self, settings: ListenerSettings) -> Party:
-        return stacks.server([modes.MODES[name] for name in settings.modes], self._credentials)
+        return stacks.server([modes.MODES[name] for name in settings.modes], self._config.tls)
 
     def _admin_address(self, settings: Admin) -> str:
         host, port = split_address(settings.address)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from streams.kinds import AuthorityFile, CertificateFile, KeyFile
+from streams.security.endpoint import Credentials
 
 
-class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Tls(Credentials, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """PEM files: own leaf (with intermediates), its key, and the CA that peers must chain to."""
 
     certificate: CertificateFile

@@ -360,10 +360,9 @@ def _connection_options(settings: Settings) -> dict[str, Any]:
 
 def _context(mode_name: str, tls: Tls) -> Any:
     from streams.security import stacks
-    from streams.security.endpoint import Credentials
     from streams.security.modes import MODES
 
-    return stacks.ssl_context(MODES[mode_name], Credentials(tls.certificate, tls.key, tls.ca))
+    return stacks.ssl_context(MODES[mode_name], tls)
 
 
 def _password(path: Path) -> str:

@@ -15,7 +15,7 @@ ALPN = b"logfwd/1"
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """PEM files of one party: its leaf with intermediates, its key, and the CA it trusts."""
+    """PEM files of one party: its leaf with intermediates, its key, and the CA it trusts. A [tls] section is one."""
 
     certificate: Path
     key: Path
