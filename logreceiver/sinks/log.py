@@ -17,46 +17,27 @@ import contextlib
 import errno
 import fcntl
 import os
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
 import structlog
 
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo, log_files
+from logreceiver.sinks.log_meta import LogMeta
 from logreceiver.sinks.log_partition import Partition
 from logreceiver.sinks.log_read import read_records
 from logreceiver.sinks.settings import LogSink as Settings
 from streams import recordbatch
 from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
-from streams.files import write_atomically
 
 __all__ = ["LogSink", "read_records"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_LOST_IDS_GAP = 1 << 20
-"""How far producer ids jump ahead when the file that counts them is lost."""
-
 log = structlog.get_logger("logreceiver.log")
 T = TypeVar("T")
-
-
-class _Topic(msgspec.Struct, frozen=True):
-    """A topic keeps the number of partitions that it was created with: runs are bound to them."""
-
-    topic_id: str
-    partition_count: int
-
-
-class _Meta(msgspec.Struct):
-    """meta.json: what must outlive the process in addition to the batches."""
-
-    cluster_id: str
-    topics: dict[str, _Topic]
 
 
 @dataclass(eq=False)
@@ -87,8 +68,7 @@ class LogSink:
         self._settings = settings
         self._directory = settings.directory
         self._partitions: dict[tuple[str, int], Partition] = {}
-        self._meta = _Meta("", {})
-        self._next_producer_id = 0
+        self._meta = LogMeta(self._directory)
         self._problems: dict[str, str] = {}
         self._jobs: list[_Job] = []
         self._work = asyncio.Event()
@@ -129,10 +109,10 @@ class LogSink:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._lock()
-            self._read_meta()
+            self._meta.read()
             for topic, number, path in log_files.partitions(self._directory):
                 self._open_partition(topic, number, path)
-            self._read_producer_ids()
+            self._meta.read_producer_ids(self._highest_producer_id())
         except OSError as error:
             self._release()
             raise ConfigError([Problem(self._directory, "sink.directory", str(error))]) from error
@@ -158,36 +138,6 @@ class LogSink:
             raise ConfigError([Problem(self._directory, "sink.directory", text)]) from error
         os.ftruncate(self._lock_fd, 0)
         os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
-
-    # -- state besides the batches -----------------------------------------------------------------------------
-
-    def _read_meta(self) -> None:
-        path = self._directory / "meta.json"
-        if not path.exists():
-            write_atomically(self._directory / "producer-ids", b"0")
-            self._write_meta(_Meta(str(uuid.uuid4()), {}))
-            return
-        try:
-            self._meta = msgspec.json.decode(path.read_bytes(), type=_Meta)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            text = f"is damaged ({error}); restore it, or move the directory away to start a new log"
-            raise ConfigError([Problem(path, "", text)]) from error
-
-    def _write_meta(self, meta: _Meta) -> None:
-        write_atomically(self._directory / "meta.json", msgspec.json.encode(meta))
-        self._meta = meta
-
-    def _read_producer_ids(self) -> None:
-        path = self._directory / "producer-ids"
-        highest = self._highest_producer_id()
-        try:
-            counter = int(path.read_bytes())
-        except (OSError, ValueError):
-            counter = 0
-            if self._meta.topics:
-                log.error("producer id count lost", path=str(path), from_id=highest + 1)
-                counter = highest + _LOST_IDS_GAP
-        self._next_producer_id = max(counter, highest + 1)
 
     def _highest_producer_id(self) -> int:
         return max((partition.producers.highest_id for partition in self._partitions.values()), default=-1)
@@ -216,20 +166,13 @@ class LogSink:
     def _create(self, name: str) -> None:
         if name in self._meta.topics:
             return
-        topic = _Topic(str(uuid.uuid4()), self._settings.partition_count)
-        for number in range(topic.partition_count):
+        for number in range(self._settings.partition_count):
             if (name, number) not in self._partitions:
                 self._open_partition(name, number, self._directory / f"{name}-{number}")
-        self._write_meta(_Meta(self._meta.cluster_id, {**self._meta.topics, name: topic}))
+        self._meta.add_topic(name, self._settings.partition_count)
 
     async def new_producer_id(self) -> int:
-        return await self._ask_thread(self._take_producer_id)
-
-    def _take_producer_id(self) -> int:
-        producer_id = max(self._next_producer_id, self._highest_producer_id() + 1)
-        write_atomically(self._directory / "producer-ids", str(producer_id + 1).encode())
-        self._next_producer_id = producer_id + 1
-        return producer_id
+        return await self._ask_thread(lambda: self._meta.take_producer_id(self._highest_producer_id()))
 
     async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
         return await self._ask_thread(lambda: self._partition(topic, partition).producers.state(producer_id))

@@ -1,0 +1,92 @@
+"""What a log's directory keeps in addition to batches: meta.json (cluster id, topics) and producer-ids.
+
+Both files are replaced as a whole and durable before a method returns. Blocking; used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from streams.errors import ConfigError, Problem
+from streams.files import write_atomically
+
+_LOST_IDS_GAP = 1 << 20
+"""How far producer ids jump ahead when the file that counts them is lost."""
+
+log = structlog.get_logger("logreceiver.log")
+
+
+class LogTopic(msgspec.Struct, frozen=True):
+    """A topic keeps the number of partitions that it was created with: runs are bound to them."""
+
+    topic_id: str
+    partition_count: int
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    """The content of meta.json."""
+
+    cluster_id: str
+    topics: dict[str, LogTopic]
+
+
+class LogMeta:
+    """The two files in `directory`. `read` before anything else, then `read_producer_ids`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "meta.json"
+        self._ids_path = directory / "producer-ids"
+        self._meta = _Meta("", {})
+        self._next_producer_id = 0
+
+    @property
+    def cluster_id(self) -> str:
+        return self._meta.cluster_id
+
+    @property
+    def topics(self) -> Mapping[str, LogTopic]:
+        return self._meta.topics
+
+    def read(self) -> None:
+        """Read meta.json, or start a new log. ConfigError if the file is damaged."""
+        if not self._path.exists():
+            write_atomically(self._ids_path, b"0")  # first, so that a log never exists without its count of ids
+            self._write(_Meta(str(uuid.uuid4()), {}))
+            return
+        try:
+            self._meta = msgspec.json.decode(self._path.read_bytes(), type=_Meta)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            text = f"is damaged ({error}); restore it, or move the directory away to start a new log"
+            raise ConfigError([Problem(self._path, "", text)]) from error
+
+    def add_topic(self, name: str, partition_count: int) -> None:
+        """Give a topic its id."""
+        topic = LogTopic(str(uuid.uuid4()), partition_count)
+        self._write(_Meta(self.cluster_id, {**self.topics, name: topic}))
+
+    def _write(self, meta: _Meta) -> None:
+        write_atomically(self._path, msgspec.json.encode(meta))
+        self._meta = meta
+
+    def read_producer_ids(self, highest: int) -> None:
+        """Read the count of producer ids; `highest` is the greatest one in any partition."""
+        try:
+            counter = int(self._ids_path.read_bytes())
+        except (OSError, ValueError):
+            counter = 0
+            if self.topics:
+                log.error("producer id count lost", path=str(self._ids_path), from_id=highest + 1)
+                counter = highest + _LOST_IDS_GAP  # ids without a stored batch may have been handed out beyond it
+        self._next_producer_id = max(counter, highest + 1)
+
+    def take_producer_id(self, highest: int) -> int:
+        """An id that was never handed out, and that is greater than `highest`."""
+        producer_id = max(self._next_producer_id, highest + 1)
+        write_atomically(self._ids_path, str(producer_id + 1).encode())
+        self._next_producer_id = producer_id + 1
+        return producer_id
