@@ -60,6 +60,9 @@ CORES = (
     "logreceiver.ledger_coverage",
     "logreceiver.ledger_records",
     "logreceiver.posture",
+    "logreceiver.sinks.kafka_errors",
+    "logreceiver.sinks.producers",
+    "logreceiver.sinks.topic_check",
 )
 NOT_IN_A_CORE = ("asyncio", "time", "socket", "structlog", "logging", "select", "selectors")
 

@@ -18,18 +18,27 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import structlog
 
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo, kafka_client, kafka_read, topic_check
-from logreceiver.sinks.kafka_client import CONNECTION_ERRORS, Cluster, Coalesced, DescribeProducers, raise_for
+from logreceiver.sinks.coalesced import Coalesced
+from logreceiver.sinks.kafka_client import CONNECTION_ERRORS, Cluster
+from logreceiver.sinks.kafka_errors import (
+    LEADER_NOT_AVAILABLE,
+    NO_ERROR,
+    NOT_LEADER,
+    UNKNOWN_TOPIC,
+    raise_for,
+    refusal,
+)
+from logreceiver.sinks.kafka_options import connection_options
 from logreceiver.sinks.kafka_produce import Produce, Row
+from logreceiver.sinks.kafka_requests import DescribeProducers
 from logreceiver.sinks.lanes import Item, Lanes
 from logreceiver.sinks.settings import KafkaSink as Settings
-from streams.errors import Code, ConfigError, Problem, SinkUnavailable
-from streams.sections import Tls
+from streams.errors import Code, SinkUnavailable
 
 START_SECONDS = 5.0
 RETRY_SECONDS = 1.0
@@ -44,36 +53,6 @@ CREATION_SECONDS = 10.0
 log = structlog.get_logger("logreceiver.kafka")
 
 _COORDINATOR_STARTING = (14, 15, 16)
-_CODES = {
-    -1: Code.INVALID_RECORD,  # a broker's answer to records that it cannot decompress
-    2: Code.CORRUPT,
-    3: Code.TOPIC_MISSING,
-    5: Code.UNAVAILABLE,  # LEADER_NOT_AVAILABLE
-    6: Code.UNAVAILABLE,  # NOT_LEADER_OR_FOLLOWER
-    7: Code.TIMED_OUT,
-    9: Code.UNAVAILABLE,  # REPLICA_NOT_AVAILABLE
-    10: Code.TOO_LARGE,
-    13: Code.UNAVAILABLE,  # NETWORK_EXCEPTION
-    17: Code.TOPIC_MISSING,  # INVALID_TOPIC_EXCEPTION
-    18: Code.TOO_LARGE,  # RECORD_LIST_TOO_LARGE
-    19: Code.UNAVAILABLE,  # NOT_ENOUGH_REPLICAS
-    20: Code.TIMED_OUT,  # NOT_ENOUGH_REPLICAS_AFTER_APPEND
-    29: Code.UNAUTHORISED,
-    31: Code.UNAUTHORISED,
-    32: Code.CLOCK,
-    45: Code.OUT_OF_ORDER,
-    46: Code.OUT_OF_ORDER,  # DUPLICATE_SEQUENCE_NUMBER: older than the batches it remembers; `ask` finds out
-    47: Code.FENCED,
-    56: Code.UNAVAILABLE,  # KAFKA_STORAGE_ERROR
-    59: Code.OUT_OF_ORDER,  # UNKNOWN_PRODUCER_ID
-    74: Code.UNAVAILABLE,
-    75: Code.UNAVAILABLE,
-    76: Code.INVALID_RECORD,  # UNSUPPORTED_COMPRESSION_TYPE
-    87: Code.INVALID_RECORD,
-    89: Code.UNAVAILABLE,  # THROTTLING_QUOTA_EXCEEDED
-    90: Code.FENCED,
-}
-_PERHAPS_APPENDED = frozenset({7, 13, 20, 56})
 _UNEXPLAINED = frozenset({Code.INVALID_RECORD, Code.UNKNOWN, Code.UNAUTHORISED, Code.CLOCK, Code.TOO_LARGE})
 _STALE = frozenset({Code.UNAVAILABLE, Code.TOPIC_MISSING, Code.TIMED_OUT})
 
@@ -111,7 +90,7 @@ class KafkaSink:
 
     async def start(self) -> None:
         """Connect; wait a few seconds for a broker, then keep trying in the background."""
-        self._cluster = Cluster(self._settings.brokers, _connection_options(self._settings))
+        self._cluster = Cluster(self._settings.brokers, connection_options(self._settings))
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._cluster.refresh()
@@ -186,10 +165,10 @@ class KafkaSink:
     async def _check(self, name: str) -> _Facts:
         cluster = self._need_cluster()
         topic = await cluster.topic(name, max_age_seconds=1.0)
-        if topic.error_code == kafka_client.UNKNOWN_TOPIC and self._settings.create_topics:
+        if topic.error_code == UNKNOWN_TOPIC and self._settings.create_topics:
             topic = await self._create(name)
         self._facts.pop(name, None)
-        if topic.error_code != kafka_client.LEADER_NOT_AVAILABLE:
+        if topic.error_code != LEADER_NOT_AVAILABLE:
             raise_for(topic.error_code, f"topic {name}")
         node = await cluster.leader(name, min(topic.leaders, default=0))
         settings, broker = await cluster.describe_configs(
@@ -232,7 +211,7 @@ class KafkaSink:
             async with asyncio.timeout(CREATION_SECONDS):
                 while True:
                     topic = await cluster.topic(name)
-                    if topic.error_code == kafka_client.NO_ERROR and min(topic.leaders.values(), default=-1) >= 0:
+                    if topic.error_code == NO_ERROR and min(topic.leaders.values(), default=-1) >= 0:
                         return topic
                     await asyncio.sleep(0.05)
         raise SinkUnavailable(Code.UNAVAILABLE, f"topic {name} was created but has no leader yet")
@@ -264,10 +243,10 @@ class KafkaSink:
         for attempt in range(2):
             response = await cluster.call(await cluster.leader(topic, partition), request)
             _, error_code, text, producers, _ = response.topics[0][1][0]
-            if error_code == kafka_client.NOT_LEADER and attempt == 0:
+            if error_code == NOT_LEADER and attempt == 0:
                 cluster.forget()
                 continue
-            if error_code != kafka_client.NO_ERROR:
+            if error_code != NO_ERROR:
                 cluster.forget()
                 raise_for(error_code, f"{topic}-{partition}: {text or 'DescribeProducers'}")
             return {row[0]: RunState(row[1], row[2]) for row in producers}
@@ -333,40 +312,3 @@ class KafkaSink:
         facts = self._facts.get(item.partition[0])
         repeated = facts is not None and facts.create_time and row.append_time_ms != -1
         return Outcome(Kind.DUPLICATE if repeated else Kind.STORED, row.offset)
-
-
-def refusal(error_code: int, text: str | None) -> Outcome:
-    """What a broker's error means for a batch; an error that has no code here is a refusal, too."""
-    kind = Kind.UNCERTAIN if error_code in _PERHAPS_APPENDED else Kind.REFUSED
-    code = _CODES.get(error_code, Code.UNKNOWN)
-    return Outcome(kind, code=code, text=f"{text or code.sentence} (Kafka error {error_code})")
-
-
-def _connection_options(settings: Settings) -> dict[str, Any]:
-    """TLS and SASL for every connection. ConfigError for a file that cannot be used."""
-    options: dict[str, Any] = {}
-    encrypted = settings.security != "plaintext"
-    options["security_protocol"] = ("SASL_" if settings.sasl else "") + ("SSL" if encrypted else "PLAINTEXT")
-    if encrypted:
-        if settings.tls is None:
-            raise ConfigError([Problem(Path(), "sink.tls", f"is required for security = {settings.security!r}")])
-        options["ssl_context"] = _context(settings.security, settings.tls)
-    if settings.sasl is not None:
-        options["sasl_mechanism"] = settings.sasl.mechanism
-        options["sasl_plain_username"] = settings.sasl.username
-        options["sasl_plain_password"] = _password(settings.sasl.password_file)
-    return options
-
-
-def _context(mode_name: str, tls: Tls) -> Any:
-    from streams.security import stacks
-    from streams.security.modes import MODES
-
-    return stacks.ssl_context(MODES[mode_name], tls)
-
-
-def _password(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Problem(path, "sink.sasl.password_file", str(error))]) from error

@@ -2,8 +2,7 @@
 
 aiokafka's producer can only send batches that it built itself, so this module uses the layer below it: its connections
 (framing, correlation, TLS, SASL) and its protocol types. Both are internals, hence the pinned version. Requests that
-it lacks or knows only in older versions are spelled out here. Metadata is requested in version 12, which carries the
-cluster id, topic ids and the rights of this client.
+it lacks or knows only in older versions are in kafka_requests.py.
 
 A `Cluster` knows each partition's leader, and keeps one *control* connection per broker for everything but Produce, so
 that a question never waits for a stuck partition. Every foreign error becomes SinkUnavailable here, or, once a Produce
@@ -14,27 +13,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
-from io import BytesIO
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
-from aiokafka.protocol.api import RequestStruct, Response
 from aiokafka.protocol.transaction import InitProducerIdRequest
-from aiokafka.protocol.types import (
-    Boolean,
-    CompactArray,
-    CompactString,
-    Int16,
-    Int32,
-    Int64,
-    Schema,
-    TaggedFields,
-)
 
+from logreceiver.sinks.coalesced import Coalesced
+from logreceiver.sinks.kafka_errors import (
+    LEADER_NOT_AVAILABLE,
+    NO_ERROR,
+    TOPIC_ALREADY_EXISTS,
+    UNAUTHORISED,
+    UNKNOWN_TOPIC,
+    raise_for,
+)
+from logreceiver.sinks.kafka_requests import NO_UUID, Metadata
 from streams.addresses import split_address
 from streams.errors import Code, LinkError, SinkUnavailable
 
@@ -43,137 +39,6 @@ CONTROL_SECONDS = 5.0
 
 CONNECTION_ERRORS = (OSError, KafkaError, TimeoutError, LinkError, EOFError, NotImplementedError)
 """NotImplementedError: aiokafka and the broker share no version of a request."""
-
-NO_ERROR, UNKNOWN_TOPIC, LEADER_NOT_AVAILABLE, NOT_LEADER, TOPIC_NOT_AUTHORISED = 0, 3, 5, 6, 29
-TOPIC_ALREADY_EXISTS = 36
-_TAGS = ("tags", TaggedFields)
-
-
-# -- requests --------------------------------------------------------------------------------------------------
-
-
-class OneVersion:
-    """A request in the one version that is spelled out here; replaces aiokafka's choice of version."""
-
-    API_KEY: int
-    API_VERSION: int
-
-    def prepare(self, versions: Mapping[int, tuple[int, int]]) -> Any:
-        low, high = versions.get(self.API_KEY, (0, -1))
-        if not low <= self.API_VERSION <= high:
-            raise IncompatibleBrokerVersion(
-                f"the broker lacks version {self.API_VERSION} of request {self.API_KEY}; use Apache Kafka 2.8 or newer"
-            )
-        return self
-
-
-class _Uuid:
-    """16 bytes, shown as Kafka's tools show them."""
-
-    @staticmethod
-    def encode(value: bytes) -> bytes:
-        return value
-
-    @staticmethod
-    def decode(data: BytesIO) -> str:
-        return urlsafe_b64encode(data.read(16)).decode().rstrip("=")
-
-    @staticmethod
-    def repr(value: object) -> str:
-        return repr(value)
-
-
-_NO_UUID = bytes(16)
-
-
-def _array(*fields: tuple[str, Any]) -> Any:
-    return CompactArray(*fields, _TAGS)
-
-
-class _MetadataResponse(Response):  # type: ignore[misc]
-    API_KEY, API_VERSION = 3, 12
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("brokers", _array(("node_id", Int32), ("host", CompactString()), ("port", Int32), ("rack", CompactString()))),
-        ("cluster_id", CompactString()),
-        ("controller_id", Int32),
-        (
-            "topics",
-            _array(
-                ("error_code", Int16),
-                ("name", CompactString()),
-                ("topic_id", _Uuid),
-                ("is_internal", Boolean),
-                (
-                    "partitions",
-                    _array(
-                        ("error_code", Int16),
-                        ("partition", Int32),
-                        ("leader", Int32),
-                        ("leader_epoch", Int32),
-                        ("replicas", CompactArray(Int32)),
-                        ("isr", CompactArray(Int32)),
-                        ("offline", CompactArray(Int32)),
-                    ),
-                ),
-                ("operations", Int32),
-            ),
-        ),
-        _TAGS,
-    )
-
-
-class _Metadata(OneVersion, RequestStruct):  # type: ignore[misc]
-    API_KEY, API_VERSION, FLEXIBLE_VERSION, RESPONSE_TYPE = 3, 12, True, _MetadataResponse
-    SCHEMA = Schema(
-        ("topics", CompactArray(("topic_id", _Uuid), ("name", CompactString()), _TAGS)),
-        ("allow_auto_topic_creation", Boolean),
-        ("include_topic_authorized_operations", Boolean),
-        _TAGS,
-    )
-
-
-class _DescribeProducersResponse(Response):  # type: ignore[misc]
-    API_KEY, API_VERSION = 61, 0
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "topics",
-            _array(
-                ("name", CompactString()),
-                (
-                    "partitions",
-                    _array(
-                        ("partition", Int32),
-                        ("error_code", Int16),
-                        ("error_message", CompactString()),
-                        (
-                            "producers",
-                            _array(
-                                ("producer_id", Int64),
-                                ("producer_epoch", Int32),
-                                ("last_sequence", Int32),
-                                ("last_timestamp", Int64),
-                                ("coordinator_epoch", Int32),
-                                ("transaction_start", Int64),
-                            ),
-                        ),
-                    ),
-                ),
-            ),
-        ),
-        _TAGS,
-    )
-
-
-class DescribeProducers(OneVersion, RequestStruct):  # type: ignore[misc]
-    """KIP-664: what a partition's leader knows about its producers."""
-
-    API_KEY, API_VERSION, FLEXIBLE_VERSION, RESPONSE_TYPE = 61, 0, True, _DescribeProducersResponse
-    SCHEMA = Schema(("topics", _array(("name", CompactString()), ("partitions", CompactArray(Int32)))), _TAGS)
-
-
-# -- the cluster -----------------------------------------------------------------------------------------------
 
 
 class Topic(NamedTuple):
@@ -187,49 +52,6 @@ class Topic(NamedTuple):
 
 
 _NO_TOPIC = Topic(UNKNOWN_TOPIC, "", {}, 0, 0)
-T = TypeVar("T")
-
-
-class Coalesced(Generic[T]):
-    """Callers share a call that has not begun; those that arrive while one is under way share the next.
-
-    So an answer is never older than the question.
-    """
-
-    def __init__(self) -> None:
-        self._begun: dict[Hashable, asyncio.Task[T]] = {}
-        self._next: dict[Hashable, asyncio.Task[T]] = {}
-
-    async def __call__(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> T:
-        task = self._next.get(key)
-        if task is None:
-            task = self._next[key] = asyncio.create_task(self._run(key, call))
-            task.add_done_callback(_retrieved)
-        return await asyncio.shield(task)
-
-    async def _run(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> T:
-        task = self._next[key]
-        if (before := self._begun.get(key)) is not None:
-            await asyncio.wait([before])
-        self._begun[key] = task
-        del self._next[key]
-        try:
-            return await call()
-        finally:
-            if self._begun.get(key) is task:
-                del self._begun[key]
-
-    async def close(self) -> None:
-        tasks = [*self._begun.values(), *self._next.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _retrieved(task: asyncio.Task[Any]) -> None:
-    """Mark the error as seen: if all callers were cancelled, asyncio would log it as never retrieved."""
-    if not task.cancelled():
-        task.exception()
 
 
 class Cluster:
@@ -309,7 +131,7 @@ class Cluster:
         return topic.leaders[partition]
 
     async def _refresh(self) -> None:
-        request = _Metadata([(_NO_UUID, name, {}) for name in sorted(self._names)], False, True, {})
+        request = Metadata([(NO_UUID, name, {}) for name in sorted(self._names)], False, True, {})
         asked = set(self._names)
         try:
             response = await self.call_any(request)
@@ -385,7 +207,7 @@ class Cluster:
         response = await self.call_any(CreateTopicsRequest([row], int(CONTROL_SECONDS * 900), False))
         _, error_code, text = response.topic_errors[0]
         if error_code not in (NO_ERROR, TOPIC_ALREADY_EXISTS):
-            code = Code.UNAUTHORISED if error_code in (29, 31) else Code.TOPIC_MISSING
+            code = Code.UNAUTHORISED if error_code in UNAUTHORISED else Code.TOPIC_MISSING
             raise SinkUnavailable(code, f"topic {name} cannot be created: {text or f'error {error_code}'}")
         self.forget()
 
@@ -394,19 +216,6 @@ def _topic(row: Sequence[Any]) -> Topic:
     error_code, _, topic_id, _, partitions, operations, _ = row
     replicas = max((len(partition[4]) for partition in partitions), default=0)
     return Topic(error_code, topic_id, {one[1]: one[2] for one in partitions}, replicas, operations)
-
-
-def raise_for(error_code: int, what: str) -> None:
-    """SinkUnavailable for an error code of a request that is not Produce."""
-    if error_code == NO_ERROR:
-        return
-    code = {
-        UNKNOWN_TOPIC: Code.TOPIC_MISSING,
-        17: Code.TOPIC_MISSING,
-        TOPIC_NOT_AUTHORISED: Code.UNAUTHORISED,
-        31: Code.UNAUTHORISED,
-    }.get(error_code, Code.UNAVAILABLE)
-    raise SinkUnavailable(code, f"{what}: {code.sentence} (Kafka error {error_code})")
 
 
 def _words(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from aiokafka.protocol.api import RequestStruct
 from aiokafka.protocol.produce import ProduceRequest_v7
 
-from logreceiver.sinks.kafka_client import OneVersion
+from logreceiver.sinks.kafka_requests import OneVersion
 
 _ALL_REPLICAS = -1
 _ROW = struct.Struct(">ihqqqi")

@@ -13,7 +13,8 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from logreceiver.sinks.kafka_client import LEADER_NOT_AVAILABLE, NO_ERROR, Cluster, raise_for
+from logreceiver.sinks.kafka_client import Cluster
+from logreceiver.sinks.kafka_errors import LEADER_NOT_AVAILABLE, NO_ERROR, raise_for
 from streams.errors import BatchCorrupt, Code, SinkUnavailable
 from streams.recordbatch import HEADER_BYTES, MAGIC, Codec, parse_header
 from streams.recordbody import rows, unzstd

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from logreceiver.sinks import Kind, Outcome, lanes
-from logreceiver.sinks.kafka_client import Coalesced
+from logreceiver.sinks.coalesced import Coalesced
 from logreceiver.sinks.lanes import Item, Lanes
 from streams.errors import Code, SinkUnavailable
 
