@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from logreceiver import account
+from logreceiver import status
 from logreceiver.config import Admin, ReceiverConfig
 from logreceiver.config import Listener as ListenerSettings
 from logreceiver.grants import Grants
@@ -213,7 +213,7 @@ class Service:
         return {part: wrong for part, wrong in sink.health().items() if part == sink.name}
 
     def _streams(self) -> list[dict[str, Any]]:
-        return account.rows(self._live, self.metrics)
+        return status.rows(self._live, self.metrics)
 
     async def _posture(self) -> bytes:
         """Built on a thread: with thousands of accounts it takes long enough to delay batches."""

@@ -16,9 +16,10 @@ from typing import Any
 import structlog
 
 from logreceiver.authorisation import Denied, authorise
+from logreceiver.guest import Guest
 from logreceiver.posture import OpenLink
 from logreceiver.shared import Shared
-from logreceiver.storing import Guest, Storing
+from logreceiver.storing import Storing
 from streams.errors import (
     Code,
     LinkError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from logreceiver.config import ReceiverConfig
 from logreceiver.grants import Grants
@@ -12,10 +12,14 @@ from logreceiver.ledger import Ledger
 from logreceiver.metrics import ReceiverMetrics
 from logreceiver.posture import Posture
 from logreceiver.sinks import Sink
+from streams.errors import Code
 from streams.wire import messages as m
 
-if TYPE_CHECKING:
-    from logreceiver.session import Session
+
+class Endable(Protocol):
+    """A session, to the other sessions: it can be asked to end."""
+
+    def end(self, code: Code, text: str) -> None: ...
 
 
 class Boots:
@@ -44,7 +48,8 @@ class Shared:
     grants: Grants
     metrics: ReceiverMetrics
     ledger: Ledger | None = None
-    sessions: dict[tuple[str, str, str], Session] = field(default_factory=dict)
+    sessions: dict[tuple[str, str, str], Endable] = field(default_factory=dict)
+    """The newest session of each `Guest.key`."""
     boots: Boots = field(default_factory=Boots)
     posture: Posture = field(default_factory=Posture)
 

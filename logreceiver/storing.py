@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from structlog.typing import FilteringBoundLogger
 
 from logreceiver.grants import Claim
+from logreceiver.guest import Guest
 from logreceiver.ledger_records import BatchEntry, ReportEntry
-from logreceiver.posture import Account
 from logreceiver.shared import Shared
-from logreceiver.sinks import Kind, Outcome, TopicInfo
+from logreceiver.sinks import Kind, Outcome
 from streams import recordbatch
 from streams.errors import BatchCorrupt, Code, ProtocolError, SinkUnavailable
-from streams.security.endpoint import Facts
 from streams.telemetry.metrics import Counter
 from streams.wire import messages as m
 
@@ -30,26 +29,6 @@ _BODIES = (Code.TOO_LARGE, Code.CORRUPT, Code.INVALID_RECORD)
 
 Job = tuple[m.OpenRun | m.Batch, float]
 """A message, and when it arrived (monotonic seconds)."""
-
-
-@dataclass(frozen=True)
-class Guest:
-    """Who is on the link, and what it may do."""
-
-    hello: m.Hello
-    identity: str
-    facts: Facts
-    topic: TopicInfo
-    session_id: str
-    label: str
-    """The stream's name in metrics."""
-    account: Account
-    """Where its bytes are counted for the posture."""
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """Only one link at a time may have this key."""
-        return self.identity, self.hello.forwarder_id, self.hello.stream
 
 
 @dataclass

@@ -22,11 +22,11 @@ from bench.generate import generate_http
 from bench.links import HANDSHAKES_AT_A_TIME, Peer
 from bench.site import Site
 from logfwd.metrics import FORWARDER
-from logreceiver.account import NEWEST_LINKS
 from logreceiver.config import Limits
 from logreceiver.metrics import MAX_STREAM_LABELS, OTHER_STREAMS, RECEIVER
 from logreceiver.service import Service
 from logreceiver.sinks import Kind, Outcome
+from logreceiver.status import NEWEST_LINKS
 from streams import recordbatch
 from streams.errors import Code
 from streams.security import stacks

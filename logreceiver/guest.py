@@ -1,0 +1,31 @@
+"""Who is on a link that was welcomed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from logreceiver.posture import Account
+from logreceiver.sinks import TopicInfo
+from streams.security.endpoint import Facts
+from streams.wire import messages as m
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A forwarder with the stream it may write: what it said (`hello`), and what the receiver found."""
+
+    hello: m.Hello
+    identity: str
+    """The name in its certificate that a rule allowed."""
+    facts: Facts
+    topic: TopicInfo
+    session_id: str
+    label: str
+    """The stream's name in metrics."""
+    account: Account
+    """Where its bytes are counted for the posture."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Only one link at a time may have this key."""
+        return self.identity, self.hello.forwarder_id, self.hello.stream
