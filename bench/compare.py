@@ -6,72 +6,19 @@ The figures come from fresh processes on this machine (bench/rounds.py) or a run
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 from rich.console import Console
 
-from bench import bootstrap, comparison_report, findings, report
+from bench import comparison_report, report
 from bench.adminclient import Unanswered
-from bench.findings import Line, Round, Verdict
+from bench.comparison import Comparison, conclude
 from bench.production import admin_of, observe
-from bench.provenance import provenance
-from bench.rig import MODES
 from bench.rounds import Plan, Side, running
-
-
-class Comparison(NamedTuple):
-    """Everything about one run that the table, the report and the JSON show."""
-
-    base: str
-    other: str
-    links: Mapping[str, Mapping[str, Any]]
-    differs: str
-    method: str
-    lines: Sequence[Line]
-    verdict: Verdict
-    rounds: Sequence[Round]
-    made_on: Mapping[str, Any]
-
-    def as_json(self) -> dict[str, Any]:
-        """The same as dicts all the way down."""
-        return {
-            **self._asdict(),
-            "lines": [_named(line) for line in self.lines],
-            "verdict": _named(self.verdict),
-        }
-
-
-def _named(value: Any) -> dict[str, Any]:
-    return {
-        key: each._asdict() if isinstance(each, bootstrap.Estimate) else each for key, each in value._asdict().items()
-    }
-
-
-def conclude(
-    names: tuple[str, str],
-    links: Mapping[str, Mapping[str, Any]],
-    rounds: Sequence[Round],
-    *,
-    method: str,
-    seed: int | None,
-) -> Comparison:
-    """The comparison that follows from rounds, at least one of which has batches of both streams."""
-    base, other = names
-    batches = " and ".join(f"{sum(len(each[name]['batch_ms']) for each in rounds)} of {name}" for name in names)
-    return Comparison(
-        base,
-        other,
-        links,
-        findings.differences(links[base], links[other]),
-        f"{method}; batches measured: {batches}",
-        findings.lines(rounds, base, other, seed=seed or 0),
-        findings.judge(rounds, base, other, seed=seed or 0),
-        rounds,
-        provenance(seed),
-    )
+from streams.security.modes import MODES
 
 
 def compare_fresh(plan: Plan, as_json: bool) -> Comparison:
@@ -115,9 +62,11 @@ def compare_running(admin: str, names: tuple[str, str], seconds: float, slices: 
 @click.argument("base", default="http")
 @click.argument("other", required=False)
 @click.option(
-    "--base-mode", type=click.Choice(MODES), default="classical", show_default=True, help="Security mode of BASE."
+    "--base-mode", type=click.Choice(list(MODES)), default="classical", show_default=True, help="Security mode of BASE."
 )
-@click.option("--mode", type=click.Choice(MODES), default="hybrid", show_default=True, help="Security mode of OTHER.")
+@click.option(
+    "--mode", type=click.Choice(list(MODES)), default="hybrid", show_default=True, help="Security mode of OTHER."
+)
 @report.sink_option
 @click.option(
     "--rounds",

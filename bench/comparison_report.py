@@ -6,14 +6,12 @@ import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench import findings, pictures, report
 from bench.bootstrap import Estimate
+from bench.comparison import Comparison
 from bench.pictures import Picture
-
-if TYPE_CHECKING:
-    from bench.compare import Comparison
 
 TEMPLATE = Path(__file__).parent / "comparison_report.html"
 FIGURES: Mapping[str, tuple[str, str]] = {

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from bench import comparison_report, pictures
-from bench.compare import Comparison, compare, conclude, show_runs
+from bench.compare import compare, show_runs
+from bench.comparison import Comparison, conclude
 from tests.bench.test_findings import CLASSICAL, HYBRID, _rounds
 
 SPITEFUL = "<script>alert(1)</script>"
