@@ -11,14 +11,13 @@ import click
 from bench import report
 from bench.fullspeed import between_limits, maximum
 from bench.load import Base, Feed, Load
-from bench.measure import Sampler, wait_until
+from bench.measure import Sampler
+from bench.processes import StartFailed, wait_until
 from bench.rig import Forwarder, Rig, Setup
-from bench.site import StartFailed
 from streams.units import parse_size
+from streams.wire.messages import MAX_WINDOW
 
 LOOK_SECONDS = 0.25
-LEVEL_BATCHES = 5
-"""A spool with at most this many batches has drained: they are one window in flight."""
 
 
 @click.command(short_help="Measure how fast a backlog drains after an outage.")
@@ -81,13 +80,13 @@ def _fill(rig: Rig, forwarder: Forwarder, base: Base, times: int) -> dict[str, A
 
 
 def _drain(rig: Rig, forwarder: Forwarder, base: Base, live_rate: float) -> dict[str, Any]:
-    """Start the receiver again, and wait until only live records are left in the spool."""
+    """Start the receiver again, and wait until at most one window, which is in flight, is left in the spool."""
     before = forwarder.records()
     load = Load(base, forwarder.input(forwarder.originals[0]) / "http.log", max(live_rate, 1.0))
     load.start()
     rig.start_receiver()
     started = time.monotonic()
-    if not wait_until(lambda: forwarder.row()["spool"]["batches"] <= LEVEL_BATCHES, 600, every_seconds=LOOK_SECONDS):
+    if not wait_until(lambda: forwarder.row()["spool"]["batches"] <= MAX_WINDOW, 600, every_seconds=LOOK_SECONDS):
         raise StartFailed(f"the spool did not drain: {forwarder.row()}")
     seconds, done = time.monotonic() - started, forwarder.records() - before
     load.stop()

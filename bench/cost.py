@@ -24,8 +24,9 @@ from bench import bootstrap, report, telemetry_cost
 from bench.fullspeed import between_limits, measure
 from bench.load import Base
 from bench.measure import percentile
-from bench.rig import MODES, Rig, Setup
+from bench.rig import Rig, Setup
 from bench.telemetry_cost import Turn
+from streams.security.modes import MODES
 
 WARM_UP_ROUNDS = 1
 ROUNDS_A_START = 4
@@ -65,14 +66,14 @@ def _beside_each_other(
 @click.argument("what", type=click.Choice(["modes", "twin", "spool", "telemetry"]), default="modes")
 @click.option(
     "--base-mode",
-    type=click.Choice(MODES),
+    type=click.Choice(list(MODES)),
     default="classical",
     show_default=True,
     help="Base of the ratio; used by `modes` alone.",
 )
 @click.option(
     "--mode",
-    type=click.Choice(MODES),
+    type=click.Choice(list(MODES)),
     default="hybrid",
     show_default=True,
     help="Mode compared with --base-mode; for the other choices, the mode of both sides.",

@@ -12,14 +12,10 @@ import click
 
 from bench import pictures
 from bench.report import Row
+from streams.security.modes import MODES
 
-COLOURS = {
-    "classical-tls12": "#8c8c8c",
-    "classical": "#3b7dd8",
-    "hybrid": "#d9582b",
-    "hybrid-preferred": "#e8a33d",
-    "hybrid-p256": "#7a4fb5",
-}
+COLOURS = dict(zip(MODES, ("#8c8c8c", "#3b7dd8", "#d9582b", "#e8a33d", "#7a4fb5"), strict=False))
+"""By mode; a mode beyond these gets one of matplotlib's own."""
 PAIR_COLOURS = ("#d9582b", "#3b7dd8")
 
 

@@ -23,11 +23,12 @@ from bench import report
 from bench.generate import generate_http
 from bench.measure import Usage, percentile
 from bench.newlinks import credentials
+from bench.processes import StartFailed
 from bench.rig import Rig
-from bench.site import StartFailed
 from streams import recordbatch
 from streams.errors import PipelineError
-from streams.security import modes, stacks
+from streams.security import stacks
+from streams.security.modes import MODES
 from streams.security.transport import Link, connect
 from streams.wire import messages as m
 from streams.wire.connection import ForwarderConnection
@@ -85,7 +86,7 @@ class Peer:
 
 async def drive(rig: Rig, links: int, seconds: float, batch: bytes, records: int, mode: str) -> dict[str, Any]:
     """Open `links` links, then send on all of them for a while."""
-    party = stacks.client(modes.MODES[mode], credentials(rig.site.directory / "pki", "forwarder"))
+    party = stacks.client(MODES[mode], credentials(rig.site.directory / "pki", "forwarder"))
     gate = asyncio.Semaphore(HANDSHAKES_AT_A_TIME)
 
     async def make() -> Peer:
@@ -186,7 +187,7 @@ COLUMNS: Sequence[report.Column] = (
 )
 @click.option(
     "--mode",
-    type=click.Choice(("hybrid", "classical")),
+    type=click.Choice(list(MODES)),
     default="hybrid",
     show_default=True,
     help="Security mode of the links.",

@@ -20,6 +20,7 @@ from logfwd.sources.settings import TYPES, SourceSettings
 from streams.kinds import Address, HostName, ModeName, TopicName, checked
 from streams.toml import Fault
 from streams.units import GIB, KIB, MIB
+from streams.wire.messages import MAX_WINDOW
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 
@@ -64,7 +65,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     server_name: HostName | None = None
     invalid: Literal["wrap", "drop"] = "wrap"
     codec: Literal["zstd", "none"] = "zstd"
-    window: Annotated[int, Meta(ge=1, le=5)] = 5
+    window: Annotated[int, Meta(ge=1, le=MAX_WINDOW)] = MAX_WINDOW
     source: SourceSettings | None = None
     batch: BatchLimits = BatchLimits()
     spool: SpoolLimits = SpoolLimits()
