@@ -27,9 +27,11 @@ from bench import report
 from bench.faultproxy import FaultProxy
 from bench.faults import schedule
 from bench.feeder import Feeder
-from bench.kafka import Kafka, KafkaFailed
+from bench.kafka import Kafka
+from bench.kafkatools import KafkaFailed
 from bench.oracle import Finding, OracleFailed, judge, read_topic
-from bench.site import Site, StartFailed
+from bench.processes import StartFailed, wait_until
+from bench.site import Site
 from bench.steppedclock import SteppedClock
 from bench.strike import Striker
 
@@ -127,11 +129,9 @@ class Chaos:
 
     def _broker_is_up(self) -> None:
         """Wait for the broker: the last seed may have ended just after it was launched."""
-        deadline = time.monotonic() + 60
-        while not self.kafka.brokers[0].has_started():
-            if time.monotonic() > deadline:
-                raise KafkaFailed(self.kafka.brokers[0].tail())
-            time.sleep(LOOK_SECONDS)
+        broker = self.kafka.brokers[0]
+        if not wait_until(broker.has_started, 60, every_seconds=LOOK_SECONDS):
+            raise KafkaFailed(broker.tail())
 
     def _start_receivers(self) -> list[str]:
         self.site.make_pki()
@@ -297,7 +297,7 @@ def chaos(seed: int, seeds: int, minutes: float, as_json: bool) -> None:
     directory = Path(tempfile.mkdtemp(prefix="logbench-chaos-"))
     try:
         outcomes = run_seeds(list(range(seed, seed + seeds)), minutes * 60, directory, console)
-    except (StartFailed, KafkaFailed, OracleFailed) as error:
+    except (StartFailed, OracleFailed) as error:
         raise click.ClickException(f"{error}\nkept {directory}") from error
     if as_json:
         click.echo(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))

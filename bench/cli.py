@@ -6,11 +6,25 @@ import click
 
 from streams import program
 
-COMMANDS = (
-    *("backlog", "chaos", "compare", "cost", "demo", "generate", "handshakes", "idle", "latency", "links", "peers"),
-    *("primitives", "stuck", "sustained", "throughput", "watch"),
-)
-ELSEWHERE = {name: f"bench.{name}" for name in COMMANDS} | {"ramp": "bench.sustained"}
+ELSEWHERE = {
+    "backlog": "bench.backlog",
+    "chaos": "bench.chaos",
+    "compare": "bench.compare",
+    "cost": "bench.cost",
+    "demo": "bench.demo",
+    "generate": "bench.generate",
+    "handshakes": "bench.handshakes",
+    "idle": "bench.idle",
+    "latency": "bench.latency",
+    "links": "bench.links",
+    "peers": "bench.peers",
+    "primitives": "bench.primitives",
+    "ramp": "bench.sustained",
+    "stuck": "bench.stuck",
+    "sustained": "bench.sustained",
+    "throughput": "bench.throughput",
+    "watch": "bench.watch",
+}
 
 
 @click.group(cls=program.Commands, elsewhere=ELSEWHERE, context_settings={"help_option_names": ["-h", "--help"]})

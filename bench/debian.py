@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.site import StartFailed
+from bench.processes import StartFailed
 
 
 def unpack(packages: Sequence[str], directory: Path) -> Path:

@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.generate import generate_http
-from bench.site import Site, StartFailed
+from bench.processes import StartFailed
+from bench.site import Site
 
 STREAMS = {"http": "classical", "pq-stream": "hybrid"}
 RECORDS = 20_000

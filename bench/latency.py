@@ -20,9 +20,9 @@ import msgspec
 from bench import report
 from bench.fullspeed import between_limits, maximum
 from bench.load import Base, Load
-from bench.measure import ages_ms, percentile, wait_until
+from bench.measure import ages_ms, percentile
+from bench.processes import StartFailed, wait_until
 from bench.rig import LEDGER, Rig, Setup
-from bench.site import StartFailed
 from streams.recordbatch import HEADER_BYTES, Header, parse_header
 
 WARM_UP_SECONDS = 1.0

@@ -11,7 +11,7 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -139,13 +139,3 @@ def ages_ms(appended: Iterable[tuple[float, int]], *, start_ms: float, records_p
         ages += [at_ms - due - number * step for number in range(records)]
         due += records * step
     return ages
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, *, every_seconds: float = 0.5) -> bool:
-    """Poll rarely enough not to disturb the measurement; False if the condition is not met in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(every_seconds)
-    return True

@@ -25,11 +25,12 @@ from bench.debian import unpack
 from bench.fullspeed import between_limits
 from bench.latency import headers
 from bench.load import Base
-from bench.measure import Usage, wait_until
+from bench.measure import Usage
 from bench.oracle import read_topic
+from bench.processes import StartFailed, wait_until
 from bench.rig import LEDGER, Rig
 from bench.rsyslog import PACKAGES, Rsyslog, free_port
-from bench.site import Program, Site, StartFailed
+from bench.site import Program, Site
 from bench.throughput import middle
 
 LOOK_SECONDS = 0.05

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.debian import unpack
-from bench.site import Program, StartFailed
+from bench.processes import StartFailed
+from bench.site import Program
 
 PACKAGE = "prometheus"
 DEPLOYED = Path(__file__).parent.parent / "deploy" / "prometheus"

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from bench.generate import RECORD_BYTES
 from bench.load import Base, split_records
-from bench.site import StartFailed
+from bench.processes import StartFailed
 
 Row = Mapping[str, Any]
 

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.load import Base, Feed
-from bench.measure import wait_until
-from bench.site import Program, Site, StartFailed
+from bench.processes import StartFailed, wait_until
+from bench.site import Program, Site
 
 POLL_SECONDS = 0.5
 MEMORY = Path("/dev/shm")  # noqa: S108
 SPARE_BYTES = 2_000_000_000
-MODES = ("hybrid", "classical", "classical-tls12", "hybrid-preferred", "hybrid-p256")
 LEDGER = "logfwd.ledger"
 
 

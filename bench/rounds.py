@@ -25,10 +25,9 @@ from typing import Any, NamedTuple
 from bench import adminclient, report
 from bench.fullspeed import measure
 from bench.load import Base
-from bench.measure import wait_until
 from bench.newlinks import Turn, shake_hands
+from bench.processes import StartFailed, wait_until
 from bench.rig import Forwarder, Rig, Setup
-from bench.site import StartFailed
 from logfwd.batcher import FULL_SHARE
 
 ACKNOWLEDGED_SECONDS = 60.0

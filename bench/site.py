@@ -7,10 +7,8 @@ the benchmarks, the chaos runs and the integration tests are built on it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,21 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.processes import StartFailed, die_with_parent, wait_until
 from streams.security import pki
+from streams.security.modes import MODES
 
 START_SECONDS = 30.0
 CALM_LOOKS = 8
 """Found empty this many times in a row, which takes longer than a scan and a linger: nothing is in flight either."""
 FORWARDER_IDENTITY = "spiffe://demo/host-1"
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-class StartFailed(Exception):
-    """A program did not come up, or did not do its work; the text has the end of its log."""
 
 
 @dataclass
@@ -56,7 +47,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
                 env={**os.environ, **self.environment},
             )
 
@@ -194,7 +185,7 @@ class Site:
             '[admin]\naddress = "127.0.0.1:0"\n',
         ]
         parts += [f'[[listener]]\naddress = "{address}"\nmodes = {modes}\n' for address, modes in listeners.items()]
-        all_modes = '["classical-tls12", "classical", "hybrid", "hybrid-preferred", "hybrid-p256"]'
+        all_modes = json.dumps(list(MODES))  # a list of strings is the same in TOML
         parts.append(f'[[allow]]\nidentity = "spiffe://demo/*"\nstreams = ["*"]\nmodes = {all_modes}\n')
         parts.append(f"[sink]\n{sink}\n")
         (self.directory / f"{name}.toml").write_text("\n".join(parts))
@@ -239,28 +230,28 @@ class Site:
         self, records: int, names: list[str], seconds: float, *, poll_seconds: float = 0.05
     ) -> bool:
         """Wait until every stream has this many records acknowledged; False if that takes too long."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+
+        def acknowledged() -> bool:
             with contextlib.suppress(OSError, KeyError):
                 rows = self.streams()
-                if all(rows[name]["records"]["acknowledged"] >= records for name in names):
-                    return True
-            time.sleep(poll_seconds)
-        return False
+                return all(rows[name]["records"]["acknowledged"] >= records for name in names)
+            return False
+
+        return wait_until(acknowledged, seconds, every_seconds=poll_seconds)
 
     def wait_until_drained(self, names: list[str], seconds: float) -> bool:
         """Wait until nothing is left in the files or the spool of these streams; False if that takes too long."""
-        deadline = time.monotonic() + seconds
         calm = 0
-        while time.monotonic() < deadline:
+
+        def drained() -> bool:
+            nonlocal calm
             with contextlib.suppress(OSError, KeyError):
                 rows = self.streams()
                 empty = all(rows[name]["spool"]["batches"] == rows[name]["source_lag_bytes"] == 0 for name in names)
                 calm = calm + 1 if empty else 0
-                if calm >= CALM_LOOKS:
-                    return True
-            time.sleep(0.1)
-        return False
+            return calm >= CALM_LOOKS
+
+        return wait_until(drained, seconds, every_seconds=0.1)
 
     def stop(self) -> None:
         """Stop the programs that still run."""

@@ -22,10 +22,11 @@ from rich.table import Table
 
 from bench import report
 from bench.feeder import numbered_lines
-from bench.kafka import Kafka, KafkaFailed
+from bench.kafka import Kafka
 from bench.measure import Usage, slope_per_minute
 from bench.oracle import Finding, OracleFailed, judge, read_topic
-from bench.site import Site, StartFailed
+from bench.processes import StartFailed
+from bench.site import Site
 
 STREAM = "stuck"
 INPUT_PER_SPOOL = 2.0
@@ -177,7 +178,7 @@ def stuck(minutes: float, spool_mb: int, as_json: bool) -> None:
     directory = Path(tempfile.mkdtemp(prefix="logbench-stuck-"))
     try:
         outcome = run(directory, seconds=minutes * 60, spool_mb=spool_mb, console=console)
-    except (StartFailed, KafkaFailed, OracleFailed) as error:
+    except (StartFailed, OracleFailed) as error:
         raise click.ClickException(str(error)) from error
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -12,7 +12,8 @@ import click
 from bench import report
 from bench.fullspeed import between_limits, measure
 from bench.load import Base
-from bench.rig import MODES, Rig, Setup
+from bench.rig import Rig, Setup
+from streams.security.modes import MODES
 
 
 def _each(figures: dict[str, float], digits: int) -> str:
@@ -52,7 +53,7 @@ NOTES = (
 @click.option(
     "--mode",
     "modes",
-    type=click.Choice(MODES),
+    type=click.Choice(list(MODES)),
     multiple=True,
     default=("hybrid",),
     show_default=True,

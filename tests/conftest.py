@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from bench.kafka import Kafka, KafkaFailed, jars, java
+from bench.kafka import Kafka
+from bench.kafkatools import KafkaFailed, jars, java
 
 hypothesis.settings.register_profile("here", deadline=None)  # a busy machine makes any example slow once
 hypothesis.settings.load_profile("here")

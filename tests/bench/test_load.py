@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.load import BASE_RECORDS, Base, Feed, Load, split_records
-from bench.measure import wait_until
+from bench.processes import wait_until
 
 RECORDS = 500
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.load import Base
+from bench.processes import StartFailed
 from bench.rounds import cuts
-from bench.site import StartFailed
 from logfwd.batcher import Batcher
 from logfwd.definition import BatchLimits
 from logfwd.sources.position import Block

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import pytest
 
-from bench.kafka import Kafka, KafkaFailed, jars, java
+from bench.kafka import Kafka
+from bench.kafkatools import KafkaFailed, jars, java
 from logreceiver.sinks import Kind, RunState
 from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.kafka import KafkaSink

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.kafka import Kafka, KafkaFailed, jars, java
+from bench.kafka import Kafka
+from bench.kafkatools import KafkaFailed, jars, java
 from logreceiver.sinks import Kind, RunState
 from logreceiver.sinks import settings as sink_settings
 from streams.recordbatch import parse_header
