@@ -4,5 +4,6 @@ Python's own `ssl` can neither choose nor report a hybrid group; pyOpenSSL over 
 used here are private (`SSL._lib`, `SSL._ffi`), so versions are pinned, and every start makes a real handshake in each
 mode that the configuration names (`stacks.self_test`); a mode that a reload adds is judged by its first link.
 
-Kept on every link: mutual authentication, no tickets, no resumption, no early data, no renegotiation, ALPN.
+Kept on every link: mutual authentication, no resumption, no early data, no renegotiation, ALPN. A TLS 1.3 server
+still sends its two tickets, because the switch for them is not exported; nobody can resume a session with them.
 """

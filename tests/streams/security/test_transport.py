@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from streams.errors import HandshakeFailed, LinkError
-from streams.security import modes, stacks
+from streams.security import modes, stacks, transport
 from streams.security.endpoint import ALPN, Credentials
 from streams.security.openssl import context as openssl
 from streams.security.openssl.groups import client_settings
@@ -267,5 +267,30 @@ async def test_nobody_there_is_a_link_error_with_the_address(parties: Parties) -
         await connect("127.0.0.1:1", stacks.client(modes.MODES["hybrid"], parties.forwarder))
 
 
-def test_the_self_test_passes_for_every_mode() -> None:
-    stacks.self_test(modes.MODES.values())
+async def test_a_host_that_swallows_connections_meets_a_deadline(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def swallow(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", swallow)
+    async with asyncio.timeout(5):
+        with pytest.raises(LinkError, match=r"127\.0\.0\.1:1: no connection within 0\.05 s"):
+            await connect("127.0.0.1:1", stacks.client(modes.MODES["hybrid"], parties.forwarder), connect_timeout=0.05)
+
+
+async def test_closing_does_not_wait_for_a_peer_that_never_closes(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "CLOSE_SECONDS", 0.05)
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        link = await dial(server, parties.forwarder, "hybrid")
+        link.write(b"x")
+        await link.receive()
+        far = server.links[0]
+        far._transport.pause_reading()  # type: ignore[union-attr]
+        while not link.held_up:  # what is not sent keeps the connection open
+            link.write(bytes(1024 * 1024))
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await link.close()

@@ -1,0 +1,203 @@
+"""The endpoint over OpenSSL, in memory: what it refuses, what it reports of a peer, what it writes to disk."""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from OpenSSL import SSL
+
+from streams.errors import HandshakeFailed, LinkError
+from streams.security import modes, stacks
+from streams.security.endpoint import Credentials, Endpoint, Party
+from streams.security.modes import MODES
+from streams.security.openssl import party as openssl
+from streams.security.openssl.context import client_context, server_context
+from streams.security.openssl.endpoint import OpenSSLEndpoint, signed_with
+from streams.security.sslcontext import PartyContext
+from tests.support.tls import Parties
+
+ROUNDS = 8
+
+
+@pytest.fixture(scope="module")
+def parties(tmp_path_factory: pytest.TempPathFactory) -> Parties:
+    return Parties(tmp_path_factory.mktemp("pki"))
+
+
+def pass_on(one: Endpoint, other: Endpoint) -> int:
+    """Carry what one end has written to the other."""
+    parts = one.take()
+    for part in parts:
+        other.feed(part)
+    return sum(map(len, parts))
+
+
+def shake_hands(near: Endpoint, far: Endpoint) -> None:
+    """Complete a handshake between two endpoints, and what a server sends after it."""
+    for _ in range(ROUNDS):
+        for one, other in ((near, far), (far, near)):
+            if not one.complete:
+                one.handshake()
+            pass_on(one, other)
+        if near.complete and far.complete:
+            assert near.read() == b""
+            return
+    raise AssertionError("the handshake does not end")
+
+
+def joined(client: Party, server: Party) -> tuple[Endpoint, Endpoint]:
+    near, far = client.endpoint("localhost"), server.endpoint()
+    shake_hands(near, far)
+    return near, far
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "classical-tls12"])
+def test_a_session_is_never_resumed(parties: Parties, mode: str) -> None:
+    client = client_context(MODES[mode], parties.forwarder)
+    server = server_context([MODES[mode]], parties.receiver)
+    first = OpenSSLEndpoint(client, server_side=False, host="localhost")
+    shake_hands(first, OpenSSLEndpoint(server, server_side=True))
+    session = first._connection.get_session()
+    assert session is not None
+    again = OpenSSLEndpoint(client, server_side=False, host="localhost")
+    again._connection.set_session(session)
+    far = OpenSSLEndpoint(server, server_side=True)
+    shake_hands(again, far)
+    for end in (again, far):
+        assert not SSL._lib.SSL_session_reused(end._connection._ssl)  # type: ignore[attr-defined]
+
+
+def test_a_peer_that_renegotiates_is_refused(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    mode = MODES["classical-tls12"]
+    with monkeypatch.context() as patch:
+        patch.setattr(SSL, "OP_NO_RENEGOTIATION", 0)
+        context = client_context(mode, parties.forwarder)
+    near = OpenSSLEndpoint(context, server_side=False, host="localhost")
+    far = stacks.server([mode], parties.receiver).endpoint()
+    shake_hands(near, far)
+    near._connection.renegotiate()
+    with pytest.raises(SSL.WantReadError):
+        near._connection.do_handshake()
+    assert pass_on(near, far) > 0
+    assert far.read() == b""
+    pass_on(far, near)
+    with pytest.raises(SSL.Error, match="no renegotiation"):
+        near._connection.do_handshake()
+
+
+def test_the_secrets_of_a_key_log_are_for_its_owner_alone(parties: Parties, tmp_path: Path) -> None:
+    log = tmp_path / "keys"
+    client = openssl.client(MODES["hybrid"], parties.forwarder, key_log=log)
+    joined(client, stacks.server([MODES["hybrid"]], parties.receiver))
+    assert "CLIENT_TRAFFIC_SECRET_0 " in log.read_text()
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+def issue(parties: Parties, name: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> Credentials:
+    """A leaf for localhost with a key of another kind than the project's own."""
+    now = datetime.datetime.now(datetime.UTC)
+    leaf = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(parties.authority.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=True)
+        .sign(parties.authority._key, hashes.SHA256())
+    )
+    files = Credentials(
+        parties.directory / f"{name}.pem", parties.directory / f"{name}.key", parties.directory / "ca.pem"
+    )
+    files.certificate.write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+    files.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return files
+
+
+def test_a_peer_is_reported_with_the_algorithm_that_authenticated_it(parties: Parties) -> None:
+    longer = issue(parties, "p384", ec.generate_private_key(ec.SECP384R1()))
+    hybrid = MODES["hybrid"]
+    near, far = joined(stacks.client(hybrid, parties.forwarder), stacks.server([hybrid], longer))
+    assert near.facts().authentication == "ecdsa_secp384r1_sha384"
+    assert far.facts().authentication == "ecdsa_secp256r1_sha256"
+    for end in (near, far):
+        modes.check(hybrid, end.facts())
+    assert near.facts().log_fields()["authentication"] == "ecdsa_secp384r1_sha384"
+
+
+def test_a_server_with_an_rsa_key_is_good_enough_for_a_foreign_hop_alone(parties: Parties) -> None:
+    broker = issue(parties, "rsa", rsa.generate_private_key(65537, 2048))
+    foreign = modes.foreign(MODES["hybrid"])
+    server = openssl.server([foreign], broker)
+    near = openssl.foreign(foreign, parties.forwarder).endpoint("localhost")
+    far = OpenSSLEndpoint(server._context, server_side=True, alpn=None)
+    shake_hands(near, far)
+    assert near.facts().authentication == "rsa_pss_rsae_sha256"
+    modes.check(foreign, near.facts())
+    with pytest.raises(LinkError, match="demands a peer authenticated by"):
+        modes.check(MODES["hybrid"], near.facts())
+    with pytest.raises(HandshakeFailed, match="no suitable signature algorithm"):
+        joined(stacks.client(MODES["hybrid"], parties.forwarder), server)
+
+
+@pytest.mark.parametrize(
+    ("key", "scheme"),
+    [
+        ("EC secp256r1", "ecdsa_secp256r1_sha256"),
+        ("ML-DSA-65", "mldsa65"),
+        ("RSA 3072", "rsa_pss_rsae_sha256"),
+        ("1.2.3.4", "1.2.3.4"),
+        ("none", "none"),
+    ],
+)
+def test_the_kind_of_a_key_names_its_signature_scheme(key: str, scheme: str) -> None:
+    assert signed_with(key) == scheme
+
+
+def test_a_connecting_party_must_name_its_server(parties: Parties) -> None:
+    with pytest.raises(ValueError, match="must name the server"):
+        stacks.client(MODES["hybrid"], parties.forwarder).endpoint()
+
+
+def test_a_party_expires_with_its_certificate(parties: Parties) -> None:
+    short = parties.leaf("short", identities=["x"], hosts=["localhost"], days=2)
+    left = stacks.server([MODES["hybrid"]], short).expires - datetime.datetime.now(datetime.UTC)
+    assert datetime.timedelta(days=1, hours=23) < left <= datetime.timedelta(days=2, minutes=5)
+
+
+@pytest.mark.parametrize(("demanded", "enough"), [("hybrid", True), ("classical", False)])
+def test_a_library_that_wants_an_ssl_context_gets_no_link_weaker_than_its_mode(
+    parties: Parties, demanded: str, enough: bool
+) -> None:
+    hybrid = MODES["hybrid"]
+    context = PartyContext.of(modes.foreign(MODES[demanded]), openssl.foreign(hybrid, parties.forwarder))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    near = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    far = OpenSSLEndpoint(server_context([hybrid], parties.receiver), server_side=True, alpn=None)
+    with pytest.raises(ssl.SSLWantReadError):
+        near.do_handshake()
+    far.feed(outgoing.read())
+    far.handshake()
+    for part in far.take():
+        incoming.write(part)
+    if enough:
+        near.do_handshake()
+        return
+    with pytest.raises(ssl.SSLError, match=r"mode classical demands TLSv1\.3 with X25519, the link has"):
+        near.do_handshake()
+
+
+def test_an_ssl_context_checks_the_name_of_its_server(parties: Parties) -> None:
+    context = stacks.ssl_context(MODES["hybrid"], parties.forwarder)
+    with pytest.raises(ValueError, match="must name the server"):
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
