@@ -177,6 +177,13 @@ class Backlog:
         """False while the policy is to block and the budget is used up; an empty backlog accepts any batch."""
         return self.drops_oldest or not self.rows or self.waiting_bytes + size <= self.max_bytes
 
+    def can_keep(self, sizes: Sequence[int]) -> bool:
+        """True if `accept` would keep batches of these sizes, all of them: what cannot be dropped leaves them room."""
+        if not self.drops_oldest or self.waiting_bytes + sum(sizes) <= self.max_bytes:
+            return True
+        stamped = sum(row.size for row in self.rows if row.base_sequence is not None)
+        return stamped + sum(sizes) <= self.max_bytes or (len(sizes) == 1 and not stamped)
+
     def accept(
         self, packed: Sequence[Packed], blobs: Sequence[int], invalid: int, sealed_at: float, changes: Changes
     ) -> list[Row]:
