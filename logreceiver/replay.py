@@ -62,9 +62,10 @@ def parse_url(url: str, topic: str) -> Target:
         for broker in brokers:
             split_address(broker)
         if parts.scheme != "kafka" or "/" in name or parts.query or parts.fragment:
-            raise ValueError(f"{url!r} is not kafka://HOST:PORT[,HOST:PORT…][/TOPIC]")
+            raise ValueError
     except ValueError as error:
-        raise ConfigError([Problem(Path(url), "", str(error))]) from error
+        text = f"{url!r} is not kafka://HOST:PORT[,HOST:PORT…][/TOPIC]"
+        raise ConfigError([Problem(Path("--to"), "", text)]) from error
     return Target(brokers, name)
 
 

@@ -46,7 +46,8 @@ def parse(path: Path) -> Table:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise _refusal(path, f"cannot be read: {error.strerror}") from error
+        remedy = "; create it, or name another with --config" if isinstance(error, FileNotFoundError) else ""
+        raise _refusal(path, f"cannot be read: {error.strerror}{remedy}") from error
     if len(data) > MAX_FILE_BYTES:
         raise _refusal(path, "is larger than 1 MiB; this is not a configuration")
     try:

@@ -62,8 +62,8 @@ async def test_a_replay_of_nothing_known_or_to_nowhere_is_refused_with_a_reason(
     await filled(tmp_path, batches=1)
     with pytest.raises(ConfigError, match="nosuch"):
         await replay_to_url(tmp_path, "nosuch", "kafka://127.0.0.1:9")
-    for url in ("http://127.0.0.1:9", "kafka://127.0.0.1", "kafka://127.0.0.1:9/a/b"):
-        with pytest.raises(ConfigError):
+    for url in ("http://127.0.0.1:9", "kafka://127.0.0.1", "kafka://127.0.0.1:9/a/b", "127.0.0.1:9"):
+        with pytest.raises(ConfigError, match=f"--to: '{url}' is not kafka://HOST:PORT"):
             await replay_to_url(tmp_path, TOPIC, url)
 
 
