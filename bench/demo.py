@@ -32,6 +32,8 @@ FEED_SECONDS = 4.0
 FEED_STEPS = 40
 WATCHDOG_SECONDS = 120.0
 EXTRA_HANDSHAKES = 20
+MARK = ".logbench-demo"
+"""A file in every directory that a demo made: only such a directory is deleted for the next one."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,18 @@ def _table(arrivals: dict[str, Arrival], rows: dict[str, dict[str, Any]], handsh
     return table
 
 
+def make_room(directory: Path) -> None:
+    """An empty directory with the demo's mark; deletes what an earlier demo left there, and nothing else."""
+    if directory.exists() and not (directory / MARK).exists() and (directory.is_file() or any(directory.iterdir())):
+        raise StartFailed(f"{directory} has files that are not from a demo: delete it, or name another --directory")
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    (directory / MARK).touch()
+
+
 def run_demo(directory: Path, *, sink: str, lines: list[bytes], console: Console) -> bool:
     """Run the whole demo; True if every record of both streams arrived once and in order."""
-    shutil.rmtree(directory, ignore_errors=True)
+    make_room(directory)
     with contextlib.ExitStack() as stack:
         kafka = stack.enter_context(_kafka(directory)) if sink == "kafka" else None
         if kafka is None:
@@ -195,7 +206,7 @@ def _show_where(console: Console, directory: Path, sink: str) -> None:
     type=click.Path(path_type=Path),
     default=Path("demo-data"),
     show_default=True,
-    help="Holds configs, logs and data afterwards; it is DELETED first.",
+    help="Holds configs, logs and data afterwards; that of an earlier demo is deleted first.",
 )
 def demo(sink: str, source: Path | None, records: int, seed: int, directory: Path) -> None:
     """Send the same records through a classical and a hybrid post-quantum stream, and compare the two.
