@@ -1,8 +1,8 @@
 """The ledger: one audit record per stored batch, written through the same sink as the batches.
 
 Records are gathered for at most `LINGER_SECONDS` into record batches under a producer id of this receiver's own, and
-delivered one batch at a time. After anything but a clear acknowledgement the sink is asked what it has before the same
-bytes are sent again, so within one life of a receiver nothing is in the ledger twice.
+delivered one batch at a time by a `RunWriter`, so within one life of a receiver nothing is in the ledger twice, unless
+a run is lost, which is logged.
 
 The ledger never delays a batch: `batch` and `report` only add a record to a bounded buffer, and a record that does not
 fit is dropped and counted. A batch is acknowledged without waiting for its record, so a kill -9 loses up to
@@ -16,16 +16,16 @@ import contextlib
 import random
 import time
 from collections import deque
-from dataclasses import dataclass
 from itertools import islice
 
 import structlog
 
 from logreceiver.ledger_records import BatchEntry, ReportEntry, encode
 from logreceiver.metrics import ReceiverMetrics
-from logreceiver.sinks import Kind, Outcome, Sink
+from logreceiver.sinks import Kind, Sink
+from logreceiver.sinks.run_writer import RunLost, RunWriter
 from streams.errors import Code, SinkUnavailable
-from streams.recordbatch import HEADER_BYTES, SEQUENCES, Codec, build, stamp
+from streams.recordbatch import HEADER_BYTES, Codec, build
 
 LINGER_SECONDS = 0.2
 MAX_BATCH_RECORDS = 1000
@@ -38,15 +38,6 @@ STOP_SECONDS = 5.0
 _FRAME_BYTES = 32  # an upper bound on what a record batch adds to a record of this size
 
 log = structlog.get_logger("logreceiver.ledger")
-
-
-@dataclass
-class _Run:
-    """The producer id that records are written under now. `next_sequence` counts on without wrapping."""
-
-    partition: int
-    producer_id: int
-    next_sequence: int = 0
 
 
 class _TooLarge(Exception):
@@ -65,7 +56,7 @@ class Ledger:
         self._reports: dict[tuple[str, str, str, str], ReportEntry] = {}
         self._some = asyncio.Event()
         self._enough = asyncio.Event()
-        self._run: _Run | None = None
+        self._run: RunWriter | None = None
         self._max_bytes = 0
         self._trouble = ""
         self._pause_seconds = FIRST_PAUSE_SECONDS
@@ -147,7 +138,7 @@ class Ledger:
             self._add(encode(entry))
         left = len(self._waiting)
         while left > 0:  # records that arrive meanwhile wait for the next time
-            run = await self._open_run()
+            await self._open_run()  # which knows how large a batch may be
             count, size = self._next_batch()
             if size > self._max_bytes:  # a single record
                 self._leave(count)
@@ -155,7 +146,7 @@ class Ledger:
                 left -= count
                 continue
             try:
-                await self._deliver(run, list(islice(self._waiting, count)))
+                await self._deliver(list(islice(self._waiting, count)))
             except _TooLarge:
                 self._max_bytes = min(self._max_bytes, size) // 2  # learnt again with the next run
                 continue
@@ -180,7 +171,7 @@ class Ledger:
         for _ in range(count):
             self._waiting_bytes -= len(self._waiting.popleft())
 
-    async def _open_run(self) -> _Run:
+    async def _open_run(self) -> RunWriter:
         """The run in use, or a new one; waits until the sink can be used."""
         while self._run is None:
             try:
@@ -190,59 +181,37 @@ class Ledger:
                 await self._troubled(str(error))
                 continue
             self._max_bytes = topic.max_message_bytes
-            self._run = _Run(producer_id % topic.partition_count, producer_id)  # receivers share the partitions
+            partition = producer_id % topic.partition_count  # receivers share the partitions
+            self._run = RunWriter(self._sink, self.topic, partition, producer_id, self._not_stored, may_forget=True)
         return self._run
 
-    async def _deliver(self, run: _Run, values: list[bytes]) -> None:
+    async def _deliver(self, values: list[bytes]) -> None:
         """Returns when the records are stored. _TooLarge if they certainly cannot be, in one batch."""
-        before: Code | None = None
         while True:
-            outcome = await self._produce(run, values)
+            run = await self._open_run()
+            try:
+                outcome = await run.store(build(values, timestamp_ms=int(time.time() * 1000), codec=Codec.ZSTD))
+            except RunLost as error:
+                log.warning(
+                    "ledger producer replaced",
+                    topic=self.topic,
+                    reason=str(error),
+                    records_possibly_repeated=len(values),
+                )
+                self._run = None
+                continue
             if outcome.kind in (Kind.STORED, Kind.DUPLICATE):
-                run.next_sequence += len(values)
                 self._calm()
                 return
             if outcome.code is Code.TOO_LARGE:
                 raise _TooLarge
             await self._troubled(outcome.text or str(outcome.code))
-            given_up = outcome.code is Code.FENCED or outcome.code is before is Code.OUT_OF_ORDER
-            before = outcome.code
-            if given_up or not await self._may_send_again(run, len(values)):
-                log.warning(
-                    "ledger producer replaced",
-                    topic=self.topic,
-                    reason=outcome.text,
-                    records_possibly_repeated=len(values),
-                )
-                self._run = None
-                run = await self._open_run()
 
-    async def _produce(self, run: _Run, values: list[bytes]) -> Outcome:
-        now_ms = int(time.time() * 1000)
-        built = build(values, timestamp_ms=now_ms, codec=Codec.ZSTD)
-        stamped = stamp(built, producer_id=run.producer_id, producer_epoch=0, base_sequence=run.next_sequence)
-        return await self._sink.produce(self.topic, run.partition, memoryview(stamped))
-
-    async def _may_send_again(self, run: _Run, count: int) -> bool:
-        """True if the sink's last sequence is just before this batch or its end: then the same stamp stores it once.
-
-        A sink that does not know the producer has none of its batches, or has lost them all: it takes any sequence.
-        """
-        while True:
-            try:
-                stored = await self._sink.ask(self.topic, run.partition, run.producer_id)
-            except SinkUnavailable as error:
-                if error.code is Code.TOPIC_MISSING:  # the next attempt recreates it, where that is allowed
-                    await self._find_topic()
-                    return True
-                await self._troubled(str(error))
-                continue
-            ends = (run.next_sequence - 1, run.next_sequence + count - 1)
-            return stored is None or stored.last_sequence in [end % SEQUENCES for end in ends if end >= 0]
-
-    async def _find_topic(self) -> None:
-        with contextlib.suppress(SinkUnavailable):
-            await self._sink.topic(self.topic)
+    async def _not_stored(self, code: Code, text: str) -> None:
+        await self._troubled(text or str(code))
+        if code is Code.TOPIC_MISSING:
+            with contextlib.suppress(SinkUnavailable):
+                await self._sink.topic(self.topic)  # recreates it, where that is allowed
 
     # -- trouble -----------------------------------------------------------------------------------------------
 

@@ -1,10 +1,8 @@
 """Copies a topic of the embedded log to Kafka: the same batches, under producer ids of that cluster, in order.
 
-Each partition is one run: batches are stamped from sequence 0 and stored one at a time. After anything but a clear
-acknowledgement the broker is asked what it has: if that is the end of this batch or of the one before it, the batch is
-sent again, so a break in the middle neither loses nor repeats. If a batch cannot be stored, or its fate cannot be
-found out, the replay ends and names the offset. Damaged batches are skipped, logged and counted. A second replay stores
-everything again.
+Each partition is one run: batches are stamped from sequence 0 and stored one at a time by a `RunWriter`, so a break in
+the middle neither loses nor repeats. If a batch cannot be stored, or its fate cannot be found out, the replay ends and
+names the offset. Damaged batches are skipped, logged and counted. A second replay stores everything again.
 """
 
 from __future__ import annotations
@@ -21,13 +19,14 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from logreceiver.sinks import Kind, Outcome, RunState, Sink
+from logreceiver.sinks import Kind, Sink
 from logreceiver.sinks.log_read import PartitionReader, StoredBatch, readers
 from logreceiver.sinks.make import make_sink
+from logreceiver.sinks.run_writer import RunWriter
 from logreceiver.sinks.settings import KafkaSink
 from streams.addresses import split_address
 from streams.errors import Code, ConfigError, Problem, SinkUnavailable
-from streams.recordbatch import SEQUENCES, halves, parse_header, place, stamp
+from streams.recordbatch import halves
 
 PATIENCE_SECONDS = 120.0
 """How long to keep trying with one batch."""
@@ -91,15 +90,17 @@ async def replay(sink: Sink, sources: list[PartitionReader], topic: str) -> Repl
     with _progress() as advance:
         for reader in sources:
             producer_id = await _patiently(sink.new_producer_id)
-            run = _Run(sink, topic, reader.partition % info.partition_count, producer_id)
+            patience = _Patience()
+            run = RunWriter(sink, topic, reader.partition % info.partition_count, producer_id, patience)
             for batch in reader.poll():
+                patience.renew()
                 try:
-                    await run.store(batch.payload)
+                    await _store(run, batch.payload)
                 except SinkUnavailable as error:
                     _stopped(error, batch)
                 advance(batch.header.record_count)
                 batches += 1
-            records += run.acknowledged
+            records += run.next_sequence
     return ReplayResult(records, batches, topic, sum(reader.damaged for reader in sources))
 
 
@@ -109,61 +110,35 @@ def _stopped(error: SinkUnavailable, batch: StoredBatch) -> NoReturn:
     raise SinkUnavailable(error.code, text) from error
 
 
-class _Run:
-    """One producer on one partition of the target."""
+class _Patience:
+    """What a run calls after a failure: waits, and gives up when one batch takes too long."""
 
-    def __init__(self, sink: Sink, topic: str, partition: int, producer_id: int) -> None:
-        self._sink = sink
-        self._topic = topic
-        self._partition = partition
-        self._producer_id = producer_id
-        self.acknowledged = 0
+    def __init__(self) -> None:
+        self.renew()
 
-    async def store(self, payload: bytes) -> None:
-        """Returns when the batch is acknowledged; SinkUnavailable if it cannot be stored or its fate is unknown."""
-        stamped = stamp(
-            payload,
-            producer_id=self._producer_id,
-            producer_epoch=0,
-            base_sequence=self.acknowledged,
-            now_ms=int(time.time() * 1000),
-        )
-        place(stamped, 0)  # a broker refuses a producer's batch with any other offset
-        outcome = await self._deliver(memoryview(stamped))
-        if outcome.code is not Code.TOO_LARGE:
-            self.acknowledged += parse_header(payload).record_count
-            return
-        split = halves(payload)
-        if split is None:
-            raise SinkUnavailable(Code.TOO_LARGE, f"a single record is too large: {outcome.text}")
-        for half in split:
-            await self.store(half)
+    def renew(self) -> None:
+        self._deadline = time.monotonic() + PATIENCE_SECONDS
 
-    async def _deliver(self, batch: memoryview) -> Outcome:
-        """Returns an outcome that is stored, or refused as too large."""
-        end = parse_header(batch).last_sequence
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            outcome = await self._sink.produce(self._topic, self._partition, batch)
-            if outcome.kind in (Kind.STORED, Kind.DUPLICATE):
-                return outcome
-            code = outcome.code or Code.UNKNOWN
-            if outcome.kind is Kind.REFUSED and not code.retriable:
-                if code is Code.TOO_LARGE:
-                    return outcome
-                raise SinkUnavailable(code, outcome.text)
-            if time.monotonic() > deadline:
-                raise SinkUnavailable(code, f"gave up after {PATIENCE_SECONDS:.0f} s: {outcome.text}")
-            log.warning("batch not acknowledged", code=str(code), reason=outcome.text)
-            await asyncio.sleep(_PAUSE_SECONDS)
-            await self._find_out(end)
+    async def __call__(self, code: Code, text: str) -> None:
+        if time.monotonic() > self._deadline:
+            raise SinkUnavailable(code, f"gave up after {PATIENCE_SECONDS:.0f} s: {text}")
+        log.warning("batch not acknowledged", code=str(code), reason=text)
+        await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _find_out(self, end: int) -> None:
-        """Sending the batch again is safe only if the broker has it, or ends just before it."""
-        stored = await _patiently(lambda: self._sink.ask(self._topic, self._partition, self._producer_id))
-        before = RunState(0, (self.acknowledged - 1) % SEQUENCES) if self.acknowledged else None
-        if stored not in (RunState(0, end), before):
-            raise SinkUnavailable(Code.OUT_OF_ORDER, f"the broker has {stored}, expected {before} or sequence {end}")
+
+async def _store(run: RunWriter, payload: bytes) -> None:
+    """Store a batch, or its halves where it is too large; SinkUnavailable if that fails."""
+    outcome = await run.store(payload)
+    if outcome.kind in (Kind.STORED, Kind.DUPLICATE):
+        return
+    code = outcome.code or Code.UNKNOWN
+    if code is not Code.TOO_LARGE:
+        raise SinkUnavailable(code, outcome.text)
+    split = halves(payload)
+    if split is None:
+        raise SinkUnavailable(code, f"a single record is too large: {outcome.text}")
+    for half in split:
+        await _store(run, half)
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:

@@ -11,6 +11,7 @@
     │   ├── PolicyViolation     the TLS handshake gave less than the mode demands
     │   └── LinkRefused         the peer closed the link with an ERROR
     ├── SinkUnavailable         the sink cannot answer now; retriable
+    │   └── RunLost             (logreceiver) the sink's state of a run fits none of the batches sent
     ├── SpoolError              the spool cannot keep a promise
     │   ├── SpoolFull           no room within the stream's budget, or on the disk
     │   └── SpoolCorrupt        the file is damaged and was set aside

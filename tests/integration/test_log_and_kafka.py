@@ -10,12 +10,13 @@ import pytest
 
 from bench.kafka import Kafka
 from logreceiver.replay import ReplayResult, replay, replay_to_url
-from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
+from logreceiver.sinks import Kind, Outcome
 from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.log import LogSink
 from logreceiver.sinks.log_read import readers
 from streams.errors import Code, ConfigError, SinkUnavailable
 from tests.support.batches import batch, values
+from tests.support.sinks import ModelHarness, Unsteady
 
 pytestmark = pytest.mark.kafka
 TOPIC = "http"
@@ -67,45 +68,7 @@ async def test_a_replay_of_nothing_known_or_to_nowhere_is_refused_with_a_reason(
             await replay_to_url(tmp_path, TOPIC, url)
 
 
-class Unsteady:
-    """A sink that keeps everything and answers by a script, which stands for the network."""
-
-    name = "unsteady"
-    cluster_id = "c"
-
-    def __init__(self, script: list[tuple[bool, Outcome]]) -> None:
-        self.script = script
-        self.kept: list[bytes] = []
-        self.last = -1
-
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    def health(self) -> dict[str, str]:
-        return {}
-
-    async def topic(self, name: str) -> TopicInfo:
-        return TopicInfo(name, "id", 1, 1 << 20)
-
-    async def new_producer_id(self) -> int:
-        return 1
-
-    async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
-        return RunState(0, self.last) if self.last >= 0 else None
-
-    async def produce(self, topic: str, partition: int, made: memoryview) -> Outcome:
-        from streams.recordbatch import iterate, parse_header
-
-        header = parse_header(made)
-        keep, outcome = self.script.pop(0) if self.script else (True, Outcome(Kind.STORED, 0))
-        if keep and header.base_sequence == self.last + 1:
-            self.kept += [record.value or b"" for record in iterate(made, max_bytes=1 << 20)]
-            self.last = header.last_sequence
-        return outcome
-
-
-STORED = (True, Outcome(Kind.STORED, 0))
+STORED: tuple[bool, Outcome | None] = (True, None)
 LOST = (False, Outcome(Kind.UNCERTAIN, code=Code.TIMED_OUT))
 KEPT_UNHEARD = (True, Outcome(Kind.UNCERTAIN, code=Code.UNAVAILABLE))
 REFUSED = (False, Outcome(Kind.REFUSED, code=Code.UNAVAILABLE))
@@ -125,13 +88,13 @@ TOO_LARGE = (False, Outcome(Kind.REFUSED, code=Code.TOO_LARGE))
     ],
 )
 async def test_a_replay_over_an_unsteady_network_neither_loses_nor_repeats(
-    tmp_path: Path, script: list[tuple[bool, Outcome]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, script: list[tuple[bool, Outcome | None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("logreceiver.replay._PAUSE_SECONDS", 0.0)
     await filled(tmp_path, batches=4)
-    sink = Unsteady(list(script))
-    result = await replay(sink, readers(tmp_path, TOPIC), "copy")
-    assert sink.kept == values(40)
+    target = ModelHarness()
+    result = await replay(Unsteady(target.sink, list(script)), readers(tmp_path, TOPIC), "copy")
+    assert target.values("copy") == values(40)
     assert (result.records, result.batches) == (40, 4)
 
 
@@ -140,7 +103,7 @@ async def test_a_replay_stops_with_its_place_when_the_broker_says_something_impo
 ) -> None:
     monkeypatch.setattr("logreceiver.replay._PAUSE_SECONDS", 0.0)
     await filled(tmp_path, batches=4)
-    sink = Unsteady([STORED, LOST])
+    sink = Unsteady(ModelHarness().sink, [STORED, LOST])
 
     async def forgotten(*_: object) -> None:
         return None

@@ -20,13 +20,14 @@ from logreceiver.ledger_commands import answers, show
 from logreceiver.ledger_coverage import Coverage, Intervals
 from logreceiver.ledger_records import BatchEntry, Entry, ReportEntry, decode, encode
 from logreceiver.metrics import ReceiverMetrics
-from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
+from logreceiver.sinks import Kind, Outcome, RunState
 from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.log import LogSink, read_records
 from logreceiver.sinks.log_read import LogReader
-from streams.errors import Code, SinkUnavailable
+from streams.errors import Code
 from streams.recordbatch import SEQUENCES
 from streams.telemetry.metrics import CollectorRegistry
+from tests.support.sinks import Unsteady
 
 TOPIC = "logfwd.ledger"
 
@@ -332,58 +333,6 @@ def test_the_answer_is_a_table_for_people(capsys: pytest.CaptureFixture[str]) ->
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
-
-
-class Unsteady:
-    """The embedded log behind a network that follows a script: (does the batch arrive?, the answer that gets through).
-
-    None as an answer is the log's own.
-    """
-
-    name = "unsteady"
-
-    def __init__(self, sink: LogSink, script: list[tuple[bool, Outcome | None]]) -> None:
-        self._sink = sink
-        self._script = script
-        self.produced = 0
-        self.max_message_bytes = 1 << 20
-        self.away = False
-
-    @property
-    def cluster_id(self) -> str:
-        return self._sink.cluster_id
-
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    def health(self) -> dict[str, str]:
-        return {}
-
-    def _check(self) -> None:
-        if self.away:
-            raise SinkUnavailable(Code.UNAVAILABLE, "no broker answers")
-
-    async def topic(self, name: str) -> TopicInfo:
-        self._check()
-        found = await self._sink.topic(name)
-        return TopicInfo(name, found.topic_id, found.partition_count, self.max_message_bytes)
-
-    async def new_producer_id(self) -> int:
-        self._check()
-        return await self._sink.new_producer_id()
-
-    async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
-        self._check()
-        return await self._sink.ask(topic, partition, producer_id)
-
-    async def produce(self, topic: str, partition: int, made: memoryview) -> Outcome:
-        self.produced += 1
-        arrives, heard = self._script.pop(0) if self._script else (True, None)
-        said = await self._sink.produce(topic, partition, made) if arrives else None
-        outcome = heard or said
-        assert outcome is not None
-        return outcome
 
 
 UNCERTAIN = Outcome(Kind.UNCERTAIN, code=Code.TIMED_OUT)

@@ -13,7 +13,7 @@ from logreceiver.sinks import Kind, Outcome, RunState, Sink, TopicInfo
 from logreceiver.sinks.log_read import read_records
 from logreceiver.sinks.make import make_sink
 from logreceiver.sinks.settings import KafkaSink, LogSink
-from streams.errors import SinkUnavailable
+from streams.errors import Code, SinkUnavailable
 from streams.recordbatch import iterate, parse_header
 from tests.support.model_broker import ModelBroker, Produce
 
@@ -129,6 +129,58 @@ class _ModelSink:
         if len(self._broker.log) > end:
             return Outcome(Kind.STORED, end)
         return Outcome(Kind.DUPLICATE, self._broker.log.index(rows[0]))
+
+
+class Unsteady:
+    """A sink behind a network that follows a script: (does the batch arrive?, the answer that gets through).
+
+    None as an answer is the sink's own; after the script all goes well. While `away`, nothing but `produce` answers.
+    """
+
+    name = "unsteady"
+
+    def __init__(self, sink: Sink, script: list[tuple[bool, Outcome | None]]) -> None:
+        self._sink = sink
+        self._script = script
+        self.produced = 0
+        self.max_message_bytes = 1 << 20
+        self.away = False
+
+    @property
+    def cluster_id(self) -> str:
+        return self._sink.cluster_id
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def health(self) -> dict[str, str]:
+        return {}
+
+    def _check(self) -> None:
+        if self.away:
+            raise SinkUnavailable(Code.UNAVAILABLE, "no broker answers")
+
+    async def topic(self, name: str) -> TopicInfo:
+        self._check()
+        found = await self._sink.topic(name)
+        return TopicInfo(name, found.topic_id, found.partition_count, self.max_message_bytes)
+
+    async def new_producer_id(self) -> int:
+        self._check()
+        return await self._sink.new_producer_id()
+
+    async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
+        self._check()
+        return await self._sink.ask(topic, partition, producer_id)
+
+    async def produce(self, topic: str, partition: int, made: memoryview) -> Outcome:
+        self.produced += 1
+        arrives, heard = self._script.pop(0) if self._script else (True, None)
+        said = await self._sink.produce(topic, partition, made) if arrives else None
+        outcome = heard or said
+        assert outcome is not None
+        return outcome
 
 
 async def eventually(call: Callable[[], Awaitable[T]]) -> T:
