@@ -15,22 +15,23 @@ passes to the copy, if there is one, so that what was not yet read is read from 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping
 from math import inf
 
-from logfwd.sources.identity import FileId, Moved, Place, begins_alike, end_of_lines
-from logfwd.sources.lost import Lost, LostPositions, from_marks
+import structlog
+
+from logfwd.sources.identity import FileId, Moved, Place, begins_alike, end_of_lines, is_at
+from logfwd.sources.lost import Lost, LostPositions, from_marks, is_doubtful, say_read_again, say_unread
 from logfwd.sources.names import age_order
 from logfwd.sources.notify import Inotify
 from logfwd.sources.openfiles import OpenFiles
 from logfwd.sources.position import Block, Mark
 from logfwd.sources.scan import Finder, Found
 from logfwd.sources.settings import FileSource
-from logfwd.sources.tail import Compressed, Replaced, Tail
+from logfwd.sources.tail import Compressed, Deleted, Replaced, Tail
 
 CLOCK_TICK_MS = 20
 """File times are those of the kernel's last tick, a little behind the clock."""
@@ -41,6 +42,8 @@ late; a file that could not be opened for a moment, or was missing in a listing,
 
 FULL_SCAN_SECONDS = 10.0
 """How often files are listed though no directory has changed: a link may have, or a file that was let go of grown."""
+
+log = structlog.get_logger("logfwd.sources.file")
 
 LISTING_TRIES, UNSTABLE_SCANS = 5, 10
 
@@ -64,7 +67,7 @@ class Follower:
         self._tails: dict[FileId, Tail] = {}
         self._ready: deque[Tail] = deque()
         self._newest: dict[str, Tail] = {}
-        self._held: set[FileId] = set()  # copies beside an original that is still whole
+        self._held: dict[FileId, tuple[int, int, float]] = {}  # copies beside a whole original: size, mtime, since when
         self._compressed: set[tuple[FileId, int]] = set()
         self._family_since_ms: dict[str, float] = {}  # what was rotated since then is ours, though never seen
         self._recent_ms = -inf  # … but what was not written since then would have been seen before
@@ -74,7 +77,7 @@ class Follower:
         self.scan_wanted = True
         self._incomplete = False  # a scan left out files that it saw
         self._full_scan_at = 0.0
-        self._stamps: list[int] = []
+        self._stamps: dict[str, int] = {}
         self._unstable = 0  # scans in a row during which files were renamed
         lost, unreadable = from_marks(positions)
         self._forget(unreadable)
@@ -153,6 +156,10 @@ class Follower:
         except Replaced:
             self._truncated(tail)
             return None
+        except Deleted:
+            self._deleted(tail)
+            self.scan_wanted = True
+            return None
         except Moved:
             self.scan_wanted = True
             tail.mtime_ns = -1
@@ -208,7 +215,8 @@ class Follower:
             self._family_since_ms.setdefault(family, wall_ms - CLOCK_TICK_MS)
         if not self._incomplete:
             self._recent_ms = wall_ms - RECENT_MS
-        self._files.watch_directories(directories)
+            self._forget_families()
+        self._files.watch_directories(self._stamps.keys() | self._finder.roots)
         self._full_scan_at = now + FULL_SCAN_SECONDS
 
     def _is_calm(self, now: float) -> bool:
@@ -243,6 +251,13 @@ class Follower:
     def _families(self) -> set[str]:
         return {tail.family for tail in self._tails.values()}
 
+    def _forget_families(self) -> None:
+        """Forget names in directories that are gone, with all files that had them."""
+        known = self._families() | self._lost.families()
+        for family in self._family_since_ms.keys() - known:
+            if (os.path.dirname(family) or ".") not in self._stamps:
+                del self._family_since_ms[family]
+
     def _relocate(self, tail: Tail, found: Found | None, now: float) -> None:
         """A followed file is where it was, has another name, or has none that is configured."""
         if found is None and not tail.gone:
@@ -250,6 +265,9 @@ class Follower:
         elif found is not None:
             tail.gone = False
             if found.path != tail.path and not _leads_to(tail.path, tail.id):
+                if tail.fd < 0 and self._is_another(tail, found):
+                    self._deleted(tail)  # and this scan finds the other one
+                    return
                 tail.path, tail.rotated_at = found.path, now
         if tail.fd < 0 and found is None:
             self._retire(tail)  # the scan looks for it by its inode
@@ -259,16 +277,17 @@ class Follower:
     def _look(self, tail: Tail, now: float, found: Found | None = None) -> None:
         """Queue a file that has changed since the last look."""
         if found is not None:
-            size, mtime_ns = found.size, found.mtime_ns
+            size, mtime_ns, ctime_ns = found.size, found.mtime_ns, found.ctime_ns
         else:
             status = os.fstat(tail.fd)
-            size, mtime_ns = status.st_size, status.st_mtime_ns
-        if size < tail.place.offset:
+            size, mtime_ns, ctime_ns = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        written = (size, mtime_ns) != (tail.size, tail.mtime_ns)
+        if size < tail.place.offset and (tail.fd >= 0 or not tail.place.handle):
             self._truncated(tail)
-        elif (size, mtime_ns) != (tail.size, tail.mtime_ns):
-            if tail.mtime_ns >= 0:
+        elif written or (ctime_ns != tail.ctime_ns and tail.fd < 0):  # if closed, it may be another by now
+            if written and tail.mtime_ns >= 0:
                 tail.active_at = now
-            tail.size, tail.mtime_ns = size, mtime_ns
+            tail.size, tail.mtime_ns, tail.ctime_ns = size, mtime_ns, ctime_ns
             self._enqueue(tail)
 
     def _list(self, directories: set[str]) -> tuple[dict[FileId, Found], list[Found]]:
@@ -280,7 +299,7 @@ class Follower:
         inodes = self._lost.inodes() | {tail.id[1] for tail in self._tails.values() if tail.fd < 0}
         for _ in range(LISTING_TRIES):
             stamps = self._finder.stamps(directories)
-            found, strays = self._finder.configured(), list(self._finder.strays(directories, inodes, families))
+            found, strays = self._finder.configured(), list(self._finder.strays(stamps, inodes, families))
             if self._finder.stamps(directories) == stamps:
                 self._stamps = stamps
                 self._unstable = 0
@@ -293,7 +312,7 @@ class Follower:
     def _unknown(self, files: Mapping[FileId, Found]) -> list[Found]:
         """Files that are not followed."""
         self._compressed &= {(file.id, file.mtime_ns) for file in files.values()}
-        self._held &= files.keys()
+        self._held = {id_: held for id_, held in self._held.items() if id_ in files}
         return [
             file
             for id_, file in files.items()
@@ -318,6 +337,16 @@ class Follower:
         self._lost.take(lost)
         return tail
 
+    @staticmethod
+    def _is_another(tail: Tail, found: Found) -> bool:
+        """Whether a file under another path has got the inode of a closed one, which is deleted then."""
+        same = is_at(tail.place, found.path, found.id)
+        written_ms = tail.mtime_ns // 1_000_000
+        if same is None and is_doubtful(found, tail.path, tail.family, written_ms, missed=False):
+            say_read_again(found, tail.place.offset)
+            return True
+        return same is False
+
     def _adopt(self, file: Found, now: float) -> Tail | None:
         """Follow an unknown file, unless it is an old or a copied one."""
         since_ms = max(self._family_since_ms.get(file.family, inf), self._recent_ms)
@@ -337,7 +366,7 @@ class Follower:
         if not self._start(tail):
             return None
         try:
-            if file.path != file.family and not self._is_from_rotation(file, tail, old=old):
+            if file.path != file.family and not self._is_from_rotation(file, tail, now, old=old):
                 self._undo(tail)
                 return None
             if self._at_end:
@@ -357,11 +386,10 @@ class Follower:
         self._drop(tail)
         self._committed.pop(tail.key, None)
 
-    def _is_from_rotation(self, file: Found, tail: Tail, *, old: bool) -> bool:
+    def _is_from_rotation(self, file: Found, tail: Tail, now: float, *, old: bool) -> bool:
         """Whether a file with a rotated name is to be followed. A copy takes over its original's position."""
         if self._is_copy_of_followed(tail):
-            self._held.add(file.id)
-            return False
+            return self._has_waited(file, now)
         if (copied := self._lost.copied(file, tail.fd, held=file.id in self._held)) is None:
             return file.configured or (file.size > 0 and not old)
         lost, place = copied
@@ -372,17 +400,37 @@ class Follower:
         tail.key, tail.place, tail.announce = lost.key, place, True
         return True
 
+    def _has_waited(self, file: Found, now: float) -> bool:
+        """False for a copy while its original may still be truncated. After that a configured one is its own file."""
+        size, mtime_ns, since = self._held.get(file.id, (-1, -1, now))
+        if (size, mtime_ns) != (file.size, file.mtime_ns) or not file.size:
+            since = now
+        self._held[file.id] = file.size, file.mtime_ns, since
+        if not file.configured or not file.size or now - since < self._settings.rotated_wait_seconds:
+            return False
+        log.warning(
+            "file read again",
+            path=file.path,
+            possible_repeat_bytes=file.size,
+            reason=f"it begins like {file.family}, which was not truncated within rotated_wait",
+        )
+        return True
+
     def _is_copy_of_followed(self, tail: Tail) -> bool:
         """True beside a whole original that begins like this file: its copy, perhaps still being made."""
         for original in list(self._tails.values()):
             if original.path != tail.family or original.rotated_at is not None:
                 continue
-            with contextlib.suppress(Replaced):
+            try:
                 if not self._open(original, keep=tail) or begins_alike(tail.fd, original.fd):
                     return True
-                if original.place.fits(original.fd):
-                    continue
-            self._truncated(original)
+                if not original.place.fits(original.fd):
+                    self._truncated(original)
+            except Replaced:
+                self._truncated(original)
+            except Deleted:
+                self._deleted(original)
+                self.scan_wanted = True
         return False
 
     def _link(self, adopted: list[Tail]) -> None:
@@ -413,11 +461,16 @@ class Follower:
                 self._incomplete = True
                 return False
             status = os.fstat(tail.fd)
+        except (Replaced, Deleted):  # since it was looked at
+            self.scan_wanted = self._incomplete = True
+            return False
         except OSError as error:
             self._trouble(tail, error)
             self._incomplete = True
             return False
-        tail.size, tail.mtime_ns = status.st_size, status.st_mtime_ns
+        if not tail.place.handle:
+            tail.place = tail.place.in_file(tail.fd)
+        tail.size, tail.mtime_ns, tail.ctime_ns = status.st_size, status.st_mtime_ns, status.st_ctime_ns
         self._tails[tail.id] = tail
         self._committed.setdefault(tail.key, tail.place.offset)
         self._enqueue(tail)
@@ -429,14 +482,16 @@ class Follower:
     def _make_room(self, keep: Tail | None) -> bool:
         """Close the least recently active file that can be opened again, or a rotated one that is done with."""
         can_close = [tail for tail in self._files.tails if tail is not keep and (not tail.gone or self._is_done(tail))]
-        if not can_close:
-            return False
-        least = min(can_close, key=lambda tail: (tail.ready, tail.active_at))
-        if least.gone:
-            self._retire(least)
-        else:
-            self._files.close(least)
-        return True
+        while can_close:
+            least = min(can_close, key=lambda tail: (tail.ready, tail.active_at))
+            if least.gone:
+                self._retire(least)
+                return True
+            if self._is_done(least) or os.fstat(least.fd).st_nlink:
+                self._files.close(least)
+                return True
+            can_close.remove(least)  # deleted and unread: it could not be opened again
+        return False
 
     def _is_done(self, tail: Tail) -> bool:
         """True for a file that was read to its end, all of it committed."""
@@ -456,16 +511,38 @@ class Follower:
         """Let go of a file that was read to its end, or cannot be reached; its position stays while it may return."""
         deleted = tail.fd >= 0 and os.fstat(tail.fd).st_nlink == 0
         self._drop(tail)
-        if deleted or not tail.place.offset:
-            self._forget([tail.key])
+        if not deleted and (tail.place.offset or (tail.size and tail.place.handle)):
+            self._lose(tail)
         else:
-            self._lost.add(Lost(tail.key, tail.path, tail.family, tail.place))
+            say_unread(tail.path, 0 if deleted else tail.size)
+            self._forget([tail.key])
 
     def _truncated(self, tail: Tail) -> None:
         """The file was emptied in place: what is in it now is another one, for the next scan to find."""
         self._drop(tail)
-        self._lost.add(Lost(tail.key, tail.path, tail.family, tail.place, truncated=True))
+        self._lose(tail, truncated=True)
         self.scan_wanted = True
+
+    def _lose(self, tail: Tail, *, truncated: bool = False) -> None:
+        unread_bytes, written_ms = tail.size - tail.place.offset, tail.mtime_ns // 1_000_000
+        self._lost.add(
+            Lost(
+                tail.key,
+                tail.path,
+                tail.family,
+                tail.place,
+                written_ms,
+                truncated=truncated,
+                id=tail.id,
+                unread_bytes=unread_bytes,
+            )
+        )
+
+    def _deleted(self, tail: Tail) -> None:
+        """A closed file was deleted, and its inode used again: the file that has it now is for a scan to find."""
+        self._drop(tail)
+        say_unread(tail.path, tail.size_closed - tail.place.offset)
+        self._forget([tail.key])
 
     def _forget(self, keys: Iterable[str]) -> None:
         for key in keys:

@@ -1,4 +1,4 @@
-"""How a file is recognised again: its inode, a hash of its first bytes, and a hash of the bytes before a position.
+"""How a file is recognised: its inode and handle, a hash of its first bytes, and a hash of the bytes before a position.
 
 The device is never compared across restarts: its number changes on reboot. The head (the first ≤ 1 KiB) is extended
 while the file is shorter than that, and never reaches beyond what was handed over; so a file that only grew still
@@ -11,6 +11,7 @@ import os
 
 import msgspec
 
+from logfwd.sources.handle import handle_of, same_handle
 from logfwd.sources.position import TAIL_BYTES, Mark, tail_hash
 
 FileId = tuple[int, int]
@@ -30,6 +31,7 @@ class Detail(msgspec.Struct, frozen=True, array_like=True):
     head_bytes: int
     head_hash: bytes
     written_ms: int
+    handle: bytes = b""  # marks of earlier versions have none
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -45,6 +47,15 @@ class Place(msgspec.Struct, frozen=True):
     tail_hash: bytes = b""
     head_bytes: int = 0
     head_hash: bytes = b""
+    handle: bytes = b""
+
+    def is_of(self, fd: int) -> bool | None:
+        """Whether the open file, which has this inode, is the position's; None where the system cannot say."""
+        return same_handle(self.handle, handle_of(fd))
+
+    def in_file(self, fd: int) -> Place:
+        """The same place in the open file: a copy, or one of which a mark of an earlier version has no handle."""
+        return msgspec.structs.replace(self, inode=os.fstat(fd).st_ino, handle=handle_of(fd))
 
     def fits(self, fd: int) -> bool:
         """True if the open file holds, around this position, what it held when the position was taken."""
@@ -68,7 +79,8 @@ class Place(msgspec.Struct, frozen=True):
             head = os.pread(fd, min(offset, HEAD_BYTES), 0)
             head_bytes, head_hash = len(head), tail_hash(head)
         tail = tail[-TAIL_BYTES:]
-        return Place(self.inode, offset, len(tail), tail_hash(tail) if tail else b"", head_bytes, head_hash)
+        tail_digest = tail_hash(tail) if tail else b""
+        return Place(self.inode, offset, len(tail), tail_digest, head_bytes, head_hash, self.handle)
 
 
 def _matches(data: bytes, length: int, expected: bytes) -> bool:
@@ -92,10 +104,22 @@ def open_same(path: str, id_: FileId) -> int:
     return fd
 
 
+def is_at(place: Place, path: str, id_: FileId) -> bool | None:
+    """Whether the file under this path, which has the place's inode, is the place's; None if that cannot be known."""
+    try:
+        fd = open_same(path, id_)
+    except (Moved, OSError):
+        return None
+    try:
+        return place.is_of(fd)
+    finally:
+        os.close(fd)
+
+
 def place_at(fd: int, offset: int) -> Place:
     """The place at an offset of an open file, from what the file holds now."""
     start = max(offset - TAIL_BYTES, 0)
-    return Place(os.fstat(fd).st_ino).after(os.pread(fd, offset - start, start), offset, fd)
+    return Place(os.fstat(fd).st_ino, handle=handle_of(fd)).after(os.pread(fd, offset - start, start), offset, fd)
 
 
 def end_of_lines(fd: int, reach_bytes: int) -> Place:
@@ -118,7 +142,15 @@ def begins_alike(fd: int, other: int) -> bool:
 def detail_of(place: Place, path: str, family: str, written_ms: int) -> bytes:
     """What to store beside offset and tail."""
     return _encode(
-        Detail(os.fsencode(path), os.fsencode(family), place.inode, place.head_bytes, place.head_hash, written_ms)
+        Detail(
+            os.fsencode(path),
+            os.fsencode(family),
+            place.inode,
+            place.head_bytes,
+            place.head_hash,
+            written_ms,
+            place.handle,
+        )
     )
 
 
@@ -128,7 +160,5 @@ def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
         detail = _decode(mark.detail)
     except (msgspec.DecodeError, msgspec.ValidationError):
         return None
-    return (
-        Place(detail.inode, mark.offset, mark.tail_bytes, mark.tail_hash, detail.head_bytes, detail.head_hash),
-        detail,
-    )
+    head = detail.head_bytes, detail.head_hash
+    return Place(detail.inode, mark.offset, mark.tail_bytes, mark.tail_hash, *head, detail.handle), detail

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from logfwd.sources.identity import open_same
 from logfwd.sources.notify import Inotify
-from logfwd.sources.tail import Replaced, Tail
+from logfwd.sources.tail import Deleted, Replaced, Tail
 
 
 class OpenFiles:
@@ -20,16 +20,24 @@ class OpenFiles:
         self.tails: set[Tail] = set()
 
     def open(self, tail: Tail, make_room: Callable[[], bool]) -> bool:
-        """Have a file open; False if `make_room` cannot close another one. Raises Moved, Replaced, OSError."""
+        """Have a file open; False if `make_room` cannot close another one.
+
+        Raises Moved, Deleted, Replaced, OSError.
+        """
         if tail.fd >= 0:
             return True
         while len(self.tails) >= self._limit:
             if not make_room():
                 return False
         fd = open_same(tail.path, tail.id)
-        if not tail.place.fits(fd):
+        try:
+            if tail.place.is_of(fd) is False:
+                raise Deleted
+            if not tail.place.fits(fd):
+                raise Replaced
+        except BaseException:
             os.close(fd)
-            raise Replaced
+            raise
         tail.fd = fd
         self.tails.add(tail)
         if self._notifier is not None:
@@ -45,6 +53,7 @@ class OpenFiles:
             self._notifier.remove(tail.watch)
             del self._watched[tail.watch]
         os.close(tail.fd)
+        tail.size_closed = tail.size
         self.tails.remove(tail)
         tail.fd = tail.watch = -1
 

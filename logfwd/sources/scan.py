@@ -28,6 +28,7 @@ class Found(NamedTuple):
     id: FileId
     size: int
     mtime_ns: int
+    ctime_ns: int
     family: str
     configured: bool = True
 
@@ -69,6 +70,8 @@ class Finder:
         folders = {os.path.dirname(pattern) or "." for pattern in settings.paths}
         self.directories = {folder for folder in folders if not glob.has_magic(folder)}
         self._is_plain = folders == self.directories
+        self.roots = {_root(folder) for folder in folders}
+        """Where directories may appear that a glob leads into."""
         self._targets: set[str] = set()  # paths that symbolic links led to: configured names like their links'
 
     def configured(self) -> dict[FileId, Found]:
@@ -121,7 +124,7 @@ class Finder:
                 self.troubles.over(path)
                 path = os.path.realpath(path)
                 self._targets.add(path)
-            return Found(path, (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns, path)
+            return _found(path, status, path)
         if named or not stat.S_ISDIR(status.st_mode):
             self.troubles.note(path, "is a directory" if stat.S_ISDIR(status.st_mode) else "is not a regular file")
         return None
@@ -131,9 +134,10 @@ class Finder:
         """True if whatever changes shows in `directories`, and no file waits to become readable."""
         return self._is_plain and not self.troubles
 
-    def stamps(self, directories: Collection[str]) -> list[int]:
-        """When each directory last changed; 0 for one that cannot be looked at."""
-        return [_changed_ns(directory) for directory in sorted(directories)]
+    def stamps(self, directories: Collection[str]) -> dict[str, int]:
+        """When each directory last changed; without those that cannot be looked at."""
+        stamps = ((directory, _changed_ns(directory)) for directory in directories)
+        return {directory: stamp for directory, stamp in stamps if stamp}
 
     def strays(
         self, directories: Collection[str], inodes: Collection[int], families: Collection[str]
@@ -163,8 +167,19 @@ def _stray(entry: os.DirEntry[str], family: str) -> Iterator[Found]:
     except OSError:
         return
     if stat.S_ISREG(status.st_mode):
-        id_ = status.st_dev, status.st_ino
-        yield Found(entry.path, id_, status.st_size, status.st_mtime_ns, family, configured=False)
+        yield _found(entry.path, status, family)._replace(configured=False)
+
+
+def _found(path: str, status: os.stat_result, family: str) -> Found:
+    id_ = status.st_dev, status.st_ino
+    return Found(path, id_, status.st_size, status.st_mtime_ns, status.st_ctime_ns, family)
+
+
+def _root(folder: str) -> str:
+    """The part of a glob's directory before the first wildcard."""
+    while glob.has_magic(folder):
+        folder = os.path.dirname(folder) or "."
+    return folder
 
 
 def _changed_ns(directory: str) -> int:

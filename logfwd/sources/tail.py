@@ -17,6 +17,10 @@ class Replaced(Exception):
     """The file no longer holds what stood before the position."""
 
 
+class Deleted(Exception):
+    """The file was deleted while it was closed: its inode belongs to another one."""
+
+
 class Compressed(Exception):
     """The file begins like a compressed one."""
 
@@ -34,6 +38,8 @@ class Tail:
     watch: int = -1
     size: int = 0
     mtime_ns: int = -1
+    ctime_ns: int = -1
+    size_closed: int = 0  # its size when it was closed: what was seen later may be another file
     active_at: float = 0.0
     rotated_at: float | None = None  # since when its path leads elsewhere, or it has another path
     gone: bool = False  # no configured path leads to it

@@ -124,3 +124,25 @@ async def test_a_restart_reads_no_file_whose_name_has_another_number(tmp_path: P
             await eventually(lambda: len(installation.stored()) >= 110)
             await asyncio.sleep(0.5)
     assert installation.stored() == [line(number) for number in range(110)]
+
+
+async def test_new_files_like_deleted_ones_are_all_read(tmp_path: Path) -> None:
+    """Job results, all alike, some with inodes of earlier ones; most are closed when they are deleted."""
+    installation = Installation(tmp_path)
+    source = FileSource(paths=(str(tmp_path / "jobs" / "*" / "x.json"),), scan_seconds=0.05, max_open_files=8)
+    written = 0
+    async with running(installation.receiver_config()) as service:
+        config = installation.forwarder_config(service.listeners[0].address, installation.stream(source=source))
+        for life in range(2):
+            async with forwarding(config) as forwarder:
+                for round_ in range(3):
+                    for number in range(60):
+                        folder = tmp_path / "jobs" / f"{life}-{round_}-{number}"
+                        folder.mkdir(parents=True)
+                        (folder / "x.json").write_text('{"job":"done"}\n')
+                    written += 60
+                    await eventually(lambda: acknowledged(forwarder) >= written, seconds=30)  # noqa: B023
+                    shutil.rmtree(tmp_path / "jobs")
+        async with forwarding(config):
+            await asyncio.sleep(0.5)
+    assert len(installation.stored()) == written

@@ -1,0 +1,286 @@
+"""New files with the inode, the content or both of files that are gone: content alone never makes one known.
+
+That an inode is used again is played: a file is renamed and rewritten, and its generation, which its handle shows,
+goes up. So the tests do not depend on what the file system does with free inodes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
+from logfwd.sources import identity
+from logfwd.sources.handle import handle_of
+from logfwd.sources.position import Mark
+from tests.logfwd.sources.follow_harness import Reader, append, numbered
+from tests.logfwd.sources.test_follow import events
+
+DONE = b'{"job":"done"}\n'
+
+
+class Inodes:
+    """Handles of a file system where inodes are used again when the test says so; or none, as on overlayfs."""
+
+    def __init__(self, *, handles: bool = True) -> None:
+        self.handles = handles
+        self._generations: dict[int, int] = {}
+
+    def handle_of(self, fd: int) -> bytes:
+        inode = os.fstat(fd).st_ino
+        return b"\x01%d/%d" % (inode, self._generations.get(inode, 1000)) if self.handles else b""
+
+    def use_again(self, old: Path, new: Path, content: bytes) -> None:
+        """As if the old file was deleted and the new one, created later, got its inode."""
+        status = old.stat()
+        old.rename(new)
+        new.write_bytes(content)
+        os.utime(new, ns=(status.st_mtime_ns + 1_000_000_000,) * 2)
+        self._generations[status.st_ino] = self._generations.get(status.st_ino, 1000) + 1
+
+
+@pytest.fixture
+def inodes(monkeypatch: pytest.MonkeyPatch) -> Inodes:
+    inodes = Inodes()
+    monkeypatch.setattr(identity, "handle_of", inodes.handle_of)
+    return inodes
+
+
+def closed(*patterns: Path, folder: Path) -> Reader:
+    """A reader that holds one file open: the one that every test writes last."""
+    return Reader(*patterns, folder / "open", max_open_files=1)
+
+
+def settle(reader: Reader, folder: Path, count: int) -> None:
+    """Read until `count` records are there, and have all files but one closed."""
+    reader.turn()
+    append(folder / "open", b"opened\n")
+    reader.turn()
+    assert reader.lines.count(DONE.strip()) == count
+    assert reader.follower.open_files == 1
+
+
+@pytest.mark.parametrize("more", [b"", b"more\n"])
+@pytest.mark.parametrize("new", ["a.json", "b.json", "a.json.1", "a.json-20260131"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_new_file_with_inode_and_content_of_a_deleted_one_is_read(
+    tmp_path: Path, inodes: Inodes, restarted: bool, new: str, more: bytes
+) -> None:
+    reader = closed(tmp_path / "*.json*", folder=tmp_path)
+    append(tmp_path / "a.json", DONE)
+    settle(reader, tmp_path, 1)
+    inodes.use_again(tmp_path / "a.json", tmp_path / new, DONE + more)
+    if restarted:
+        reader.restart()
+    with capture_logs() as logs:
+        settle(reader, tmp_path, 2)
+    assert reader.lines.count(b"more") == bool(more)
+    assert logs == []  # it is known to be another file
+    reader.restart()
+    settle(reader, tmp_path, 2)
+
+
+def test_the_same_when_the_deletion_was_seen_before_the_inode_was_used_again(tmp_path: Path, inodes: Inodes) -> None:
+    reader = closed(tmp_path / "*.json", folder=tmp_path)
+    append(tmp_path / "a.json", DONE)
+    settle(reader, tmp_path, 1)
+    away = tmp_path.parent / f"{tmp_path.name}.away"
+    (tmp_path / "a.json").rename(away)
+    settle(reader, tmp_path, 1)
+    inodes.use_again(away, tmp_path / "b.json", DONE)
+    settle(reader, tmp_path, 2)
+    assert len(reader.positions) == 2  # the deleted file's position went with its inode
+
+
+def test_a_restart_between_deletion_and_creation_changes_nothing(tmp_path: Path, inodes: Inodes) -> None:
+    reader = closed(tmp_path / "*.json", folder=tmp_path)
+    append(tmp_path / "a.json", DONE)
+    settle(reader, tmp_path, 1)
+    away = tmp_path.parent / f"{tmp_path.name}.away"
+    (tmp_path / "a.json").rename(away)
+    reader.restart()
+    settle(reader, tmp_path, 1)
+    inodes.use_again(away, tmp_path / "a.json", DONE)
+    settle(reader, tmp_path, 2)
+
+
+def test_a_shorter_new_file_is_no_truncated_one(tmp_path: Path, inodes: Inodes) -> None:
+    """Were it one, a file like the deleted one would be taken for its copy."""
+    reader = closed(tmp_path / "job*", folder=tmp_path)
+    append(tmp_path / "job", numbered(0, 40))
+    settle(reader, tmp_path, 0)
+    inodes.use_again(tmp_path / "job", tmp_path / "job", DONE)
+    append(tmp_path / "job.1", numbered(0, 40))
+    settle(reader, tmp_path, 1)
+    for _ in range(8):
+        reader.turn()
+    assert reader.lines.count(numbered(0, 1).strip()) == 2
+
+
+@pytest.mark.parametrize("name", ["b.json", "a.json.1", "elsewhere"])
+def test_a_closed_file_that_was_renamed_and_written_is_read_on(tmp_path: Path, inodes: Inodes, name: str) -> None:
+    reader = closed(tmp_path / "*.json", folder=tmp_path)
+    append(tmp_path / "a.json", DONE)
+    settle(reader, tmp_path, 1)
+    append(tmp_path / "a.json", b"more\n")
+    (tmp_path / "a.json").rename(tmp_path / name)
+    assert inodes.handles
+    settle(reader, tmp_path, 1)
+    assert reader.lines.count(b"more") == 1
+
+
+def test_many_rounds_of_equal_files_are_all_read(tmp_path: Path) -> None:
+    """With whatever the file system really does."""
+    reader = Reader(tmp_path / "jobs" / "*" / "x.json", max_open_files=8)
+    for round_ in range(1, 5):
+        for number in range(40):
+            append_in(tmp_path / "jobs" / f"{round_}-{number}", DONE)
+        reader.turn()
+        if round_ == 2:
+            reader.restart()
+        shutil.rmtree(tmp_path / "jobs")
+        assert len(reader.lines) == 40 * round_
+
+
+def append_in(folder: Path, data: bytes) -> None:
+    folder.mkdir(parents=True)
+    append(folder / "x.json", data)
+
+
+@pytest.mark.parametrize("max_open_files", [1, 256])
+def test_a_file_that_loses_one_of_its_names_is_not_read_again(tmp_path: Path, max_open_files: int) -> None:
+    reader = Reader(tmp_path / "*.log", max_open_files=max_open_files)
+    append(tmp_path / "a.log", DONE)
+    os.link(tmp_path / "a.log", tmp_path / "b.log")
+    append(tmp_path / "c.log", b"other\n")
+    reader.turn()
+    (tmp_path / "a.log").unlink()
+    for _ in range(8):
+        reader.turn()
+    (tmp_path / "b.log").rename(tmp_path / "d.log")
+    append(tmp_path / "d.log", b"more\n")
+    reader.turn()
+    assert sorted(reader.lines) == [b"more", b"other", DONE.strip()]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_file_deleted_and_made_again_with_the_same_content_is_read_again(tmp_path: Path, times: int) -> None:
+    log = tmp_path / "a.json"
+    reader = Reader(log)
+    for time in range(times + 1):
+        log.unlink(missing_ok=True)
+        append(log, DONE)
+        reader.turn(0.1)
+        assert len(reader.lines) == time + 1
+
+
+def test_equal_files_side_by_side_are_all_read_and_the_one_that_may_be_a_copy_is_said(tmp_path: Path) -> None:
+    reader = Reader(tmp_path / "job*")
+    append(tmp_path / "job", DONE)
+    reader.turn()
+    append(tmp_path / "job-1", DONE)
+    append(tmp_path / "job-2", DONE)
+    with capture_logs() as logs:
+        reader.turn()
+        assert len(reader.lines) == 1  # it may yet be truncated: then the others are copies
+        for _ in range(3):
+            reader.turn(6.0)
+        assert len(reader.lines) == 3
+    assert [log["possible_repeat_bytes"] for log in logs if log["event"] == "file read again"] == [15, 15]
+
+
+def test_without_handles_a_new_file_under_another_name_is_read_and_said(tmp_path: Path, inodes: Inodes) -> None:
+    inodes.handles = False
+    reader = closed(tmp_path / "*.json", folder=tmp_path)
+    for name in ("a", "b", "c"):
+        append(tmp_path / f"{name}.json", DONE)
+    settle(reader, tmp_path, 3)
+    inodes.use_again(tmp_path / "a.json", tmp_path / "new.json", DONE)  # within one scan
+    away = tmp_path.parent / f"{tmp_path.name}.away"
+    (tmp_path / "b.json").rename(away)
+    with capture_logs() as logs:
+        settle(reader, tmp_path, 4)
+        inodes.use_again(away, tmp_path / "b.json", DONE)  # a scan saw that it was gone
+        settle(reader, tmp_path, 5)
+    assert [log["path"] for log in logs if log["event"] == "file read again"] == [
+        str(tmp_path / "new.json"),
+        str(tmp_path / "b.json"),
+    ]
+    assert [log["possible_repeat_bytes"] for log in logs] == [15, 15]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_without_handles_a_file_that_is_appended_to_or_renamed_is_not_read_again(
+    tmp_path: Path, inodes: Inodes, restarted: bool
+) -> None:
+    inodes.handles = False
+    reader = closed(tmp_path / "*.json*", folder=tmp_path)
+    for name in ("appended", "renamed", "rotated", "away"):
+        append(tmp_path / f"{name}.json", DONE)
+    settle(reader, tmp_path, 4)
+    append(tmp_path / "appended.json", b"1\n")
+    (tmp_path / "renamed.json").rename(tmp_path / "other.json")
+    append(tmp_path / "rotated.json", b"2\n")
+    (tmp_path / "rotated.json").rename(tmp_path / "rotated.json.1")
+    away = tmp_path.parent / f"{tmp_path.name}.away"
+    (tmp_path / "away.json").rename(away)
+    with capture_logs() as logs:
+        if restarted:
+            reader.restart()
+        settle(reader, tmp_path, 4)
+        away.rename(tmp_path / "away.json")
+        settle(reader, tmp_path, 4)
+    assert sorted(line for line in reader.lines if len(line) == 1) == [b"1", b"2"]
+    assert events(logs, "file read again") == []
+
+
+def test_marks_of_a_version_that_stored_no_handles_still_fit(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    reader = Reader(log)
+    append(log, numbered(0, 10))
+    reader.turn()
+    ((key, mark),) = reader.positions.items()
+    detail = msgspec.msgpack.encode(msgspec.msgpack.decode(mark.detail)[:6])
+    reader.positions[key] = Mark(mark.offset, mark.tail_bytes, mark.tail_hash, detail)
+    reader.restart()
+    append(log, numbered(10, 20))
+    reader.turn()
+    assert reader.lines == numbered(0, 20).splitlines()
+    (stored,) = reader.positions.values()
+    fd = os.open(log, os.O_RDONLY)
+    assert msgspec.msgpack.decode(stored.detail)[6] == handle_of(fd)
+    os.close(fd)
+
+
+def test_a_deleted_file_with_unread_lines_is_not_closed_to_make_room(tmp_path: Path) -> None:
+    reader = Reader(tmp_path / "*.log", max_open_files=2)
+    append(tmp_path / "a.log", numbered(0, 5))
+    append(tmp_path / "b.log", numbered(5, 10))
+    reader.scan()  # both are open, neither is read
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.log").unlink()
+    append(tmp_path / "c.log", numbered(10, 15))
+    reader.turn()
+    reader.turn()
+    for _ in range(8):
+        reader.turn()
+    assert sorted(reader.lines) == numbered(0, 15).splitlines()
+
+
+def test_what_was_never_read_of_a_file_that_is_gone_is_said(tmp_path: Path, inodes: Inodes) -> None:
+    reader = closed(tmp_path / "*.json", folder=tmp_path)
+    append(tmp_path / "a.json", DONE + b"no end")
+    append(tmp_path / "b.json", DONE + b"half")
+    settle(reader, tmp_path, 2)
+    inodes.use_again(tmp_path / "a.json", tmp_path / "c.json", DONE)
+    with capture_logs() as logs:
+        settle(reader, tmp_path, 3)
+        (tmp_path / "b.json").unlink()
+        for _ in range(10):
+            reader.turn(600)
+    gone = [(log["path"], log["bytes"]) for log in logs if log["event"] == "file gone unread"]
+    assert gone == [(str(tmp_path / "a.json"), 6), (str(tmp_path / "b.json"), 4)]
