@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from logfwd.backlog import Backlog
 from logfwd.clocks import clock
-from streams.telemetry.metrics import CollectorRegistry, Handshake, Metric, Metrics, duration
+from streams.security.endpoint import Facts
+from streams.telemetry.metrics import CollectorRegistry, Metric, Metrics, duration
 
 BATCH_DURATION = duration(
     "logfwd_batch_duration_seconds", ("stream", "mode"), "Batch duration: sealed until acknowledged."
@@ -103,14 +104,14 @@ class ForwarderMetrics(Metrics):
         self.run_resets = self._counter(RUN_RESETS)
         self._started_at = clock()
 
-    def observe_handshake(self, facts: Handshake, *, stream: str, mode: str, role: str) -> None:
+    def observe_handshake(self, facts: Facts, *, stream: str, mode: str, role: str) -> None:
         """Observe a complete handshake. It counts as ok only at WELCOME: see `link_opened`."""
         self._observe_handshake(facts, stream, mode, role)
         self.connect_seconds.labels(stream).observe(facts.connect_seconds)
         if facts.certificate_expires is not None:
             self.certificate_expiry.labels(stream, "peer").set(facts.certificate_expires.timestamp())
 
-    def link_opened(self, stream: str, mode: str, *, receiver: str, facts: Handshake) -> None:
+    def link_opened(self, stream: str, mode: str, *, receiver: str, facts: Facts) -> None:
         """The receiver said WELCOME: the handshake counts as ok, and this is the stream's current link."""
         self._count_ok(facts, stream, mode, "forwarder")
         self.link_closed(stream)

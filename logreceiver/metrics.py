@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from streams.telemetry.metrics import CollectorRegistry, Handshake, Metric, Metrics, duration
+from streams.security.endpoint import Facts
+from streams.telemetry.metrics import CollectorRegistry, Metric, Metrics, duration
 
 MAX_STREAM_LABELS = 200
 OTHER_STREAMS = "(other)"
@@ -57,7 +58,7 @@ class ReceiverMetrics(Metrics):
             self._stream_labels.add(stream)
         return stream
 
-    def observe_handshake(self, facts: Handshake, *, stream: str, mode: str, role: str) -> None:
+    def observe_handshake(self, facts: Facts, *, stream: str, mode: str, role: str) -> None:
         """Observe a complete handshake; it counts as ok, because the peer's certificate has been verified."""
         self._observe_handshake(facts, stream, mode, role)
         self._count_ok(facts, stream, mode, role)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.registry import Collector
 
+from streams.security.endpoint import Facts
 from streams.telemetry.window import WindowedHistogram
 
 __all__ = ["CollectorRegistry", "Counter", "Metric", "Metrics", "duration"]
@@ -93,27 +94,6 @@ CERTIFICATE_EXPIRY = Metric(
 SHARED = (HANDSHAKE, CONNECT, HANDSHAKES, TLS_BYTES, VIOLATIONS, DOWNGRADES, CERTIFICATE_EXPIRY)
 
 
-class Handshake(Protocol):
-    """What is observed of a handshake; `streams.security.openssl.Facts` has it."""
-
-    @property
-    def version(self) -> str: ...
-    @property
-    def group(self) -> str: ...
-    @property
-    def cipher(self) -> str: ...
-    @property
-    def handshake_seconds(self) -> float: ...
-    @property
-    def connect_seconds(self) -> float: ...
-    @property
-    def bytes_in(self) -> int: ...
-    @property
-    def bytes_out(self) -> int: ...
-    @property
-    def certificate_expires(self) -> datetime.datetime | None: ...
-
-
 class _Hooks(Collector):
     """First in the registry and without metrics of its own: sets gauges just before a scrape."""
 
@@ -171,12 +151,12 @@ class Metrics:
         for window in self._windows:
             window.forget(stream)
 
-    def _observe_handshake(self, facts: Handshake, stream: str, mode: str, role: str) -> None:
+    def _observe_handshake(self, facts: Facts, stream: str, mode: str, role: str) -> None:
         self.handshake_seconds.labels(stream, mode, facts.group, facts.version, role).observe(facts.handshake_seconds)
         self.handshake_bytes.labels(stream, mode, role, "in").observe(facts.bytes_in)
         self.handshake_bytes.labels(stream, mode, role, "out").observe(facts.bytes_out)
 
-    def _count_ok(self, facts: Handshake, stream: str, mode: str, role: str) -> None:
+    def _count_ok(self, facts: Facts, stream: str, mode: str, role: str) -> None:
         self.handshakes.labels(stream, mode, facts.group, facts.version, role, "ok").inc()
 
     # -- making families -----------------------------------------------------------------------------------------
