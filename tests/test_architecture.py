@@ -1,15 +1,18 @@
-"""The import rules of the design, enforced: directions between packages, one door for each third party, pure cores.
+"""The import rules of the design, enforced: directions, no circles, one door for each third party, pure cores.
 
-Imports are read from the source (`ast`), those inside functions and under TYPE_CHECKING too.
+Imports are read from the source (`ast`), including those inside functions and under TYPE_CHECKING: they do no harm at
+run time, but whoever reads one of the two modules still has to know the other.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -111,6 +114,88 @@ def test_imports_point_one_way(package: str) -> None:
         and not (module in EXCEPTIONS and within(name, EXCEPTIONS[module]))
     ]
     assert not breaches
+
+
+# -- circles -------------------------------------------------------------------------------------------------------
+
+
+def needs_of(source: str) -> Iterator[str]:
+    """Modules of the product that a source needs: those that it imports, and commands that it loads by name later."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules())
+        elif isinstance(node, ast.ImportFrom):
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (name if name in modules() else node.module or "" for name in names)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ELSEWHERE":
+            yield from ast.literal_eval(node.value).values()
+
+
+@cache
+def product() -> Mapping[str, set[str]]:
+    """The modules that each module needs."""
+    return {
+        module: {name for name in needs_of(path.read_text()) if name in modules()} - {module}
+        for module, path in modules().items()
+    }
+
+
+def room(module: str, folder: str) -> str | None:
+    """The child of a folder that holds a module: a module itself or a subfolder; None for a module elsewhere.
+
+    The folder `""` has the packages as its rooms. A package's `__init__` is a room of its own.
+    """
+    if folder and not within(module, folder):
+        return None
+    inside = module.removeprefix(folder).removeprefix(".")
+    return inside.partition(".")[0] or "__init__"
+
+
+def rooms(folder: str, graph: Mapping[str, set[str]]) -> dict[str, dict[str, str]]:
+    """For each room of a folder, the rooms that it imports, each with an import that shows it."""
+    found: dict[str, dict[str, str]] = {}
+    for module, others in graph.items():
+        here = room(module, folder)
+        for other in sorted(others):
+            there = room(other, folder)
+            if here is not None and there is not None and here != there:
+                found.setdefault(here, {}).setdefault(there, f"{module} imports {other}")
+    return found
+
+
+def circle(folder: str, graph: Mapping[str, set[str]]) -> list[str]:
+    """The imports that lead from a room of this folder back to it; none if each imports from lower levels only."""
+    found = rooms(folder, graph)
+    try:
+        TopologicalSorter(found).prepare()
+    except CycleError as error:
+        around = error.args[1][::-1]  # graphlib lists a node after the nodes that it depends on
+        return [found[here][there] for here, there in pairwise(around)]
+    return []
+
+
+FOLDERS = ("", *sorted({module.rpartition(".")[0] for module in modules()} - {""}))
+
+
+def test_circles_are_found_between_modules_and_between_folders() -> None:
+    straight = {"p.a": {"p.b", "p.sub.x"}, "p.b": {"p.sub.y"}, "p.sub.x": {"p.sub.y"}, "p.sub.y": set[str]()}
+    assert [circle(folder, straight) for folder in ("", "p", "p.sub")] == [[], [], []]
+    assert set(circle("p", straight | {"p.sub.y": {"p.a"}})) == {"p.a imports p.sub.x", "p.sub.y imports p.a"}
+    assert set(circle("p.sub", straight | {"p.sub.y": {"p.sub.x"}})) == {
+        "p.sub.x imports p.sub.y",
+        "p.sub.y imports p.sub.x",
+    }
+    assert circle("", straight | {"p.b": {"q.c"}, "q.c": {"p.a"}}) == ["p.b imports q.c", "q.c imports p.a"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder or "packages")
+def test_no_imports_form_a_circle(folder: str) -> None:
+    """The modules and subfolders of a folder have levels: none imports, even indirectly, from a level above its own.
+
+    As this holds in every folder, no modules form a circle either, wherever they are.
+    """
+    found = circle(folder, product())
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("library", DOORS)
