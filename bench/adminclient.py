@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from typing import Any
 from urllib.parse import quote
+
+from streams.telemetry import client
+from streams.telemetry.client import NotAnswered
 
 ANSWER_SECONDS = 3.0
 
 
-class Unanswered(Exception):
-    """An address does not answer, or it is not one of our admin addresses; the text says what to check."""
-
-
 def ask(admin: str, path: str) -> Any:
-    """The JSON at a path of an admin address (HOST:PORT or URL); None for 404."""
-    url = (admin if "://" in admin else f"http://{admin}").rstrip("/")
-    if not url.startswith(("http://", "https://")):
-        raise Unanswered(f"{admin} is not a valid admin address; give HOST:PORT or http://HOST:PORT")
+    """The JSON at a path of an admin address; None for 404."""
+    answer = client.ask(admin, path, seconds=ANSWER_SECONDS)
     try:
-        with urllib.request.urlopen(url + path, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 — http(s) only, see above
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        raise Unanswered(f"{url}{path} answers {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise Unanswered(f"{url} does not answer: {reason}; is it the `admin.address` of a running program?") from error
+        return None if answer is None else json.loads(answer)
+    except ValueError as error:
+        raise NotAnswered(f"{admin}{path} answers with something else than JSON: {error}") from error
 
 
 def streams(admin: str) -> list[dict[str, Any]]:
     """The rows of /api/v1/streams."""
     answer = ask(admin, "/api/v1/streams")
     if not isinstance(answer, dict) or not isinstance(answer.get("streams"), list):
-        raise Unanswered(f"{admin} answers, but has no /api/v1/streams: is it the admin of logfwd or logreceiver?")
+        raise NotAnswered(f"{admin} answers, but has no /api/v1/streams: is it the admin of logfwd or logreceiver?")
     return list(answer["streams"])
 
 

@@ -14,11 +14,11 @@ import click
 from rich.console import Console
 
 from bench import comparison_report, report
-from bench.adminclient import Unanswered
 from bench.comparison import Comparison, conclude
 from bench.production import admin_of, observe
 from bench.rounds import Plan, Side, running
 from streams.security.modes import MODES
+from streams.telemetry.client import NotAnswered
 
 
 def compare_fresh(plan: Plan, as_json: bool) -> Comparison:
@@ -176,7 +176,7 @@ def compare(
         else:
             plan = Plan(Side(names[0], base_mode), Side(names[1], mode), rounds=rounds, **amounts)
             runs = _announced(compare_fresh(plan, as_json) for _ in range(repeat))
-    except (Unanswered, comparison_report.NoPictures) as error:
+    except (NotAnswered, comparison_report.NoPictures) as error:
         raise click.ClickException(str(error)) from error
     if wanted:
         comparison_report.write(runs[0], out)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import adminclient
-from bench.adminclient import Unanswered
 from bench.findings import Round
 from logfwd.config import load_forwarder
 from streams.errors import ConfigError
+from streams.telemetry.client import NotAnswered
 
 VARIABLES = ("group", "version", "cipher", "receiver")
 
@@ -30,22 +30,22 @@ class Observed(NamedTuple):
 
 
 def admin_of(config: Path) -> str:
-    """The admin address of the forwarder with this logfwd.toml; raises Unanswered."""
+    """The admin address of the forwarder with this logfwd.toml; raises NotAnswered."""
     try:
         admin = load_forwarder(config).admin
     except ConfigError as error:
-        raise Unanswered("\n".join(str(problem) for problem in error.problems)) from error
+        raise NotAnswered("\n".join(str(problem) for problem in error.problems)) from error
     if admin is None:
-        raise Unanswered(f"{config}: admin = false, so this forwarder has no admin address; set admin.address")
+        raise NotAnswered(f"{config}: admin = false, so this forwarder has no admin address; set admin.address")
     if admin.address.endswith(":0"):
-        raise Unanswered(f"{config}: the system chose the admin port; pass the address from the log with --admin")
+        raise NotAnswered(f"{config}: the system chose the admin port; pass the address from the log with --admin")
     return admin.address
 
 
 def observe(
     admin: str, base: str, other: str, *, seconds: float, slices: int, each: Callable[[int], None] = lambda _: None
 ) -> Observed:
-    """Look at both streams at the end of every slice; raises Unanswered if there is nothing to compare."""
+    """Look at both streams at the end of every slice; raises NotAnswered if there is nothing to compare."""
     looks = [_look(admin, base, other)]
     started = time.monotonic()
     for number in range(slices):
@@ -54,7 +54,7 @@ def observe(
         looks.append(_look(admin, base, other, looks[-1]))
     found = [_slice(*pair) for pair in itertools.pairwise(looks)]
     if not any(all(figures["batch_ms"] for figures in each.values()) for each in found):
-        raise Unanswered(f"{base} and {other} had no batch acknowledged in the same slice of {seconds / slices:g} s")
+        raise NotAnswered(f"{base} and {other} had no batch acknowledged in the same slice of {seconds / slices:g} s")
     links = {name: _link(looks[-1].rows[name]) for name in (base, other)}
     return Observed(links, found, _method(admin, looks, base, other, seconds, slices))
 
@@ -70,7 +70,7 @@ def _look(admin: str, base: str, other: str, before: _Look | None = None) -> _Lo
     """Both streams now, and the batch durations since the previous look; the first look asks for none."""
     found = {row["stream"]: row for row in adminclient.streams(admin)}
     if missing := [name for name in (base, other) if "batch_duration_seconds" not in found.get(name, {})]:
-        raise Unanswered(
+        raise NotAnswered(
             f"{admin} has no stream {' or '.join(missing)}; its streams: {', '.join(sorted(found)) or 'none'}"
         )
     durations = {}

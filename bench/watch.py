@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import adminclient, report
-from bench.adminclient import Unanswered
 from bench.production import admin_of
+from streams.telemetry.client import NotAnswered
 
 DEFAULT_ADMIN = "127.0.0.1:9464"
 UNAVAILABLE = 69
@@ -41,7 +41,7 @@ class Look(NamedTuple):
     def at_admin(cls, admin: str) -> Look:
         try:
             return cls(time.monotonic(), adminclient.streams(admin))
-        except Unanswered as error:
+        except NotAnswered as error:
             return cls(time.monotonic(), [], str(error))
 
 
@@ -197,7 +197,7 @@ def watch(admins: tuple[str, ...], config: Path | None, every: float, once: bool
     """
     try:
         asked = [*admins, *([admin_of(config)] if config else [])] or [DEFAULT_ADMIN]
-    except Unanswered as error:
+    except NotAnswered as error:
         raise click.ClickException(str(error)) from error
     looks = _looks(asked, every)
     if not (once or as_json):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,15 +16,11 @@ from logreceiver.options import CONFIG, load
 from logreceiver.posture import Certificate, Report, Share, merge
 from streams import program
 from streams.addresses import join_address, split_address
-from streams.errors import PipelineError
+from streams.telemetry import client
+from streams.telemetry.client import NotAnswered
 
-ANSWER_SECONDS = 10.0
 WIDTH_OF_A_FILE = 180
 """Used where there is no terminal to ask for its width."""
-
-
-class NotAnswered(PipelineError):
-    """No receiver answers at an address; the text says why."""
 
 
 @click.command()
@@ -69,12 +64,13 @@ def ask(addresses: Sequence[str]) -> Report:
 
 
 def _ask_one(address: str) -> Report:
-    url = (address if "://" in address else f"http://{address}").rstrip("/") + "/api/v1/posture"
+    answer = client.ask(address, "/api/v1/posture")
+    if answer is None:
+        raise NotAnswered(f"{address} answers, but has no /api/v1/posture: is it the admin of a receiver?")
     try:
-        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 — the operator names the address
-            return msgspec.json.decode(answer.read(), type=Report)
-    except (OSError, ValueError) as error:
-        raise NotAnswered(f"{url}: {error}") from error
+        return msgspec.json.decode(answer, type=Report)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise NotAnswered(f"{address}: its answer is not a posture report of this version: {error}") from error
 
 
 def show(report: Report, *, as_json: bool) -> None:

@@ -17,7 +17,7 @@
     │   └── SpoolCorrupt        the file is damaged and was set aside
     ├── PkiError                (security/pki.py) a file of the authority cannot be written or used
     ├── AdminUnavailable        (telemetry/admin.py) the admin address cannot be listened on
-    └── NotAnswered             (logreceiver) no receiver answers at an admin address
+    └── NotAnswered             (telemetry/client.py) no program answers at an admin address
 
 The type tells the caller what to do; `Code` tells the other end. Exceptions outside this tree are control flow between
 neighbouring functions and never leave their room: Replaced, Deleted, Compressed, Moved (logfwd/sources), Damaged (the
