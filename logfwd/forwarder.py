@@ -23,6 +23,7 @@ from logfwd.keeper import Group, Keeper
 from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
 from logfwd.sources.make import Limits, make_source
+from logfwd.sources.settings import SourceSettings
 from logfwd.spool import Spool
 from streams.errors import ConfigError
 from streams.telemetry import admin
@@ -106,7 +107,7 @@ class Forwarder:
             yield Pipeline(
                 original,
                 twins,
-                make_source(original.source, limits),
+                make_source(original.source, limits, lambda: self._sources_beyond(original.name)),
                 spool,
                 self.metrics,
                 self._threads,
@@ -114,6 +115,10 @@ class Forwarder:
                 boot_id=self._boot_id,
                 answer_timeout_seconds=self.config.answer_timeout_seconds,
             )
+
+    def _sources_beyond(self, name: str) -> list[SourceSettings]:
+        """What the other streams read."""
+        return [stream.source for stream in self.config.streams if stream.name != name and stream.source is not None]
 
     # -- reloading ---------------------------------------------------------------------------------------------
 

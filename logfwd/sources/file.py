@@ -18,6 +18,7 @@ from logfwd.clocks import clock
 from logfwd.sources.follow import Follower
 from logfwd.sources.notify import Inotify
 from logfwd.sources.position import FILE, Block, Mark, Position
+from logfwd.sources.scan import Others
 from logfwd.sources.settings import FileSource
 from streams.units import MIB
 
@@ -37,10 +38,16 @@ class FileTail:
     """Follows files; see `Follower` for the rules."""
 
     def __init__(
-        self, settings: FileSource, *, max_record_bytes: int, block_bytes: int = MIB, use_inotify: bool = True
+        self,
+        settings: FileSource,
+        *,
+        max_record_bytes: int,
+        block_bytes: int = MIB,
+        use_inotify: bool = True,
+        others: Others = tuple,
     ) -> None:
         self._settings, self._max_record_bytes, self._block_bytes = settings, max_record_bytes, block_bytes
-        self._use_inotify = use_inotify
+        self._use_inotify, self._others = use_inotify, others
         self._follower: Follower | None = None
         self._scan_at = self._urgent_scan_at = self._last_scan_cpu_seconds = 0.0
         self._active_until = 0.0
@@ -56,6 +63,7 @@ class FileTail:
             block_bytes=self._block_bytes,
             max_record_bytes=self._max_record_bytes,
             notifier=notifier,
+            others=self._others,
         )
         scan = True
         written: Iterable[int] = ()

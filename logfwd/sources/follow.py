@@ -29,7 +29,7 @@ from logfwd.sources.names import age_order
 from logfwd.sources.notify import Inotify
 from logfwd.sources.openfiles import OpenFiles
 from logfwd.sources.position import Block, Mark
-from logfwd.sources.scan import Finder, Found
+from logfwd.sources.scan import Finder, Found, Others
 from logfwd.sources.settings import FileSource
 from logfwd.sources.tail import Compressed, Deleted, Replaced, Tail
 
@@ -59,9 +59,10 @@ class Follower:
         block_bytes: int,
         max_record_bytes: int,
         notifier: Inotify | None = None,
+        others: Others = tuple,
     ) -> None:
         self._settings, self._block_bytes, self._max_record_bytes = settings, block_bytes, max_record_bytes
-        self._finder = Finder(settings)
+        self._finder = Finder(settings, others)
         self._lost = LostPositions(self._finder.troubles)
         self._files = OpenFiles(settings.max_open_files, notifier)
         self._tails: dict[FileId, Tail] = {}

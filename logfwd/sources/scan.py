@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatch
 from typing import NamedTuple
 
@@ -61,11 +61,26 @@ class Troubles:
             del self._known[path]
 
 
+Others = Callable[[], Collection[FileSource]]
+"""What the other streams read, as it is now."""
+
+
+def leads_to(settings: FileSource, path: str) -> bool:
+    """True if the globs of a stream could lead to this path."""
+    return any(matches(path, pattern) for pattern in settings.paths) and not excludes(settings, path)
+
+
+def excludes(settings: FileSource, path: str) -> bool:
+    """True if a pattern names the path, or, where it has no slash, the file's name."""
+    name = os.path.basename(path)
+    return any(fnmatch(path if "/" in pattern else name, pattern) for pattern in settings.exclude)
+
+
 class Finder:
     """Finds files for one source."""
 
-    def __init__(self, settings: FileSource) -> None:
-        self._settings = settings
+    def __init__(self, settings: FileSource, others: Others = tuple) -> None:
+        self._settings, self._others = settings, others
         self.troubles = Troubles()
         folders = {os.path.dirname(pattern) or "." for pattern in settings.paths}
         self.directories = {folder for folder in folders if not glob.has_magic(folder)}
@@ -80,7 +95,7 @@ class Finder:
         seen: set[str] = set()
         for pattern in self._settings.paths:
             for path in glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else [pattern]:
-                if path not in seen and not self.excludes(path):
+                if path not in seen and not excludes(self._settings, path):
                     seen.add(path)
                     if (file := self._look_at(path, named=path == pattern)) is not None:
                         found.setdefault(file.id, file)
@@ -100,14 +115,7 @@ class Finder:
 
     def is_configured(self, path: str) -> bool:
         """True for a name, of a file or of none, that a glob or a symbolic link leads to."""
-        return path in self._targets or (
-            any(matches(path, pattern) for pattern in self._settings.paths) and not self.excludes(path)
-        )
-
-    def excludes(self, path: str) -> bool:
-        """True if a pattern names the path, or, where it has no slash, the file's name."""
-        name = os.path.basename(path)
-        return any(fnmatch(path if "/" in pattern else name, pattern) for pattern in self._settings.exclude)
+        return path in self._targets or leads_to(self._settings, path)
 
     def _look_at(self, path: str, *, named: bool) -> Found | None:
         try:
@@ -158,7 +166,10 @@ class Finder:
                         yield from _stray(entry, family)
 
     def _is_rotated(self, path: str, family: str) -> bool:
-        return self.is_configured(family) and not self.excludes(path)
+        """False also for a name that another stream reads by itself: that is, without reading this family."""
+        if not self.is_configured(family) or excludes(self._settings, path):
+            return False
+        return not any(leads_to(other, path) and not leads_to(other, family) for other in self._others())
 
 
 def _stray(entry: os.DirEntry[str], family: str) -> Iterator[Found]:

@@ -146,3 +146,29 @@ async def test_new_files_like_deleted_ones_are_all_read(tmp_path: Path) -> None:
         async with forwarding(config):
             await asyncio.sleep(0.5)
     assert len(installation.stored()) == written
+
+
+async def test_two_streams_over_neighbouring_names_read_each_their_own(tmp_path: Path) -> None:
+    installation = Installation(tmp_path)
+    names = {"a": tmp_path / "app", "b": tmp_path / "app-1"}
+    streams = [
+        installation.stream(name=name, source=FileSource(paths=(str(path),), scan_seconds=0.05))
+        for name, path in names.items()
+    ]
+
+    def write(first: int) -> None:
+        for name, path in names.items():
+            with path.open("a") as out:
+                out.writelines(f'{{"{name}":{number}}}\n' for number in range(first, first + 50))
+
+    write(0)
+    async with running(installation.receiver_config()) as service:
+        config = installation.forwarder_config(service.listeners[0].address, *streams)
+        for stored in (50, 100):
+            async with forwarding(config) as forwarder:
+                await eventually(lambda: all(acknowledged(forwarder, name) >= stored for name in names))  # noqa: B023
+                await asyncio.sleep(0.3)
+            write(50)
+    for name in names:
+        assert installation.stored(name)[:100] == [f'{{"{name}":{number}}}' for number in range(100)]
+        assert not any(f'"{name}"' not in record for record in installation.stored(name))

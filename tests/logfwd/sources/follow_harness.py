@@ -24,11 +24,13 @@ class Reader:
         max_record_bytes: int = 4096,
         max_open_files: int = 256,
         exclude: tuple[str, ...] = (),
+        others: tuple[FileSource, ...] = (),
     ) -> None:
         self.settings = FileSource(
             paths=tuple(map(str, patterns)), exclude=exclude, start_at=start_at, max_open_files=max_open_files
         )
         self.block_bytes, self.max_record_bytes = block_bytes, max_record_bytes
+        self.others = others
         self.now = 1000.0
         self.positions: dict[str, Mark] = {}
         self.blocks: list[Block] = []
@@ -37,7 +39,11 @@ class Reader:
 
     def _make(self) -> Follower:
         return Follower(
-            self.settings, self.positions, block_bytes=self.block_bytes, max_record_bytes=self.max_record_bytes
+            self.settings,
+            self.positions,
+            block_bytes=self.block_bytes,
+            max_record_bytes=self.max_record_bytes,
+            others=lambda: self.others,
         )
 
     @property

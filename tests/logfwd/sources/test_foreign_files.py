@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from logfwd.sources.position import Mark
+from logfwd.sources.settings import FileSource
 from tests.logfwd.sources.follow_harness import Reader, append, numbered
 
 
@@ -115,3 +116,39 @@ def test_a_position_of_a_file_that_is_configured_no_more_does_not_bring_its_rota
     append(tmp_path / "other", numbered(10, 20))
     reader.turn()
     assert reader.lines == numbered(0, 20).splitlines()
+
+
+def source(*paths: Path, exclude: tuple[str, ...] = ()) -> FileSource:
+    return FileSource(paths=tuple(map(str, paths)), exclude=exclude)
+
+
+@pytest.mark.parametrize("pattern", ["app-1", "app-[0-9]"])
+def test_a_file_that_another_stream_reads_by_itself_is_no_rotation(tmp_path: Path, pattern: str) -> None:
+    append(tmp_path / "app", numbered(0, 5))
+    reader = Reader(tmp_path / "app")
+    reader.turn()
+    reader.others = (source(tmp_path / pattern),)  # by a reload
+    append(tmp_path / "app-1", numbered(90, 95))
+    reader.turn()
+    reader.restart()
+    append(tmp_path / "app-1", numbered(95, 99))
+    append(tmp_path / "app", numbered(5, 10))
+    reader.turn()
+    assert reader.lines == numbered(0, 10).splitlines()
+
+
+@pytest.mark.parametrize(
+    "other", [{"paths": ("app*",)}, {"paths": ("app-1", "app")}, {"paths": ("app-*",), "exclude": ("app-1",)}]
+)
+def test_a_stream_that_reads_all_of_a_family_leaves_its_rotations_to_others_too(
+    tmp_path: Path, other: dict[str, tuple[str, ...]]
+) -> None:
+    paths = tuple(tmp_path / path for path in other["paths"])
+    reader = Reader(tmp_path / "app", others=(source(*paths, exclude=other.get("exclude", ())),))
+    append(tmp_path / "app", numbered(0, 10))
+    reader.turn()
+    (tmp_path / "app").rename(tmp_path / "moved")
+    append(tmp_path / "app-1", numbered(10, 20))
+    append(tmp_path / "app", numbered(20, 30))
+    reader.turn()
+    assert reader.lines == numbered(0, 30).splitlines()
