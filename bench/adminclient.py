@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from logfwd.config import load_forwarder
+from streams.errors import ConfigError
 from streams.telemetry import client
 from streams.telemetry.client import NotAnswered
 
 ANSWER_SECONDS = 3.0
+
+
+def admin_of(config: Path) -> str:
+    """The admin address of the forwarder with this logfwd.toml; raises NotAnswered."""
+    try:
+        admin = load_forwarder(config).admin
+    except ConfigError as error:
+        raise NotAnswered("\n".join(str(problem) for problem in error.problems)) from error
+    if admin is None:
+        raise NotAnswered(f"{config}: admin = false, so this forwarder has no admin address; set admin.address")
+    if admin.address.endswith(":0"):
+        raise NotAnswered(f"{config}: the system chose the admin port; pass the address from the log with --admin")
+    return admin.address
 
 
 def ask(admin: str, path: str) -> Any:

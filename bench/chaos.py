@@ -34,6 +34,7 @@ from bench.processes import StartFailed, wait_until
 from bench.site import Site
 from bench.steppedclock import SteppedClock
 from bench.strike import Striker
+from streams.telemetry.client import NotAnswered
 
 DRAIN_SECONDS = 240.0
 CALM_SECONDS = 5.0
@@ -173,7 +174,7 @@ class Chaos:
         rows: dict[str, Any] = {}
         deadline = calm_until = time.monotonic() + DRAIN_SECONDS
         while (now := time.monotonic()) < deadline:
-            with contextlib.suppress(OSError, KeyError):
+            with contextlib.suppress(NotAnswered, KeyError):
                 rows = self.site.streams()
                 if any(rows[name]["spool"]["batches"] or rows[name]["source_lag_bytes"] for name in sent):
                     calm_until = deadline

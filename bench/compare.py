@@ -14,8 +14,9 @@ import click
 from rich.console import Console
 
 from bench import comparison_report, report
+from bench.adminclient import admin_of
 from bench.comparison import Comparison, conclude
-from bench.production import admin_of, observe
+from bench.production import observe
 from bench.rounds import Plan, Side, running
 from streams.security.modes import MODES
 from streams.telemetry.client import NotAnswered

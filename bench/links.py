@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
-import urllib.request
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
@@ -30,6 +29,7 @@ from streams.errors import PipelineError
 from streams.security import stacks
 from streams.security.modes import MODES
 from streams.security.transport import Link, connect
+from streams.telemetry import client
 from streams.wire import messages as m
 from streams.wire.connection import ForwarderConnection
 
@@ -128,8 +128,7 @@ async def drive(rig: Rig, links: int, seconds: float, batch: bytes, records: int
 def _scrape(rig: Rig) -> dict[str, float]:
     """How many series the receiver has in /metrics, and how long a scrape takes."""
     started = time.perf_counter()
-    with urllib.request.urlopen(f"http://{rig.receiver.admin_address()}/metrics", timeout=ANSWER_SECONDS) as answer:
-        lines = answer.read().splitlines()
+    lines = (client.ask(rig.receiver.admin_address(), "/metrics", seconds=ANSWER_SECONDS) or b"").splitlines()
     return {
         "metric_series": sum(not line.startswith(b"#") for line in lines),
         "scrape_ms": (time.perf_counter() - started) * 1e3,

@@ -9,13 +9,10 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import adminclient
 from bench.findings import Round
-from logfwd.config import load_forwarder
-from streams.errors import ConfigError
 from streams.telemetry.client import NotAnswered
 
 VARIABLES = ("group", "version", "cipher", "receiver")
@@ -27,19 +24,6 @@ class Observed(NamedTuple):
     links: dict[str, dict[str, Any]]
     slices: list[Round]
     method: str
-
-
-def admin_of(config: Path) -> str:
-    """The admin address of the forwarder with this logfwd.toml; raises NotAnswered."""
-    try:
-        admin = load_forwarder(config).admin
-    except ConfigError as error:
-        raise NotAnswered("\n".join(str(problem) for problem in error.problems)) from error
-    if admin is None:
-        raise NotAnswered(f"{config}: admin = false, so this forwarder has no admin address; set admin.address")
-    if admin.address.endswith(":0"):
-        raise NotAnswered(f"{config}: the system chose the admin port; pass the address from the log with --admin")
-    return admin.address
 
 
 def observe(

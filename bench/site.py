@@ -12,15 +12,16 @@ import os
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import adminclient
 from bench.processes import StartFailed, die_with_parent, wait_until
 from streams.security import pki
 from streams.security.modes import MODES
+from streams.telemetry.client import NotAnswered
 
 START_SECONDS = 30.0
 CALM_LOOKS = 8
@@ -221,10 +222,9 @@ class Site:
             self.admin_address = str(found[-1]["address"])
 
     def streams(self) -> dict[str, dict[str, Any]]:
-        """The forwarder's rows in /api/v1/streams, by stream."""
+        """The forwarder's rows in /api/v1/streams, by stream; raises NotAnswered."""
         self._find_admin()
-        with urllib.request.urlopen(f"http://{self.admin_address}/api/v1/streams", timeout=5) as answer:
-            return {row["stream"]: row for row in json.load(answer)["streams"]}
+        return {row["stream"]: row for row in adminclient.streams(self.admin_address)}
 
     def wait_until_acknowledged(
         self, records: int, names: list[str], seconds: float, *, poll_seconds: float = 0.05
@@ -232,7 +232,7 @@ class Site:
         """Wait until every stream has this many records acknowledged; False if that takes too long."""
 
         def acknowledged() -> bool:
-            with contextlib.suppress(OSError, KeyError):
+            with contextlib.suppress(NotAnswered, KeyError):
                 rows = self.streams()
                 return all(rows[name]["records"]["acknowledged"] >= records for name in names)
             return False
@@ -245,7 +245,7 @@ class Site:
 
         def drained() -> bool:
             nonlocal calm
-            with contextlib.suppress(OSError, KeyError):
+            with contextlib.suppress(NotAnswered, KeyError):
                 rows = self.streams()
                 empty = all(rows[name]["spool"]["batches"] == rows[name]["source_lag_bytes"] == 0 for name in names)
                 calm = calm + 1 if empty else 0

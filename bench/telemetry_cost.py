@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from bench import unobserved
 from bench.fullspeed import measure
 from bench.load import Base
 from bench.rig import Forwarder, Rig, Setup
+from streams.telemetry import client
 
 SCRAPE_SECONDS = 1.0
 ANSWER_SECONDS = 10.0
@@ -46,8 +46,7 @@ class Scraper:
         started = time.monotonic()
         while not self._over.wait(max(self._due_seconds - (time.monotonic() - started), 0.0)):
             for address, path in itertools.product(self._addresses, PATHS):
-                with urllib.request.urlopen(f"http://{address}{path}", timeout=ANSWER_SECONDS) as answer:
-                    self.answers += bool(answer.read())
+                self.answers += bool(client.ask(address, path, seconds=ANSWER_SECONDS))
             self._due_seconds += SCRAPE_SECONDS
         self._due_seconds -= time.monotonic() - started
 

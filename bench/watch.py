@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import adminclient, report
-from bench.production import admin_of
+from bench.adminclient import admin_of
 from streams.telemetry.client import NotAnswered
 
 DEFAULT_ADMIN = "127.0.0.1:9464"
