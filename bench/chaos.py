@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,6 @@ ORIGINALS = ("a", "b")
 STREAM = 'security = "{mode}"\n[source]\ntype = "file"\npaths = ["{file}.log"]\n[batch]\nlinger = "{linger}ms"\n'
 TRACEBACK = "Traceback (most recent call last)"
 COUNTED = ("sent", "stored", "missing", "twice", "out_of_order", "foreign")
-TITLES = {"twice": "duplicates", "out_of_order": "out of order"}
 
 
 @dataclass(frozen=True)
@@ -201,38 +201,51 @@ def _last_words(line: str) -> str:
         return line
 
 
+def _counts(findings: Iterable[Finding]) -> dict[str, int]:
+    return {name: sum(getattr(finding, name) for finding in findings) for name in COUNTED}
+
+
+COUNTS: Sequence[report.Column] = (
+    ("sent", lambda r: f"{r['sent']:,}"),
+    ("stored", lambda r: f"{r['stored']:,}"),
+    ("missing", lambda r: f"{r['missing']:,}"),
+    ("duplicates", lambda r: f"{r['twice']:,}"),
+    ("out of order", lambda r: f"{r['out_of_order']:,}"),
+    ("foreign", lambda r: f"{r['foreign']:,}"),
+    ("resets", lambda r: str(r["resets"])),
+)
+
+
 def streams_table(outcome: Outcome) -> Table:
     """One line per stream of a seed."""
-    shown = Table(title=f"seed {outcome.seed}")
-    for title in ("stream", *COUNTED, "resets"):
-        shown.add_column(TITLES.get(title, title), justify="right")
-    for finding in outcome.findings:
-        values = [f"{getattr(finding, name):,}" for name in COUNTED]
-        shown.add_row(finding.stream, *values, str(outcome.resets.get(finding.stream, "?")))
-    return shown
+    rows = [
+        {"stream": each.stream, **_counts([each]), "resets": outcome.resets.get(each.stream, "?")}
+        for each in outcome.findings
+    ]
+    return report.table(f"seed {outcome.seed}", [("stream", lambda r: r["stream"]), *COUNTS], rows)
 
 
 def summary_table(outcomes: list[Outcome]) -> Table:
     """One line per seed, and the total."""
-    shown = Table(title="chaos")
-    for title in ("seed", "seconds", "kills", "faults", *COUNTED, "resets"):
-        shown.add_column(TITLES.get(title, title), justify="right", no_wrap=title != "out_of_order")
 
-    def line(title: str, some: list[Outcome]) -> None:
-        findings = [finding for outcome in some for finding in outcome.findings]
-        shown.add_row(
-            title,
-            f"{sum(o.seconds for o in some):.0f}",
-            str(sum(o.kills for o in some)),
-            str(sum(sum(o.faults.values()) for o in some)),
-            *(f"{sum(getattr(finding, name) for finding in findings):,}" for name in COUNTED),
-            str(sum(sum(o.resets.values()) for o in some)),
-        )
+    def line(title: str, some: list[Outcome]) -> dict[str, Any]:
+        return {
+            "seed": title,
+            "seconds": sum(each.seconds for each in some),
+            "kills": sum(each.kills for each in some),
+            "faults": sum(sum(each.faults.values()) for each in some),
+            **_counts([finding for each in some for finding in each.findings]),
+            "resets": sum(sum(each.resets.values()) for each in some),
+        }
 
-    for outcome in outcomes:
-        line(str(outcome.seed), [outcome])
-    line("all", outcomes)
-    return shown
+    columns: list[report.Column] = [
+        ("seed", lambda r: r["seed"]),
+        ("seconds", lambda r: f"{r['seconds']:.0f}"),
+        ("kills", lambda r: str(r["kills"])),
+        ("faults", lambda r: str(r["faults"])),
+        *COUNTS,
+    ]
+    return report.table("chaos", columns, [*(line(str(each.seed), [each]) for each in outcomes), line("all", outcomes)])
 
 
 def _sentence(outcome: Outcome) -> str:
@@ -247,12 +260,9 @@ def _sentence(outcome: Outcome) -> str:
 
 def faults_table(outcomes: list[Outcome]) -> Table:
     """How often each fault was injected."""
-    shown = Table(title="faults")
-    shown.add_column("fault")
-    shown.add_column("times", justify="right")
-    for fault, times in sorted(sum((Counter(outcome.faults) for outcome in outcomes), Counter()).items()):
-        shown.add_row(fault, str(times))
-    return shown
+    times = sum((Counter(outcome.faults) for outcome in outcomes), Counter[str]())
+    columns: list[report.Column] = [("fault", lambda r: r["fault"]), ("times", lambda r: str(r["times"]))]
+    return report.table("faults", columns, [{"fault": name, "times": each} for name, each in sorted(times.items())])
 
 
 def run_seeds(seeds: list[int], seconds: float, directory: Path, console: Console) -> list[Outcome]:

@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from bench import report
 from bench.generate import generate_http
 from bench.processes import StartFailed
 from bench.site import Site
@@ -102,32 +103,32 @@ def _milliseconds(values: list[float]) -> str:
     return f"{statistics.median(values) * 1e3:.2f} / {p95 * 1e3:.2f} ms"
 
 
+def _batch_duration(row: report.Row) -> str:
+    summary = row["batch_duration_seconds"]
+    return f"{summary['median'] * 1e3:.2f} / {summary['p95'] * 1e3:.2f} ms" if summary["count"] else "–"
+
+
+FIGURES: Sequence[report.Column] = (
+    ("stream", lambda r: r["stream"]),
+    ("configured mode", lambda r: r["mode"]),
+    ("negotiated group", lambda r: (r["link"] or {}).get("group", "–")),
+    ("TLS version", lambda r: (r["link"] or {}).get("version", "–")),
+    ("records sent", lambda r: str(r["arrival"].sent)),
+    ("records stored", lambda r: str(r["arrival"].stored)),
+    ("missing", lambda r: str(r["arrival"].missing)),
+    ("duplicates", lambda r: str(r["arrival"].twice)),
+    ("in order", lambda r: "yes" if r["arrival"].in_order else "NO"),
+    (f"handshake, median / p95 of {EXTRA_HANDSHAKES}", lambda r: _milliseconds(r["handshakes"])),
+    ("batch duration, median / p95", _batch_duration),
+    ("batches", lambda r: str(r["batch_duration_seconds"]["count"])),
+)
+
+
 def _table(arrivals: dict[str, Arrival], rows: dict[str, dict[str, Any]], handshakes: dict[str, list[float]]) -> Table:
-    table = Table(title="The same records over classical and over hybrid post-quantum TLS")
-    table.add_column("stream")
-    for name in STREAMS:
-        table.add_column(name, justify="right")
-
-    def line(title: str, value: Any) -> None:
-        table.add_row(title, *(str(value(name)) for name in STREAMS))
-
-    line("configured mode", lambda name: STREAMS[name])
-    line("negotiated group", lambda name: (rows[name]["link"] or {}).get("group", "–"))
-    line("TLS version", lambda name: (rows[name]["link"] or {}).get("version", "–"))
-    line("records sent", lambda name: arrivals[name].sent)
-    line("records stored", lambda name: arrivals[name].stored)
-    line("missing", lambda name: arrivals[name].missing)
-    line("duplicates", lambda name: arrivals[name].twice)
-    line("in order", lambda name: "yes" if arrivals[name].in_order else "NO")
-    line(f"handshake, median / p95 of {EXTRA_HANDSHAKES}", lambda name: _milliseconds(handshakes[name]))
-
-    def duration(name: str) -> str:
-        summary = rows[name]["batch_duration_seconds"]
-        return f"{summary['median'] * 1e3:.2f} / {summary['p95'] * 1e3:.2f} ms" if summary["count"] else "–"
-
-    line("batch duration, median / p95", duration)
-    line("batches", lambda name: rows[name]["batch_duration_seconds"]["count"])
-    return table
+    found = [{**rows[name], "arrival": arrivals[name], "handshakes": handshakes[name]} for name in STREAMS]
+    return report.table(
+        "The same records over classical and over hybrid post-quantum TLS", FIGURES, found, upright=True
+    )
 
 
 def make_room(directory: Path) -> None:

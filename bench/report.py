@@ -93,6 +93,19 @@ def limit_note(limits: Sequence[float]) -> str:
 Column = tuple[str, Callable[[Row], str]]
 
 
+def table(title: str, columns: Sequence[Column], rows: Sequence[Row], *, upright: bool = False) -> Table:
+    """Rows as a table, rounded for people; `upright` makes a column of each row."""
+    lines = [[name for name, _ in columns], *([value(row) for _, value in columns] for row in rows)]
+    if upright:
+        lines = [list(line) for line in zip(*lines, strict=True)]
+    shown = Table(title=title, title_justify="left")
+    for number, name in enumerate(lines[0]):
+        shown.add_column(name, justify="right" if number else "left")
+    for line in lines[1:]:
+        shown.add_row(*line)
+    return shown
+
+
 def show(
     console: Console,
     title: str,
@@ -102,16 +115,8 @@ def show(
     *,
     upright: bool = False,
 ) -> None:
-    """Print rows as a table, rounded for people; `upright` makes a column of each row."""
-    table = Table(title=title, title_justify="left")
-    lines = [[name for name, _ in columns], *([value(row) for _, value in columns] for row in rows)]
-    if upright:
-        lines = [list(line) for line in zip(*lines, strict=True)]
-    for number, name in enumerate(lines[0]):
-        table.add_column(name, justify="right" if number else "left")
-    for line in lines[1:]:
-        table.add_row(*line)
-    console.print(table)
+    """Print rows as a table, with notes and the machine below it."""
+    console.print(table(title, columns, rows, upright=upright))
     for note in notes:
         console.print(note, soft_wrap=True)
     about = machine()

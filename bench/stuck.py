@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -136,23 +136,28 @@ def _watch(site: Site, source: Path, seconds: float, console: Console) -> list[L
     return looks
 
 
+COLUMNS: Sequence[report.Column] = (
+    ("second", lambda r: r["second"]),
+    ("forwarder RSS, MB", lambda r: r["forwarder_rss"]),
+    ("receiver RSS, MB", lambda r: r["receiver_rss"]),
+    ("spool files, MB", lambda r: r["spool_files"]),
+    ("spooled, MB", lambda r: r["waiting"]),
+    ("unread, MB", lambda r: r["unread"]),
+)
+
+
 def table(outcome: Outcome, rows: int = 12) -> Table:
     """Some of the samples, and how memory grew."""
-    shown = Table(title=f"Kafka away, spool limit {outcome.spool_limit_mb:.0f} MB")
-    for title in (
-        "second",
-        "forwarder RSS, MB",
-        "receiver RSS, MB",
-        "spool files, MB",
-        "spooled, MB",
-        "unread, MB",
-    ):
-        shown.add_column(title, justify="right")
-    for look in outcome.looks[:: max(len(outcome.looks) // rows, 1)]:
-        shown.add_row(f"{look.seconds:.0f}", *(f"{value:.1f}" for value in list(asdict(look).values())[1:]))
-    shown.add_row("peak", *(f"{outcome.peak(size):.1f}" for size in MEMORY))
-    shown.add_row("MB/min", *(f"{outcome.slope(size):+.3f}" for size in MEMORY))
-    return shown
+    shown = [
+        {"second": f"{look.seconds:.0f}", **{name: f"{value:.1f}" for name, value in asdict(look).items()}}
+        for look in outcome.looks[:: max(len(outcome.looks) // rows, 1)]
+    ]
+    nothing = dict.fromkeys(asdict(outcome.looks[0]), "")
+    names = ("forwarder_rss", "receiver_rss")
+    peaks = {name: f"{outcome.peak(size):.1f}" for name, size in zip(names, MEMORY, strict=True)}
+    slopes = {name: f"{outcome.slope(size):+.3f}" for name, size in zip(names, MEMORY, strict=True)}
+    shown += [{**nothing, "second": "peak", **peaks}, {**nothing, "second": "MB/min", **slopes}]
+    return report.table(f"Kafka away, spool limit {outcome.spool_limit_mb:.0f} MB", COLUMNS, shown)
 
 
 @click.command(short_help="Kill Kafka under full input; check memory and records.")
