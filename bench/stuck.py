@@ -53,11 +53,11 @@ MEMORY: tuple[Callable[[Look], float], ...] = (lambda look: look.forwarder_rss, 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run. `waits_told`: how often the forwarder logged that its source waits."""
+    """One run. `waits_logged`: how often the forwarder logged that the spool was full, so its source waits."""
 
     spool_limit_mb: float
     looks: list[Look]
-    waits_told: int
+    waits_logged: int
     finding: Finding
 
     def peak(self, size: Callable[[Look], float]) -> float:
@@ -70,7 +70,7 @@ class Outcome:
     @property
     def blocked(self) -> bool:
         """The source had more to read all the time, and the forwarder logged that it waits."""
-        return self.waits_told > 0 and self.looks[-1].unread > 0
+        return self.waits_logged > 0 and self.looks[-1].unread > 0
 
 
 def run(directory: Path, *, seconds: float, spool_mb: int, console: Console) -> Outcome:
@@ -81,14 +81,14 @@ def run(directory: Path, *, seconds: float, spool_mb: int, console: Console) -> 
         _lay_out(site, kafka, spool_mb)
         kafka.kill()
         looks = _watch(site, source, seconds, console)
-        waits_told = sum(event.get("event") == "spool full" for event in site.forwarder.events())
+        waits_logged = sum(event.get("event") == "spool full" for event in site.forwarder.events())
         kafka.restart()
         with console.status("Kafka is back: draining"):
             if not site.wait_until_acknowledged(sent, [STREAM], DRAIN_SECONDS, poll_seconds=LOOK_SECONDS):
                 raise StartFailed(f"not drained within {DRAIN_SECONDS:.0f} s\n{site.forwarder.tail()}")
         site.stop()
         return Outcome(
-            spool_mb, looks, waits_told, judge(STREAM, sent, read_topic(kafka.bootstrap, STREAM), source="in")
+            spool_mb, looks, waits_logged, judge(STREAM, sent, read_topic(kafka.bootstrap, STREAM), source="in")
         )
 
 
