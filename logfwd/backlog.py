@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
 
+from logfwd.spool_keys import Keys
 from streams.recordbatch import Packed
 
 ROW_ID_STEP = 1 << 20
@@ -80,7 +81,10 @@ class Row:
 
 @dataclass(slots=True)
 class Totals:
-    """Records since the spool was created: accepted = acknowledged + waiting + dropped + dead_lettered."""
+    """Records since the spool was created: accepted = acknowledged + waiting + dropped + dead_lettered.
+
+    `sampled`, `limited`, `filtered`: left out before the others were accepted, so no part of that sum.
+    """
 
     accepted: int = 0
     invalid: int = 0
@@ -88,6 +92,9 @@ class Totals:
     dropped: int = 0
     dead_lettered: int = 0
     resets: int = 0
+    sampled: int = 0
+    limited: int = 0
+    filtered: int = 0
 
 
 class Changes(Protocol):
@@ -160,6 +167,8 @@ class Backlog:
     """Since the spool was opened."""
     last_run_number: int = 0
     sealing_run: Run | None = None
+    keys: Keys = field(default_factory=Keys)
+    """Idempotency keys in the same file: they take part of the budget."""
 
     def adopt(self, row: Row) -> None:
         """Append a row that was read from the disk, in order. `blobs` has counted it already."""
@@ -175,14 +184,10 @@ class Backlog:
 
     def has_room(self, size: int) -> bool:
         """False while the policy is to block and the budget is used up; an empty backlog accepts any batch."""
-        return self.drops_oldest or not self.rows or self.waiting_bytes + size <= self.max_bytes
+        return self.drops_oldest or not self.rows or self._used_bytes() + size <= self.max_bytes
 
-    def can_keep(self, sizes: Sequence[int]) -> bool:
-        """True if `accept` would keep batches of these sizes, all of them: what cannot be dropped leaves them room."""
-        if not self.drops_oldest or self.waiting_bytes + sum(sizes) <= self.max_bytes:
-            return True
-        stamped = sum(row.size for row in self.rows if row.base_sequence is not None)
-        return stamped + sum(sizes) <= self.max_bytes or (len(sizes) == 1 and not stamped)
+    def _used_bytes(self) -> int:
+        return self.waiting_bytes + self.keys.byte_count
 
     def accept(
         self, packed: Sequence[Packed], blobs: Sequence[int], invalid: int, sealed_at: float, changes: Changes
@@ -236,7 +241,7 @@ class Backlog:
 
     def _make_room(self, size: int, changes: Changes) -> bool:
         """True if the batch may be accepted; drops the oldest unstamped batches where that is the policy."""
-        while self.drops_oldest and self.rows and self.waiting_bytes + size > self.max_bytes:
+        while self.drops_oldest and self.rows and self._used_bytes() + size > self.max_bytes:
             oldest = next((row for row in self.rows if row.base_sequence is None), None)
             if oldest is None:
                 return False

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import structlog
 
 from logfwd import state_dir, status
@@ -99,7 +100,8 @@ class Forwarder:
         original, twins = group
         assert original.source is not None
         limits = Limits(original.batch.max_record_bytes, original.batch.max_batch_bytes)
-        async with Spool(self.config.state_dir / f"{original.name}.spool") as spool:
+        definition = msgspec.json.encode([original, *twins]).decode()
+        async with Spool(self.config.state_dir / f"{original.name}.spool", definition=definition) as spool:
             for name in spool.repeats_possible:
                 self.metrics.run_resets.labels(name, "spool_damaged").inc()
             for name, records in spool.lost_records.items():
@@ -159,7 +161,7 @@ class Forwarder:
     # -- what it reports ---------------------------------------------------------------------------------------
 
     def _ready(self) -> Mapping[str, str]:
-        return {part: reason for keeper in self._keepers.values() for part, reason in keeper.troubles().items()}
+        return {name: keeper.trouble for name, keeper in self._keepers.items() if keeper.trouble}
 
     def _observe(self) -> None:
         for keeper in self._keepers.values():

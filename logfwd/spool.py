@@ -20,28 +20,23 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import structlog
 
 from logfwd.backlog import Backlog, Blobs, Row, Totals
 from logfwd.sources.position import Position
-from logfwd.spool_file import (
-    PAGE_BYTES,
-    Contents,
-    beside,
-    describe,
-    free_bytes,
-    has_log,
-    install,
-    load,
-    writer,
-)
+from logfwd.spool_file import Contents, describe, free_bytes, has_log, install, load, read_key, writer
+from logfwd.spool_keys import BUDGET_SHARE, Key, Keys
 from logfwd.spool_notes import Notes
 from logfwd.spool_salvage import replace_damaged
+from logfwd.spool_schema import beside
+from logfwd.spool_shrink import Shrinker, reusable_bytes
 from streams.errors import SpoolCorrupt, SpoolError
 
 RESERVE_BYTES = 16 * 1024 * 1024
@@ -53,6 +48,10 @@ ROOM_LOOK_SECONDS = 0.05
 """How long a reading of the disk's free space is used; far less than the reserve is written in that time."""
 RIDE_ALONG_SECONDS = 0.2
 """Longest that a deletion waits for another commit to ride along with."""
+IDLE_SECONDS = 1.0
+"""The file is shrunk when nothing has been handed in for this long."""
+EXPIRY_SECONDS = 60.0
+"""Pause between deletions of expired positions."""
 
 log = structlog.get_logger("logfwd.spool")
 
@@ -60,10 +59,16 @@ log = structlog.get_logger("logfwd.spool")
 class Spool:
     """Opens a spool file, returns its contents, commits notes. Use it with `async with`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, definition: str = "") -> None:
+        """`definition`: the original stream and its twins as JSON, stored so that a removed stream can be drained."""
         self.path = path
+        self.definition = definition
+        """As given; without one, the last one that was stored."""
+        self.first_scan_made = False
+        """True if the source has looked for its files before (`Notes.put_first_scan`)."""
         self.positions: dict[str, Position] = {}
         self.blobs = Blobs()
+        self.keys = Keys()
         self.forwarder_id = ""
         self.repeats_possible: set[str] = set()
         """Streams whose records may be stored twice because part of this spool was lost before it was opened."""
@@ -76,7 +81,10 @@ class Spool:
         self._room_looked_at = 0.0
         self._has_room = True
         self._reusable_bytes = 0
-        self._queue: queue.SimpleQueue[tuple[Notes, asyncio.Future[None] | None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Entry | _Question | None] = queue.SimpleQueue()
+        self._trimming: asyncio.Future[None] | None = None
+        self._expired_at = 0.0
+        self._has_expiring_positions = False
         self._riders: Notes | None = None
         self._ride_timer: asyncio.TimerHandle | None = None
         self._broken: SpoolError | None = None
@@ -123,6 +131,9 @@ class Spool:
                 self._give_up_reserve()
             raise
         self.forwarder_id, self.positions = self._contents.meta["forwarder_id"], self._contents.positions
+        self.definition = self.definition or self._contents.meta.get("definition", "")
+        self.first_scan_made = self._contents.meta.get("first_scan") == "1"
+        self.keys = self._contents.keys
         for _, row in self._contents.rows:
             self.blobs.adopt(row)
         self.blobs.start_after(self._contents.last_row, self._contents.last_blob)
@@ -155,9 +166,9 @@ class Spool:
             self._contents = load(self.path, connection)
             if self._contents.meta.get("open") == "1" and not log_there:
                 self._log_was_lost()
-            connection.execute("INSERT OR REPLACE INTO meta VALUES ('open', '1')")
+            self._bring_up_to_date(connection)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._reusable_bytes = _reusable_bytes(connection)
+            self._reusable_bytes = reusable_bytes(connection)
         except sqlite3.Error as error:
             self._close_unfinished(connection)
             raise describe(self.path, error, opening=True) from error
@@ -165,6 +176,17 @@ class Spool:
             self._close_unfinished(connection)
             raise
         return connection
+
+    def _bring_up_to_date(self, connection: sqlite3.Connection) -> None:
+        """Mark the file as open, store the definition, and delete positions that have expired."""
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('open', '1')")
+        if self.definition and self.definition != self._contents.meta.get("definition"):
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('definition', ?)", (self.definition,))
+        now, positions = time.time(), self._contents.positions
+        for key in [key for key, held in positions.items() if held.expires is not None and held.expires <= now]:
+            connection.execute("DELETE FROM positions WHERE key = ?", (key,))
+            del positions[key]
+        self._has_expiring_positions = any(position.expires is not None for position in positions.values())
 
     def _close_unfinished(self, connection: sqlite3.Connection) -> None:
         """Close a file still marked open. SQLite deletes the merged log; an empty one avoids a false alarm."""
@@ -210,6 +232,8 @@ class Spool:
     def backlog(self, stream: str, *, max_bytes: int, drops_oldest: bool) -> Backlog:
         """One stream's share of what was read when the file was opened."""
         backlog = Backlog(stream, self.blobs, max_bytes, drops_oldest)
+        if stream == self.path.stem:
+            backlog.keys, self.keys.max_bytes = self.keys, max_bytes // BUDGET_SHARE
         backlog.totals = self._contents.totals.get(stream, Totals())
         for owner, run in self._contents.runs:
             if owner == stream:
@@ -260,8 +284,31 @@ class Spool:
         if self._riders is not None:
             self._queue.put((self._riders, None))
             self._riders = None
+        self._expire(notes, future)
         self._queue.put((notes, future))
         return future
+
+    def _expire(self, notes: Notes, future: asyncio.Future[None]) -> None:
+        """Add the deletion of old keys, unless an earlier one is still being committed, and at times of positions."""
+        now = time.time()
+        if (self._trimming is None or self._trimming.done()) and self.keys.trim(now, notes):
+            self._trimming = future
+        self._has_expiring_positions |= notes.has_expiring_positions
+        if self._has_expiring_positions and abs(now - self._expired_at) >= EXPIRY_SECONDS:
+            self._expired_at = now
+            notes.delete_expired_positions(now)
+
+    async def key(self, key_hash: bytes) -> Key | None:
+        """How much of a request is in the spool, with all notes handed in before; None if the key is unknown."""
+        row_id = self.keys.find(key_hash)
+        if row_id is None:
+            return None
+        found: asyncio.Future[Key | None] = self._loop.create_future()
+        if self._broken is not None:
+            raise self._broken
+        self._queue.put(_Question(lambda connection: read_key(connection, row_id, key_hash), found))
+        key = await found
+        return None if key is None or key.expires <= time.time() else key
 
     def raise_if_broken(self) -> None:
         """Raise the error that broke the spool, if any: a commit that rode along has no future to report it."""
@@ -284,17 +331,19 @@ class Spool:
             self._riders = None
 
     def _write(self, connection: sqlite3.Connection) -> None:
-        """The spool thread: commits everything that is queued as one transaction and reports the result."""
-        running = True
+        """The spool thread: commits everything that is queued as one transaction, then answers questions."""
+        running, shrinker = True, Shrinker(connection)
         while running:
-            group = [self._queue.get()]
-            while not self._queue.empty():
-                group.append(self._queue.get())
+            group = self._gather(shrinker)
             if None in group:
                 running = False
-            entries = [entry for entry in group if entry is not None]
+            entries = [entry for entry in group if isinstance(entry, tuple)]
             if entries:
                 self._report(entries, self._commit(connection, entries))
+                shrinker.look_again()
+            for question in group:
+                if isinstance(question, _Question):
+                    self._answer(connection, question)
             if not self._reserve.exists() and time.monotonic() > self._reserve_tried_at + RESERVE_RETRY_SECONDS:
                 self._make_reserve()
         if self._broken is None:
@@ -304,9 +353,33 @@ class Spool:
                 return
         self._close_unfinished(connection)
 
-    def _commit(
-        self, connection: sqlite3.Connection, entries: Iterable[tuple[Notes, asyncio.Future[None] | None]]
-    ) -> SpoolError | None:
+    def _gather(self, shrinker: Shrinker) -> list[_Entry | _Question | None]:
+        """Wait for work and take all that is queued. The file is shrunk if there is none."""
+        group: list[_Entry | _Question | None] = []
+        try:
+            group.append(self._queue.get(timeout=IDLE_SECONDS if self._broken is None and shrinker.is_due else None))
+        except queue.Empty:
+            try:
+                shrinker.shrink(until=lambda: not self._queue.empty())
+            except sqlite3.Error as error:
+                self._broken = describe(self.path, error)
+            self._reusable_bytes = shrinker.reusable_bytes
+        while not self._queue.empty():
+            group.append(self._queue.get())
+        return group
+
+    def _answer(self, connection: sqlite3.Connection, question: _Question) -> None:
+        error, answer = self._broken, None
+        if error is None:
+            try:
+                answer = question.ask(connection)
+            except sqlite3.Error as found:
+                error = self._broken = describe(self.path, found)
+            except SpoolCorrupt as found:
+                error = self._broken = found
+        self._loop.call_soon_threadsafe(_settle, [question.answered], error, answer)
+
+    def _commit(self, connection: sqlite3.Connection, entries: Iterable[_Entry]) -> SpoolError | None:
         if self._broken is not None:
             return self._broken
         together = Notes()
@@ -316,7 +389,7 @@ class Spool:
             connection.execute("BEGIN IMMEDIATE")
             together.carry_out(connection)
             connection.execute("COMMIT")
-            self._reusable_bytes = _reusable_bytes(connection)
+            self._reusable_bytes = reusable_bytes(connection)
         except sqlite3.Error as error:
             self._broken = describe(self.path, error)
             if not isinstance(self._broken, SpoolCorrupt):
@@ -324,23 +397,29 @@ class Spool:
             return self._broken
         return None
 
-    def _report(self, entries: list[tuple[Notes, asyncio.Future[None] | None]], error: SpoolError | None) -> None:
+    def _report(self, entries: list[_Entry], error: SpoolError | None) -> None:
         futures = [future for _, future in entries if future is not None]
         if futures:
             self._loop.call_soon_threadsafe(_settle, futures, error)
 
 
-def _reusable_bytes(connection: sqlite3.Connection) -> int:
-    """Free room inside the file, which never shrinks."""
-    pages: int = connection.execute("PRAGMA freelist_count").fetchone()[0]
-    return pages * PAGE_BYTES
+_Entry = tuple[Notes, asyncio.Future[None] | None]
+"""Notes, and the future to complete when they are on disk."""
 
 
-def _settle(futures: Iterable[asyncio.Future[None]], error: SpoolError | None) -> None:
+@dataclass(frozen=True)
+class _Question:
+    """Something for the spool's thread to read, after everything that was handed in before."""
+
+    ask: Callable[[sqlite3.Connection], Key | None]
+    answered: asyncio.Future[Key | None]
+
+
+def _settle(futures: Iterable[asyncio.Future[Any]], error: SpoolError | None, result: object = None) -> None:
     for future in futures:
         if future.done():
             continue
         if error is None:
-            future.set_result(None)
+            future.set_result(result)
         else:
             future.set_exception(error)

@@ -20,7 +20,9 @@ import click
 
 from logfwd import spool_verify, state_dir
 from logfwd.config import ForwarderConfig, load_forwarder
-from logfwd.spool_file import TOTALS, reader
+from logfwd.sources.position import FILE, Mark
+from logfwd.spool_file import reader
+from logfwd.spool_schema import TOTALS, rows
 from streams import program, recordbatch
 from streams.errors import BatchCorrupt, ConfigError, SpoolError
 
@@ -302,7 +304,7 @@ def _summary(config: ForwarderConfig, path: Path, connection: sqlite3.Connection
     letters = connection.execute(
         "SELECT id, code, text, at_ms, record_count FROM dead_letters WHERE stream = ? ORDER BY id", (stream,)
     ).fetchall()
-    totals = one(f"SELECT {', '.join(TOTALS)} FROM totals WHERE stream = ?")  # noqa: S608 (names of our own)
+    totals = {name: sums for name, *sums in rows(connection, "totals")}.get(stream, [0] * len(TOTALS))
     own = stream == path.stem
     return {
         "stream": stream,
@@ -319,14 +321,19 @@ def _summary(config: ForwarderConfig, path: Path, connection: sqlite3.Connection
             {"id": id_, "code": code, "text": text, "at": _utc(at_ms), "records": count}
             for id_, code, text, at_ms, count in letters
         ],
-        "positions": [
-            {"key": key, "offset": offset}
-            for key, offset in connection.execute("SELECT key, offset FROM positions ORDER BY key")
-        ]
-        if own
-        else [],
-        "totals": dict(zip(TOTALS, totals or (0,) * len(TOTALS), strict=True)),
+        "positions": [_position(*row) for row in rows(connection, "positions", "ORDER BY key")] if own else [],
+        "totals": dict(zip(TOTALS, totals, strict=True)),
     }
+
+
+def _position(key: str, source: str, value: bytes, expires: float | None) -> dict[str, Any]:
+    """A position as JSON. The offset of a file is how far its records are spooled or stored."""
+    found: dict[str, Any] = {"key": key, "source": source}
+    if source == FILE and (mark := Mark.decode(value)) is not None:
+        found["offset"] = mark.offset
+    if expires is not None:
+        found["expires"] = _utc(int(expires * 1000))
+    return found
 
 
 def _read_at(payload: bytes) -> str:

@@ -1,8 +1,52 @@
-"""The spool's file: its tables, how it is created, opened and read, and what counts as damage.
+"""The spool's file: its format, how it is created, opened and read, and what counts as damage.
+
+FILES. STREAM.spool is an SQLite database for one original stream and its twins: pages of 16 KiB, write-ahead log,
+synchronous = FULL, auto_vacuum = INCREMENTAL. These files may be next to it:
+
+    .spool-wal, -shm      the log, and its index in memory; an open spool has a log
+    .spool.part, .ready   a new file that is being written, and one that is complete but not yet in place
+    .spool.suspect        the reason why the file has to be replaced at the next open
+    .spool.scratch        a copy that salvage reads; can be deleted
+    .spool.damaged-TIME   a damaged file that was replaced, with its log; never changed again
+    .reserve              16 MiB that are released when the disk is full
+
+TABLES of version 2 (`spool_schema.py`). Numbers are never negative unless noted.
+
+    meta          key, value   version        of the format, as in the header (PRAGMA user_version)
+                               forwarder_id   random, for the life of the spool
+                               open           1 while a process uses the file: there must be a log then
+                               definition     JSON: the original stream and its twins as last configured
+                               first_scan     1 if the source has looked for its files before
+                               roots          JSON: root page of each table; only in an upgraded file
+    runs          one row per run that has batches or is being sealed into: the grant of a receiver (producer_id is -1
+                  before it), the next sequence, and the last acknowledged one (-1: none)
+    blobs         payloads: each is a Kafka record batch, unstamped; a twin shares the blobs of its original
+    batches       one row per waiting batch and stream; base_sequence is the stamp, NULL before
+    dead_letters  batches that can never be stored: payload, reason (code, text) and time
+    positions     where a source continues: the kind of source that reads the value, the value in that source's own
+                  encoding, and the wall-clock second after which it may be deleted (NULL: never)
+    totals        per stream, records by outcome and the number of resets since the spool was created
+    keys          how much of each request from a client is durable (`spool_keys.py`)
+
+IDS. `batches.id` is a multiple of 2^20 for a sealed batch, which leaves room to halve it in place down to single
+records; within a run the ids are in the order of sending. `blobs.id` and `keys.id` count up from 1, and the ids in
+`keys` have no gaps.
+
+INVARIANTS after every transaction. Batches are committed together with the positions after their records. Every blob
+has at least one row in `batches`; every row in `batches` has its blob and its run. Within a run stamps ascend without
+overlap and stay below the next sequence. For each stream, accepted = acknowledged + waiting + dropped + dead_lettered.
+The newest row of a key says how much of the request is in the spool.
+
+VERSIONS. Version 1 has no `keys`, `definition` and `first_scan`, no totals `sampled`, `limited` and `filtered`, no
+auto_vacuum, and positions of files only. It is upgraded in one transaction when it is opened for writing; commands that
+only read show it unchanged. The new tables of an upgraded file can begin at any page (`roots`), until the file is
+rewritten when it is nearly empty (`spool_shrink.py`). A program refuses a newer version if the header and `meta` agree
+on it; if they disagree, the file is damaged.
 
 A spool file appears complete: it is written under another name, synced, and renamed into place. So a file that is empty
 or lacks a table is damaged; no crash can leave one. `install` is the only way into place and can be repeated after a
-crash at any of its steps: an existing file is never overwritten, it is renamed to NAME.damaged-TIME.
+crash at any of its steps: an existing file is never overwritten, it is renamed to NAME.damaged-TIME. The first page of
+a new file is identical in every spool of a version: salvage depends on it.
 
 No value read from a file is used before its type has been checked: a flipped byte can turn it into anything.
 """
@@ -12,57 +56,32 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import json
 import os
 import sqlite3
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
 from urllib.parse import quote
 
-import msgspec
-from msgspec import Meta
-
 from logfwd.backlog import Row, Run, Totals
-from logfwd.sources.position import FILE, Mark, Position
+from logfwd.sources.position import Position
+from logfwd.spool_first_page import has_known_header
+from logfwd.spool_keys import Key, Keys
+from logfwd.spool_schema import (
+    PAGE_BYTES,
+    SCHEMA_VERSION,
+    beside,
+    insert,
+    make_tables,
+    replace_tables,
+    roots_of,
+    rows,
+    version_of,
+)
 from streams.errors import SpoolCorrupt, SpoolError, SpoolFull
 from streams.files import sync_directory
-
-SCHEMA_VERSION = 1
-PAGE_BYTES = 16 * 1024
-TOTALS = tuple(field.name for field in fields(Totals))
-"""Columns of `totals` after the stream: the fields of Totals, in their order."""
-
-TABLES = {
-    "meta": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
-    "runs": "stream TEXT, number INTEGER, cluster_id TEXT, topic TEXT, topic_id TEXT, partition INTEGER, "
-    "producer_id INTEGER, producer_epoch INTEGER, grant BLOB, next_sequence INTEGER, "
-    "last_acknowledged_sequence INTEGER, PRIMARY KEY (stream, number)",
-    "blobs": "id INTEGER PRIMARY KEY, payload BLOB NOT NULL",
-    "batches": "id INTEGER PRIMARY KEY, stream TEXT, run INTEGER, blob INTEGER, record_count INTEGER, size INTEGER, "
-    "base_sequence INTEGER",
-    "positions": "key TEXT PRIMARY KEY, offset INTEGER, tail_bytes INTEGER, tail_hash BLOB, detail BLOB",
-    "totals": ", ".join(["stream TEXT PRIMARY KEY", *(f"{name} INTEGER" for name in TOTALS)]),
-    "dead_letters": "id INTEGER PRIMARY KEY, stream TEXT, run INTEGER, code TEXT, text TEXT, at_ms INTEGER, "
-    "record_count INTEGER, payload BLOB",
-}
-"""Names and columns. The first page of a new file is identical in every spool of a version; salvage depends on that."""
-
-_Count = Annotated[int, Meta(ge=0)]
-_Some = Annotated[int, Meta(ge=1)]
-SHAPES: dict[str, Any] = {
-    "meta": tuple[str, str],
-    "runs": tuple[
-        str, _Some, str, str, str, int, Annotated[int, Meta(ge=-1)], _Count, bytes, _Count, Annotated[int, Meta(ge=-1)]
-    ],
-    "batches": tuple[_Count, str, _Some, _Some, _Some, _Some, _Count | None],
-    "positions": tuple[str, _Count, _Count, bytes, bytes],
-    "totals": tuple[(str, *[_Count] * len(TOTALS))],  # type: ignore[misc]
-    "dead_letters": tuple[_Count, str, _Some, str, str, int, _Some, bytes],
-}
-"""Column types of each table, with their bounds."""
 
 
 @dataclass
@@ -74,6 +93,7 @@ class Contents:
     runs: list[tuple[str, Run]] = field(default_factory=list)
     rows: list[tuple[str, Row]] = field(default_factory=list)
     totals: dict[str, Totals] = field(default_factory=dict)
+    keys: Keys = field(default_factory=Keys)
     last_row: int = 0
     last_blob: int = 0
 
@@ -89,7 +109,7 @@ def making(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with clear_errors(path), contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection:
             part.chmod(0o600)
-            _make_tables(connection)
+            make_tables(connection)
             connection.execute("BEGIN")
             yield connection
             connection.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(SCHEMA_VERSION),))
@@ -100,21 +120,6 @@ def making(path: Path) -> Iterator[sqlite3.Connection]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-def _make_tables(connection: sqlite3.Connection) -> None:
-    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    connection.execute("PRAGMA journal_mode = MEMORY")  # an unfinished file is discarded
-    connection.execute("PRAGMA synchronous = FULL")
-    tables = "".join(f"CREATE TABLE {name} ({columns});" for name, columns in TABLES.items())
-    connection.executescript(f"BEGIN; {tables} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
-
-
-def first_page() -> bytes:
-    """The first page (header and schema) of every spool of this version, apart from its counters."""
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        _make_tables(connection)
-        return connection.serialize()[:PAGE_BYTES]
 
 
 def install(path: Path) -> Path | None:
@@ -135,10 +140,6 @@ def install(path: Path) -> Path | None:
     return aside
 
 
-def beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
 _LOG_STARTS = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", b"", bytes(4))
 """First bytes of a log (sqlite.org/fileformat2.html, "The Write-Ahead Log"); empty or zeros before its first sync."""
 
@@ -146,7 +147,7 @@ _LOG_STARTS = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", b"", bytes(4))
 
 
 def writer(path: Path) -> sqlite3.Connection:
-    """A connection that commits durably; creates the file if it does not exist."""
+    """A connection that commits durably. Creates the file if it does not exist, and upgrades one of version 1."""
     if not os.path.lexists(path):
         with making(path):
             pass
@@ -154,15 +155,31 @@ def writer(path: Path) -> sqlite3.Connection:
     with clear_errors(path):
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
-            _check_version(path, connection)
+            version = _check_version(path, connection)
+            if not has_known_header(path):  # a wrong auto_vacuum flag makes SQLite overwrite pages that are in use
+                raise SpoolCorrupt(f"{path}: the header is damaged")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA cache_size = -4096")
             connection.execute("PRAGMA journal_size_limit = 33554432")
+            if version < SCHEMA_VERSION:
+                _upgrade(connection)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Upgrade a file from version 1 to version 2 in one transaction: a crash leaves either the one or the other."""
+    connection.execute("BEGIN IMMEDIATE")
+    positions, totals = list(rows(connection, "positions")), list(rows(connection, "totals"))
+    replace_tables(connection)
+    connection.executemany(insert("positions"), positions)
+    connection.executemany(insert("totals"), totals)
+    meta = {"version": str(SCHEMA_VERSION), "roots": json.dumps(roots_of(connection))}
+    connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
+    connection.execute("COMMIT")
 
 
 def has_log(path: Path) -> bool:
@@ -189,14 +206,19 @@ def reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _check_version(path: Path, connection: sqlite3.Connection) -> None:
-    """Refuse a newer version, but only if the header and `meta` agree on it: either alone may be a flipped byte."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+def _check_version(path: Path, connection: sqlite3.Connection) -> int:
+    """The version of a file, if this program knows it.
+
+    A version other than SCHEMA_VERSION counts only if the header and `meta` agree: either alone may be a flipped byte.
+    """
+    version = version_of(connection)
     if version == SCHEMA_VERSION:
-        return
+        return version
     witness = connection.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
     if version == 0 or witness != (str(version),):
         raise SpoolCorrupt(f"{path}: version {version} is not valid")
+    if version < SCHEMA_VERSION:
+        return version
     raise SpoolError(
         f"{path}: made by a newer logfwd (spool version {version}, this one knows {SCHEMA_VERSION}); "
         "run that one, or move the file away"
@@ -208,12 +230,14 @@ def load(path: Path, connection: sqlite3.Connection) -> Contents:
     found = Contents()
     with clear_errors(path):
         found.meta = dict(rows(connection, "meta"))
-        found.positions = {key: Position(FILE, Mark(*rest).encode()) for key, *rest in rows(connection, "positions")}
+        found.positions = {key: Position(*rest) for key, *rest in rows(connection, "positions")}
         found.runs = [(stream, Run(*rest)) for stream, *rest in rows(connection, "runs", "ORDER BY stream, number")]
         found.rows = [
             (stream, Row(id_, *rest)) for id_, stream, *rest in rows(connection, "batches", "ORDER BY run, id")
         ]
         found.totals = {stream: Totals(*rest) for stream, *rest in rows(connection, "totals")}
+        for row_id, key_hash, *_, expires in rows(connection, "keys", "ORDER BY id"):
+            found.keys.adopt(row_id, key_hash, expires)
         connection.execute("SELECT id, stream, payload FROM dead_letters LIMIT 1").fetchall()
         found.last_row = max((row.id for _, row in found.rows), default=0)
         found.last_blob = connection.execute("SELECT coalesce(max(id), 0) FROM blobs").fetchone()[0]
@@ -226,33 +250,14 @@ def load(path: Path, connection: sqlite3.Connection) -> Contents:
     return found
 
 
-_run_values = attrgetter(*(field.name for field in fields(Run)))
-_totals_values = attrgetter(*TOTALS)
-
-
-def run_row(stream: str, run: Run) -> tuple[Any, ...]:
-    """A row of `runs`: after the stream come the fields of a Run in their order, as `load` reads them."""
-    return stream, *_run_values(run)
-
-
-def totals_row(stream: str, totals: Totals) -> tuple[Any, ...]:
-    """A row of `totals`, likewise."""
-    return stream, *_totals_values(totals)
-
-
-def rows(connection: sqlite3.Connection, table: str, order: str = "") -> Iterator[tuple[Any, ...]]:
-    """The rows of a table, each checked; SpoolCorrupt for one of the wrong shape."""
-    for row in connection.execute(f"SELECT * FROM {table} {order}"):  # noqa: S608 — names of our own
-        yield shaped(table, row)
-
-
-def shaped(table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The row, if it has the types and bounds of its table."""
-    try:
-        converted: tuple[Any, ...] = msgspec.convert(row, SHAPES[table])
-    except msgspec.ValidationError as error:
-        raise SpoolCorrupt(f"invalid row in {table}: {error}") from error
-    return converted
+def read_key(connection: sqlite3.Connection, row_id: int, key_hash: bytes) -> Key | None:
+    """The newest row of a key. If the index leads to another key with the same first bytes, search the whole table."""
+    for where, value in (("WHERE id = ?", row_id), ("WHERE hash = ? ORDER BY id DESC LIMIT 1", key_hash)):
+        for found in rows(connection, "keys", where, value):
+            _, its_hash, *values = found
+            if its_hash == key_hash:
+                return Key(*values)
+    return None
 
 
 # -- errors ----------------------------------------------------------------------------------------------------

@@ -13,10 +13,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from logfwd.backlog import Row, Run, Totals
-from logfwd.sources.position import Mark, Position
-from logfwd.spool_file import TOTALS, run_row, totals_row
+from logfwd.sources.position import Position
+from logfwd.spool_keys import Key
+from logfwd.spool_schema import insert, key_row, run_row, totals_row
 
-_PUT_TOTALS = f"INSERT OR REPLACE INTO totals VALUES (?{', ?' * len(TOTALS)})"  # noqa: S608 (no text from outside)
+_PUT_BLOB = insert("blobs")
+_PUT_ROW = insert("batches", "OR REPLACE")
+_PUT_RUN = insert("runs", "OR REPLACE")
+_PUT_TOTALS = insert("totals", "OR REPLACE")
+_PUT_POSITION = insert("positions", "OR REPLACE")
+_PUT_KEY = insert("keys")
 
 
 class Notes:
@@ -24,6 +30,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.statements: list[tuple[str, tuple[Any, ...]]] = []
+        self.has_expiring_positions = False
         self._current: dict[tuple[object, ...], tuple[str, tuple[Any, ...]]] = {}
 
     def add(self, later: Notes) -> None:
@@ -43,14 +50,14 @@ class Notes:
         self._current[key] = (sql, values)
 
     def put_blob(self, blob: int, payload: bytes) -> None:
-        self._note("INSERT INTO blobs VALUES (?, ?)", blob, payload)
+        self._note(_PUT_BLOB, blob, payload)
 
     def delete_blob(self, blob: int) -> None:
         self._note("DELETE FROM blobs WHERE id = ?", blob)
 
     def put_row(self, stream: str, row: Row) -> None:
         self._note(
-            "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?)",
+            _PUT_ROW,
             row.id,
             stream,
             row.run,
@@ -64,8 +71,7 @@ class Notes:
         self._note("DELETE FROM batches WHERE id = ?", row.id)
 
     def put_run(self, stream: str, run: Run) -> None:
-        sql = "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        self._note_current(("run", stream, run.number), sql, *run_row(stream, run))
+        self._note_current(("run", stream, run.number), _PUT_RUN, *run_row(stream, run))
 
     def delete_run(self, stream: str, run: Run) -> None:
         sql = "DELETE FROM runs WHERE stream = ? AND number = ?"
@@ -98,13 +104,19 @@ class Notes:
             self._note_current(("position", key), "DELETE FROM positions WHERE key = ?", key)
 
     def _put_position(self, key: str, position: Position) -> None:
-        mark = Mark.decode(position.value) or Mark(0)  # version 1 of the file has columns for marks alone
-        self._note_current(
-            ("position", key),
-            "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?, ?)",
-            key,
-            mark.offset,
-            mark.tail_bytes,
-            mark.tail_hash,
-            mark.detail,
-        )
+        self.has_expiring_positions |= position.expires is not None
+        values = position.source, position.value, position.expires
+        self._note_current(("position", key), _PUT_POSITION, key, *values)
+
+    def delete_expired_positions(self, now: float) -> None:
+        self._note("DELETE FROM positions WHERE expires <= ?", now)
+
+    def put_key(self, row_id: int, key_hash: bytes, key: Key) -> None:
+        self._note(_PUT_KEY, *key_row(row_id, key_hash, key))
+
+    def delete_keys(self, through: int) -> None:
+        self._note("DELETE FROM keys WHERE id <= ?", through)
+
+    def put_first_scan(self) -> None:
+        """Record that the source has looked for its files once: files that appear later are new."""
+        self._note_current(("meta", "first_scan"), "INSERT OR REPLACE INTO meta VALUES ('first_scan', '1')")

@@ -9,9 +9,7 @@ accepted = acknowledged + waiting + dropped + dead_lettered still holds.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sqlite3
-import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,17 +20,17 @@ from typing import Any
 import structlog
 
 from logfwd.backlog import ROW_ID_STEP, Row, Run, Totals
-from logfwd.spool_file import (
-    PAGE_BYTES,
+from logfwd.spool_file import install, making
+from logfwd.spool_first_page import readable
+from logfwd.spool_schema import (
+    SCHEMA_VERSION,
     SHAPES,
-    TABLES,
-    beside,
-    first_page,
-    install,
-    making,
+    converted,
+    insert,
     run_row,
-    shaped,
+    tables_of,
     totals_row,
+    version_of,
 )
 from streams import recordbatch
 from streams.errors import BatchCorrupt, SpoolCorrupt
@@ -53,6 +51,7 @@ class Salvaged:
     records: int = 0
     runs: int = 0
     positions: int = 0
+    keys: int = 0
     dead_letters: int = 0
     lost: Counter[str] = field(default_factory=Counter)
     positions_lost: bool = False
@@ -64,7 +63,7 @@ def replace_damaged(path: Path, reason: str, suspect: Path) -> Salvaged:
 
     `suspect` is the marker that the file is damaged; it is deleted as soon as the new file is complete.
     """
-    with making(path) as fresh, _readable(path) as old:
+    with making(path) as fresh, readable(path) as old:
         salvaged = Salvage(path.stem, old, fresh).run()
     suspect.unlink(missing_ok=True)
     salvaged.kept_as = install(path)
@@ -77,6 +76,7 @@ def replace_damaged(path: Path, reason: str, suspect: Path) -> Salvaged:
         salvaged_records=salvaged.records,
         salvaged_runs=salvaged.runs,
         salvaged_positions=salvaged.positions,
+        salvaged_keys=salvaged.keys,
         salvaged_dead_letters=salvaged.dead_letters,
         lost_records=salvaged.lost.total(),
         positions="some or all are lost: files are read from start_at again" if salvaged.positions_lost else "intact",
@@ -85,70 +85,19 @@ def replace_damaged(path: Path, reason: str, suspect: Path) -> Salvaged:
     return salvaged
 
 
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[sqlite3.Connection]:
-    """The damaged file; if its first page is damaged, a copy with a new one: nothing can be read without it."""
-    if _has_good_first_page(path):
-        with contextlib.closing(_read_only(path)) as old:
-            yield old
-        return
-    scratch = beside(path, ".scratch")
-    try:
-        _copy_with_first_page(path, scratch)
-        with contextlib.closing(sqlite3.connect(scratch)) as old:
-            yield old
-    finally:
-        for suffix in ("", "-wal", "-shm"):
-            beside(scratch, suffix).unlink(missing_ok=True)
-
-
-def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-
-
-_FIXED = (slice(0, 18), slice(20, 24), slice(44, 48), slice(52, 72))
-"""Bytes of the header that are equal in every spool (sqlite.org/fileformat2.html, "The Database Header")."""
-
-
-def _has_good_first_page(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            header = file.read(100)
-        if any(header[part] != first_page()[part] for part in _FIXED):
-            return False
-        with contextlib.closing(_read_only(path)) as old:
-            tables = {name for (name,) in old.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            return tables >= set(TABLES)
-    except (sqlite3.Error, OSError):
-        return False
-
-
-def _copy_with_first_page(path: Path, scratch: Path) -> None:
-    for suffix in ("", "-wal"):
-        beside(scratch, suffix).unlink(missing_ok=True)
-        if beside(path, suffix).is_file():
-            shutil.copyfile(beside(path, suffix), beside(scratch, suffix))
-    scratch.touch()
-    page, pages = bytearray(first_page()), max(scratch.stat().st_size // PAGE_BYTES, 1)
-    page[18:20] = b"\2\2"  # write-ahead log mode
-    struct.pack_into(">III", page, 24, 1, pages, 0)  # change counter, pages, no free pages
-    struct.pack_into(">I", page, 36, 0)
-    struct.pack_into(">I", page, 92, 1)  # the page count is that of this change counter
-    with scratch.open("r+b") as file:
-        file.write(page)
-
-
 class Salvage:
     """Copies the intact contents of one spool into another."""
 
     def __init__(self, original: str, old: sqlite3.Connection, fresh: sqlite3.Connection) -> None:
         self._original, self._old, self._fresh = original, old, fresh
+        self._version = _version(old)
         self._broken: set[str] = set()
         self._blobs: dict[int, tuple[int, int] | None] = {}
         self._done = Salvaged()
 
     def run(self) -> Salvaged:
         self._meta_and_positions()
+        self._keys()
         dead = self._dead_letters()
         batches = self._batches()
         self._adopt_orphans(batches)
@@ -160,6 +109,8 @@ class Salvage:
 
     def _read(self, table: str) -> Iterator[tuple[Any, ...]]:
         """Valid rows, from the front up to the damage, then from the back down to it."""
+        if table not in tables_of(self._version):
+            return
         seen: set[int] = set()
         for direction in ("ASC", "DESC"):
             last: int | None = None
@@ -179,25 +130,32 @@ class Salvage:
         if table not in SHAPES:
             return row
         try:
-            return shaped(table, row)
+            return converted(self._version, table, row)
         except SpoolCorrupt:
             self._broken.add(table)
             return None
 
     def _put(self, table: str, *values: object) -> None:
-        marks = ", ".join("?" * len(values))
-        self._fresh.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", values)  # noqa: S608
+        self._fresh.execute(insert(table, "OR IGNORE"), values)
 
     # -- table by table ----------------------------------------------------------------------------------------
 
     def _meta_and_positions(self) -> None:
         for key, value in self._read("meta"):
-            if key == "forwarder_id" and value:
+            if key in ("forwarder_id", "definition", "first_scan") and value:
                 self._put("meta", key, value)
         for row in self._read("positions"):
             self._put("positions", *row)
             self._done.positions += 1
         self._done.positions_lost = "positions" in self._broken
+
+    def _keys(self) -> None:
+        """If a key is lost, a repeated request may be stored twice."""
+        for number, (_, *values) in enumerate(sorted(self._read("keys")), 1):
+            self._put("keys", number, *values)
+            self._done.keys = number
+        if "keys" in self._broken:
+            self._done.repeats_possible.add(self._original)
 
     def _dead_letters(self) -> dict[str, int]:
         counts: dict[str, int] = defaultdict(int)
@@ -290,6 +248,12 @@ class Salvage:
             if missing > 0:
                 self._done.lost[stream] += missing
             self._put("totals", *totals_row(stream, sums))
+
+
+def _version(old: sqlite3.Connection) -> int:
+    with contextlib.suppress(sqlite3.Error):
+        return version_of(old)
+    return SCHEMA_VERSION
 
 
 def _measure(payload: object) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from logfwd.backlog import Row, Run, Totals
-from logfwd.spool_file import rows
+from logfwd.spool_schema import rows
 from streams import recordbatch
 from streams.errors import BatchCorrupt, SpoolCorrupt
 

@@ -57,6 +57,7 @@ CORES = (
     "logfwd.batcher",
     "logfwd.definition",
     "logfwd.resume",
+    "logfwd.spool_keys",
     "logfwd.sources.position",
     "logfwd.sources.settings",
     "logreceiver.authorisation",

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import shutil
+import sqlite3
 import sys
 from pathlib import Path
 
 import pytest
 
-from logfwd.backlog import Backlog
 from logfwd.spool import Spool
-from streams import recordbatch
-from tests.support import syscalls
+from logfwd.spool_schema import PAGE_BYTES
+from tests.support import spool_v1, syscalls
 from tests.support.crash_points import Point, laid_out, record
-from tests.support.spools import RECORDS_IN_A_BATCH, accept, backlog_of, balanced, fill, offset_of
+from tests.support.spool_worker import BATCHES, BATCHES_IN_A_REQUEST, request_hash
+from tests.support.spools import RECORDS_IN_A_BATCH, accept, backlog_of, balanced, fill, offset_of, records_of
 
 TWIN = "pq-stream"
 
@@ -28,15 +31,6 @@ def can_trace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def record_worker(path: Path, seed: int, *arguments: str) -> list[Point]:
     return record([sys.executable, "-m", "tests.support.spool_worker", str(path), *arguments], path.parent, seed)
-
-
-async def records_of(spool: Spool, backlog: Backlog) -> list[int]:
-    """The numbers of all waiting records, in order; BatchCorrupt if one is damaged."""
-    return [
-        int((record.value or b"").split(b":")[1].split(b",")[0])
-        for row in backlog.rows
-        for record in recordbatch.iterate(await spool.payload(row), max_bytes=1 << 24)
-    ]
 
 
 async def check(point: Point, path: Path, stamps: dict[tuple[int, int, int], int]) -> None:
@@ -54,6 +48,11 @@ async def check(point: Point, path: Path, stamps: dict[tuple[int, int, int], int
         assert balanced(original)
         assert balanced(twin)
         assert spool.repeats_possible == set()
+        for request in range(BATCHES // BATCHES_IN_A_REQUEST):
+            begin, end = (at * BATCHES_IN_A_REQUEST * RECORDS_IN_A_BATCH for at in (request, request + 1))
+            key = await spool.key(request_hash(request))
+            assert (key.progress if key else begin) == max(min(position, end), begin)
+            assert (key is not None and key.finished) == (position >= end)
         at = position - len(waiting)
         for row in original.rows:
             run = original.runs[row.run]
@@ -66,11 +65,15 @@ async def check(point: Point, path: Path, stamps: dict[tuple[int, int, int], int
 
 
 @pytest.mark.slow
-def test_at_every_point_of_its_life_a_spool_survives_kill_9_and_power_loss(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [["with-checkpoints"], []], ids=["with-checkpoints", "without-checkpoints"])
+def test_at_every_point_of_its_life_a_spool_survives_kill_9_and_power_loss(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    """Checkpoints sync the log: only without them is it seen that each commit does."""
     site = tmp_path / "site"
     site.mkdir()
     seed = random.randrange(1 << 32)
-    points = record_worker(site / "http.spool", seed)
+    points = record_worker(site / "http.spool", seed, *arguments)
     assert len(points) > 200
     stamps: dict[tuple[int, int, int], int] = {}
 
@@ -106,3 +109,52 @@ def test_at_every_point_of_replacing_a_damaged_file_nothing_intact_is_lost(tmp_p
 
     asyncio.run(check_all())
     print(f"{len(points)} points while a damaged file was replaced: all recovered")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["closed", "killed"])
+def test_at_every_point_of_the_upgrade_from_version_1_everything_is_there_once(tmp_path: Path, state: str) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    path = spool_v1.closed(site) if state == "closed" else spool_v1.killed(site)
+    points = record_worker(path, 1, "only-open")
+    assert len(points) > 5
+    versions = check_all_of_version_1(points)
+    assert versions == {(1, "1"), (2, "2")}
+    print(f"{len(points)} points while a {state} spool of version 1 was upgraded: all recovered")
+
+
+@pytest.mark.slow
+def test_at_every_point_of_making_an_upgraded_file_smaller_everything_is_there_once(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    path = spool_v1.closed(site)
+    with contextlib.closing(sqlite3.connect(path)) as connection:  # free pages, between those that are in use
+        with connection:
+            connection.execute("INSERT INTO blobs VALUES (1000, ?)", (bytes(40 * PAGE_BYTES),))
+            connection.execute("INSERT INTO blobs SELECT id + 2000, payload FROM blobs WHERE id < 1000")
+        with connection:
+            connection.execute("DELETE FROM blobs WHERE id >= 1000")
+    points = record_worker(path, 1, "become-smaller")
+    assert len(points) > 10
+    check_all_of_version_1(points)
+    print(f"{len(points)} points while an upgraded file became smaller: all recovered")
+
+
+def check_all_of_version_1(points: list[Point]) -> set[tuple[int, str]]:
+    """Open the spool at every point, and what is then there; the versions that were found on disk."""
+    versions = set()
+
+    async def check_all() -> None:
+        for where, _, directory in laid_out(points):
+            path = directory / "http.spool"
+            try:
+                shutil.copytree(directory, directory / "copy")
+                versions.add(spool_v1.witnesses(directory / "copy" / "http.spool"))
+                shutil.rmtree(directory / "copy")
+                await spool_v1.check(path)
+            except AssertionError as error:
+                raise AssertionError(where) from error
+
+    asyncio.run(check_all())
+    return versions

@@ -1,13 +1,16 @@
-"""What /metrics of real programs tells about the books and the certificates, and that an alert can rest on it."""
+"""What /metrics of real programs reports of the totals and the certificates, and that alerts can depend on it."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 
+from logfwd.definition import Stream
 from logfwd.forwarder import Forwarder
+from logfwd.spool import Spool
 from logreceiver.sinks import Kind, Outcome
 from logreceiver.sinks.log import LogSink
 from streams.errors import Code
@@ -59,6 +62,15 @@ async def test_the_books_balance_while_records_wait_and_after_a_restart(installa
         await eventually(lambda: books(forwarder) == (10, 0))
         async with running(installation.receiver_config(address=address)):
             await eventually(lambda: books(forwarder) == (0, 0) and acknowledged(forwarder) == 10)
+
+
+async def test_a_spool_keeps_the_definition_of_its_streams(installation: Installation) -> None:
+    config = installation.forwarder_config("localhost:1")
+    async with forwarding(config):
+        path = config.state_dir / "http.spool"
+        await eventually(path.exists)
+    async with Spool(path) as spool:
+        assert msgspec.json.decode(spool.definition, type=list[Stream]) == list(config.streams)
 
 
 async def test_both_ends_tell_when_certificates_end_and_that_one_was_renewed(installation: Installation) -> None:

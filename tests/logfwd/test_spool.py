@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 
 from logfwd.backlog import ROW_ID_STEP, Backlog, Row, Run, Totals
+from logfwd.sources.position import Position
 from logfwd.spool import Spool
-from logfwd.spool_file import SCHEMA_VERSION
+from logfwd.spool_file import reader, writer
 from logfwd.spool_notes import Notes
+from logfwd.spool_salvage import replace_damaged
+from logfwd.spool_schema import SCHEMA_VERSION
+from logfwd.spool_shrink import KEEP_FREE_BYTES, reusable_bytes
 from streams.errors import SpoolError, SpoolFull
 from streams.recordbatch import Packed
+from tests.support.installation import eventually
 from tests.support.spools import fill
 from tests.support.spools import position as position_at
 
@@ -26,6 +33,12 @@ def packed(text: str, count: int = 2) -> Packed:
 
 def backlog_of(spool: Spool, stream: str = "http", *, max_bytes: int = 1 << 30, drops: bool = False) -> Backlog:
     return spool.backlog(stream, max_bytes=max_bytes, drops_oldest=drops)
+
+
+def damage(path: Path) -> None:
+    """Spoil the header, which costs nothing but the file."""
+    with path.open("r+b") as file:
+        file.write(b"damaged")
 
 
 async def accept(spool: Spool, *backlogs: Backlog, text: str = "payload", position: int = 0) -> list[Row]:
@@ -76,7 +89,7 @@ async def test_of_what_has_one_value_a_transaction_carries_out_the_last_note_alo
             ["DELETE"] * 2 + ["INSERT"] * 5
         )
         assert connection.execute("SELECT accepted FROM totals").fetchall() == [(2,)]
-        assert connection.execute('SELECT "offset" FROM positions').fetchall() == [(2,)]
+        assert connection.execute("SELECT value FROM positions").fetchall() == [(position_at(2).value,)]
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
         assert connection.execute("SELECT count(*) FROM blobs").fetchone() == (3,)
 
@@ -87,6 +100,129 @@ async def test_every_boot_seals_into_a_run_of_its_own(tmp_path: Path) -> None:
             backlog = backlog_of(spool)
             await accept(spool, backlog)
             assert [row.run for row in backlog.rows] == list(range(1, boot + 2))
+
+
+async def test_the_last_definition_and_the_first_scan_are_remembered(tmp_path: Path) -> None:
+    path = tmp_path / "s.spool"
+    async with Spool(path, definition="one") as spool:
+        assert (spool.definition, spool.first_scan_made) == ("one", False)
+    async with Spool(path) as spool:
+        assert spool.definition == "one"
+        notes = Notes()
+        notes.put_first_scan()
+        await spool.commit(notes)
+    async with Spool(path, definition="two"):
+        pass
+    damage(path)
+    async with Spool(path) as spool:
+        assert (spool.definition, spool.first_scan_made) == ("two", True)
+
+
+async def test_a_position_is_deleted_after_it_expired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, soon = tmp_path / "s.spool", time.time() + 0.05
+    positions = {
+        "never": Position("push", b"1"),
+        "soon": Position("push", b"2", soon),
+        "late": Position("push", b"3", 4e9),
+    }
+    async with Spool(path) as spool:
+        notes = Notes()
+        notes.put_positions(positions, [])
+        await spool.commit(notes)
+    async with Spool(path) as spool:
+        time.sleep(max(soon - time.time(), 0))
+        monkeypatch.setattr("logfwd.spool.EXPIRY_SECONDS", 0)
+        await spool.commit(Notes())
+        with contextlib.closing(sqlite3.connect(path)) as reader:
+            assert {key for (key,) in reader.execute("SELECT key FROM positions")} == {"never", "late"}
+    async with Spool(path) as spool:
+        assert spool.positions == {key: positions[key] for key in ("never", "late")}
+
+
+async def test_a_position_that_expired_meanwhile_is_not_given_back(tmp_path: Path) -> None:
+    async with Spool(tmp_path / "s.spool") as spool:
+        notes = Notes()
+        notes.put_positions({"old": Position("push", b"1", time.time() + 0.01)}, [])
+        await spool.commit(notes)
+    time.sleep(0.02)
+    async with Spool(tmp_path / "s.spool") as spool:
+        assert spool.positions == {}
+
+
+async def test_an_idle_spool_gives_its_free_pages_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("logfwd.spool.IDLE_SECONDS", 0.05)
+    path = tmp_path / "s.spool"
+    async with Spool(path) as spool:
+        backlog = backlog_of(spool)
+        for number in range(40):
+            await accept(spool, backlog, text=f"{number}" + "x" * MIB)
+        notes = Notes()
+        for row in list(backlog.rows)[1:]:
+            backlog.dead_letter(row, "test", "", Notes())
+            notes.delete_row(row)
+            notes.delete_blob(row.blob)
+        await spool.commit(notes)
+        await eventually(lambda: path.stat().st_size < KEEP_FREE_BYTES + 4 * MIB)
+        assert path.stat().st_size > KEEP_FREE_BYTES
+        assert spool.has_disk_room()
+        await accept(spool, backlog, text="and goes on")
+    async with Spool(path) as spool:
+        payloads = [await spool.payload(row) for row in backlog_of(spool).rows]
+        assert [payload[:3] for payload in payloads] == [b"0xx", b"and"]
+    with contextlib.closing(reader(path)) as connection:
+        assert connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+
+
+async def test_a_file_is_made_smaller_only_while_nothing_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logfwd.spool.IDLE_SECONDS", 30)
+    path = tmp_path / "s.spool"
+    async with Spool(path) as spool:
+        notes = Notes()
+        for blob in range(1, 41):
+            notes.put_blob(blob, bytes(MIB))
+        await spool.commit(notes)
+        notes = Notes()
+        for blob in range(1, 41):
+            notes.delete_blob(blob)
+        await spool.commit(notes)
+        await spool.commit(Notes())
+        with contextlib.closing(reader(path)) as connection:
+            assert reusable_bytes(connection) > 39 * MIB
+
+
+async def test_the_spool_and_its_log_can_be_read_by_their_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        async with Spool(tmp_path / "s.spool") as spool:
+            await accept(spool, backlog_of(spool))
+            modes = {found.name: found.stat().st_mode & 0o777 for found in tmp_path.glob("s.spool*")}
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(("s.spool", "s.spool-wal", "s.spool-shm"), 0o600)
+
+
+async def test_every_rename_that_puts_a_spool_in_place_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite syncs the directory with its first log, which hides it if this is forgotten."""
+    path, synced = tmp_path / "s.spool", list[set[str]]()
+    monkeypatch.setattr(
+        "logfwd.spool_file.sync_directory",
+        lambda directory: synced.append({found.name for found in directory.iterdir()}),
+    )
+    writer(path).close()
+    assert synced == [{"s.spool.ready"}, {"s.spool.ready"}, {"s.spool"}]
+    damage(path)
+    synced.clear()
+    replace_damaged(path, "test", path.with_name("s.spool.suspect"))
+    names = [{name.split("-2")[0] for name in names} for names in synced]
+    assert names == [
+        {"s.spool", "s.spool.ready"},
+        {"s.spool.damaged", "s.spool.ready"},
+        {"s.spool.damaged", "s.spool"},
+    ]
 
 
 async def test_a_stamp_survives_and_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -262,7 +398,7 @@ async def test_an_opening_that_fails_is_no_loss_to_the_next_one(
         raise SpoolFull("the disk is full")
 
     with monkeypatch.context() as patched, pytest.raises(SpoolFull):
-        patched.setattr("logfwd.spool._reusable_bytes", fail)
+        patched.setattr("logfwd.spool.reusable_bytes", fail)
         async with Spool(path):
             pass
     async with Spool(path) as spool:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from logfwd.cli import main
+from tests.support import spool_v1
 from tests.support.spools import dead_letters, fill, waiting
 from tests.support.tls import Parties
 
@@ -27,6 +28,16 @@ def config(tmp_path: Path) -> Path:
     (tmp_path / "streams.d" / "http.toml").write_text('name = "http"\n[source]\ntype = "stdin"\n')
     asyncio.run(fill(tmp_path / "state" / "http.spool"))
     return path
+
+
+@pytest.fixture
+def old_config(config: Path) -> Path:
+    """The same installation with a spool of version 1 that no forwarder has opened yet."""
+    spool = config.parent / "state" / "http.spool"
+    for found in spool.parent.iterdir():
+        found.unlink()
+    spool_v1.closed(spool.parent)
+    return config
 
 
 def run(config: Path, command: str, *arguments: str) -> tuple[int, str]:
@@ -75,3 +86,33 @@ def test_for_a_stream_without_a_spool_the_error_names_the_existing_ones(config: 
         1,
         f"Error: stream 'dns' has no spool in {config.parent}/state; there are spools for: http\n",
     )
+
+
+def test_a_spool_of_version_1_is_shown_and_left_as_it_is(old_config: Path, tmp_path: Path) -> None:
+    path = old_config.parent / "state" / "http.spool"
+    before = path.read_bytes()
+    rows = {row["stream"]: row for row in json.loads(run(old_config, "ls", "--json")[1])}
+    http, twin = rows["http"], rows["pq-stream"]
+    assert (http["batches"], http["records"], http["dead_letter_records"], http["runs"]) == (14, 39, 3, 2)
+    assert (twin["batches"], twin["twin_of"]) == (7, "http")
+    assert [(place["key"], place["offset"]) for place in http["positions"]] == [("http-live", 16), ("http-rotated", 7)]
+    assert http["totals"] == {
+        **dict.fromkeys(("dropped", "sampled", "limited", "filtered"), 0),
+        "accepted": 48,
+        "invalid": 16,
+        "acknowledged": 6,
+        "dead_lettered": 3,
+        "resets": 1,
+    }
+    assert len(run(old_config, "show", "http", "--records", "0")[1].splitlines()) == 14
+    assert "no problems" in run(old_config, "verify", "http")[1]
+    assert run(old_config, "export", "http", "--out", str(tmp_path / "out"))[0] == 0
+    assert [json.loads(line)["n"] for line in (tmp_path / "out").read_text().splitlines()] == list(range(9, 48))
+    assert path.read_bytes() == before
+
+
+def test_requeue_works_on_a_spool_of_version_1(old_config: Path) -> None:
+    assert run(old_config, "requeue", "http") == (0, "requeued 3 records\n")
+    assert "no problems" in run(old_config, "verify", "http")[1]
+    (http, _) = json.loads(run(old_config, "ls", "--json")[1])
+    assert (http["records"], http["dead_letter_records"]) == (42, 0)

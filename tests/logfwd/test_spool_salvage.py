@@ -13,10 +13,10 @@ import pytest
 
 from logfwd.backlog import Backlog
 from logfwd.spool import Spool
-from logfwd.spool_file import PAGE_BYTES
 from logfwd.spool_notes import Notes
+from logfwd.spool_schema import PAGE_BYTES
 from streams.errors import BatchCorrupt, SpoolCorrupt
-from tests.support.spools import accept, backlog_of, balanced, dead_letters, fill, number_of, offset_of, waiting
+from tests.support.spools import accept, backlog_of, balanced, dead_letters, fill, flip, number_of, offset_of, waiting
 
 WAITING = list(range(3, 20))
 
@@ -59,14 +59,6 @@ async def use(path: Path) -> tuple[list[int], Spool, Backlog]:
         except SpoolCorrupt:
             continue
     raise AssertionError("still damaged after three opens")
-
-
-def flip(path: Path, at: int, mask: int = 0xFF) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ mask]))
 
 
 def page_of(path: Path, table: str) -> int:

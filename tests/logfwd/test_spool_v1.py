@@ -1,120 +1,161 @@
-"""A spool written by format version 1, with everything in it that a spool can hold: nothing is lost when it is opened.
-
-`tests/data/spool_v1/http.spool` was written by the code of commit dac3a97, run from the root of the repository:
-
-    async def accept(spool, number, *backlogs):
-        notes, batch = Notes(), tests.support.spools.numbered(number)
-        blob = spool.blobs.add(batch.payload, notes)
-        for backlog in backlogs:
-            backlog.accept([batch], [blob], 1, 1.0, notes)              # one invalid line with each batch
-        spool.blobs.discard_unused(blob, notes)
-        place = Place(4711, number + 1, 3, b"tail-hash-of-16b", 64, b"head-hash-of-16b")
-        detail = detail_of(place, "/var/log/http.log", "/var/log/http.log", 1_700_000_000_000)
-        live, rotated = Mark(number + 1, 3, b"tail-hash-of-16b", detail), Mark(7, 0, b"", detail)
-        notes.put_positions({"http-live": live, "http-rotated": rotated}, [])
-        await spool.commit(notes)
-
-    for boot in range(2):
-        async with Spool(path) as spool:
-            http = spool.backlog("http", max_bytes=1 << 30, drops_oldest=False)
-            twin = spool.backlog("pq-stream", max_bytes=1000, drops_oldest=True)
-            for number in range(boot * 8, boot * 8 + 8):
-                await accept(spool, number, http, twin)
-                if boot == 0 and number == 4:                           # batches 5 to 7 are stamped as they come
-                    http.grant(http.head_run(), Run(1, "cluster", "topic", "id", 3, 1000, grant=b"grant"), notes)
-                    http.stamp(http.head_run(), notes)
-            if boot == 0:
-                http.acknowledge(http.rows[1], notes)                   # batches 0 and 1
-                http.dead_letter(http.rows[0], "too_large", "the topic takes less", notes)  # batch 2
-                http.split(http.rows[0], recordbatch.halves(…), notes)  # batch 3
-                http.reset(http.runs[1], notes, new_producer=False)
-
-(`notes` being new and committed each time), then closed.
-"""
+"""A spool of format version 1, with everything that a spool can hold: nothing is lost when it is opened."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
+import random
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from logfwd.backlog import Backlog, Totals
-from logfwd.sources.position import FILE, Mark, Position
 from logfwd.spool import Spool
-from logfwd.spool_file import reader
-from logfwd.spool_verify import verify
-from streams import recordbatch
-from tests.support.spools import backlog_of, balanced, copy_files, dead_letters
+from logfwd.spool_first_page import first_page
+from logfwd.spool_keys import Key, key_hash
+from logfwd.spool_notes import Notes
+from logfwd.spool_schema import PAGE_BYTES
+from tests.support.installation import eventually
+from tests.support.spool_v1 import SAMPLE, check, closed, killed, witnesses
+from tests.support.spools import backlog_of, balanced, flip, records_of
 
-SAMPLE = Path(__file__).parent.parent / "data" / "spool_v1" / "http.spool"
-DETAIL = (
-    b"\x96\xc4\x11/var/log/http.log\xc4\x11/var/log/http.log"
-    b"\xcd\x12g@\xc4\x10head-hash-of-16b\xcf\x00\x00\x01\x8b\xcf\xe5h\x00"
-)
-FORWARDER_ID = "db722e5aa941423581aa10a5753297cc"
+KEY = Key(progress=100, total=None, accepted=3, invalid=1, digest=b"digest", expires=4e9)
+KEY_HASH = key_hash("http", "client", b"request 1")
+COUNTERS = {18, 19, *range(24, 44), *range(92, 100)}
+"""Bytes of the header that change (sqlite.org/fileformat2.html, "The Database Header")."""
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The spool as it was closed."""
-    return Path(shutil.copyfile(SAMPLE, tmp_path / "http.spool"))
+    return closed(tmp_path)
 
 
 @pytest.fixture
-def killed(path: Path) -> Path:
-    """The same spool as kill -9 leaves it: marked as open, its newest change only in the write-ahead log."""
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA journal_mode = WAL")
-    with connection:
-        connection.execute("UPDATE meta SET value = '1' WHERE key = 'open'")
-    copy_files(path, path.with_name("killed"))
-    connection.close()
-    for suffix in ("", "-wal"):
-        path.with_name("killed" + suffix).rename(path.with_name(path.name + suffix))
-    return path
+def killed_one(tmp_path: Path) -> Path:
+    return killed(tmp_path)
 
 
-async def records_of(spool: Spool, backlog: Backlog) -> list[int]:
-    """The numbers of all waiting records, in the order in which they will be sent."""
-    return [
-        int((record.value or b"").split(b":")[1].split(b",")[0])
-        for row in backlog.rows
-        for record in recordbatch.iterate(await spool.payload(row), max_bytes=1 << 24)
-    ]
-
-
-async def check(path: Path) -> None:
+async def upgrade(path: Path) -> Path:
+    """Open the spool once, as a forwarder does, and use what only version 2 has."""
     async with Spool(path) as spool:
-        http, twin = backlog_of(spool), backlog_of(spool, "pq-stream", drops=True)
-        assert (spool.forwarder_id, spool.repeats_possible) == (FORWARDER_ID, set())
-        assert await records_of(spool, http) == list(range(9, 48))
-        assert await records_of(spool, twin) == list(range(27, 48))
-        assert [row.base_sequence for row in http.rows] == [0, 1, 3, 6, 9, 12, *[None] * 8]
-        first, second = http.runs.values()
-        assert (first.producer_id, first.producer_epoch, first.grant) == (1000, 1, b"grant")
-        assert (first.cluster_id, first.topic, first.topic_id, first.partition) == ("cluster", "topic", "id", 3)
-        assert (first.next_sequence, first.last_acknowledged_sequence) == (15, -1)
-        assert not second.granted
-        assert http.totals == Totals(48, 16, acknowledged=6, dead_lettered=3, resets=1)
-        assert twin.totals == Totals(48, 16, dropped=27)
-        assert balanced(http)
-        assert balanced(twin)
-        assert spool.positions == {
-            "http-live": Position(FILE, Mark(16, 3, b"tail-hash-of-16b", DETAIL).encode()),
-            "http-rotated": Position(FILE, Mark(7, 0, b"", DETAIL).encode()),
-        }
-    assert dead_letters(path) == [2]
-    with contextlib.closing(reader(path)) as connection:
-        assert verify(connection).problems == []
-    assert not list(path.parent.glob("*.damaged-*"))
+        notes = Notes()
+        spool.keys.put(KEY_HASH, KEY, notes)
+        notes.put_first_scan()
+        await spool.commit(notes)
+    return path
 
 
 async def test_everything_in_a_closed_spool_of_version_1_comes_back(path: Path) -> None:
     await check(path)
 
 
-async def test_everything_in_a_killed_spool_of_version_1_comes_back(killed: Path) -> None:
-    await check(killed)
+async def test_everything_in_a_killed_spool_of_version_1_comes_back(killed_one: Path) -> None:
+    await check(killed_one)
+
+
+async def test_an_upgraded_spool_says_in_both_places_that_older_programs_must_leave_it_alone(path: Path) -> None:
+    assert witnesses(path) == (1, "1")
+    await check(path)
+    assert witnesses(path) == (2, "2")
+    await check(path)
+
+
+async def test_a_spool_of_version_1_whose_log_is_lost_is_reported(killed_one: Path) -> None:
+    killed_one.with_name("http.spool-wal").unlink()
+    connection = sqlite3.connect(killed_one)
+    with connection:
+        connection.execute("UPDATE meta SET value = '1' WHERE key = 'open'")
+    connection.close()
+    killed_one.with_name("http.spool-wal").unlink(missing_ok=True)
+    async with Spool(killed_one) as spool:
+        assert spool.repeats_possible == {"http", "pq-stream"}
+        assert len(backlog_of(spool).rows) == 14
+
+
+@pytest.mark.parametrize("at", range(100))
+async def test_a_flipped_byte_in_the_header_of_version_1_costs_nothing(path: Path, at: int) -> None:
+    flip(path, at)
+    await check(path, damaged=True)
+
+
+@pytest.mark.parametrize("at", range(100))
+async def test_a_flipped_byte_in_the_header_of_an_upgraded_spool_costs_nothing(path: Path, at: int) -> None:
+    flip(await upgrade(path), at)
+    await check(path, damaged=True)
+    await has_what_version_2_adds(path)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_version_changed_to_the_other_one_in_the_header_costs_nothing(path: Path, version: int) -> None:
+    if version == 2:
+        await upgrade(path)
+    flip(path, 63, mask=1 ^ 2)
+    await check(path, damaged=True)
+    if version == 2:
+        await has_what_version_2_adds(path)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_without_its_first_page_nothing_is_lost(path: Path, version: int) -> None:
+    if version == 2:
+        await upgrade(path)
+    with path.open("r+b") as file:
+        file.write(random.Random(version).randbytes(PAGE_BYTES))
+    await check(path, damaged=True)
+    if version == 2:
+        await has_what_version_2_adds(path)
+
+
+@pytest.mark.parametrize("table", ["positions", "totals"])
+async def test_a_wrecked_table_of_version_1_is_noticed_before_the_upgrade(path: Path, table: str) -> None:
+    with path.open("r+b") as file:
+        file.seek((first_page(1).roots[table] - 1) * PAGE_BYTES)
+        file.write(random.Random(1).randbytes(PAGE_BYTES))
+    async with Spool(path) as spool:
+        http = backlog_of(spool)
+        assert await records_of(spool, http) == list(range(9, 48))
+        assert (spool.positions == {}) == (table == "positions")
+        assert balanced(http)
+    assert len([found for found in path.parent.glob("*.damaged-*") if not found.name.endswith(("-wal", "-shm"))]) == 1
+    assert witnesses(path) == (2, "2")
+
+
+async def has_what_version_2_adds(path: Path) -> None:
+    async with Spool(path) as spool:
+        assert await spool.key(KEY_HASH) == KEY
+        assert spool.first_scan_made
+
+
+async def test_a_nearly_empty_upgraded_spool_becomes_like_a_new_one_when_it_is_idle(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logfwd.spool.IDLE_SECONDS", 0.01)
+    await upgrade(path)
+    assert not is_like_a_new_one(path)
+    async with Spool(path):
+        await eventually(lambda: not has_meta(path, "roots"))
+    assert is_like_a_new_one(path)
+    await check(path)
+    await has_what_version_2_adds(path)
+
+
+def is_like_a_new_one(path: Path) -> bool:
+    """True if the first page is that of a spool of version 2: salvage depends on it."""
+    page, new = path.read_bytes()[:PAGE_BYTES], first_page().content
+    different = {at for at, (one, other) in enumerate(zip(page, new, strict=True)) if one != other}
+    return different <= COUNTERS
+
+
+def has_meta(path: Path, key: str) -> bool:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return bool(connection.execute("SELECT 1 FROM meta WHERE key = ?", (key,)).fetchall())
+
+
+async def test_every_new_spool_has_the_same_first_page(tmp_path: Path) -> None:
+    async with Spool(tmp_path / "new.spool", definition="{}"):
+        pass
+    assert is_like_a_new_one(tmp_path / "new.spool")
+
+
+def test_the_first_page_of_version_1_is_known() -> None:
+    page, known = SAMPLE.read_bytes()[:PAGE_BYTES], first_page(1).content
+    assert {at for at, (one, other) in enumerate(zip(page, known, strict=True)) if one != other} <= COUNTERS

@@ -60,6 +60,7 @@ class Recorder:
         if call.file and not call.file.startswith(str(self.directory)):
             return
         killed = self._files()
+        self._forget_deleted_files()
         lost = {name: self._torn(name, content) for name, content in killed.items()}
         if not self.points or (killed, self._said) != (self.points[-1].killed, self.points[-1].said):
             self.points.append(Point(f"{call.name} {Path(call.file).name}", killed, lost, Counter(self._said)))
@@ -70,6 +71,11 @@ class Recorder:
             for found in self.directory.rglob("*")
             if found.is_file() and not found.name.endswith(PASSED_OVER)
         }
+
+    def _forget_deleted_files(self) -> None:
+        """Their inodes may be used again, and what was synced of them is not on disk then."""
+        there = {found.stat().st_ino for found in self.directory.rglob("*")}
+        self._durable = {inode: content for inode, content in self._durable.items() if inode in there}
 
     def _torn(self, name: str, content: bytes) -> bytes:
         """What a power loss may leave: each sector as it was last synced, or as it was written since."""

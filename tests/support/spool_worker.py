@@ -1,25 +1,34 @@
 """A process that uses a spool in every way and prints on stdout what may be on disk and what is.
 
 `handed N`: records below N may be on disk from now on. `accepted N`: they are. `leaving N`: records below N may have
-been acknowledged, or have become dead letters, from now on. Arguments: PATH [only-open].
+been acknowledged, or have become dead letters, from now on. Arguments: PATH
+[with-checkpoints | only-open | become-smaller].
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
 
+import logfwd.spool
+import logfwd.spool_shrink
 from logfwd.backlog import Backlog
 from logfwd.spool import Spool
+from logfwd.spool_file import reader
+from logfwd.spool_keys import Key, key_hash
 from logfwd.spool_notes import Notes
+from logfwd.spool_schema import PAGE_BYTES
+from logfwd.spool_shrink import reusable_bytes
 from streams import recordbatch
 from streams.recordbatch import Packed
 from streams.telemetry import logs
 from tests.support.spools import RECORDS_IN_A_BATCH, backlog_of, grant, note_batch
 
 BATCHES = 20
+BATCHES_IN_A_REQUEST = 4
 
 
 def say(word: str, records: int) -> None:
@@ -30,12 +39,15 @@ async def work(path: Path) -> None:
     async with Spool(path) as spool:
         original, twin = backlog_of(spool), backlog_of(spool, "pq-stream", drops=True)
         twin.max_bytes = 40_000
-        small_log = Notes()
-        small_log.statements.append(("PRAGMA wal_autocheckpoint = 8", ()))  # so that the run includes checkpoints
-        await spool.commit(small_log)
+        if "with-checkpoints" in sys.argv:
+            small_log = Notes()
+            small_log.statements.append(("PRAGMA wal_autocheckpoint = 8", ()))
+            await spool.commit(small_log)
         for number in range(0, BATCHES, 2):
             say("handed", (number + 2) * RECORDS_IN_A_BATCH)
             commits = [note_batch(spool, one, original, twin, padding=4000) for one in (number, number + 1)]
+            for one, (notes, _) in zip((number, number + 1), commits, strict=True):
+                put_request(spool, one, notes)
             for done in [spool.commit(notes) for notes, _ in commits]:
                 await done
             say("accepted", (number + 2) * RECORDS_IN_A_BATCH)
@@ -47,9 +59,32 @@ async def work(path: Path) -> None:
                 await change(spool, original, number)
 
 
+def request_hash(request: int) -> bytes:
+    return key_hash("http", "client", b"%d" % request)
+
+
+def put_request(spool: Spool, number: int, notes: Notes) -> None:
+    """Note how much of a request is durable with batch `number`; each request has BATCHES_IN_A_REQUEST batches."""
+    request, part = divmod(number, BATCHES_IN_A_REQUEST)
+    end = (number + 1) * RECORDS_IN_A_BATCH
+    total = end if part == BATCHES_IN_A_REQUEST - 1 else None
+    spool.keys.put(request_hash(request), Key(end, total, end, 0, b"digest", 4e9), notes)
+
+
 async def only_open(path: Path) -> None:
     async with Spool(path):
         pass
+
+
+async def become_smaller(path: Path) -> None:
+    """Stay idle until an upgraded file was rewritten and free pages were given back."""
+    logfwd.spool.IDLE_SECONDS = 0.01
+    logfwd.spool_shrink.KEEP_FREE_BYTES = 0
+    logfwd.spool_shrink.STEP_BYTES = 4 * PAGE_BYTES
+    async with Spool(path):
+        with contextlib.closing(reader(path)) as connection:
+            while reusable_bytes(connection) or connection.execute("PRAGMA auto_vacuum").fetchone() != (2,):
+                await asyncio.sleep(0.01)
 
 
 async def change(spool: Spool, backlog: Backlog, number: int) -> None:
@@ -76,4 +111,5 @@ async def change(spool: Spool, backlog: Backlog, number: int) -> None:
 
 if __name__ == "__main__":
     logs.configure(level="error")
-    asyncio.run((only_open if "only-open" in sys.argv else work)(Path(sys.argv[1])))
+    commands = {"only-open": only_open, "become-smaller": become_smaller}
+    asyncio.run(commands.get(sys.argv[-1], work)(Path(sys.argv[1])))

@@ -110,6 +110,15 @@ async def waiting(path: Path, stream: str = "http") -> tuple[list[int], Spool, B
         return [number_of(await spool.payload(row)) for row in backlog.rows], spool, backlog
 
 
+async def records_of(spool: Spool, backlog: Backlog) -> list[int]:
+    """The numbers of all waiting records, in the order in which they will be sent."""
+    return [
+        int((record.value or b"").split(b":")[1].split(b",")[0])
+        for row in backlog.rows
+        for record in recordbatch.iterate(await spool.payload(row), max_bytes=1 << 24)
+    ]
+
+
 def dead_letters(path: Path) -> list[int]:
     connection = sqlite3.connect(path)
     try:
@@ -123,3 +132,12 @@ def balanced(backlog: Backlog) -> bool:
     totals = backlog.totals
     gone = totals.acknowledged + totals.dropped + totals.dead_lettered
     return totals.accepted == gone + backlog.waiting_records
+
+
+def flip(path: Path, at: int, mask: int = 0xFF) -> None:
+    """Flip bits of one byte of a file."""
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ mask]))
