@@ -1,4 +1,4 @@
-"""docs/configuration.md names every key of every file with its default, and no key that there is not."""
+"""docs/configuration.md has every key of every file with its default, and no other key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DOCUMENT = (Path(__file__).parent.parent / "docs" / "configuration.md").read_tex
 
 
 def keys_of(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key path of a Struct, and its default as TOML writes it."""
+    """Every key path of a Struct, with its default as TOML writes it."""
     if tag := kind.__struct_config__.tag_field:
         yield f"{prefix}{tag}", None
     for field in msgspec.structs.fields(kind):

@@ -1,4 +1,4 @@
-"""docs/delivery.md names tests: there are these tests, and one for each of the sixteen rules."""
+"""Every test that docs/delivery.md names exists, and each of its sixteen rules names one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DOCUMENT = (ROOT / "docs" / "delivery.md").read_text()
 NAME = re.compile(r"`(test_\w+)`")
 
 
-def test_every_test_that_is_named_exists() -> None:
+def test_every_named_test_exists() -> None:
     sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     there = set(re.findall(r"^(?:async )?def (test_\w+)\(", sources, re.MULTILINE))
     named = set(NAME.findall(DOCUMENT))
@@ -18,7 +18,7 @@ def test_every_test_that_is_named_exists() -> None:
     assert named - there == set()
 
 
-def test_every_file_that_is_named_exists() -> None:
+def test_every_named_file_exists() -> None:
     named = re.findall(r"`(tests/[\w/.]+)`", DOCUMENT)
     assert named
     assert [path for path in named if not (ROOT / path).is_file()] == []

@@ -1,4 +1,4 @@
-"""`logfwd validate` and `logreceiver validate`: what a start would stumble over is told without one."""
+"""`logfwd validate` and `logreceiver validate` report what would make a start fail, without starting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/api/v1/streams of both programs: what docs/api.md says of it, and what a request costs."""
+"""/api/v1/streams of both programs: docs/api.md describes every field, and a request is cheap."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "api.md"
 REQUESTS = 30
 NEW_VALUES = 100
 VIEWER_SHARE = 0.005
-"""Of a core, for one that asks each second."""
+"""Share of a core that one viewer, asking once a second, may cost."""
 
 
 def documented(section: str) -> set[str]:
@@ -42,7 +42,7 @@ def fields(value: Any, path: str = "") -> set[str]:
 
 
 def undocumented(answer: Any, known: set[str]) -> set[str]:
-    """Paths that neither stand in the docs, nor lie on the way to what does, nor within what is told as a whole."""
+    """Paths that are not in the docs, nor lead to a path that is, nor are inside one that is described as a whole."""
     whole = {path for path in known if not any(other.startswith((f"{path}.", f"{path}[")) for other in known)}
     within = tuple(f"{path}{mark}" for path in whole for mark in (".", "["))
     return {
@@ -57,7 +57,7 @@ async def get(client: aiohttp.ClientSession, address: str) -> Any:
         return await answer.json()
 
 
-async def test_docs_tell_every_field_of_both_programs_and_none_that_is_not_there(installation: Installation) -> None:
+async def test_docs_describe_every_field_of_both_programs_and_no_other(installation: Installation) -> None:
     receiver = msgspec.structs.replace(installation.receiver_config(), admin=ReceiverAdmin(address="127.0.0.1:0"))
     async with running(receiver) as service, aiohttp.ClientSession() as client:
         config = installation.forwarder_config(service.listeners[0].address)

@@ -34,7 +34,7 @@ def installed(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def state(stream: str) -> str:
-    """A selector of how a stream stands, by its name in the head of its column."""
+    """A selector of the state in the head of a stream's column."""
     return f'th[data-stream="{stream}"] .state'
 
 
@@ -43,9 +43,7 @@ def wait_for_links(page: Page) -> None:
         expect(page.locator(state(stream))).to_have_attribute("data-state", "connected", timeout=BACK_MS)
 
 
-def test_both_streams_are_shown_beside_each_other_and_their_numbers_move(
-    browser: Browser, installed: Installed
-) -> None:
+def test_both_streams_are_shown_side_by_side_and_their_numbers_move(browser: Browser, installed: Installed) -> None:
     with visit(browser, installed.forwarder) as page:
         wait_for_links(page)
         for stream, group in STREAMS.items():
@@ -87,8 +85,8 @@ def test_a_receiver_that_is_away_is_seen_within_3_seconds_on_both_pages_and_so_i
         come_back = away(installed.site)
         try:
             for stream in STREAMS:
-                told = page.locator(f'{state(stream)}:is([data-state="unanswered"], [data-state="disconnected"])')
-                told.wait_for()
+                away_sign = page.locator(f'{state(stream)}:is([data-state="unanswered"], [data-state="disconnected"])')
+                away_sign.wait_for()
             assert time.monotonic() - began < SEEN_SECONDS
             receivers_page.get_by_text("Stale: no answer from logreceiver since").wait_for()
             assert time.monotonic() - began < SEEN_SECONDS
@@ -100,7 +98,7 @@ def test_a_receiver_that_is_away_is_seen_within_3_seconds_on_both_pages_and_so_i
         expect(page).to_have_title("logfwd")
 
 
-def test_a_forwarder_that_does_not_answer_is_told_as_stale_within_3_seconds_and_the_page_recovers(
+def test_a_forwarder_that_does_not_answer_is_shown_as_stale_within_3_seconds_and_the_page_recovers(
     browser: Browser, installed: Installed
 ) -> None:
     with visit(browser, installed.forwarder) as page:

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_pla
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MISSING = "no Chromium on the PATH: apt-get install chromium (or Google Chrome)"
 OUTAGE = "Failed to load resource: net::"
-"""What the browser itself says while a program is away; whoever looks at the page sees that anyhow."""
+"""The browser's own message while a program is away; the page shows that anyway."""
 
 
 @contextlib.contextmanager
@@ -29,21 +29,21 @@ def chromium() -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def visit(browser: Browser, address: str, *, width: int = 1200, dark: bool = False) -> Iterator[Page]:
-    """A page of an admin address; at its end nothing was complained of, and nobody else was asked for anything."""
+    """A page of an admin address; checks at the end that the browser reported no problem and asked no other host."""
     complaints: list[str] = []
 
-    def told(message: ConsoleMessage) -> None:
+    def logged(message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not message.text.startswith(OUTAGE):
             complaints.append(message.text)
 
-    def asked(request: Request) -> None:
+    def requested(request: Request) -> None:
         if not request.url.startswith(f"http://{address}/"):
             complaints.append(f"asked for {request.url}")
 
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light")
-    page.on("console", told)
+    page.on("console", logged)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", asked)
+    page.on("request", requested)
     page.goto(f"http://{address}/")
     yield page
     page.close()

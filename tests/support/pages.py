@@ -1,6 +1,6 @@
-"""Both programs under a steady load, to be looked at in a browser.
+"""Both programs under a steady load, for a browser.
 
-`python -m tests.support.pages DIRECTORY` makes the pictures of docs/live-page.md there, after two minutes of load.
+`python -m tests.support.pages DIRECTORY` writes the pictures of docs/live-page.md there, after two minutes of load.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Installed:
 
 @contextlib.contextmanager
 def steady_load(directory: Path) -> Iterator[Installed]:
-    """An original and its hybrid twin at 3 000 records a second into an embedded log; a receiver keeps its ports."""
+    """An original and its hybrid twin at 3 000 records a second into an embedded log; the receiver keeps its ports."""
     with Site(directory) as site:
         site.make_pki()
         sink, modes = 'type = "log"\ndirectory = "log"', '["hybrid", "classical"]'
