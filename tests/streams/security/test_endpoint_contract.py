@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -61,7 +61,12 @@ def test_data_arrives_whole_and_in_order_both_ways(parties: tuple[Party, Party],
     near, far = connected(parties)
     for one, other in ((near, far), (far, near)):
         assert other.read() == b""
-        sent: list[bytes | bytearray | memoryview] = [b"a", bytes(range(256)) * 200, bytearray(b"b" * 3), memoryview(b"c")]
+        sent: Sequence[bytes | bytearray | memoryview] = [
+            b"a",
+            bytes(range(256)) * 200,
+            bytearray(b"b" * 3),
+            memoryview(b"c"),
+        ]
         for part in sent:
             one.write(part)
         carry(one, other, pieces=pieces)
