@@ -1,4 +1,4 @@
-"""Intervals hold what they should as often as they say, and a thing beside itself is not found different."""
+"""Intervals contain the true value as often as they claim, and a thing compared with itself is not found different."""
 
 import math
 import random
@@ -28,7 +28,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 
 @pytest.mark.parametrize("rounds", [10, 20])
 @pytest.mark.parametrize(("confidence", "least", "most"), [(0.95, 180, 198), (0.99, 192, 200)])
-def test_the_interval_holds_the_truth_about_as_often_as_it_says(
+def test_the_interval_contains_the_true_value_about_as_often_as_it_claims(
     rounds: int, confidence: float, least: int, most: int
 ) -> None:
     drawn = random.Random(rounds)
@@ -40,12 +40,12 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says(
     assert least <= held <= most
 
 
-def test_fewer_rounds_than_can_tell_show_no_difference() -> None:
+def test_too_few_rounds_show_no_difference() -> None:
     assert verdict([1.0] * (FEWEST - 1), [2.0, 2.1, 2.2, 2.0, 2.1, 2.2, 2.3]) == "no difference"
     assert verdict([1.0] * FEWEST, [2.0, 2.1, 2.2, 2.0, 2.1, 2.2, 2.3, 2.4]) == "more"
 
 
-def test_a_thing_beside_itself_is_seldom_found_different() -> None:
+def test_a_thing_compared_with_itself_is_rarely_found_different() -> None:
     drawn = random.Random(2)
     sides = [[[math.exp(drawn.gauss(0, 0.2)) for _ in range(20)] for _ in range(2)] for _ in range(60)]
     assert statistics.fmean(verdict(*pair) == "no difference" for pair in sides) >= 0.95

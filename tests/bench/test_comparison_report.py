@@ -43,15 +43,15 @@ def test_the_report_is_one_page_that_loads_nothing(comparison: Comparison, tmp_p
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_reports_json_has_every_figure_and_where_it_comes_from(comparison: Comparison, tmp_path: Path) -> None:
+def test_the_json_of_the_report_has_every_figure_and_its_origin(comparison: Comparison, tmp_path: Path) -> None:
     comparison_report.write(comparison, tmp_path)
-    told = json.loads((tmp_path / "report.json").read_text())
-    assert told["verdict"]["found"] == "more"
-    assert told["verdict"]["ratio"]["value"] == pytest.approx(1.3, rel=0.02)
-    assert len(told["rounds"]) == 12
-    assert {"openssl", "cpu", "commit", "seed", "python"} <= set(told["made_on"])
-    assert told["lines"][0] == {
-        **told["lines"][0],
+    shown = json.loads((tmp_path / "report.json").read_text())
+    assert shown["verdict"]["found"] == "more"
+    assert shown["verdict"]["ratio"]["value"] == pytest.approx(1.3, rel=0.02)
+    assert len(shown["rounds"]) == 12
+    assert {"openssl", "cpu", "commit", "seed", "python"} <= set(shown["made_on"])
+    assert shown["lines"][0] == {
+        **shown["lines"][0],
         "metric": "batch duration, median",
         "primary": True,
         "rounds": 12,
@@ -72,12 +72,12 @@ def test_comparing_a_stream_with_itself_needs_a_second_name() -> None:
     assert "another name" in answer.output
 
 
-def test_repeated_runs_are_counted_and_their_intervals_held_against_each_other(
+def test_repeated_runs_are_counted_and_their_intervals_compared(
     comparison: Comparison, capsys: pytest.CaptureFixture[str]
 ) -> None:
     links = comparison.links
     other, calm = (conclude(("http", "pq-stream"), links, _rounds(times), method="", seed=1) for times in (2.0, 1.0))
     show_runs([comparison, comparison, other, calm], as_json=True)
-    told = json.loads(capsys.readouterr().out)
+    shown = json.loads(capsys.readouterr().out)
     counts = {"runs": 4, "no_difference": 1, "pairs": 6, "agreeing_pairs": 1}
-    assert {key: told[key] for key in counts} == counts
+    assert {key: shown[key] for key in counts} == counts

@@ -1,4 +1,4 @@
-"""The delaying proxy brings everything, in order, and late by what was asked for."""
+"""The delaying proxy delivers everything, in order, and as late as requested."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def exactly(link: socket.socket, size: int) -> bytes:
     return bytes(received)
 
 
-def test_no_round_trip_is_shorter_than_was_asked_for(proxy: str) -> None:
+def test_no_round_trip_is_shorter_than_requested(proxy: str) -> None:
     with socket.create_connection(split_address(proxy), timeout=WAIT_SECONDS) as link:
         for _ in range(3):
             started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The proxy spoils links as it says, and only then."""
+"""The proxy disturbs links as requested, and only then."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_what_is_sent_arrives_and_comes_back(proxy: FaultProxy) -> None:
 
 
 @pytest.mark.parametrize("after_bytes", [0, 1, 70_000])
-def test_a_link_is_reset_behind_the_very_byte(proxy: FaultProxy, echo: Echo, after_bytes: int) -> None:
+def test_a_link_is_reset_after_exactly_that_byte(proxy: FaultProxy, echo: Echo, after_bytes: int) -> None:
     proxy.cut(after_bytes)
     with connect(proxy) as link, pytest.raises(ConnectionError):
         link.sendall(bytes(100_000))
@@ -82,7 +82,7 @@ def test_a_link_is_reset_behind_the_very_byte(proxy: FaultProxy, echo: Echo, aft
     assert proxy.cuts == 1
 
 
-def test_a_held_link_stays_open_and_goes_on_where_it_was(proxy: FaultProxy, echo: Echo) -> None:
+def test_a_held_link_stays_open_and_continues_where_it_stopped(proxy: FaultProxy, echo: Echo) -> None:
     with connect(proxy) as link:
         link.sendall(b"one")
         assert exactly(link, 3) == b"one"
@@ -97,7 +97,7 @@ def test_a_held_link_stays_open_and_goes_on_where_it_was(proxy: FaultProxy, echo
         assert exactly(link, 3) == b"two"
 
 
-def test_a_throttled_link_takes_its_time(proxy: FaultProxy) -> None:
+def test_a_throttled_link_is_slow(proxy: FaultProxy) -> None:
     proxy.throttle(100_000)
     started = time.monotonic()
     with connect(proxy) as link:

@@ -1,4 +1,4 @@
-"""A failing seed is worth something only if it brings the same faults again."""
+"""A failing seed is useful only if it brings the same faults again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_a_longer_run_of_a_seed_begins_like_a_shorter_one() -> None:
     assert list(schedule(8, 60)) != short
 
 
-def test_every_kind_of_fault_has_its_turn_and_never_two_at_once_on_one_target() -> None:
+def test_every_kind_of_fault_occurs_and_never_two_at_once_on_one_target() -> None:
     faults = list(schedule(1, 1800))
     assert Counter(fault.kind for fault in faults).keys() == KINDS.keys()
     for target in {target for kind in KINDS.values() for target in kind.targets}:

@@ -1,4 +1,4 @@
-"""What rounds say: one verdict in words, figures of rounds that have them, and which variables differ."""
+"""Figures from rounds: one verdict in words, lines for the rounds that have them, and the differences of links."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TLS12 = {"group": "secp256r1", "version": "TLSv1.2", "cipher": "ECDHE-ECDSA-AES1
 
 
 def _rounds(times: float, count: int = 12, **more: Any) -> list[Round]:
-    """Rounds in which the second stream takes so many times as long, on a machine that is slow now and then."""
+    """Rounds in which the second stream takes `times` times as long, on a machine that is slow now and then."""
     drawn = random.Random(7)
     rounds: list[Round] = []
     for _ in range(count):
@@ -35,14 +35,14 @@ def _rounds(times: float, count: int = 12, **more: Any) -> list[Round]:
         (1.3, 5, "no difference shown: 5 rounds are too few"),
     ],
 )
-def test_the_verdict_is_of_the_median_batch_duration_in_words(times: float, count: int, words: str) -> None:
+def test_the_verdict_judges_the_median_batch_duration_in_words(times: float, count: int, words: str) -> None:
     verdict = findings.judge(_rounds(times, count), "http", "pq-stream", seed=1)
     assert verdict.words.startswith(words), verdict.words
     assert verdict.metric == "batch duration, median"
     assert verdict.ratio.low < verdict.ratio.value < verdict.ratio.high
 
 
-def test_a_line_is_of_the_rounds_that_have_both_figures() -> None:
+def test_a_line_uses_the_rounds_that_have_both_figures() -> None:
     speed = {"cpu_seconds_per_gb": {"forwarder": 9.0, "receiver": 0.0}, "megabytes_per_second": 80.0}
     rounds: list[Round] = [*_rounds(1.0, 8, speed=speed), {"http": {"batch_ms": [4.0]}, "pq-stream": {"batch_ms": []}}]
     found = {line.metric: line for line in findings.lines(rounds, "http", "pq-stream", seed=1)}
@@ -68,5 +68,5 @@ def test_a_line_is_of_the_rounds_that_have_both_figures() -> None:
         ({}, HYBRID, "they differ in key-exchange group (no link → X25519MLKEM768), TLS version (no link → "),
     ],
 )
-def test_what_differs_is_named(base: dict[str, str], other: dict[str, str], words: str) -> None:
+def test_the_differences_of_two_links_are_named(base: dict[str, str], other: dict[str, str], words: str) -> None:
     assert findings.differences(base, other).startswith(words)

@@ -1,4 +1,4 @@
-"""The generator: deterministic, every record its own, of the size and compressibility that costs were measured with."""
+"""The generator: deterministic, every record different, of the size and compressibility behind the published costs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_record_has_about_577_bytes_and_zstd_makes_a_seventh_to_a_tenth_of_it(
 
 
 @pytest.mark.parametrize("size", RECORD_BYTES)
-def test_records_of_every_size_are_about_so_long_different_and_as_compressible_as_real_ones(size: int) -> None:
+def test_records_of_every_size_have_about_that_size_differ_and_compress_like_real_ones(size: int) -> None:
     some = list(generate_http(900_000 // size, 1, record_bytes=size))
     assert len(set(map(bytes, some))) == len(some)
     assert [json.loads(record)["n"] for record in some] == list(range(len(some)))

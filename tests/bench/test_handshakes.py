@@ -1,4 +1,4 @@
-"""Handshakes are measured over real links, and taken apart from what went over the wire."""
+"""Handshakes are measured over real links, and taken apart from the bytes on the wire."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_parts_of_a_handshake_weigh_what_their_standards_say(
+def test_the_parts_of_a_handshake_have_the_sizes_in_their_standards(
     site: tuple[Path, str], tmp_path: Path, mode: str
 ) -> None:
     found = weigh(site[1], mode, site[0], tmp_path / "keys")
@@ -70,7 +70,7 @@ def test_every_message_is_found_and_all_records_are_those_that_the_link_counts(
     assert wire_bytes.take_apart(byte_by_byte, cipher=facts.cipher, key_log=log.read_text()) == (messages, sent)
 
 
-def test_another_links_secrets_open_nothing(site: tuple[Path, str], tmp_path: Path) -> None:
+def test_the_secrets_of_another_link_decrypt_nothing(site: tuple[Path, str], tmp_path: Path) -> None:
     logs = tmp_path / "one", tmp_path / "other"
     parties = [openssl.client(MODES["hybrid"], credentials(site[0], "forwarder"), key_log=log) for log in logs]
     (facts, pieces), _ = [uvloop.run(tapped(site[1], party)) for party in parties]
@@ -82,7 +82,7 @@ def test_the_published_sums_are_the_sums_of_their_parts() -> None:
     assert [sum(parts) for parts in PUBLISHED.values()] == [1376, 11452, 9288]
 
 
-def test_a_processes_cpu_clock_is_the_one_that_it_sees_itself() -> None:
+def test_the_cpu_clock_of_a_process_agrees_with_its_own() -> None:
     before = time.process_time()
     seen = cpu_seconds(os.getpid())
     assert before <= seen <= time.process_time()
@@ -94,23 +94,23 @@ def test_percentiles_are_of_all_rounds_and_their_intervals_know_how_rounds_diffe
     assert (found["low"], found["value"], found["high"]) == (1.0, 2.0, 9.0)
 
 
-def test_a_round_trip_less_is_seen_over_a_long_way(tmp_path: Path) -> None:
+def test_one_round_trip_less_shows_over_a_long_distance(tmp_path: Path) -> None:
     picture = tmp_path / "handshakes.png"
     options = ["--rtt", "0,20", "--modes", "classical-tls12,hybrid", "--rounds", "5", "--handshakes", "1", "--json"]
     result = CliRunner().invoke(handshakes, [*options, "--png", str(picture)], catch_exceptions=False)
-    told = json.loads(result.stdout)
-    medians = {(row["rtt_ms"], row["mode"]): row["handshake_p50_ms"]["value"] for row in told["rows"]}
+    shown = json.loads(result.stdout)
+    medians = {(row["rtt_ms"], row["mode"]): row["handshake_p50_ms"]["value"] for row in shown["rows"]}
     assert medians[20, "classical-tls12"] >= 40
     assert medians[20, "hybrid"] >= 20
-    assert all(row["client_cpu_ms"]["value"] > 0 < row["server_cpu_ms"]["value"] for row in told["rows"])
-    far = next(row for row in told["ratios"] if row["rtt_ms"] == 20)
+    assert all(row["client_cpu_ms"]["value"] > 0 < row["server_cpu_ms"]["value"] for row in shown["rows"])
+    far = next(row for row in shown["ratios"] if row["rtt_ms"] == 20)
     assert far["handshake"]["value"] < 0.9
     assert far["pair"] == "hybrid / classical-tls12"
-    assert [row["mode"] for row in told["wire"]] == ["classical-tls12", "hybrid"]
+    assert [row["mode"] for row in shown["wire"]] == ["classical-tls12", "hybrid"]
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_picture_that_cannot_be_drawn_is_told_before_anything_is_measured(
+def test_a_picture_that_cannot_be_drawn_is_refused_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -26,7 +26,7 @@ def test_a_broker_that_cannot_start_shows_the_end_of_its_log(kafka: Kafka, tmp_p
     assert kafka.brokers[0].process.poll() is None
 
 
-def test_settings_that_kafka_does_not_take_are_shown_in_its_words(tmp_path: Path) -> None:
+def test_settings_that_kafka_refuses_are_reported_in_its_words(tmp_path: Path) -> None:
     with pytest.raises(KafkaFailed, match="nonsense"):
         Kafka(tmp_path / "k", overrides={"listeners": "nonsense"}).start()
 

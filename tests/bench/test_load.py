@@ -28,7 +28,7 @@ def test_a_copy_differs_in_its_first_record_alone(base: Base, tmp_path: Path) ->
 
 @pytest.mark.parametrize("records", [1, 20_000, BASE_RECORDS, 5_000_000, 1_234_567])
 @pytest.mark.parametrize("record_bytes", [100, 577, 4096])
-def test_a_large_count_is_a_small_file_read_often(records: int, record_bytes: int) -> None:
+def test_a_large_count_is_a_small_file_read_many_times(records: int, record_bytes: int) -> None:
     size, copies = split_records(records, record_bytes)
     assert records <= size * copies < records + copies
     assert size * record_bytes <= 300_000_000
@@ -46,7 +46,7 @@ def test_only_copies_that_are_stored_are_removed_and_two_are_kept_ahead(base: Ba
     assert feed.sent == 5 * RECORDS
 
 
-def test_a_load_keeps_its_rate_goes_round_the_base_file_and_tells_how_late_it_was(base: Base, tmp_path: Path) -> None:
+def test_a_load_keeps_its_rate_repeats_the_base_file_and_reports_its_lateness(base: Base, tmp_path: Path) -> None:
     load = Load(base, tmp_path / "http.log", records_per_second=20_000)
     load.start()
     assert wait_until(lambda: load.sent > 3 * RECORDS, 10, every_seconds=0.005)

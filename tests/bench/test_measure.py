@@ -16,7 +16,7 @@ def test_a_percentile_is_a_value_that_was_measured(share: float, expected: float
     assert percentile(range(100, 0, -1), share) == expected
 
 
-def test_of_nothing_there_is_no_percentile() -> None:
+def test_no_values_have_no_percentile() -> None:
     assert math.isnan(percentile([], 0.5))
 
 
@@ -43,7 +43,7 @@ def test_a_record_ages_from_when_it_was_due_not_from_when_it_could_be_written() 
     assert ages[10:] == pytest.approx([1_000.0 - 100 * number for number in range(10)])
 
 
-def test_usage_is_the_kernels_own_account() -> None:
+def test_usage_is_what_the_kernel_counts() -> None:
     before, deadline = Usage.of(os.getpid()), time.process_time() + 0.05
     while time.process_time() < deadline:
         pass
@@ -52,8 +52,8 @@ def test_usage_is_the_kernels_own_account() -> None:
     assert 1 < after.rss_mb <= after.peak_rss_mb
 
 
-def test_a_sampler_looks_at_once_and_ends_with_its_block() -> None:
-    with Sampler({"me": os.getpid(), "nobody": 2**22 + 1}) as sampler:
+def test_a_sampler_samples_at_once_and_ends_with_its_block() -> None:
+    with Sampler({"me": os.getpid(), "none": 2**22 + 1}) as sampler:
         pass
     assert len(sampler.samples["me"]) == 1
-    assert sampler.samples["nobody"] == []
+    assert sampler.samples["none"] == []

@@ -1,4 +1,4 @@
-"""The oracle has to be able to say no."""
+"""The oracle must be able to say no."""
 
 from __future__ import annotations
 

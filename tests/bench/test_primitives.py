@@ -1,4 +1,4 @@
-"""Operations of key exchanges: every library does them, they agree, and what is told about them is true."""
+"""Operations of key exchanges: every library does them, they agree, and the figures about them are true."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PASS
 
 
 @pytest.mark.parametrize("kem", kems(), ids=lambda kem: f"{kem.library} {kem.name}")
-def test_what_is_sent_is_as_long_as_is_told_and_both_ends_share_a_secret(kem: Kem) -> None:
+def test_sent_values_have_the_stated_sizes_and_both_ends_share_a_secret(kem: Kem) -> None:
     key = kem.generate()
     public = kem.public_bytes(key)
     ciphertext, secret = kem.encaps(kem.load(public))
@@ -39,30 +39,30 @@ def test_libraries_decapsulate_what_each_other_encapsulates() -> None:
     assert all(row["agree"] for row in found)
 
 
-def test_every_operation_has_a_name_of_its_own_and_runs() -> None:
+def test_every_operation_has_a_unique_name_and_runs() -> None:
     timed = list(operations())
     assert len({(each.library, each.primitive, each.name) for each in timed}) == len(timed) == 4 + 5 * 3
     for each in timed:
         each.run()
 
 
-def test_the_command_times_them_all_and_goes_without_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_command_times_all_operations_and_works_without_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     result = CliRunner().invoke(primitives, ["--rounds", "2", "--json"], catch_exceptions=False)
-    told = json.loads(result.stdout)
-    assert len(told["rows"]) == 19
-    assert all(row["ns"]["low"] <= row["ns"]["value"] <= row["ns"]["high"] for row in told["rows"])
-    assert [row["ns"]["value"] for row in told["of_2022"]] == [52204, 11793]
-    assert {row["group"] for row in told["exchanges"]} == {"P-256", "X25519", "X25519MLKEM768"}
+    shown = json.loads(result.stdout)
+    assert len(shown["rows"]) == 19
+    assert all(row["ns"]["low"] <= row["ns"]["value"] <= row["ns"]["high"] for row in shown["rows"])
+    assert [row["ns"]["value"] for row in shown["of_2022"]] == [52204, 11793]
+    assert {row["group"] for row in shown["exchanges"]} == {"P-256", "X25519", "X25519MLKEM768"}
 
 
-def test_go_is_asked_where_it_is(tmp_path: Path) -> None:
+def test_go_is_measured_if_it_is_installed(tmp_path: Path) -> None:
     rows = go_rows(tmp_path, 1)
     assert len(rows) in ({0, 10} if shutil.which("go") else {0})  # none by a Go that is older than ML-KEM
     assert all(row["ns"]["value"] > 0 and row["allocations"] >= 0 for row in rows)
 
 
-def test_what_go_prints_becomes_one_row_for_each_operation() -> None:
+def test_the_output_of_go_becomes_one_row_per_operation() -> None:
     curve, kem = parse_go(GO_OUTPUT, "Go 1.26")
     assert (curve["primitive"], curve["operation"], curve["allocated_bytes"], curve["allocations"]) == (
         "P-256",

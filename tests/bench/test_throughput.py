@@ -1,4 +1,4 @@
-"""`logbench throughput` end to end, as small as it goes; and how rounds become one line."""
+"""`logbench throughput` end to end, as small as possible; and how rounds become one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `logbench watch` makes of two looks at an admin address."""
+"""The result of two looks of `logbench watch` at an admin address."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _text(look: Look, entries: list[dict[str, Any]]) -> str:
     return out.getvalue()
 
 
-def test_a_twin_stands_after_its_original_with_the_ratio_and_rates_are_of_two_looks() -> None:
+def test_a_twin_follows_its_original_with_the_ratio_and_rates_come_from_two_looks() -> None:
     before = Look(10.0, [_row("http", acknowledged=100), _row("a-twin", twin_of="http"), _row("zebra")])
     rows = [
         _row("zebra"),
@@ -62,7 +62,7 @@ def test_a_stream_without_link_or_batches_is_shown_with_dashes() -> None:
     assert "disconnected" in _text(Look(2.0, [row]), entries)
 
 
-def test_a_receivers_streams_are_shown_and_trouble_is_told_in_words() -> None:
+def test_the_streams_of_a_receiver_are_shown_and_trouble_is_reported_in_words() -> None:
     row = {
         "stream": "http",
         "twin_of": None,
@@ -76,5 +76,5 @@ def test_a_receivers_streams_are_shown_and_trouble_is_told_in_words() -> None:
     text = _text(look, sheet(look, look))
     for part in ("2 X25519MLKEM768", "1,200 stored", "4.20 ms"):
         assert part in text
-    assert _text(Look(1.0, [], "nobody answers"), []) == "nobody answers\n"
+    assert _text(Look(1.0, [], "no answer"), []) == "no answer\n"
     assert "no streams yet" in _text(Look(1.0, []), [])

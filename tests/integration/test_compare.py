@@ -1,4 +1,4 @@
-"""`logbench compare` and `watch`, as small as they go: on fresh processes, and on a running forwarder with a twin."""
+"""`logbench compare` and `watch`, as small as possible: with fresh processes, and with a running forwarder."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ SHORT = ["--sink", "log", "--rounds", "2", "--batches", "5"]
 
 
 @pytest.mark.slow
-def test_fresh_streams_take_turns_with_the_same_batches_and_the_report_tells_it(tmp_path: Path) -> None:
+def test_fresh_streams_take_turns_with_the_same_batches_and_the_report_shows_it(tmp_path: Path) -> None:
     arguments = [*SHORT, "--handshakes", "4", "--records", "20000", "--out", str(tmp_path), "--json"]
     answer = CliRunner().invoke(compare, arguments)
     assert answer.exit_code == 0, answer.output
-    told = json.loads(answer.stdout)
-    assert told["differs"] == "they differ only in the key-exchange group (X25519 → X25519MLKEM768)"
-    assert [link["mode"] for link in told["links"].values()] == ["classical", "hybrid"]
-    assert len(told["rounds"]) == 2
-    for one in told["rounds"]:
+    shown = json.loads(answer.stdout)
+    assert shown["differs"] == "they differ only in the key-exchange group (X25519 → X25519MLKEM768)"
+    assert [link["mode"] for link in shown["links"].values()] == ["classical", "hybrid"]
+    assert len(shown["rounds"]) == 2
+    for one in shown["rounds"]:
         for name in ("http", "pq-stream"):
             assert len(one[name]["batch_ms"]) == 5
             assert len(one[name]["handshake_ms"]) == len(one[name]["connect_ms"]) == 4
             assert min(one[name]["batch_ms"] + one[name]["handshake_ms"]) > 0
             assert one[name]["speed"]["records"] == 20_000
-    assert {line["metric"] for line in told["lines"]} > {"batch duration, median", "handshake, p95", "full speed"}
-    assert told["verdict"]["words"].startswith("no difference shown: 2 rounds are too few")
+    assert {line["metric"] for line in shown["lines"]} > {"batch duration, median", "handshake, p95", "full speed"}
+    assert shown["verdict"]["words"].startswith("no difference shown: 2 rounds are too few")
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html", ".json", ".png", ".png"]
 
 
@@ -67,11 +67,11 @@ def test_streams_of_a_running_forwarder_are_compared_and_watched_under_their_own
     running = ["--admin", site.admin_address]
     answer = CliRunner().invoke(compare, [*running, "--seconds", "3", "--rounds", "6", "--no-report", "--json"])
     assert answer.exit_code == 0, answer.output
-    told = json.loads(answer.stdout)
-    assert "not interleaved" in told["method"]
-    assert "one is the twin of the other" in told["method"]
-    assert told["links"]["pq-stream"]["group"] == "X25519MLKEM768"
-    batches = {name: sum(len(each[name]["batch_ms"]) for each in told["rounds"]) for name in told["links"]}
+    shown = json.loads(answer.stdout)
+    assert "not interleaved" in shown["method"]
+    assert "one is the twin of the other" in shown["method"]
+    assert shown["links"]["pq-stream"]["group"] == "X25519MLKEM768"
+    batches = {name: sum(len(each[name]["batch_ms"]) for each in shown["rounds"]) for name in shown["links"]}
     assert batches["http"] > 10
     assert abs(batches["http"] - batches["pq-stream"]) <= 2  # a twin carries the same ones
 
@@ -94,11 +94,11 @@ def test_streams_of_a_running_forwarder_are_compared_and_watched_under_their_own
 def _watched(running: list[str]) -> dict[str, Any]:
     answer = CliRunner().invoke(watch, [*running, "--json", "--every", "0.5"])
     assert answer.exit_code == 0, answer.output
-    (told,) = json.loads(answer.stdout)["rows"]
-    return dict(told)
+    (shown,) = json.loads(answer.stdout)["rows"]
+    return dict(shown)
 
 
-def test_an_address_where_nobody_answers_is_told_plainly() -> None:
+def test_an_address_that_does_not_answer_is_reported_plainly() -> None:
     silent = ["--admin", "127.0.0.1:9"]
     watched = CliRunner().invoke(watch, [*silent, "--once", "--every", "0.2"])
     assert watched.exit_code == UNAVAILABLE

@@ -79,7 +79,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(("program", "own"), [("logfwd", FORWARDER), ("logreceiver", RECEIVER)])
-def test_what_a_program_serves_is_what_the_catalogue_says(
+def test_a_program_serves_what_the_catalogue_says(
     addresses: Addresses, program: str, own: tuple[Any, ...], form: str
 ) -> None:
     families = {name: each for name, each in addresses.families(program, form).items() if "process_" not in name}
@@ -133,7 +133,7 @@ def test_both_ends_count_the_same_records_under_their_modes(addresses: Addresses
             assert value(program, "tls_handshake_seconds", "tls_handshake_seconds_count", **one) == 1
 
 
-async def test_a_batch_whose_storing_is_uncertain_is_counted_as_that(
+async def test_a_batch_that_may_be_stored_is_counted_as_uncertain(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(installation.receiver_config()) as service:
@@ -158,7 +158,7 @@ async def test_a_batch_whose_storing_is_uncertain_is_counted_as_that(
     assert installation.stored() == lines(3)
 
 
-async def test_a_twin_that_a_reload_takes_away_leaves_no_series(installation: Installation) -> None:
+async def test_a_twin_that_a_reload_removes_leaves_no_series(installation: Installation) -> None:
     async with running(installation.receiver_config()) as service:
         address, original = service.listeners[0].address, installation.stream()
         twin = installation.stream(name="pq-stream", mirror_of="http", source=None)

@@ -1,4 +1,4 @@
-"""`logbench cost telemetry`: the side without telemetry observes nothing, works all the same, and is not asked."""
+"""`logbench cost telemetry`: the side without telemetry has no metrics, works all the same, and is not scraped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def base(tmp_path: Path) -> Base:
 
 
 @pytest.mark.parametrize(("launcher", "observed"), [((), True), (unobserved.LAUNCHER, False)])
-def test_programs_deliver_with_and_without_observing(
+def test_programs_deliver_with_and_without_metrics(
     tmp_path: Path, base: Base, launcher: tuple[str, ...], observed: bool
 ) -> None:
     with Rig(tmp_path / "rig", launcher=launcher) as rig, rig.forwarder(Setup()) as forwarder:
@@ -35,7 +35,7 @@ def test_programs_deliver_with_and_without_observing(
             assert bool(ours) == observed
 
 
-def test_only_the_side_with_telemetry_is_asked(tmp_path: Path, base: Base) -> None:
+def test_only_the_side_with_telemetry_is_scraped(tmp_path: Path, base: Base) -> None:
     with telemetry_cost.sides("log", Setup(), base, 1, tmp_path) as turns:
         runs = {name: turn() for name, turn in turns.items()}
     assert list(runs) == [telemetry_cost.WITHOUT, telemetry_cost.WITH]

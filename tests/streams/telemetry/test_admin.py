@@ -47,7 +47,7 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def test_port_0_is_answered_with_the_port_that_the_system_chose(program: Program) -> None:
+async def test_port_0_reports_the_port_that_the_system_chose(program: Program) -> None:
     host, port = split_address(program.url.removeprefix("http://"))
     assert host == "127.0.0.1"
     assert port > 0
@@ -77,7 +77,7 @@ async def test_readiness_is_503_with_reasons_while_there_are_any(
         assert await answer.json() == {"status": "unavailable", "reasons": {"http": "the spool is damaged"}}
 
 
-async def test_health_says_that_the_loop_turns_whatever_is_wrong(
+async def test_health_says_that_the_loop_runs_whatever_is_wrong(
     program: Program, client: aiohttp.ClientSession
 ) -> None:
     program.ready["http"] = "the spool is damaged"
@@ -85,9 +85,7 @@ async def test_health_says_that_the_loop_turns_whatever_is_wrong(
         assert (answer.status, await answer.json()) == (200, {"status": "ok"})
 
 
-async def test_streams_are_json_with_who_answers_when_and_what_is_wrong(
-    program: Program, client: aiohttp.ClientSession
-) -> None:
+async def test_streams_are_json_with_program_time_and_reasons(program: Program, client: aiohttp.ClientSession) -> None:
     program.ready["http"] = "the spool is damaged"
     before = time.time()
     async with client.get(f"{program.url}/api/v1/streams") as answer:
@@ -128,7 +126,7 @@ async def test_batch_durations_of_an_unknown_stream_or_since_a_wrong_count_are_r
     ("path", "kind"),
     [(path, kind) for path, (_, kind) in admin.PAGE.items()],
 )
-async def test_the_page_is_served_with_a_policy_that_lets_it_run_nothing_else_and_ask_nobody_else(
+async def test_the_policy_of_the_page_lets_it_run_nothing_else_and_ask_no_other_host(
     program: Program, client: aiohttp.ClientSession, path: str, kind: str
 ) -> None:
     for method in ("GET", "HEAD"):
@@ -160,14 +158,14 @@ HOSTS = {
 
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("path", ["/", "/metrics", "/api/v1/streams"])
-async def test_a_request_to_the_loopback_must_be_meant_for_it(
+async def test_a_request_to_loopback_must_be_meant_for_it(
     program: Program, client: aiohttp.ClientSession, host: str, path: str
 ) -> None:
     async with client.get(program.url + path, headers={"Host": host}) as answer:
         assert answer.status == HOSTS[host]
 
 
-async def test_any_host_will_do_where_the_operator_bound_more_than_the_loopback(client: aiohttp.ClientSession) -> None:
+async def test_any_host_is_accepted_if_the_operator_bound_more_than_loopback(client: aiohttp.ClientSession) -> None:
     async with admin.serve("0.0.0.0:0", CollectorRegistry(), ready=dict, streams=list) as server:
         _, port = split_address(server.address)
         async with client.get(f"http://127.0.0.1:{port}/healthz", headers={"Host": "logs.example"}) as answer:
@@ -204,7 +202,7 @@ async def test_an_address_in_use_is_a_clear_error(program: Program) -> None:
             pass
 
 
-async def test_nobody_answers_after_the_end(client: aiohttp.ClientSession) -> None:
+async def test_there_is_no_answer_after_the_end(client: aiohttp.ClientSession) -> None:
     async with admin.serve("localhost:0", CollectorRegistry(), ready=dict, streams=list) as server:
         address = server.address
     with pytest.raises(aiohttp.ClientConnectionError):

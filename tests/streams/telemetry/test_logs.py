@@ -71,7 +71,7 @@ def test_events_below_the_level_are_left_out() -> None:
     assert [event["event"] for event in lines(out)] == ["warning", "warning", "error", "error"]
 
 
-def test_logs_and_warnings_of_libraries_take_the_same_way() -> None:
+def test_logs_and_warnings_of_libraries_go_the_same_way() -> None:
     out = io.StringIO()
     logs.configure(stream=out)
     logging.getLogger("aiokafka").warning("no %s", "broker", extra={"a": 1})
