@@ -24,6 +24,7 @@ from logfwd.sources.position import FILE, Mark
 from logfwd.spool_file import reader
 from logfwd.spool_schema import TOTALS, rows
 from streams import program, recordbatch
+from streams.columns import aligned
 from streams.errors import BatchCorrupt, ConfigError, SpoolError
 
 MOST_BYTES = 64 * 1024 * 1024
@@ -93,9 +94,8 @@ def list_spools(config: ForwarderConfig, as_json: bool) -> None:
         ]
         for row in rows
     ]
-    widths = [max(len(line[column]) for line in table) for column in range(len(titles))]
-    for line in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for line in aligned(table, numbers_from=len(titles)):
+        click.echo(line)
 
 
 @spool.command()

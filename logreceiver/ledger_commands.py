@@ -19,6 +19,7 @@ from logreceiver.sinks import Reader, RunState
 from logreceiver.sinks.make import make_reader
 from logreceiver.sinks.settings import AnySink, LogSink
 from streams import program
+from streams.columns import aligned
 from streams.errors import SinkUnavailable
 from streams.telemetry import logs
 
@@ -150,13 +151,8 @@ def _show_one(answer: Answer, *, several: bool) -> None:
         )
         for share in answer.shares
     ]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        words = [
-            cell.ljust(width) if at < 3 else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        click.echo(f"    {'  '.join(words)}".rstrip())
+    for line in aligned(table, numbers_from=3):
+        click.echo(f"    {line}")
     for note in answer.notes:
         click.echo(f"  note: {note}")
 

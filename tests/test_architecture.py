@@ -44,6 +44,7 @@ DOORS = {
 
 CORES = (
     "streams.addresses",
+    "streams.columns",
     "streams.errors",
     "streams.jsonlines",
     "streams.kinds",

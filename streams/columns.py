@@ -1,0 +1,16 @@
+"""Rows of text as aligned columns, for results that people read and scripts may cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+
+def aligned(rows: Sequence[Sequence[str]], *, numbers_from: int) -> Iterator[str]:
+    """One line per row, two spaces between columns; those from `numbers_from` on are aligned on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if number < numbers_from else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
