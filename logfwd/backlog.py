@@ -189,6 +189,13 @@ class Backlog:
     def _used_bytes(self) -> int:
         return self.waiting_bytes + self.keys.byte_count
 
+    def can_keep(self, sizes: Sequence[int]) -> bool:
+        """True if `accept` would keep batches of these sizes, all of them: what cannot be dropped leaves them room."""
+        if not self.drops_oldest or self.waiting_bytes + sum(sizes) <= self.max_bytes:
+            return True
+        stamped = sum(row.size for row in self.rows if row.base_sequence is not None)
+        return stamped + sum(sizes) <= self.max_bytes or (len(sizes) == 1 and not stamped)
+
     def accept(
         self, packed: Sequence[Packed], blobs: Sequence[int], invalid: int, sealed_at: float, changes: Changes
     ) -> list[Row]:

@@ -1,9 +1,9 @@
 """Blocks of records → drafts of batches: when a batch is full, or due. No I/O, no clock: time is an argument.
 
-A draft stays within the stream's limit of bytes unless a single record exceeds it alone; the limit of records is
-enforced where they are parsed (seal.py). Blocks are cut only where they must be, after a record (at a newline, or where
-the block says), and their order is kept: the blocks of all drafts, joined, are the blocks that were added. A block that
-fits is passed on without a copy or a look.
+A draft stays within the stream's limit of bytes unless a single record, or a block that must not be cut, exceeds it
+alone; the limit of records is enforced where they are parsed (seal.py). Blocks are cut only where they must be, after a
+record: at a newline, or where the block says. Order is kept: the blocks of all drafts, joined, are the blocks that were
+added. A block that fits is passed on without a copy or a look.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from msgspec import structs
 
 from logfwd.definition import BatchLimits
 from logfwd.sources.position import Block, Position, position_after
@@ -23,6 +25,8 @@ class Draft:
 
     blocks: list[Block] = field(default_factory=list)
     byte_count: int = 0
+    is_awaited: bool = False
+    """True if a block has a receipt: somebody waits for it."""
 
     @property
     def oldest_read_at_ms(self) -> int:
@@ -32,7 +36,17 @@ class Draft:
     def positions(self) -> dict[str, Position]:
         """For each key, where its source goes on after this draft. Sources without positions have none here."""
         last = {block.key: block for block in self.blocks if block.key}
-        return {key: position_after(block) for key, block in last.items()}
+        positions = {key: position_after(block) for key, block in last.items()}
+        for block in self.blocks:
+            if block.positions is not None and block.receipt is None:
+                positions |= block.positions
+        return positions
+
+    def awaited(self) -> list[Block]:
+        """The blocks that have a receipt, without their bytes."""
+        if not self.is_awaited:
+            return []
+        return [structs.replace(each, data=b"", ends=None) for each in self.blocks if each.receipt is not None]
 
     def drain(self) -> Iterator[Block]:
         """The blocks, in order; each is released here before the next one is taken."""
@@ -42,6 +56,8 @@ class Draft:
     def append(self, block: Block) -> None:
         self.blocks.append(block)
         self.byte_count += len(block.data)
+        if block.receipt is not None:
+            self.is_awaited = True
 
 
 FULL_SHARE = 16
@@ -53,7 +69,7 @@ BURST_PAUSE_SECONDS = 0.02
 
 
 class Batcher:
-    """Gathers blocks; `add` returns the drafts that became full, `due` the one that has waited for `linger_seconds`."""
+    """Gathers blocks. `add` returns the drafts that became full, `due` the one that has waited for `linger_seconds`."""
 
     def __init__(self, limits: BatchLimits) -> None:
         self._max_bytes = limits.max_batch_bytes
@@ -67,8 +83,10 @@ class Batcher:
         """Add a block (which may hold only a position); returns the drafts that are now full."""
         full: list[Draft] = []
         begin = 0
+        if block.is_whole and self._open.blocks and self._open.byte_count + len(block.data) > self._max_bytes:
+            full.append(self._take())
         while (size := len(block.data) - begin) or not block.data:
-            if self._open.byte_count + size <= self._max_bytes:
+            if self._open.byte_count + size <= self._max_bytes or block.is_whole:
                 self._append(_piece(block, begin, len(block.data)), now)
                 break
             end = self._cut(block, begin)
@@ -79,6 +97,11 @@ class Batcher:
         if self._open.byte_count >= self._full_bytes:
             full.append(self._take())
         return full
+
+    @property
+    def is_awaited(self) -> bool:
+        """True if somebody waits for the open draft: it should be sealed as soon as that costs others nothing."""
+        return self._open.is_awaited
 
     def deadline(self) -> float | None:
         """When the open draft is due; None while there is none."""

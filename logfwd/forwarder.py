@@ -161,7 +161,7 @@ class Forwarder:
     # -- what it reports ---------------------------------------------------------------------------------------
 
     def _ready(self) -> Mapping[str, str]:
-        return {name: keeper.trouble for name, keeper in self._keepers.items() if keeper.trouble}
+        return {part: reason for keeper in self._keepers.values() for part, reason in keeper.troubles().items()}
 
     def _observe(self) -> None:
         for keeper in self._keepers.values():

@@ -71,6 +71,13 @@ class Keeper:
             self.finished = True
             self._on_finished()
 
+    def troubles(self) -> dict[str, str]:
+        """Why the stream does not work, if it does not: itself by its name, parts of its source as NAME/PART."""
+        if self.trouble:
+            return {self.name: self.trouble}
+        health = {} if self.pipeline is None else self.pipeline.source.health()
+        return {f"{self.name}/{part}": reason for part, reason in health.items()}
+
     async def stop(self, grace_seconds: float) -> None:
         """Seal, drain for at most `grace_seconds`, end; batches that are not acknowledged stay in the spool."""
         self._stopping.set()

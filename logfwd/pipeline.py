@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import structlog
 
@@ -30,10 +31,11 @@ from logfwd.metrics import ForwarderMetrics
 from logfwd.seal import Sealed, seal
 from logfwd.sender import Connect, Sender
 from logfwd.sources import Source
-from logfwd.sources.position import Position
+from logfwd.sources.position import Block, Position, Receipt
 from logfwd.spool import Spool
 from logfwd.spool_notes import Notes
 from streams import recordbatch
+from streams.errors import SpoolFull
 
 SEALS_IN_FLIGHT = 2
 COMMITS_IN_FLIGHT = 4
@@ -53,6 +55,7 @@ class _Sealing:
 
     done: asyncio.Future[Sealed]
     positions: Mapping[str, Position]
+    awaited: Sequence[Block]
     cut_at: float
 
 
@@ -63,6 +66,7 @@ class _Commit:
     done: asyncio.Future[None]
     rows: Sequence[tuple[Backlog, Sequence[Row]]]
     positions: Mapping[str, Position]
+    awaited: Sequence[Block]
     sealed_at: float
 
 
@@ -106,6 +110,10 @@ class Pipeline:
         self._sealing: asyncio.Queue[_Sealing | None] = asyncio.Queue(SEALS_IN_FLIGHT)
         self._commits: asyncio.Queue[_Commit | None] = asyncio.Queue(COMMITS_IN_FLIGHT)
         self._stop_reading = asyncio.Event()
+        self._under_way = 0
+        """Drafts that are being sealed or committed."""
+        self._settled: asyncio.Future[None] | None = None
+        self._refused: WeakSet[Receipt] = WeakSet()
         self.log = structlog.get_logger("logfwd.pipeline").bind(stream=original.name)
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -145,13 +153,18 @@ class Pipeline:
     # -- source → batcher → seal ---------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        batcher = Batcher(self.original.batch)
+        batcher, rest = Batcher(self.original.batch), list[Block]()
         stop = asyncio.create_task(self._stop_reading.wait())
         async with contextlib.aclosing(self.source.blocks(self._spool.positions)) as blocks:
             pull = asyncio.ensure_future(anext(blocks, None))
             try:
                 while not stop.done():
-                    await self._wait_for_block({pull, stop}, batcher.deadline())
+                    if batcher.is_awaited and not self._under_way and (draft := batcher.flush()) is not None:
+                        await self._seal(draft)  # what comes while it is committed gathers meanwhile
+                    changes: set[asyncio.Future[Any]] = {pull, stop}
+                    if batcher.is_awaited:
+                        changes.add(self._until_settled())
+                    await self._wait_for_block(changes, batcher.deadline())
                     if pull.done():
                         if (block := pull.result()) is None:
                             break
@@ -166,6 +179,12 @@ class Pipeline:
                 pull.cancel()
                 stop.cancel()
                 await asyncio.gather(pull, stop, return_exceptions=True)
+            if not pull.cancelled() and (block := pull.result()) is not None:
+                rest.append(block)  # it came at the moment of the stop
+        rest += self.source.stop()
+        while rest:
+            for draft in batcher.add(rest.pop(0), clock()):
+                await self._seal(draft)
         if (last := batcher.flush()) is not None:
             await self._seal(last)
         await self._sealing.put(None)
@@ -177,8 +196,21 @@ class Pipeline:
 
     async def _seal(self, draft: Draft) -> None:
         loop, positions = asyncio.get_running_loop(), draft.positions()
+        awaited = draft.awaited()
+        self._under_way += 1
         sealed = loop.run_in_executor(self._threads, _seal_draft, draft, self.original)
-        await self._sealing.put(_Sealing(sealed, positions, clock()))
+        await self._sealing.put(_Sealing(sealed, positions, awaited, clock()))
+
+    def _until_settled(self) -> asyncio.Future[None]:
+        """Done when no draft is under way any more."""
+        if self._settled is None or self._settled.done():
+            self._settled = asyncio.get_running_loop().create_future()
+        return self._settled
+
+    def _one_settled(self) -> None:
+        self._under_way -= 1
+        if not self._under_way and self._settled is not None and not self._settled.done():
+            self._settled.set_result(None)
 
     # -- seal → spool → senders ----------------------------------------------------------------------------------
 
@@ -189,8 +221,29 @@ class Pipeline:
             self._seal_seconds.observe(sealed_at - sealing.cut_at)
             await self._let_link_keep_up()
             await self._room_for(sum(len(batch.payload) for batch in sealed.batches))
-            await self._commits.put(self._accept(sealed, sealing.positions, sealed_at))
+            if sealing.awaited and self._must_refuse(sealing.awaited, sealed):
+                self._refuse(sealing.awaited)
+            else:
+                await self._commits.put(self._accept(sealed, sealing, sealed_at))
         await self._commits.put(None)
+
+    def _must_refuse(self, awaited: Sequence[Block], sealed: Sealed) -> bool:
+        """True for a draft that somebody waits for and of which the original would drop a batch at once.
+
+        Such a draft is stored whole or not at all, and nothing is stored of a request that follows a part which was
+        refused: so a client that sends it again repeats nothing.
+        """
+        if any(block.receipt in self._refused for block in awaited):
+            return True
+        return not self._backlogs[0].can_keep([len(batch.payload) for batch in sealed.batches])
+
+    def _refuse(self, awaited: Sequence[Block]) -> None:
+        path = self._spool.path
+        error = SpoolFull(f"{path}: max_spool_bytes is used up by batches that may have been sent; try again later")
+        for receipt in _receipts(awaited):
+            self._refused.add(receipt)
+            receipt.failed(error)
+        self._one_settled()
 
     async def _let_link_keep_up(self) -> None:
         """Follow the pace of a link that keeps up; a slow or missing link does not keep batches off the disk."""
@@ -211,7 +264,7 @@ class Pipeline:
                 logged = True
             await asyncio.sleep(ROOM_CHECK_SECONDS)
 
-    def _accept(self, sealed: Sealed, positions: Mapping[str, Position], sealed_at: float) -> _Commit:
+    def _accept(self, sealed: Sealed, sealing: _Sealing, sealed_at: float) -> _Commit:
         notes, blobs = Notes(), self._spool.blobs
         ids = [blobs.add(batch.payload, notes) for batch in sealed.batches]
         rows = []
@@ -221,8 +274,11 @@ class Pipeline:
             self._count(backlog, sealed, backlog.totals.dropped - dropped)
         for blob in ids:
             blobs.discard_unused(blob, notes)
+        positions = dict(sealing.positions)
+        for block in sealing.awaited:
+            positions |= block.positions or {}
         notes.put_positions(positions, self.source.forgotten())
-        return _Commit(self._spool.commit(notes), rows, positions, sealed_at)
+        return _Commit(self._spool.commit(notes), rows, positions, sealing.awaited, sealed_at)
 
     def _count(self, backlog: Backlog, sealed: Sealed, dropped: int) -> None:
         name = backlog.stream
@@ -246,9 +302,18 @@ class Pipeline:
                     if crowded:
                         row.payload = None
             self.source.committed(commit.positions)
+            self._one_settled()
+            for receipt in _receipts(commit.awaited):
+                receipt.done()
             for sender in turns:
                 sender.wake.set()
             turns.rotate()
+
+
+def _receipts(blocks: Sequence[Block]) -> Iterator[Receipt]:
+    for block in blocks:
+        if block.receipt is not None:
+            yield block.receipt
 
 
 def _seal_draft(draft: Draft, stream: Stream) -> Sealed:

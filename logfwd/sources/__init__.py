@@ -24,5 +24,11 @@ class Source(Protocol):
     def forgotten(self) -> list[str]:
         """Keys of positions that are not needed any more: files gone for good. Clears the list."""
 
+    def stop(self) -> list[Block]:
+        """Take nothing more from clients; returns the blocks that were taken and not yet handed over."""
+
+    def health(self) -> Mapping[str, str]:
+        """What keeps the source from working, by part: a port that is taken, a journal that cannot be read."""
+
     def lag_bytes(self) -> int:
         """Bytes known to be readable and not yet committed."""

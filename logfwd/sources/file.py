@@ -150,6 +150,14 @@ class FileTail:
         """Keys of files gone for good."""
         return [] if self._follower is None else self._follower.forgotten()
 
+    def stop(self) -> list[Block]:
+        """Nothing is taken before it is handed over."""
+        return []
+
+    def health(self) -> Mapping[str, str]:
+        """Nothing: a file that cannot be read is logged and tried again."""
+        return {}
+
     def lag_bytes(self) -> int:
         """Bytes in the followed files that are not committed yet."""
         return 0 if self._follower is None else self._follower.lag_bytes()

@@ -8,11 +8,14 @@ a block, so that a block which was cut in two has the right position after each 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 from msgspec import Meta
+
+from streams.errors import PipelineError
 
 FILE = "file"
 """The kind of source whose positions are marks."""
@@ -64,6 +67,23 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Mark).decode
 
 
+class Receipt(Protocol):
+    """What a client that waits for a block hears of it, exactly once for every block that carries the receipt.
+
+    The pipeline calls `done` and `failed`. Whoever handed the block over calls `unknown` when the pipeline ends before
+    it has called either.
+    """
+
+    def done(self) -> None:
+        """Every batch of the original stream that holds its records is durable in the spool."""
+
+    def failed(self, error: PipelineError) -> None:
+        """Its records are certainly not stored."""
+
+    def unknown(self) -> None:
+        """Its records may be stored or not: a commit failed, or the pipeline ended."""
+
+
 class Block(msgspec.Struct, frozen=True):
     """Whole records of one source, in order, and the position of their first and last byte.
 
@@ -72,6 +92,9 @@ class Block(msgspec.Struct, frozen=True):
 
     `end − start` differs from `len(data)` only where a newline was added to an unfinished last line.
     `key` names the position in the spool ("" where a source has none, such as stdin).
+
+    `positions` are further ones, of the source's own, that the same transaction stores: those after the whole block, so
+    a block with positions, or with a `receipt`, is never cut. With a receipt they are stored only if its records are.
     """
 
     data: bytes
@@ -81,6 +104,13 @@ class Block(msgspec.Struct, frozen=True):
     end: int = 0
     detail: bytes = b""
     ends: array[int] | None = None
+    receipt: Receipt | None = None
+    positions: Mapping[str, Position] | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """True for a block that must not be cut."""
+        return self.receipt is not None or self.positions is not None
 
 
 def tail_hash(tail: bytes) -> bytes:

@@ -99,6 +99,14 @@ class Stdin:
         """No keys, so none to forget."""
         return []
 
+    def stop(self) -> list[Block]:
+        """Nothing is taken before it is handed over."""
+        return []
+
+    def health(self) -> Mapping[str, str]:
+        """Nothing: standard input is there, or has ended."""
+        return {}
+
     def lag_bytes(self) -> int:
         """Bytes that were read and wait for the end of their line; how many wait in the pipe is not known."""
         return self._unfinished_bytes

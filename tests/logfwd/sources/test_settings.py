@@ -22,6 +22,8 @@ def test_every_type_has_a_source(settings: SourceSettings) -> None:
     source = make_source(settings, Limits(max_record_bytes=1000, block_bytes=1000))
     assert source.lag_bytes() == 0
     assert source.forgotten() == []
+    assert source.stop() == []
+    assert source.health() == {}
 
 
 def test_files_may_be_read_by_several_streams_and_standard_input_by_one() -> None:

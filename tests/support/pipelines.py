@@ -1,0 +1,78 @@
+"""A pipeline on a real spool, without receivers: what is committed stays there and can be read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from logfwd.definition import BatchLimits, Stream
+from logfwd.metrics import ForwarderMetrics
+from logfwd.pipeline import Pipeline
+from logfwd.sender import Connect
+from logfwd.sources import Source
+from logfwd.spool import Spool
+from streams import recordbatch
+from streams.errors import LinkError
+from streams.security.transport import Link
+from streams.telemetry.metrics import CollectorRegistry
+
+
+def nowhere(_: Stream) -> Connect:
+    """No receiver can be reached."""
+
+    async def make_link() -> Link:
+        raise LinkError("no receiver here")
+
+    return make_link
+
+
+STREAM = Stream(name="s", batch=BatchLimits(linger_seconds=0.02))
+
+
+@contextlib.asynccontextmanager
+async def pipeline_on(
+    spool: Spool,
+    source: Source,
+    stream: Stream = STREAM,
+    *,
+    twins: Sequence[Stream] = (),
+    connect: Callable[[Stream], Connect] = nowhere,
+) -> AsyncIterator[Pipeline]:
+    """A pipeline; the caller runs it."""
+    with ThreadPoolExecutor(2) as threads:
+        yield Pipeline(
+            stream,
+            twins,
+            source,
+            spool,
+            ForwarderMetrics(CollectorRegistry()),
+            threads,
+            connect,
+            boot_id="boot",
+            answer_timeout_seconds=60,
+        )
+
+
+@contextlib.asynccontextmanager
+async def running(pipeline: Pipeline) -> AsyncIterator[asyncio.Task[None]]:
+    """Runs it for the length of the block; an error of the pipeline is raised from the task alone."""
+    task = asyncio.create_task(pipeline.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def records_in(path: Path, stream: str = "s") -> list[bytes]:
+    """Every record of a stream that waits in a spool which nobody uses."""
+    async with Spool(path) as spool:
+        backlog = spool.backlog(stream, max_bytes=1 << 40, drops_oldest=False)
+        return [
+            bytes(record.value or b"")
+            for row in backlog.rows
+            for record in recordbatch.iterate(await spool.payload(row), max_bytes=1 << 26)
+        ]
