@@ -12,6 +12,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -23,7 +24,8 @@ from logfwd.connector import Connector
 from logfwd.keeper import Group, Keeper
 from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
-from logfwd.sources.make import Limits, make_source
+from logfwd.sources.front import Front
+from logfwd.sources.make import Context, make_source
 from logfwd.sources.settings import SourceSettings
 from logfwd.spool import Spool
 from streams.errors import ConfigError
@@ -48,6 +50,7 @@ class Forwarder:
         self._boot_id = uuid.uuid4().hex
         self._threads = ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="seal")
         self._keepers: dict[str, Keeper] = {}
+        self._front = Front()
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Forwarder:
@@ -99,24 +102,29 @@ class Forwarder:
     async def _make_pipeline(self, group: Group) -> AsyncIterator[Pipeline]:
         original, twins = group
         assert original.source is not None
-        limits = Limits(original.batch.max_record_bytes, original.batch.max_batch_bytes)
+        path = self.config.state_dir / f"{original.name}.spool"
         definition = msgspec.json.encode([original, *twins]).decode()
-        async with Spool(self.config.state_dir / f"{original.name}.spool", definition=definition) as spool:
+        async with Spool(path, definition=definition) as spool:
             for name in spool.repeats_possible:
                 self.metrics.run_resets.labels(name, "spool_damaged").inc()
             for name, records in spool.lost_records.items():
                 self.metrics.records.labels(name, "dropped").inc(records)
-            yield Pipeline(
-                original,
-                twins,
-                make_source(original.source, limits, lambda: self._sources_beyond(original.name)),
-                spool,
-                self.metrics,
-                self._threads,
-                Connector(self.config, self.metrics).of,
-                boot_id=self._boot_id,
-                answer_timeout_seconds=self.config.answer_timeout_seconds,
-            )
+            with self._front.open(original.name) as handle:
+                others = partial(self._sources_beyond, original.name)
+                context = Context(original.batch.max_record_bytes, original.batch.max_batch_bytes, handle, others)
+                pipeline = Pipeline(
+                    original,
+                    twins,
+                    make_source(original.source, context),
+                    spool,
+                    self.metrics,
+                    self._threads,
+                    Connector(self.config, self.metrics).of,
+                    boot_id=self._boot_id,
+                    answer_timeout_seconds=self.config.answer_timeout_seconds,
+                )
+                handle.start(pipeline.room_bytes)
+                yield pipeline
 
     def _sources_beyond(self, name: str) -> list[SourceSettings]:
         """What the other streams read."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -136,6 +137,13 @@ class Pipeline:
     def stop_reading(self) -> None:
         """Take nothing more from the source; `run` seals the blocks that were read, drains, and returns."""
         self._stop_reading.set()
+
+    def room_bytes(self) -> float:
+        """How many bytes of batches the spool may still take."""
+        original = self._backlogs[0]
+        if not self._spool.has_disk_room():
+            return 0
+        return math.inf if original.drops_oldest else max(original.max_bytes - original.waiting_bytes, 0)
 
     async def _drained(self, intake: asyncio.Task[None]) -> None:
         await asyncio.shield(intake)

@@ -15,6 +15,9 @@
     ├── SpoolError              the spool cannot keep a promise
     │   ├── SpoolFull           no room within the stream's budget, or on the disk
     │   └── SpoolCorrupt        the file is damaged and was set aside
+    ├── NotAdmitted             a client's request was not taken: nothing of it is stored, and it may be sent again
+    │   ├── NoRoom              there is no room for it now
+    │   └── NotServed           its stream is not configured, is starting, or is stopping
     ├── PkiError                (security/pki.py) a file of the authority cannot be written or used
     ├── AdminUnavailable        (telemetry/admin.py) the admin address cannot be listened on
     └── NotAnswered             (telemetry/client.py) no program answers at an admin address
@@ -205,3 +208,15 @@ class SpoolFull(SpoolError):
 
 class SpoolCorrupt(SpoolError):
     """The spool's file is damaged. It was set aside; it is never repaired in place."""
+
+
+class NotAdmitted(PipelineError):
+    """A request was not taken. Nothing of it is stored; it may be sent again."""
+
+
+class NoRoom(NotAdmitted):
+    """There is no room for it now."""
+
+
+class NotServed(NotAdmitted):
+    """Its stream is not configured, is starting, or is stopping."""

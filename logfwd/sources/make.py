@@ -6,38 +6,39 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from logfwd.sources import Source
+from logfwd.sources.front import Handle
 from logfwd.sources.settings import FileSource, SourceSettings, StdinSource
 
 
-class Limits(NamedTuple):
-    """Limits of the stream that its source has to know."""
+class Context(NamedTuple):
+    """What a source has to know besides its own settings."""
 
     max_record_bytes: int
     block_bytes: int
+    handle: Handle
+    """The stream's part of the front, for the life of its pipeline."""
+    others: Callable[[], Collection[SourceSettings]] = tuple
+    """The [source] tables of the other streams, as they are now: a reload may change them."""
 
 
-Others = Callable[[], Collection[SourceSettings]]
-"""The [source] tables of the other streams, as they are now: a reload may change them."""
+def make_source(settings: SourceSettings, context: Context) -> Source:
+    """The source for one pipeline of a stream; it opens nothing before its blocks are asked for."""
+    return _MAKERS[type(settings)](settings, context)
 
 
-def make_source(settings: SourceSettings, limits: Limits, others: Others = tuple) -> Source:
-    """The source for a stream; it opens nothing before its blocks are asked for."""
-    return _MAKERS[type(settings)](settings, limits, others)
-
-
-def _file(settings: FileSource, limits: Limits, others: Others) -> Source:
+def _file(settings: FileSource, context: Context) -> Source:
     from logfwd.sources.file import FileTail
 
     def files() -> list[FileSource]:
-        return [each for each in others() if isinstance(each, FileSource)]
+        return [each for each in context.others() if isinstance(each, FileSource)]
 
-    return FileTail(settings, max_record_bytes=limits.max_record_bytes, block_bytes=limits.block_bytes, others=files)
+    return FileTail(settings, max_record_bytes=context.max_record_bytes, block_bytes=context.block_bytes, others=files)
 
 
-def _stdin(_: StdinSource, limits: Limits, _others: Others) -> Source:
+def _stdin(_: StdinSource, context: Context) -> Source:
     from logfwd.sources.stdin import Stdin
 
-    return Stdin(max_record_bytes=limits.max_record_bytes)
+    return Stdin(max_record_bytes=context.max_record_bytes)
 
 
-_MAKERS: Mapping[type, Callable[[Any, Limits, Others], Source]] = {FileSource: _file, StdinSource: _stdin}
+_MAKERS: Mapping[type, Callable[[Any, Context], Source]] = {FileSource: _file, StdinSource: _stdin}

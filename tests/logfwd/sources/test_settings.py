@@ -6,7 +6,8 @@ from typing import get_args
 
 import pytest
 
-from logfwd.sources.make import Limits, make_source
+from logfwd.sources.front import Front
+from logfwd.sources.make import Context, make_source
 from logfwd.sources.settings import TYPES, Claims, FileSource, SourceSettings, StdinSource
 
 EXAMPLES: tuple[SourceSettings, ...] = (FileSource(paths=("a.log",)), StdinSource())
@@ -19,7 +20,8 @@ def test_there_is_an_example_of_every_type() -> None:
 
 @pytest.mark.parametrize("settings", EXAMPLES, ids=TYPES)
 def test_every_type_has_a_source(settings: SourceSettings) -> None:
-    source = make_source(settings, Limits(max_record_bytes=1000, block_bytes=1000))
+    with Front().open("s") as handle:
+        source = make_source(settings, Context(1000, 1000, handle))
     assert source.lag_bytes() == 0
     assert source.forgotten() == []
     assert source.stop() == []

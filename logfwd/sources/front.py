@@ -1,0 +1,234 @@
+"""The front: where the requests of clients wait for a pipeline, and where their answers come from.
+
+There is one per forwarder. It outlives pipelines, so that a listener, and a client that waits, live through the restart
+or reload of a stream. A pipeline gets a `Handle` for its own life; sources of requests are built on it.
+
+    admission   the stream is served, and room for the request is reserved before anything of it is kept: bytes in
+                memory, and what the spool may still take. Else NotServed or NoRoom: nothing is stored, try again
+    hand-over   the request's blocks, in order. From here on only its outcome answers; a client that leaves changes
+                nothing
+    outcome     DONE: all of it is durable. FAILED: nothing of it is stored. UNKNOWN: it may be, in whole or in part
+    the end     of a pipeline, whatever its reason: a request that it has not begun with is FAILED, every other one that
+                it has not answered is UNKNOWN
+
+Everything here runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+from msgspec import structs
+
+from logfwd.sources.position import Block
+from streams.errors import NoRoom, NotServed, PipelineError
+from streams.units import MIB
+
+MAX_BYTES = 64 * MIB
+"""What the requests of all streams together may hold in memory."""
+
+T = TypeVar("T")
+
+
+class Outcome(enum.Enum):
+    """What became of a request."""
+
+    DONE = "all of it is durable in the spool"
+    FAILED = "nothing of it is stored"
+    UNKNOWN = "it may be stored, in whole or in part"
+
+
+class Request:
+    """A request that was handed over: the receipt of all its blocks."""
+
+    def __init__(self, blocks: int, on_end: Callable[[Request], None]) -> None:
+        self._unanswered, self._on_end = blocks, on_end
+        self._heard: set[Outcome] = set()
+        self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        if not blocks:
+            self._end()
+
+    async def outcome(self) -> Outcome:
+        """Wait until every block is answered."""
+        return await asyncio.shield(self._outcome)
+
+    def done(self) -> None:
+        self._hear(Outcome.DONE)
+
+    def failed(self, error: PipelineError) -> None:
+        self._hear(Outcome.FAILED)
+
+    def unknown(self) -> None:
+        self._hear(Outcome.UNKNOWN)
+
+    def give_up(self) -> None:
+        """The pipeline has ended: blocks that are not answered never will be."""
+        while not self._outcome.done():
+            self.unknown()
+
+    def _hear(self, outcome: Outcome) -> None:
+        self._heard.add(outcome)
+        self._unanswered -= 1
+        if not self._unanswered:
+            self._end()
+
+    def _end(self) -> None:
+        one = self._heard or {Outcome.DONE}
+        self._outcome.set_result(one.pop() if len(one) == 1 else Outcome.UNKNOWN)
+        self._on_end(self)
+
+
+class Admission:
+    """Room that is reserved for one request. `with`: what was not handed over is given back."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self.size = 0
+
+    def __enter__(self) -> Admission:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def grow(self, size: int) -> None:
+        """Reserve more, as a body comes in whose length is not known before; raises NotAdmitted."""
+        self._handle.reserve(size)
+        self.size += size
+
+    def release(self) -> None:
+        """Give the room back."""
+        self._handle.give_back(self.size)
+        self.size = 0
+
+    def hand_over(self, blocks: Sequence[Block]) -> Request:
+        """Give the request's blocks to the pipeline; raises NotAdmitted, and then none of them was given."""
+        self.grow(max(sum(len(block.data) for block in blocks) - self.size, 0))
+        size, self.size = self.size, 0
+        return self._handle.take(blocks, size)
+
+
+class Handle:
+    """One pipeline's part of the front: the requests of its stream, from its start to its end."""
+
+    def __init__(self, front: Front, stream: str) -> None:
+        self.front, self.stream = front, stream
+        self._room: Callable[[], float] | None = None
+        self._reserved = 0
+        self._queue: deque[Block] = deque()
+        self._requests: set[Request] = set()
+        self._arrived = asyncio.Event()
+        self.lag_bytes = 0
+        """Bytes that were handed over and are not answered yet."""
+
+    # -- for listeners -----------------------------------------------------------------------------------------
+
+    def admit(self, size: int) -> Admission:
+        """Reserve room for a request of which `size` bytes are known to come; raises NotAdmitted."""
+        admission = Admission(self)
+        admission.grow(size)
+        return admission
+
+    def reserve(self, size: int) -> None:
+        """Take room, in memory and in the spool; raises NotAdmitted."""
+        if self._room is None:
+            raise NotServed(f"stream {self.stream!r} is starting or stopping; try again later")
+        if size > self._room() - self._reserved:
+            raise NoRoom(f"the spool of stream {self.stream!r} is full; try again later")
+        self.front.reserve(size)
+        self._reserved += size
+
+    def give_back(self, size: int) -> None:
+        """Free room that was reserved."""
+        self._reserved -= size
+        self.front.reserve(-size)
+
+    def take(self, blocks: Sequence[Block], size: int) -> Request:
+        """Queue a request that has `size` bytes reserved."""
+        self.lag_bytes += size
+        request = Request(len(blocks), partial(self._answered, size))
+        if blocks:
+            self._requests.add(request)
+            self._queue.extend(structs.replace(block, receipt=request) for block in blocks)
+            self._arrived.set()
+        return request
+
+    def _answered(self, size: int, request: Request) -> None:
+        self.give_back(size)
+        self.lag_bytes -= size
+        self._requests.discard(request)
+
+    # -- for the pipeline and its source -------------------------------------------------------------------------
+
+    def start(self, room: Callable[[], float]) -> None:
+        """Admit requests from now on; `room` says how many bytes the spool may still take."""
+        self._room = room
+
+    async def blocks(self) -> AsyncGenerator[Block, None]:
+        """The blocks of all requests, in the order in which they were handed over. Never ends by itself."""
+        while True:
+            while self._queue:
+                yield self._queue.popleft()
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def stop(self) -> list[Block]:
+        """Admit nothing more; returns the blocks that were handed over and that `blocks` has not given yet."""
+        self._room = None
+        rest = list(self._queue)
+        self._queue.clear()
+        return rest
+
+    def close(self) -> None:
+        """The pipeline has ended: answer everything that it has not."""
+        error = NotServed(f"stream {self.stream!r} stopped before this was taken")
+        for block in self.stop():
+            assert block.receipt is not None
+            block.receipt.failed(error)
+        for request in list(self._requests):
+            request.give_up()
+
+
+class Front:
+    """All streams' requests, and things that outlive pipelines."""
+
+    def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._reserved = 0
+        self._handles: dict[str, Handle] = {}
+        self._kept: dict[str, object] = {}
+
+    @contextlib.contextmanager
+    def open(self, stream: str) -> Iterator[Handle]:
+        """A handle for the length of one pipeline of a stream."""
+        handle = self._handles[stream] = Handle(self, stream)
+        try:
+            yield handle
+        finally:
+            del self._handles[stream]
+            handle.close()
+
+    def admit(self, stream: str, size: int) -> Admission:
+        """Reserve room for a request to a stream; raises NotAdmitted."""
+        if stream not in self._handles:
+            raise NotServed(f"stream {stream!r} is not served now")
+        return self._handles[stream].admit(size)
+
+    def reserve(self, size: int) -> None:
+        """Count bytes of requests in memory, or fewer where negative; raises NoRoom."""
+        if size > self._max_bytes - self._reserved:
+            raise NoRoom("too much is waiting in the memory of this forwarder; try again later")
+        self._reserved += size
+
+    def keep(self, name: str, make: Callable[[], T]) -> T:
+        """What was made under this name before, by another pipeline, or else made now."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        kept: T = self._kept[name]  # type: ignore[assignment]
+        return kept
