@@ -14,14 +14,19 @@ from bench.load import Base, Feed, Load
 from bench.measure import Sampler
 from bench.processes import StartFailed, wait_until
 from bench.rig import Forwarder, Rig, Setup
-from streams.units import parse_size
 from streams.wire.messages import MAX_WINDOW
 
 LOOK_SECONDS = 0.25
 
 
 @click.command(short_help="Measure how fast a backlog drains after an outage.")
-@click.option("--size", default="500MB", show_default=True, help="Records to pile up, in bytes before compression.")
+@click.option(
+    "--size",
+    type=report.Size(),
+    default="500MB",
+    show_default=True,
+    help="Size of the records that pile up, before compression; units are kB, MB, GB, KiB, MiB and GiB.",
+)
 @click.option(
     "--live", type=click.FloatRange(0, 90), default=10.0, show_default=True, help="Live load, in % of the maximum."
 )
@@ -30,7 +35,7 @@ LOOK_SECONDS = 0.25
 @report.seed_option
 @report.sink_option
 @report.as_json_option
-def backlog(size: str, live: float, records: int, record_bytes: int, seed: int, sink: str, as_json: bool) -> None:
+def backlog(size: int, live: float, records: int, record_bytes: int, seed: int, sink: str, as_json: bool) -> None:
     """Fill a spool while the receiver is away, then drain it while live records keep flowing.
 
     Measures the drain rate in records/s: everything acknowledged between the receiver's start and the moment when no
@@ -41,7 +46,7 @@ def backlog(size: str, live: float, records: int, record_bytes: int, seed: int, 
     """
     with report.workplace(as_json) as (directory, console), Rig(directory, sink=sink) as rig:
         base, copies = report.base_file(directory, console, records, seed=seed, record_bytes=record_bytes)
-        times = max(round(parse_size(size) / base.size), 1)
+        times = max(round(size / base.size), 1)
         with (
             rig.forwarder(Setup(more='[spool]\nmax_spool_bytes = "64GiB"\n')) as forwarder,
             between_limits(base) as limits,

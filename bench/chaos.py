@@ -289,8 +289,16 @@ def run_seeds(seeds: list[int], seconds: float, directory: Path, console: Consol
 
 @click.command(short_help="Kill everything while records flow, then count losses.")
 @click.option("--seed", default=1, show_default=True, help="First seed; it determines the schedule of faults.")
-@click.option("--seeds", default=1, show_default=True, help="Number of consecutive seeds, run one after the other.")
-@click.option("--minutes", default=1.0, show_default=True, help="Duration of each seed's faults.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Number of consecutive seeds, run one after the other.",
+)
+@click.option(
+    "--minutes", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Duration of each seed's faults."
+)
 @report.as_json_option
 def chaos(seed: int, seeds: int, minutes: float, as_json: bool) -> None:
     """Kill, stop and cut off everything while records flow; then count missing, duplicated and reordered records.

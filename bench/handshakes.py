@@ -219,23 +219,13 @@ def _modes(_: click.Context, __: click.Parameter, value: str) -> list[str]:
     return names
 
 
-def _rtts(_: click.Context, __: click.Parameter, value: str) -> list[float]:
-    try:
-        rtts = [float(part) for part in value.split(",")]
-    except ValueError as error:
-        raise click.BadParameter("give milliseconds separated by commas, such as 0,10") from error
-    if not all(0 <= rtt <= 1000 for rtt in rtts):
-        raise click.BadParameter("each round trip must be from 0 to 1000 ms")
-    return rtts
-
-
 @click.command(short_help="Measure TLS handshakes per mode and round-trip time.")
 @click.option(
     "--rtt",
     "rtts",
+    type=report.Numbers(0, 1000),
     default="0,1,10,50",
     show_default=True,
-    callback=_rtts,
     help="Round-trip times in ms, separated by commas; 0 uses no proxy.",
 )
 @click.option(

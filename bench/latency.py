@@ -80,6 +80,8 @@ def stored(rig: Rig, stream: str, records: int) -> list[Appended]:
 @click.command(short_help="Measure the age of records when they are stored.")
 @click.option(
     "--percent",
+    "loads",
+    type=report.Numbers(0.1, 1000),
     default="1,10,50,90",
     show_default=True,
     help="Offered loads, in % of the maximum measured first, separated by commas.",
@@ -94,7 +96,14 @@ def stored(rig: Rig, stream: str, records: int) -> list[Appended]:
 @report.sink_option
 @report.as_json_option
 def latency(
-    percent: str, seconds: float, linger: str, records: int, record_bytes: int, seed: int, sink: str, as_json: bool
+    loads: list[float],
+    seconds: float,
+    linger: str,
+    records: int,
+    record_bytes: int,
+    seed: int,
+    sink: str,
+    as_json: bool,
 ) -> None:
     """Age of records when they are stored, at offered loads given in percent of the maximum.
 
@@ -110,10 +119,10 @@ def latency(
         with between_limits(base) as limits:
             with console.status("measuring the maximum"), rig.forwarder(Setup()) as forwarder:
                 most = maximum(rig, forwarder, base, copies)
-            for part in percent.split(","):
-                rate = max(most["records_per_second"] * float(part) / 100, 1.0)
-                with console.status(f"{part} %: {rate:,.0f} records/s"):
-                    rows.append({"percent": float(part), **_offer(rig, base, rate, seconds, linger)})
+            for part in loads:
+                rate = max(most["records_per_second"] * part / 100, 1.0)
+                with console.status(f"{part:g} %: {rate:,.0f} records/s"):
+                    rows.append({"percent": part, **_offer(rig, base, rate, seconds, linger)})
     if as_json:
         report.emit("latency", rows, maximum=most, limit_megabytes_per_second=limits, linger=linger, sink=sink)
         return

@@ -166,6 +166,7 @@ COLUMNS: Sequence[report.Column] = (
 @click.option(
     "--links",
     "counts",
+    type=report.Numbers(1, 10_000),
     default="1,10,100,1000",
     show_default=True,
     help="Numbers of links, separated by commas; each is measured against a fresh receiver.",
@@ -193,16 +194,16 @@ COLUMNS: Sequence[report.Column] = (
 )
 @report.sink_option
 @report.as_json_option
-def links(counts: str, seconds: float, batch_records: int, mode: str, sink: str, as_json: bool) -> None:
+def links(counts: list[float], seconds: float, batch_records: int, mode: str, sink: str, as_json: bool) -> None:
     """Small batches over many links to one receiver: batches/s, CPU per batch, memory per link.
 
     Each number of links is measured against a fresh receiver; all links write to one topic with one partition, each
     with one batch in flight. The receiver's limits on links are raised for this. This process simulates the forwarders
     and takes its share of the machine, so judge the receiver by its CPU per batch rather than by batches/s.
 
-    Takes about a minute and a half with the defaults. 1000 links need about 2000 open files (`ulimit -Hn`).
+    Takes about a minute and a half with the defaults. Each link needs an open file in both processes (`ulimit -Hn`).
     """
-    numbers = [int(number) for number in counts.split(",")]
+    numbers = [int(number) for number in counts]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the receiver inherits it
     batch = recordbatch.build(

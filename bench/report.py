@@ -21,8 +21,40 @@ from rich.table import Table
 from bench.generate import RECORD_BYTES
 from bench.load import Base, split_records
 from bench.processes import StartFailed
+from streams.units import parse_size
 
 Row = Mapping[str, Any]
+
+
+class Numbers(click.ParamType[list[float]]):
+    """Numbers separated by commas, each within a range."""
+
+    name = "numbers"
+
+    def __init__(self, least: float, most: float) -> None:
+        self._least, self._most = least, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+        try:
+            numbers = [float(part) for part in str(value).split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers separated by commas, such as 1,10", param, ctx)
+        if not all(self._least <= number <= self._most for number in numbers):
+            self.fail(f"each number must be from {self._least:g} to {self._most:g}", param, ctx)
+        return numbers
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, with a unit if need be."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
 
 as_json_option = click.option(
     "--json",

@@ -104,6 +104,8 @@ def sustained(minutes: float, record_bytes: int, seed: int, sink: str, records: 
 @click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Duration of each load.")
 @click.option(
     "--percent",
+    "loads",
+    type=report.Numbers(1, 1000),
     default="50,75,100,125,150",
     show_default=True,
     help="Offered loads, in % of the maximum measured first, separated by commas.",
@@ -121,7 +123,14 @@ def sustained(minutes: float, record_bytes: int, seed: int, sink: str, records: 
 )
 @report.as_json_option
 def ramp(
-    seconds: float, percent: str, record_bytes: int, seed: int, sink: str, records: int, rounds: int, as_json: bool
+    seconds: float,
+    loads: list[float],
+    record_bytes: int,
+    seed: int,
+    sink: str,
+    records: int,
+    rounds: int,
+    as_json: bool,
 ) -> None:
     """Offer loads from half of the maximum to beyond it: beyond, output and memory must hold while the source lags.
 
@@ -136,7 +145,7 @@ def ramp(
         with rig.forwarder(Setup()) as forwarder, between_limits(base) as limits:
             with console.status("measuring the maximum"):
                 most = maximum(rig, forwarder, base, copies)
-            steps: dict[float, list[dict[str, Any]]] = {float(part): [] for part in percent.split(",")}
+            steps: dict[float, list[dict[str, Any]]] = {part: [] for part in loads}
             with Sampler(rig.pids(forwarder)) as sampler:
                 for part, done in list(steps.items()) * rounds:
                     with console.status(f"{part:g} % of {most['records_per_second']:,.0f} records/s"):
