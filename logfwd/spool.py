@@ -284,7 +284,8 @@ class Spool:
         if self._riders is not None:
             self._queue.put((self._riders, None))
             self._riders = None
-        self._expire(notes, future)
+        if self.keys or self._has_expiring_positions or notes.has_expiring_positions:
+            self._expire(notes, future)
         self._queue.put((notes, future))
         return future
 

@@ -15,13 +15,13 @@ from typing import Any
 from logfwd.backlog import Row, Run, Totals
 from logfwd.sources.position import Position
 from logfwd.spool_keys import Key
-from logfwd.spool_schema import insert, key_row, run_row, totals_row
+from logfwd.spool_schema import insert, key_row, run_row, totals_row, upsert
 
 _PUT_BLOB = insert("blobs")
 _PUT_ROW = insert("batches", "OR REPLACE")
-_PUT_RUN = insert("runs", "OR REPLACE")
-_PUT_TOTALS = insert("totals", "OR REPLACE")
-_PUT_POSITION = insert("positions", "OR REPLACE")
+_PUT_RUN = upsert("runs", "stream", "number")
+_PUT_TOTALS = upsert("totals", "stream")
+_PUT_POSITION = upsert("positions", "key")
 _PUT_KEY = insert("keys")
 
 

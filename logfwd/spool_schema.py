@@ -6,6 +6,7 @@ Version 1 is read and upgraded, never written: `rows` and `converted` return row
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -103,6 +104,13 @@ def create(version: int, *names: str) -> str:
 def insert(table: str, or_else: str = "") -> str:
     """SQL that inserts a row. `or_else` handles a row with the same key: OR REPLACE or OR IGNORE."""
     return f"INSERT {or_else} INTO {table} VALUES ({', '.join('?' * _WIDTHS[table])})"  # noqa: S608 (names of our own)
+
+
+def upsert(table: str, *key: str) -> str:
+    """SQL that inserts a row or updates the one with its key. Unlike OR REPLACE it leaves the index's page alone."""
+    columns = re.findall(r"(\w+) (?:TEXT|INTEGER|BLOB|REAL)", TABLES[table])
+    values = ", ".join(f"{column} = excluded.{column}" for column in columns if column not in key)
+    return f"{insert(table)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {values}"
 
 
 # -- tables --------------------------------------------------------------------------------------------------
