@@ -175,6 +175,58 @@ async def test_a_partition_that_answers_quickly_again_shares_again(
     await third
 
 
+async def test_a_request_gathers_no_more_than_its_size_allows(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "MAX_GATHERED_BYTES", 2 * len(BATCH) + 1)
+    busy = await broker.fill()
+    waiting = [broker.submit(topic) for topic in ("a", "b", "c")]
+    await asyncio.sleep(0)
+    busy[0].store()
+    first = await broker.request()
+    assert first.topics == ["a", "b"]
+    first.store()
+    second = await broker.request()
+    assert second.topics == ["c"]
+    for request in (second, *busy[1:]):
+        request.store()
+    assert await asyncio.gather(*waiting) == [STORED] * 3
+
+
+async def test_a_batch_that_waited_too_long_for_a_connection_is_refused_and_never_sent(broker: Broker) -> None:
+    busy = await broker.fill()
+    broker.lanes._limit_seconds = 0.0  # for batches from here on: their time is up when they are looked at
+    late = broker.submit("late")
+    await asyncio.sleep(0)
+    busy[0].store()
+    async with asyncio.timeout(5):
+        outcome = await late
+    assert (outcome.kind, outcome.code) == (Kind.REFUSED, Code.UNAVAILABLE)
+    assert broker.requests.empty()
+    for request in busy[1:]:
+        request.store()
+
+
+async def test_slow_partitions_have_a_bounded_number_of_connections(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "MAX_APART", 2)
+    busy = await broker.fill()
+    topics = ["a", "b", "c"]
+    first = [broker.submit(topic) for topic in topics]
+    second = [broker.submit(topic) for topic in topics]
+    await asyncio.sleep(0)
+    busy[0].store()
+    gathered = await broker.request()
+    assert gathered.topics == topics
+    gathered.answer.set_result([SLOW] * 3)
+    requests = {request.topics[0]: request for request in [await broker.request() for _ in topics]}
+    shared = {request.connection for request in (gathered, *busy)}
+    assert {topic for topic, request in requests.items() if request.connection not in shared} == {"a", "b"}
+    assert await asyncio.gather(*first) == [SLOW] * 3
+    for request in (*requests.values(), *busy[1:]):
+        request.store()
+    assert await asyncio.gather(*second) == [STORED] * 3
+
+
 async def test_without_a_connection_a_batch_is_refused_and_the_next_one_tries_again(broker: Broker) -> None:
     broker.up = False
     assert (await broker.submit("a")).kind is Kind.REFUSED

@@ -448,6 +448,27 @@ async def test_while_the_sink_is_away_records_wait_up_to_a_bound_and_the_rest_is
     assert said.count("ledger records lost") == 1
 
 
+async def test_pauses_grow_while_the_sink_is_away_and_begin_small_again_afterwards(
+    tmp_path: Path, log: LogSink, metrics: ReceiverMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def at_once(seconds: float) -> None:
+        if seconds:
+            pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(ledger, "FIRST_PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr("random.uniform", lambda *_: 1.0)
+    monkeypatch.setattr(asyncio, "sleep", at_once)
+    async with writing(Unsteady(log, [(False, REFUSED)] * 6 + [STORED] + [(False, REFUSED)] * 2), metrics) as made:
+        for number in range(2):
+            made.batch(batch(10 * number))
+            await until_written(tmp_path, made)
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 1.0, 2.0]
+
+
 async def test_a_stop_does_not_wait_for_a_sink_that_is_away(log: LogSink, metrics: ReceiverMetrics) -> None:
     sink = Unsteady(log, [])
     sink.away = True

@@ -319,6 +319,44 @@ async def test_after_a_failed_fsync_nothing_of_the_group_is_acknowledged_and_the
         assert sink.health() == {}
 
 
+async def test_a_batch_is_called_refused_only_after_it_was_durably_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as sink:
+        await append(sink, 1)
+        durable, synced = only_segment(tmp_path).stat().st_size, []
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "writev", _half_then_full(os.writev))
+            patch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
+            refused = await sink.produce(TOPIC, 0, batch(7, 10))
+        assert refused.kind is Kind.REFUSED
+        assert synced == [durable], "the file was cut back, and then synced"
+
+
+async def test_a_batch_that_cannot_be_taken_back_is_uncertain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with opened(tmp_path) as sink:
+        await append(sink, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "writev", _half_then_full(os.writev))
+            patch.setattr(os, "fsync", broken)
+            assert (await sink.produce(TOPIC, 0, batch(7, 10))).kind is Kind.UNCERTAIN
+        assert (await sink.produce(TOPIC, 0, batch(7, 10))).base_offset == 10
+    assert stored_values(tmp_path) == values(20)
+
+
+async def test_a_segment_ends_before_its_offsets_outgrow_kafkas_indexes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_partition, "MAX_OFFSETS_PER_SEGMENT", 25)
+    async with opened(tmp_path) as sink:
+        await append(sink, 5)
+    assert [base for base, _ in files.segments(tmp_path / f"{TOPIC}-0")] == [0, 20, 40]
+    assert stored_values(tmp_path) == values(50)
+
+
 async def test_many_sessions_share_one_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = 0
 

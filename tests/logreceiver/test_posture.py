@@ -147,3 +147,11 @@ def test_workers_add_up_over_json() -> None:
     ]
     assert expiring(merge(sent)) == [(HOST, 30, 1)]
     assert merge(sent[:1]) == sent[0]
+
+
+def test_a_merged_report_covers_the_time_of_all_workers() -> None:
+    earlier, later = (
+        make_report([], [], since=START + timedelta(hours=hours), now=NOW + timedelta(hours=hours)) for hours in (0, 1)
+    )
+    for merged in (merge([earlier, later]), merge([later, earlier])):
+        assert (merged.since, merged.now) == (START, NOW + timedelta(hours=1))

@@ -137,6 +137,15 @@ async def test_sequences_wrap_after_two_to_the_thirty_one(run: Run) -> None:
     assert await run.produce(5) == Outcome(Kind.STORED, 20)
 
 
+@about_producers
+async def test_a_batch_may_end_right_at_the_wrap_and_the_next_begins_at_zero(run: Run) -> None:
+    assert (await run.produce(MODULUS - 10)).kind is Kind.STORED
+    assert await run.ask() == RunState(0, MODULUS - 1)
+    assert refused(await run.produce(1), Code.OUT_OF_ORDER)
+    assert await run.produce(0) == Outcome(Kind.STORED, 10)
+    assert await run.ask() == RunState(0, 9)
+
+
 async def test_a_flipped_bit_is_corrupt_and_appends_nothing(harness: Harness, run: Run) -> None:
     damaged = bytearray(batch(run.producer_id, 0))
     damaged[-1] ^= 1

@@ -184,6 +184,21 @@ async def test_an_uncertain_batch_is_never_refused_for_good() -> None:
     assert (answer.uncertain, answer.permanent) == (True, False)
 
 
+@pytest.mark.parametrize(("flipped", "announced"), [(True, 10), (False, 9)])
+async def test_a_batch_that_is_not_what_it_claims_is_refused_for_good_and_never_reaches_the_sink(
+    flipped: bool, announced: int
+) -> None:
+    link = OneLink()
+    run = await link.open()
+    made = bytearray(batch(run.producer_id, 0))
+    made[-1] ^= flipped
+    answers = await link.does(m.Batch(0, 1, announced, memoryview(made)), link.batch(run, 10))
+    refusals = [answer for answer in answers if isinstance(answer, m.Nack)]
+    assert [(each.code, each.permanent) for each in refusals] == [(Code.CORRUPT, True), (Code.NOT_TRIED, False)]
+    assert link.sink.produced == 0
+    assert link.entries == []
+
+
 async def test_nothing_is_produced_while_the_forwarder_does_not_read_its_answers() -> None:
     link = OneLink()
     run = await link.open()
