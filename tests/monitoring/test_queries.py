@@ -120,6 +120,23 @@ def test_alerts_say_what_happened_and_what_to_do() -> None:
             assert rule["labels"]["severity"] in ("critical", "warning")
 
 
+def test_log_events_and_panels_that_alerts_name_exist() -> None:
+    events = set(re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "events.md").read_text(), re.MULTILINE))
+    titles = {panel["title"] for panel in shown()}
+    words = [" ".join(rule["annotations"]["action"].split()) for rule in rules() if "alert" in rule]
+    logged = [
+        name
+        for text in words
+        for part in re.findall(r"log (?:line|has) ((?:`[^`]+`(?: or )?)+)", text)
+        for name in re.findall("`([^`]+)`", part)
+    ]
+    named = [name for text in words for name in re.findall(r"panel `([^`]+)`", text)]
+    assert len(logged) >= 5
+    assert set(logged) <= events
+    assert len(named) >= 3
+    assert set(named) <= titles
+
+
 def test_every_alert_has_a_test_in_which_it_fires() -> None:
     tested = (ROOT / "tests" / "monitoring" / "alerts.test.yml").read_text()
     fires = set(re.findall(r'alertname="(\w+)"', tested))
