@@ -42,11 +42,15 @@ class Draft:
                 positions |= block.positions
         return positions
 
-    def awaited(self) -> list[Block]:
-        """The blocks that have a receipt, without their bytes."""
+    def awaited(self) -> list[tuple[int, Block]]:
+        """The blocks that have a receipt, without their bytes, and the place of each among the draft's blocks."""
         if not self.is_awaited:
             return []
-        return [structs.replace(each, data=b"", ends=None) for each in self.blocks if each.receipt is not None]
+        return [
+            (index, structs.replace(each, data=b"", ends=None))
+            for index, each in enumerate(self.blocks)
+            if each.receipt is not None
+        ]
 
     def drain(self) -> Iterator[Block]:
         """The blocks, in order; each is released here before the next one is taken."""
@@ -150,4 +154,4 @@ def _piece(block: Block, begin: int, end: int) -> Block:
         first = bisect_right(ends, begin) if begin else 0
         ends = array(ends.typecode, [each - begin for each in ends[first : bisect_right(ends, end)]])
     data, start = block.data[begin:end], block.start + begin
-    return Block(data, block.read_at_ms, block.key, start, file_end, block.detail, ends)
+    return Block(data, block.read_at_ms, block.key, start, file_end, block.detail, ends, source=block.source)

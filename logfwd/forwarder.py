@@ -123,7 +123,7 @@ class Forwarder:
                     boot_id=self._boot_id,
                     answer_timeout_seconds=self.config.answer_timeout_seconds,
                 )
-                handle.start(pipeline.room_bytes)
+                handle.start(pipeline.room_bytes, spool.key)
                 yield pipeline
 
     def _sources_beyond(self, name: str) -> list[SourceSettings]:

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -56,8 +56,13 @@ class _Sealing:
 
     done: asyncio.Future[Sealed]
     positions: Mapping[str, Position]
-    awaited: Sequence[Block]
+    awaited: Sequence[tuple[int, Block]]
     cut_at: float
+
+    @property
+    def receipts(self) -> list[Receipt]:
+        """One for each block that somebody waits for."""
+        return [block.receipt for _, block in self.awaited if block.receipt is not None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class _Commit:
     done: asyncio.Future[None]
     rows: Sequence[tuple[Backlog, Sequence[Row]]]
     positions: Mapping[str, Position]
-    awaited: Sequence[Block]
+    receipts: Sequence[Receipt]
     sealed_at: float
 
 
@@ -229,26 +234,26 @@ class Pipeline:
             self._seal_seconds.observe(sealed_at - sealing.cut_at)
             await self._let_link_keep_up()
             await self._room_for(sum(len(batch.payload) for batch in sealed.batches))
-            if sealing.awaited and self._must_refuse(sealing.awaited, sealed):
-                self._refuse(sealing.awaited)
+            if sealing.receipts and self._must_refuse(sealing.receipts, sealed):
+                self._refuse(sealing.receipts)
             else:
                 await self._commits.put(self._accept(sealed, sealing, sealed_at))
         await self._commits.put(None)
 
-    def _must_refuse(self, awaited: Sequence[Block], sealed: Sealed) -> bool:
+    def _must_refuse(self, receipts: Sequence[Receipt], sealed: Sealed) -> bool:
         """True for a draft that somebody waits for and of which the original would drop a batch at once.
 
         Such a draft is stored whole or not at all, and nothing is stored of a request that follows a part which was
         refused: so a client that sends it again repeats nothing.
         """
-        if any(block.receipt in self._refused for block in awaited):
+        if any(receipt in self._refused for receipt in receipts):
             return True
         return not self._backlogs[0].can_keep([len(batch.payload) for batch in sealed.batches])
 
-    def _refuse(self, awaited: Sequence[Block]) -> None:
+    def _refuse(self, receipts: Sequence[Receipt]) -> None:
         path = self._spool.path
         error = SpoolFull(f"{path}: max_spool_bytes is used up by batches that may have been sent; try again later")
-        for receipt in _receipts(awaited):
+        for receipt in receipts:
             self._refused.add(receipt)
             receipt.failed(error)
         self._one_settled()
@@ -283,10 +288,12 @@ class Pipeline:
         for blob in ids:
             blobs.discard_unused(blob, notes)
         positions = dict(sealing.positions)
-        for block in sealing.awaited:
+        for index, block in sealing.awaited:
             positions |= block.positions or {}
+            if block.progress is not None:
+                self._spool.keys.put(*block.progress(*sealed.of_blocks[index]), notes)
         notes.put_positions(positions, self.source.forgotten())
-        return _Commit(self._spool.commit(notes), rows, positions, sealing.awaited, sealed_at)
+        return _Commit(self._spool.commit(notes), rows, positions, sealing.receipts, sealed_at)
 
     def _count(self, backlog: Backlog, sealed: Sealed, dropped: int) -> None:
         name = backlog.stream
@@ -311,17 +318,11 @@ class Pipeline:
                         row.payload = None
             self.source.committed(commit.positions)
             self._one_settled()
-            for receipt in _receipts(commit.awaited):
+            for receipt in commit.receipts:
                 receipt.done()
             for sender in turns:
                 sender.wake.set()
             turns.rotate()
-
-
-def _receipts(blocks: Sequence[Block]) -> Iterator[Receipt]:
-    for block in blocks:
-        if block.receipt is not None:
-            yield block.receipt
 
 
 def _seal_draft(draft: Draft, stream: Stream) -> Sealed:

@@ -28,6 +28,8 @@ class Sealed(NamedTuple):
     batches: list[Packed]
     invalid: int
     blank: int
+    of_blocks: list[tuple[int, int]]
+    """Of each block: its records, and its lines that were invalid."""
 
 
 def seal(
@@ -57,7 +59,8 @@ def seal(
     while start < len(values):
         framed.append(frame(values[start : start + max_batch_records], max_framed_bytes))
         start += framed[-1][1]
+    of_blocks = [(len(each.values), each.invalid) for each in lines]
     invalid_count, blank_count = sum(each.invalid for each in lines), sum(each.blank for each in lines)
     del lines, values  # the lines take most of the memory here: free them before zstd runs
     batches = [pack(records, count, timestamp_ms=timestamp_ms, codec=codec) for records, count in framed]
-    return Sealed(batches, invalid_count, blank_count)
+    return Sealed(batches, invalid_count, blank_count, of_blocks)

@@ -30,9 +30,10 @@ from typing import Any
 import structlog
 
 from logfwd.backlog import Backlog, Blobs, Row, Totals
+from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
 from logfwd.spool_file import Contents, describe, free_bytes, has_log, install, load, read_key, writer
-from logfwd.spool_keys import BUDGET_SHARE, Key, Keys
+from logfwd.spool_keys import BUDGET_SHARE, Keys
 from logfwd.spool_notes import Notes
 from logfwd.spool_salvage import replace_damaged
 from logfwd.spool_schema import beside

@@ -66,9 +66,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from logfwd.backlog import Row, Run, Totals
+from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
 from logfwd.spool_first_page import has_known_header
-from logfwd.spool_keys import Key, Keys
+from logfwd.spool_keys import Keys
 from logfwd.spool_schema import (
     PAGE_BYTES,
     SCHEMA_VERSION,

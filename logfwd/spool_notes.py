@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from logfwd.backlog import Row, Run, Totals
+from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
-from logfwd.spool_keys import Key
 from logfwd.spool_schema import insert, key_row, run_row, totals_row, upsert
 
 _PUT_BLOB = insert("blobs")

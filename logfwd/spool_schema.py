@@ -18,8 +18,8 @@ import msgspec
 from msgspec import Meta
 
 from logfwd.backlog import Run, Totals
+from logfwd.sources.keys import Key
 from logfwd.sources.position import FILE, Mark
-from logfwd.spool_keys import Key
 from streams.errors import SpoolCorrupt
 
 SCHEMA_VERSION = 2

@@ -7,6 +7,7 @@ or reload of a stream. A pipeline gets a `Handle` for its own life; sources of r
                 memory, and what the spool may still take. Else NotServed or NoRoom: nothing is stored, try again
     hand-over   the request's blocks, in order. From here on only its outcome answers; a client that leaves changes
                 nothing
+    a key       of a request says which part of it is durable, from an earlier attempt, so that the rest alone is taken
     outcome     DONE: all of it is durable. FAILED: nothing of it is stored. UNKNOWN: it may be, in whole or in part
     the end     of a pipeline, whatever its reason: a request that it has not begun with is FAILED, every other one that
                 it has not answered is UNKNOWN
@@ -20,12 +21,14 @@ import asyncio
 import contextlib
 import enum
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from msgspec import structs
 
+from logfwd.sources.keys import Key
 from logfwd.sources.position import Block
 from streams.errors import NoRoom, NotServed, PipelineError
 from streams.units import MIB
@@ -67,6 +70,10 @@ class Request:
     def unknown(self) -> None:
         self._hear(Outcome.UNKNOWN)
 
+    @property
+    def is_answered(self) -> bool:
+        return self._outcome.done()
+
     def give_up(self) -> None:
         """The pipeline has ended: blocks that are not answered never will be."""
         while not self._outcome.done():
@@ -107,11 +114,30 @@ class Admission:
         self._handle.give_back(self.size)
         self.size = 0
 
-    def hand_over(self, blocks: Sequence[Block]) -> Request:
-        """Give the request's blocks to the pipeline; raises NotAdmitted, and then none of them was given."""
+    def hand_over(self, blocks: Sequence[Block], key: bytes | None = None) -> Request:
+        """Give the request's blocks to the pipeline; raises NotAdmitted, and then none of them was given.
+
+        `key`: the hash of its idempotency key; hand it over within `Handle.keyed`.
+        """
         self.grow(max(sum(len(block.data) for block in blocks) - self.size, 0))
         size, self.size = self.size, 0
-        return self._handle.take(blocks, size)
+        return self._handle.take(blocks, size, key)
+
+
+FindKey = Callable[[bytes], Awaitable[Key | None]]
+
+
+async def _no_key(_: bytes) -> None:
+    return None
+
+
+@dataclass
+class _Keyed:
+    """An idempotency key that clients use now."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+    request: Request | None = None
 
 
 class Handle:
@@ -120,10 +146,12 @@ class Handle:
     def __init__(self, front: Front, stream: str) -> None:
         self.front, self.stream = front, stream
         self._room: Callable[[], float] | None = None
+        self._find_key: FindKey = _no_key
         self._reserved = 0
         self._queue: deque[Block] = deque()
         self._requests: set[Request] = set()
         self._arrived = asyncio.Event()
+        self._keyed: dict[bytes, _Keyed] = {}
         self.lag_bytes = 0
         """Bytes that were handed over and are not answered yet."""
 
@@ -149,26 +177,52 @@ class Handle:
         self._reserved -= size
         self.front.reserve(-size)
 
-    def take(self, blocks: Sequence[Block], size: int) -> Request:
+    @contextlib.asynccontextmanager
+    async def keyed(self, key: bytes) -> AsyncGenerator[Key | None, None]:
+        """How much of a request with this key (its hash) is durable; raises SpoolError.
+
+        One client at a time is let in with a key, and only when no request with it is under way.
+        """
+        keyed = self._keyed.setdefault(key, _Keyed())
+        keyed.users += 1
+        try:
+            async with keyed.lock:
+                if keyed.request is not None:
+                    await keyed.request.outcome()
+                yield await self._find_key(key)
+        finally:
+            keyed.users -= 1
+            self._forget_key(key)
+
+    def _forget_key(self, key: bytes) -> None:
+        keyed = self._keyed[key]
+        if not keyed.users and (keyed.request is None or keyed.request.is_answered):
+            del self._keyed[key]
+
+    def take(self, blocks: Sequence[Block], size: int, key: bytes | None) -> Request:
         """Queue a request that has `size` bytes reserved."""
         self.lag_bytes += size
-        request = Request(len(blocks), partial(self._answered, size))
+        request = Request(len(blocks), partial(self._answered, size, key))
         if blocks:
             self._requests.add(request)
+            if key is not None:
+                self._keyed[key].request = request
             self._queue.extend(structs.replace(block, receipt=request) for block in blocks)
             self._arrived.set()
         return request
 
-    def _answered(self, size: int, request: Request) -> None:
+    def _answered(self, size: int, key: bytes | None, request: Request) -> None:
         self.give_back(size)
         self.lag_bytes -= size
         self._requests.discard(request)
+        if key is not None:
+            self._forget_key(key)
 
     # -- for the pipeline and its source -------------------------------------------------------------------------
 
-    def start(self, room: Callable[[], float]) -> None:
-        """Admit requests from now on; `room` says how many bytes the spool may still take."""
-        self._room = room
+    def start(self, room: Callable[[], float], find_key: FindKey) -> None:
+        """Admit requests from now on. `room` is how many bytes the spool may still take, `find_key` looks into it."""
+        self._room, self._find_key = room, find_key
 
     async def blocks(self) -> AsyncGenerator[Block, None]:
         """The blocks of all requests, in the order in which they were handed over. Never ends by itself."""
@@ -187,6 +241,7 @@ class Handle:
 
     def close(self) -> None:
         """The pipeline has ended: answer everything that it has not."""
+        self._find_key = _no_key  # the spool is gone; admission refuses what follows
         error = NotServed(f"stream {self.stream!r} stopped before this was taken")
         for block in self.stop():
             assert block.receipt is not None

@@ -8,17 +8,18 @@ a block, so that a block which was cut in two has the right position after each 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Annotated, Protocol
 
 import msgspec
 from msgspec import Meta
 
+from logfwd.sources.keys import Key
 from streams.errors import PipelineError
 
-FILE = "file"
-"""The kind of source whose positions are marks."""
+FILE, STDIN = "file", "stdin"
+"""The kinds of sources whose positions are marks."""
 
 TAIL_BYTES = 1024
 TAIL_HASH_BYTES = 16
@@ -84,6 +85,10 @@ class Receipt(Protocol):
         """Its records may be stored or not: a commit failed, or the pipeline ended."""
 
 
+Progress = Callable[[int, int], tuple[bytes, Key]]
+"""From how many records and invalid lines a block has: the hash of its request's key, and what is durable with it."""
+
+
 class Block(msgspec.Struct, frozen=True):
     """Whole records of one source, in order, and the position of their first and last byte.
 
@@ -91,10 +96,11 @@ class Block(msgspec.Struct, frozen=True):
     ascending, the last one `len(data)`. Then newlines mean nothing.
 
     `end − start` differs from `len(data)` only where a newline was added to an unfinished last line.
-    `key` names the position in the spool ("" where a source has none, such as stdin).
+    `key` names the position in the spool ("" where a source has none), `source` the kind of source that reads it back.
 
     `positions` are further ones, of the source's own, that the same transaction stores: those after the whole block, so
-    a block with positions, or with a `receipt`, is never cut. With a receipt they are stored only if its records are.
+    a block with positions, or with a `receipt`, is never cut. With a receipt they are stored only if its records are,
+    and so is the `progress` of the request that it is a part of.
     """
 
     data: bytes
@@ -106,6 +112,8 @@ class Block(msgspec.Struct, frozen=True):
     ends: array[int] | None = None
     receipt: Receipt | None = None
     positions: Mapping[str, Position] | None = None
+    progress: Progress | None = None
+    source: str = FILE
 
     @property
     def is_whole(self) -> bool:
@@ -127,4 +135,4 @@ def mark_after(block: Block) -> Mark:
 
 def position_after(block: Block) -> Position:
     """The position after a block of a source whose positions are marks."""
-    return Position(FILE, mark_after(block).encode())
+    return Position(block.source, mark_after(block).encode())

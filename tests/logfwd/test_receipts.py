@@ -12,17 +12,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from logfwd.backlog import Backlog, Run
 from logfwd.batcher import Batcher, Draft
-from logfwd.definition import BatchLimits, SpoolLimits, Stream
+from logfwd.definition import BatchLimits, Stream
 from logfwd.pipeline import Pipeline
-from logfwd.sources.position import FILE, Block, Mark, Position
+from logfwd.sources.position import Block, Position
 from logfwd.spool import Spool
 from logfwd.spool_notes import Notes
 from streams.errors import PipelineError, SpoolError, SpoolFull
-from streams.recordbatch import Packed
 from tests.support.installation import eventually
-from tests.support.pipelines import STREAM, pipeline_on, records_in, running
+from tests.support.pipelines import DROPPING, STREAM, dropping, pipeline_on, records_in, running, stamped
 
 
 class Heard:
@@ -78,7 +76,7 @@ def record(number: int) -> bytes:
 
 
 def at(offset: int) -> Position:
-    return Position(FILE, Mark(offset).encode())
+    return Position("given", b"%d" % offset)
 
 
 def block(*numbers: int, receipt: Heard | None = None, position: int | None = None) -> Block:
@@ -130,8 +128,8 @@ def test_a_block_that_somebody_waits_for_is_never_cut() -> None:
     (first, second) = batcher.add(block(*range(10, 20), receipt=receipt), 0.0)
     assert [len(first.blocks), len(second.blocks)] == [1, 1]
     assert second.byte_count == 90
-    assert [each.receipt for each in second.awaited()] == [receipt]
-    assert second.awaited()[0].data == b"", "its bytes can go before the receipt"
+    ((index, waiting),) = second.awaited()
+    assert (index, waiting.receipt, waiting.data) == (0, receipt, b""), "its bytes can go before the receipt"
     assert first.awaited() == []
 
 
@@ -239,28 +237,6 @@ async def test_linger_is_the_longest_that_it_gathers(tmp_path: Path, gate: Gate)
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 
-BATCH = Packed(b"x" * 1000, 1, 1000)
-
-
-async def stamped(spool: Spool, backlog: Backlog, batches: int) -> None:
-    """Batches of 1000 bytes that may have been sent, so that they can no longer be dropped."""
-    notes = Notes()
-    for _ in range(batches):
-        blob = spool.blobs.add(BATCH.payload, notes)
-        backlog.accept([BATCH], [blob], 0, 1.0, notes)
-    run = backlog.head_run()
-    assert run is not None
-    backlog.grant(run, Run(run.number, "c", "topic", "id", 0, 1000, grant=b"g"), notes)
-    backlog.stamp(run, notes)
-    await spool.commit(notes)
-    for row in backlog.rows:
-        row.committed_at = 1.0
-
-
-def dropping(size: int) -> Stream:
-    return msgspec.structs.replace(STREAM, spool=SpoolLimits(max_spool_bytes=size, when_full="drop_oldest"))
-
-
 TWIN = Stream(name="twin", mirror_of="s")
 
 
@@ -269,7 +245,7 @@ async def full(path: Path, source: Given) -> AsyncGenerator[tuple[Spool, Pipelin
     """A pipeline that drops its oldest batches, and has none that it may drop."""
     async with (
         Spool(path) as spool,
-        pipeline_on(spool, source, dropping(3000), twins=[TWIN]) as pipeline,
+        pipeline_on(spool, source, DROPPING, twins=[TWIN]) as pipeline,
         running(pipeline),
     ):
         await stamped(spool, pipeline.senders[0].backlog, 3)

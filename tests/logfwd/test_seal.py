@@ -123,7 +123,7 @@ def test_nothing_left_is_no_batch(block: bytes) -> None:
 
 
 def test_no_blocks_are_no_batch() -> None:
-    assert sealed() == Sealed([], 0, 0)
+    assert sealed() == Sealed([], 0, 0, [])
 
 
 def test_a_block_that_wrapping_made_larger_becomes_several_batches() -> None:

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logfwd import spool_keys
+from logfwd.sources.keys import Key, key_hash
 from logfwd.spool import Spool
 from logfwd.spool_file import read_key
-from logfwd.spool_keys import BUDGET_SHARE, MOST_DELETED, ROW_BYTES, Key, Keys, key_hash
+from logfwd.spool_keys import BUDGET_SHARE, MOST_DELETED, ROW_BYTES, Keys
 from logfwd.spool_notes import Notes
 from logfwd.spool_schema import make_tables, rows
 from streams.errors import SpoolCorrupt

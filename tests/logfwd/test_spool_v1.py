@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from logfwd.sources.keys import Key, key_hash
 from logfwd.spool import Spool
 from logfwd.spool_first_page import first_page
-from logfwd.spool_keys import Key, key_hash
 from logfwd.spool_notes import Notes
 from logfwd.spool_schema import PAGE_BYTES
 from tests.support.installation import eventually

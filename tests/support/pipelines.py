@@ -8,14 +8,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from logfwd.definition import BatchLimits, Stream
+import msgspec
+
+from logfwd.backlog import Backlog, Run
+from logfwd.definition import BatchLimits, SpoolLimits, Stream
 from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
 from logfwd.sender import Connect
 from logfwd.sources import Source
 from logfwd.spool import Spool
+from logfwd.spool_notes import Notes
 from streams import recordbatch
 from streams.errors import LinkError
+from streams.recordbatch import Packed
 from streams.security.transport import Link
 from streams.telemetry.metrics import CollectorRegistry
 
@@ -76,3 +81,29 @@ async def records_in(path: Path, stream: str = "s") -> list[bytes]:
             for row in backlog.rows
             for record in recordbatch.iterate(await spool.payload(row), max_bytes=1 << 26)
         ]
+
+
+BATCH = Packed(b"x" * 1000, 1, 1000)
+
+
+async def stamped(spool: Spool, backlog: Backlog, batches: int) -> None:
+    """Batches of 1000 bytes that may have been sent, so that they can no longer be dropped."""
+    notes = Notes()
+    for _ in range(batches):
+        blob = spool.blobs.add(BATCH.payload, notes)
+        backlog.accept([BATCH], [blob], 0, 1.0, notes)
+    run = backlog.head_run()
+    assert run is not None
+    backlog.grant(run, Run(run.number, "c", "topic", "id", 0, 1000, grant=b"g"), notes)
+    backlog.stamp(run, notes)
+    await spool.commit(notes)
+    for row in backlog.rows:
+        row.committed_at = 1.0
+
+
+def dropping(size: int) -> Stream:
+    return msgspec.structs.replace(STREAM, spool=SpoolLimits(max_spool_bytes=size, when_full="drop_oldest"))
+
+
+DROPPING = dropping(3000)
+"""Drops its oldest batches beyond 3000 bytes; `stamped` fills it with what cannot be dropped."""

@@ -16,9 +16,9 @@ from pathlib import Path
 import logfwd.spool
 import logfwd.spool_shrink
 from logfwd.backlog import Backlog
+from logfwd.sources.keys import Key, key_hash
 from logfwd.spool import Spool
 from logfwd.spool_file import reader
-from logfwd.spool_keys import Key, key_hash
 from logfwd.spool_notes import Notes
 from logfwd.spool_schema import PAGE_BYTES
 from logfwd.spool_shrink import reusable_bytes

@@ -9,23 +9,32 @@ from pathlib import Path
 import pytest
 
 from logfwd.sources.front import Front, Handle, Outcome
+from logfwd.sources.keys import key_hash
 from logfwd.sources.position import Block
 from logfwd.spool import Spool
 from streams.errors import NoRoom, NotServed, SpoolFull
 from tests.support.installation import eventually
-from tests.support.pipelines import pipeline_on, records_in, running
-from tests.support.push_source import Push
+from tests.support.pipelines import DROPPING, pipeline_on, records_in, running, stamped
+from tests.support.push_source import BadRequest, Push
 
 
 def block(text: bytes = b"{}\n") -> Block:
     return Block(text, 1)
 
 
+async def no_key(_: bytes) -> None:
+    return None
+
+
+def start(handle: Handle, room: int = 100) -> None:
+    handle.start(lambda: room, no_key)
+
+
 @pytest.fixture
 async def handle() -> Iterator[Handle]:  # type: ignore[misc]
     """Of a pipeline that has started, with room for 100 bytes in the spool and 150 in memory."""
     with Front(max_bytes=150).open("s") as handle:
-        handle.start(lambda: 100)
+        start(handle)
         yield handle
 
 
@@ -36,7 +45,7 @@ async def test_a_stream_is_served_while_its_pipeline_runs() -> None:
     with front.open("s") as handle:
         with pytest.raises(NotServed, match="starting or stopping"):
             front.admit("s", 1)
-        handle.start(lambda: 100)
+        start(handle)
         admission = front.admit("s", 1)
         assert handle.stop() == []
         with pytest.raises(NotServed), admission:
@@ -63,7 +72,7 @@ async def test_room_in_the_spool_is_reserved_at_admission_and_as_the_body_grows(
 
 async def test_room_in_memory_is_for_all_streams_together(handle: Handle) -> None:
     with handle.front.open("t") as other:
-        other.start(lambda: 1000)
+        start(other, 1000)
         with handle.admit(90), pytest.raises(NoRoom, match="memory"):
             other.admit(61)
         with other.admit(150):
@@ -90,7 +99,7 @@ async def test_more_than_was_reserved_is_reserved_at_the_hand_over_or_none_of_it
     with handle.admit(10) as admission, pytest.raises(NoRoom):
         admission.hand_over([block(b"x" * 101)])
     assert handle.stop() == []
-    handle.start(lambda: 100)
+    start(handle)
     with handle.admit(100):
         pass
 
@@ -145,7 +154,7 @@ async def test_blocks_come_in_order_and_waiting_for_them_loses_none(handle: Hand
 
 async def test_at_the_end_what_was_not_begun_failed_and_everything_else_is_unknown() -> None:
     with Front().open("s") as handle:
-        handle.start(lambda: 100)
+        start(handle)
         requests = []
         for count in (1, 2, 1):
             with handle.admit(0) as admission:
@@ -188,7 +197,7 @@ async def test_requests_are_stored_and_answered_and_those_of_a_stopped_stream_ar
         with front.open("s") as handle:
             source = Push(handle, block_bytes=20)
             async with pipeline_on(spool, source) as pipeline, running(pipeline):
-                handle.start(pipeline.room_bytes)
+                handle.start(pipeline.room_bytes, spool.key)
                 body = b"".join(b'{"n":%d}\n' % number for number in range(10))
                 assert await source.send(body) is Outcome.DONE
                 pipeline.stop_reading()
@@ -205,7 +214,7 @@ async def test_a_full_spool_reaches_the_client_before_anything_is_taken(tmp_path
             source = Push(handle)
             async with pipeline_on(spool, source) as pipeline, running(pipeline):
                 backlog = pipeline.senders[0].backlog
-                handle.start(pipeline.room_bytes)
+                handle.start(pipeline.room_bytes, spool.key)
                 assert await source.send(b"{}\n") is Outcome.DONE
                 backlog.max_bytes = backlog.waiting_bytes + 10
                 assert pipeline.room_bytes() == 10
@@ -214,3 +223,63 @@ async def test_a_full_spool_reaches_the_client_before_anything_is_taken(tmp_path
                 assert (len(backlog.rows), handle.lag_bytes) == (1, 0)
                 backlog.max_bytes += 1000
                 assert await source.send(b'{"n":12345}\n') is Outcome.DONE
+
+
+# -- idempotency keys ----------------------------------------------------------------------------------------------
+
+
+async def test_a_repeat_waits_for_the_first_and_is_then_known(tmp_path: Path) -> None:
+    path, front, body = tmp_path / "s.spool", Front(), b'{"n":1}\n{"n":2}\nnonsense\n'
+    async with Spool(path) as spool:
+        with front.open("s") as handle:
+            source = Push(handle, block_bytes=10)
+            async with pipeline_on(spool, source) as pipeline, running(pipeline):
+                handle.start(pipeline.room_bytes, spool.key)
+                outcomes = await asyncio.gather(*(source.send(body, b"key") for _ in range(5)))
+                assert set(outcomes) == {Outcome.DONE}
+                with pytest.raises(BadRequest, match="another body"):
+                    await source.send(b'{"n":3}\n', b"key")
+                assert await source.send(body, b"another key") is Outcome.DONE
+                known = await spool.key(key_hash("s", "client", b"key"))
+                assert known is not None
+                assert (known.progress, known.total, known.accepted, known.invalid) == (len(body), len(body), 3, 1)
+                assert handle._keyed == {}
+    assert len(await records_in(path)) == 6
+
+
+async def test_a_client_that_leaves_still_keeps_its_key_until_its_request_is_answered(handle: Handle) -> None:
+    async def first() -> None:
+        async with handle.keyed(b"key"):
+            with handle.admit(0) as admission:
+                request = admission.hand_over([block()], b"key")
+            await request.outcome()
+
+    async def second() -> None:
+        async with handle.keyed(b"key"):
+            pass
+
+    leaving = asyncio.ensure_future(first())
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    repeat = asyncio.ensure_future(second())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not repeat.done()
+    (waiting,) = handle.stop()
+    assert waiting.receipt is not None
+    waiting.receipt.done()
+    await repeat
+    assert handle._keyed == {}
+
+
+async def test_a_request_that_is_refused_leaves_no_key(tmp_path: Path) -> None:
+    path, front = tmp_path / "s.spool", Front()
+    async with Spool(path) as spool:
+        with front.open("s") as handle:
+            source = Push(handle)
+            async with pipeline_on(spool, source, DROPPING) as pipeline, running(pipeline):
+                handle.start(pipeline.room_bytes, spool.key)
+                await stamped(spool, pipeline.senders[0].backlog, 3)
+                assert await source.send(b"{}\n", b"key") is Outcome.FAILED
+                assert await spool.key(key_hash("s", "client", b"key")) is None
