@@ -38,7 +38,9 @@ def _file(settings: FileSource, context: Context) -> Source:
 def _stdin(_: StdinSource, context: Context) -> Source:
     from logfwd.sources.stdin import Stdin
 
-    return Stdin(max_record_bytes=context.max_record_bytes)
+    stdin = context.handle.front.keep("stdin", lambda: Stdin(max_record_bytes=context.max_record_bytes))
+    stdin.max_record_bytes = context.max_record_bytes
+    return stdin
 
 
 _MAKERS: Mapping[type, Callable[[Any, Context], Source]] = {FileSource: _file, StdinSource: _stdin}

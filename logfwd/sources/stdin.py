@@ -1,9 +1,12 @@
 """Standard input as a source: whole lines as they come; the last unfinished line is a record when the input ends.
 
-There is no position to go back to: bytes that were read and not committed are lost with the process. Pipes, sockets
-and terminals are read when the event loop finds them readable, so that no task is ever stuck in a read that cannot be
-cancelled; their flags are left alone, because other processes share them. Regular files, which an event loop cannot
-wait for, are read in a thread.
+There is no position to go back to: bytes that were read and not committed are lost with the process. They outlive a
+pipeline, though: blocks are kept until their position is durable, and the next pipeline gets those that are not; so a
+commit that failed loses nothing, and one whose outcome is unknown repeats nothing.
+
+Pipes, sockets and terminals are read when the event loop finds them readable, so that no task is ever stuck in a read
+that cannot be cancelled; their flags are left alone, because other processes share them. Regular files, which an event
+loop cannot wait for, are read in a thread.
 """
 
 from __future__ import annotations
@@ -14,38 +17,81 @@ import fcntl
 import os
 import stat
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping
 
 import structlog
+from msgspec import structs
 
-from logfwd.sources.position import Block, Position
+from logfwd.sources.position import STDIN, Block, Mark, Position
 from streams.units import MIB
+
+KEY = "stdin"
+"""Under which the spool stores how much of the input is durable."""
 
 log = structlog.get_logger("logfwd.sources.stdin")
 
 
 class Stdin:
-    """Reads file descriptor 0, or another one."""
+    """Reads file descriptor 0, or another one. Made once in a process, for one pipeline after the other."""
 
     def __init__(self, *, max_record_bytes: int, block_bytes: int = MIB, fd: int = 0) -> None:
-        self._max_record_bytes, self._block_bytes, self._fd = max_record_bytes, block_bytes, fd
+        self.max_record_bytes = max_record_bytes
+        self._block_bytes, self._fd = block_bytes, fd
+        self._session = os.urandom(8)
+        """Tells this process's positions from those of an earlier one, which read other input."""
         self._unfinished: list[bytes] = []
         self._unfinished_bytes = 0
         self._offset = 0
+        self._uncommitted: deque[Block] = deque()
+        self._handed_over = 0
+        """How many of these the present pipeline has."""
+        self._reading: asyncio.Future[bytes] | None = None
+        self._ended = False
 
     async def blocks(self, positions: Mapping[str, Position]) -> AsyncGenerator[Block, None]:
-        """Blocks of whole lines until the input ends."""
+        """Blocks of whole lines until the input ends; first those that an earlier pipeline did not commit."""
+        self._committed_to(positions)
+        self._handed_over = 0
+        while True:
+            while self._handed_over < len(self._uncommitted):
+                self._handed_over += 1
+                yield self._uncommitted[self._handed_over - 1]
+            if self._ended:
+                return
+            self._take(await self._next())
+
+    def _committed_to(self, positions: Mapping[str, Position]) -> None:
+        """Let go of what is durable, also of a part of a block."""
+        self.committed(positions)
+        offset = self._committed_offset(positions)
+        if self._uncommitted and self._uncommitted[0].start < offset:
+            block = self._uncommitted[0]
+            self._uncommitted[0] = structs.replace(block, data=block.data[offset - block.start :], start=offset)
+
+    def _committed_offset(self, positions: Mapping[str, Position]) -> int:
+        """How much of this process's input is durable."""
+        position = positions.get(KEY)
+        mark = Mark.decode(position.value) if position is not None and position.source == STDIN else None
+        return mark.offset if mark is not None and mark.detail == self._session else 0
+
+    async def _next(self) -> bytes:
+        """The next bytes; none at the end."""
         kind = os.fstat(self._fd).st_mode
-        if stat.S_ISFIFO(kind):
+        if stat.S_ISREG(kind) or (stat.S_ISCHR(kind) and not os.isatty(self._fd)):
+            return await self._read_in_thread()
+        if stat.S_ISFIFO(kind) and not self._offset:
             with contextlib.suppress(OSError):  # a larger pipe is only faster
                 fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, self._block_bytes)
-        in_thread = stat.S_ISREG(kind) or (stat.S_ISCHR(kind) and not os.isatty(self._fd))
-        while data := await (asyncio.to_thread(self._read) if in_thread else self._read_when_ready()):
-            for block in self._cut(data):
-                yield block
-        if self._unfinished:
-            yield self._block(b"".join(self._unfinished), added=b"\n")
-            self._unfinished, self._unfinished_bytes = [], 0
+        return await self._read_when_ready()
+
+    async def _read_in_thread(self) -> bytes:
+        """A read that outlives a pipeline that ends meanwhile."""
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(asyncio.to_thread(self._read))
+        data = await asyncio.shield(self._reading)
+        self._reading = None
+        return data
 
     def _read(self) -> bytes:
         try:
@@ -70,6 +116,16 @@ class Stdin:
         finally:
             loop.remove_reader(self._fd)
 
+    def _take(self, data: bytes) -> None:
+        """What was read, as blocks; nothing means the end."""
+        if data:
+            self._uncommitted.extend(self._cut(data))
+            return
+        if self._unfinished:
+            self._uncommitted.append(self._block(b"".join(self._unfinished), added=b"\n"))
+            self._unfinished, self._unfinished_bytes = [], 0
+        self._ended = True
+
     def _cut(self, data: bytes) -> Iterator[Block]:
         """The whole lines of the unfinished line and these bytes; a line without end leaves in fragments."""
         if stop := data.rfind(b"\n") + 1:
@@ -79,8 +135,8 @@ class Stdin:
         if stop < len(data):
             self._unfinished.append(data[stop:])
             self._unfinished_bytes += len(data) - stop
-        if self._unfinished_bytes >= self._max_record_bytes:
-            line, size = b"".join(self._unfinished), self._max_record_bytes
+        if self._unfinished_bytes >= self.max_record_bytes:
+            line, size = b"".join(self._unfinished), self.max_record_bytes
             whole_bytes = len(line) // size * size
             for start in range(0, whole_bytes, size):
                 yield self._block(line[start : start + size], added=b"\n")
@@ -90,18 +146,25 @@ class Stdin:
     def _block(self, data: bytes, added: bytes = b"") -> Block:
         start = self._offset
         self._offset += len(data)
-        return Block(data=data + added, read_at_ms=time.time_ns() // 1_000_000, start=start, end=self._offset)
+        now_ms = time.time_ns() // 1_000_000
+        return Block(data + added, now_ms, KEY, start, self._offset, self._session, source=STDIN)
 
     def committed(self, positions: Mapping[str, Position]) -> None:
-        """Nothing to do: there are no positions."""
+        """Let go of the blocks that are durable as a whole."""
+        offset = self._committed_offset(positions)
+        while self._uncommitted and self._uncommitted[0].end <= offset:
+            self._uncommitted.popleft()
+            self._handed_over -= 1
 
     def forgotten(self) -> list[str]:
-        """No keys, so none to forget."""
+        """The one key stays."""
         return []
 
     def stop(self) -> list[Block]:
-        """Nothing is taken before it is handed over."""
-        return []
+        """The lines that were read and not handed over."""
+        rest = list(self._uncommitted)[self._handed_over :]
+        self._handed_over = len(self._uncommitted)
+        return rest
 
     def health(self) -> Mapping[str, str]:
         """Nothing: standard input is there, or has ended."""

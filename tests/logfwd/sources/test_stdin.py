@@ -41,7 +41,7 @@ async def test_a_pipe_gives_whole_lines_and_the_unfinished_last_one() -> None:
     thread.join()
     os.close(reader)
     assert b"".join(block.data for block in blocks) == b"one\ntwo\nthree\n"
-    assert all(block.data.endswith(b"\n") and block.key == "" for block in blocks)
+    assert all(block.data.endswith(b"\n") and block.key == "stdin" for block in blocks)
     assert [block.start for block in blocks] == [0, *(block.end for block in blocks[:-1])]
     assert blocks[-1].end == len(b"one\ntwo\nthree")
 
