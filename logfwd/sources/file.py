@@ -1,8 +1,8 @@
-"""The file source: drives a `Follower` in a thread of its own, and wakes it when something was written.
+"""The file source: drives a `Follower` in a thread of its own, and wakes it when files were written to.
 
-With inotify a line is seen a few milliseconds after it was written, and an idle source costs one scan each
-`scan_seconds`. Without it, files are looked at every 20 ms while they are active, and seldom when they are not.
-What was read and not handed over is lost with the task, and read again from the committed positions.
+With inotify, a line is read a few milliseconds after it was written, and an idle source costs one scan per
+`scan_seconds`. Without it, files are polled every 20 ms while they are active, and every 250 ms otherwise. Blocks that
+were read and not handed over are lost with the task, and read again from the committed positions.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from logfwd.sources.settings import FileSource
 from streams.units import MIB
 
 BREATH_SECONDS = 0.008
-"""Pause after a small read, so that a file written line by line is read in larger pieces."""
+"""Pause after a small read, so that a file that is written line by line is read in larger pieces."""
 
 POLL_SECONDS, IDLE_POLL_SECONDS, ACTIVE_SECONDS = 0.02, 0.25, 5.0
 SCAN_SHARE, URGENT_SCAN_SHARE = 0.01, 0.05
-"""The parts of a core that regular scans, and those that a change called for, may take: where a scan costs much CPU,
-it is done more seldom. Waiting, for the interpreter or a disk, is no cost; nor is what the scan before did not take:
-the one that lets go of a large deleted file has the kernel free it."""
+"""The share of a core that regular scans, and scans after a change, may take: the more CPU a scan needs, the less often
+it is done. Time spent waiting for the interpreter or a disk does not count. Nor does CPU time beyond that of the
+previous scan: one that releases a large deleted file makes the kernel free it, which costs CPU once."""
 
 log = structlog.get_logger("logfwd.sources.file")
 
@@ -72,7 +72,7 @@ class FileTail:
                 blocks = await loop.run_in_executor(thread, self._step, follower, scan, written)
                 if blocks:
                     breathe = sum(len(block.data) for block in blocks) < self._block_bytes // 4
-                    while blocks:  # hands them over, and keeps none while the next are read
+                    while blocks:  # drops each as it is handed over, so none is kept while the next are read
                         yield blocks.pop(0)
                 else:
                     breathe = await self._wait(follower, notifier)
@@ -80,7 +80,7 @@ class FileTail:
                     await asyncio.sleep(BREATH_SECONDS)
                 written, scan = ((), False) if notifier is None else notifier.drain()
         finally:
-            thread.submit(_close, follower, notifier)  # behind the step that may be under way
+            thread.submit(_close, follower, notifier)  # after the step that may be under way
             thread.shutdown(wait=False)
 
     def _make_notifier(self) -> Inotify | None:
@@ -89,11 +89,11 @@ class FileTail:
         try:
             return Inotify()
         except (OSError, AttributeError) as error:
-            log.warning("no inotify: files are polled", reason=str(error))
+            log.warning("inotify unavailable", reason=str(error))
             return None
 
     def _step(self, follower: Follower, scan: bool, written: Iterable[int]) -> list[Block]:
-        """Scan if it is time, and read up to one block's size, from as many files as that takes. In the thread."""
+        """Scan if it is time, then read up to one block's size from as many files as needed. Runs in the thread."""
         now, wall_ms = clock(), time.time_ns() // 1_000_000
         follower.scan_wanted = follower.scan_wanted or scan
         if now >= self._scan_at or (follower.scan_wanted and now >= self._urgent_scan_at):
@@ -111,18 +111,18 @@ class FileTail:
         return blocks
 
     def _scan(self, follower: Follower, now: float, wall_ms: int) -> None:
-        """Scan, and say when to do it again."""
+        """Scan, and set the time of the next scan."""
         cpu_started = time.thread_time()
         follower.scan(now, wall_ms)
         cpu_seconds, done = time.thread_time() - cpu_started, clock()
         cost = min(cpu_seconds, self._last_scan_cpu_seconds)
         self._last_scan_cpu_seconds = cpu_seconds
-        soonest = done + (done - now)  # reading has its turn, however slow the disk
+        soonest = done + (done - now)  # so that reading gets its turn, however slow the disk is
         self._scan_at = max(soonest, now + self._settings.scan_seconds, now + cost / SCAN_SHARE)
         self._urgent_scan_at = max(soonest, done + cost / URGENT_SCAN_SHARE)
 
     async def _wait(self, follower: Follower, notifier: Inotify | None) -> bool:
-        """Until something was written (True), or it is time to look."""
+        """Wait until a file was written to (True) or it is time for a scan or a poll (False)."""
         now = clock()
         until = self._urgent_scan_at if follower.scan_wanted else self._scan_at
         if follower.needs_polling:
@@ -142,16 +142,16 @@ class FileTail:
             loop.remove_reader(notifier.fd)
 
     def committed(self, positions: Mapping[str, Position]) -> None:
-        """These positions are durable: a rotated file before them may be let go of."""
+        """Note that these positions are durable: rotated files read up to them may be released."""
         if self._follower is not None:
             self._follower.committed(marks(positions))
 
     def forgotten(self) -> list[str]:
-        """Keys of files gone for good."""
+        """Keys of files that will not return."""
         return [] if self._follower is None else self._follower.forgotten()
 
     def stop(self) -> list[Block]:
-        """Nothing is taken before it is handed over."""
+        """Nothing: this source keeps no block back."""
         return []
 
     def health(self) -> Mapping[str, str]:
@@ -164,7 +164,7 @@ class FileTail:
 
 
 def marks(positions: Mapping[str, Position]) -> dict[str, Mark]:
-    """The marks that positions of files hold; a value that is not a valid one becomes a mark that is not either."""
+    """The marks in positions of files; an invalid value becomes an invalid mark."""
     return {key: Mark.decode(each.value) or Mark(0) for key, each in positions.items() if each.source == FILE}
 
 

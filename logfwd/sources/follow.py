@@ -1,16 +1,16 @@
 """All files of one source, through every rotation: which to follow, from where, in what order, and until when.
 
-No clock and no task: time is an argument, so rotations are tested without sleeping. Used by one thread at a time,
-but for `committed`, `forgotten` and `lag_bytes`, which touch only what is safe between threads.
+There is no clock and no task here: time is an argument, so rotations are tested without sleeping. Only one thread at a
+time uses a follower, except for `committed`, `forgotten` and `lag_bytes`, which are safe to call from another thread.
 
-    scan    files there are ─┬─ followed: where it was, renamed, or gone
-                             ├─ of a lost position (lost.py): followed from there
-                             └─ unknown: followed from its start, unless it is an old or a copied one
-    read    a block of each file that has something new, in turn; a file waits for its forerunner in its family
+    scan    each listed file ─┬─ followed already: unchanged, renamed or gone
+                              ├─ the file of a lost position (lost.py): followed from there
+                              └─ unknown: followed from its start, unless it is an old file or a copy
+    read    one block of each file that has new data, in turn; a file waits for its predecessor in its family
 
-Rotation by rename is seen because a held file keeps its identity whatever its path; files that came and went between
-two scans are found by their rotated names. Rotation by copy and truncate is seen in `Tail.read`: the position then
-passes to the copy, if there is one, so that what was not yet read is read from there, and nothing twice.
+Rotation by rename is noticed because an open file keeps its identity whatever its path. Files that were created and
+rotated between two scans are found by their rotated names. Rotation by copy and truncate is noticed in `Tail.read`: the
+position then passes to the copy, if there is one, so that the unread rest is read from there and nothing twice.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from math import inf
 
-import structlog
-
-from logfwd.sources.identity import FileId, Moved, Place, begins_alike, end_of_lines, is_at
-from logfwd.sources.lost import Lost, LostPositions, from_marks, is_doubtful, say_read_again, say_unread
+from logfwd.sources.held import Held
+from logfwd.sources.identity import FileId, Moved, Place, begins_alike, end_of_lines, open_same
+from logfwd.sources.lost import Lost, LostPositions, from_marks, is_doubtful, log_read_again, log_unread
 from logfwd.sources.names import age_order
 from logfwd.sources.notify import Inotify
 from logfwd.sources.openfiles import OpenFiles
@@ -34,16 +33,14 @@ from logfwd.sources.settings import FileSource
 from logfwd.sources.tail import Compressed, Deleted, Replaced, Tail
 
 CLOCK_TICK_MS = 20
-"""File times are those of the kernel's last tick, a little behind the clock."""
+"""The kernel sets file times from its last tick, so they are a little behind the clock."""
 
 RECENT_MS = 10_000
-"""A rotated file that no scan saw before was written within this time before the last one. Longer than a scan may be
-late; a file that could not be opened for a moment, or was missing in a listing, is still found."""
+"""A rotated file that no scan has seen counts as new if it was written at most this long before the last scan. This is
+longer than a scan can be late, so a file that could not be opened for a moment, or that a listing lacked, is found."""
 
 FULL_SCAN_SECONDS = 10.0
-"""How often files are listed though no directory has changed: a link may have, or a file that was let go of grown."""
-
-log = structlog.get_logger("logfwd.sources.file")
+"""How often files are listed although no directory has changed: a link may have, or a released file may have grown."""
 
 LISTING_TRIES, UNSTABLE_SCANS = 5, 10
 
@@ -68,10 +65,10 @@ class Follower:
         self._tails: dict[FileId, Tail] = {}
         self._ready: deque[Tail] = deque()
         self._newest: dict[str, Tail] = {}
-        self._held: dict[FileId, tuple[int, int, float]] = {}  # copies beside a whole original: size, mtime, since when
+        self._held = Held(settings.rotated_wait_seconds)
         self._compressed: set[tuple[FileId, int]] = set()
-        self._family_since_ms: dict[str, float] = {}  # what was rotated since then is ours, though never seen
-        self._recent_ms = -inf  # … but what was not written since then would have been seen before
+        self._family_since_ms: dict[str, float] = {}  # unseen rotated files are ours if written since then
+        self._recent_ms = -inf  # … and since then, because earlier scans would have seen older ones
         self._committed: dict[str, int] = {key: mark.offset for key, mark in positions.items()}
         self._forgotten: deque[str] = deque()
         self._at_end = settings.start_at == "end" and not positions
@@ -88,7 +85,7 @@ class Follower:
             for name in {each.family, each.path}:
                 self._family_since_ms[name] = max(self._family_since_ms.get(name, -inf), since_ms)
 
-    # -- what others ask and tell --------------------------------------------------------------------------------
+    # -- for other threads ---------------------------------------------------------------------------------------
 
     def committed(self, positions: Mapping[str, Mark]) -> None:
         for key, mark in positions.items():
@@ -103,7 +100,7 @@ class Follower:
 
     @property
     def needs_polling(self) -> bool:
-        """True while a file is open that no event will tell of."""
+        """True while a file is open that has no watch."""
         return not self._files.all_watched
 
     @property
@@ -123,7 +120,7 @@ class Follower:
                 self._enqueue(tail)
 
     def poll(self, now: float) -> None:
-        """Look at every open file, where there are no events."""
+        """Look at every open file, where there is no inotify."""
         for tail in list(self._files.tails):
             try:
                 self._look(tail, now)
@@ -131,7 +128,7 @@ class Follower:
                 self._trouble(tail, error)
 
     def read(self, now: float, wall_ms: int) -> Block | None:
-        """The next block, of each file in turn; None when nothing more can be read now."""
+        """The next block, from each file in turn; None when nothing more can be read now."""
         while self._ready:
             tail, successor = self._ready[0], None
             while tail.after is not None:
@@ -180,10 +177,10 @@ class Follower:
 
     def _trouble(self, tail: Tail, error: OSError) -> None:
         self._finder.troubles.note(tail.path, error.strerror or str(error))
-        tail.mtime_ns = -1  # the next look finds it changed, and it is tried again
+        tail.mtime_ns = -1  # so the next look finds it changed and tries again
 
     def _is_quiet(self, tail: Tail, now: float) -> bool:
-        """True for a rotated or deleted file that nobody has written to for a while."""
+        """True for a rotated or deleted file that has not been written to for a while."""
         since = tail.rotated_at
         return since is not None and now - max(since, tail.active_at) >= self._settings.rotated_wait_seconds
 
@@ -195,7 +192,7 @@ class Follower:
     # -- scanning ------------------------------------------------------------------------------------------------
 
     def scan(self, now: float, wall_ms: int) -> None:
-        """Match the files there are with what is known; where nothing can have changed, only look at those."""
+        """Match listed files with the known ones; if nothing can have changed, only look at the known ones."""
         if self._is_calm(now):
             self.poll(now)
             return
@@ -221,9 +218,9 @@ class Follower:
         self._full_scan_at = now + FULL_SCAN_SECONDS
 
     def _is_calm(self, now: float) -> bool:
-        """True if no directory has changed since the last scan, and nothing waits for one."""
+        """True if no directory has changed since the last scan, and nothing waits for a scan."""
         return (
-            now < self._full_scan_at
+            now < min(self._full_scan_at, self._held.deadline())
             and not self.scan_wanted
             and self._finder.is_plain
             and all(tail.fd >= 0 and tail.rotated_at is None for tail in self._tails.values())
@@ -231,12 +228,12 @@ class Follower:
         )
 
     def _directories(self) -> set[str]:
-        """The directories in which files are, were or may appear."""
+        """The directories that contain files of ours, did so before, or may in future."""
         paths = self._families() | set(self._family_since_ms) | self._lost.paths()
         return self._finder.directories | {os.path.dirname(path) or "." for path in paths}
 
     def _adopt_all(self, unknown: list[Found], now: float) -> None:
-        """Follow files that are not followed, oldest first; the rest at the next scan, if one was moved meanwhile."""
+        """Follow new files, oldest first. If one was moved meanwhile, the rest has to wait for the next scan."""
         adopted: list[Tail] = []
         try:
             claims = self._lost.claims(unknown, now)
@@ -253,25 +250,25 @@ class Follower:
         return {tail.family for tail in self._tails.values()}
 
     def _forget_families(self) -> None:
-        """Forget names in directories that are gone, with all files that had them."""
+        """Forget names in directories that are gone, unless a position of theirs is kept."""
         known = self._families() | self._lost.families()
         for family in self._family_since_ms.keys() - known:
             if (os.path.dirname(family) or ".") not in self._stamps:
                 del self._family_since_ms[family]
 
     def _relocate(self, tail: Tail, found: Found | None, now: float) -> None:
-        """A followed file is where it was, has another name, or has none that is configured."""
+        """Note that a followed file is where it was, has another name, or has no configured name any more."""
         if found is None and not tail.gone:
             tail.gone, tail.rotated_at = True, now
         elif found is not None:
             tail.gone = False
             if found.path != tail.path and not _leads_to(tail.path, tail.id):
                 if tail.fd < 0 and self._is_another(tail, found):
-                    self._deleted(tail)  # and this scan finds the other one
+                    self._deleted(tail)  # the other file is adopted in this scan
                     return
                 tail.path, tail.rotated_at = found.path, now
         if tail.fd < 0 and found is None:
-            self._retire(tail)  # the scan looks for it by its inode
+            self._retire(tail)  # this scan looks for it by its inode
         else:
             self._look(tail, now, found)
 
@@ -285,7 +282,7 @@ class Follower:
         written = (size, mtime_ns) != (tail.size, tail.mtime_ns)
         if size < tail.place.offset and (tail.fd >= 0 or not tail.place.handle):
             self._truncated(tail)
-        elif written or (ctime_ns != tail.ctime_ns and tail.fd < 0):  # if closed, it may be another by now
+        elif written or (ctime_ns != tail.ctime_ns and tail.fd < 0):  # a closed one may be another file by now
             if written and tail.mtime_ns >= 0:
                 tail.active_at = now
             tail.size, tail.mtime_ns, tail.ctime_ns = size, mtime_ns, ctime_ns
@@ -294,7 +291,7 @@ class Follower:
     def _list(self, directories: set[str]) -> tuple[dict[FileId, Found], list[Found]]:
         """Configured files, and others that may be ours under a rotated name.
 
-        A listing during which files were renamed can lack some of them: it is made again.
+        A listing can lack files that are renamed while it is made, so it is repeated until no directory changes.
         """
         families = self._families() | set(self._family_since_ms)
         inodes = self._lost.inodes() | {tail.id[1] for tail in self._tails.values() if tail.fd < 0}
@@ -313,7 +310,7 @@ class Follower:
     def _unknown(self, files: Mapping[FileId, Found]) -> list[Found]:
         """Files that are not followed."""
         self._compressed &= {(file.id, file.mtime_ns) for file in files.values()}
-        self._held = {id_: held for id_, held in self._held.items() if id_ in files}
+        self._held.keep(files)
         return [
             file
             for id_, file in files.items()
@@ -321,7 +318,7 @@ class Follower:
         ]
 
     def _resume(self, file: Found, lost: Lost, now: float) -> Tail | None:
-        """Follow the file of a lost position from there on."""
+        """Follow a file from its lost position on."""
         moved = not file.configured or file.path != lost.path
         tail = Tail(
             lost.key,
@@ -340,16 +337,23 @@ class Follower:
 
     @staticmethod
     def _is_another(tail: Tail, found: Found) -> bool:
-        """Whether a file under another path has got the inode of a closed one, which is deleted then."""
-        same = is_at(tail.place, found.path, found.id)
+        """True if the inode of a closed file now belongs to another one, under another path: the file was deleted."""
+        try:
+            fd = open_same(found.path, found.id)
+        except (Moved, OSError):
+            return False  # the next opening decides
+        try:
+            same = tail.place.is_of(fd)
+        finally:
+            os.close(fd)
         written_ms = tail.mtime_ns // 1_000_000
         if same is None and is_doubtful(found, tail.path, tail.family, written_ms, missed=False):
-            say_read_again(found, tail.place.offset)
+            log_read_again(found, tail.place.offset)
             return True
         return same is False
 
     def _adopt(self, file: Found, now: float) -> Tail | None:
-        """Follow an unknown file, unless it is an old or a copied one."""
+        """Follow an unknown file, unless it is an old file or a copy."""
         since_ms = max(self._family_since_ms.get(file.family, inf), self._recent_ms)
         old = file.mtime_ns / 1_000_000 < since_ms
         if not file.configured and (not file.size or old) and not self._lost.awaits_copy(file.family):
@@ -383,14 +387,14 @@ class Follower:
         return tail
 
     def _undo(self, tail: Tail) -> None:
-        """The file is not to be followed after all."""
+        """Stop following a file that has turned out not to be new."""
         self._drop(tail)
         self._committed.pop(tail.key, None)
 
     def _is_from_rotation(self, file: Found, tail: Tail, now: float, *, old: bool) -> bool:
-        """Whether a file with a rotated name is to be followed. A copy takes over its original's position."""
+        """True if a file with a rotated name has to be followed. A copy takes over its original's position."""
         if self._is_copy_of_followed(tail):
-            return self._has_waited(file, now)
+            return self._held.has_waited(file, now)
         if (copied := self._lost.copied(file, tail.fd, held=file.id in self._held)) is None:
             return file.configured or (file.size > 0 and not old)
         lost, place = copied
@@ -401,24 +405,8 @@ class Follower:
         tail.key, tail.place, tail.announce = lost.key, place, True
         return True
 
-    def _has_waited(self, file: Found, now: float) -> bool:
-        """False for a copy while its original may still be truncated. After that a configured one is its own file."""
-        size, mtime_ns, since = self._held.get(file.id, (-1, -1, now))
-        if (size, mtime_ns) != (file.size, file.mtime_ns) or not file.size:
-            since = now
-        self._held[file.id] = file.size, file.mtime_ns, since
-        if not file.configured or not file.size or now - since < self._settings.rotated_wait_seconds:
-            return False
-        log.warning(
-            "file read again",
-            path=file.path,
-            possible_repeat_bytes=file.size,
-            reason=f"it begins like {file.family}, which was not truncated within rotated_wait",
-        )
-        return True
-
     def _is_copy_of_followed(self, tail: Tail) -> bool:
-        """True beside a whole original that begins like this file: its copy, perhaps still being made."""
+        """True if the file may be a copy, perhaps unfinished, of a followed original that is still whole."""
         for original in list(self._tails.values()):
             if original.path != tail.family or original.rotated_at is not None:
                 continue
@@ -435,13 +423,13 @@ class Follower:
         return False
 
     def _link(self, adopted: list[Tail]) -> None:
-        """Have each new file wait for the one before it in its family."""
+        """Make each new file wait for the one before it in its family."""
         for tail in sorted(adopted, key=lambda tail: age_order(tail.path, tail.family, tail.mtime_ns)):
             tail.after = self._newest.get(tail.family)
             self._newest[tail.family] = tail
 
     def _settle(self, now: float) -> None:
-        """Finish rotated files that nobody writes to any more: their last line, then themselves."""
+        """Read the unfinished last line of rotated files that are no longer written to, then release the files."""
         for tail in list(self._tails.values()):
             if tail.ready or not self._is_quiet(tail, now):
                 continue
@@ -462,7 +450,7 @@ class Follower:
                 self._incomplete = True
                 return False
             status = os.fstat(tail.fd)
-        except (Replaced, Deleted):  # since it was looked at
+        except (Replaced, Deleted):  # after it was listed
             self.scan_wanted = self._incomplete = True
             return False
         except OSError as error:
@@ -481,7 +469,7 @@ class Follower:
         return self._files.open(tail, lambda: self._make_room(keep))
 
     def _make_room(self, keep: Tail | None) -> bool:
-        """Close the least recently active file that can be opened again, or a rotated one that is done with."""
+        """Close the least recently active file that can be opened again, or release a rotated one that is done."""
         can_close = [tail for tail in self._files.tails if tail is not keep and (not tail.gone or self._is_done(tail))]
         while can_close:
             least = min(can_close, key=lambda tail: (tail.ready, tail.active_at))
@@ -491,15 +479,15 @@ class Follower:
             if self._is_done(least) or os.fstat(least.fd).st_nlink:
                 self._files.close(least)
                 return True
-            can_close.remove(least)  # deleted and unread: it could not be opened again
+            can_close.remove(least)  # deleted and not read to its end: it could not be opened again
         return False
 
     def _is_done(self, tail: Tail) -> bool:
-        """True for a file that was read to its end, all of it committed."""
+        """True for a file that was read to its end and is committed up to there."""
         return not tail.ready and tail.size <= tail.place.offset <= self._committed[tail.key]
 
     def _drop(self, tail: Tail) -> None:
-        """Follow a file no more."""
+        """Stop following a file."""
         self._files.close(tail)
         del self._tails[tail.id]
         if tail.ready:
@@ -509,17 +497,17 @@ class Follower:
             del self._newest[tail.family]
 
     def _retire(self, tail: Tail) -> None:
-        """Let go of a file that was read to its end, or cannot be reached; its position stays while it may return."""
+        """Release a file that was read to its end or is not listed. Its position is kept unless it is deleted."""
         deleted = tail.fd >= 0 and os.fstat(tail.fd).st_nlink == 0
         self._drop(tail)
         if not deleted and (tail.place.offset or (tail.size and tail.place.handle)):
             self._lose(tail)
         else:
-            say_unread(tail.path, 0 if deleted else tail.size)
+            log_unread(tail.path, 0 if deleted else tail.size)
             self._forget([tail.key])
 
     def _truncated(self, tail: Tail) -> None:
-        """The file was emptied in place: what is in it now is another one, for the next scan to find."""
+        """The file was emptied in place: the next scan finds its present content as a new file."""
         self._drop(tail)
         self._lose(tail, truncated=True)
         self.scan_wanted = True
@@ -540,9 +528,9 @@ class Follower:
         )
 
     def _deleted(self, tail: Tail) -> None:
-        """A closed file was deleted, and its inode used again: the file that has it now is for a scan to find."""
+        """A closed file was deleted and its inode used again; a scan finds the file that has it now."""
         self._drop(tail)
-        say_unread(tail.path, tail.size_closed - tail.place.offset)
+        log_unread(tail.path, tail.size_closed - tail.place.offset)
         self._forget([tail.key])
 
     def _forget(self, keys: Iterable[str]) -> None:

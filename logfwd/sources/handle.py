@@ -1,7 +1,7 @@
-"""File handles: an inode's number together with its generation, so that an inode used again shows as another file.
+"""File handles: an inode number together with its generation, which differs when the inode is used again.
 
-name_to_handle_at(2) needs no rights. ext4, xfs, btrfs, tmpfs and most NFS servers have handles; overlayfs and FUSE have
-none, and there an inode's number, times and content are all there is to go by.
+name_to_handle_at(2) needs no privileges. ext4, xfs, btrfs, tmpfs and most NFS mounts have handles. overlayfs and FUSE
+have none; there, only the inode number, times, names and content identify a file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def handle_of(fd: int) -> bytes:
-    """The handle of an open file, its type in front; empty where the system has none."""
+    """The handle of an open file, preceded by its type; empty if the file system has none."""
     handle, mount_id = _FileHandle(MAX_HANDLE_BYTES), ctypes.c_int()
     try:
         failed = _libc.name_to_handle_at(fd, b"", ctypes.byref(handle), ctypes.byref(mount_id), AT_EMPTY_PATH)
@@ -36,7 +36,7 @@ def handle_of(fd: int) -> bytes:
 
 
 def same_handle(one: bytes, other: bytes) -> bool | None:
-    """Whether two handles are of one file; None where that cannot be known: one is missing, or of another kind."""
+    """Whether two handles belong to one file; None if they cannot be compared (one missing, or types that differ)."""
     if not one or not other or one[0] != other[0] or len(one) != len(other):
         return None
     return one == other

@@ -1,8 +1,8 @@
 """How a file is recognised: its inode and handle, a hash of its first bytes, and a hash of the bytes before a position.
 
-The device is never compared across restarts: its number changes on reboot. The head (the first ≤ 1 KiB) is extended
-while the file is shorter than that, and never reaches beyond what was handed over; so a file that only grew still
-fits, and one that was replaced, truncated or given a used inode does not.
+The device is never compared across restarts, because its number can change on reboot. The head (the first 1 KiB at
+most) is extended while the file is shorter than that, and never reaches beyond what was handed over. So a file that
+only grew still fits, and one that was replaced, truncated or given a used inode does not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from logfwd.sources.handle import handle_of, same_handle
 from logfwd.sources.position import TAIL_BYTES, Mark, tail_hash
 
 FileId = tuple[int, int]
-"""Device and inode: says which file it is while it is held open or seen, never across a restart."""
+"""Device and inode. Identifies a file while it is open or listed, never across a restart."""
 
 HEAD_BYTES = 1024
 COMPRESSED = (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh91AY&SY", b"BZh61AY&SY", b"\x04\x22\x4d\x18")
@@ -23,7 +23,7 @@ COMPRESSED = (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh91AY&S
 
 
 class Detail(msgspec.Struct, frozen=True, array_like=True):
-    """What a mark carries beside offset and tail. Paths are bytes, for they need not be UTF-8."""
+    """What a mark holds in addition to offset and tail. Paths are bytes because they need not be UTF-8."""
 
     path: bytes
     family: bytes
@@ -39,7 +39,7 @@ _decode = msgspec.msgpack.Decoder(Detail).decode
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A position in a file, and all by which the file is recognised."""
+    """A position in a file, with everything the file is recognised by."""
 
     inode: int
     offset: int = 0
@@ -50,15 +50,15 @@ class Place(msgspec.Struct, frozen=True):
     handle: bytes = b""
 
     def is_of(self, fd: int) -> bool | None:
-        """Whether the open file, which has this inode, is the position's; None where the system cannot say."""
+        """Whether an open file with this inode is the position's file; None where the file system has no handles."""
         return same_handle(self.handle, handle_of(fd))
 
     def in_file(self, fd: int) -> Place:
-        """The same place in the open file: a copy, or one of which a mark of an earlier version has no handle."""
+        """The same place in the open file: in a copy, or in the file itself if the stored mark has no handle."""
         return msgspec.structs.replace(self, inode=os.fstat(fd).st_ino, handle=handle_of(fd))
 
     def fits(self, fd: int) -> bool:
-        """True if the open file holds, around this position, what it held when the position was taken."""
+        """True if the open file still has the content that it had around this position."""
         return self.head_fits(fd) and self.tail_fits(fd) and os.fstat(fd).st_size >= self.offset
 
     def head_fits(self, fd: int) -> bool:
@@ -69,11 +69,11 @@ class Place(msgspec.Struct, frozen=True):
         return _matches(tail, self.tail_bytes, self.tail_hash)
 
     def tail_matches(self, data: bytes) -> bool:
-        """The same for bytes that were read from the start of the tail on."""
+        """True if bytes that were read from the start of the tail begin with the tail."""
         return _matches(data[: self.tail_bytes], self.tail_bytes, self.tail_hash)
 
     def after(self, tail: bytes, offset: int, fd: int) -> Place:
-        """The place at `offset`, before which `tail` stands; the head is extended while it is short."""
+        """The place at `offset`, preceded by `tail`; the head is extended while it is short."""
         head_bytes, head_hash = self.head_bytes, self.head_hash
         if head_bytes < HEAD_BYTES and offset > head_bytes:
             head = os.pread(fd, min(offset, HEAD_BYTES), 0)
@@ -88,11 +88,11 @@ def _matches(data: bytes, length: int, expected: bytes) -> bool:
 
 
 class Moved(Exception):
-    """The path leads to another file than it did, or to none: look again."""
+    """The path now leads to a different file, or to none: scan again."""
 
 
 def open_same(path: str, id_: FileId) -> int:
-    """Open a file that was seen under this path. Never waits for it, as a FIFO would make us. Raises Moved, OSError."""
+    """Open a file that was listed under this path; never blocks, not even on a FIFO. Raises Moved, OSError."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -104,20 +104,8 @@ def open_same(path: str, id_: FileId) -> int:
     return fd
 
 
-def is_at(place: Place, path: str, id_: FileId) -> bool | None:
-    """Whether the file under this path, which has the place's inode, is the place's; None if that cannot be known."""
-    try:
-        fd = open_same(path, id_)
-    except (Moved, OSError):
-        return None
-    try:
-        return place.is_of(fd)
-    finally:
-        os.close(fd)
-
-
 def place_at(fd: int, offset: int) -> Place:
-    """The place at an offset of an open file, from what the file holds now."""
+    """The place at an offset of an open file, computed from its present content."""
     start = max(offset - TAIL_BYTES, 0)
     return Place(os.fstat(fd).st_ino, handle=handle_of(fd)).after(os.pread(fd, offset - start, start), offset, fd)
 
@@ -131,7 +119,7 @@ def end_of_lines(fd: int, reach_bytes: int) -> Place:
 
 
 def begins_alike(fd: int, other: int) -> bool:
-    """True if a file looks like the first part of another: by its first and last ≤ 1 KiB."""
+    """True if the first and last 1 KiB of a file equal the same parts of another, as a copy of its beginning would."""
     size = os.fstat(fd).st_size
     return all(
         os.pread(fd, HEAD_BYTES, at) == os.pread(other, min(HEAD_BYTES, size - at), at)
@@ -140,7 +128,7 @@ def begins_alike(fd: int, other: int) -> bool:
 
 
 def detail_of(place: Place, path: str, family: str, written_ms: int) -> bytes:
-    """What to store beside offset and tail."""
+    """The detail of a mark."""
     return _encode(
         Detail(
             os.fsencode(path),
@@ -155,7 +143,7 @@ def detail_of(place: Place, path: str, family: str, written_ms: int) -> bytes:
 
 
 def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
-    """A stored mark's place and detail; None if it is not one of this source."""
+    """A stored mark's place and detail; None if this source did not write it."""
     try:
         detail = _decode(mark.detail)
     except (msgspec.DecodeError, msgspec.ValidationError):

@@ -1,9 +1,9 @@
-"""Positions whose file is not followed now: stored ones after a start, and those of files read to their end.
+"""Positions whose file is not followed now: stored ones after a start, and those of released files.
 
-A file takes such a position over by inode, handle and content, under whatever name it is found; or, where the
-position's file was emptied in place (copytruncate), by content alone: then it is the copy. Content alone never makes a
-new file a known one: where there are no handles and an inode may have been used again, the file is read from its start,
-and this is logged as possible repeats. Positions are kept for an hour after their file was last seen, because a
+A file takes over such a position if inode, handle and content agree, whatever its name. If the position's file was
+emptied in place (copytruncate), content alone is enough: then the file is the copy. Otherwise content alone never makes
+a new file a known one: where there are no handles and an inode may have been used again, the file is read from its
+start, and the possible repeats are logged. A position is kept for an hour after its file was last seen, because a
 directory may be unmounted and come back.
 """
 
@@ -27,10 +27,10 @@ log = structlog.get_logger("logfwd.sources.file")
 
 @dataclass(slots=True)
 class Lost:
-    """One position; `until` is None before the first scan.
+    """One position. `until` is None before the first scan.
 
-    `truncated`: its file was emptied in place. `missed`: its directory was listed and did not have its file. `id`:
-    which file it was in this life; None for a stored position. `unread_bytes`: seen in its file, and not read.
+    `truncated`: its file was emptied in place. `missed`: its directory was listed and the file was not there. `id`: the
+    file in this life; None for a stored position. `unread_bytes`: how much was not read when the file was released.
     """
 
     key: str
@@ -44,29 +44,33 @@ class Lost:
     id: FileId | None = None
     unread_bytes: int = 0
 
+    def has_family(self, family: str) -> bool:
+        """True for its family, and for its path: an earlier version may have stored a shortened family."""
+        return family in (self.family, self.path)
+
 
 class Match(Enum):
-    """What a file with a position's inode is to that position."""
+    """How a file with a position's inode relates to that position."""
 
     SAME = auto()
-    CHANGED = auto()  # the position's file, with other content
+    CHANGED = auto()  # the position's file, but other content
     ANOTHER = auto()  # another file
-    DOUBTFUL = auto()  # the content of the position's file, but perhaps another file
+    DOUBTFUL = auto()  # the content of the position's file, but perhaps in another file
 
 
 def is_doubtful(file: Found, path: str, family: str, written_ms: int, *, missed: bool) -> bool:
-    """True where only inode and content say that a file is the one that was at `path`, and it may be a new one.
+    """True if a file has inode and content of the one that was at `path`, and yet may be a new one.
 
-    A file that was not written to since is the same one. One that was may be another, if it was not there in between
-    or has a name that rotation does not give. A file that is not configured has no other reason to be read.
+    A file that was not written to since then is the same. One that was may be another if it was not there in between,
+    or if its name is not a rotated one. A file that is not configured is never doubtful: it would not be read as new.
     """
     if not file.configured or file.mtime_ns // 1_000_000 == written_ms:
         return False
     return missed or (file.path != path and file.family not in (path, family))
 
 
-def say_read_again(file: Found, offset: int) -> None:
-    """Log that a file is read from its start, though it may be one that was read before."""
+def log_read_again(file: Found, offset: int) -> None:
+    """Log that a file is read from its start although it may be one that was read before."""
     log.warning(
         "file read again",
         path=file.path,
@@ -75,18 +79,18 @@ def say_read_again(file: Found, offset: int) -> None:
     )
 
 
-def say_unread(path: str, unread_bytes: int) -> None:
-    """Log how much of a file was never read, if it went away before its end was reached."""
+def log_unread(path: str, unread_bytes: int) -> None:
+    """Log how many bytes of a file that is gone were never read, if any."""
     if unread_bytes > 0:
         log.warning("file gone unread", path=path, bytes=unread_bytes)
 
 
 def from_marks(positions: Mapping[str, Mark]) -> tuple[list[Lost], list[str]]:
-    """Stored marks as lost positions, and the keys of those that cannot be read."""
+    """Stored marks as lost positions, and the keys of marks that cannot be decoded."""
     lost, unreadable = [], []
     for key, mark in positions.items():
         if (known := read_mark(mark)) is None:
-            log.warning("a stored position cannot be read and is dropped", key=key)
+            log.warning("position unreadable", key=key)
             unreadable.append(key)
         else:
             place, detail = known
@@ -107,7 +111,7 @@ class LostPositions:
         self._lost[lost.key] = lost
 
     def take(self, lost: Lost) -> None:
-        """A file has taken this position over."""
+        """Remove a position that a file has taken over."""
         del self._lost[lost.key]
 
     def inodes(self) -> set[int]:
@@ -120,11 +124,11 @@ class LostPositions:
         return {lost.path for lost in self._lost.values()}
 
     def awaits_copy(self, family: str) -> bool:
-        """True if a file of this family was emptied in place, so that a copy may hold the rest of it."""
-        return any(lost.truncated and lost.family == family for lost in self._lost.values())
+        """True if a file of this family was emptied in place, so that a copy may hold its unread rest."""
+        return any(lost.truncated and lost.has_family(family) for lost in self._lost.values())
 
     def expire(self, now: float) -> list[str]:
-        """Keys whose files are deleted, or have not been seen for long; they are dropped."""
+        """Remove the positions of files that are deleted, or have not been seen for an hour; their keys."""
         expired, self._deleted = self._deleted, []
         for lost in list(self._lost.values()):
             if lost.until is None:
@@ -136,13 +140,13 @@ class LostPositions:
 
     def _delete(self, lost: Lost) -> None:
         self.take(lost)
-        say_unread(lost.path, lost.unread_bytes)
+        log_unread(lost.path, lost.unread_bytes)
 
     def claims(self, unknown: list[Found], now: float) -> list[tuple[Found, Lost]]:
-        """Files that are, by inode, handle and content, those of lost positions.
+        """Files of lost positions by inode, handle and content, oldest first.
 
-        Oldest first. Removes from `unknown` whatever must not be taken for new: these, those read to their end,
-        unreadable ones. Raises Moved.
+        Removes from `unknown` every file that must not be taken for a new one: these, files read to their end, and
+        files that cannot be read now. Raises Moved.
         """
         by_inode: dict[int, list[Lost]] = {}
         for lost in self._lost.values():
@@ -169,7 +173,7 @@ class LostPositions:
         return sorted(claims, key=lambda claim: claim[0].age_order)
 
     def _note_missed(self, inodes: set[int]) -> None:
-        """A listing has files with these inodes. A directory that is away itself says nothing of its files."""
+        """Note which files a listing lacks, given its inodes. A directory that is away says nothing about its files."""
         is_there: dict[str, bool] = {}
         for lost in self._lost.values():
             if not lost.missed and lost.place.inode not in inodes:
@@ -179,20 +183,20 @@ class LostPositions:
                 lost.missed = is_there[directory]
 
     def _note(self, file: Found, lost: Lost, match: Match, now: float) -> None:
-        """What a file with the inode of a lost position says of it."""
+        """Note what a file with the inode of a lost position means for it."""
         if match is Match.SAME:
             lost.until, lost.missed = now + LOST_SECONDS, False
         elif match is Match.CHANGED:
             lost.truncated = lost.truncated or lost.path == file.path
         else:
             if match is Match.DOUBTFUL:
-                say_read_again(file, lost.place.offset)
+                log_read_again(file, lost.place.offset)
             if lost.id == file.id:  # its inode was used again, so its file is deleted
                 self._delete(lost)
                 self._deleted.append(lost.key)
 
     def _match(self, file: Found, candidates: list[Lost]) -> list[tuple[Lost, Match]] | None:
-        """What the file is to each of the positions; None if it cannot be read now."""
+        """How the file relates to each of the positions; None if it cannot be read now."""
         try:
             fd = open_same(file.path, file.id)
             try:
@@ -204,13 +208,14 @@ class LostPositions:
             return None
 
     def copied(self, file: Found, fd: int, *, held: bool) -> tuple[Lost, Place] | None:
-        """The position that a copied file takes over from the one that was emptied after the copying, and its place.
+        """The position of a truncated original that this copy takes over, and its place in the copy.
 
-        A copy that ends before the position was read wholly from the original. `held`: it was seen beside it.
+        A copy that ends before the position was read completely from the original. `held`: the copy was seen while the
+        original was still whole.
         """
         size = os.fstat(fd).st_size
         for lost in self._lost.values():
-            if not lost.truncated or lost.family != file.family:
+            if not lost.truncated or not lost.has_family(file.family):
                 continue
             if lost.place.fits(fd):
                 return lost, lost.place.in_file(fd)

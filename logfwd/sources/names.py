@@ -1,8 +1,8 @@
-"""Names that rotation gives: which configured name a rotated file had before, and which of several is older.
+"""Rotated names: which configured name a rotated file had before, and which of several files is older.
 
 A rotated name is a *whole* configured name followed by `.` or `-` and a number of one to three digits, a date (with a
-time), or "old". A configured name is never shortened: `worker-1` is no rotation of `worker` for a stream that reads
-`worker-1`, while `worker-1.1` and `worker-1-20260131` are rotations of `worker-1`.
+time), or "old". A configured name is never shortened: for a stream that reads `worker-1`, `worker-2` is not a rotation,
+while `worker-1.1` and `worker-1-20260131` are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _INDEX = re.compile(r"[.\-](\d{1,3})$")
 
 
 def bases(path: str) -> Iterator[str]:
-    """What the path may have been named before rotation renamed it, longest first."""
+    """Names that the file may have had before rotation renamed it, longest first."""
     found = _ENDING.search(path, path.rfind("/") + 2)
     if found is None:
         return

@@ -1,6 +1,6 @@
 """inotify(7) through ctypes: which followed files were written to, and whether a directory changed.
 
-Only a hint that saves polling: a missed or merged event costs time, never a line, because files are scanned anyway.
+Events only save polling. A missed or merged event costs time, never a line, because files are scanned anyway.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _EVENT = struct.Struct("iIII")
 
 
 class Inotify:
-    """One inotify instance. Watches are made in one thread and events read in another: the kernel allows it."""
+    """One inotify instance. One thread adds watches while another reads events; the kernel allows that."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -33,18 +33,18 @@ class Inotify:
         return result
 
     def watch_file(self, fd: int) -> int:
-        """Watch an open file by itself, whatever its path becomes; the number that its events carry."""
+        """Watch an open file whatever its path becomes; the watch number that its events carry."""
         return self._call(self._libc.inotify_add_watch, self.fd, b"/proc/self/fd/%d" % fd, IN_MODIFY)
 
     def watch_directory(self, path: str) -> int:
         return self._call(self._libc.inotify_add_watch, self.fd, os.fsencode(path), DIRECTORY_EVENTS | IN_ONLYDIR)
 
     def remove(self, watch: int) -> None:
-        """End a watch; it may have ended by itself."""
+        """Remove a watch; the kernel may have removed it already."""
         self._libc.inotify_rm_watch(self.fd, watch)
 
     def drain(self) -> tuple[set[int], bool]:
-        """The files written to since the last call, by watch, and whether a scan is called for."""
+        """The watches of files written to since the last call, and whether a scan is needed."""
         written: set[int] = set()
         scan = False
         while data := self._read():

@@ -1,4 +1,4 @@
-"""Which followed files are open: never more than a limit, each with an inotify watch where that is to be had."""
+"""The followed files that are open: never more than a limit, each with an inotify watch where available."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class OpenFiles:
         self.tails: set[Tail] = set()
 
     def open(self, tail: Tail, make_room: Callable[[], bool]) -> bool:
-        """Have a file open; False if `make_room` cannot close another one.
+        """Open a file unless it is open; False if `make_room` cannot close another one.
 
         Raises Moved, Deleted, Replaced, OSError.
         """
@@ -62,16 +62,16 @@ class OpenFiles:
             self.close(tail)
 
     def watched(self, watch: int) -> Tail | None:
-        """The file whose events carry this number."""
+        """The file to which the events with this watch number belong."""
         return self._watched.get(watch)
 
     @property
     def all_watched(self) -> bool:
-        """False while a file is open that no event will tell of."""
+        """False while a file is open that has no watch."""
         return len(self._watched) == len(self.tails)
 
     def watch_directories(self, directories: set[str]) -> None:
-        """Have events tell of files that come, go or are renamed; asking again is cheap and does no harm."""
+        """Watch directories for files that appear, disappear or are renamed. Repeating this is cheap and harmless."""
         if self._notifier is not None:
             for directory in directories:
                 with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Which files there are: those that the configured globs lead to, and their rotated siblings under other names."""
+"""Lists files: those that the configured globs lead to, and rotated ones under other names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.get_logger("logfwd.sources.file")
 
 
 class Found(NamedTuple):
-    """A regular file as a scan met it. `configured` is False for one that no glob leads to.
+    """A regular file as a scan found it. `configured` is False if no glob leads to it.
 
     `family` is the configured name whose rotation gave the file its name; the path itself if none did.
     """
@@ -38,7 +38,7 @@ class Found(NamedTuple):
 
 
 class Troubles:
-    """Says once for each file that it cannot be read, and once that it can be again."""
+    """Logs once for each file that it cannot be read, and once that it can be read again."""
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
@@ -49,20 +49,20 @@ class Troubles:
     def note(self, path: str, reason: str) -> None:
         if self._known.get(path) != reason:
             self._known[path] = reason
-            log.warning("cannot read file; will try again", path=path, reason=reason)
+            log.warning("file unreadable", path=path, reason=reason)
 
     def over(self, path: str) -> None:
         if self._known.pop(path, None) is not None:
-            log.info("can read file again", path=path)
+            log.info("file readable again", path=path)
 
     def prune(self) -> None:
-        """Forget troubles of paths that are no more."""
+        """Forget the troubles of paths that no longer exist."""
         for path in [path for path in self._known if not os.path.lexists(path)]:
             del self._known[path]
 
 
 Others = Callable[[], Collection[FileSource]]
-"""What the other streams read, as it is now."""
+"""The settings of the other streams' file sources, as they are at the moment."""
 
 
 def leads_to(settings: FileSource, path: str) -> bool:
@@ -71,7 +71,7 @@ def leads_to(settings: FileSource, path: str) -> bool:
 
 
 def excludes(settings: FileSource, path: str) -> bool:
-    """True if a pattern names the path, or, where it has no slash, the file's name."""
+    """True if an exclude pattern matches the path, or the file's name if the pattern has no slash."""
     name = os.path.basename(path)
     return any(fnmatch(path if "/" in pattern else name, pattern) for pattern in settings.exclude)
 
@@ -86,11 +86,11 @@ class Finder:
         self.directories = {folder for folder in folders if not glob.has_magic(folder)}
         self._is_plain = folders == self.directories
         self.roots = {_root(folder) for folder in folders}
-        """Where directories may appear that a glob leads into."""
-        self._targets: set[str] = set()  # paths that symbolic links led to: configured names like their links'
+        """Directories in which a new directory may match a glob."""
+        self._targets: set[str] = set()  # of symbolic links: configured names as well
 
     def configured(self) -> dict[FileId, Found]:
-        """The files that globs lead to, once each however many names they have."""
+        """The files that globs lead to, each of them once however many names it has."""
         found: dict[FileId, Found] = {}
         seen: set[str] = set()
         for pattern in self._settings.paths:
@@ -104,7 +104,7 @@ class Finder:
         return {id_: file._replace(family=self._family(file.path, names)) for id_, file in found.items()}
 
     def _family(self, path: str, names: Collection[str]) -> str:
-        """The configured name that became this path: the longest that is there, or else the shortest there may be."""
+        """The configured name that became this path: the longest one that exists, else the shortest possible one."""
         family = path
         for base in bases(path):
             if base in names or base in self._settings.paths:
@@ -114,7 +114,7 @@ class Finder:
         return family
 
     def is_configured(self, path: str) -> bool:
-        """True for a name, of a file or of none, that a glob or a symbolic link leads to."""
+        """True if a glob or a symbolic link leads to this name, whether or not a file has it now."""
         return path in self._targets or leads_to(self._settings, path)
 
     def _look_at(self, path: str, *, named: bool) -> Found | None:
@@ -128,7 +128,7 @@ class Finder:
             self.troubles.note(path, error.strerror or str(error))
             return None
         if stat.S_ISREG(status.st_mode):
-            if os.path.islink(path):  # rotation happens beside the file itself
+            if os.path.islink(path):  # rotation happens next to the file itself
                 self.troubles.over(path)
                 path = os.path.realpath(path)
                 self._targets.add(path)
@@ -139,11 +139,11 @@ class Finder:
 
     @property
     def is_plain(self) -> bool:
-        """True if whatever changes shows in `directories`, and no file waits to become readable."""
+        """True if every change shows in `directories`, and no file waits to become readable."""
         return self._is_plain and not self.troubles
 
     def stamps(self, directories: Collection[str]) -> dict[str, int]:
-        """When each directory last changed; without those that cannot be looked at."""
+        """When each directory last changed; unreadable and missing ones are left out."""
         stamps = ((directory, _changed_ns(directory)) for directory in directories)
         return {directory: stamp for directory, stamp in stamps if stamp}
 
@@ -152,7 +152,7 @@ class Finder:
     ) -> Iterator[Found]:
         """Files in these directories with one of these inodes, or with a rotated name of one of these families.
 
-        Only families that are configured names count, so that a name is never shortened to one that is not.
+        Only configured names count as families, so a name is never shortened to one that is not configured.
         """
         for directory in directories:
             try:
@@ -166,7 +166,7 @@ class Finder:
                         yield from _stray(entry, family)
 
     def _is_rotated(self, path: str, family: str) -> bool:
-        """False also for a name that another stream reads by itself: that is, without reading this family."""
+        """True for a rotated name of this family, unless another stream reads the name but not the family."""
         if not self.is_configured(family) or excludes(self._settings, path):
             return False
         return not any(leads_to(other, path) and not leads_to(other, family) for other in self._others())
@@ -187,7 +187,7 @@ def _found(path: str, status: os.stat_result, family: str) -> Found:
 
 
 def _root(folder: str) -> str:
-    """The part of a glob's directory before the first wildcard."""
+    """The part of a glob's directory that precedes the first wildcard."""
     while glob.has_magic(folder):
         folder = os.path.dirname(folder) or "."
     return folder

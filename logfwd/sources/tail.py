@@ -1,7 +1,7 @@
-"""One followed file: reads whole lines from its position on, and notices when it is no longer the same file.
+"""One followed file: reads whole lines from its position on, and notices if it is no longer the same file.
 
-Each read fetches the bytes before the position together with those behind it, in one call, and compares them: so a
-file that was truncated and has grown again is never taken for its own continuation.
+Each read fetches the bytes before the position together with those after it, in one call, and compares them. So a file
+that was truncated and has grown again is never taken for its own continuation.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from logfwd.sources.position import TAIL_BYTES, Block
 
 
 class Replaced(Exception):
-    """The file no longer holds what stood before the position."""
+    """The bytes before the position have changed."""
 
 
 class Deleted(Exception):
-    """The file was deleted while it was closed: its inode belongs to another one."""
+    """The file was deleted while it was closed; its inode belongs to another file now."""
 
 
 class Compressed(Exception):
@@ -39,17 +39,17 @@ class Tail:
     size: int = 0
     mtime_ns: int = -1
     ctime_ns: int = -1
-    size_closed: int = 0  # its size when it was closed: what was seen later may be another file
+    size_closed: int = 0  # its size when it was closed; a later size may be that of another file
     active_at: float = 0.0
-    rotated_at: float | None = None  # since when its path leads elsewhere, or it has another path
-    gone: bool = False  # no configured path leads to it
-    announce: bool = False  # its position is to be handed over though nothing was read
-    ready: bool = False  # it waits in the queue of files to read
-    ended: bool = False  # it is followed no more
-    after: Tail | None = None  # its forerunner in the same family, read to its end first
+    rotated_at: float | None = None  # when its path began to lead elsewhere, or it got another path
+    gone: bool = False  # no configured path leads to it any more
+    announce: bool = False  # hand over its position although nothing was read
+    ready: bool = False  # in the queue of files to read
+    ended: bool = False  # no longer followed
+    after: Tail | None = None  # its predecessor in the same family, read to its end first
 
     def read(self, block_bytes: int, max_record_bytes: int, wall_ms: int, *, final: bool) -> Block | None:
-        """The next whole lines; None at the end. `final` makes a record of an unfinished last line."""
+        """The next whole lines; None at the end. `final` turns an unfinished last line into a record."""
         place = self.place
         if self.announce:
             self.announce = False

@@ -1,4 +1,4 @@
-"""Following files apart from rotation: where to start, what to skip, how many at once, what to remember."""
+"""Following files, apart from rotation: where to start, what to skip, how many at once, what to remember."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_unfinished_last_line_waits_and_survives_a_restart(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("step", [1, 7, 40])
-def test_a_short_file_is_known_again_at_every_length(tmp_path: Path, step: int) -> None:
+def test_a_short_file_is_recognised_at_every_length(tmp_path: Path, step: int) -> None:
     log = tmp_path / "a.log"
     reader = Reader(log)
     for start in range(0, 60, step):
@@ -47,7 +47,7 @@ def test_a_short_file_is_known_again_at_every_length(tmp_path: Path, step: int) 
     assert len(reader.positions) == 1
 
 
-def test_what_was_not_committed_is_read_again(tmp_path: Path) -> None:
+def test_uncommitted_blocks_are_read_again(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     append(log, numbered(0, 100))
     reader = Reader(log, block_bytes=256, max_record_bytes=200)
@@ -60,7 +60,7 @@ def test_what_was_not_committed_is_read_again(tmp_path: Path) -> None:
     assert reader.lines == numbered(0, 100).splitlines()
 
 
-def test_starting_at_the_end_concerns_only_files_of_the_first_start(tmp_path: Path) -> None:
+def test_start_at_end_applies_only_to_files_of_the_first_start(tmp_path: Path) -> None:
     log, later = tmp_path / "a.log", tmp_path / "b.log"
     append(log, b"old\nold and unfini")
     reader = Reader(tmp_path / "*.log", start_at="end")
@@ -70,7 +70,7 @@ def test_starting_at_the_end_concerns_only_files_of_the_first_start(tmp_path: Pa
     assert sorted(reader.turn()) == [b"later", b"new", b"old and unfinished"]
 
 
-def test_starting_at_the_end_is_remembered_though_nothing_was_read(tmp_path: Path) -> None:
+def test_start_at_end_is_remembered_even_if_nothing_was_read(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     append(log, numbered(0, 50))
     reader = Reader(log, start_at="end")
@@ -110,7 +110,7 @@ def test_a_linked_file_is_followed_through_the_rotations_of_its_target(tmp_path:
     assert reader.lines == numbered(0, 30).splitlines()
 
 
-def test_globs_reach_into_folders_and_exclude_keeps_out(tmp_path: Path) -> None:
+def test_globs_descend_into_directories_and_exclude_leaves_files_out(tmp_path: Path) -> None:
     folder = tmp_path / "x" / "y"
     folder.mkdir(parents=True)
     append(folder / "a.log", b"a\n")
@@ -120,7 +120,7 @@ def test_globs_reach_into_folders_and_exclude_keeps_out(tmp_path: Path) -> None:
     assert reader.turn() == [b"a"]
 
 
-def test_what_cannot_be_read_is_said_once_and_other_files_go_on(tmp_path: Path) -> None:
+def test_unreadable_paths_are_logged_once_and_other_files_are_still_read(tmp_path: Path) -> None:
     (tmp_path / "folder.log").mkdir()
     (tmp_path / "dangling.log").symlink_to(tmp_path / "nothing")
     os.mkfifo(tmp_path / "fifo.log")
@@ -131,17 +131,17 @@ def test_what_cannot_be_read_is_said_once_and_other_files_go_on(tmp_path: Path) 
         for _ in range(3):
             reader.turn()
         assert reader.lines == [b"good"]
-        reasons = events(logs, "cannot read file; will try again")
+        reasons = events(logs, "file unreadable")
         append(tmp_path / "nothing", b"found\n")
         assert reader.turn() == [b"found"]
     assert len(reasons) == 4
     assert {"is a directory", "is not a regular file"} < set(reasons)
-    assert len(events(logs, "can read file again")) == 1
+    assert len(events(logs, "file readable again")) == 1
 
 
 @contextlib.contextmanager
 def without_rights() -> Iterator[None]:
-    """As an ordinary user: the superuser may read everything."""
+    """Act as an ordinary user, because the superuser may read everything."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -164,10 +164,12 @@ def test_a_file_without_permission_is_read_once_it_has_it() -> None:
         log.chmod(0o644)
         with without_rights():
             assert reader.turn() == [b"secret"]
-    assert [each["event"] for each in logs] == ["cannot read file; will try again", "can read file again"]
+    assert [each["event"] for each in logs] == ["file unreadable", "file readable again"]
 
 
-def test_an_error_while_reading_is_said_once_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_error_is_logged_once_and_reading_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     append(tmp_path / "bad.log", b"bad\n")
     append(tmp_path / "good.log", b"good\n")
     bad, pread = (tmp_path / "bad.log").stat().st_ino, os.pread
@@ -185,7 +187,7 @@ def test_an_error_while_reading_is_said_once_and_tried_again(tmp_path: Path, mon
                 reader.turn()
             assert reader.lines == [b"good"]
         assert reader.turn() == [b"bad"]
-    assert [log["event"] for log in logs] == ["cannot read file; will try again", "can read file again"]
+    assert [log["event"] for log in logs] == ["file unreadable", "file readable again"]
 
 
 def test_five_hundred_files_are_read_with_ten_open(tmp_path: Path) -> None:
@@ -222,7 +224,7 @@ def test_files_take_turns_block_by_block(tmp_path: Path) -> None:
     assert len(set(keys)) == 3
 
 
-def test_a_line_without_end_leaves_in_fragments(tmp_path: Path) -> None:
+def test_an_overlong_line_is_handed_over_in_fragments(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     append(log, b"a\n" + b"x" * 1000)
     reader = Reader(log, block_bytes=100, max_record_bytes=300)
@@ -234,7 +236,7 @@ def test_a_line_without_end_leaves_in_fragments(tmp_path: Path) -> None:
     assert max(len(block.data) for block in reader.blocks) <= 301
 
 
-def test_lag_is_what_is_not_committed(tmp_path: Path) -> None:
+def test_the_lag_counts_uncommitted_bytes(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     append(log, numbered(0, 10))
     reader = Reader(log)
@@ -264,7 +266,7 @@ def test_a_directory_that_comes_back_within_the_hour_is_not_read_again(tmp_path:
     assert reader.turn() == [b"after"]
 
 
-def test_the_position_of_a_file_that_stays_away_is_forgotten(tmp_path: Path) -> None:
+def test_the_position_of_a_file_that_does_not_return_is_forgotten(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     append(log, numbered(0, 10))
     reader = Reader(log)
@@ -275,7 +277,7 @@ def test_the_position_of_a_file_that_stays_away_is_forgotten(tmp_path: Path) -> 
     assert reader.positions == {}
 
 
-def test_the_position_of_a_rotated_file_stays_as_long_as_the_file(tmp_path: Path) -> None:
+def test_the_position_of_a_rotated_file_is_kept_as_long_as_the_file_exists(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     append(log, numbered(0, 10))
     reader = Reader(log)
@@ -288,7 +290,7 @@ def test_the_position_of_a_rotated_file_stays_as_long_as_the_file(tmp_path: Path
     assert reader.turn(10) == [b"a late line"]
 
 
-def test_a_mark_that_cannot_be_read_is_forgotten(tmp_path: Path) -> None:
+def test_an_invalid_mark_is_dropped(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     append(log, b"one\n")
     reader = Reader(log)
