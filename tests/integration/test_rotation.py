@@ -25,8 +25,8 @@ def line(number: int) -> str:
 class Writer:
     """Writes numbered lines as fast as it can and rotates; reopens the path after each rotation.
 
-    Between the halves of a file it waits until the forwarder has begun to read it: a file that comes and goes before
-    anybody looked was never handed over.
+    Between the halves of a file it waits until the forwarder has begun to read it, because a file that is created and
+    deleted between two scans is never handed over.
     """
 
     def __init__(self, path: Path, rotate: Callable[[Path, int], None], read: Callable[[], int]) -> None:
@@ -60,7 +60,7 @@ def delete_and_make_again(path: Path, generation: int) -> None:
 
 
 class CopyAndTruncate:
-    """What is written between the copy and the truncation is lost to anyone; nothing is, here."""
+    """Nothing is written between the copy and the truncation here: it would be lost to every reader."""
 
     writer: Writer
 
@@ -127,7 +127,7 @@ async def test_a_restart_reads_no_file_whose_name_has_another_number(tmp_path: P
 
 
 async def test_new_files_like_deleted_ones_are_all_read(tmp_path: Path) -> None:
-    """Job results, all alike, some with inodes of earlier ones; most are closed when they are deleted."""
+    """Job results, all alike, some with inodes of earlier ones. Most are closed when they are deleted."""
     installation = Installation(tmp_path)
     source = FileSource(paths=(str(tmp_path / "jobs" / "*" / "x.json"),), scan_seconds=0.05, max_open_files=8)
     written = 0

@@ -1,4 +1,4 @@
-"""Drives a `Follower` by hand: real files, a clock that jumps, positions committed when the test says so."""
+"""Drives a `Follower` by hand: real files, a clock that jumps, positions committed when the test decides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from logfwd.sources.settings import FileSource
 
 
 class Reader:
-    """One source over one restart after another; `lines` is everything that was ever committed, in order."""
+    """One source across any number of restarts; `lines` is everything that was ever committed, in order."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Reader:
         self.uncommitted = []
 
     def turn(self, seconds: float = 1.0) -> list[bytes]:
-        """Time passes; scan until nothing more is wanted, read all, commit. Returns the new lines."""
+        """Let time pass, scan until no scan is wanted, read everything, commit. Returns the new lines."""
         self.now += seconds
         before = len(self.lines)
         self.follower.poll(self.now)
@@ -91,7 +91,7 @@ class Reader:
 
 
 def numbered(first: int, stop: int, width: int = 60) -> bytes:
-    """Lines that are all different."""
+    """Lines of `width` digits, no two equal."""
     return b"".join(b"%0*d\n" % (width, number) for number in range(first, stop))
 
 

@@ -26,7 +26,7 @@ def source(*patterns: Path | str, use_inotify: bool = True, scan_seconds: float 
 
 
 @pytest.mark.parametrize("use_inotify", [True, False])
-async def test_a_new_file_and_each_of_its_lines_are_seen_soon(tmp_path: Path, use_inotify: bool) -> None:
+async def test_a_new_file_and_each_of_its_lines_are_read_soon(tmp_path: Path, use_inotify: bool) -> None:
     tail = source(tmp_path / "*.log", use_inotify=use_inotify)
     async with asyncio.timeout(10), aclosing(tail.blocks({})) as blocks:
         for number in range(5):
@@ -36,7 +36,7 @@ async def test_a_new_file_and_each_of_its_lines_are_seen_soon(tmp_path: Path, us
             assert (await pull).data == b"%d\n" % number
 
 
-async def test_it_can_be_cancelled_while_it_waits_and_goes_on_from_its_marks(tmp_path: Path) -> None:
+async def test_it_can_be_cancelled_while_waiting_and_continues_from_its_marks(tmp_path: Path) -> None:
     append(tmp_path / "a.log", numbered(0, 10))
     tail = source(tmp_path / "a.log")
     async with asyncio.timeout(10):
@@ -54,8 +54,8 @@ async def test_it_can_be_cancelled_while_it_waits_and_goes_on_from_its_marks(tmp
             assert (await anext(blocks)).data == b"more\n"
 
 
-async def test_one_costly_scan_does_not_put_the_next_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scan that lets go of a large deleted file has the kernel free its pages: tenths of a second of CPU."""
+async def test_one_expensive_scan_does_not_delay_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan that releases a large deleted file makes the kernel free its pages, which takes tenths of a CPU second."""
     scan, costly = Follower.scan, threading.Event()
 
     def scan_and_free(follower: Follower, now: float, wall_ms: int) -> None:
@@ -86,7 +86,7 @@ LINE_BYTES = 16
 
 
 class Writer(threading.Thread):
-    """Writes numbered lines as fast as it can and rotates by renaming, as a program that rotates its own log does."""
+    """Writes numbered lines as fast as it can and rotates by renaming, like a program that rotates its own log."""
 
     def __init__(self, log: Path, seconds: float) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ async def test_a_writer_at_full_speed_that_rotates_loses_and_repeats_nothing(
     writer = Writer(tmp_path / "app.log", 1.5)
     positions: dict[str, Position] = {}
     got: list[bytes] = []
-    asyncio.get_running_loop().call_later(0.1, writer.start)  # what is rotated before the first scan is not ours
+    asyncio.get_running_loop().call_later(0.1, writer.start)  # files rotated before the first scan are not ours
     for life in range(restarts):
         await follow(source(tmp_path / pattern), positions, got, until=time.monotonic() + 0.2 + life / 10)
     await follow(source(tmp_path / pattern), positions, got, writer=writer)
@@ -134,7 +134,7 @@ async def follow(
     until: float = math.inf,
     writer: Writer | None = None,
 ) -> None:
-    """One life of a source: until a moment, or until all that the writer wrote is there (or nothing comes for long)."""
+    """One life of a source: until a given time, or until everything written has arrived, or nothing arrives for 3 s."""
     async with aclosing(tail.blocks(dict(positions))) as blocks:
         pull = asyncio.ensure_future(anext(blocks))
         waited = 0
@@ -156,7 +156,7 @@ async def follow(
 
 
 def commit(tail: FileTail, block: Block, positions: dict[str, Position], got: list[bytes]) -> None:
-    """As the pipeline does: records and positions together, or neither."""
+    """Like the pipeline: records and positions together, or neither."""
     got.append(block.data)
     marks = Draft([block]).positions()
     positions |= marks

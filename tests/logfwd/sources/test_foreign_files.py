@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -55,14 +57,14 @@ def test_neighbours_with_numbers_and_dates_in_their_names_are_not_read(
     assert read_beside(tmp_path, pattern, own, neighbours) == {own.encode()}
 
 
-def test_what_is_excluded_is_neither_read_nor_a_name_that_others_are_rotated_from(tmp_path: Path) -> None:
+def test_excluded_files_are_not_read_and_do_not_count_as_names_of_rotated_files(tmp_path: Path) -> None:
     assert read_beside(tmp_path, "app*.log", "app.log", ("app.log.1", "app-2.log"), exclude=("*-2.log", "*.1")) == {
         b"app.log"
     }
     assert read_beside(tmp_path, "x*", "x-1", ("x",), exclude=("x",)) == {b"x-1"}
 
 
-def test_the_number_in_the_name_of_a_links_target_is_part_of_it(tmp_path: Path) -> None:
+def test_a_number_in_the_name_of_a_links_target_is_part_of_the_name(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("worker-1")
     append(tmp_path / "worker-1", b"")
     assert read_beside(tmp_path, "link", "worker-1", ("worker-2", "worker")) == {b"worker-1"}
@@ -70,9 +72,7 @@ def test_the_number_in_the_name_of_a_links_target_is_part_of_it(tmp_path: Path) 
 
 @pytest.mark.parametrize("ending", [".1", "-1", "-20260131", ".old"])
 @pytest.mark.parametrize("pattern", ["worker-1", "worker-[0-9]"])
-def test_rotations_of_a_name_with_a_number_are_read_though_nobody_saw_them_before(
-    tmp_path: Path, pattern: str, ending: str
-) -> None:
+def test_unseen_rotations_of_a_name_with_a_number_are_read(tmp_path: Path, pattern: str, ending: str) -> None:
     log = tmp_path / "worker-1"
     reader = Reader(tmp_path / pattern)
     append(log, numbered(0, 10))
@@ -87,7 +87,8 @@ def test_rotations_of_a_name_with_a_number_are_read_though_nobody_saw_them_befor
     assert reader.lines == numbered(0, 30).splitlines()
 
 
-def test_a_position_of_a_version_that_shortened_names_does_not_bring_the_neighbours_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_stored_position_with_a_shortened_name_does_not_bring_the_neighbours_in(tmp_path: Path, copied: bool) -> None:
     log = tmp_path / "worker-1"
     reader = Reader(log)
     append(log, numbered(0, 10))
@@ -99,13 +100,17 @@ def test_a_position_of_a_version_that_shortened_names_does_not_bring_the_neighbo
     reader.restart()
     append(tmp_path / "worker-2", numbered(90, 95))
     append(log, numbered(10, 20))
-    log.rename(tmp_path / "worker-1.1")
+    if copied:
+        shutil.copy(log, tmp_path / "worker-1.1")
+        os.truncate(log, 0)
+    else:
+        log.rename(tmp_path / "worker-1.1")
     append(log, numbered(20, 30))
     reader.turn()
     assert reader.lines == numbered(0, 30).splitlines()
 
 
-def test_a_position_of_a_file_that_is_configured_no_more_does_not_bring_its_rotations_in(tmp_path: Path) -> None:
+def test_a_position_of_a_file_that_is_no_longer_configured_does_not_bring_its_rotations_in(tmp_path: Path) -> None:
     log = tmp_path / "worker-1"
     reader = Reader(log)
     append(log, numbered(0, 10))
@@ -123,7 +128,7 @@ def source(*paths: Path, exclude: tuple[str, ...] = ()) -> FileSource:
 
 
 @pytest.mark.parametrize("pattern", ["app-1", "app-[0-9]"])
-def test_a_file_that_another_stream_reads_by_itself_is_no_rotation(tmp_path: Path, pattern: str) -> None:
+def test_a_file_that_only_another_stream_reads_is_not_a_rotation(tmp_path: Path, pattern: str) -> None:
     append(tmp_path / "app", numbered(0, 5))
     reader = Reader(tmp_path / "app")
     reader.turn()
@@ -140,7 +145,7 @@ def test_a_file_that_another_stream_reads_by_itself_is_no_rotation(tmp_path: Pat
 @pytest.mark.parametrize(
     "other", [{"paths": ("app*",)}, {"paths": ("app-1", "app")}, {"paths": ("app-*",), "exclude": ("app-1",)}]
 )
-def test_a_stream_that_reads_all_of_a_family_leaves_its_rotations_to_others_too(
+def test_another_stream_that_reads_the_whole_family_does_not_take_its_rotations_away(
     tmp_path: Path, other: dict[str, tuple[str, ...]]
 ) -> None:
     paths = tuple(tmp_path / path for path in other["paths"])

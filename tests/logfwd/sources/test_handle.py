@@ -19,7 +19,7 @@ def handle_at(path: Path) -> bytes:
         os.close(fd)
 
 
-def test_a_file_keeps_its_handle_under_every_name_and_whatever_is_written(tmp_path: Path) -> None:
+def test_a_file_keeps_its_handle_whatever_its_name_and_content(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"one")
     first = handle_at(path)
@@ -40,7 +40,7 @@ def test_an_inode_that_is_used_again_has_another_handle(tmp_path: Path) -> None:
     assert len(handles) == 50 or handles == [b""] * len(seen)  # a file system without handles has none at all
 
 
-def test_what_cannot_be_compared_says_nothing() -> None:
+def test_handles_that_cannot_be_compared_decide_nothing() -> None:
     assert same_handle(b"\x01abcd", b"\x01abcd") is True
     assert same_handle(b"\x01abcd", b"\x01abce") is False
     for other in (b"", b"\x02abcd", b"\x01abcdefgh"):
@@ -49,7 +49,9 @@ def test_what_cannot_be_compared_says_nothing() -> None:
     assert same_handle(b"", b"") is None
 
 
-def test_a_library_or_a_system_without_handles_gives_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_support_in_library_or_file_system_there_is_no_handle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert handle_of(-1) == b""
     monkeypatch.setattr(handle, "_libc", object())
     (tmp_path / "a").touch()

@@ -78,7 +78,7 @@ def test_a_pattern_matches_what_its_glob_would_find(path: str, pattern: str, exp
     assert matches(path, pattern) is expected
 
 
-def test_files_of_one_time_are_ordered_by_index_and_the_live_one_is_last() -> None:
+def test_files_with_equal_times_are_ordered_by_index_and_the_live_one_is_last() -> None:
     paths = ["/logs/app", "/logs/app.10", "/logs/app.2"]
     assert sorted(paths, key=lambda path: age_order(path, "/logs/app", 5)) == [
         "/logs/app.10",

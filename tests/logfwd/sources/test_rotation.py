@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,7 @@ PATTERNS = ("access.log", "access.log*")
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_renamed_file_is_read_on_while_its_writer_still_holds_it(tmp_path: Path, log: Path, pattern: str) -> None:
+def test_a_renamed_file_is_still_read_while_its_writer_has_it_open(tmp_path: Path, log: Path, pattern: str) -> None:
     reader = Reader(tmp_path / pattern)
     with log.open("ab", buffering=0) as writer:
         writer.write(numbered(0, 10))
@@ -126,7 +127,7 @@ def test_copytruncate_reads_from_the_copy_what_was_not_read_before(
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_copy_beside_its_original_is_not_read_again(tmp_path: Path, log: Path, pattern: str) -> None:
+def test_a_copy_next_to_its_original_is_not_read_again(tmp_path: Path, log: Path, pattern: str) -> None:
     reader = Reader(tmp_path / pattern)
     append(log, numbered(0, 50))
     reader.turn()
@@ -159,7 +160,7 @@ def test_a_file_truncated_in_place_is_a_new_one_however_far_it_has_grown(log: Pa
 
 
 @pytest.mark.parametrize("grown_to", [0, 5, 50, 51, 90])
-def test_the_same_while_stopped(log: Path, grown_to: int) -> None:
+def test_a_file_truncated_while_stopped_is_a_new_one_however_far_it_has_grown(log: Path, grown_to: int) -> None:
     reader = Reader(log)
     append(log, numbered(0, 50))
     reader.turn()
@@ -173,7 +174,7 @@ def test_the_same_while_stopped(log: Path, grown_to: int) -> None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_file_deleted_and_made_again_is_read_from_its_start(log: Path, restarted: bool) -> None:
+def test_a_file_deleted_and_recreated_is_read_from_its_start(log: Path, restarted: bool) -> None:
     reader = Reader(log)
     append(log, numbered(0, 10))
     reader.turn()
@@ -338,3 +339,87 @@ def test_a_compressed_rotated_file_is_not_read(tmp_path: Path, log: Path) -> Non
     append(packed, b"\n" * 100)
     reader.turn()
     assert reader.lines == expected((0, 2))
+
+
+def test_a_rotated_file_that_is_still_written_to_is_not_finished(tmp_path: Path, log: Path) -> None:
+    reader = Reader(log)
+    parts = [b"%d half" % number + b" line\n" for number in range(10)]
+    with log.open("ab", buffering=0) as writer:
+        writer.write(parts[0][:6])
+        reader.turn()
+        log.rename(tmp_path / "access.log.1")
+        for number in range(1, 10):  # longer than rotated_wait, with an unfinished line at every read
+            writer.write(parts[number - 1][6:] + parts[number][:6])
+            reader.turn()
+        writer.write(parts[9][6:])
+        reader.turn()
+    assert reader.lines == [part.strip() for part in parts]
+
+
+@pytest.mark.parametrize(("age_seconds", "is_read"), [(0, True), (60, False)])
+def test_a_rotated_file_that_a_listing_lacked_is_followed_if_it_was_written_shortly_before(
+    tmp_path: Path, log: Path, age_seconds: float, is_read: bool
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    append(log, numbered(0, 10))
+    os.utime(log, (time.time() - 100,) * 2)
+    reader = Reader(log)
+    reader.turn()
+    reader.restart()  # rotated files written since the log was are ours …
+    reader.turn()
+    append(elsewhere / "access.log.1", numbered(10, 20))
+    os.utime(elsewhere / "access.log.1", (time.time() - age_seconds,) * 2)
+    reader.turn()
+    (elsewhere / "access.log.1").rename(tmp_path / "access.log.1")
+    reader.turn()  # … unless earlier scans would have seen them
+    assert reader.lines == expected((0, 20) if is_read else (0, 10))
+
+
+def test_a_file_with_another_head_is_new_even_if_the_end_before_the_position_is_equal(log: Path) -> None:
+    reader = Reader(log)
+    append(log, numbered(0, 100))
+    reader.turn()
+    changed = b"x" * 60 + b"\n" + numbered(1, 100)
+    log.write_bytes(changed)
+    reader.restart()
+    reader.turn()
+    assert reader.lines == [*expected((0, 100)), *changed.splitlines()]
+
+
+def test_a_short_equal_beginning_does_not_make_a_file_a_copy(tmp_path: Path, log: Path) -> None:
+    reader = Reader(tmp_path / "access.log*")
+    append(log, numbered(0, 5))
+    reader.turn()
+    os.truncate(log, 0)
+    append(tmp_path / "access.log.1", numbered(0, 3))
+    reader.turn()
+    assert reader.lines == expected((0, 5), (0, 3))
+
+
+def test_of_two_positions_that_fit_a_file_the_later_one_counts(log: Path) -> None:
+    reader = Reader(log)
+    append(log, numbered(0, 10))
+    reader.turn()
+    ((key, earlier),) = reader.positions.items()
+    append(log, numbered(10, 20))
+    reader.turn()
+    later = reader.positions[key]
+    for first, second in ((earlier, later), (later, earlier)):
+        reader.positions = {"first": first, "second": second}
+        reader.restart()
+        assert reader.turn() == []
+
+
+def test_a_symbolic_link_with_a_rotated_name_is_not_read(tmp_path: Path, log: Path) -> None:
+    reader = Reader(log)
+    append(log, numbered(0, 10))
+    reader.turn()
+    other = tmp_path / "elsewhere"
+    append(other, numbered(10, 20))
+    (tmp_path / "access.log.1").symlink_to(other)
+    (tmp_path / "access.log.2").symlink_to(log)
+    reader.turn()
+    reader.restart()
+    reader.turn()
+    assert reader.lines == expected((0, 10))

@@ -77,7 +77,7 @@ async def test_a_terminal_gives_lines_and_ends_when_it_hangs_up() -> None:
     assert got == b"one\ntwo\n"
 
 
-async def test_a_line_without_end_leaves_in_fragments(tmp_path: Path) -> None:
+async def test_an_overlong_line_is_handed_over_in_fragments(tmp_path: Path) -> None:
     path = tmp_path / "input"
     path.write_bytes(b"a\n" + b"x" * 950 + b"\nb\n")
     with path.open("rb") as file:

@@ -1,7 +1,7 @@
-"""New files with the inode, the content or both of files that are gone: content alone never makes one known.
+"""New files with the inode, the content or both of deleted ones: content alone never makes a file a known one.
 
-That an inode is used again is played: a file is renamed and rewritten, and its generation, which its handle shows,
-goes up. So the tests do not depend on what the file system does with free inodes.
+The reuse of an inode is simulated: a file is renamed and rewritten, and its generation, which is part of its handle,
+goes up. So the tests do not depend on how the file system hands out free inodes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DONE = b'{"job":"done"}\n'
 
 
 class Inodes:
-    """Handles of a file system where inodes are used again when the test says so; or none, as on overlayfs."""
+    """Handles of a file system where inodes are used again when the test decides; or none, as on overlayfs."""
 
     def __init__(self, *, handles: bool = True) -> None:
         self.handles = handles
@@ -51,12 +51,12 @@ def inodes(monkeypatch: pytest.MonkeyPatch) -> Inodes:
 
 
 def closed(*patterns: Path, folder: Path) -> Reader:
-    """A reader that holds one file open: the one that every test writes last."""
+    """A reader that keeps a single file open: the one that `settle` writes to last."""
     return Reader(*patterns, folder / "open", max_open_files=1)
 
 
 def settle(reader: Reader, folder: Path, count: int) -> None:
-    """Read until `count` records are there, and have all files but one closed."""
+    """Read until there are `count` records, and leave all files closed but one."""
     reader.turn()
     append(folder / "open", b"opened\n")
     reader.turn()
@@ -108,8 +108,8 @@ def test_a_restart_between_deletion_and_creation_changes_nothing(tmp_path: Path,
     settle(reader, tmp_path, 2)
 
 
-def test_a_shorter_new_file_is_no_truncated_one(tmp_path: Path, inodes: Inodes) -> None:
-    """Were it one, a file like the deleted one would be taken for its copy."""
+def test_a_shorter_new_file_is_not_taken_for_a_truncated_one(tmp_path: Path, inodes: Inodes) -> None:
+    """Otherwise a file like the deleted one would be taken for its copy."""
     reader = closed(tmp_path / "job*", folder=tmp_path)
     append(tmp_path / "job", numbered(0, 40))
     settle(reader, tmp_path, 0)
@@ -122,7 +122,9 @@ def test_a_shorter_new_file_is_no_truncated_one(tmp_path: Path, inodes: Inodes) 
 
 
 @pytest.mark.parametrize("name", ["b.json", "a.json.1", "elsewhere"])
-def test_a_closed_file_that_was_renamed_and_written_is_read_on(tmp_path: Path, inodes: Inodes, name: str) -> None:
+def test_a_closed_file_that_was_appended_to_and_renamed_continues_from_its_position(
+    tmp_path: Path, inodes: Inodes, name: str
+) -> None:
     reader = closed(tmp_path / "*.json", folder=tmp_path)
     append(tmp_path / "a.json", DONE)
     settle(reader, tmp_path, 1)
@@ -134,7 +136,7 @@ def test_a_closed_file_that_was_renamed_and_written_is_read_on(tmp_path: Path, i
 
 
 def test_many_rounds_of_equal_files_are_all_read(tmp_path: Path) -> None:
-    """With whatever the file system really does."""
+    """With the inodes that the file system really hands out."""
     reader = Reader(tmp_path / "jobs" / "*" / "x.json", max_open_files=8)
     for round_ in range(1, 5):
         for number in range(40):
@@ -168,7 +170,7 @@ def test_a_file_that_loses_one_of_its_names_is_not_read_again(tmp_path: Path, ma
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_file_deleted_and_made_again_with_the_same_content_is_read_again(tmp_path: Path, times: int) -> None:
+def test_a_file_deleted_and_recreated_with_the_same_content_is_read_again(tmp_path: Path, times: int) -> None:
     log = tmp_path / "a.json"
     reader = Reader(log)
     for time in range(times + 1):
@@ -178,7 +180,7 @@ def test_a_file_deleted_and_made_again_with_the_same_content_is_read_again(tmp_p
         assert len(reader.lines) == time + 1
 
 
-def test_equal_files_side_by_side_are_all_read_and_the_one_that_may_be_a_copy_is_said(tmp_path: Path) -> None:
+def test_equal_files_side_by_side_are_all_read_and_possible_copies_are_logged(tmp_path: Path) -> None:
     reader = Reader(tmp_path / "job*")
     append(tmp_path / "job", DONE)
     reader.turn()
@@ -187,13 +189,15 @@ def test_equal_files_side_by_side_are_all_read_and_the_one_that_may_be_a_copy_is
     with capture_logs() as logs:
         reader.turn()
         assert len(reader.lines) == 1  # it may yet be truncated: then the others are copies
-        for _ in range(3):
-            reader.turn(6.0)
+        for _ in range(4):
+            reader.turn()
+        assert len(reader.lines) == 1
+        reader.turn()
         assert len(reader.lines) == 3
     assert [log["possible_repeat_bytes"] for log in logs if log["event"] == "file read again"] == [15, 15]
 
 
-def test_without_handles_a_new_file_under_another_name_is_read_and_said(tmp_path: Path, inodes: Inodes) -> None:
+def test_without_handles_a_new_file_under_another_name_is_read_and_logged(tmp_path: Path, inodes: Inodes) -> None:
     inodes.handles = False
     reader = closed(tmp_path / "*.json", folder=tmp_path)
     for name in ("a", "b", "c"):
@@ -238,7 +242,7 @@ def test_without_handles_a_file_that_is_appended_to_or_renamed_is_not_read_again
     assert events(logs, "file read again") == []
 
 
-def test_marks_of_a_version_that_stored_no_handles_still_fit(tmp_path: Path) -> None:
+def test_stored_marks_without_handles_still_fit(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     reader = Reader(log)
     append(log, numbered(0, 10))
@@ -271,7 +275,7 @@ def test_a_deleted_file_with_unread_lines_is_not_closed_to_make_room(tmp_path: P
     assert sorted(reader.lines) == numbered(0, 15).splitlines()
 
 
-def test_what_was_never_read_of_a_file_that_is_gone_is_said(tmp_path: Path, inodes: Inodes) -> None:
+def test_unread_bytes_of_a_file_that_is_gone_are_logged(tmp_path: Path, inodes: Inodes) -> None:
     reader = closed(tmp_path / "*.json", folder=tmp_path)
     append(tmp_path / "a.json", DONE + b"no end")
     append(tmp_path / "b.json", DONE + b"half")
