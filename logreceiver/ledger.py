@@ -22,7 +22,7 @@ import structlog
 
 from logreceiver.ledger_records import BatchEntry, ReportEntry, encode
 from logreceiver.metrics import ReceiverMetrics
-from logreceiver.sinks import Kind, Sink
+from logreceiver.sinks import Sink
 from logreceiver.sinks.run_writer import RunLost, RunWriter
 from streams.errors import Code, SinkUnavailable
 from streams.recordbatch import HEADER_BYTES, Codec, build
@@ -200,7 +200,7 @@ class Ledger:
                 )
                 self._run = None
                 continue
-            if outcome.kind in (Kind.STORED, Kind.DUPLICATE):
+            if outcome.is_stored:
                 self._calm()
                 return
             if outcome.code is Code.TOO_LARGE:

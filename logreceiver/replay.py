@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from logreceiver.sinks import Kind, Sink
+from logreceiver.sinks import Sink
 from logreceiver.sinks.log_read import PartitionReader, StoredBatch, readers
 from logreceiver.sinks.make import make_sink
 from logreceiver.sinks.run_writer import RunWriter
@@ -129,7 +129,7 @@ class _Patience:
 async def _store(run: RunWriter, payload: bytes) -> None:
     """Store a batch, or its halves where it is too large; SinkUnavailable if that fails."""
     outcome = await run.store(payload)
-    if outcome.kind in (Kind.STORED, Kind.DUPLICATE):
+    if outcome.is_stored:
         return
     code = outcome.code or Code.UNKNOWN
     if code is not Code.TOO_LARGE:

@@ -118,17 +118,17 @@ class Storing:
                 raise BatchCorrupt(f"{batch.record_count} records announced, {header.record_count} in the header")
         except BatchCorrupt as error:
             run.next_sequence = None
-            self._answer(batch, received, Outcome(Kind.REFUSED, code=Code.CORRUPT, text=str(error)), 0.0)
+            self._answer(batch, received, Outcome.refused(Code.CORRUPT, str(error)), 0.0)
             return
         self._check_stamp(run, header)
         run.next_sequence = (header.base_sequence + header.record_count) % recordbatch.SEQUENCES
         if run.refusing:
-            self._answer(batch, received, Outcome(Kind.REFUSED, code=Code.NOT_TRIED), 0.0)
+            self._answer(batch, received, Outcome.refused(Code.NOT_TRIED), 0.0)
             return
         started = time.monotonic()
         outcome = await self._shared.sink.produce(run.topic, run.partition, batch.payload)
         sink_seconds = time.monotonic() - started
-        if outcome.kind in (Kind.STORED, Kind.DUPLICATE):
+        if outcome.is_stored:
             self._keep_batch(run, header, outcome)  # before the answer: sending that fails on a lost link
         self._answer(batch, received, outcome, sink_seconds)
 
@@ -143,7 +143,7 @@ class Storing:
     def _answer(self, batch: m.Batch, received: float, outcome: Outcome, sink_seconds: float) -> None:
         run = self._run
         assert run is not None
-        stored = outcome.kind in (Kind.STORED, Kind.DUPLICATE)
+        stored = outcome.is_stored
         batches, records, bytes_ = self._counted(outcome.kind.value)
         batches.inc()
         records.inc(batch.record_count)

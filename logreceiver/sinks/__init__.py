@@ -3,6 +3,9 @@
 A sink stores record batches unchanged. It recognises a repeat by (producer id, producer epoch, base sequence) as Apache
 Kafka does: only the last batches of a producer are known, a repeat is answered with its first offset and nothing is
 appended; anything else that is not next in sequence is OUT_OF_ORDER. What it reports as stored survives a kill.
+
+A new sink is a section in settings.py, a module, a row in make.py and in tests/logreceiver/test_sink_contract.py, and
+its keys in docs/configuration.md.
 """
 
 from __future__ import annotations
@@ -46,6 +49,19 @@ class Outcome(msgspec.Struct, frozen=True):
     base_offset: int = -1
     code: Code | None = None
     text: str = ""
+
+    @property
+    def is_stored(self) -> bool:
+        """True if the batch is durable, whether it was appended now or before."""
+        return self.kind is Kind.STORED or self.kind is Kind.DUPLICATE
+
+    @classmethod
+    def refused(cls, code: Code, text: str = "") -> Outcome:
+        return cls(Kind.REFUSED, code=code, text=text)
+
+    @classmethod
+    def uncertain(cls, code: Code, text: str = "") -> Outcome:
+        return cls(Kind.UNCERTAIN, code=code, text=text)
 
 
 class Sink(Protocol):

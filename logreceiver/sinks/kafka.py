@@ -259,7 +259,7 @@ class KafkaSink:
             await self._topic_facts(topic, max_age_seconds=CHECK_SECONDS)
             node = await self._need_cluster().leader(topic, partition)
         except SinkUnavailable as error:
-            return Outcome(Kind.REFUSED, code=error.code, text=str(error))
+            return Outcome.refused(error.code, str(error))
         outcome = await self._lanes_to(node).submit((topic, partition), batch)
         if outcome.code in _STALE:
             self._need_cluster().forget()
@@ -289,7 +289,7 @@ class KafkaSink:
         try:
             answer = connection.send(Produce(batches, timeout_ms=int(seconds * 1000)))
         except CONNECTION_ERRORS as error:  # before anything was written
-            return [Outcome(Kind.REFUSED, code=Code.UNAVAILABLE, text=str(error))] * len(items)
+            return [Outcome.refused(Code.UNAVAILABLE, str(error))] * len(items)
         loop = asyncio.get_running_loop()
         limit = loop.call_later(seconds + ANSWER_GRACE_SECONDS, connection.close)
         try:
@@ -297,16 +297,16 @@ class KafkaSink:
         except CONNECTION_ERRORS as error:
             connection.close()
             if loop.time() < limit.when():
-                return [Outcome(Kind.UNCERTAIN, code=Code.UNAVAILABLE, text=str(error))] * len(items)
+                return [Outcome.uncertain(Code.UNAVAILABLE, str(error))] * len(items)
             text = f"no answer within {seconds + ANSWER_GRACE_SECONDS:.0f} s"
-            return [Outcome(Kind.UNCERTAIN, code=Code.TIMED_OUT, text=text)] * len(items)
+            return [Outcome.uncertain(Code.TIMED_OUT, text)] * len(items)
         finally:
             limit.cancel()
         return [self._outcome(item, rows.get(item.partition)) for item in items]
 
     def _outcome(self, item: Item, row: Row | None) -> Outcome:
         if row is None:
-            return Outcome(Kind.UNCERTAIN, code=Code.UNKNOWN, text="the broker's answer names another partition")
+            return Outcome.uncertain(Code.UNKNOWN, "the broker's answer names another partition")
         if row.error_code != 0:
             return refusal(row.error_code, row.text)
         facts = self._facts.get(item.partition[0])

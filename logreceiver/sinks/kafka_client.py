@@ -93,7 +93,7 @@ class Cluster:
                 )
         except CONNECTION_ERRORS as error:
             self.forget()
-            raise SinkUnavailable(Code.UNAVAILABLE, f"no connection to {host}:{port}: {_words(error)}") from error
+            raise SinkUnavailable(Code.UNAVAILABLE, f"no connection to {host}:{port}: {_describe(error)}") from error
 
     # -- metadata ----------------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ class Cluster:
             connection.close(reason=CloseReason.CONNECTION_BROKEN)
             self.forget()
             raise SinkUnavailable(
-                Code.UNAVAILABLE, f"no answer from {address[0]}:{address[1]}: {_words(error)}"
+                Code.UNAVAILABLE, f"no answer from {address[0]}:{address[1]}: {_describe(error)}"
             ) from error
 
     async def _connect_control(self, address: tuple[str, int]) -> AIOKafkaConnection:
@@ -218,5 +218,5 @@ def _topic(row: Sequence[Any]) -> Topic:
     return Topic(error_code, topic_id, {one[1]: one[2] for one in partitions}, replicas, operations)
 
 
-def _words(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return str(error) or type(error).__name__

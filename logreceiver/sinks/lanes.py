@@ -20,7 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
-from logreceiver.sinks import Kind, Outcome
+from logreceiver.sinks import Outcome
 from streams.errors import Code, SinkUnavailable
 
 SLOW_SECONDS = 1.0
@@ -99,7 +99,7 @@ class Lanes(Generic[C]):
         """Carry one batch; the answer comes within a few times `limit_seconds`."""
         item = Item(partition, batch, self._loop.time() + self._limit_seconds, self._loop.create_future())
         if self._closing:
-            return Outcome(Kind.REFUSED, code=Code.UNAVAILABLE, text="the sink is closing")
+            return Outcome.refused(Code.UNAVAILABLE, "the sink is closing")
         apart = self._apart.get(partition)
         if apart is not None:
             apart.waiting.append(item)
@@ -114,7 +114,7 @@ class Lanes(Generic[C]):
         self._closing = True
         for waiting in [*self._waiting.values(), *(apart.waiting for apart in self._apart.values())]:
             while waiting:
-                waiting.popleft().settle(Outcome(Kind.REFUSED, code=Code.UNAVAILABLE, text="the sink is closing"))
+                waiting.popleft().settle(Outcome.refused(Code.UNAVAILABLE, "the sink is closing"))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
         for task in self._tasks:
@@ -157,7 +157,7 @@ class Lanes(Generic[C]):
                 continue
             if item.deadline > self._loop.time():
                 return item
-            item.settle(Outcome(Kind.REFUSED, code=Code.UNAVAILABLE, text="it waited too long for a connection"))
+            item.settle(Outcome.refused(Code.UNAVAILABLE, "it waited too long for a connection"))
         return None
 
     async def _shared_round(self, round_: Round[C]) -> None:
@@ -264,12 +264,12 @@ class Lanes(Generic[C]):
             return await self._connect()
         except SinkUnavailable as error:
             for item in items:
-                item.settle(Outcome(Kind.REFUSED, code=error.code, text=str(error)))
+                item.settle(Outcome.refused(error.code, str(error)))
             return None
 
     async def _exchange(self, connection: C, items: Sequence[Item], seconds: float) -> list[Outcome]:
         """Hand items over; from here on they are uncertain until answered."""
-        outcomes = [Outcome(Kind.UNCERTAIN, code=Code.UNAVAILABLE, text="the answer was not awaited")] * len(items)
+        outcomes = [Outcome.uncertain(Code.UNAVAILABLE, "the answer was not awaited")] * len(items)
         try:
             outcomes = await self._send(connection, items, seconds)
         finally:

@@ -184,7 +184,7 @@ class LogSink:
         try:
             return await self._in_thread(work)
         except OSError as error:
-            raise SinkUnavailable(Code.UNAVAILABLE, _words(error, self._directory)) from error
+            raise SinkUnavailable(Code.UNAVAILABLE, _describe(error, self._directory)) from error
 
     def _partition(self, topic: str, number: int) -> Partition:
         """A usable partition, reopened after an I/O error. OSError if it cannot be opened."""
@@ -203,7 +203,7 @@ class LogSink:
 
     async def produce(self, topic: str, partition: int, batch: memoryview) -> Outcome:
         if self._closed:
-            return _refused(Code.UNAVAILABLE, "the log is closed")
+            return Outcome.refused(Code.UNAVAILABLE, "the log is closed")
         job = _Job(topic, partition, batch, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         self._work.set()
@@ -220,7 +220,7 @@ class LogSink:
                 outcomes = await self._in_thread(lambda jobs=jobs: self._commit(jobs))  # type: ignore[misc]
             except Exception:
                 log.exception("commit failed")
-                outcomes = [Outcome(Kind.UNCERTAIN, code=Code.UNKNOWN, text="the log sink failed")] * len(jobs)
+                outcomes = [Outcome.uncertain(Code.UNKNOWN, "the log sink failed")] * len(jobs)
             for job, outcome in zip(jobs, outcomes, strict=True):
                 if not job.answer.done():
                     job.answer.set_result(outcome)
@@ -240,7 +240,9 @@ class LogSink:
     def _append(self, number: int, job: _Job, groups: dict[tuple[str, int], _Group]) -> Outcome | None:
         """Queue one batch in its group, or return an answer that is already certain."""
         if len(job.batch) > self._settings.max_message_bytes:
-            return _refused(Code.TOO_LARGE, f"{len(job.batch)} bytes; the limit is {self._settings.max_message_bytes}")
+            return Outcome.refused(
+                Code.TOO_LARGE, f"{len(job.batch)} bytes; the limit is {self._settings.max_message_bytes}"
+            )
         group = groups.get((job.topic, job.partition))
         try:
             header = recordbatch.check(job.batch)
@@ -252,14 +254,14 @@ class LogSink:
             if answer is None:
                 answer = Outcome(Kind.STORED, group.partition.append(header, job.batch))
         except BatchCorrupt as error:
-            return _refused(Code.CORRUPT, str(error))
+            return Outcome.refused(Code.CORRUPT, str(error))
         except SinkUnavailable as error:
-            return _refused(error.code, str(error))
+            return Outcome.refused(error.code, str(error))
         except OSError as error:
             if group is not None:
                 group.error = error
-            text = self._problems[f"{job.topic}-{job.partition}"] = _words(error, self._directory)
-            return _refused(Code.UNAVAILABLE, text)
+            text = self._problems[f"{job.topic}-{job.partition}"] = _describe(error, self._directory)
+            return Outcome.refused(Code.UNAVAILABLE, text)
         if answer.kind is Kind.REFUSED:
             return answer
         group.answers[number] = answer
@@ -282,22 +284,18 @@ class LogSink:
 
     def _failure(self, partition: Partition, error: OSError) -> Outcome:
         """The answer for batches that did not become durable: refused if they were certainly taken back."""
-        text = _words(error, partition.path)
+        text = _describe(error, partition.path)
         log.error("partition write failed", partition=partition.path.name, reason=text)
         self._problems[partition.path.name] = text
         if not partition.broken:
             with contextlib.suppress(OSError):
                 partition.roll_back()
         if partition.broken:
-            return Outcome(Kind.UNCERTAIN, code=Code.UNAVAILABLE, text=text)
-        return _refused(Code.UNAVAILABLE, text)
+            return Outcome.uncertain(Code.UNAVAILABLE, text)
+        return Outcome.refused(Code.UNAVAILABLE, text)
 
 
-def _refused(code: Code, text: str) -> Outcome:
-    return Outcome(Kind.REFUSED, code=code, text=text)
-
-
-def _words(error: OSError, path: Path) -> str:
+def _describe(error: OSError, path: Path) -> str:
     if error.errno in _FULL:
         return f"{path}: the disk is full; free some space"
     return f"{path}: cannot be written: {error.strerror or error}"

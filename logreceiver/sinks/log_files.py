@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -26,10 +25,10 @@ from typing import NamedTuple
 
 from streams import recordbatch
 from streams.errors import BatchCorrupt
+from streams.kinds import check_topic
 from streams.recordbatch import HEADER_BYTES, MAGIC, Header
 
 CHECKPOINT = "checkpoint"
-_LEGAL_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _CHECKPOINT = struct.Struct(">qI")
 _MAGIC_AT = 16
 
@@ -59,7 +58,11 @@ class Damaged(Exception):
 
 def legal_topic(name: str) -> bool:
     """True for a name that Kafka accepts for a topic; such a name is also safe as part of a file's name."""
-    return _LEGAL_TOPIC.fullmatch(name) is not None and name not in (".", "..")
+    try:
+        check_topic(name)
+    except ValueError:
+        return False
+    return True
 
 
 def segment_name(base_offset: int) -> str:

@@ -48,7 +48,7 @@ class Producers:
         if known is None:
             return None
         if header.producer_epoch < known.epoch:
-            return _refused(
+            return Outcome.refused(
                 Code.FENCED, f"producer epoch {header.producer_epoch} is older than the stored {known.epoch}"
             )
         if header.producer_epoch > known.epoch:
@@ -60,7 +60,7 @@ class Producers:
             expected = (known.batches[-1].last_sequence + 1) % SEQUENCES
         if header.base_sequence == expected:
             return None
-        return _refused(Code.OUT_OF_ORDER, f"base sequence is {header.base_sequence}, expected {expected}")
+        return Outcome.refused(Code.OUT_OF_ORDER, f"base sequence is {header.base_sequence}, expected {expected}")
 
     def record(self, header: Header, base_offset: int) -> Undo:
         """Remember an appended batch; `undo` takes it back."""
@@ -80,7 +80,3 @@ class Producers:
             self._known.pop(producer_id, None)
         else:
             self._known[producer_id] = before
-
-
-def _refused(code: Code, text: str) -> Outcome:
-    return Outcome(Kind.REFUSED, code=code, text=text)

@@ -47,7 +47,7 @@ class RunWriter:
         before: Code | None = None
         while True:
             outcome = await self._produce(payload)
-            if outcome.kind in (Kind.STORED, Kind.DUPLICATE):
+            if outcome.is_stored:
                 self.next_sequence += records
                 return outcome
             code = outcome.code or Code.UNKNOWN
