@@ -11,9 +11,18 @@ from typing import Any
 
 import click
 
-from streams.security.pki import Authority, PkiError, create_authority, describe
+from streams.security.pki import KEYS, Authority, PkiError, create_authority, describe
 
 DIRECTORY = click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+KEY = click.option(
+    "--key",
+    "kind",
+    type=click.Choice(list(KEYS)),
+    default="ec",
+    show_default=True,
+    help="Kind of key: ec (ECDSA P-256), for every mode but pq-auth; mldsa65 (ML-DSA-65, post-quantum), for pq-auth; "
+    "rsa (RSA 3072) and mldsa44 (ML-DSA-44), which no mode of a stream accepts in a leaf, for other purposes.",
+)
 
 
 def _clear_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -34,23 +43,28 @@ def pki() -> None:
 
 @pki.command()
 @DIRECTORY
+@KEY
 @click.option("--name", default="logfwd private CA", show_default=True, help="Common name of the authority.")
 @click.option(
     "--force", is_flag=True, help="Overwrite existing keys. Certificates issued by the old authority stop working."
 )
 @_clear_errors
-def init(directory: Path, name: str, force: bool) -> None:
+def init(directory: Path, kind: str, name: str, force: bool) -> None:
     """Create a certificate authority and a grant key in DIRECTORY.
 
     Writes ca.pem, ca.key and grant.key. Copy grant.key to every receiver of a cluster, and ca.pem to every forwarder
     and receiver. Keep ca.key private.
+
+    The authority's key signs every certificate that it issues, so mode pq-auth demands an authority with --key mldsa65
+    too. Such an authority may also issue certificates with --key ec, for the other modes.
     """
-    create_authority(directory, name=name, force=force)
+    create_authority(directory, name=name, kind=kind, force=force)
     click.echo(f"created ca.pem, ca.key and grant.key in {directory}")
 
 
 @pki.command()
 @DIRECTORY
+@KEY
 @click.option(
     "--identity",
     "identities",
@@ -71,14 +85,14 @@ def init(directory: Path, name: str, force: bool) -> None:
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @_clear_errors
 def issue(
-    directory: Path, identities: tuple[str, ...], hosts: tuple[str, ...], days: int, out: str, force: bool
+    directory: Path, kind: str, identities: tuple[str, ...], hosts: tuple[str, ...], days: int, out: str, force: bool
 ) -> None:
     """Issue a certificate and its key from the authority in DIRECTORY.
 
     A relative --out is relative to DIRECTORY.
     """
     files = Authority.load(directory).issue(
-        identities=identities, hosts=hosts, days=days, out=directory / out, force=force
+        identities=identities, hosts=hosts, out=directory / out, kind=kind, days=days, force=force
     )
     click.echo(f"created {files.certificate} and {files.key}, valid for {days} days")
 
@@ -90,7 +104,8 @@ def issue(
 def show(path: Path, as_json: bool) -> None:
     """Show a certificate file, or every *.pem in a directory.
 
-    Prints names, kind of key, expiry and issuer.
+    Prints names, kind of key, expiry, issuer, and how the certificate is signed; then the same of each further
+    certificate in the file (the intermediates of a chain).
     """
     rows = [describe(file) for file in (sorted(path.glob("*.pem")) if path.is_dir() else [path])]
     if as_json:
@@ -101,4 +116,8 @@ def show(path: Path, as_json: bool) -> None:
         days = (datetime.datetime.fromisoformat(row["expires"]) - now).days
         left = f"expires in {days} days" if days >= 0 else f"EXPIRED {-days} days ago"
         names = ", ".join(row["names"]) or row["subject"]
-        click.echo(f"{row['file']}: {names}; {row['key']}; {left}; issued by {row['issuer']}")
+        click.echo(
+            f"{row['file']}: {names}; {row['key']}; {left}; issued by {row['issuer']}, signed with {row['signature']}"
+        )
+        for link in row["chain"]:
+            click.echo(f"  then {link['subject']}; {link['key']}; signed with {link['signature']}")

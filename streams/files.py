@@ -6,6 +6,7 @@ A file's data and the name that leads to it are made durable apart (fsync(2)): t
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 
@@ -30,4 +31,26 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         out.flush()
         os.fsync(out.fileno())
     fresh.replace(path)
+    sync_directory(path.parent)
+
+
+def create_file(path: Path, data: bytes, *, mode: int, replace: bool = False) -> None:
+    """Create a small file, whole and durable, or raise FileExistsError if the name is taken and not to be replaced.
+
+    The data goes into a new inode that nobody else can have opened or linked (O_EXCL, an unpredictable name), so that
+    a secret is never readable with other permissions than `mode`, less the umask.
+    """
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        if replace:
+            fresh.replace(path)
+        else:
+            os.link(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
     sync_directory(path.parent)

@@ -1,7 +1,11 @@
 """A small private certificate authority: one root, leaves for receivers and forwarders, and the grant key.
 
 A directory holds `ca.pem`, `ca.key`, `grant.key`, and a pair `NAME.pem` / `NAME.key` for every leaf. Keys have mode
-0600 and are overwritten only on request (`--force`). Leaves are ECDSA P-256, which every mode of the project accepts.
+0600 from their first byte and are overwritten only on request (`--force`). `KEYS` lists the kinds of key; which kind a
+mode demands, of the leaf and of the authority, is in `modes.py`.
+
+Certificates always carry a SubjectAlternativeName, an AuthorityKeyIdentifier and a keyUsage: OpenSSL does without
+them, but other verifiers of certificate chains do not.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +21,36 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.asymmetric import ec, mldsa, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorithmOID
 
 from streams.errors import PipelineError
-from streams.files import write_atomically
+from streams.files import create_file
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | mldsa.MLDSA44PublicKey | mldsa.MLDSA65PublicKey
+
+KEYS: Mapping[str, Callable[[], PrivateKey]] = {
+    "ec": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "rsa": lambda: rsa.generate_private_key(65537, 3072),
+    "mldsa65": mldsa.MLDSA65PrivateKey.generate,
+    "mldsa44": mldsa.MLDSA44PrivateKey.generate,
+}
+"""The kinds of key by their name on the command line: ECDSA P-256, RSA 3072, ML-DSA of FIPS 204."""
+
+_SIGNATURES = {
+    SignatureAlgorithmOID.ECDSA_WITH_SHA256: "ECDSA with SHA-256",
+    SignatureAlgorithmOID.ECDSA_WITH_SHA384: "ECDSA with SHA-384",
+    SignatureAlgorithmOID.ECDSA_WITH_SHA512: "ECDSA with SHA-512",
+    SignatureAlgorithmOID.RSA_WITH_SHA256: "RSA with SHA-256",
+    SignatureAlgorithmOID.RSA_WITH_SHA384: "RSA with SHA-384",
+    SignatureAlgorithmOID.RSA_WITH_SHA512: "RSA with SHA-512",
+    SignatureAlgorithmOID.RSASSA_PSS: "RSA-PSS",
+    SignatureAlgorithmOID.ED25519: "Ed25519",
+    SignatureAlgorithmOID.ML_DSA_44: "ML-DSA-44",
+    SignatureAlgorithmOID.ML_DSA_65: "ML-DSA-65",
+    SignatureAlgorithmOID.ML_DSA_87: "ML-DSA-87",
+}
 
 CA_DAYS = 3650
 BACKDATE = datetime.timedelta(minutes=5)
@@ -43,7 +72,7 @@ class LeafFiles:
 class Authority:
     """A loaded authority, which can issue leaves."""
 
-    def __init__(self, directory: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+    def __init__(self, directory: Path, certificate: x509.Certificate, key: PrivateKey) -> None:
         self.directory = directory
         self.certificate = certificate
         self._key = key
@@ -53,12 +82,16 @@ class Authority:
         try:
             certificate = x509.load_pem_x509_certificate((directory / "ca.pem").read_bytes())
             key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), None)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise PkiError(
                 f"{directory}: no usable authority here ({error}); create one with `logfwd pki init`"
             ) from error
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise PkiError(f"{directory / 'ca.key'}: only elliptic-curve keys can be used; this is another kind")
+        if not isinstance(key, PrivateKey):
+            kind = type(key).__name__.removesuffix("PrivateKey")
+            raise PkiError(
+                f"{directory / 'ca.key'}: a key of the kind {kind} cannot be used; "
+                f"create an authority with `logfwd pki init --key {'|'.join(KEYS)}`"
+            )
         return cls(directory, certificate, key)
 
     def issue(
@@ -67,11 +100,15 @@ class Authority:
         identities: Sequence[str],
         hosts: Sequence[str],
         out: Path,
+        kind: str = "ec",
         days: int = 90,
         not_before: datetime.datetime | None = None,
         force: bool = False,
     ) -> LeafFiles:
-        """Write a leaf and its key to OUT.pem and OUT.key. Identities with a colon are URIs, others are DNS names."""
+        """Write a leaf and its key to OUT.pem and OUT.key. Identities with a colon are URIs, others are DNS names.
+
+        `kind`: one of `KEYS`.
+        """
         try:
             names = _names(identities, hosts)
         except ValueError as error:
@@ -80,7 +117,7 @@ class Authority:
             raise PkiError("a leaf needs at least one identity or host")
         start = not_before or datetime.datetime.now(datetime.UTC) - BACKDATE
         end = start + datetime.timedelta(days=days) + (BACKDATE if not_before is None else datetime.timedelta())
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = KEYS[kind]()
         subject = (list(identities) or list(hosts))[0][:64]
         leaf = (
             _builder(subject, self.certificate.subject, key.public_key(), start, end)
@@ -92,7 +129,7 @@ class Authority:
                 critical=False,
             )
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-            .sign(self._key, hashes.SHA256())
+            .sign(self._key, _digest(self._key))
         )
         files = LeafFiles(out.with_name(out.name + ".pem"), out.with_name(out.name + ".key"))
         _write(files.key, _pem(key), private=True, force=force)
@@ -100,13 +137,15 @@ class Authority:
         return files
 
 
-def create_authority(directory: Path, *, name: str = "logfwd private CA", force: bool = False) -> Authority:
-    """Create a root and the first grant key in a directory that only its owner may enter."""
+def create_authority(
+    directory: Path, *, name: str = "logfwd private CA", kind: str = "ec", force: bool = False
+) -> Authority:
+    """Create a root and the first grant key in a directory that only its owner may enter. `kind`: one of `KEYS`."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise PkiError(f"{directory} cannot be created: {error}") from error
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = KEYS[kind]()
     start = datetime.datetime.now(datetime.UTC) - BACKDATE
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     certificate = (
@@ -114,7 +153,7 @@ def create_authority(directory: Path, *, name: str = "logfwd private CA", force:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
+        .sign(key, _digest(key))
     )
     _write(directory / "ca.key", _pem(key), private=True, force=force)
     _write(directory / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), force=True)
@@ -136,10 +175,16 @@ def key_algorithm(certificate: x509.Certificate) -> str:
     return type(key).__name__.removesuffix("PublicKey").replace("MLDSA", "ML-DSA-")
 
 
+def signature_algorithm(certificate: x509.Certificate) -> str:
+    """How a certificate is signed: "ECDSA with SHA-256", "ML-DSA-65"; the OID of an algorithm not known here."""
+    oid = certificate.signature_algorithm_oid
+    return _SIGNATURES.get(oid, oid.dotted_string)
+
+
 def describe(path: Path) -> dict[str, Any]:
-    """The fields of one certificate file, as `logfwd pki show` prints them."""
+    """The fields of one certificate file, as `logfwd pki show` prints them; `chain` has those after the first."""
     try:
-        leaf = x509.load_pem_x509_certificate(path.read_bytes())
+        leaf, *others = x509.load_pem_x509_certificates(path.read_bytes())
     except (OSError, ValueError) as error:
         raise PkiError(f"{path}: not a certificate: {error}") from error
     try:
@@ -153,13 +198,22 @@ def describe(path: Path) -> dict[str, Any]:
         "names": names,
         "key": key_algorithm(leaf),
         "issuer": leaf.issuer.rfc4514_string(),
+        "signature": signature_algorithm(leaf),
+        "chain": [
+            {
+                "subject": other.subject.rfc4514_string(),
+                "key": key_algorithm(other),
+                "signature": signature_algorithm(other),
+            }
+            for other in others
+        ],
         "starts": leaf.not_valid_before_utc.isoformat(),
         "expires": leaf.not_valid_after_utc.isoformat(),
     }
 
 
 def _builder(
-    subject: str, issuer: x509.Name, key: ec.EllipticCurvePublicKey, start: datetime.datetime, end: datetime.datetime
+    subject: str, issuer: x509.Name, key: PublicKey, start: datetime.datetime, end: datetime.datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -200,7 +254,12 @@ def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_
     )
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def _digest(key: PrivateKey) -> hashes.SHA256 | None:
+    """The hash of a signature by this key; ML-DSA takes the message itself."""
+    return hashes.SHA256() if isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) else None
+
+
+def _pem(key: PrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -208,9 +267,9 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _write(path: Path, data: bytes, *, private: bool = False, force: bool = False) -> None:
     """Write a file whole or not at all; a private one has mode 0600 from its first byte."""
-    if path.exists() and not force:
-        raise PkiError(f"{path} exists; use --force to replace it")
     try:
-        write_atomically(path, data, mode=0o600 if private else 0o644)
+        create_file(path, data, mode=0o600 if private else 0o644, replace=force)
+    except FileExistsError as error:
+        raise PkiError(f"{path} exists; use --force to replace it") from error
     except OSError as error:
         raise PkiError(f"{path} cannot be written: {error}") from error

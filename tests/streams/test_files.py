@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.files import write_atomically
+from streams.files import create_file, write_atomically
 
 
 @pytest.fixture
@@ -53,3 +53,26 @@ def test_a_private_file_is_private_from_its_first_byte(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "fsync", look)
     write_atomically(tmp_path / "key", b"secret", mode=0o600)
     assert seen[0] == 0o600
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_created_file_is_durable_before_its_name_and_has_its_permissions(
+    tmp_path: Path, steps: list[str], replace: bool
+) -> None:
+    create_file(tmp_path / "key", b"secret", mode=0o600, replace=replace)
+    assert [step.split()[0] for step in steps] == ["fsync", *(["rename"] if replace else []), "fsync"]
+    assert steps[0].startswith("fsync .key.")
+    assert steps[-1] == f"fsync {tmp_path.name}"
+    (made,) = tmp_path.iterdir()
+    assert (made.name, made.read_bytes(), stat.S_IMODE(made.stat().st_mode)) == ("key", b"secret", 0o600)
+
+
+def test_a_file_that_exists_is_replaced_only_on_request(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"old")
+    (tmp_path / "key").chmod(0o644)
+    with pytest.raises(FileExistsError):
+        create_file(tmp_path / "key", b"new", mode=0o600)
+    assert (tmp_path / "key").read_bytes() == b"old"
+    create_file(tmp_path / "key", b"new", mode=0o600, replace=True)
+    (made,) = tmp_path.iterdir()
+    assert (made.read_bytes(), stat.S_IMODE(made.stat().st_mode)) == (b"new", 0o600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.x509.verification import PolicyBuilder, Store
 
 from logfwd.pki_commands import pki
 from logreceiver.grants import Claim, Grants
@@ -69,6 +71,63 @@ def test_the_root_signs_leaves_alone(tmp_path: Path) -> None:
     assert (constraints.critical, constraints.value.ca, constraints.value.path_length) == (True, True, 0)
 
 
+@pytest.mark.parametrize(
+    ("authority", "leaf", "key", "signature"),
+    [
+        ("ec", "ec", "EC secp256r1", "ECDSA with SHA-256"),
+        ("ec", "rsa", "RSA 3072", "ECDSA with SHA-256"),
+        ("rsa", "ec", "EC secp256r1", "RSA with SHA-256"),
+        ("mldsa65", "mldsa65", "ML-DSA-65", "ML-DSA-65"),
+        ("mldsa65", "ec", "EC secp256r1", "ML-DSA-65"),
+        ("mldsa44", "mldsa44", "ML-DSA-44", "ML-DSA-44"),
+    ],
+)
+def test_each_kind_of_key_makes_an_authority_and_a_leaf(
+    tmp_path: Path, authority: str, leaf: str, key: str, signature: str
+) -> None:
+    assert run("init", str(tmp_path), "--key", authority)[0] == 0
+    arguments = ("--identity", "spiffe://site/host", "--host", "localhost", "--out", "leaf")
+    assert run("issue", str(tmp_path), "--key", leaf, *arguments)[0] == 0
+    (row,) = json.loads(run("show", str(tmp_path / "leaf.pem"), "--json")[1])
+    assert (row["key"], row["signature"], row["chain"]) == (key, signature, [])
+    assert f"issued by CN=logfwd private CA, signed with {signature}\n" in run("show", str(tmp_path / "leaf.pem"))[1]
+    root, made = (x509.load_pem_x509_certificate((tmp_path / name).read_bytes()) for name in ("ca.pem", "leaf.pem"))
+    store = PolicyBuilder().store(Store([root]))
+    assert store.build_server_verifier(x509.DNSName("localhost")).verify(made, []) == [made, root]
+    assert store.build_client_verifier().verify(made, []).chain == [made, root]
+
+
+def test_show_prints_the_rest_of_the_chain(tmp_path: Path) -> None:
+    run("init", str(tmp_path), "--key", "mldsa65")
+    run("issue", str(tmp_path), "--identity", "x", "--out", "leaf")
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes((tmp_path / "leaf.pem").read_bytes() + (tmp_path / "ca.pem").read_bytes())
+    first, second = run("show", str(chain))[1].splitlines()
+    assert first.startswith(f"{chain}: x; EC secp256r1; expires in 89 days")
+    assert second == "  then CN=logfwd private CA; ML-DSA-65; signed with ML-DSA-65"
+
+
+@pytest.mark.parametrize("kind", ["ec", "mldsa65"])
+def test_a_key_is_born_private_in_a_file_that_nobody_else_can_have_opened(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, int, int]] = []
+    real = os.open
+
+    def noted(path: os.PathLike[str], flags: int, mode: int = 0o777, **more: int) -> int:
+        opened.append((os.fspath(path), flags, mode))
+        return real(path, flags, mode, **more)
+
+    monkeypatch.setattr(os, "open", noted)
+    authority = create_authority(tmp_path, kind=kind)
+    authority.issue(identities=["x"], hosts=[], out=tmp_path / "leaf", kind=kind)
+    authority.issue(identities=["x"], hosts=[], out=tmp_path / "leaf", kind=kind, force=True)
+    keys = [(flags, mode) for path, flags, mode in opened if ".key" in path]
+    assert len(keys) == 4
+    assert all(flags & os.O_EXCL and mode == 0o600 for flags, mode in keys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.key", "ca.pem", "grant.key", "leaf.key", "leaf.pem"]
+
+
 def test_a_missing_authority_is_named_with_the_remedy(tmp_path: Path) -> None:
     code, output = run("issue", str(tmp_path), "--identity", "x", "--out", "leaf")
     assert code == 1
@@ -91,7 +150,8 @@ def test_an_authority_with_another_kind_of_key_is_refused(tmp_path: Path) -> Non
     )
     code, output = run("issue", str(tmp_path), "--identity", "x", "--out", "leaf")
     assert code == 1
-    assert "only elliptic-curve keys" in output
+    assert "a key of the kind Ed25519 cannot be used" in output
+    assert "logfwd pki init --key ec|rsa|mldsa65|mldsa44" in output
 
 
 def test_an_authority_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
