@@ -75,6 +75,7 @@ from logfwd.spool_schema import (
     SCHEMA_VERSION,
     beside,
     insert,
+    key_ids,
     make_tables,
     replace_tables,
     roots_of,
@@ -237,8 +238,8 @@ def load(path: Path, connection: sqlite3.Connection) -> Contents:
             (stream, Row(id_, *rest)) for id_, stream, *rest in rows(connection, "batches", "ORDER BY run, id")
         ]
         found.totals = {stream: Totals(*rest) for stream, *rest in rows(connection, "totals")}
-        for row_id, key_hash, *_, expires in rows(connection, "keys", "ORDER BY id"):
-            found.keys.adopt(row_id, key_hash, expires)
+        for key in key_ids(connection):
+            found.keys.adopt(*key)
         connection.execute("SELECT id, stream, payload FROM dead_letters LIMIT 1").fetchall()
         found.last_row = max((row.id for _, row in found.rows), default=0)
         found.last_blob = connection.execute("SELECT coalesce(max(id), 0) FROM blobs").fetchone()[0]

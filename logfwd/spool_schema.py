@@ -10,6 +10,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,6 +64,7 @@ TABLES_1 = {
 _Count = Annotated[int, Meta(ge=0)]
 _Some = Annotated[int, Meta(ge=1)]
 _Time = Annotated[float, Meta(ge=0)]
+_Hash = Annotated[bytes, Meta(min_length=16, max_length=16)]
 SHAPES: dict[str, Any] = {
     "meta": tuple[str, str],
     "runs": tuple[
@@ -72,9 +74,7 @@ SHAPES: dict[str, Any] = {
     "positions": tuple[str, str, bytes, _Time | None],
     "totals": tuple[(str, *[_Count] * len(TOTALS))],  # type: ignore[misc]
     "dead_letters": tuple[_Count, str, _Some, str, str, int, _Some, bytes],
-    "keys": tuple[
-        _Some, Annotated[bytes, Meta(min_length=16, max_length=16)], _Count, _Count | None, _Count, _Count, bytes, _Time
-    ],
+    "keys": tuple[_Some, _Hash, _Count, _Count | None, _Count, _Count, bytes, _Time],
 }
 """Column types of each table, with their bounds."""
 
@@ -179,11 +179,27 @@ def rows(connection: sqlite3.Connection, table: str, end: str = "", *values: obj
         yield converted(version, table, row)
 
 
+_convert = partial(msgspec.convert, builtin_types=(bytes,))
+"""Without `builtin_types`, text in a column of bytes would be taken for base64."""
+
+
+def key_ids(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes, float]]:
+    """Id, hash and expiry of all rows of `keys` in order. There may be 200 000, so they are checked many at a time."""
+    if version_of(connection) == 1:
+        return
+    cursor = connection.execute("SELECT id, hash, expires FROM keys ORDER BY id")
+    while found := cursor.fetchmany(1000):
+        try:
+            yield from _convert(found, list[tuple[_Some, _Hash, _Time]])
+        except msgspec.ValidationError as error:
+            raise SpoolCorrupt(f"invalid row in keys: {error}") from error
+
+
 def converted(version: int, table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
     """A checked row from a file of this version, with the columns of version 2; SpoolCorrupt for the wrong shape."""
     shape = _SHAPES_1.get(table, SHAPES[table]) if version == 1 else SHAPES[table]
     try:
-        checked: tuple[Any, ...] = msgspec.convert(row, shape)
+        checked: tuple[Any, ...] = _convert(row, shape)
     except msgspec.ValidationError as error:
         raise SpoolCorrupt(f"invalid row in {table}: {error}") from error
     if version == 1 and table == "positions":

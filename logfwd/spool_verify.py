@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from logfwd.backlog import Row, Run, Totals
@@ -28,7 +28,7 @@ class Report:
 def verify(connection: sqlite3.Connection) -> Report:
     """Read everything once."""
     report = Report()
-    for check in (_database, _payloads, _references, _dead_letters):
+    for check in (_database, _payloads, _references, _dead_letters, *map(_shapes_of, ("meta", "positions", "keys"))):
         try:
             report.problems += check(connection, report)
         except (sqlite3.Error, SpoolCorrupt, OverflowError, UnicodeDecodeError) as error:
@@ -40,6 +40,16 @@ def _database(connection: sqlite3.Connection, _: Report) -> Iterator[str]:
     for (text,) in connection.execute(f"PRAGMA quick_check({MOST_PROBLEMS})"):
         if text != "ok":
             yield f"the database is damaged: {text}"
+
+
+def _shapes_of(table: str) -> Callable[[sqlite3.Connection, Report], Iterator[str]]:
+    """A check that every row of a table has the right types."""
+
+    def check(connection: sqlite3.Connection, _: Report) -> Iterator[str]:
+        for _row in rows(connection, table):
+            yield from ()
+
+    return check
 
 
 def _payloads(connection: sqlite3.Connection, report: Report) -> Iterator[str]:

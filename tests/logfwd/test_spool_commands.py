@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,16 @@ def test_export_writes_the_waiting_records_or_the_dead_letters(config: Path, tmp
         assert run(config, "export", "http", "--out", str(out), *arguments)[0] == 0
         assert [json.loads(line)["n"] for line in out.read_text().splitlines()] == list(records)
     assert "exists already" in run(config, "export", "http", "--out", str(out))[1]
+
+
+@pytest.mark.parametrize("change", ["positions SET value = 'text'", "meta SET value = x'00'", "keys SET progress = -1"])
+def test_verify_reports_a_row_of_the_wrong_shape_and_exits_with_1(config: Path, tmp_path: Path, change: str) -> None:
+    assert "no problems" in run(config, "verify", "http")[1]
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "http.spool")) as connection, connection:
+        connection.execute("INSERT INTO keys VALUES (1, zeroblob(16), 0, 0, 0, 0, x'', 0.0)")
+        connection.execute(f"UPDATE {change}")
+    code, output = run(config, "verify", "http")
+    assert (code, f"invalid row in {change.split(maxsplit=1)[0]}" in output) == (1, True)
 
 
 def test_a_requeued_dead_letter_waits_at_the_end(config: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
 import sqlite3
@@ -105,6 +106,13 @@ async def test_a_wrecked_table_page_costs_that_table_and_no_batch(path: Path, ta
     assert backlog.totals.resets == (table in repeats)
     if table == "blobs":
         assert backlog.totals.dropped == len(WAITING) * 3
+
+
+async def test_text_where_bytes_belong_is_damage(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE positions SET value = 'text'")
+    found, spool, _ = await use(path)
+    assert (found, spool.positions, len(kept(path))) == (WAITING, {}, 1)
 
 
 async def test_a_flipped_byte_in_a_batch_is_found_by_its_crc_and_costs_that_batch(path: Path) -> None:
