@@ -1,8 +1,12 @@
-"""Addresses as people write them: "host:port", "[v6]:port", ":port" for every interface."""
+"""Addresses as people write them: "host:port", "[v6]:port", ":port" for every interface, "unix:/path" for a socket."""
 
 from __future__ import annotations
 
+import ipaddress
+
 MAX_PORT = 65535
+UNIX = "unix:"
+"""What the address of a Unix socket starts with; an absolute path follows."""
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -20,3 +24,14 @@ def split_address(address: str) -> tuple[str, int]:
 def join_address(host: str, port: int) -> str:
     """The address that `split_address` takes apart."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_local(address: str) -> bool:
+    """True if only this host can connect to what listens there."""
+    if address.startswith(UNIX):
+        return True
+    host, _ = split_address(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
-from streams.addresses import join_address, split_address
+from streams.addresses import UNIX, join_address, split_address
 from streams.errors import HandshakeFailed, LinkError
 from streams.security.endpoint import Party
-from streams.security.transport import Link
+from streams.security.transport import INBOX_HIGH_BYTES, Link
 
 
 class Listener:
@@ -22,34 +24,52 @@ class Listener:
         *,
         handshake_timeout: float,
         max_pending: int,
+        inbox_bytes: int = INBOX_HIGH_BYTES,
     ) -> None:
         self._party = party
         self._on_link, self._on_failure = on_link, on_failure
         self._handshake_timeout, self._max_pending = handshake_timeout, max_pending
+        self._inbox_bytes = inbox_bytes
         self._pending = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
+        self._unix_path: Path | None = None
         self.address = ""
 
-    async def start(self, address: str, *, reuse_port: bool = False) -> None:
-        """Listen on "host:port"; `address` then has the real port. LinkError if that is not possible."""
-        host, port = split_address(address)
-        loop = asyncio.get_running_loop()
+    async def start(self, address: str, *, reuse_port: bool = False, socket_mode: int = 0o600) -> None:
+        """Listen on "host:port" or "unix:/path"; `address` then has the real port. LinkError if that is not possible.
+
+        `socket_mode`: permissions of a Unix socket; who may write to it may connect.
+        """
         try:
-            self._server = await loop.create_server(
-                self._accept, host or None, port, reuse_port=reuse_port, start_serving=True, backlog=1024
-            )
+            if address.startswith(UNIX):
+                await self._start_unix(Path(address.removeprefix(UNIX)), socket_mode)
+                self.address = address
+            else:
+                self.address = await self._start_tcp(address, reuse_port)
         except OSError as error:
             raise LinkError(f"{address}: cannot listen there: {error.strerror or error}") from error
+
+    async def _start_tcp(self, address: str, reuse_port: bool) -> str:
+        host, port = split_address(address)
+        self._server = await asyncio.get_running_loop().create_server(
+            self._accept, host or None, port, reuse_port=reuse_port, start_serving=True, backlog=1024
+        )
         bound = self._server.sockets[0].getsockname()
-        self.address = join_address(host or bound[0], bound[1])
+        return join_address(host or bound[0], bound[1])
+
+    async def _start_unix(self, path: Path, mode: int) -> None:
+        """A socket that a killed process left behind is replaced."""
+        self._server = await asyncio.get_running_loop().create_unix_server(self._accept, str(path), backlog=1024)
+        os.chmod(path, mode)
+        self._unix_path = path
 
     def replace(self, party: Party) -> None:
         """Use another party (a new certificate) for new links; existing ones stay."""
         self._party = party
 
     def _accept(self) -> Link:
-        link = Link(self._party.endpoint())
+        link = Link(self._party.endpoint(), inbox_bytes=self._inbox_bytes)
         task = asyncio.get_running_loop().create_task(self._serve(link))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -81,9 +101,16 @@ class Listener:
         error.seen = link.attempt().log_fields()
         self._on_failure(link.peer, error)
 
+    def stop(self) -> None:
+        """Accept no new links; existing ones stay."""
+        self._server.close()
+        if self._unix_path is not None:
+            self._unix_path.unlink(missing_ok=True)
+            self._unix_path = None
+
     async def close(self) -> None:
         """Accept no new links, and end those that are left."""
-        self._server.close()
+        self.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -98,12 +125,21 @@ async def listen(
     on_failure: Callable[[str, HandshakeFailed], None],
     handshake_timeout: float = 10.0,
     max_pending: int = 256,
+    inbox_bytes: int = INBOX_HIGH_BYTES,
     reuse_port: bool = False,
+    socket_mode: int = 0o600,
 ) -> Listener:
     """Listen on "host:port" (port 0: the system chooses); `on_link` runs as a task for every completed handshake.
 
     `on_failure` gets the peer's address and the reason of every failed one. LinkError if the address cannot be used.
     """
-    listener = Listener(party, on_link, on_failure, handshake_timeout=handshake_timeout, max_pending=max_pending)
-    await listener.start(address, reuse_port=reuse_port)
+    listener = Listener(
+        party,
+        on_link,
+        on_failure,
+        handshake_timeout=handshake_timeout,
+        max_pending=max_pending,
+        inbox_bytes=inbox_bytes,
+    )
+    await listener.start(address, reuse_port=reuse_port, socket_mode=socket_mode)
     return listener

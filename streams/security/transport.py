@@ -45,8 +45,10 @@ _arriving = _Arriving()
 class Link(asyncio.BufferedProtocol):
     """One TLS connection, made by `connect` or by a listener."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, *, inbox_bytes: int = INBOX_HIGH_BYTES) -> None:
+        """`inbox_bytes`: reading from the socket stops while more than this is received and not taken."""
         loop = asyncio.get_running_loop()
+        self._most_inbox_bytes = inbox_bytes
         self._loop = loop
         self._endpoint = endpoint
         self._transport: asyncio.Transport | None = None
@@ -246,7 +248,7 @@ class Link(asyncio.BufferedProtocol):
             self.heard_at = time.monotonic()
         if data is None:
             self._ended = True
-        if self._inbox_bytes > INBOX_HIGH_BYTES and not self._reading_paused and self._transport is not None:
+        if self._inbox_bytes > self._most_inbox_bytes and not self._reading_paused and self._transport is not None:
             self._reading_paused = True
             self._transport.pause_reading()
         if self._ended or self._inbox_bytes >= self._wanted_bytes:
