@@ -54,13 +54,20 @@ class Ledger:
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._reports: dict[tuple[str, str, str, str], ReportEntry] = {}
+        """The newest totals of each boot of each forwarder's stream; encoded when they are written."""
         self._some = asyncio.Event()
+        """Something waits."""
         self._enough = asyncio.Event()
+        """A full batch waits, or the ledger closes: no reason to linger."""
         self._run: RunWriter | None = None
+        """None until the sink was reached, and after a run was lost."""
         self._max_bytes = 0
+        """How large a batch may be: the topic's limit, or less once the sink refused one."""
         self._trouble = ""
+        """Why the ledger cannot be written now; empty while it can."""
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._losing = False
+        """A loss was logged; the next one is logged again only after everything was written."""
         self._closing = False
         self._writer: asyncio.Task[None] | None = None
 

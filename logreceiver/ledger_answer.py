@@ -69,12 +69,16 @@ class Account:
         self.identity, self.forwarder_id = entry.identity, entry.forwarder_id
         self.runs: dict[RunKey, Coverage] = {}
         self._numbers: set[int] = set()
+        """The forwarder's numbers of the runs that entries belong to; it counts them from 1."""
         self._boots: dict[str, tuple[int, int]] = {}
+        """Times of the first and the last entry of each boot, in milliseconds."""
         self._report: ReportEntry | None = None
+        """The newest one."""
         self._first_ms = entry.time_ms
         self._last_ms = 0
         self._last_batch_ms = 0
         self._shares: Counter[tuple[str, str, str, str]] = Counter()
+        """By mode, group, TLS version, and what is counted: batches, records, bytes."""
 
     # -- taking entries ----------------------------------------------------------------------------------------
 

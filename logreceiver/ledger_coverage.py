@@ -69,9 +69,13 @@ class Coverage:
 
     def __init__(self) -> None:
         self._covered = Intervals()
+        """Of all entries."""
         self._appended = Intervals()
+        """Of entries of batches that were appended, not recognised as repeats."""
         self._recent: OrderedDict[tuple[int, int], int] = OrderedDict()
+        """First offsets of the newest entries, by first sequence and the one after the last."""
         self._expected: int | None = None
+        """The sequence after the highest one seen."""
         self.twice = 0
         self.tail = 0
         self.lost = 0

@@ -54,10 +54,13 @@ class Service:
         self.registry = CollectorRegistry()
         self.metrics = ReceiverMetrics(self.registry)
         self._links: Counter[str] = Counter()
+        """Open links by identity; an identity without one has no entry."""
         self._live: set[Session] = set()
         self._stack = contextlib.AsyncExitStack()
+        """Closes listeners, ledger and sink, in the reverse of the order in which they were opened."""
         self._stopping = False
         self._since = datetime.now(UTC)
+        """Since when the posture is counted."""
         self.listeners: list[Listener] = []
         self.admin_address = ""
 

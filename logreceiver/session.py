@@ -49,8 +49,10 @@ class Session:
         self._shared = shared
         self._connection = ReceiverConnection(MAX_FRAME_BYTES)
         self._ended: asyncio.Future[ProtocolError] = asyncio.get_running_loop().create_future()
+        """Set by `end`: the error to end the link with."""
         self._guest: Guest | None = None
         self._handshake_observed = False
+        """A handshake counts once, and under its stream if it gets that far."""
         self.log = structlog.get_logger("logreceiver.session").bind(peer=link.peer)
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -140,9 +142,7 @@ class Session:
             raise ProtocolError(Code.NOT_ALLOWED, str(denied)) from denied
         if shared.ledger is not None and permit.topic == shared.ledger.topic:
             raise ProtocolError(Code.NOT_ALLOWED, "only receivers may write the ledger's topic")
-        label = shared.metrics.stream_label(
-            hello.stream
-        )  # after the permit, so that only permitted streams become labels
+        label = shared.metrics.stream_label(hello.stream)  # after the permit: a refused name becomes no label
         self._check_mode(hello, label)
         self._observe_handshake(label, hello.mode)
         try:
@@ -151,7 +151,7 @@ class Session:
             raise ProtocolError(error.code, str(error)) from error
         account = shared.posture.opened(hello.stream, permit.identity, facts)
         guest = self._guest = Guest(hello, permit.identity, facts, topic, uuid.uuid4().hex, label, account)
-        self._supersede(guest)
+        self._supersede(guest)  # not earlier: a link that is refused must not end a good one
         shared.metrics.links.labels(label, facts.group).inc()
         self._send(
             m.Welcome(
@@ -210,7 +210,7 @@ class Session:
     def _leave(self) -> None:
         if (guest := self._guest) is None:
             return
-        if self._shared.sessions.get(guest.key) is self:
+        if self._shared.sessions.get(guest.key) is self:  # a newer session may have taken its place
             del self._shared.sessions[guest.key]
         self._shared.metrics.links.labels(guest.label, guest.facts.group).dec()
         self.log.info("link closed")
@@ -240,7 +240,7 @@ class Session:
         worker = asyncio.create_task(storing.work())
         try:
             await self._watch(storing, (reader, worker, self._ended))
-            if self._ended.done():
+            if self._ended.done():  # before the tasks' own ends: the forwarder should hear why
                 raise self._ended.result()
             for task in (reader, worker):
                 if task.done():
@@ -262,7 +262,7 @@ class Session:
                 continue
             if self._link.held_up:
                 raise ProtocolError(Code.TIMEOUT, "the forwarder does not read what it is sent")
-            if storing.jobs.empty():
+            if storing.jobs.empty():  # otherwise its window may be full, and the sink is what it waits for
                 raise ProtocolError(Code.TIMEOUT, "the forwarder fell silent")
 
     async def _read(self, storing: Storing) -> None:

@@ -41,7 +41,9 @@ class OpenedRun:
     producer_id: int
     producer_epoch: int
     next_sequence: int | None = None
+    """Base sequence of the next batch; None if any is right: for the first batch, and after one that is unreadable."""
     refusing: bool = False
+    """True after the first refusal: the forwarder has to open the run again before anything is produced."""
 
 
 class Storing:
@@ -62,7 +64,9 @@ class Storing:
         self._drain = drain
         self._log = log
         self._run: OpenedRun | None = None
+        """None until the first run is open; the wire protocol lets no batch come before."""
         self._counters: dict[str, tuple[Counter, Counter, Counter]] = {}
+        """By outcome."""
         self._sink_seconds = shared.metrics.sink_seconds.labels(guest.label, shared.sink.name)
 
     async def work(self) -> None:
@@ -73,7 +77,7 @@ class Storing:
                 await self._open_run(message)
             else:
                 await self._store(message, received)
-            await self._drain()
+            await self._drain()  # a forwarder that reads no answers gets no further batch stored
 
     async def _open_run(self, ask: m.OpenRun) -> None:
         try:
@@ -92,6 +96,7 @@ class Storing:
         identity, stream = self._guest.identity, self._guest.hello.stream
         partition = ask.partition
         if not 0 <= partition < topic.partition_count:
+            # By name, so that new runs of a stream stay in one partition and its records in their order.
             partition = zlib.crc32((identity + stream).encode()) % topic.partition_count
         grant = self._shared.grants.sign(self._claim(topic.name, partition, producer_id))
         return m.Run(ask.run, topic.name, topic.topic_id, partition, producer_id, grant)
@@ -100,7 +105,7 @@ class Storing:
         """What the sink has of a run whose grant is presented; the run keeps the topic it was opened for."""
         if not self._shared.grants.honours(ask.grant, self._claim(ask.topic, ask.partition, ask.producer_id)):
             raise SinkUnavailable(Code.NOT_GRANTED, "the grant is not one that this receiver honours")
-        topic = await self._shared.sink.topic(ask.topic)
+        topic = await self._shared.sink.topic(ask.topic)  # its id shows the forwarder if it was created again
         stored = await self._shared.sink.ask(ask.topic, ask.partition, ask.producer_id)
         known = (-1, -1) if stored is None else (stored.producer_epoch, stored.last_sequence)
         return m.Run(ask.run, topic.name, topic.topic_id, ask.partition, ask.producer_id, ask.grant, *known)
@@ -117,10 +122,10 @@ class Storing:
             if header.record_count != batch.record_count:
                 raise BatchCorrupt(f"{batch.record_count} records announced, {header.record_count} in the header")
         except BatchCorrupt as error:
-            run.next_sequence = None
+            run.next_sequence = None  # the sequences of such a batch cannot be trusted, so the next one is not compared
             self._answer(batch, received, Outcome.refused(Code.CORRUPT, str(error)), 0.0)
             return
-        self._check_stamp(run, header)
+        self._check_stamp(run, header)  # of a refused window, too: a wrong stamp is a fault of the forwarder either way
         run.next_sequence = (header.base_sequence + header.record_count) % recordbatch.SEQUENCES
         if run.refusing:
             self._answer(batch, received, Outcome.refused(Code.NOT_TRIED), 0.0)
@@ -151,12 +156,12 @@ class Storing:
         self._guest.account.bytes += len(batch.payload)
         if stored:
             self._sink_seconds.observe(sink_seconds)
-            waited = time.monotonic() - received - sink_seconds
+            waited = time.monotonic() - received - sink_seconds  # behind earlier batches, and for our own checks
             self._send(m.Ack(batch.seq, run.partition, outcome.base_offset, int(waited * 1e6), int(sink_seconds * 1e6)))
             return
         run.refusing = True
         code = outcome.code or Code.UNKNOWN
-        if code is not Code.NOT_TRIED:
+        if code is not Code.NOT_TRIED:  # the refusal before it was logged
             self._log.warning("batch not stored", code=str(code), outcome=outcome.kind.value, reason=outcome.text)
         uncertain = outcome.kind is Kind.UNCERTAIN
         permanent = not uncertain and code in _BODIES

@@ -18,6 +18,7 @@ class Coalesced(Generic[T]):
     def __init__(self) -> None:
         self._begun: dict[Hashable, asyncio.Task[T]] = {}
         self._next: dict[Hashable, asyncio.Task[T]] = {}
+        """Calls that wait for the one under way; new callers may still join."""
 
     async def __call__(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> T:
         task = self._next.get(key)

@@ -75,12 +75,16 @@ class KafkaSink:
         self._settings = settings
         self._facts: dict[str, _Facts] = {}
         self._findings: dict[str, topic_check.Findings] = {}
+        """What was logged about each topic, so that only news is logged."""
         self._unfit: dict[str, str] = {}
+        """Topics that cannot be used, for `health`."""
         self._lanes: dict[int, Lanes[Any]] = {}
+        """By broker."""
         self._checks: Coalesced[_Facts] = Coalesced()
         self._questions: Coalesced[dict[int, RunState]] = Coalesced()
         self._cluster: Cluster | None = None
         self._keeper: asyncio.Task[None] | None = None
+        """Refreshes the metadata in the background."""
 
     @property
     def cluster_id(self) -> str:

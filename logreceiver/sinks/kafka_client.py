@@ -64,11 +64,14 @@ class Cluster:
         self._coalesced: Coalesced[None] = Coalesced()
         self._connecting: Coalesced[AIOKafkaConnection] = Coalesced()
         self._names: set[str] = set()
+        """Topics in use: metadata of these is requested."""
         self._refreshed = -1.0
+        """When the metadata came (monotonic seconds); negative if it has to be requested again."""
         self.cluster_id = ""
         self.nodes: dict[int, tuple[str, int]] = {}
         self.topics: dict[str, Topic] = {}
         self.problem = "no broker was reached yet"
+        """Why the last refresh failed; empty if it worked."""
 
     async def close(self) -> None:
         await self._coalesced.close()
@@ -142,7 +145,7 @@ class Cluster:
         self.cluster_id = response.cluster_id or ""
         self.topics = {row[1]: _topic(row) for row in response.topics}
         self.problem = ""
-        self._refreshed = time.monotonic() if asked == self._names else -1.0
+        self._refreshed = time.monotonic() if asked == self._names else -1.0  # not for topics added meanwhile
 
     # -- control requests --------------------------------------------------------------------------------------
 

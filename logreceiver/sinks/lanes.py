@@ -89,9 +89,12 @@ class Lanes(Generic[C]):
         self._limit_seconds = limit_seconds
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[Partition, deque[Item]] = {}
+        """For a shared connection; no queue is empty, and the partition that was served longest ago comes first."""
         self._apart: dict[Partition, Apart[C]] = {}
         self._idle: list[C] = []
+        """Shared connections without a request; the last one was used last."""
         self._busy = 0
+        """Shared connections with a request, those that are being opened included."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -127,6 +130,7 @@ class Lanes(Generic[C]):
     # -- shared ------------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
+        """Start requests as long as there are shared connections and batches."""
         while self._busy < SHARED_CONNECTIONS and (items := self._gather()):
             self._busy += 1
             self._spawn(self._shared_round(Round(items)))
@@ -168,18 +172,19 @@ class Lanes(Generic[C]):
         try:
             connection = self._take_idle() or await self._open(items)
             if connection is None:
-                return
+                return  # `_open` has refused the items
             if alone:
+                # A lone batch may take its full time, but not on a connection that others wait for.
                 timer = self._loop.call_later(SLOW_SECONDS, self._detach, round_)
             outcomes = await self._exchange(connection, items, self._limit_seconds if alone else SLOW_SECONDS)
             for item, outcome in zip(items, outcomes, strict=True):
-                if not alone and outcome.code is Code.TIMED_OUT:
+                if not alone and outcome.code is Code.TIMED_OUT:  # the broker says which of the partitions is slow
                     self._set_apart(item.partition)
         finally:
             if timer is not None:
                 timer.cancel()
             self._give_back(connection, round_)
-            if not round_.detached:
+            if not round_.detached:  # else `_detach` has counted it out
                 self._busy -= 1
             if not self._closing:
                 self._pump()
@@ -192,6 +197,7 @@ class Lanes(Generic[C]):
             self._pump()
 
     def _give_back(self, connection: C | None, round_: Round[C]) -> None:
+        """To the shared ones, to the slow partition that it was detached for, or closed if nobody needs it."""
         if connection is None:
             return
         apart = self._apart.get(round_.items[0].partition) if round_.detached else None
@@ -219,10 +225,11 @@ class Lanes(Generic[C]):
         apart = self._apart.get(partition)
         if apart is None and len(self._apart) >= MAX_APART:
             unused = [key for key, one in self._apart.items() if not one.busy and not one.waiting]
-            for key in unused[:1]:
+            for key in unused[:1]:  # it will be found again if it is still slow
                 self._rejoin(key, self._apart[key])
         if apart is None and len(self._apart) < MAX_APART:
             log.warning("slow partition isolated", topic=partition[0], partition=partition[1])
+            # Its waiting batches move with it, so that their order is kept.
             apart = self._apart[partition] = Apart(self._waiting.pop(partition, deque()))
             self._drain_apart(partition, apart)
         return apart
@@ -233,6 +240,7 @@ class Lanes(Generic[C]):
             self._spawn(self._apart_rounds(partition, apart))
 
     async def _apart_rounds(self, partition: Partition, apart: Apart[C]) -> None:
+        """Send the partition's batches one after the other; share again once the last answer was quick."""
         quick = False
         try:
             while (item := self._next(apart.waiting)) is not None:

@@ -70,10 +70,13 @@ class LogSink:
         self._partitions: dict[tuple[str, int], Partition] = {}
         self._meta = LogMeta(self._directory)
         self._problems: dict[str, str] = {}
+        """By partition, for `health`; removed by the next commit that works."""
         self._jobs: list[_Job] = []
+        """The next group."""
         self._work = asyncio.Event()
         self._committer: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, "log-sink")
+        """Alone touches partitions and files, so nothing else needs a lock."""
         self._lock_fd = -1
         self._closed = True
 

@@ -51,15 +51,19 @@ class Partition:
         self.path = path
         self.producers = Producers()
         self.broken = False
+        """What is on disk is in doubt, so `reopen` must come first."""
         self._max_segment_bytes = max_segment_bytes
         self._fd = -1
         self._checkpoint_fd = -1
         self._base_offset = 0
+        """Of the last segment, to which batches are appended."""
         self._size = 0
+        """Of the last segment, with queued batches."""
         self._next_offset = 0
         self._durable = _Mark(0, 0)
         self._queued: list[bytes | memoryview] = []
         self._undo: list[Undo] = []
+        """How to take back, newest last, what `append` did to `producers` since the last commit."""
 
     # -- opening -----------------------------------------------------------------------------------------------
 
@@ -96,7 +100,7 @@ class Partition:
         self._next_offset = max(self._next_offset, base_offset)
         aside: list[tuple[int, int]] = []
         before: Placed | None = None
-        unproven: int | None = None
+        unproven: int | None = None  # where the batches begin that the checkpoint does not cover
         fd = os.open(path, os.O_RDWR)
         try:
             position, end = 0, os.fstat(fd).st_size

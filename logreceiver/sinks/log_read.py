@@ -44,8 +44,10 @@ class PartitionReader:
         self.partition = partition
         self._next_offset = from_offset
         self._segment = -1
+        """Base offset of the segment that `_position` is in."""
         self._position = 0
         self._expected = 0
+        """The offset that the batch at `_position` should have."""
         self.damaged = 0
 
     def poll(self) -> Iterator[StoredBatch]:
