@@ -30,7 +30,8 @@ def can_trace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def record_worker(path: Path, seed: int, *arguments: str) -> list[Point]:
-    return record([sys.executable, "-m", "tests.support.spool_worker", str(path), *arguments], path.parent, seed)
+    argv = [sys.executable, "-m", "tests.support.spool_worker", str(path), *arguments]
+    return record(argv, path.parent, seed, names_can_be_lost=True)
 
 
 async def check(point: Point, path: Path, stamps: dict[tuple[int, int, int], int]) -> None:

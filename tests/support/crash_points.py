@@ -2,7 +2,8 @@
 
 A real process is stopped before each of its system calls that changes a file; the files then hold what kill -9 would
 leave. For a power loss, everything written and not yet synced is on disk, missing, or there in part, sector by sector,
-as the dice decide. Names of files are assumed to be on disk at once.
+as the dice decide. Names of files are assumed to be on disk at once, or, if `names_can_be_lost`, in the order of their
+changes: the last ones since the directory was synced may be undone.
 
 The program prints on stdout, as lines `WORD NUMBER`, what may be on disk and what is.
 """
@@ -42,44 +43,60 @@ class Recorder:
     directory: Path
     said_fd: int
     dice: random.Random
+    names_can_be_lost: bool
     points: list[Point] = field(default_factory=list)
+    _held: dict[int, int] = field(default_factory=dict)
+    """By inode, an open descriptor: so the inode of a deleted file is not used again, and its content can be read."""
     _durable: dict[int, bytes] = field(default_factory=dict)
+    _names: list[dict[str, int]] = field(default_factory=list)
+    """The inode of each name, when the directory was last synced and after every change since."""
     _said: Counter[str] = field(default_factory=Counter)
     _unread: bytes = b""
 
     def __post_init__(self) -> None:
-        for found in filter(Path.is_file, self.directory.rglob("*")):
-            self._durable[found.stat().st_ino] = found.read_bytes()
+        self._names = [self._look()]
+        self._durable = {inode: self._content(inode) for inode in self._held}
 
     def at_call(self, call: Call) -> None:
         self._listen()
+        names = self._look()
         if call.done:
-            if call.file.startswith(str(self.directory)) and os.path.isfile(call.file):
-                self._durable[os.stat(call.file).st_ino] = Path(call.file).read_bytes()
+            if call.file == str(self.directory):
+                self._names = [names]
+            elif call.file.startswith(str(self.directory)) and os.path.isfile(call.file):
+                inode = os.stat(call.file).st_ino
+                self._durable[inode] = self._content(inode)
             return
         if call.file and not call.file.startswith(str(self.directory)):
             return
-        killed = self._files()
-        self._forget_deleted_files()
-        lost = {name: self._torn(name, content) for name, content in killed.items()}
+        if names != self._names[-1]:
+            self._names.append(names)
+        killed = {name: self._content(inode) for name, inode in names.items()}
+        on_disk = self.dice.choice(self._names) if self.names_can_be_lost else names
+        lost = {name: self._torn(inode) for name, inode in on_disk.items()}
         if not self.points or (killed, self._said) != (self.points[-1].killed, self.points[-1].said):
             self.points.append(Point(f"{call.name} {Path(call.file).name}", killed, lost, Counter(self._said)))
 
-    def _files(self) -> Files:
-        return {
-            str(found.relative_to(self.directory)): found.read_bytes()
-            for found in self.directory.rglob("*")
-            if found.is_file() and not found.name.endswith(PASSED_OVER)
-        }
+    def close(self) -> None:
+        for descriptor in self._held.values():
+            os.close(descriptor)
 
-    def _forget_deleted_files(self) -> None:
-        """Their inodes may be used again, and what was synced of them is not on disk then."""
-        there = {found.stat().st_ino for found in self.directory.rglob("*")}
-        self._durable = {inode: content for inode, content in self._durable.items() if inode in there}
+    def _look(self) -> dict[str, int]:
+        names = {}
+        for found in self.directory.rglob("*"):
+            if found.is_file() and not found.name.endswith(PASSED_OVER):
+                inode = names[str(found.relative_to(self.directory))] = found.stat().st_ino
+                if inode not in self._held:
+                    self._held[inode] = os.open(found, os.O_RDONLY)
+        return names
 
-    def _torn(self, name: str, content: bytes) -> bytes:
+    def _content(self, inode: int) -> bytes:
+        descriptor = self._held[inode]
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+    def _torn(self, inode: int) -> bytes:
         """What a power loss may leave: each sector as it was last synced, or as it was written since."""
-        durable = self._durable.get((self.directory / name).stat().st_ino, b"")
+        content, durable = self._content(inode), self._durable.get(inode, b"")
         if content == durable:
             return content
         size = self.dice.choice((len(content), len(durable)))
@@ -104,13 +121,14 @@ class Recorder:
             self._said[word.decode()] = int(number)
 
 
-def record(argv: Sequence[str], directory: Path, seed: int) -> list[Point]:
+def record(argv: Sequence[str], directory: Path, seed: int, *, names_can_be_lost: bool = False) -> list[Point]:
     """Run a program that uses the directory, stopping it at every point, until it ends."""
     read_fd, write_fd = os.pipe2(os.O_NONBLOCK)
-    recorder = Recorder(directory, read_fd, random.Random(seed))
+    recorder = Recorder(directory, read_fd, random.Random(seed), names_can_be_lost)
     try:
         assert syscalls.watch(argv, recorder.at_call, stdout=write_fd) == 0
     finally:
+        recorder.close()
         os.close(read_fd)
         os.close(write_fd)
     return recorder.points
