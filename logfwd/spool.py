@@ -89,6 +89,7 @@ class Spool:
         self._riders: Notes | None = None
         self._ride_timer: asyncio.TimerHandle | None = None
         self._broken: SpoolError | None = None
+        self._closed: SpoolError | None = None
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix=f"spool-read-{path.stem}")
@@ -110,6 +111,7 @@ class Spool:
             self._ride_timer.cancel()
         if self._riders is not None and self._broken is None:
             self._queue.put((self._riders, None))
+        self._closed = SpoolError(f"{self.path}: is closed")  # its thread answers nothing that is handed in from now on
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
@@ -279,8 +281,8 @@ class Spool:
     def commit(self, notes: Notes) -> asyncio.Future[None]:
         """Hand notes in; the future completes when they are on disk. They are committed in the order of the calls."""
         future: asyncio.Future[None] = self._loop.create_future()
-        if self._broken is not None:
-            future.set_exception(self._broken)
+        if error := self._broken or self._closed:
+            future.set_exception(error)
             return future
         if self._riders is not None:
             self._queue.put((self._riders, None))
@@ -305,9 +307,9 @@ class Spool:
         row_id = self.keys.find(key_hash)
         if row_id is None:
             return None
+        if error := self._broken or self._closed:
+            raise error
         found: asyncio.Future[Key | None] = self._loop.create_future()
-        if self._broken is not None:
-            raise self._broken
         self._queue.put(_Question(lambda connection: read_key(connection, row_id, key_hash), found))
         key = await found
         return None if key is None or key.expires <= time.time() else key

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from logfwd.backlog import ROW_ID_STEP, Backlog, Row, Run, Totals
+from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
 from logfwd.spool import Spool
 from logfwd.spool_file import reader, writer
@@ -385,6 +386,18 @@ async def test_a_failed_commit_breaks_the_spool_and_the_next_opening_has_what_wa
     async with Spool(path) as spool:
         assert [await spool.payload(row) for row in backlog_of(spool).rows] == [b"safe"]
         assert spool.repeats_possible == set()  # closing the broken spool merged its log and lost nothing
+
+
+async def test_a_closed_spool_answers_with_an_error_and_never_hangs(tmp_path: Path) -> None:
+    async with Spool(tmp_path / "s.spool") as spool:
+        notes = Notes()
+        spool.keys.put(bytes(16), Key(1, None, 1, 0, b"", 4e9), notes)
+        done = spool.commit(notes)
+    await done
+    with pytest.raises(SpoolError, match="is closed"):
+        await spool.key(bytes(16))
+    with pytest.raises(SpoolError, match="is closed"):
+        await spool.commit(Notes())
 
 
 async def test_an_opening_that_fails_is_no_loss_to_the_next_one(
