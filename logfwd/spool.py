@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import queue
 import sqlite3
 import threading
@@ -32,21 +31,15 @@ import structlog
 from logfwd.backlog import Backlog, Blobs, Row, Totals
 from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
-from logfwd.spool_file import Contents, describe, free_bytes, has_log, install, load, read_key, writer
+from logfwd.spool_file import Contents, describe, has_log, install, load, read_key, writer
 from logfwd.spool_keys import BUDGET_SHARE, Keys
 from logfwd.spool_notes import Notes
+from logfwd.spool_room import Room
 from logfwd.spool_salvage import replace_damaged
 from logfwd.spool_schema import beside
 from logfwd.spool_shrink import Shrinker, reusable_bytes
 from streams.errors import SpoolCorrupt, SpoolError
 
-RESERVE_BYTES = 16 * 1024 * 1024
-RESERVE_RETRY_SECONDS = 5.0
-"""Pause between attempts to recreate a released reserve."""
-LOG_GROWTH_BYTES = 4 * 1024 * 1024
-"""Room that the write-ahead log may need even when the file itself has free pages to reuse."""
-ROOM_LOOK_SECONDS = 0.05
-"""How long a reading of the disk's free space is used; far less than the reserve is written in that time."""
 RIDE_ALONG_SECONDS = 0.2
 """Longest that a deletion waits for another commit to ride along with."""
 IDLE_SECONDS = 1.0
@@ -77,10 +70,7 @@ class Spool:
         """Number of records lost with that part, by stream."""
         self._contents = Contents()
         self._suspect = beside(path, ".suspect")
-        self._reserve = path.with_suffix(".reserve")
-        self._reserve_tried_at = 0.0
-        self._room_looked_at = 0.0
-        self._has_room = True
+        self._room = Room(path)
         self._reusable_bytes = 0
         self._queue: queue.SimpleQueue[_Entry | _Question | None] = queue.SimpleQueue()
         self._trimming: asyncio.Future[None] | None = None
@@ -131,7 +121,7 @@ class Spool:
             connection = self._open_or_replace()
         except SpoolError as error:
             if not isinstance(error, SpoolCorrupt):
-                self._give_up_reserve()
+                self._room.release_reserve()
             raise
         self.forwarder_id, self.positions = self._contents.meta["forwarder_id"], self._contents.positions
         self.definition = self.definition or self._contents.meta.get("definition", "")
@@ -140,7 +130,7 @@ class Spool:
         for _, row in self._contents.rows:
             self.blobs.adopt(row)
         self.blobs.start_after(self._contents.last_row, self._contents.last_blob)
-        self._make_reserve()
+        self._room.make_reserve()
         return connection
 
     def _open_or_replace(self) -> sqlite3.Connection:
@@ -211,21 +201,6 @@ class Spool:
             may_be_stored_twice=sorted(streams),
         )
 
-    def _make_reserve(self) -> None:
-        self._reserve_tried_at = time.monotonic()
-        try:
-            if not self._reserve.exists() and free_bytes(self.path) > 4 * RESERVE_BYTES:
-                with self._reserve.open("wb") as file:
-                    os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
-        except OSError as error:
-            self._reserve.unlink(missing_ok=True)
-            log.warning("disk reserve unavailable", spool=str(self.path), error=str(error))
-
-    def _give_up_reserve(self) -> None:
-        if self._reserve.exists():
-            self._reserve.unlink()
-            log.warning("disk reserve released", reason="the spool needs room to drain", spool=str(self.path))
-
     # -- contents ---------------------------------------------------------------------------------------------
 
     def streams(self) -> set[str]:
@@ -269,12 +244,7 @@ class Spool:
 
     def has_disk_room(self) -> bool:
         """False when the file system is so full that the spool may only drain."""
-        now = time.monotonic()
-        if now >= self._room_looked_at + ROOM_LOOK_SECONDS:
-            free = free_bytes(self.path)
-            self._has_room = free > LOG_GROWTH_BYTES and free + self._reusable_bytes > 2 * RESERVE_BYTES
-            self._room_looked_at = now
-        return self._has_room
+        return self._room.is_enough(self._reusable_bytes)
 
     # -- committing --------------------------------------------------------------------------------------------
 
@@ -348,8 +318,7 @@ class Spool:
             for question in group:
                 if isinstance(question, _Question):
                     self._answer(connection, question)
-            if not self._reserve.exists() and time.monotonic() > self._reserve_tried_at + RESERVE_RETRY_SECONDS:
-                self._make_reserve()
+            self._room.remake_reserve()
         if self._broken is None:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("UPDATE meta SET value = '0' WHERE key = 'open'")
@@ -397,7 +366,7 @@ class Spool:
         except sqlite3.Error as error:
             self._broken = describe(self.path, error)
             if not isinstance(self._broken, SpoolCorrupt):
-                self._give_up_reserve()
+                self._room.release_reserve()
             return self._broken
         return None
 

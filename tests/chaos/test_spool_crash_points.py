@@ -26,7 +26,7 @@ TWIN = "pq-stream"
 def can_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     if reason := syscalls.reason_not_to():
         pytest.skip(reason)
-    monkeypatch.setattr("logfwd.spool.RESERVE_BYTES", 4096)  # hundreds of spools are opened here
+    monkeypatch.setattr("logfwd.spool_room.RESERVE_BYTES", 4096)  # hundreds of spools are opened here
 
 
 def record_worker(path: Path, seed: int, *arguments: str) -> list[Point]:
@@ -143,7 +143,7 @@ def test_at_every_point_of_making_an_upgraded_file_smaller_everything_is_there_o
 
 
 def check_all_of_version_1(points: list[Point]) -> set[tuple[int, str]]:
-    """Open the spool at every point, and what is then there; the versions that were found on disk."""
+    """Check the spool at every point; returns the versions found on disk."""
     versions = set()
 
     async def check_all() -> None:
