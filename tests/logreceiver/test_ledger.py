@@ -20,7 +20,7 @@ from logreceiver.ledger_commands import answers, show
 from logreceiver.ledger_coverage import Coverage, Intervals
 from logreceiver.ledger_records import BatchEntry, Entry, ReportEntry, decode, encode
 from logreceiver.metrics import ReceiverMetrics
-from logreceiver.sinks import Kind, Outcome, RunState
+from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
 from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.log import LogSink, read_records
 from logreceiver.sinks.log_read import LogReader
@@ -467,6 +467,74 @@ async def test_pauses_grow_while_the_sink_is_away_and_begin_small_again_afterwar
             made.batch(batch(10 * number))
             await until_written(tmp_path, made)
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 1.0, 2.0]
+
+
+async def test_a_log_is_asked_about_a_run_only_if_records_are_unaccounted_for(
+    tmp_path: Path, log: LogSink, metrics: ReceiverMetrics
+) -> None:
+    class Counting(LogReader):
+        asked = 0
+
+        async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
+            self.asked += 1
+            return await super().ask(topic, partition, producer_id)
+
+    async with writing(Unsteady(log, []), metrics) as made:
+        made.batch(batch(0))
+        made.report(report(10))
+        made.batch(batch(0, stream="dns"))
+        made.report(report(20, stream="dns"))
+    for stream, questions in (("http", 0), ("dns", 1)):
+        reader = Counting(tmp_path)
+        await answers(reader, TOPIC, stream, "*")
+        assert reader.asked == questions
+
+
+async def test_a_topic_that_is_gone_is_asked_for_again_so_that_it_may_be_created(
+    tmp_path: Path, log: LogSink, metrics: ReceiverMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink, created = Unsteady(log, [(False, Outcome.refused(Code.TOPIC_MISSING))]), 0
+    topic = sink.topic
+
+    async def counted(name: str) -> TopicInfo:
+        nonlocal created
+        created += 1
+        return await topic(name)
+
+    monkeypatch.setattr(sink, "topic", counted)
+    async with writing(sink, metrics) as made:
+        made.batch(batch(0))
+        await until_written(tmp_path, made)
+    assert created == 2
+    assert sequences(tmp_path) == [0]
+
+
+async def test_a_sink_that_forgot_the_ledgers_producer_takes_its_batch_again_under_it(
+    tmp_path: Path, log: LogSink, metrics: ReceiverMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forgotten(*_: object) -> None:
+        return None
+
+    sink = Unsteady(log, [STORED, (False, UNCERTAIN)])
+    monkeypatch.setattr(sink, "ask", forgotten)
+    with capture_logs() as events:
+        async with writing(sink, metrics) as made:
+            for number in range(2):
+                made.batch(batch(10 * number))
+                await until_written(tmp_path, made)
+    assert sequences(tmp_path) == [0, 10]
+    assert "ledger producer replaced" not in [entry["event"] for entry in events]
+
+
+async def test_totals_that_wait_are_bounded_too(
+    log: LogSink, metrics: ReceiverMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "MAX_WAITING_REPORTS", 3)
+    made = Ledger(TOPIC, log, metrics)
+    for number in [0, 1, 2, 3, 0, 4]:
+        made.report(report(20, forwarder_id=str(number)))
+    assert [entry.forwarder_id for entry in made._reports.values()] == ["0", "1", "2"]
+    assert dropped(metrics) == 2
 
 
 async def test_a_stop_does_not_wait_for_a_sink_that_is_away(log: LogSink, metrics: ReceiverMetrics) -> None:

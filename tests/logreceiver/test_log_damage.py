@@ -256,6 +256,18 @@ async def test_ids_stay_the_same_over_restarts_and_producer_ids_never_come_twice
     assert min(granted[3:]) > 90
 
 
+@pytest.mark.parametrize("damage", [None, b"", b"many"])
+async def test_without_their_count_producer_ids_jump_ahead_of_all_that_may_have_been_handed_out(
+    tmp_path: Path, damage: bytes | None
+) -> None:
+    async with opened(tmp_path) as sink:
+        granted = {await sink.new_producer_id() for _ in range(50)}
+    path = tmp_path / "producer-ids"
+    path.unlink() if damage is None else path.write_bytes(damage)
+    async with opened(tmp_path) as sink:
+        assert await sink.new_producer_id() > max(granted)
+
+
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "x" * 250])
 async def test_a_name_that_kafka_would_refuse_creates_no_topic(tmp_path: Path, name: str) -> None:
     async with opened(tmp_path) as sink:
