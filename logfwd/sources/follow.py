@@ -149,6 +149,7 @@ class Follower:
     def _read(self, tail: Tail, now: float, wall_ms: int) -> Block | None:
         try:
             if not self._open(tail):
+                tail.mtime_ns = -1  # so the next scan queues it again
                 return None
             block = tail.read(self._block_bytes, self._max_record_bytes, wall_ms, final=self._is_quiet(tail, now))
         except Replaced:
@@ -280,7 +281,7 @@ class Follower:
             status = os.fstat(tail.fd)
             size, mtime_ns, ctime_ns = status.st_size, status.st_mtime_ns, status.st_ctime_ns
         written = (size, mtime_ns) != (tail.size, tail.mtime_ns)
-        if size < tail.place.offset and (tail.fd >= 0 or not tail.place.handle):
+        if size < tail.place.offset:
             self._truncated(tail)
         elif written or (ctime_ns != tail.ctime_ns and tail.fd < 0):  # a closed one may be another file by now
             if written and tail.mtime_ns >= 0:

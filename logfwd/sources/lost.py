@@ -16,7 +16,7 @@ from enum import Enum, auto
 
 import structlog
 
-from logfwd.sources.identity import HEAD_BYTES, FileId, Place, open_same, place_at, read_mark
+from logfwd.sources.identity import FileId, Place, open_same, place_at, read_mark
 from logfwd.sources.position import Mark
 from logfwd.sources.scan import Found, Troubles
 
@@ -210,8 +210,8 @@ class LostPositions:
     def copied(self, file: Found, fd: int, *, held: bool) -> tuple[Lost, Place] | None:
         """The position of a truncated original that this copy takes over, and its place in the copy.
 
-        A copy that ends before the position was read completely from the original. `held`: the copy was seen while the
-        original was still whole.
+        A copy that ends before the position was read completely from the original. It is recognised by a full head: a
+        shorter one reaches up to the position. `held`: the copy was seen while the original was still whole.
         """
         size = os.fstat(fd).st_size
         for lost in self._lost.values():
@@ -219,8 +219,7 @@ class LostPositions:
                 continue
             if lost.place.fits(fd):
                 return lost, lost.place.in_file(fd)
-            strong = held or lost.place.head_bytes == HEAD_BYTES
-            if size < lost.place.offset and (held or lost.place.head_fits(fd)) and strong:
+            if size < lost.place.offset and (held or lost.place.head_fits(fd)):
                 return lost, place_at(fd, size)
         return None
 

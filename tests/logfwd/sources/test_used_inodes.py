@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import msgspec
@@ -34,12 +35,12 @@ class Inodes:
         inode = os.fstat(fd).st_ino
         return b"\x01%d/%d" % (inode, self._generations.get(inode, 1000)) if self.handles else b""
 
-    def use_again(self, old: Path, new: Path, content: bytes) -> None:
-        """As if the old file was deleted and the new one, created later, got its inode."""
+    def use_again(self, old: Path, new: Path, content: bytes, *, later_ns: int = 1_000_000_000) -> None:
+        """As if the old file was deleted and the new one, written later, got its inode."""
         status = old.stat()
         old.rename(new)
         new.write_bytes(content)
-        os.utime(new, ns=(status.st_mtime_ns + 1_000_000_000,) * 2)
+        os.utime(new, ns=(status.st_mtime_ns + later_ns,) * 2)
         self._generations[status.st_ino] = self._generations.get(status.st_ino, 1000) + 1
 
 
@@ -121,18 +122,74 @@ def test_a_shorter_new_file_is_not_taken_for_a_truncated_one(tmp_path: Path, ino
     assert reader.lines.count(numbered(0, 1).strip()) == 2
 
 
-@pytest.mark.parametrize("name", ["b.json", "a.json.1", "elsewhere"])
+@pytest.mark.parametrize(
+    ("name", "handles"),
+    [("b.json", True), ("a.json.1", True), ("a.json.1", False), ("elsewhere", True), ("elsewhere", False)],
+)
 def test_a_closed_file_that_was_appended_to_and_renamed_continues_from_its_position(
-    tmp_path: Path, inodes: Inodes, name: str
+    tmp_path: Path, inodes: Inodes, name: str, handles: bool
 ) -> None:
+    inodes.handles = handles
     reader = closed(tmp_path / "*.json", folder=tmp_path)
     append(tmp_path / "a.json", DONE)
     settle(reader, tmp_path, 1)
     append(tmp_path / "a.json", b"more\n")
     (tmp_path / "a.json").rename(tmp_path / name)
-    assert inodes.handles
     settle(reader, tmp_path, 1)
     assert reader.lines.count(b"more") == 1
+
+
+def test_a_new_file_with_the_times_of_the_deleted_one_is_read_too(tmp_path: Path, inodes: Inodes) -> None:
+    """Tools that copy files keep their times."""
+    reader = closed(tmp_path / "*.json", folder=tmp_path)
+    append(tmp_path / "a.json", DONE)
+    settle(reader, tmp_path, 1)
+    inodes.use_again(tmp_path / "a.json", tmp_path / "a.json", DONE, later_ns=0)
+    settle(reader, tmp_path, 2)
+
+
+def test_a_stored_position_is_kept_while_its_file_may_be_on_another_file_system(tmp_path: Path, inodes: Inodes) -> None:
+    """Devices are not compared across restarts, so an inode used again does not prove that a file was deleted."""
+    reader = closed(tmp_path / "*.json", folder=tmp_path)
+    append(tmp_path / "a.json", DONE)
+    settle(reader, tmp_path, 1)
+    inodes.use_again(tmp_path / "a.json", tmp_path / "b.json", DONE)
+    reader.restart()
+    settle(reader, tmp_path, 2)
+    assert len(reader.positions) == 3
+    for _ in range(8):
+        reader.turn(600)
+    assert len(reader.positions) == 2
+
+
+@pytest.mark.parametrize("handles", [True, False])
+def test_a_directory_that_was_away_says_nothing_about_its_files(tmp_path: Path, inodes: Inodes, handles: bool) -> None:
+    inodes.handles = handles
+    folder, away = tmp_path / "logs", tmp_path / "away"
+    folder.mkdir()
+    reader = closed(folder / "*.json", folder=tmp_path)
+    append(folder / "a.json", DONE)
+    settle(reader, tmp_path, 1)
+    folder.rename(away)
+    settle(reader, tmp_path, 1)
+    append(away / "a.json", b"more\n")
+    os.utime(away / "a.json", (time.time() + 1,) * 2)
+    away.rename(folder)
+    settle(reader, tmp_path, 1)
+    assert reader.lines.count(b"more") == 1
+
+
+def test_a_position_in_an_empty_file_proves_nothing_about_a_file_that_is_not_configured(
+    tmp_path: Path, inodes: Inodes
+) -> None:
+    inodes.handles = False
+    reader = Reader(tmp_path / "a.json", start_at="end")
+    append(tmp_path / "a.json", b"")
+    reader.turn()
+    assert len(reader.positions) == 1
+    inodes.use_again(tmp_path / "a.json", tmp_path / "foreign", DONE)
+    reader.restart()
+    assert reader.turn() == []
 
 
 def test_many_rounds_of_equal_files_are_all_read(tmp_path: Path) -> None:
@@ -173,11 +230,11 @@ def test_a_file_that_loses_one_of_its_names_is_not_read_again(tmp_path: Path, ma
 def test_a_file_deleted_and_recreated_with_the_same_content_is_read_again(tmp_path: Path, times: int) -> None:
     log = tmp_path / "a.json"
     reader = Reader(log)
-    for time in range(times + 1):
+    for made in range(times + 1):
         log.unlink(missing_ok=True)
         append(log, DONE)
         reader.turn(0.1)
-        assert len(reader.lines) == time + 1
+        assert len(reader.lines) == made + 1
 
 
 def test_equal_files_side_by_side_are_all_read_and_possible_copies_are_logged(tmp_path: Path) -> None:
@@ -261,18 +318,26 @@ def test_stored_marks_without_handles_still_fit(tmp_path: Path) -> None:
 
 
 def test_a_deleted_file_with_unread_lines_is_not_closed_to_make_room(tmp_path: Path) -> None:
-    reader = Reader(tmp_path / "*.log", max_open_files=2)
+    reader = Reader(tmp_path / "a.log", tmp_path / "b.log", max_open_files=1)
     append(tmp_path / "a.log", numbered(0, 5))
     append(tmp_path / "b.log", numbered(5, 10))
-    reader.scan()  # both are open, neither is read
+    reader.scan()  # the second one is open, neither is read
     for name in ("a", "b"):
         (tmp_path / f"{name}.log").unlink()
-    append(tmp_path / "c.log", numbered(10, 15))
+    reader.read()  # before a scan has noticed
     reader.turn()
-    reader.turn()
-    for _ in range(8):
-        reader.turn()
-    assert sorted(reader.lines) == numbered(0, 15).splitlines()
+    assert reader.lines == numbered(5, 10).splitlines()  # the other one could not be opened again
+
+
+def test_a_closed_unread_file_is_read_under_any_name(tmp_path: Path) -> None:
+    reader = Reader(tmp_path / "*.log", max_open_files=1)
+    append(tmp_path / "a.log", numbered(0, 5))
+    append(tmp_path / "b.log", numbered(5, 10))
+    reader.scan()
+    (tmp_path / "a.log").rename(tmp_path / "elsewhere")
+    reader.turn()  # while it is not committed, it cannot be closed for the other one …
+    reader.turn()  # … which then has its turn
+    assert sorted(reader.lines) == numbered(0, 10).splitlines()
 
 
 def test_unread_bytes_of_a_file_that_is_gone_are_logged(tmp_path: Path, inodes: Inodes) -> None:
