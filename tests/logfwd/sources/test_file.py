@@ -82,6 +82,25 @@ async def test_one_expensive_scan_does_not_delay_the_next(tmp_path: Path, monkey
             assert (await pull).data == b"2\n"
 
 
+async def test_a_new_directory_under_a_glob_is_noticed_by_events(tmp_path: Path) -> None:
+    for name in ("logs", "prepared"):
+        (tmp_path / name).mkdir()
+    append_to(tmp_path / "logs" / "1" / "x.log", b"1\n")
+    append_to(tmp_path / "prepared" / "2" / "x.log", b"2\n")
+    tail = source(tmp_path / "logs" / "*" / "x.log", scan_seconds=60)
+    async with aclosing(tail.blocks({})) as blocks, asyncio.timeout(20):
+        assert (await anext(blocks)).data == b"1\n"
+        pull = asyncio.ensure_future(anext(blocks))
+        await asyncio.sleep(0.1)
+        (tmp_path / "prepared" / "2").rename(tmp_path / "logs" / "2")
+        assert (await pull).data == b"2\n"
+
+
+def append_to(path: Path, data: bytes) -> None:
+    path.parent.mkdir()
+    append(path, data)
+
+
 LINE_BYTES = 16
 
 

@@ -157,3 +157,18 @@ def test_another_stream_that_reads_the_whole_family_does_not_take_its_rotations_
     append(tmp_path / "app", numbered(20, 30))
     reader.turn()
     assert reader.lines == numbered(0, 30).splitlines()
+
+
+def test_a_resumed_file_stores_its_whole_name(tmp_path: Path) -> None:
+    log = tmp_path / "worker-1"
+    reader = Reader(log)
+    append(log, numbered(0, 10))
+    reader.turn()
+    ((key, mark),) = reader.positions.items()
+    detail = msgspec.msgpack.decode(mark.detail)
+    detail[1] = bytes(tmp_path / "worker")
+    reader.positions[key] = Mark(mark.offset, mark.tail_bytes, mark.tail_hash, msgspec.msgpack.encode(detail))
+    reader.restart()
+    append(log, numbered(10, 20))
+    reader.turn()
+    assert msgspec.msgpack.decode(reader.positions[key].detail)[1] == bytes(log)

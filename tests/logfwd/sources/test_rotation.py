@@ -356,7 +356,7 @@ def test_a_rotated_file_that_is_still_written_to_is_not_finished(tmp_path: Path,
     assert reader.lines == [part.strip() for part in parts]
 
 
-@pytest.mark.parametrize(("age_seconds", "is_read"), [(0, True), (60, False)])
+@pytest.mark.parametrize(("age_seconds", "is_read"), [(2, True), (60, False)])
 def test_a_rotated_file_that_a_listing_lacked_is_followed_if_it_was_written_shortly_before(
     tmp_path: Path, log: Path, age_seconds: float, is_read: bool
 ) -> None:
@@ -370,7 +370,7 @@ def test_a_rotated_file_that_a_listing_lacked_is_followed_if_it_was_written_shor
     reader.turn()
     append(elsewhere / "access.log.1", numbered(10, 20))
     os.utime(elsewhere / "access.log.1", (time.time() - age_seconds,) * 2)
-    reader.turn()
+    reader.turn(20)
     (elsewhere / "access.log.1").rename(tmp_path / "access.log.1")
     reader.turn()  # … unless earlier scans would have seen them
     assert reader.lines == expected((0, 20) if is_read else (0, 10))
@@ -423,3 +423,23 @@ def test_a_symbolic_link_with_a_rotated_name_is_not_read(tmp_path: Path, log: Pa
     reader.restart()
     reader.turn()
     assert reader.lines == expected((0, 10))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_short_copy_that_was_seen_next_to_its_whole_original_is_not_read_again(
+    tmp_path: Path, log: Path, pattern: str
+) -> None:
+    reader = Reader(tmp_path / pattern)
+    append(log, numbered(0, 8))
+    reader.turn()
+    shutil.copy(log, tmp_path / "access.log.1")
+    append(log, numbered(8, 10))
+    reader.turn()
+    os.truncate(log, 0)
+    append(log, numbered(10, 12))
+    os.utime(log, (time.time() + 1,) * 2)  # clearly later than the copy
+    reader.turn()
+    reader.restart()
+    for _ in range(8):
+        reader.turn()
+    assert reader.lines == expected((0, 12))
