@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
+import signal
 import sqlite3
 import threading
 import time
@@ -46,6 +48,9 @@ IDLE_SECONDS = 1.0
 """The file is shrunk when nothing has been handed in for this long."""
 EXPIRY_SECONDS = 60.0
 """Pause between deletions of expired positions."""
+
+DIES_AT = "LOGFWD_TEST_DIES_AT_COMMIT"
+"""For tests alone: with "before 3" or "after 3" in this variable the process kills itself there, at COMMIT 3."""
 
 log = structlog.get_logger("logfwd.spool")
 
@@ -80,6 +85,8 @@ class Spool:
         self._ride_timer: asyncio.TimerHandle | None = None
         self._broken: SpoolError | None = None
         self._closed: SpoolError | None = None
+        self._dies_at = os.environ.get(DIES_AT)
+        self._commits = 0
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix=f"spool-read-{path.stem}")
@@ -361,7 +368,11 @@ class Spool:
         try:
             connection.execute("BEGIN IMMEDIATE")
             together.carry_out(connection)
+            if self._dies_at is not None:
+                self._die_at_commit("before")
             connection.execute("COMMIT")
+            if self._dies_at is not None:
+                self._die_at_commit("after")
             self._reusable_bytes = reusable_bytes(connection)
         except sqlite3.Error as error:
             self._broken = describe(self.path, error)
@@ -369,6 +380,12 @@ class Spool:
                 self._room.release_reserve()
             return self._broken
         return None
+
+    def _die_at_commit(self, moment: str) -> None:
+        assert self._dies_at is not None
+        self._commits += moment == "before"
+        if self._dies_at == f"{moment} {self._commits}":
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _report(self, entries: list[_Entry], error: SpoolError | None) -> None:
         futures = [future for _, future in entries if future is not None]

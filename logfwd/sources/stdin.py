@@ -171,5 +171,10 @@ class Stdin:
         return {}
 
     def lag_bytes(self) -> int:
-        """Bytes that were read and wait for the end of their line; how many wait in the pipe is not known."""
-        return self._unfinished_bytes
+        """Bytes that were read and are not committed; how many wait in the pipe is not known."""
+        return self._unfinished_bytes + sum(len(block.data) for block in self._uncommitted)
+
+    @property
+    def has_ended(self) -> bool:
+        """True when all of the input was read."""
+        return self._ended

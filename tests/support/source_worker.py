@@ -1,0 +1,150 @@
+"""Runs one kind of source on a pipeline until its input is in the spool, in processes that are killed on the way.
+
+Arguments: KIND DIRECTORY. For the points "before 1", "after 1", "before 2", … around the spool's commits it forks a
+first life that dies there and a second one that goes on, and prints a line of JSON with what the spool holds then; it
+ends with the point that a first life does not reach. The input is always records with the numbers below RECORDS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from itertools import count
+from pathlib import Path
+
+import msgspec
+
+import logfwd.spool_room
+from logfwd.definition import BatchLimits
+from logfwd.pipeline import Pipeline
+from logfwd.sources import Source
+from logfwd.sources.file import FileTail
+from logfwd.sources.front import Front, Handle, Outcome
+from logfwd.sources.settings import FileSource
+from logfwd.sources.stdin import Stdin
+from logfwd.spool import DIES_AT, Spool
+from streams.telemetry import logs
+from tests.support.installation import eventually
+from tests.support.pipelines import STREAM, pipeline_on, records_in, running
+from tests.support.push_source import Push
+
+RECORDS, IN_A_REQUEST, BLOCK_BYTES = 24, 8, 45
+"""A request is several blocks, a block several records, and a few blocks are a batch."""
+SMALL = msgspec.structs.replace(STREAM, batch=BatchLimits(max_batch_bytes=2 * BLOCK_BYTES, linger_seconds=0.002))
+
+Made = tuple[Source, Callable[[Pipeline], Awaitable[None]]]
+"""A source, and what its input needs to be handed over: returns when all of it is durable."""
+
+
+def lines(first: int, end: int) -> bytes:
+    return b"".join(b'{"number":%d}\n' % number for number in range(first, end))
+
+
+async def all_committed(pipeline: Pipeline) -> None:
+    """Wait until as many records as there are were accepted and are durable."""
+    backlog = pipeline.senders[0].backlog
+    await eventually(lambda: backlog.totals.accepted >= RECORDS and all(row.committed for row in backlog.rows))
+
+
+def file(directory: Path, _: Handle) -> Made:
+    path = directory / "input.log"
+    if not path.exists():
+        path.write_bytes(lines(0, RECORDS))
+    source = FileTail(FileSource(paths=(str(path),)), max_record_bytes=1000, block_bytes=BLOCK_BYTES)
+    return source, all_committed
+
+
+def stdin(_: Path, __: Handle) -> Made:
+    source = Stdin(max_record_bytes=1000, block_bytes=BLOCK_BYTES)
+
+    async def until_its_end(_: Pipeline) -> None:
+        await eventually(lambda: source.has_ended and not source.lag_bytes())
+
+    return source, until_its_end
+
+
+def push(directory: Path, handle: Handle, *, with_key: bool = False) -> Made:
+    source, answered = Push(handle, block_bytes=BLOCK_BYTES), directory / "answered"
+
+    async def client(_: Pipeline) -> None:
+        """Sends each request again until it is done."""
+        for first in range(0, RECORDS, IN_A_REQUEST):
+            while answered.stat().st_size <= first // IN_A_REQUEST:
+                body, key = lines(first, first + IN_A_REQUEST), b"%d" % first if with_key else None
+                if await source.send(body, key) is Outcome.DONE:
+                    with answered.open("ab") as file:
+                        file.write(b".")
+
+    answered.touch()
+    return source, client
+
+
+def push_with_key(directory: Path, handle: Handle) -> Made:
+    return push(directory, handle, with_key=True)
+
+
+KINDS = {"file": file, "stdin": stdin, "push": push, "push_with_key": push_with_key}
+
+
+async def live(kind: str, directory: Path) -> None:
+    async with Spool(directory / "s.spool") as spool:
+        with Front().open("s") as handle:
+            source, feed = KINDS[kind](directory, handle)
+            async with pipeline_on(spool, source, SMALL) as pipeline, running(pipeline):
+                handle.start(pipeline.room_bytes, spool.key)
+                await feed(pipeline)
+
+
+def life(kind: str, directory: Path, dies_at: str = "") -> bool:
+    """One life, in a process of its own; True if it was killed at that point."""
+    child = os.fork()
+    if not child:
+        os.environ[DIES_AT] = dies_at
+        try:
+            asyncio.run(live(kind, directory))
+            os._exit(0)
+        except BaseException as error:  # noqa: BLE001 — whatever it is, this process must not return from here
+            os.write(2, f"{type(error).__name__}: {error}\n".encode())
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, -9), f"{kind} ended with {code}"
+    return code == -9
+
+
+def pipe_to_stdin() -> None:
+    """The input as standard input, all of it there and then its end."""
+    reader, writer = os.pipe()
+    os.write(writer, lines(0, RECORDS))
+    os.close(writer)
+    os.dup2(reader, 0)
+    os.close(reader)
+
+
+def main(kind: str, site: Path) -> None:
+    logs.configure(level="error")
+    logfwd.spool_room.RESERVE_BYTES = 4096
+    died = True
+    for number in count(1):
+        for moment in ("before", "after"):
+            point = f"{moment} {number}"
+            directory = site / point.replace(" ", "-")
+            directory.mkdir()
+            pipe_to_stdin()
+            died = life(kind, directory, point)
+            answered = directory / "answered"
+            requests = answered.stat().st_size if answered.exists() else 0
+            if died:
+                assert not life(kind, directory)
+            stored = [json.loads(record) for record in asyncio.run(records_in(directory / "s.spool"))]
+            numbers = [record["number"] for record in stored if "number" in record]
+            found = {"numbers": numbers, "halves": len(stored) - len(numbers)}
+            print(json.dumps({"point": point, "died": died, "answered": requests, **found}), flush=True)
+            if not died:
+                return
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
