@@ -293,7 +293,9 @@ class Pipeline:
             if block.progress is not None:
                 self._spool.keys.put(*block.progress(*sealed.of_blocks[index]), notes)
         notes.put_positions(positions, self.source.forgotten())
-        return _Commit(self._spool.commit(notes), rows, positions, sealing.receipts, sealed_at)
+        done = self._spool.commit(notes)
+        done.add_done_callback(_look_at)
+        return _Commit(done, rows, positions, sealing.receipts, sealed_at)
 
     def _count(self, backlog: Backlog, sealed: Sealed, dropped: int) -> None:
         name = backlog.stream
@@ -323,6 +325,12 @@ class Pipeline:
             for sender in turns:
                 sender.wake.set()
             turns.rotate()
+
+
+def _look_at(done: asyncio.Future[None]) -> None:
+    """Of several commits that fail together one ends the pipeline; asyncio need not report the others."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _seal_draft(draft: Draft, stream: Stream) -> Sealed:
