@@ -90,7 +90,7 @@ async def test_a_flipped_byte_of_the_header_costs_nothing(path: Path, at: int) -
     assert spool.repeats_possible == set()
 
 
-@pytest.mark.parametrize("table", ["meta", "runs", "blobs", "batches", "positions", "totals", "dead_letters"])
+@pytest.mark.parametrize("table", ["meta", "runs", "blobs", "batches", "positions", "totals", "dead_letters", "keys"])
 async def test_a_wrecked_table_page_costs_that_table_and_no_batch(path: Path, table: str) -> None:
     with path.open("r+b") as file:
         file.seek(page_of(path, table))
@@ -100,12 +100,24 @@ async def test_a_wrecked_table_page_costs_that_table_and_no_batch(path: Path, ta
     assert (spool.positions == {}) == (table == "positions")
     assert len(kept(path)) == 1
     assert balanced(backlog)
-    repeats = {"runs", "batches", "positions"}
+    repeats = {"runs", "batches", "positions", "keys"}
     assert spool.repeats_possible == ({"http"} if table in repeats else set())
     assert spool.lost_records == ({"http": 3 * len(WAITING)} if table == "blobs" else {})
     assert backlog.totals.resets == (table in repeats)
     if table == "blobs":
         assert backlog.totals.dropped == len(WAITING) * 3
+
+
+async def test_every_total_is_taken_over(path: Path) -> None:
+    async with Spool(path) as spool:
+        totals = backlog_of(spool).totals
+        totals.sampled, totals.limited, totals.filtered, totals.invalid = 7, 8, 9, 10
+        notes = Notes()
+        notes.put_totals("http", totals)
+        await spool.commit(notes)
+    flip(path, 0)
+    _, spool, backlog = await waiting(path)
+    assert (backlog.totals, len(kept(path))) == (totals, 1)
 
 
 async def test_text_where_bytes_belong_is_damage(path: Path) -> None:
