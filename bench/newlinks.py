@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streams.security import stacks
-from streams.security.endpoint import Credentials, Facts
+from streams.security.endpoint import Credentials, Facts, MlDsaFiles
 from streams.security.modes import MODES
 from streams.security.transport import connect
 
@@ -23,7 +23,11 @@ class Turn(NamedTuple):
 
 def credentials(pki: Path, name: str) -> Credentials:
     """One party's files as bench/site.py creates them."""
-    return Credentials(pki / f"{name}.pem", pki / f"{name}.key", pki / "ca.pem")
+    return Credentials(*_files(pki, name), mldsa=MlDsaFiles(*_files(pki / "mldsa", name)))
+
+
+def _files(pki: Path, name: str) -> tuple[Path, Path, Path]:
+    return pki / f"{name}.pem", pki / f"{name}.key", pki / "ca.pem"
 
 
 def shake_hands(pki: Path, turns: Iterable[Turn]) -> dict[str, list[Facts]]:

@@ -165,15 +165,18 @@ class Site:
     # -- files -------------------------------------------------------------------------------------------------
 
     def make_pki(self) -> None:
-        directory = self.directory / "pki"
-        authority = pki.create_authority(directory)
-        authority.issue(
-            identities=["logreceiver"], hosts=["localhost", "127.0.0.1"], days=30, out=directory / "receiver"
-        )
-        authority.issue(identities=[self.identity], hosts=[], days=30, out=directory / "forwarder")
+        """One authority for ECDSA, in pki/, and one for ML-DSA, in pki/mldsa/; a leaf of each for both programs."""
+        hosts = ["localhost", "127.0.0.1"]
+        for directory, kind in ((self.directory / "pki", "ec"), (self.directory / "pki" / "mldsa", "mldsa65")):
+            authority = pki.create_authority(directory, kind=kind)
+            authority.issue(identities=["logreceiver"], hosts=hosts, out=directory / "receiver", kind=kind, days=30)
+            authority.issue(identities=[self.identity], hosts=[], out=directory / "forwarder", kind=kind, days=30)
 
     def _tls(self, name: str) -> str:
-        return f'[tls]\ncertificate = "pki/{name}.pem"\nkey = "pki/{name}.key"\nca = "pki/ca.pem"\n'
+        return "".join(
+            f'[{section}]\ncertificate = "{pki}/{name}.pem"\nkey = "{pki}/{name}.key"\nca = "{pki}/ca.pem"\n'
+            for section, pki in (("tls", "pki"), ("tls.mldsa", "pki/mldsa"))
+        )
 
     def write_receiver(
         self, sink: str, *, listeners: Mapping[str, str], more: str = "", name: str = "logreceiver"

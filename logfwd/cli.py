@@ -93,7 +93,7 @@ def validate(path: Path, connect: bool) -> None:
 
     try:
         config = load_forwarder(path)
-        stacks.check(config.tls, [modes.MODES[name] for name in config.modes])
+        stacks.check(config.tls, [modes.MODES[name] for name in sorted(config.modes)], accepting=False)
     except ConfigError as error:
         program.refuse_config(error)
     for stream in config.streams:

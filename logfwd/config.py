@@ -20,7 +20,7 @@ from logfwd.sources.settings import Claims
 from streams import schema, toml
 from streams.errors import ConfigError, Problem
 from streams.kinds import Address, HostName, ListenAddress
-from streams.sections import Tls
+from streams.sections import Tls, lacking
 
 NOT_IN_THE_FILE = ("streams",)
 
@@ -60,6 +60,8 @@ def load_forwarder(path: Path) -> ForwarderConfig:
     streams: list[Stream] = []
     if isinstance(directory, str):
         streams = _load_streams(base / directory, base, problems)
+    if config is not None:
+        toml.add(problems, path, lacking(config.tls, {stream.security for stream in streams}))
     if problems or config is None:
         raise ConfigError(problems)
     return msgspec.structs.replace(config, streams_dir=base / config.streams_dir, streams=tuple(streams))

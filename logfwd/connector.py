@@ -44,7 +44,7 @@ class Connector:
             party = stacks.client(mode, config.tls)
         except ConfigError as error:
             raise LinkError(str(error)) from error  # the files may be mended while we run
-        self._metrics.own_certificate(party.expires)
+        self._metrics.own_certificate(party.expires, user=mode.section)
         stream_log = log.bind(stream=stream.name, mode=mode.name)
         try:
             link = await connect(

@@ -29,6 +29,7 @@ from logfwd.sources.make import Context, make_source
 from logfwd.sources.settings import SourceSettings
 from logfwd.spool import Spool
 from streams.errors import ConfigError
+from streams.security.modes import MODES
 from streams.telemetry import admin
 from streams.telemetry.metrics import CollectorRegistry
 
@@ -154,7 +155,7 @@ class Forwarder:
             config.server_name,
         )
         twins_gone = {stream.name for stream in self.config.streams} - {stream.name for stream in config.streams}
-        self.config = config
+        before, self.config = self.config, config
         for name, group in new.items():
             if name not in old:
                 self._start(group)
@@ -163,6 +164,7 @@ class Forwarder:
                 self._start(group)
         for name in twins_gone:
             self.metrics.remove_stream(name)
+        self.metrics.forget_certificates(_sections(before) - _sections(config))
         log.info("config reloaded", streams=sorted(new))
         return True
 
@@ -182,6 +184,11 @@ class Forwarder:
         """The rows of /api/v1/streams."""
         pipelines = [keeper.pipeline for keeper in self._keepers.values() if keeper.pipeline is not None]
         return status.rows(pipelines, self.metrics)
+
+
+def _sections(config: ForwarderConfig) -> set[str]:
+    """The sections with the certificates that its links present."""
+    return {MODES[name].section for name in config.modes}
 
 
 def groups(config: ForwarderConfig) -> dict[str, Group]:

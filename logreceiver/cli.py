@@ -116,9 +116,11 @@ def _problems_of_files(config: ReceiverConfig) -> Iterator[Problem]:
     checks: list[Callable[[], object]] = [lambda: Grants.load(config.grant_key_file)]
     served = [[MODES[name] for name in listener.modes] for listener in config.listener]
     checks += [functools.partial(stacks.common_stack, modes) for modes in served]
-    used = [MODES[name] for name in config.modes]
-    sections = [tls for tls in (config.tls, config.sink.tls) if tls is not None]
-    checks += [functools.partial(stacks.check, tls, used) for tls in sections]
+    used = [MODES[name] for name in sorted(config.served_modes)]
+    checks.append(functools.partial(stacks.check, config.tls, used, accepting=True))
+    if config.sink.tls is not None:
+        towards_sink = [MODES[name] for name in config.sink.modes]
+        checks.append(functools.partial(stacks.check_foreign, config.sink.tls, towards_sink))
     for check in checks:
         try:
             check()

@@ -16,7 +16,7 @@ from logreceiver.sinks.settings import AnySink
 from streams import schema, toml
 from streams.errors import ConfigError, Problem
 from streams.kinds import GrantKeyFile, ListenAddress, ModeName, Pattern, TopicName, TopicPattern
-from streams.sections import Tls
+from streams.sections import Tls, lacking
 from streams.toml import Fault
 from streams.units import MIB
 
@@ -75,9 +75,14 @@ class ReceiverConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stop_grace_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
 
     @property
+    def served_modes(self) -> set[str]:
+        """Names of the modes that the listeners serve."""
+        return {mode for listener in self.listener for mode in listener.modes}
+
+    @property
     def modes(self) -> set[str]:
         """Names of the modes that links may use, including the links to the sink."""
-        return {mode for listener in self.listener for mode in listener.modes} | self.sink.modes
+        return self.served_modes | self.sink.modes
 
 
 def load_receiver(path: Path) -> ReceiverConfig:
@@ -113,4 +118,5 @@ def _check(config: ReceiverConfig) -> Iterator[Fault]:
                 f"allow[{index}].topic",
                 f"{rule.topic} is the ledger's topic, which only receivers write; use another topic",
             )
+    yield from lacking(config.tls, config.served_modes)
     yield from config.sink.check()

@@ -97,7 +97,7 @@ class Service:
             )
             self._stack.push_async_callback(listener.close)
             self.listeners.append(listener)
-            self.metrics.own_certificate(party.expires)
+            self.metrics.own_certificate(party.expires, user=settings.address)
             log.info("listening", address=listener.address, modes=list(settings.modes))
         if config.admin is not None:
             server = await self._stack.enter_async_context(
@@ -182,9 +182,11 @@ class Service:
                 self.reload_certificates()
 
     def _certificate_stamp(self) -> tuple[float, ...]:
+        """When each file of each certificate was written; empty while one of them is missing."""
         tls = self._config.tls
+        sections = [each for each in (tls, tls.mldsa) if each is not None]
         with contextlib.suppress(OSError):
-            return tuple(path.stat().st_mtime for path in (tls.certificate, tls.key, tls.ca))
+            return tuple(path.stat().st_mtime for each in sections for path in (each.certificate, each.key, each.ca))
         return ()
 
     async def reload(self) -> None:
@@ -192,8 +194,10 @@ class Service:
         self.reload_certificates()
 
     def reload_certificates(self) -> None:
-        """Use the current files for new links; keep the old certificate if they do not fit together."""
+        """Use the current files for new links; keep the old ones if peers would refuse these."""
+        served = [modes.MODES[name] for name in sorted(self._config.served_modes)]
         try:
+            stacks.check(self._config.tls, served, accepting=True)
             parties = [self._party(settings) for settings in self._config.listener]
         except ConfigError as error:
             log.error(
@@ -202,9 +206,9 @@ class Service:
                 remedy="mend the files; the old certificate stays in use",
             )
             return
-        for listener, party in zip(self.listeners, parties, strict=True):
+        for settings, listener, party in zip(self._config.listener, self.listeners, parties, strict=True):
             listener.replace(party)
-            self.metrics.own_certificate(party.expires)
+            self.metrics.own_certificate(party.expires, user=settings.address)
         log.info("certificate reloaded")
 
     # -- for admin ---------------------------------------------------------------------------------------------

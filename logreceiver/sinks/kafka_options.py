@@ -7,7 +7,7 @@ from typing import Any
 
 from logreceiver.sinks.settings import KafkaSink
 from streams.errors import ConfigError, Problem
-from streams.sections import Tls
+from streams.sections import SinkTls
 
 
 def connection_options(settings: KafkaSink) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def connection_options(settings: KafkaSink) -> dict[str, Any]:
     return options
 
 
-def _context(mode_name: str, tls: Tls) -> Any:
+def _context(mode_name: str, tls: SinkTls) -> Any:
     from streams.security import stacks
     from streams.security.modes import MODES
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from streams.kinds import Address, PasswordFile, Pattern
-from streams.sections import Tls
+from streams.sections import SinkTls
 from streams.toml import Fault
 from streams.units import KIB, MIB
 
@@ -26,7 +26,7 @@ class Settings(Protocol):
     """True if only one process at a time may use the sink, so that `--workers` is not for it."""
 
     @property
-    def tls(self) -> Tls | None:
+    def tls(self) -> SinkTls | None:
         """Files for TLS to the sink, if it is reached by TLS."""
 
     @property
@@ -56,7 +56,7 @@ class LogSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     partition_count: Annotated[int, Meta(ge=1, le=1000)] = 1
 
     @property
-    def tls(self) -> Tls | None:
+    def tls(self) -> SinkTls | None:
         return None
 
     @property
@@ -90,7 +90,7 @@ class KafkaSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     brokers: Annotated[tuple[Address, ...], Meta(min_length=1)]
     security: Literal["plaintext", "classical", "hybrid"] = "plaintext"
-    tls: Tls | None = None
+    tls: SinkTls | None = None
     sasl: Sasl | None = None
     produce_timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] = 30.0
     create_topics: bool = False

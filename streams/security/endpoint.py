@@ -7,19 +7,34 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
 ALPN = b"logfwd/1"
 
 
-class Credentials(msgspec.Struct, frozen=True):
-    """PEM files of one party: its leaf with intermediates, its key, and the CA it trusts. A [tls] section is one."""
+class Files(msgspec.Struct, frozen=True):
+    """PEM files of one party: its leaf with intermediates, the leaf's key, and the CA it trusts."""
+
+    section: ClassVar[str] = "tls"
+    """The section of a configuration that names these files, for error messages."""
 
     certificate: Path
     key: Path
     ca: Path
+
+
+class MlDsaFiles(Files, frozen=True):
+    """Those with ML-DSA keys throughout."""
+
+    section: ClassVar[str] = "tls.mldsa"
+
+
+class Credentials(Files, frozen=True):
+    """All files of one party; a [tls] section is one. `Mode.section` says which of them a mode uses."""
+
+    mldsa: MlDsaFiles | None = None
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +46,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     cipher: str
     identities: tuple[str, ...]
     authentication: str = "none"
-    """The algorithm that the peer proved its identity with."""
+    """The weakest of the algorithm that the peer proved its key with and those that its chain is signed with."""
     certificate_expires: datetime.datetime | None = None
     certificate_algorithm: str = "none"
     """Of the key in the peer's certificate."""

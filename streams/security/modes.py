@@ -1,7 +1,8 @@
 """Named security modes: what a stream demands, as data. The only place where a mode is looked at.
 
 Users name a mode and never write lists of algorithms. A mode is a TLS version, the key-exchange groups that a client
-offers and a server accepts, and the signature algorithms that may authenticate a peer; all are spelled as IANA does.
+offers and a server accepts, and the signature algorithms that may authenticate a peer: its own key, and every signature
+of its certificate chain. All are spelled as IANA does.
 Both ends check the result of a handshake before the first byte of data, and nothing ever falls back because something
 failed.
 """
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 import msgspec
 
 from streams.errors import PolicyViolation
+from streams.security.authentication import signed_with
 from streams.security.endpoint import Facts
 
 TLS12, TLS13 = "TLSv1.2", "TLSv1.3"
@@ -23,6 +25,7 @@ X25519MLKEM768 = "X25519MLKEM768"
 SECP256R1MLKEM768 = "SecP256r1MLKEM768"
 HYBRID_GROUPS = frozenset({X25519MLKEM768, SECP256R1MLKEM768})
 
+ML_DSA = ("mldsa65",)
 ECDSA = ("ecdsa_secp256r1_sha256", "ecdsa_secp384r1_sha384")
 ANY_AUTHENTICATION = (*ECDSA, "rsa_pss_rsae_sha256", "rsa_pss_rsae_sha384", "rsa_pkcs1_sha256", "mldsa65")
 """What a server of somebody else's may authenticate with: its operator chose its certificate, not we."""
@@ -35,6 +38,8 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     groups: tuple[str, ...]
     authentication: tuple[str, ...] = ECDSA
+    section: str = "tls"
+    """The section of the configuration with the files for this mode (`Files.section`)."""
     stack: str = "openssl"
     """The TLS stack that serves this mode; `stacks.py` knows them."""
 
@@ -47,6 +52,13 @@ MODES: Mapping[str, Mode] = {
         Mode(name="hybrid", version=TLS13, groups=(X25519MLKEM768,)),
         Mode(name="hybrid-preferred", version=TLS13, groups=(X25519MLKEM768, X25519)),
         Mode(name="hybrid-p256", version=TLS13, groups=(SECP256R1MLKEM768,)),
+        Mode(
+            name="pq-auth",
+            version=TLS13,
+            groups=(X25519MLKEM768,),
+            authentication=ML_DSA,
+            section="tls.mldsa",
+        ),
     )
 }
 
@@ -66,8 +78,15 @@ def check(mode: Mode, facts: Facts) -> None:
     if facts.authentication not in mode.authentication:
         raise PolicyViolation(
             f"mode {mode.name} demands a peer authenticated by {' or '.join(mode.authentication)}, "
-            f"this one is by {facts.authentication}"
+            f"this one is by {facts.authentication}{_blame(mode, facts)}"
         )
+
+
+def _blame(mode: Mode, facts: Facts) -> str:
+    """Says that the peer's own key would do, if so: then a CA above it is to be replaced, not the leaf."""
+    if signed_with(facts.certificate_algorithm) not in mode.authentication:
+        return ""
+    return f": its own key is {facts.certificate_algorithm}, but its chain is not signed as strongly"
 
 
 def is_downgrade(mode: Mode, group: str) -> bool:

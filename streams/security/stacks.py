@@ -1,8 +1,8 @@
 """The one place that knows which TLS stack serves which mode.
 
-A stack is a module with `client`, `foreign`, `server` and `check`. It is imported when a mode needs it: a program that
-uses one stack does not pay for the others. One port serves one stack, because the first bytes of a connection are the
-same in all of them.
+A stack is a module with `client`, `foreign`, `server`, `check` and `verify`. It is imported when a mode needs it: a
+program that uses one stack does not pay for the others. One port serves one stack, because the first bytes of a
+connection are the same in all of them.
 """
 
 from __future__ import annotations
@@ -13,26 +13,62 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
+
 from streams.errors import ConfigError, HandshakeFailed, LinkError, Problem
 from streams.security import modes
-from streams.security.endpoint import Credentials, Party
+from streams.security.endpoint import Credentials, Files, MlDsaFiles, Party
 from streams.security.modes import Mode
 
 
 def client(mode: Mode, credentials: Credentials) -> Party:
     """The connecting side, in one mode. ConfigError if the files cannot be used."""
-    party: Party = _stack(mode.stack).client(mode, credentials)
+    party: Party = _stack(mode.stack).client(mode, *_fit_files([mode], credentials))
     return party
 
 
 def server(served: Iterable[Mode], credentials: Credentials) -> Party:
     """The accepting side, in several modes. ConfigError if the files cannot be used, or the modes share no stack."""
     together = list(served)
-    party: Party = _stack(common_stack(together)).server(together, credentials)
+    party: Party = _stack(common_stack(together)).server(together, *_fit_files(together, credentials))
     return party
 
 
-def ssl_context(mode: Mode, credentials: Credentials) -> ssl.SSLContext:
+def _fit_files(used: Iterable[Mode], credentials: Credentials) -> list[Files]:
+    """The files of these modes, each once. ConfigError for post-quantum ones that every peer would refuse.
+
+    For the other modes this is left to `check`: a link in them has to cost as little as it can.
+    """
+    by_files: dict[Files, list[Mode]] = {}
+    for mode in used:
+        by_files.setdefault(files_for(mode, credentials), []).append(mode)
+    for files, modes_ in by_files.items():
+        if files.section == MlDsaFiles.section:
+            from streams.security import chains
+
+            if problems := list(chains.wrong_kinds(files, modes_)):
+                raise ConfigError(problems)
+    return list(by_files)
+
+
+def files_for(mode: Mode, credentials: Credentials) -> Files:
+    """The files that a mode uses. ConfigError if there are none."""
+    files = {each.section: each for each in (credentials, credentials.mldsa) if each is not None}
+    if mode.section not in files:
+        raise ConfigError([Problem(Path(mode.name), mode.section, f"is missing; {remedy_for(mode)}")])
+    return files[mode.section]
+
+
+def remedy_for(mode: Mode) -> str:
+    """What a mode needs, for a configuration that lacks it."""
+    kind = mode.authentication[0]
+    return (
+        f"mode {mode.name} needs [{mode.section}] with certificate, key and ca; "
+        f"create them with `logfwd pki init` and `logfwd pki issue`, both with --key {kind}"
+    )
+
+
+def ssl_context(mode: Mode, files: Files) -> ssl.SSLContext:
     """A client context for libraries that connect to servers of their own (aiokafka): one mode, names always checked.
 
     It has our certificate for servers that ask for one, and accepts whatever kind of key their CA signed.
@@ -40,7 +76,7 @@ def ssl_context(mode: Mode, credentials: Credentials) -> ssl.SSLContext:
     from streams.security.sslcontext import PartyContext
 
     towards = modes.foreign(mode)
-    return PartyContext.of(towards, _stack(mode.stack).foreign(towards, credentials))
+    return PartyContext.of(towards, _stack(mode.stack).foreign(towards, files))
 
 
 def common_stack(served: Iterable[Mode]) -> str:
@@ -53,22 +89,60 @@ def common_stack(served: Iterable[Mode]) -> str:
     return next(iter(stacks))
 
 
-def check(credentials: Credentials, used: Iterable[Mode]) -> None:
-    """Raise ConfigError for files that no link in these modes could use."""
+def check(credentials: Credentials, used: Iterable[Mode], *, accepting: bool) -> None:
+    """Raise ConfigError for files that no link in these modes could use, with every problem found.
+
+    Chains are verified by OpenSSL and by cryptography, whatever the mode: the two demand different things, and a file
+    that only one of them accepts would fail as soon as a stream takes another mode.
+    """
+    by_files: dict[Files, list[Mode]] = {}
+    problems: list[Problem] = []
+    for mode in used:
+        try:
+            by_files.setdefault(files_for(mode, credentials), []).append(mode)
+        except ConfigError as error:
+            problems += error.problems
+    for files, modes_ in by_files.items():
+        problems += _problems_of(files, modes_, accepting=accepting)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _problems_of(files: Files, used: list[Mode], *, accepting: bool) -> list[Problem]:
+    from streams.security import chains
+
+    try:
+        check_foreign(files, used)
+    except ConfigError as error:
+        return error.problems
+    by_library = (chains.refusals(files, accepting=accepting), _stack("openssl").verify(files, accepting=accepting))
+    return list(chains.wrong_kinds(files, used)) or list(next(filter(None, map(list, by_library)), []))
+
+
+def check_foreign(files: Files, used: Iterable[Mode]) -> None:
+    """Raise ConfigError for files that cannot be loaded; servers of somebody else's judge our chain by their rules."""
     for stack in sorted({mode.stack for mode in used}):
-        _stack(stack).check(credentials)
+        _stack(stack).check(files)
 
 
 def self_test(used: Iterable[Mode]) -> None:
     """Make a handshake with ourselves in each mode and check its result; ConfigError if a mode does not work here."""
     from streams.security import pki
 
+    together = list(used)
     with tempfile.TemporaryDirectory(prefix="logfwd-self-test-") as name:
         directory = Path(name)
-        authority = pki.create_authority(directory)
-        files = authority.issue(identities=["self-test"], hosts=["localhost"], days=1, out=directory / "leaf")
-        credentials = Credentials(files.certificate, files.key, directory / "ca.pem")
-        for mode in used:
+
+        def issue(kind: str) -> tuple[Path, Path, Path]:
+            authority = pki.create_authority(directory / kind, kind=kind)
+            out = directory / kind / "leaf"
+            files = authority.issue(identities=["self-test"], hosts=["localhost"], days=1, out=out, kind=kind)
+            return files.certificate, files.key, directory / kind / "ca.pem"
+
+        credentials = Credentials(*issue("ec"))
+        if any(mode.section == MlDsaFiles.section for mode in together):
+            credentials = msgspec.structs.replace(credentials, mldsa=MlDsaFiles(*issue("mldsa65")))
+        for mode in together:
             try:
                 _shake_hands(mode, credentials)
             except (HandshakeFailed, LinkError, ValueError) as error:

@@ -88,8 +88,8 @@ CERTIFICATE_EXPIRY = Metric(
     "gauge",
     "seconds",
     ("stream", "owner"),
-    "When a certificate expires, in seconds since the epoch: own, the program's certificate (stream is empty); peer, "
-    "the receiver's certificate on the newest link of a forwarder's stream.",
+    "When a certificate expires, in seconds since the epoch: own, the program's certificate (stream is empty; the "
+    "first to expire if it has several); peer, the receiver's certificate on the newest link of a forwarder's stream.",
 )
 SHARED = (HANDSHAKE, CONNECT, HANDSHAKES, TLS_BYTES, VIOLATIONS, DOWNGRADES, CERTIFICATE_EXPIRY)
 
@@ -131,6 +131,7 @@ class Metrics:
         self.policy_violations = self._counter(VIOLATIONS)
         self.downgrades = self._counter(DOWNGRADES)
         self.certificate_expiry = self._gauge(CERTIFICATE_EXPIRY)
+        self._own_certificates: dict[str, float] = {}
 
     def on_scrape(self, hook: Callable[[], None]) -> None:
         """Call the hook before every scrape, to set gauges to their current values."""
@@ -140,9 +141,20 @@ class Metrics:
         """Count a handshake that ended without a link. A receiver knows neither stream nor mode by then."""
         self.handshakes.labels(stream, mode, "", "", role, reason).inc()
 
-    def own_certificate(self, expires: datetime.datetime) -> None:
-        """When the certificate that new links present expires."""
-        self.certificate_expiry.labels("", "own").set(expires.timestamp())
+    def own_certificate(self, expires: datetime.datetime, *, user: str) -> None:
+        """When the certificate expires that a user of one presents on new links; the first to expire is shown."""
+        self._own_certificates[user] = expires.timestamp()
+        self._show_own_certificate()
+
+    def forget_certificates(self, users: Iterable[str]) -> None:
+        """Leave out certificates that are no longer used; the others stay."""
+        for user in users:
+            self._own_certificates.pop(user, None)
+        self._show_own_certificate()
+
+    def _show_own_certificate(self) -> None:
+        if self._own_certificates:
+            self.certificate_expiry.labels("", "own").set(min(self._own_certificates.values()))
 
     def remove_stream(self, stream: str) -> None:
         """Forget a stream that no longer exists, so that its last values are not exposed forever."""

@@ -22,6 +22,7 @@ certificate = "pki/me.pem"
 key = "pki/me.key"
 ca = "pki/ca.pem"
 """
+MLDSA = '[tls.mldsa]\ncertificate = "pki/me.pem"\nkey = "pki/me.key"\nca = "pki/ca.pem"\n'
 SOURCE = '[source]\ntype = "file"\npaths = ["a.log"]\n'
 
 
@@ -183,17 +184,32 @@ def test_a_config_needs_a_receiver(site: Path) -> None:
     assert problems(site) == {("logfwd.toml", "receivers"): "is empty; name at least one"}
 
 
+def test_a_stream_in_a_mode_without_its_certificate_is_named_with_the_remedy(site: Path) -> None:
+    write_stream(site, "safe", f'security = "pq-auth"\n{SOURCE.replace("a.log", "b.log")}')
+    assert problems(site) == {
+        ("logfwd.toml", "tls.mldsa"): "is missing; mode pq-auth needs [tls.mldsa] with certificate, key and ca; "
+        "create them with `logfwd pki init` and `logfwd pki issue`, both with --key mldsa65"
+    }
+    (site / "logfwd.toml").write_text(CONFIG + MLDSA.replace("me.key", "none"))
+    assert problems(site).keys() == {("logfwd.toml", "tls.mldsa.key")}
+    (site / "logfwd.toml").write_text(CONFIG + MLDSA)
+    config = load_forwarder(site / "logfwd.toml")
+    assert config.tls.mldsa is not None
+    assert config.tls.mldsa.ca == site / "pki" / "ca.pem"
+
+
 # -- examples and schemas ----------------------------------------------------------------------------------------
 
 
 def test_the_examples_have_no_problem_but_certificates_that_are_not_made_yet() -> None:
     with pytest.raises(ConfigError) as caught:
         load_forwarder(EXAMPLES / "logfwd.toml")
-    assert [problem.key for problem in caught.value.problems] == ["tls.certificate", "tls.key", "tls.ca"]
+    keys = [problem.key for problem in caught.value.problems]
+    assert keys == [f"{section}.{key}" for section in ("tls", "tls.mldsa") for key in ("certificate", "key", "ca")]
 
 
 def test_there_is_an_example_for_every_mode_and_it_loads(site: Path) -> None:
-    (site / "logfwd.toml").write_text(f'streams_dir = "{EXAMPLES / "modes.d"}"\n{CONFIG}')
+    (site / "logfwd.toml").write_text(f'streams_dir = "{EXAMPLES / "modes.d"}"\n{CONFIG}{MLDSA}')
     streams = load_forwarder(site / "logfwd.toml").streams
     assert {stream.security: stream.name for stream in streams} == {mode: f"app-{mode}" for mode in MODES}
 

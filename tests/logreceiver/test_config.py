@@ -49,6 +49,22 @@ def test_a_config_loads_with_defaults_and_paths_from_its_directory(path: Path) -
     assert (config.limits.handshake_seconds, config.limits.hello_seconds) == (10.0, 5.0)
 
 
+def test_a_listener_of_a_mode_without_its_certificate_is_named_with_the_remedy(path: Path) -> None:
+    serving = LISTENER + 'modes = ["hybrid", "pq-auth"]\n'
+    assert problems(path, HEAD + TLS + serving + ALLOW + SINK) == {
+        "tls.mldsa": "is missing; mode pq-auth needs [tls.mldsa] with certificate, key and ca; "
+        "create them with `logfwd pki init` and `logfwd pki issue`, both with --key mldsa65"
+    }
+    path.write_text(HEAD + TLS + TLS.replace("tls", "tls.mldsa") + serving + ALLOW + SINK)
+    assert load_receiver(path).tls.mldsa is not None
+    assert "tls.mldsa.key" in problems(
+        path,
+        path.read_text().replace(
+            '[tls.mldsa]\ncertificate = "me.pem"\nkey = "me.key"', '[tls.mldsa]\ncertificate = "me.pem"\nkey = "none"'
+        ),
+    )
+
+
 def test_its_modes_are_those_of_all_listeners_and_of_the_leg_to_kafka(path: Path) -> None:
     assert load_receiver(path).modes == {"hybrid"}
     other = '[[listener]]\naddress = "127.0.0.1:7444"\nmodes = ["hybrid-p256", "hybrid"]\n'
@@ -146,12 +162,8 @@ def test_a_blank_config_is_refused(path: Path) -> None:
 def test_the_example_has_no_problem_except_files_not_created_yet() -> None:
     with pytest.raises(ConfigError) as caught:
         load_receiver(EXAMPLES / "logreceiver.toml")
-    assert {problem.key for problem in caught.value.problems} == {
-        "grant_key_file",
-        "tls.certificate",
-        "tls.key",
-        "tls.ca",
-    }
+    files = {f"{section}.{key}" for section in ("tls", "tls.mldsa") for key in ("certificate", "key", "ca")}
+    assert {problem.key for problem in caught.value.problems} == {"grant_key_file", *files}
 
 
 def test_the_schema_takes_the_example_and_refuses_what_the_loader_refuses() -> None:

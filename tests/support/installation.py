@@ -19,12 +19,12 @@ from logreceiver.config import Allow, Listener, ReceiverConfig
 from logreceiver.service import Service
 from logreceiver.sinks.log import read_records
 from logreceiver.sinks.settings import LogSink
-from streams.sections import Tls
+from streams.sections import MlDsa, Tls
 from streams.security.endpoint import Credentials
 from tests.support.tls import Parties
 
 Events = list[EventDict]
-EVERYTHING = ("hybrid", "classical", "classical-tls12", "hybrid-preferred", "hybrid-p256")
+EVERYTHING = ("hybrid", "classical", "classical-tls12", "hybrid-preferred", "hybrid-p256", "pq-auth")
 
 
 class Installation:
@@ -46,7 +46,7 @@ class Installation:
     ) -> ReceiverConfig:
         tls = credentials or self.parties.receiver
         return ReceiverConfig(
-            tls=Tls(certificate=tls.certificate, key=tls.key, ca=tls.ca),
+            tls=_section(tls),
             grant_key_file=self.directory / "pki" / "grant.key",
             listener=(Listener(address=address, modes=modes),),
             allow=(Allow(identity="spiffe://test/*", streams=streams, modes=EVERYTHING),),
@@ -69,7 +69,7 @@ class Installation:
         tls = credentials or self.parties.forwarder
         return ForwarderConfig(
             state_dir=self.directory / "state",
-            tls=Tls(certificate=tls.certificate, key=tls.key, ca=tls.ca),
+            tls=_section(tls),
             receivers=(address,),
             server_name=server_name,
             admin=None,
@@ -85,6 +85,16 @@ class Installation:
         with contextlib.suppress(FileNotFoundError):
             return [bytes(record.value or b"").decode() for record in read_records(self.directory / "log", topic)]
         return []
+
+
+def _section(credentials: Credentials) -> Tls:
+    mldsa = credentials.mldsa
+    return Tls(
+        certificate=credentials.certificate,
+        key=credentials.key,
+        ca=credentials.ca,
+        mldsa=None if mldsa is None else MlDsa(certificate=mldsa.certificate, key=mldsa.key, ca=mldsa.ca),
+    )
 
 
 @contextlib.asynccontextmanager

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from streams.errors import HandshakeFailed
 from streams.security import pki, stacks
-from streams.security.endpoint import Credentials
+from streams.security.endpoint import Credentials, Files, MlDsaFiles
 from streams.security.listener import Listener, listen
 from streams.security.modes import MODES
 from streams.security.transport import Link, connect
@@ -21,24 +23,37 @@ FORWARDER = "spiffe://test/forwarder"
 
 @dataclass
 class Parties:
-    """Credentials of a receiver on localhost and of a forwarder, from one authority."""
+    """Credentials of a receiver on localhost and of a forwarder: from one authority, and for ML-DSA from another."""
 
     directory: Path
     authority: pki.Authority = field(init=False)
 
     def __post_init__(self) -> None:
         self.authority = pki.create_authority(self.directory)
-        self.receiver = self.leaf("receiver", identities=["receiver"], hosts=["localhost", "127.0.0.1"])
-        self.forwarder = self.leaf("forwarder", identities=[FORWARDER])
+        self.mldsa = pki.create_authority(self.directory / "mldsa", kind="mldsa65")
+        self.receiver = self._both("receiver", identities=["receiver"], hosts=["localhost", "127.0.0.1"])
+        self.forwarder = self._both("forwarder", identities=[FORWARDER])
+
+    def _both(self, name: str, **names: Any) -> Credentials:
+        files = issue(self.mldsa, name, kind="mldsa65", **names)
+        return msgspec.structs.replace(self.leaf(name, **names), mldsa=MlDsaFiles(*msgspec.structs.astuple(files)))
 
     def leaf(self, name: str, *, identities: list[str], hosts: Iterable[str] = (), **options: object) -> Credentials:
-        files = self.authority.issue(
-            identities=identities,
-            hosts=list(hosts),
-            out=self.directory / name,
-            **options,  # type: ignore[arg-type]
-        )
-        return Credentials(files.certificate, files.key, self.directory / "ca.pem")
+        files = issue(self.authority, name, identities=identities, hosts=hosts, **options)
+        return Credentials(files.certificate, files.key, files.ca)
+
+
+def issue(
+    authority: pki.Authority, name: str, *, identities: list[str], hosts: Iterable[str] = (), **options: object
+) -> Files:
+    """A leaf in the authority's directory."""
+    files = authority.issue(
+        identities=identities,
+        hosts=list(hosts),
+        out=authority.directory / name,
+        **options,  # type: ignore[arg-type]
+    )
+    return Files(files.certificate, files.key, authority.directory / "ca.pem")
 
 
 @dataclass

@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from OpenSSL import SSL
+from cryptography import x509
+from OpenSSL import SSL, crypto
 
 from streams.errors import ConfigError, Problem
-from streams.security.endpoint import ALPN, Credentials
+from streams.security import chains
+from streams.security.endpoint import ALPN, Files
 from streams.security.modes import TLS12, TLS13, Mode
 from streams.security.openssl.endpoint import text_of
 from streams.security.openssl.groups import Settings, client_settings, listener_settings
@@ -23,41 +25,78 @@ _TLS12_CIPHERS = b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
 _TLS13_CIPHERS = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 _MODE_NO_AUTO_CHAIN = 8
 _MODE_ENABLE_PARTIAL_WRITE = 1
+UNKNOWN_ISSUER = (2, 18, 19, 20, 21)
+"""X509_V_ERR_ codes (x509_vfy.h) of a chain that does not lead to a trusted root."""
 
 
-def client_context(mode: Mode, credentials: Credentials, *, key_log: Path | None = None) -> SSL.Context:
+def client_context(mode: Mode, files: Files, *, key_log: Path | None = None) -> SSL.Context:
     """A context that offers exactly one mode; raises ConfigError if the files cannot be used."""
     context = _context(client_settings(mode), key_log)
-    _load(context, credentials)
+    _load(context, files)
     context.set_alpn_protos([ALPN])
     return context
 
 
-def foreign_context(mode: Mode, ca: Path, credentials: Credentials | None = None) -> SSL.Context:
+def foreign_context(mode: Mode, ca: Path, files: Files | None = None) -> SSL.Context:
     """A client context for servers that are not ours (a Kafka cluster): no ALPN, a certificate only if given."""
     context = _context(client_settings(mode), None)
-    if credentials is not None:
-        _load(context, credentials)
+    if files is not None:
+        _load(context, files)
     else:
-        _load_file(context.load_verify_locations, "ca", ca)
+        _load_file(context.load_verify_locations, "tls.ca", ca)
     return context
 
 
-def server_context(modes: Iterable[Mode], credentials: Credentials, *, key_log: Path | None = None) -> SSL.Context:
-    """A context that serves several modes, best group first; raises ConfigError if the files cannot be used."""
+def server_context(modes: Iterable[Mode], *files: Files, key_log: Path | None = None) -> SSL.Context:
+    """A context that serves several modes, best group first; raises ConfigError if the files cannot be used.
+
+    It holds one certificate for each kind of key, trusts the CAs of all, and shows a client the certificate that fits
+    the signature algorithms that the client offers. A foreign client that offers several (Node.js does) may trust the
+    CA of one only: it gets that of the mode listed first. What each link was given is judged by its mode.
+    """
     context = _context(listener_settings(modes), key_log)
-    _load(context, credentials)
+    if len(files) > 1:
+        context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
+    for each in files:
+        _load(context, each)
     context.set_alpn_select_callback(_select_alpn)
     return context
 
 
-def check_files(credentials: Credentials) -> None:
+def check_files(files: Files) -> None:
     """Raise ConfigError for files that no link could use."""
-    _load(SSL.Context(SSL.TLS_METHOD), credentials)
+    _load(SSL.Context(SSL.TLS_METHOD), files)
+
+
+def verify_files(files: Files, *, accepting: bool) -> Iterator[Problem]:
+    """Why OpenSSL at a peer would refuse our certificate; one that another CA has issued is left to the peers."""
+    store = crypto.X509Store()
+    store.load_locations(str(files.ca))
+    _lib.X509_STORE_set_purpose(
+        store._store, _lib.X509_PURPOSE_SSL_SERVER if accepting else _lib.X509_PURPOSE_SSL_CLIENT
+    )
+    certificates = x509.load_pem_x509_certificates(files.certificate.read_bytes())
+    leaf, *others = [crypto.X509.from_cryptography(each) for each in certificates]
+    try:
+        crypto.X509StoreContext(store, leaf, others).verify_certificate()
+    except crypto.X509StoreContextError as error:
+        if error.errors[0] not in UNKNOWN_ISSUER:
+            yield chains.refused(files, str(error))
+
+
+def first_expiry(files: Iterable[Files]) -> datetime.datetime:
+    """When the first of several certificates expires; raises ConfigError if one cannot be used."""
+    return min(map(_expiry, files))
+
+
+def _expiry(files: Files) -> datetime.datetime:
+    context = SSL.Context(SSL.TLS_METHOD)
+    _load_file(context.use_certificate_chain_file, f"{files.section}.certificate", files.certificate)
+    return certificate_expires(context)
 
 
 def certificate_expires(context: SSL.Context) -> datetime.datetime:
-    """When the certificate that links of this context show expires."""
+    """When the certificate that was last loaded into this context expires."""
     leaf = SSL.Connection(context).get_certificate(as_cryptography=True)
     assert leaf is not None, "the context has loaded one"
     return leaf.not_valid_after_utc
@@ -90,14 +129,15 @@ def _set_list(setter: object, context: SSL.Context, names: str) -> None:
         raise ValueError(f"this OpenSSL does not know all of {names!r}")
 
 
-def _load(context: SSL.Context, credentials: Credentials) -> None:
-    _load_file(context.use_certificate_chain_file, "certificate", credentials.certificate)
-    _load_file(context.use_privatekey_file, "key", credentials.key)
-    _load_file(context.load_verify_locations, "ca", credentials.ca)
+def _load(context: SSL.Context, files: Files) -> None:
+    section = files.section
+    _load_file(context.use_certificate_chain_file, f"{section}.certificate", files.certificate)
+    _load_file(context.use_privatekey_file, f"{section}.key", files.key)
+    _load_file(context.load_verify_locations, f"{section}.ca", files.ca)
     try:
         context.check_privatekey()
     except SSL.Error as error:
-        raise ConfigError([Problem(credentials.key, "tls.key", "is not the certificate's key")]) from error
+        raise ConfigError([Problem(files.key, f"{section}.key", "is not the certificate's key")]) from error
 
 
 def _load_file(load: Callable[[str], object], key: str, path: Path) -> None:
@@ -105,7 +145,7 @@ def _load_file(load: Callable[[str], object], key: str, path: Path) -> None:
         load(str(path))
     except SSL.Error as error:
         text = f"cannot be used: {text_of(error) or 'not readable as PEM'}"
-        raise ConfigError([Problem(path, f"tls.{key}", text)]) from error
+        raise ConfigError([Problem(path, key, text)]) from error
 
 
 def _append_secret(path: Path, _: SSL.Connection, line: bytes) -> None:

@@ -15,6 +15,8 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from streams.errors import HandshakeFailed, LinkError
+from streams.security.authentication import signed_with, strength
+from streams.security.chains import authentication
 from streams.security.endpoint import ALPN, Facts
 from streams.security.modes import TLS12
 from streams.security.openssl.groups import canonical_group
@@ -24,16 +26,6 @@ READ_BYTES = 128 * 1024
 WRITE_BYTES = 256 * 1024
 
 _lib, _ffi = SSL._lib, SSL._ffi  # type: ignore[attr-defined]
-_SCHEMES = {
-    "EC secp256r1": "ecdsa_secp256r1_sha256",
-    "EC secp384r1": "ecdsa_secp384r1_sha384",
-    "EC secp521r1": "ecdsa_secp521r1_sha512",
-    "Ed25519": "ed25519",
-    "Ed448": "ed448",
-    "ML-DSA-44": "mldsa44",
-    "ML-DSA-65": "mldsa65",
-    "ML-DSA-87": "mldsa87",
-}
 _VERIFY_REASONS = {
     9: "certificate_not_yet_valid",
     10: "certificate_expired",
@@ -139,7 +131,7 @@ class OpenSSLEndpoint:
             group=canonical_group(connection.get_group_name() or "none") if cipher else "none",
             cipher=cipher or "none",
             identities=identities(leaf) if leaf is not None else (),
-            authentication=signed_with(key),
+            authentication=self._authentication(key),
             certificate_expires=leaf.not_valid_after_utc if leaf is not None else None,
             certificate_algorithm=key,
             handshake_seconds=self._seconds or (time.perf_counter() - self._started if self._started else 0.0),
@@ -147,6 +139,14 @@ class OpenSSLEndpoint:
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
         )
+
+    def _authentication(self, key: str) -> str:
+        """A chain cannot make a classical key weaker, so only that of a post-quantum key is looked at."""
+        own = signed_with(key)
+        if not self.complete or strength(own) == 0:
+            return own
+        chain = self._connection.get_verified_chain(as_cryptography=True)
+        return authentication(chain) if chain else "none"
 
     def feed(self, ciphertext: memoryview | bytes | bytearray) -> None:
         if not self.complete:
@@ -238,16 +238,6 @@ class OpenSSLEndpoint:
             return HandshakeFailed("disconnected", "the peer closed the connection during the handshake")
         reason = next((label for part, label in _ERROR_REASONS if part in text), "tls_error")
         return HandshakeFailed(reason, f"TLS: {text}")
-
-
-def signed_with(key: str) -> str:
-    """The signature scheme (IANA's name) of a peer whose certificate has this kind of key.
-
-    OpenSSL accepted only a scheme of the mode's list, but the bindings do not export which one it was. In TLS 1.3 an
-    elliptic curve or an ML-DSA parameter set determines it (RFC 8446 §4.2.3). An RSA key does not: it is reported as
-    rsa_pss_rsae_sha256, whatever the padding and hash were.
-    """
-    return "rsa_pss_rsae_sha256" if key.startswith("RSA") else _SCHEMES.get(key, key)
 
 
 def text_of(error: SSL.Error) -> str:

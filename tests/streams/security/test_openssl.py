@@ -15,11 +15,12 @@ from OpenSSL import SSL
 
 from streams.errors import HandshakeFailed, LinkError
 from streams.security import modes, stacks
+from streams.security.authentication import signed_with
 from streams.security.endpoint import Credentials, Endpoint, Party
 from streams.security.modes import MODES
 from streams.security.openssl import party as openssl
 from streams.security.openssl.context import client_context, server_context
-from streams.security.openssl.endpoint import OpenSSLEndpoint, signed_with
+from streams.security.openssl.endpoint import OpenSSLEndpoint
 from streams.security.sslcontext import PartyContext
 from tests.support.tls import Parties
 

@@ -31,10 +31,10 @@ def test_one_port_serves_one_stack(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_used_are_found_without_a_link(tmp_path: Path) -> None:
     parties = Parties(tmp_path)
-    stacks.check(parties.receiver, MODES.values())
+    stacks.check(parties.receiver, MODES.values(), accepting=True)
     wrong = Credentials(parties.receiver.certificate, parties.forwarder.key, parties.receiver.ca)
     with pytest.raises(ConfigError, match=re.escape(f"{parties.forwarder.key}: tls.key: ")):
-        stacks.check(wrong, MODES.values())
+        stacks.check(wrong, MODES.values(), accepting=True)
 
 
 @pytest.mark.parametrize("error", [HandshakeFailed("no_shared_group", "no such group"), PolicyViolation("too weak")])
