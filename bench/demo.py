@@ -22,10 +22,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bench import report
-from bench.generate import generate_http
-from bench.processes import StartFailed
-from bench.site import Site
+from bench.figures import report
+from bench.lab.generate import generate_http
+from bench.lab.processes import StartFailed
+from bench.lab.site import Site
 
 STREAMS = {"http": "classical", "pq-stream": "hybrid"}
 RECORDS = 20_000
@@ -70,7 +70,7 @@ def feed(path: Path, lines: list[bytes]) -> None:
 
 @contextlib.contextmanager
 def _kafka(directory: Path) -> Iterator[Any]:
-    from bench.kafka import Kafka
+    from bench.lab.kafka import Kafka
 
     with Kafka(directory / "kafka") as kafka:
         yield kafka
@@ -89,7 +89,7 @@ def _lay_out(site: Site, sink: str) -> None:
 
 def _handshakes(site: Site, addresses: dict[str, str]) -> dict[str, list[float]]:
     """A few more handshakes of each mode, in turn, so that the median is meaningful."""
-    from bench.newlinks import Turn, shake_hands
+    from bench.lab.newlinks import Turn, shake_hands
 
     turns = [Turn(name, mode, addresses[name]) for name, mode in STREAMS.items()] * EXTRA_HANDSHAKES
     found = shake_hands(site.directory / "pki", turns)
@@ -173,7 +173,7 @@ def run_demo(directory: Path, *, sink: str, lines: list[bytes], console: Console
 def _stored(site: Site, kafka: Any, topic: str) -> list[bytes]:
     if kafka is not None:
         return list(kafka.consume(topic))
-    from logreceiver.sinks.log import read_records
+    from logreceiver.sinks.log.sink import read_records
 
     return [bytes(record.value or b"") for record in read_records(site.directory / "log", topic)]
 

@@ -18,8 +18,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bench import adminclient, report
-from bench.adminclient import admin_of
+from bench.figures import report
+from bench.lab import adminclient
+from bench.lab.adminclient import admin_of
 from streams.telemetry.client import NotAnswered
 
 DEFAULT_ADMIN = "127.0.0.1:9464"

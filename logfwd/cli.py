@@ -23,7 +23,7 @@ CONFIG = click.option(
 )
 
 
-ELSEWHERE = {"pki": "logfwd.pki_commands", "spool": "logfwd.spool_commands"}
+ELSEWHERE = {"pki": "logfwd.commands.pki", "spool": "logfwd.commands.spool"}
 
 
 @click.group(cls=program.Commands, elsewhere=ELSEWHERE, context_settings={"help_option_names": ["-h", "--help"]})
@@ -102,7 +102,7 @@ def validate(path: Path, connect: bool) -> None:
             f"{stream.name}: {kind}, mode {stream.security}, to {', '.join(stream.receivers or config.receivers)}"
         )
     if connect:
-        from logfwd.probe import probe
+        from logfwd.commands.probe import probe
 
         program.run(lambda _: probe(config))
 

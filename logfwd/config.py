@@ -17,10 +17,10 @@ from msgspec import Meta
 from logfwd import definition
 from logfwd.definition import Stream
 from logfwd.sources.settings import Claims
-from streams import schema, toml
+from streams.config import schema, toml
+from streams.config.kinds import Address, HostName, ListenAddress
+from streams.config.sections import Tls, lacking
 from streams.errors import ConfigError, Problem
-from streams.kinds import Address, HostName, ListenAddress
-from streams.sections import Tls, lacking
 
 NOT_IN_THE_FILE = ("streams",)
 

@@ -17,9 +17,9 @@ import msgspec
 from msgspec import Meta
 
 from logfwd.sources.settings import TYPES, SourceSettings
-from streams.kinds import Address, HostName, ModeName, TopicName, checked
-from streams.toml import Fault
-from streams.units import GIB, KIB, MIB
+from streams.config.kinds import Address, HostName, ModeName, TopicName, checked
+from streams.config.toml import Fault
+from streams.config.units import GIB, KIB, MIB
 from streams.wire.messages import MAX_WINDOW
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")

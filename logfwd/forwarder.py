@@ -20,14 +20,14 @@ import structlog
 
 from logfwd import state_dir, status
 from logfwd.config import ForwarderConfig
-from logfwd.connector import Connector
 from logfwd.keeper import Group, Keeper
+from logfwd.links.connector import Connector
 from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
 from logfwd.sources.front import Front
 from logfwd.sources.make import Context, make_source
 from logfwd.sources.settings import SourceSettings
-from logfwd.spool import Spool
+from logfwd.spool.store import Spool
 from streams.errors import ConfigError
 from streams.security.modes import MODES
 from streams.telemetry import admin

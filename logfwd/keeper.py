@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import structlog
 
-from logfwd.backoff import Backoff
 from logfwd.clocks import clock
 from logfwd.definition import Stream
+from logfwd.links.backoff import Backoff
 from logfwd.pipeline import Pipeline
 from streams.errors import SpoolError
 

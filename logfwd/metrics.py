@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from logfwd.backlog import Backlog
 from logfwd.clocks import clock
+from logfwd.spool.backlog import Backlog
 from streams.security.endpoint import Facts
 from streams.telemetry.metrics import CollectorRegistry, Metric, Metrics, duration
 

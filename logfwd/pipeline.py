@@ -23,20 +23,20 @@ from weakref import WeakSet
 
 import structlog
 
-from logfwd.backlog import Backlog, Row
-from logfwd.batcher import Batcher, Draft
 from logfwd.clocks import clock
 from logfwd.definition import Stream
-from logfwd.delivery import Delivery
+from logfwd.intake.batcher import Batcher, Draft
+from logfwd.intake.seal import Sealed, seal
+from logfwd.links.delivery import Delivery
+from logfwd.links.sender import Connect, Sender
 from logfwd.metrics import ForwarderMetrics
-from logfwd.seal import Sealed, seal
-from logfwd.sender import Connect, Sender
 from logfwd.sources import Source
 from logfwd.sources.position import Block, Position, Receipt
-from logfwd.spool import Spool
-from logfwd.spool_notes import Notes
-from streams import recordbatch
+from logfwd.spool.backlog import Backlog, Row
+from logfwd.spool.notes import Notes
+from logfwd.spool.store import Spool
 from streams.errors import SpoolFull
+from streams.records import batch as recordbatch
 
 SEALS_IN_FLIGHT = 2
 COMMITS_IN_FLIGHT = 4

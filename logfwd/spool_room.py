@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from logfwd.spool_file import free_bytes
+from logfwd.spool.file import free_bytes
 
 RESERVE_BYTES = 16 * 1024 * 1024
 RESERVE_RETRY_SECONDS = 5.0

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from logfwd.links.sender import Sender
 from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
-from logfwd.sender import Sender
 from streams.security.transport import Link
 from streams.telemetry.counts import counts
 

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import click
 
+from logreceiver.commands.options import CONFIG, load
 from logreceiver.config import ReceiverConfig
-from logreceiver.options import CONFIG, load
 from streams import program
 from streams.addresses import split_address
 from streams.errors import ConfigError, Problem
 from streams.telemetry import logs
 
 ELSEWHERE = {
-    "cat": "logreceiver.log_commands",
-    "ledger": "logreceiver.ledger_commands",
-    "posture": "logreceiver.posture_commands",
-    "replay": "logreceiver.log_commands",
+    "cat": "logreceiver.commands.log",
+    "ledger": "logreceiver.commands.ledger",
+    "posture": "logreceiver.commands.posture",
+    "replay": "logreceiver.commands.log",
 }
 
 
@@ -109,7 +109,7 @@ def validate(path: Path) -> None:
 
 def _problems_of_files(config: ReceiverConfig) -> Iterator[Problem]:
     """Problems in the files that the configuration names, as a start would find them."""
-    from logreceiver.grants import Grants
+    from logreceiver.links.grants import Grants
     from streams.security import stacks
     from streams.security.modes import MODES
 

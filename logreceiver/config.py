@@ -13,12 +13,12 @@ import msgspec
 from msgspec import Meta
 
 from logreceiver.sinks.settings import AnySink
-from streams import schema, toml
+from streams.config import schema, toml
+from streams.config.kinds import GrantKeyFile, ListenAddress, ModeName, Pattern, TopicName, TopicPattern
+from streams.config.sections import Tls, lacking
+from streams.config.toml import Fault
+from streams.config.units import MIB
 from streams.errors import ConfigError, Problem
-from streams.kinds import GrantKeyFile, ListenAddress, ModeName, Pattern, TopicName, TopicPattern
-from streams.sections import Tls, lacking
-from streams.toml import Fault
-from streams.units import MIB
 
 Modes = Annotated[tuple[ModeName, ...], Meta(min_length=1)]
 

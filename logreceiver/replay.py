@@ -20,13 +20,13 @@ import msgspec
 import structlog
 
 from logreceiver.sinks import Sink
-from logreceiver.sinks.log_read import PartitionReader, StoredBatch, readers
+from logreceiver.sinks.log.read import PartitionReader, StoredBatch, readers
 from logreceiver.sinks.make import make_sink
 from logreceiver.sinks.run_writer import RunWriter
 from logreceiver.sinks.settings import KafkaSink
 from streams.addresses import split_address
 from streams.errors import Code, ConfigError, Problem, SinkUnavailable
-from streams.recordbatch import halves
+from streams.records.batch import halves
 
 PATIENCE_SECONDS = 120.0
 """How long to keep trying with one batch."""

@@ -21,12 +21,12 @@ import structlog
 from logreceiver import status
 from logreceiver.config import Admin, ReceiverConfig
 from logreceiver.config import Listener as ListenerSettings
-from logreceiver.grants import Grants
-from logreceiver.ledger import Ledger
+from logreceiver.ledger.writer import Ledger
+from logreceiver.links.grants import Grants
+from logreceiver.links.session import Session
+from logreceiver.links.shared import Shared
 from logreceiver.metrics import ReceiverMetrics
 from logreceiver.posture import report
-from logreceiver.session import Session
-from logreceiver.shared import Shared
 from logreceiver.sinks.make import make_sink
 from streams.addresses import join_address, split_address
 from streams.errors import Code, ConfigError, HandshakeFailed

@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from logreceiver.links.session import Session
 from logreceiver.metrics import ReceiverMetrics
-from logreceiver.session import Session
 from streams.telemetry.counts import counts
 
 NEWEST_LINKS = 10

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from bench.kafka import Kafka
-from bench.kafkatools import KafkaFailed, jars, java
+from bench.lab.kafka import Kafka
+from bench.lab.kafkatools import KafkaFailed, jars, java
 
 hypothesis.settings.register_profile("here", deadline=None)  # a busy machine makes any example slow once
 hypothesis.settings.load_profile("here")

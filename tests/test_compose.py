@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
-from bench import generate
+from bench.lab import generate
 from logfwd.cli import main as logfwd
 from logfwd.config import load_forwarder
 from logreceiver.cli import main as logreceiver

@@ -16,8 +16,8 @@ from logfwd.config import ForwarderConfig
 from logfwd.definition import Stream
 from logreceiver.config import ReceiverConfig
 from logreceiver.sinks.settings import KafkaSink, LogSink
-from streams.schema import show_default
-from streams.toml import spelling, without_meta
+from streams.config.schema import show_default
+from streams.config.toml import spelling, without_meta
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
 

@@ -30,8 +30,8 @@ from msgspec import structs
 
 from logfwd.sources.keys import Key
 from logfwd.sources.position import Block
+from streams.config.units import MIB
 from streams.errors import NoRoom, NotServed, PipelineError
-from streams.units import MIB
 
 MAX_BYTES = 64 * MIB
 """What the requests of all streams together may hold in memory."""

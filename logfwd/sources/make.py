@@ -27,7 +27,7 @@ def make_source(settings: SourceSettings, context: Context) -> Source:
 
 
 def _file(settings: FileSource, context: Context) -> Source:
-    from logfwd.sources.file import FileTail
+    from logfwd.sources.file.source import FileTail
 
     def files() -> list[FileSource]:
         return [each for each in context.others() if isinstance(each, FileSource)]

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from streams.kinds import Glob
+from streams.config.kinds import Glob
 
 
 class FileSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="file"):

@@ -24,7 +24,7 @@ import structlog
 from msgspec import structs
 
 from logfwd.sources.position import STDIN, Block, Mark, Position
-from streams.units import MIB
+from streams.config.units import MIB
 
 KEY = "stdin"
 """Under which the spool stores how much of the input is durable."""

@@ -4,8 +4,8 @@ A sink stores record batches unchanged. It recognises a repeat by (producer id, 
 Kafka does: only the last batches of a producer are known, a repeat is answered with its first offset and nothing is
 appended; anything else that is not next in sequence is OUT_OF_ORDER. What it reports as stored survives a kill.
 
-A new sink is a section in settings.py, a module, a row in make.py and in tests/logreceiver/test_sink_contract.py, and
-its keys in docs/configuration.md.
+A new sink is a section in settings.py, a module, a row in make.py and in the contract suite
+(tests/logreceiver/sinks/test_sink_contract.py), and its keys in docs/configuration.md.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ def make_sink(settings: AnySink) -> Sink:
     """The sink of a section; `start` opens it."""
     match settings:
         case LogSink():
-            from logreceiver.sinks import log
+            from logreceiver.sinks.log import sink as log
 
             return log.LogSink(settings)
         case KafkaSink():
-            from logreceiver.sinks import kafka
+            from logreceiver.sinks.kafka import sink as kafka
 
             return kafka.KafkaSink(settings)
 
@@ -26,10 +26,10 @@ def make_reader(settings: AnySink) -> Reader:
     """What reads the same sink while receivers write to it."""
     match settings:
         case LogSink():
-            from logreceiver.sinks import log_read
+            from logreceiver.sinks.log import read as log_read
 
             return log_read.LogReader(settings.directory)
         case KafkaSink():
-            from logreceiver.sinks import kafka
+            from logreceiver.sinks.kafka import sink as kafka
 
             return kafka.KafkaSink(settings)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from logreceiver.sinks import Kind, Outcome, RunState, Sink
 from streams.errors import Code, SinkUnavailable
-from streams.recordbatch import SEQUENCES, parse_header, place, stamp
+from streams.records.batch import SEQUENCES, parse_header, place, stamp
 
 Trouble = Callable[[Code, str], Awaitable[None]]
 """Called after each failure: waits until the next try, or raises to give up."""

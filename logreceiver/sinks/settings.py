@@ -13,10 +13,10 @@ from typing import Annotated, ClassVar, Literal, Protocol
 import msgspec
 from msgspec import Meta
 
-from streams.kinds import Address, PasswordFile, Pattern
-from streams.sections import SinkTls
-from streams.toml import Fault
-from streams.units import KIB, MIB
+from streams.config.kinds import Address, PasswordFile, Pattern
+from streams.config.sections import SinkTls
+from streams.config.toml import Fault
+from streams.config.units import KIB, MIB
 
 
 class Settings(Protocol):

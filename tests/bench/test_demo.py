@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.demo import MARK, make_room
-from bench.processes import StartFailed
+from bench.lab.processes import StartFailed
 
 
 def test_a_demo_deletes_what_an_earlier_demo_left(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bench.cost import choices, compare_figure
-from bench.measure import Sample, Usage
-from bench.sustained import judge, memory
-from bench.telemetry_cost import verdict
+from bench.figures.measure import Sample, Usage
+from bench.speed.cost import choices, compare_figure
+from bench.speed.sustained import judge, memory
+from bench.speed.telemetry_cost import verdict
 
 
 @pytest.mark.parametrize("what", ["modes", "twin", "spool"])

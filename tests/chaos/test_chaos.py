@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.chaos import run_seeds
+from bench.chaos.command import run_seeds
 
 FAULT_SECONDS = 40.0
 

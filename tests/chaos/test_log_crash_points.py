@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from logreceiver.sinks import Kind
-from logreceiver.sinks.log import LogSink, read_records
+from logreceiver.sinks.log.sink import LogSink, read_records
 from tests.support import syscalls
 from tests.support.crash_points import Point, laid_out, record
 from tests.support.log_worker import NEW_EPOCH_AT, PRODUCERS, RECORDS, STEPS, TOPIC, batch_of, open_log

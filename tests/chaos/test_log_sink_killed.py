@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from logreceiver.sinks.log import read_records
+from logreceiver.sinks.log.sink import read_records
 from tests.support.batches import values
 
 KILLS = 10

@@ -21,7 +21,7 @@ import pytest
 
 from logfwd.config import ForwarderConfig
 from logfwd.definition import BatchLimits
-from logreceiver.sinks.log import read_records
+from logreceiver.sinks.log.sink import read_records
 from logreceiver.sinks.settings import LogSink
 from tests.support import syscalls
 from tests.support.crash_points import Files

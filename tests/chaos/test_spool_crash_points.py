@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from logfwd.spool import Spool
-from logfwd.spool_schema import PAGE_BYTES
+from logfwd.spool.schema import PAGE_BYTES
+from logfwd.spool.store import Spool
 from tests.support import spool_v1, syscalls
 from tests.support.crash_points import Point, laid_out, record
 from tests.support.spool_worker import BATCHES, BATCHES_IN_A_REQUEST, request_hash

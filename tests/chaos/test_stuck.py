@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.stuck import MEMORY, run
+from bench.chaos.stuck import MEMORY, run
 
 SPOOL_MB = 20
 AWAY_SECONDS = 12.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from logfwd import resume
+from logfwd.links import resume
 from tests.support.delivery import ANSWER_SECONDS
 from tests.support.installation import Events, Installation
 

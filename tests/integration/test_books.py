@@ -10,9 +10,9 @@ from cryptography import x509
 
 from logfwd.definition import Stream
 from logfwd.forwarder import Forwarder
-from logfwd.spool import Spool
+from logfwd.spool.store import Spool
 from logreceiver.sinks import Kind, Outcome
-from logreceiver.sinks.log import LogSink
+from logreceiver.sinks.log.sink import LogSink
 from streams.errors import Code
 from streams.telemetry.metrics import CollectorRegistry
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, lines, running

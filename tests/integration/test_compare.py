@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bench.compare import compare
-from bench.load import Base, Load
-from bench.site import Site
+from bench.compare.command import compare
+from bench.lab.load import Base, Load
+from bench.lab.site import Site
 from bench.watch import UNAVAILABLE, watch
 
 RECORDS_PER_SECOND = 1000

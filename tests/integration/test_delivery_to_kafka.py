@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from bench.generate import generate_http
-from bench.kafka import Kafka
-from bench.site import Site
-from bench.steppedclock import SteppedClock
+from bench.chaos.steppedclock import SteppedClock
+from bench.lab.generate import generate_http
+from bench.lab.kafka import Kafka
+from bench.lab.site import Site
 
 REAL_RECORDS = Path(__file__).parents[3] / "shared" / "data" / "http_access.jsonl"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.feeder import numbered_lines
-from bench.oracle import Finding, judge
-from bench.site import Program, Site
-from logreceiver.sinks.log import read_records
+from bench.lab.feeder import numbered_lines
+from bench.lab.oracle import Finding, judge
+from bench.lab.site import Program, Site
+from logreceiver.sinks.log.sink import read_records
 
 DISK_MB = 80
 RECORDS = 120_000

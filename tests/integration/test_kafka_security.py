@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 import pytest
 
-from bench.kafka import Kafka
-from bench.kafkatools import KafkaFailed, jars, java
+from bench.lab.kafka import Kafka
+from bench.lab.kafkatools import KafkaFailed, jars, java
 from logreceiver.sinks import Kind, RunState
 from logreceiver.sinks import settings as sink_settings
-from logreceiver.sinks.kafka import KafkaSink
+from logreceiver.sinks.kafka.sink import KafkaSink
+from streams.config.sections import Tls
 from streams.errors import Code, ConfigError, SinkUnavailable
-from streams.sections import Tls
 from tests.support.batches import batch, values
 from tests.support.delivery import joined, numbered, way_to
 from tests.support.installation import Events, found

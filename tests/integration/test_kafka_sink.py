@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.kafka import Kafka
+from bench.lab.kafka import Kafka
 from logreceiver.sinks import Kind, Outcome, RunState
 from logreceiver.sinks import settings as sink_settings
-from logreceiver.sinks.kafka import START_SECONDS, KafkaSink
-from logreceiver.sinks.kafka_client import Cluster
+from logreceiver.sinks.kafka.client import Cluster
+from logreceiver.sinks.kafka.sink import START_SECONDS, KafkaSink
 from streams.errors import Code, SinkUnavailable
-from streams.recordbatch import Codec, build, stamp
+from streams.records.batch import Codec, build, stamp
 from tests.support.batches import batch, values
 from tests.support.sinks import eventually
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.generate import generate_http
-from bench.kafka import Kafka
-from bench.site import Site
+from bench.lab.generate import generate_http
+from bench.lab.kafka import Kafka
+from bench.lab.site import Site
 
 RECORDS = 200_000
 STREAMS = ["http", "pq-stream"]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.kafka import Kafka
-from bench.kafkatools import KafkaFailed, jars, java
+from bench.lab.kafka import Kafka
+from bench.lab.kafkatools import KafkaFailed, jars, java
 from logreceiver.sinks import Kind, RunState
 from logreceiver.sinks import settings as sink_settings
-from streams.recordbatch import parse_header
+from streams.records.batch import parse_header
 from tests.integration.test_resume_matrix import COMBINATIONS, judge, tell
 from tests.support.cluster import create_topics, leaders
 from tests.support.delivery import RECORDS, Way, joined, numbered, way_to

@@ -13,20 +13,20 @@ import msgspec
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from bench.generate import generate_http
-from bench.kafka import Kafka
-from bench.site import Site, command
+from bench.lab.generate import generate_http
+from bench.lab.kafka import Kafka
+from bench.lab.site import Site, command
 from logreceiver import config
-from logreceiver.ledger import Ledger
-from logreceiver.ledger_commands import answers
+from logreceiver.commands.ledger import answers
+from logreceiver.ledger.writer import Ledger
 from logreceiver.metrics import ReceiverMetrics
-from logreceiver.sinks.log import read_records
+from logreceiver.sinks.log.sink import read_records
 from logreceiver.sinks.make import make_reader, make_sink
 from logreceiver.sinks.settings import AnySink, KafkaSink, LogSink
 from streams.telemetry.metrics import CollectorRegistry
 from tests.integration.test_kill import feed
-from tests.logreceiver.test_ledger import batch as entry
-from tests.logreceiver.test_ledger import report
+from tests.logreceiver.ledger.test_ledger import batch as entry
+from tests.logreceiver.ledger.test_ledger import report
 from tests.support.batches import batch
 from tests.support.installation import Events, Installation, acknowledged, eventually, forwarding, found, lines, running
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.site import Site
+from bench.lab.site import Site
 from logfwd.config import ForwarderConfig, load_forwarder
-from logreceiver.sinks.log import read_records
+from logreceiver.sinks.log.sink import read_records
 from streams.errors import ConfigError
 from streams.security import transport
 from tests.support.installation import Events, Installation, acknowledged, eventually, forwarding, found, lines, running

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from bench.site import Site
+from bench.lab.site import Site
 from tests.support.browser import chromium, visit
 from tests.support.pages import Installed, steady_load
 

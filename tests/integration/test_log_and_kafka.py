@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.kafka import Kafka
+from bench.lab.kafka import Kafka
 from logreceiver.replay import ReplayResult, replay, replay_to_url
 from logreceiver.sinks import Kind, Outcome
 from logreceiver.sinks import settings as sink_settings
-from logreceiver.sinks.log import LogSink
-from logreceiver.sinks.log_read import readers
+from logreceiver.sinks.log.read import readers
+from logreceiver.sinks.log.sink import LogSink
 from streams.errors import Code, ConfigError, SinkUnavailable
 from tests.support.batches import batch, values
 from tests.support.sinks import ModelHarness, Unsteady

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from logreceiver.sinks.log import read_records
+from logreceiver.sinks.log.sink import read_records
 
 pytestmark = pytest.mark.slow
 KILLS = 10

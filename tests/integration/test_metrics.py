@@ -17,18 +17,18 @@ from prometheus_client import CollectorRegistry, generate_latest, openmetrics, p
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
-from bench.catalogue import CATALOGUE
-from bench.generate import generate_http
-from bench.links import HANDSHAKES_AT_A_TIME, Peer
-from bench.site import Site
+from bench.dashboard.catalogue import CATALOGUE
+from bench.lab.generate import generate_http
+from bench.lab.site import Site
+from bench.speed.links import HANDSHAKES_AT_A_TIME, Peer
 from logfwd.metrics import FORWARDER
 from logreceiver.config import Limits
 from logreceiver.metrics import MAX_STREAM_LABELS, OTHER_STREAMS, RECEIVER
 from logreceiver.service import Service
 from logreceiver.sinks import Kind, Outcome
 from logreceiver.status import NEWEST_LINKS
-from streams import recordbatch
 from streams.errors import Code
+from streams.records import batch as recordbatch
 from streams.security import stacks
 from streams.security.modes import MODES
 from streams.security.transport import connect

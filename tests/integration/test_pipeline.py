@@ -15,11 +15,11 @@ import msgspec
 import pytest
 import structlog
 
-from logfwd import conversation
-from logfwd.delivery import Delivery
-from logreceiver import session
+from logfwd.links import conversation
+from logfwd.links.delivery import Delivery
+from logreceiver.links import session
 from logreceiver.sinks import Outcome
-from logreceiver.sinks.log import LogSink
+from logreceiver.sinks.log.sink import LogSink
 from streams.security import stacks
 from streams.security.endpoint import Credentials
 from streams.security.modes import MODES

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bench.generate import generate_http
-from bench.site import Site, command
+from bench.lab.generate import generate_http
+from bench.lab.site import Site, command
 from streams.security import pki
 
 RECORDS = 2_000

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.kafka import Kafka
-from logfwd import resume
+from bench.lab.kafka import Kafka
+from logfwd.links import resume
 from logreceiver import service
-from logreceiver.grants import Grants
+from logreceiver.links.grants import Grants
 from logreceiver.sinks import Kind, RunState
-from logreceiver.sinks.kafka import KafkaSink
+from logreceiver.sinks.kafka.sink import KafkaSink
 from streams.errors import Code
-from streams.recordbatch import parse_header
+from streams.records.batch import parse_header
 from tests.support.cluster import configure_brokers, create_topics, delete_topic
 from tests.support.delivery import Way, joined, numbered, way_to
 from tests.support.installation import Events, found

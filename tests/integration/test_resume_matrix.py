@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.kafka import Kafka
+from bench.lab.kafka import Kafka
 from tests.support.delivery import Life, Way, joined, numbered, way_to
 
 pytestmark = pytest.mark.kafka

@@ -15,12 +15,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.kafka import Kafka
-from bench.site import command
-from logfwd import conversation, resume
+from bench.lab.kafka import Kafka
+from bench.lab.site import command
+from logfwd.links import conversation, resume
 from logreceiver.sinks import Kind, RunState
-from streams.recordbatch import Codec, build
-from tests.streams.test_recordbatch import rewritten
+from streams.records.batch import Codec, build
+from tests.streams.records.test_batch import rewritten
 from tests.support.cluster import add_partitions, configure_topic, create_topics
 from tests.support.delivery import RECORDS, Way, joined, numbered, way_to
 from tests.support.installation import Events, found

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from bench.feeder import numbered_lines
-from bench.oracle import Finding, judge
-from bench.site import Site
-from logreceiver.sinks.log import read_records
+from bench.lab.feeder import numbered_lines
+from bench.lab.oracle import Finding, judge
+from bench.lab.site import Site
+from logreceiver.sinks.log.sink import read_records
 from tests.integration.test_ledger import answer_of
 
 SINK = 'type = "log"\ndirectory = "log"'

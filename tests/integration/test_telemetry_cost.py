@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import telemetry_cost, unobserved
-from bench.load import Base
-from bench.rig import Rig, Setup
+from bench.lab import unobserved
+from bench.lab.load import Base
+from bench.lab.rig import Rig, Setup
+from bench.speed import telemetry_cost
 
 RECORDS = 2_000
 

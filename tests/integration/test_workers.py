@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.generate import generate_http
-from bench.kafka import Kafka
-from bench.oracle import read_topic
-from bench.site import Site
-from logreceiver import posture_commands
+from bench.lab.generate import generate_http
+from bench.lab.kafka import Kafka
+from bench.lab.oracle import read_topic
+from bench.lab.site import Site
+from logreceiver.commands import posture as posture_commands
 
 WORKERS = 2
 STREAMS = [f"part-{number}" for number in range(8)]

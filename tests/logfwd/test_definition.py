@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from logfwd.definition import BatchLimits, Stream, check, check_twin_of
 from logfwd.sources.settings import FileSource, StdinSource
-from streams import toml
+from streams.config import toml
+from streams.config.units import DURATIONS, MIB, SIZES, parse_duration, parse_size, show_duration, show_size
 from streams.errors import ConfigError, Problem
-from streams.units import DURATIONS, MIB, SIZES, parse_duration, parse_size, show_duration, show_size
 
 SOURCE = '[source]\ntype = "file"\npaths = ["a.log"]\n'
 

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import generate_latest
 
 from logfwd import metrics as forwarder_metrics
-from logfwd.backlog import Backlog, Blobs, Row, Totals
 from logfwd.metrics import ForwarderMetrics
+from logfwd.spool.backlog import Backlog, Blobs, Row, Totals
 from streams.telemetry.metrics import CollectorRegistry
 from tests.support.facts import facts
 

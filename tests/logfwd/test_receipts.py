@@ -12,12 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from logfwd.batcher import Batcher, Draft
 from logfwd.definition import BatchLimits, Stream
+from logfwd.intake.batcher import Batcher, Draft
 from logfwd.pipeline import Pipeline
 from logfwd.sources.position import Block, Position
-from logfwd.spool import Spool
-from logfwd.spool_notes import Notes
+from logfwd.spool.notes import Notes
+from logfwd.spool.store import Spool
 from streams.errors import PipelineError, SpoolError, SpoolFull
 from tests.support.installation import eventually
 from tests.support.pipelines import DROPPING, STREAM, dropping, pipeline_on, records_in, running, stamped

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from bench.catalogue import CATALOGUE
-from bench.dashboard import dashboard
+from bench.dashboard.catalogue import CATALOGUE
+from bench.dashboard.grafana import dashboard
 from streams.telemetry.metrics import Metric
 
 ROOT = Path(__file__).parent.parent.parent

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.generate import generate_http
-from bench.processes import StartFailed
-from bench.prometheus import Prometheus, promtool, tools
-from bench.site import Site
+from bench.lab.generate import generate_http
+from bench.lab.processes import StartFailed
+from bench.lab.prometheus import Prometheus, promtool, tools
+from bench.lab.site import Site
 from streams.security.pki import Authority
 from tests.monitoring.queries import ALERTS, ROOT, filled_in, panel_queries, rules
 

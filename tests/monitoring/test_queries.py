@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 from ruamel.yaml import YAML
 
-from bench import dashboard, panels
+from bench.dashboard import grafana as dashboard
+from bench.dashboard import panels
 from tests.monitoring.queries import (
     BY_NAME,
     ROOT,
@@ -90,7 +91,7 @@ def test_the_first_two_panels_are_the_two_figures() -> None:
 
 def test_the_dashboard_is_generated_from_its_panels() -> None:
     assert json.loads((GRAFANA / "dashboards" / "logfwd.json").read_text()) == dashboard.dashboard(), (
-        "run: python -m bench.dashboard > deploy/grafana/dashboards/logfwd.json"
+        "run: python -m bench.dashboard.grafana > deploy/grafana/dashboards/logfwd.json"
     )
 
 

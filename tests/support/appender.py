@@ -15,7 +15,7 @@ import structlog
 
 from logreceiver.sinks import Kind
 from logreceiver.sinks import settings as sink_settings
-from logreceiver.sinks.log import LogSink
+from logreceiver.sinks.log.sink import LogSink
 from tests.support.batches import batch
 
 PRODUCER_ID = 7

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from streams.recordbatch import Codec, build, stamp
+from streams.records.batch import Codec, build, stamp
 
 
 def values(count: int, first: int = 0) -> list[bytes]:

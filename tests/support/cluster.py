@@ -14,7 +14,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from bench.kafka import Kafka
+from bench.lab.kafka import Kafka
 
 SECONDS = 30.0
 

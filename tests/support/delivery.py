@@ -13,22 +13,22 @@ from pathlib import Path
 
 import msgspec
 
-from bench.kafka import Kafka
-from bench.oracle import read_topic
-from logfwd.backlog import Row, Run
+from bench.lab.kafka import Kafka
+from bench.lab.oracle import read_topic
 from logfwd.definition import Stream
-from logfwd.delivery import Delivery
+from logfwd.links.delivery import Delivery
+from logfwd.links.sender import Sender
 from logfwd.metrics import ForwarderMetrics
-from logfwd.sender import Sender
-from logfwd.spool import Spool
-from logfwd.spool_notes import Notes
+from logfwd.spool.backlog import Row, Run
+from logfwd.spool.notes import Notes
+from logfwd.spool.store import Spool
 from logreceiver import config
-from logreceiver.grants import Claim, Grants
+from logreceiver.links.grants import Claim, Grants
 from logreceiver.sinks import Kind, Outcome, RunState
 from logreceiver.sinks import settings as sink_settings
-from logreceiver.sinks.kafka import KafkaSink
+from logreceiver.sinks.kafka.sink import KafkaSink
 from streams.errors import Code
-from streams.recordbatch import Codec, Packed, build, parse_header
+from streams.records.batch import Codec, Packed, build, parse_header
 from streams.security import stacks, transport
 from streams.security.modes import MODES
 from streams.telemetry.metrics import CollectorRegistry

@@ -17,9 +17,9 @@ from logfwd.forwarder import Forwarder
 from logfwd.sources.settings import FileSource
 from logreceiver.config import Allow, Listener, ReceiverConfig
 from logreceiver.service import Service
-from logreceiver.sinks.log import read_records
+from logreceiver.sinks.log.sink import read_records
 from logreceiver.sinks.settings import LogSink
-from streams.sections import MlDsa, Tls
+from streams.config.sections import MlDsa, Tls
 from streams.security.endpoint import Credentials
 from tests.support.tls import Parties
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 
-from bench.kafka import Kafka
+from bench.lab.kafka import Kafka
 
 BOUNCY_CASTLE = "org.bouncycastle:bctls-jdk18on:1.82"
 LOGIN_MODULES = "org.apache.kafka.common.security"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from logreceiver.sinks import Kind
 from logreceiver.sinks import settings as sink_settings
-from logreceiver.sinks.log import LogSink
-from streams.recordbatch import Codec
+from logreceiver.sinks.log.sink import LogSink
+from streams.records.batch import Codec
 from streams.telemetry import logs
 from tests.support.batches import batch
 

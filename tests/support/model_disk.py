@@ -1,11 +1,11 @@
-"""A spool without a disk: takes notes like logfwd.spool_notes.Notes, commits a prefix of them, returns a backlog."""
+"""A spool without a disk: takes notes like logfwd.spool.notes.Notes, commits a prefix of them, returns a backlog."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from logfwd.backlog import Backlog, Blobs, Row, Run, Totals
+from logfwd.spool.backlog import Backlog, Blobs, Row, Run, Totals
 
 
 @dataclass

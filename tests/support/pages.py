@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.feeder import Feeder
-from bench.site import Site
+from bench.lab.feeder import Feeder
+from bench.lab.site import Site
 
 PICTURES = {"live-page.png": (1200, False), "live-page-dark.png": (1200, True), "live-page-phone.png": (375, False)}
 LOAD_SECONDS = 130.0

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import msgspec
 
-from logfwd.backlog import Backlog, Run
 from logfwd.definition import BatchLimits, SpoolLimits, Stream
+from logfwd.links.sender import Connect
 from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
-from logfwd.sender import Connect
 from logfwd.sources import Source
-from logfwd.spool import Spool
-from logfwd.spool_notes import Notes
-from streams import recordbatch
+from logfwd.spool.backlog import Backlog, Run
+from logfwd.spool.notes import Notes
+from logfwd.spool.store import Spool
 from streams.errors import LinkError
-from streams.recordbatch import Packed
+from streams.records import batch as recordbatch
+from streams.records.batch import Packed
 from streams.security.transport import Link
 from streams.telemetry.metrics import CollectorRegistry
 

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from bench.kafka import Kafka
+from bench.lab.kafka import Kafka
 from logreceiver.sinks import Kind, Outcome, RunState, Sink, TopicInfo
-from logreceiver.sinks.log_read import read_records
+from logreceiver.sinks.log.read import read_records
 from logreceiver.sinks.make import make_sink
 from logreceiver.sinks.settings import KafkaSink, LogSink
 from streams.errors import Code, SinkUnavailable
-from streams.recordbatch import iterate, parse_header
+from streams.records.batch import iterate, parse_header
 from tests.support.model_broker import ModelBroker, Produce
 
 T = TypeVar("T")

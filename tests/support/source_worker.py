@@ -21,11 +21,11 @@ import logfwd.spool_room
 from logfwd.definition import BatchLimits
 from logfwd.pipeline import Pipeline
 from logfwd.sources import Source
-from logfwd.sources.file import FileTail
+from logfwd.sources.file.source import FileTail
 from logfwd.sources.front import Front, Handle, Outcome
 from logfwd.sources.settings import FileSource
 from logfwd.sources.stdin import Stdin
-from logfwd.spool import DIES_AT, Spool
+from logfwd.spool.store import DIES_AT, Spool
 from streams.telemetry import logs
 from tests.support.installation import eventually
 from tests.support.pipelines import STREAM, pipeline_on, records_in, running

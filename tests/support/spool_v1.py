@@ -39,11 +39,11 @@ import shutil
 import sqlite3
 from pathlib import Path
 
-from logfwd.backlog import Totals
 from logfwd.sources.position import FILE, Mark, Position
-from logfwd.spool import Spool
-from logfwd.spool_file import reader
-from logfwd.spool_verify import verify
+from logfwd.spool.backlog import Totals
+from logfwd.spool.file import reader
+from logfwd.spool.store import Spool
+from logfwd.spool.verify import verify
 from tests.support.spools import backlog_of, balanced, copy_files, dead_letters, records_of
 
 SAMPLE = Path(__file__).parent.parent / "data" / "spool_v1" / "http.spool"

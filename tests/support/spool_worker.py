@@ -13,17 +13,17 @@ import os
 import sys
 from pathlib import Path
 
-import logfwd.spool
-import logfwd.spool_shrink
-from logfwd.backlog import Backlog
+import logfwd.spool.shrink
+import logfwd.spool.store
 from logfwd.sources.keys import Key, key_hash
-from logfwd.spool import Spool
-from logfwd.spool_file import reader
-from logfwd.spool_notes import Notes
-from logfwd.spool_schema import PAGE_BYTES
-from logfwd.spool_shrink import reusable_bytes
-from streams import recordbatch
-from streams.recordbatch import Packed
+from logfwd.spool.backlog import Backlog
+from logfwd.spool.file import reader
+from logfwd.spool.notes import Notes
+from logfwd.spool.schema import PAGE_BYTES
+from logfwd.spool.shrink import reusable_bytes
+from logfwd.spool.store import Spool
+from streams.records import batch as recordbatch
+from streams.records.batch import Packed
 from streams.telemetry import logs
 from tests.support.spools import RECORDS_IN_A_BATCH, backlog_of, grant, note_batch
 
@@ -78,9 +78,9 @@ async def only_open(path: Path) -> None:
 
 async def become_smaller(path: Path) -> None:
     """Stay idle until an upgraded file was rewritten and free pages were given back."""
-    logfwd.spool.IDLE_SECONDS = 0.01
-    logfwd.spool_shrink.KEEP_FREE_BYTES = 0
-    logfwd.spool_shrink.STEP_BYTES = 4 * PAGE_BYTES
+    logfwd.spool.store.IDLE_SECONDS = 0.01
+    logfwd.spool.shrink.KEEP_FREE_BYTES = 0
+    logfwd.spool.shrink.STEP_BYTES = 4 * PAGE_BYTES
     async with Spool(path):
         with contextlib.closing(reader(path)) as connection:
             while reusable_bytes(connection) or connection.execute("PRAGMA auto_vacuum").fetchone() != (2,):

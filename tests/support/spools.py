@@ -5,12 +5,12 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from logfwd.backlog import Backlog, Row, Run
 from logfwd.sources.position import FILE, Mark, Position
-from logfwd.spool import Spool
-from logfwd.spool_notes import Notes
-from streams import recordbatch
-from streams.recordbatch import Codec, Packed
+from logfwd.spool.backlog import Backlog, Row, Run
+from logfwd.spool.notes import Notes
+from logfwd.spool.store import Spool
+from streams.records import batch as recordbatch
+from streams.records.batch import Codec, Packed
 
 RECORDS_IN_A_BATCH = 3
 

@@ -11,7 +11,7 @@ import pytest
 from logfwd.sources.front import Front, Handle, Outcome
 from logfwd.sources.keys import key_hash
 from logfwd.sources.position import Block
-from logfwd.spool import Spool
+from logfwd.spool.store import Spool
 from streams.errors import NoRoom, NotServed, SpoolFull
 from tests.support.installation import eventually
 from tests.support.pipelines import DROPPING, pipeline_on, records_in, running, stamped

@@ -7,8 +7,8 @@ from math import inf
 import pytest
 from structlog.testing import capture_logs
 
-from logfwd.sources.held import Held
-from logfwd.sources.scan import Found
+from logfwd.sources.file.held import Held
+from logfwd.sources.file.scan import Found
 
 WAIT = 5.0
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfwd.sources.file import marks
+from logfwd.sources.file.source import marks
 from logfwd.sources.position import FILE, Mark, Position
 
 COUNTS = st.integers(0, 2**63 - 1)

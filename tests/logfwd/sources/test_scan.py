@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from logfwd.sources import scan
-from logfwd.sources.scan import Finder
+from logfwd.sources.file import scan
+from logfwd.sources.file.scan import Finder
 from logfwd.sources.settings import FileSource
-from tests.logfwd.sources.follow_harness import Reader, append
+from tests.logfwd.sources.file.follow_harness import Reader, append
 
 
 def families(folder: Path, pattern: str, *names: str, exclude: tuple[str, ...] = ()) -> dict[str, str]:

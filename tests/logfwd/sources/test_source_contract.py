@@ -20,16 +20,16 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 
-from logfwd.batcher import Draft
 from logfwd.definition import BatchLimits
+from logfwd.intake.batcher import Draft
 from logfwd.pipeline import Pipeline
 from logfwd.sources import Source
-from logfwd.sources.file import FileTail
+from logfwd.sources.file.source import FileTail
 from logfwd.sources.front import Front, Handle, Outcome
 from logfwd.sources.position import Block, Position
 from logfwd.sources.settings import FileSource
 from logfwd.sources.stdin import Stdin
-from logfwd.spool import Spool
+from logfwd.spool.store import Spool
 from streams.errors import NoRoom, PipelineError, SpoolError
 from tests.support.installation import eventually
 from tests.support.pipelines import STREAM, pipeline_on, records_in, running

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from logfwd.pki_commands import pki
-from logreceiver.grants import Claim, Grants
+from logfwd.commands.pki import pki
+from logreceiver.links.grants import Claim, Grants
 from streams.errors import ConfigError
 from streams.security.pki import PkiError, create_authority
 

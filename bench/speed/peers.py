@@ -1,0 +1,218 @@
+"""`logbench peers rsyslog`: a file through rsyslog and through logfwd into the same Kafka, in turns.
+
+For both, wall clock and CPU count from the start of their processes, with the file already in place, to the last record
+in Kafka. The broker is warm. With `--kill` one end is killed with SIGKILL midway and started again; then a reader that
+shares no code with either looks for every record in Kafka.
+"""
+
+from __future__ import annotations
+
+import compileall
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+
+import logfwd
+import logreceiver
+import streams
+from bench.figures import report
+from bench.figures.measure import Usage
+from bench.lab.debian import unpack
+from bench.lab.load import Base
+from bench.lab.oracle import read_topic
+from bench.lab.processes import StartFailed, wait_until
+from bench.lab.rig import LEDGER, Rig
+from bench.lab.site import Program, Site
+from bench.speed.fullspeed import between_limits
+from bench.speed.latency import headers
+from bench.speed.rsyslog import PACKAGES, Rsyslog, free_port
+from bench.speed.throughput import middle
+
+LOOK_SECONDS = 0.05
+QUIET_SECONDS = 10.0
+SLOWEST_RECORDS_PER_SECOND = 2_000
+
+
+class Peer(Protocol):
+    """Two programs that carry a file to a topic; neither runs yet."""
+
+    promise: str
+    input: Path
+    receiver: Program
+    sender: Program
+
+
+class Ours:
+    """A receiver and a forwarder with the spool on disk and defaults otherwise."""
+
+    promise = "logfwd: spooled to disk before sending, hybrid post-quantum TLS, exactly once."
+
+    def __init__(self, directory: Path, *, pki: Path, broker: str, topic: str) -> None:
+        site = Site(directory)
+        (directory / "pki").symlink_to(pki)
+        address = f"127.0.0.1:{free_port()}"
+        site.write_receiver(f'type = "kafka"\nbrokers = ["{broker}"]', listeners={address: '["hybrid"]'})
+        site.write_forwarder([address])
+        site.write_stream(topic, '[source]\ntype = "file"\npaths = ["in/*.log"]\n')
+        self.input = directory / "in" / "http.log"
+        self.input.parent.mkdir()
+        self.receiver, self.sender = site.receiver, site.forwarder
+
+
+class Stored:
+    """Counts the records in a topic's segments, from the headers of their batches."""
+
+    def __init__(self, segments: Callable[[], Sequence[Path]]) -> None:
+        self._segments = segments
+        self._read: dict[Path, int] = {}
+        self.records = 0
+
+    def __call__(self) -> int:
+        for path in self._segments():
+            position = self._read.get(path, 0)
+            for header in headers(path, position):
+                self.records += header.record_count
+                position += header.size
+            self._read[path] = position
+        return self.records
+
+
+def carry(rig: Rig, peer: Peer, topic: str, base: Base, *, kill: str | None) -> dict[str, Any]:
+    """Carry the base file once; raises StartFailed if it does not arrive."""
+    base.copy(peer.input, 1)
+    stored, broker = Stored(lambda: rig.segments(topic)), rig.kafka.brokers[0].process.pid
+    before, started = Usage.of(broker), time.time()
+    programs = {"sender": peer.sender, "receiver": peer.receiver}
+    try:
+        for program in reversed(programs.values()):
+            program.start()
+        if kill is not None:
+            _arrives(stored, base.records // 2, programs)
+            programs[kill].kill()
+            programs[kill].start()
+            return _losses(rig, stored, topic, peer)
+        _arrives(stored, base.records, programs)
+        usage = {name: Usage.of(program.pid) for name, program in programs.items()}
+        seconds = rig.stored_at([topic]) - started
+    finally:
+        for program in programs.values():
+            if program.running():
+                program.stop()
+    return {
+        "records": base.records,
+        "seconds": seconds,
+        "records_per_second": base.records / seconds,
+        "cpu_seconds": {name: each.cpu_seconds for name, each in usage.items()},
+        "broker_cpu_seconds": Usage.of(broker).cpu_seconds - before.cpu_seconds,
+        "peak_rss_mb": {name: each.peak_rss_mb for name, each in usage.items()},
+        "stored_megabytes": sum(path.stat().st_size for path in rig.segments(topic)) / 1e6,
+        **_losses(rig, stored, topic, peer),
+    }
+
+
+def _arrives(stored: Stored, records: int, programs: dict[str, Program]) -> None:
+    limit_seconds = 60 + records / SLOWEST_RECORDS_PER_SECOND
+    if not wait_until(lambda: stored() >= records, limit_seconds, every_seconds=LOOK_SECONDS):
+        logs = "\n".join(program.tail() for program in programs.values())
+        raise StartFailed(f"{stored()} of {records} records are in Kafka\n{logs}")
+
+
+def _losses(rig: Rig, stored: Stored, topic: str, peer: Peer) -> dict[str, Any]:
+    """Lost and repeated records, counted once nothing more has arrived for a while."""
+    last = [stored(), time.monotonic()]
+
+    def quiet() -> bool:
+        if (now := stored()) != last[0]:
+            last[:] = now, time.monotonic()
+        return time.monotonic() - last[1] > QUIET_SECONDS
+
+    if not wait_until(quiet, 600):
+        raise StartFailed(f"records of {topic} still arrive after ten minutes")
+    found = Counter(map(hash, read_topic(rig.kafka.bootstrap, topic)))
+    with peer.input.open("rb") as lines:
+        sent = Counter(hash(line.rstrip(b"\n")) for line in lines)
+    return {"lost": (sent - found).total(), "repeated": (found - sent).total()}
+
+
+TIMES: Sequence[report.Column] = (
+    ("", lambda r: r["peer"]),
+    ("wall clock with start-up, s", lambda r: f"{r['seconds']:.2f}"),
+    ("records/s", lambda r: f"{r['records_per_second']:,.0f}"),
+    ("sender CPU, s", lambda r: f"{r['cpu_seconds']['sender']:.2f}"),
+    ("receiver CPU, s", lambda r: f"{r['cpu_seconds']['receiver']:.2f}"),
+    ("CPU of both, s", lambda r: f"{sum(r['cpu_seconds'].values()):.2f}"),
+    ("broker CPU, s", lambda r: f"{r['broker_cpu_seconds']:.2f}"),
+    ("peak RSS sender / receiver, MB", lambda r: "{sender:.0f} / {receiver:.0f}".format(**r["peak_rss_mb"])),
+    ("stored in Kafka, MB", lambda r: f"{r['stored_megabytes']:.0f}"),
+)
+LOSSES: Sequence[report.Column] = (
+    ("lost, by round", lambda r: " / ".join(f"{run['lost']:,}" for run in r["rounds"])),
+    ("repeated, by round", lambda r: " / ".join(f"{run['repeated']:,}" for run in r["rounds"])),
+)
+
+
+@click.command(short_help="Compare cost and losses with another log forwarder.")
+@click.argument("peer", type=click.Choice(["rsyslog"]))
+@click.option("--records", type=click.IntRange(1, 500_000), default=500_000, show_default=True, help="Records per run.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs of each program, in turns; the median is shown.",
+)
+@click.option(
+    "--kill",
+    type=click.Choice(["sender", "receiver"]),
+    help="Kill this end with SIGKILL midway, then count lost and repeated records; no times are shown.",
+)
+@report.seed_option
+@report.as_json_option
+def peers(peer: str, records: int, rounds: int, kill: str | None, seed: int, as_json: bool) -> None:
+    """The same file through PEER and through logfwd into the same Kafka: time, CPU, memory and losses of both.
+
+    Wall clock and CPU (in seconds) count from the start of the processes until the last record is in Kafka.
+
+    Needs Debian or Ubuntu: rsyslog's packages are fetched with `apt-get download` and unpacked into a scratch
+    directory; no root, and nothing is installed. Takes a few minutes; each round waits until no more records arrive.
+    """
+    if shutil.which("apt-get") is None:
+        raise click.ClickException("rsyslog is fetched with apt-get, which is missing: this needs Debian or Ubuntu")
+    for package in (logfwd, logreceiver, streams):  # start as installed programs do, with their bytecode
+        compileall.compile_dir(Path(package.__file__ or "").parent, quiet=2)
+    runs: dict[str, list[dict[str, Any]]] = {"logfwd": [], peer: []}
+    with report.workplace(as_json) as (directory, console):
+        with console.status("unpacking rsyslog"):
+            root = unpack(PACKAGES, directory)
+        base, _ = report.base_file(directory, console, records, seed=seed)
+        with Rig(directory / "rig", sink="kafka") as rig, between_limits(base) as limits:
+            rig.kafka.create_topic(LEDGER)
+            with console.status("warming up the broker"):
+                _round(rig, root, base, "logfwd", "warm-up", kill=None)
+            for number in range(rounds):
+                for name, done in runs.items():
+                    with console.status(f"round {number + 1} of {rounds}: {name}"):
+                        done.append(_round(rig, root, base, name, f"{name}-{number}", kill=kill))
+    rows = [{**middle(done), "peer": name, "rounds": done} for name, done in runs.items()]
+    if as_json:
+        report.emit("peers", rows, limit_megabytes_per_second=limits, killed=kill)
+        return
+    title = f"{base.records:,} records, {base.size / 1e6:.0f} MB: file → TLS → Kafka, median of {rounds} rounds"
+    columns = (TIMES[0], *LOSSES) if kill else (*TIMES, *LOSSES)
+    notes = [Ours.promise, Rsyslog.promise, report.limit_note(limits)]
+    report.show(console, f"{title}{f', {kill} killed' if kill else ''}", columns, rows, notes, upright=True)
+
+
+def _round(rig: Rig, root: Path, base: Base, name: str, topic: str, *, kill: str | None) -> dict[str, Any]:
+    rig.kafka.create_topic(topic)
+    directory = rig.directory / topic
+    where = {"pki": rig.site.directory.resolve() / "pki", "broker": rig.kafka.bootstrap, "topic": topic}
+    peer: Peer = Ours(directory, **where) if name == "logfwd" else Rsyslog(root, directory, **where)
+    run = carry(rig, peer, topic, base, kill=kill)
+    shutil.rmtree(directory)
+    return run

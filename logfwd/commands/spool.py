@@ -1,0 +1,370 @@
+"""`logfwd spool`: list, print and check what is waiting on this host's disk, and requeue dead letters.
+
+Everything except `requeue` uses a read-only connection and works while the forwarder runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import json
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from logfwd import state_dir
+from logfwd.config import ForwarderConfig, load_forwarder
+from logfwd.sources.position import FILE, Mark
+from logfwd.spool import verify as spool_verify
+from logfwd.spool.file import reader
+from logfwd.spool.schema import TOTALS, rows
+from streams import program
+from streams.columns import aligned
+from streams.errors import BatchCorrupt, ConfigError, SpoolError
+from streams.records import batch as recordbatch
+
+MOST_BYTES = 64 * 1024 * 1024
+"""Largest size of a batch after decompression."""
+
+
+def _command(command: Callable[..., None]) -> Callable[..., None]:
+    """Load the configuration that -c names, and report errors as one clear line."""
+
+    @click.option(
+        "-c",
+        "--config",
+        "path",
+        type=click.Path(path_type=Path),
+        default=Path("logfwd.toml"),
+        show_default=True,
+        help="The forwarder's configuration file, which names the state_dir.",
+    )
+    @wraps(command)
+    def run(path: Path, *args: Any, **options: Any) -> None:
+        try:
+            command(load_forwarder(path), *args, **options)
+        except ConfigError as error:
+            program.refuse_config(error)
+        except (SpoolError, sqlite3.Error, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+@click.group()
+def spool() -> None:
+    """Inspect the spools, and requeue batches that could not be stored.
+
+    A stream's batches wait in state_dir/STREAM.spool (a twin's in the file of its original) until a receiver has stored
+    them. Batches that can never be stored, for example because even a single record is too large for the topic, are
+    moved to the dead letters: export them, or fix the topic and requeue them.
+
+    All commands except requeue only read, and work while the forwarder runs.
+    """
+
+
+@spool.command("ls")
+@_command
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array with ids, totals and file positions.")
+def list_spools(config: ForwarderConfig, as_json: bool) -> None:
+    """List every stream that has a spool.
+
+    Prints the number of waiting batches, records and bytes, the number of runs, when the oldest waiting batch was read
+    (UTC), the records in dead letters, and the number of stored file positions.
+    """
+    rows: list[dict[str, Any]] = []
+    for path in _spools(config):
+        with _reading(path) as connection:
+            rows += [_summary(config, path, connection, stream) for stream in _streams_in(path, connection)]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    titles = ["STREAM", "BATCHES", "RECORDS", "BYTES", "RUNS", "OLDEST", "DEAD LETTERS", "POSITIONS"]
+    table = [titles] + [
+        [
+            row["stream"] + ("" if row["configured"] else " (not configured)"),
+            *(str(row[key]) for key in ("batches", "records", "bytes", "runs")),
+            row["oldest"] or "-",
+            str(row["dead_letter_records"]),
+            str(len(row["positions"])),
+        ]
+        for row in rows
+    ]
+    for line in aligned(table, numbers_from=len(titles)):
+        click.echo(line)
+
+
+@spool.command()
+@_command
+@click.argument("stream")
+@click.option(
+    "--records",
+    default=10,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Print at most N records; 0 lists all batches without records.",
+    metavar="N",
+)
+def show(config: ForwarderConfig, stream: str, records: int) -> None:
+    """Print STREAM's waiting batches with their records.
+
+    They are in the order in which they will be sent. Each batch starts with a line "# batch …" that shows its run,
+    records, bytes, time of reading (UTC) and sequences.
+    """
+    with _reading(_file_of(config, stream)) as connection:
+        left = records
+        for row_id, run, count, size, sequence, payload in connection.execute(
+            "SELECT batches.id, run, record_count, size, base_sequence, payload "
+            "FROM batches JOIN blobs ON blobs.id = blob WHERE stream = ? ORDER BY run, batches.id",
+            (stream,),
+        ):
+            stamp = "not stamped" if sequence is None else f"sequences {sequence} to {sequence + count - 1}"
+            click.echo(f"# batch {row_id}: run {run}, {count} records, {size} bytes, read {_read_at(payload)}, {stamp}")
+            try:
+                for number, value in enumerate(_values(payload)):
+                    if number >= left:
+                        break
+                    click.echo(value)
+            except BatchCorrupt as error:
+                click.echo(f"# damaged: {error}")
+            left = max(left - count, 0)
+            if left == 0 and records > 0:
+                break
+
+
+@spool.command()
+@_command
+@click.argument("stream")
+def verify(config: ForwarderConfig, stream: str) -> None:
+    """Check STREAM's spool file for damage.
+
+    Checks the database, the references between its tables, the totals, and the CRC of every batch. Prints one line for
+    each problem, then the counts of what was checked. Exits with 1 if there is a problem. Nothing needs to be repaired
+    by hand: when the forwarder meets the damage, it puts everything intact into a new file and keeps the damaged one as
+    STREAM.spool.damaged-TIME.
+    """
+    path = _file_of(config, stream)
+    with _reading(path) as connection:
+        report = spool_verify.verify(connection)
+    for problem in report.problems:
+        click.echo(f"{path}: {problem}")
+    counts = f"{report.batches} batches, {report.blobs} payloads, {report.dead_letters} dead letters checked"
+    click.echo(f"{path}: {counts}; {len(report.problems) or 'no'} problems")
+    if report.problems:
+        sys.exit(1)
+
+
+@spool.command()
+@_command
+@click.argument("stream")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to create; - writes to stdout."
+)
+@click.option("--dead-letters", is_flag=True, help="Export the dead letters instead of the waiting batches.")
+def export(config: ForwarderConfig, stream: str, out: Path, dead_letters: bool) -> None:
+    """Write STREAM's waiting records, one per line, in order.
+
+    They stay in the spool. Damaged batches are skipped and reported on stderr; the exit code is then 1.
+    """
+    sql = (
+        "SELECT id, payload FROM dead_letters WHERE stream = ? ORDER BY id"
+        if dead_letters
+        else "SELECT batches.id, payload FROM batches JOIN blobs ON blobs.id = blob WHERE stream = ? "
+        "ORDER BY run, batches.id"
+    )
+    written, damaged = 0, 0
+    with _reading(_file_of(config, stream)) as connection, _output(out) as file:
+        for row_id, payload in connection.execute(sql, (stream,)):
+            try:
+                lines = b"".join(value + b"\n" for value in _values(payload))
+            except BatchCorrupt as error:
+                damaged += 1
+                click.echo(f"{'dead letter' if dead_letters else 'batch'} {row_id} is damaged: {error}", err=True)
+                continue
+            file.write(lines)
+            written += lines.count(b"\n")
+    click.echo(f"exported {written} records" + (f", skipped {damaged} damaged batches" if damaged else ""), err=True)
+    if damaged:
+        sys.exit(1)
+
+
+@spool.command()
+@_command
+@click.argument("stream")
+@click.option("--id", "letter", type=int, help="Requeue only this dead letter (`ls --json` shows the ids).")
+def requeue(config: ForwarderConfig, stream: str, letter: int | None) -> None:
+    """Put STREAM's dead letters back into its spool.
+
+    They become new batches at the end of it. Stop the forwarder first. Remove the cause first, too, or the batches
+    become dead letters again. Damaged ones stay where they are; the exit code is then 1.
+    """
+    path = _file_of(config, stream)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(state_dir.lock(config.state_dir))
+        except ConfigError as error:
+            raise click.ClickException(f"{error}; stop the forwarder, requeue, and start it again") from error
+        done, damaged = asyncio.run(_requeue(path, stream, letter))
+    for problem in damaged:
+        click.echo(problem, err=True)
+    if letter is not None and not done and not damaged:
+        raise click.ClickException(f"stream {stream} has no dead letter {letter}")
+    click.echo(f"requeued {done} records")
+    if damaged:
+        sys.exit(1)
+
+
+async def _requeue(path: Path, stream: str, letter: int | None) -> tuple[int, list[str]]:
+    """Requeue each in a transaction of its own, all in one new run; returns the number of records, and what stays."""
+    from logfwd.spool.notes import Notes
+    from logfwd.spool.store import Spool
+    from streams.telemetry import logs
+
+    logs.configure(level="warning")
+    done, damaged = 0, []
+    async with Spool(path) as spool:
+        backlog = spool.backlog(stream, max_bytes=sys.maxsize, drops_oldest=False)
+        with contextlib.closing(reader(path)) as connection:
+            letters = [
+                found
+                for (found,) in connection.execute("SELECT id FROM dead_letters WHERE stream = ?", (stream,))
+                if letter in (None, found)
+            ]
+            for number in letters:
+                (payload,) = connection.execute("SELECT payload FROM dead_letters WHERE id = ?", (number,)).fetchone()
+                try:
+                    count = recordbatch.check(payload).record_count
+                except BatchCorrupt as error:
+                    damaged.append(f"dead letter {number} is damaged and stays: {error}")
+                    continue
+                notes = Notes()
+                blob = spool.blobs.add(payload, notes)
+                backlog.requeue(recordbatch.Packed(payload, count, len(payload)), blob, notes)
+                notes.delete_dead_letter(number)
+                await spool.commit(notes)
+                done += count
+    return done, damaged
+
+
+# -- finding and reading -----------------------------------------------------------------------------------------
+
+
+def _spools(config: ForwarderConfig) -> list[Path]:
+    return sorted(config.state_dir.glob("*.spool"))
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A consistent snapshot of a spool, however long it takes to read."""
+    with contextlib.closing(reader(path)) as connection:
+        connection.execute("BEGIN")
+        yield connection
+
+
+def _file_of(config: ForwarderConfig, stream: str) -> Path:
+    """The file that holds a stream's batches."""
+    originals = {found.name: found.mirror_of or found.name for found in config.streams}
+    path = config.state_dir / f"{originals.get(stream, stream)}.spool"
+    if path.is_file():
+        return path
+    known: set[str] = set()
+    for other in _spools(config):
+        with _reading(other) as connection:
+            streams = _streams_in(other, connection)
+        if stream in streams:
+            return other
+        known.update(streams)
+    names = ", ".join(sorted(known)) or "none"
+    raise click.ClickException(f"stream {stream!r} has no spool in {config.state_dir}; there are spools for: {names}")
+
+
+def _streams_in(path: Path, connection: sqlite3.Connection) -> list[str]:
+    """All streams of a file, the original first."""
+    found = connection.execute(
+        "SELECT stream FROM totals UNION SELECT stream FROM batches UNION SELECT stream FROM runs"
+    )
+    return sorted({path.stem, *(stream for (stream,) in found)}, key=lambda name: (name != path.stem, name))
+
+
+def _summary(config: ForwarderConfig, path: Path, connection: sqlite3.Connection, stream: str) -> dict[str, Any]:
+    def one(sql: str) -> Any:
+        return connection.execute(sql, (stream,)).fetchone()
+
+    batches, records, size = one(
+        "SELECT count(*), coalesce(sum(record_count), 0), coalesce(sum(size), 0) FROM batches WHERE stream = ?"
+    )
+    head = one(
+        "SELECT substr(payload, 1, 61) FROM batches JOIN blobs ON blobs.id = blob WHERE stream = ? "
+        "ORDER BY run, batches.id LIMIT 1"
+    )
+    letters = connection.execute(
+        "SELECT id, code, text, at_ms, record_count FROM dead_letters WHERE stream = ? ORDER BY id", (stream,)
+    ).fetchall()
+    totals = {name: sums for name, *sums in rows(connection, "totals")}.get(stream, [0] * len(TOTALS))
+    own = stream == path.stem
+    return {
+        "stream": stream,
+        "file": str(path),
+        "twin_of": None if own else path.stem,
+        "configured": any(found.name == stream for found in config.streams),
+        "batches": batches,
+        "records": records,
+        "bytes": size,
+        "runs": one("SELECT count(*) FROM runs WHERE stream = ?")[0],
+        "oldest": None if head is None else _read_at(head[0]),
+        "dead_letter_records": sum(count for *_, count in letters),
+        "dead_letters": [
+            {"id": id_, "code": code, "text": text, "at": _utc(at_ms), "records": count}
+            for id_, code, text, at_ms, count in letters
+        ],
+        "positions": [_position(*row) for row in rows(connection, "positions", "ORDER BY key")] if own else [],
+        "totals": dict(zip(TOTALS, totals, strict=True)),
+    }
+
+
+def _position(key: str, source: str, value: bytes, expires: float | None) -> dict[str, Any]:
+    """A position as JSON. The offset of a file is how far its records are spooled or stored."""
+    found: dict[str, Any] = {"key": key, "source": source}
+    if source == FILE and (mark := Mark.decode(value)) is not None:
+        found["offset"] = mark.offset
+    if expires is not None:
+        found["expires"] = _utc(int(expires * 1000))
+    return found
+
+
+def _read_at(payload: bytes) -> str:
+    """When the newest record of a batch was read."""
+    try:
+        return _utc(recordbatch.parse_header(payload).max_timestamp)
+    except BatchCorrupt:
+        return "?"
+
+
+def _utc(at_ms: int) -> str:
+    try:
+        return datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        return "?"
+
+
+def _values(payload: bytes) -> Iterator[bytes]:
+    return (record.value or b"" for record in recordbatch.iterate(payload, max_bytes=MOST_BYTES))
+
+
+@contextlib.contextmanager
+def _output(out: Path) -> Iterator[BinaryIO]:
+    if str(out) == "-":
+        yield sys.stdout.buffer
+        return
+    try:
+        file = out.open("xb")
+    except FileExistsError:
+        raise click.ClickException(f"{out} exists already; name a new file") from None
+    with file:
+        yield file

@@ -1,0 +1,69 @@
+"""Makes links for streams: picks a receiver, shakes hands in the stream's mode, judges the result."""
+
+from __future__ import annotations
+
+import random
+from itertools import count
+
+import structlog
+
+from logfwd.config import ForwarderConfig
+from logfwd.definition import Stream
+from logfwd.links.sender import Connect
+from logfwd.metrics import ForwarderMetrics
+from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation
+from streams.security import handshakes, modes, stacks
+from streams.security.transport import Link, connect
+
+CONNECT_TIMEOUT_SECONDS = 10.0
+HANDSHAKE_TIMEOUT_SECONDS = 10.0
+
+log = structlog.get_logger("logfwd")
+
+
+class Connector:
+    """Makes links as one config says; certificate files are read again for every link."""
+
+    def __init__(self, config: ForwarderConfig, metrics: ForwarderMetrics) -> None:
+        self._config = config
+        self._metrics = metrics
+
+    def of(self, stream: Stream) -> Connect:
+        """How a stream makes its next link: to each receiver in turn, starting with a random one."""
+        turns = count(random.randrange(1 << 16))  # noqa: S311
+        receivers = stream.receivers or self._config.receivers
+
+        async def make_link() -> Link:
+            return await self._connect(stream, receivers[next(turns) % len(receivers)])
+
+        return make_link
+
+    async def _connect(self, stream: Stream, receiver: str) -> Link:
+        config, mode = self._config, modes.MODES[stream.security]
+        try:
+            party = stacks.client(mode, config.tls)
+        except ConfigError as error:
+            raise LinkError(str(error)) from error  # the files may be mended while we run
+        self._metrics.own_certificate(party.expires, user=mode.section)
+        stream_log = log.bind(stream=stream.name, mode=mode.name)
+        try:
+            link = await connect(
+                receiver,
+                party,
+                server_name=stream.server_name or config.server_name,
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS,
+            )
+        except HandshakeFailed as error:
+            handshakes.log_failed(stream_log.bind(receiver=receiver), error)
+            raise
+        facts = link.facts
+        self._metrics.observe_handshake(facts, stream=stream.name, mode=mode.name, role="forwarder")
+        link_log = stream_log.bind(receiver=link.peer)
+        handshakes.log_complete(link_log.bind(connect_milliseconds=round(facts.connect_seconds * 1e3, 3)), facts)
+        try:
+            handshakes.judge(mode, facts, self._metrics, link_log, stream=stream.name)
+        except PolicyViolation:
+            link.abort()
+            raise
+        return link

@@ -1,0 +1,207 @@
+"""Applies the receiver's answers to one stream's backlog and spool, across links. resume.py decides, this acts.
+
+Every change is noted and committed before anything that depends on it is sent; only an ACK takes a batch out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from logfwd.clocks import clock
+from logfwd.definition import Stream
+from logfwd.links.resume import Answer, GoOn, Plan, Recovery, Remedy, Reset
+from logfwd.metrics import ForwarderMetrics
+from logfwd.spool.backlog import Backlog, Row, Run
+from logfwd.spool.notes import Notes
+from logfwd.spool.store import Spool
+from streams.errors import Code
+from streams.records import batch as recordbatch
+from streams.records.batch import Packed
+from streams.wire import messages as m
+
+
+class Delivery:
+    """One stream's way to the sink, over all its links."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        backlog: Backlog,
+        spool: Spool,
+        metrics: ForwarderMetrics,
+        *,
+        boot_id: str,
+        answer_timeout_seconds: float,
+    ) -> None:
+        self.stream = stream
+        self.backlog = backlog
+        self.metrics = metrics
+        self.boot_id = boot_id
+        self.forwarder_id = spool.forwarder_id
+        self.answer_timeout_seconds = answer_timeout_seconds
+        self.progress = asyncio.Event()
+        self._spool = spool
+        self._recoveries: dict[int, Recovery] = {}
+        name = stream.name  # looked up once: a look-up costs three times as much as an observation
+        self._stages = {stage: metrics.batch_stage.labels(name, stage) for stage in ("queue", "wire", "sink")}
+        self._duration = metrics.batch_duration.labels(name, stream.security)
+        self._acknowledged = metrics.records.labels(name, "acknowledged")
+        self.log = structlog.get_logger("logfwd.delivery").bind(stream=stream.name, mode=stream.security)
+        for run in backlog.runs.values():
+            if any(True for _ in backlog.stamped(run)):
+                self._recovery(run).uncertain(clock())
+
+    def _recovery(self, run: Run) -> Recovery:
+        return self._recoveries.setdefault(run.number, Recovery(produce_timeout_seconds=self.answer_timeout_seconds))
+
+    def _recovery_of(self, row: Row) -> Recovery:
+        return self._recovery(self.backlog.runs[row.run])
+
+    # -- before sending ----------------------------------------------------------------------------------------
+
+    async def plan(self, run: Run, welcome: m.Welcome, answer: m.Run) -> Plan:
+        """How to go on with a run, given the receiver's answer; a new run takes the stamp that it was granted."""
+        if run.granted:
+            known = Answer(welcome.cluster_id, answer.topic_id, answer.stored_epoch, answer.stored_sequence)
+            return self._recovery(run).plan(run, list(self.backlog.stamped(run)), known, clock())
+        notes = Notes()
+        granted = Run(
+            run.number,
+            welcome.cluster_id,
+            answer.topic,
+            answer.topic_id,
+            answer.partition,
+            answer.producer_id,
+            grant=answer.grant,
+        )
+        self.backlog.grant(run, granted, notes)
+        self.backlog.forget_finished_runs(notes)
+        await self._spool.commit(notes)
+        return GoOn()
+
+    def not_granted(self, run: Run) -> Plan:
+        """The receiver does not honour the run's grant."""
+        return self._recovery(run).not_granted(clock())
+
+    async def reset(self, run: Run, plan: Reset) -> None:
+        """Start a run's sequence over."""
+        notes = Notes()
+        uncertain = self.backlog.reset(run, notes, new_producer=plan.new_producer)
+        await self._spool.commit(notes)
+        self._recovery(run).was_reset()
+        self.metrics.run_resets.labels(self.stream.name, plan.reason).inc()
+        self.log.error(
+            "run reset",
+            run=run.number,
+            reason=plan.reason,
+            batches_possibly_repeated=uncertain,
+            new_producer=not run.granted,
+        )
+
+    async def next_row(self, run: Run, in_flight: int) -> Row | None:
+        """The next batch of a run that may be sent, stamped and committed; None if there is none now."""
+        rows = self.backlog.rows
+        if in_flight >= len(rows) or rows[in_flight].run != run.number:
+            return None
+        row = rows[in_flight]
+        if row.base_sequence is None and row.committed:
+            notes = Notes()
+            self.backlog.stamp(run, notes)
+            await self._spool.commit(notes)
+        return row if row.committed and row.base_sequence is not None else None
+
+    async def stamped_payload(self, row: Row, run: Run, receiver_now_ms: int) -> bytearray:
+        """A batch ready for the wire. BatchCorrupt if it was damaged on disk: it never gets a fresh CRC."""
+        assert row.base_sequence is not None
+        sealed_in_memory = row.payload is not None
+        payload = await self._spool.payload(row)
+        return recordbatch.stamp(
+            payload,
+            producer_id=run.producer_id,
+            producer_epoch=run.producer_epoch,
+            base_sequence=row.base_sequence,
+            now_ms=receiver_now_ms,
+            known_good=sealed_in_memory,
+        )
+
+    def must_send_alone(self, row: Row) -> bool:
+        return self._recovery_of(row).must_send_alone(row)
+
+    # -- after sending -----------------------------------------------------------------------------------------
+
+    def uncertain(self, row: Row) -> None:
+        """A link was lost with this batch on it."""
+        self._recovery_of(row).uncertain(clock())
+
+    def acknowledged(self, row: Row, ack: m.Ack, sent_at: float) -> None:
+        """A batch is stored: observe it, and let it leave the spool."""
+        self._recovery_of(row).acknowledged()
+        self._observe(row, ack, sent_at)
+        notes = Notes()
+        leaving = self.backlog.acknowledge(row, notes)
+        count = sum(done.record_count for done in leaving)
+        self._acknowledged.inc(count)
+        self._spool.ride_along(notes)
+        self.progress.set()
+
+    def _observe(self, row: Row, ack: m.Ack, sent_at: float) -> None:
+        now = clock()
+        sink, queue = ack.sink_us / 1e6, ack.receive_to_sink_us / 1e6
+        self._stages["sink"].observe(sink)
+        self._stages["wire"].observe(max(now - sent_at - sink - queue, 0.0))
+        if row.sealed_at is not None:
+            self._duration.observe(now - row.sealed_at)
+            self._stages["queue"].observe(max(sent_at - (row.committed_at or sent_at), 0.0))
+
+    async def refused(self, row: Row, nack: m.Nack, *, alone: bool) -> Remedy:
+        """Deal with the first batch of a window that was not acknowledged; returns what the link has to do about it."""
+        recovery, code = self._recovery_of(row), Code.parse(nack.code)
+        remedy = recovery.refused(
+            row, code, permanent=nack.permanent, uncertain=nack.uncertain, alone=alone, now=clock()
+        )
+        self.log.warning(
+            "batch refused",
+            code=str(code),
+            uncertain=nack.uncertain,
+            remedy=remedy.value,
+            records=row.record_count,
+            detail=nack.text,
+        )
+        self.metrics.link_failures.labels(self.stream.name, str(code)).inc()
+        if remedy is Remedy.SPLIT:
+            await self._split(row)
+        elif remedy is Remedy.DEAD_LETTER:
+            await self.dead_letter(row, str(code), nack.text)
+        return remedy
+
+    async def _split(self, row: Row) -> None:
+        halves = recordbatch.halves(await self._spool.payload(row))
+        assert halves is not None
+        first, second = (Packed(half, recordbatch.parse_header(half).record_count, len(half)) for half in halves)
+        notes = Notes()
+        self.backlog.split(row, (first, second), notes)
+        await self._spool.commit(notes)
+
+    async def dead_letter(self, row: Row, code: str, text: str) -> None:
+        """Move a batch out of the way for good, visibly."""
+        recovery, notes = self._recovery_of(row), Notes()
+        self.backlog.dead_letter(row, code, text, notes)
+        await self._spool.commit(notes)
+        recovery.dead_lettered()
+        self.metrics.records.labels(self.stream.name, "dead_lettered").inc(row.record_count)
+        self.log.error("batch dead-lettered", code=code, detail=text, records=row.record_count)
+
+    def report(self) -> m.Report:
+        """The stream's totals, for the receiver's ledger."""
+        totals = self.backlog.totals
+        return m.Report(
+            self.stream.name,
+            self.boot_id,
+            totals.accepted,
+            totals.acknowledged,
+            totals.dropped,
+            totals.dead_lettered,
+            totals.resets,
+        )

@@ -1,0 +1,183 @@
+"""What to send first after a break, and what an answer means. No I/O, no clock: time is an argument.
+
+The receiver says what the sink has stored of a run (RUN); this decides how to go on so that nothing is lost and
+nothing is stored twice. It depends on two facts about Apache Kafka: a restarted broker recognises only the *last*
+batch of a producer, so a window must never be sent again oldest first; and what a leader reports may not be replicated
+yet, so the last stored batch is sent again, alone: its acknowledgement waits for replication and covers all before it.
+
+    what the sink says                                   what is done
+    ───────────────────────────────────────────────────  ──────────────────────────────────────────────
+    last sequence = the last acknowledged one            GoOn with the first unacknowledged batch
+    last sequence = the end of an unacknowledged batch   Repeat that one alone, then go on after it
+    lower epoch, or nothing known of the producer        GoOn: nothing is stored under this stamp
+    higher epoch                                         Reset with a new producer id: another life of this spool
+    another cluster or topic                             Reset with a new producer id
+    anything else                                        Reset: next producer epoch, sequence from 0
+
+A reset is the only step that can repeat records. It waits until no copy of an uncertain batch can still be under
+way, asks again, and only then is carried out.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from logfwd.spool.backlog import Row, Run
+from streams.errors import Code
+from streams.records.batch import SEQUENCES
+
+LATE_COPY_MARGIN_SECONDS = 30.0
+NOT_GRANTED_PATIENCE_SECONDS = 3600.0
+REFUSALS_ALONE = 3
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a receiver said of a run: where it lives, and the newest stamp stored (epoch −1: none is known)."""
+
+    cluster_id: str
+    topic_id: str
+    epoch: int
+    sequence: int
+
+
+@dataclass(frozen=True)
+class GoOn:
+    """Send from the first unacknowledged batch."""
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Send this batch again, alone; its acknowledgement covers everything before it in the run."""
+
+    row: Row
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Ask again at this time."""
+
+    until: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Start the run's sequence over."""
+
+    reason: str
+    new_producer: bool = False
+
+
+Plan = GoOn | Repeat | Wait | Reset
+
+
+class Remedy(enum.Enum):
+    """What to do about the first refused batch of a window."""
+
+    ASK = "ask again at once"
+    BACK_OFF = "ask again later"
+    SPLIT = "halve the batch"
+    DEAD_LETTER = "move the batch aside and reset"
+
+
+class Recovery:
+    """What is remembered of one run between two questions."""
+
+    def __init__(self, *, produce_timeout_seconds: float = 60.0) -> None:
+        self._late_copy_seconds = produce_timeout_seconds + LATE_COPY_MARGIN_SECONDS
+        self._uncertain_until = 0.0
+        self._answer: Answer | None = None
+        self._refused_after: Answer | None = None
+        self._refused_twice = False
+        self._refusals: dict[int, int] = {}
+        self._not_granted_since: float | None = None
+        self._hole = False
+
+    # -- what happened -----------------------------------------------------------------------------------------
+
+    def uncertain(self, now: float) -> None:
+        """A batch was sent and its fate is unknown: link lost, time limit, or an earlier life of this process."""
+        self._uncertain_until = now + self._late_copy_seconds
+
+    def acknowledged(self) -> None:
+        """A batch of the run was stored."""
+        self._refused_after, self._refused_twice = None, False
+        self._refusals.clear()
+
+    def dead_lettered(self) -> None:
+        """A stamped batch was taken out of the run: the sequence has a hole."""
+        self._hole = True
+
+    def refused(self, row: Row, code: Code, *, permanent: bool, uncertain: bool, alone: bool, now: float) -> Remedy:
+        """The first batch of the window that was not acknowledged, and why."""
+        if uncertain:
+            self.uncertain(now)
+            return Remedy.BACK_OFF
+        if code in (Code.OUT_OF_ORDER, Code.FENCED):
+            self._refused_twice = self._answer is not None and self._answer == self._refused_after
+            self._refused_after = self._answer
+            return Remedy.ASK
+        if code is Code.TOO_LARGE and permanent:
+            return Remedy.SPLIT if row.record_count > 1 else Remedy.DEAD_LETTER
+        if code is Code.CORRUPT and permanent:
+            return Remedy.DEAD_LETTER
+        if code is Code.INVALID_RECORD:
+            self._refusals[row.id] = self._refusals.get(row.id, 0) + alone
+            if self._refusals[row.id] >= REFUSALS_ALONE:
+                return Remedy.DEAD_LETTER
+        return Remedy.BACK_OFF
+
+    def must_send_alone(self, row: Row) -> bool:
+        """A batch that was refused for its records is tried with nothing else in flight."""
+        return row.id in self._refusals
+
+    def not_granted(self, now: float) -> Plan:
+        """The receiver does not honour the run's grant: another may; after an hour a new producer id is requested."""
+        if self._not_granted_since is None:
+            self._not_granted_since = now
+        if now - self._not_granted_since < NOT_GRANTED_PATIENCE_SECONDS:
+            return Wait(now, "grant not honoured")
+        return self._reset("not_granted", now, new_producer=True)
+
+    # -- what to do --------------------------------------------------------------------------------------------
+
+    def plan(self, run: Run, unacknowledged: Sequence[Row], answer: Answer, now: float) -> Plan:
+        """How to go on with a granted run, given its stamped and unacknowledged rows in order."""
+        self._not_granted_since = None
+        self._answer = answer
+        if (answer.cluster_id, answer.topic_id) != (run.cluster_id, run.topic_id):
+            return self._reset("topic_replaced", now, new_producer=True)
+        if answer.epoch > run.producer_epoch:
+            return self._reset("fenced", now, new_producer=True)
+        if self._hole:
+            return self._reset("dead_letter", now)
+        if self._refused_twice:
+            return self._reset("out_of_order", now)
+        if answer.epoch < run.producer_epoch:
+            return GoOn()
+        if same_sequence(answer.sequence, run.last_acknowledged_sequence):
+            return GoOn()
+        for row in unacknowledged:
+            if same_sequence(answer.sequence, row.last_sequence):
+                return Repeat(row)
+        return self._reset("unknown_sequence", now)
+
+    def _reset(self, reason: str, now: float, *, new_producer: bool = False) -> Plan:
+        if now < self._uncertain_until:
+            return Wait(self._uncertain_until, f"reset ({reason}) waits for late copies")
+        return Reset(reason, new_producer)
+
+    def was_reset(self) -> None:
+        """A reset was committed: all that was remembered belongs to the old sequence."""
+        self._answer = self._refused_after = None
+        self._refused_twice = self._hole = False
+        self._refusals.clear()
+        self._uncertain_until = 0.0
+
+
+def same_sequence(stored: int, ours: int) -> bool:
+    """Equality of sequences as Kafka stores them; −1 (nothing) is equal to no sequence."""
+    return stored >= 0 and ours >= 0 and stored == ours % SEQUENCES

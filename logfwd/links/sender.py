@@ -1,0 +1,176 @@
+"""Keeps one stream's link: connects, hands it to a conversation, backs off after a failure, rotates in time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from logfwd.clocks import clock
+from logfwd.definition import Stream
+from logfwd.links.backoff import Backoff
+from logfwd.links.conversation import Conversation
+from logfwd.links.delivery import Delivery
+from logfwd.spool.backlog import Backlog
+from streams.errors import Code, HandshakeFailed, LinkError, LinkRefused, PolicyViolation, ProtocolError
+from streams.security.transport import Link
+
+CLONE_PAUSE_SECONDS = 2.0
+"""Pause before the next link when a forwarder with a copy of this state directory took over the last one."""
+
+Connect = Callable[[], Awaitable[Link]]
+LINK_FAILURES = (LinkError, ProtocolError, ConnectionError, TimeoutError)
+"""What a link may run into; anything else is a bug of ours."""
+
+
+class Sender:
+    """One link at a time, for as long as it runs. `wake` is set when there is something new to send."""
+
+    def __init__(self, delivery: Delivery, connect: Connect) -> None:
+        self.delivery = delivery
+        self.link: Link | None = None
+        self.wake = asyncio.Event()
+        self._connect = connect
+        self._backoff = Backoff()
+        self._conversation: Conversation | None = None
+        self._unlinked_at = clock()
+        self._next_link: asyncio.Task[Link] | None = None
+        self._stopping = False
+        self.log = structlog.get_logger("logfwd.sender").bind(
+            stream=delivery.stream.name, mode=delivery.stream.security
+        )
+
+    @property
+    def stream(self) -> Stream:
+        return self.delivery.stream
+
+    @property
+    def backlog(self) -> Backlog:
+        return self.delivery.backlog
+
+    @property
+    def connected(self) -> bool:
+        """True while a receiver has welcomed the stream."""
+        return self._conversation is not None and self._conversation.welcomed
+
+    @property
+    def unacknowledged(self) -> int:
+        """Batches that are on the wire."""
+        return 0 if self._conversation is None else self._conversation.unacknowledged
+
+    @property
+    def unanswered_seconds(self) -> float:
+        """How long the receiver has owed an answer; 0 if it owes none."""
+        return 0.0 if self._conversation is None else self._conversation.unanswered_seconds
+
+    @property
+    def unlinked_seconds(self) -> float:
+        """How long there has been no link; 0 while there is one."""
+        return 0.0 if self.link is not None else clock() - self._unlinked_at
+
+    def stop(self) -> None:
+        """Leave the link once everything on it is answered; then `run` returns."""
+        self._stopping = True
+        self.wake.set()
+        if self._conversation is not None:
+            self._conversation.leave("the forwarder stops")
+
+    async def run(self) -> None:
+        """Keep a link until stop() is called."""
+        try:
+            while not self._stopping:
+                try:
+                    await self._use(await self._new_link())
+                    self._backoff.reset()
+                except LINK_FAILURES as error:
+                    await self._failed(error)
+        finally:
+            await self._drop_next_link()
+
+    async def _new_link(self) -> Link:
+        if self._next_link is not None and self._next_link.done():
+            task, self._next_link = self._next_link, None
+            return await task
+        await self._drop_next_link()
+        return await self._connect()
+
+    async def _use(self, link: Link) -> None:
+        conversation = Conversation(link, self.delivery, self.wake, self._rotate)
+        self.link, self._conversation = link, conversation
+        try:
+            await conversation.run()
+        finally:
+            if conversation.welcomed:
+                self._backoff.reset()
+            self.link = self._conversation = None
+            self._unlinked_at = clock()
+            self.delivery.metrics.link_closed(self.stream.name)
+
+    async def _failed(self, error: Exception) -> None:
+        reason, pause = self._count(error), self._backoff.next()
+        if reason == Code.SUPERSEDED:
+            pause = max(pause, random.uniform(0.5, 1.5) * CLONE_PAUSE_SECONDS)  # noqa: S311 — spreads load
+        self.log.warning(
+            "link failed",
+            reason=reason,
+            detail=str(error),
+            retry_in_seconds=round(pause, 2),
+            waiting_batches=len(self.backlog.rows),
+        )
+        until = clock() + pause
+        while not self._stopping and (left := until - clock()) > 0:
+            self.wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self.wake.wait()
+
+    def _count(self, error: Exception) -> str:
+        """Count a failed link; returns its reason."""
+        metrics, stream, reason = self.delivery.metrics, self.stream, _reason(error)
+        metrics.link_failures.labels(stream.name, reason).inc()
+        if isinstance(error, HandshakeFailed):
+            metrics.failed_handshake(error.reason, role="forwarder", stream=stream.name, mode=stream.security)
+        return reason
+
+    # -- rotation ----------------------------------------------------------------------------------------------
+
+    def _rotate(self) -> None:
+        """Make the next link while this one is still in use, then leave this one."""
+        if self._next_link is None:
+            self.log.info("link rotating")
+            self._next_link = asyncio.create_task(self._make_next_link())
+
+    async def _make_next_link(self) -> Link:
+        backoff = Backoff()
+        while True:
+            try:
+                link = await self._connect()
+                break
+            except LINK_FAILURES as error:
+                self.log.warning("link rotation failed", reason=self._count(error), detail=str(error))
+                await asyncio.sleep(backoff.next())
+        if self._conversation is not None:
+            self._conversation.leave("rotation")
+        return link
+
+    async def _drop_next_link(self) -> None:
+        task, self._next_link = self._next_link, None
+        if task is not None:
+            task.cancel()
+            (link,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(link, Link):
+                link.abort()
+
+
+def _reason(error: Exception) -> str:
+    """A short label for a failed link."""
+    if isinstance(error, HandshakeFailed):
+        return f"handshake_{error.reason}"
+    if isinstance(error, PolicyViolation):
+        return "policy"
+    if isinstance(error, ProtocolError | LinkRefused):
+        return str(error.code)
+    return "timeout" if isinstance(error, TimeoutError) else "disconnected"

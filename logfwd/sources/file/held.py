@@ -1,0 +1,56 @@
+"""Copies next to an original that is still whole: they wait, because the original may be truncated at any moment.
+
+If it is truncated (copytruncate), the copy takes over its position. If it is not, a copy that `paths` matches is read
+as a file of its own: its content alone does not make it a known one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from math import inf
+
+import structlog
+
+from logfwd.sources.file.identity import FileId
+from logfwd.sources.file.scan import Found
+
+log = structlog.get_logger("logfwd.sources.file")
+
+
+class Held:
+    """The copies that wait, each with its size and time of last write, and since when these are what they are."""
+
+    def __init__(self, wait_seconds: float) -> None:
+        self._wait_seconds = wait_seconds
+        self._since: dict[FileId, tuple[int, int, float]] = {}
+
+    def __contains__(self, id_: FileId) -> bool:
+        return id_ in self._since
+
+    def keep(self, ids: Container[FileId]) -> None:
+        """Forget copies that are not among these files."""
+        self._since = {id_: since for id_, since in self._since.items() if id_ in ids}
+
+    def deadline(self) -> float:
+        """When the first of the copies has waited long enough."""
+        return min((since + self._wait_seconds for _, _, since in self._since.values()), default=inf)
+
+    def has_waited(self, copy: Found, now: float) -> bool:
+        """True for a copy that has not changed for the time to wait. Never for an empty or an unconfigured one."""
+        waits = copy.configured and copy.size > 0
+        size, mtime_ns, since = self._since.get(copy.id, (-1, -1, inf))
+        if not waits:
+            since = inf
+        elif (size, mtime_ns) != (copy.size, copy.mtime_ns) or since == inf:
+            since = now
+        self._since[copy.id] = copy.size, copy.mtime_ns, since
+        if now - since < self._wait_seconds:
+            return False
+        del self._since[copy.id]
+        log.warning(
+            "file read again",
+            path=copy.path,
+            possible_repeat_bytes=copy.size,
+            reason=f"it begins like {copy.family}, which was not truncated within rotated_wait",
+        )
+        return True

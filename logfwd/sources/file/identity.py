@@ -1,0 +1,152 @@
+"""How a file is recognised: its inode and handle, a hash of its first bytes, and a hash of the bytes before a position.
+
+The device is never compared across restarts, because its number can change on reboot. The head (the first 1 KiB at
+most) is extended while the file is shorter than that, and never reaches beyond what was handed over. So a file that
+only grew still fits, and one that was replaced, truncated or given a used inode does not.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from logfwd.sources.file.handle import handle_of, same_handle
+from logfwd.sources.position import TAIL_BYTES, Mark, tail_hash
+
+FileId = tuple[int, int]
+"""Device and inode. Identifies a file while it is open or listed, never across a restart."""
+
+HEAD_BYTES = 1024
+COMPRESSED = (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh91AY&SY", b"BZh61AY&SY", b"\x04\x22\x4d\x18")
+"""How gzip, zstd, xz, bzip2 and lz4 files begin."""
+
+
+class Detail(msgspec.Struct, frozen=True, array_like=True):
+    """What a mark holds in addition to offset and tail. Paths are bytes because they need not be UTF-8."""
+
+    path: bytes
+    family: bytes
+    inode: int
+    head_bytes: int
+    head_hash: bytes
+    written_ms: int
+    handle: bytes = b""  # marks of earlier versions have none
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Detail).decode
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A position in a file, with everything the file is recognised by."""
+
+    inode: int
+    offset: int = 0
+    tail_bytes: int = 0
+    tail_hash: bytes = b""
+    head_bytes: int = 0
+    head_hash: bytes = b""
+    handle: bytes = b""
+
+    def is_of(self, fd: int) -> bool | None:
+        """Whether an open file with this inode is the position's file; None where the file system has no handles."""
+        return same_handle(self.handle, handle_of(fd))
+
+    def in_file(self, fd: int) -> Place:
+        """The same place in the open file: in a copy, or in the file itself if the stored mark has no handle."""
+        return msgspec.structs.replace(self, inode=os.fstat(fd).st_ino, handle=handle_of(fd))
+
+    def fits(self, fd: int) -> bool:
+        """True if the open file still has the content that it had around this position."""
+        return self.head_fits(fd) and self.tail_fits(fd) and os.fstat(fd).st_size >= self.offset
+
+    def head_fits(self, fd: int) -> bool:
+        return _matches(os.pread(fd, self.head_bytes, 0), self.head_bytes, self.head_hash)
+
+    def tail_fits(self, fd: int) -> bool:
+        tail = os.pread(fd, self.tail_bytes, self.offset - self.tail_bytes)
+        return _matches(tail, self.tail_bytes, self.tail_hash)
+
+    def tail_matches(self, data: bytes) -> bool:
+        """True if bytes that were read from the start of the tail begin with the tail."""
+        return _matches(data[: self.tail_bytes], self.tail_bytes, self.tail_hash)
+
+    def after(self, tail: bytes, offset: int, fd: int) -> Place:
+        """The place at `offset`, preceded by `tail`; the head is extended while it is short."""
+        head_bytes, head_hash = self.head_bytes, self.head_hash
+        if head_bytes < HEAD_BYTES and offset > head_bytes:
+            head = os.pread(fd, min(offset, HEAD_BYTES), 0)
+            head_bytes, head_hash = len(head), tail_hash(head)
+        tail = tail[-TAIL_BYTES:]
+        tail_digest = tail_hash(tail) if tail else b""
+        return Place(self.inode, offset, len(tail), tail_digest, head_bytes, head_hash, self.handle)
+
+
+def _matches(data: bytes, length: int, expected: bytes) -> bool:
+    return len(data) == length and (not length or tail_hash(data) == expected)
+
+
+class Moved(Exception):
+    """The path now leads to a different file, or to none: scan again."""
+
+
+def open_same(path: str, id_: FileId) -> int:
+    """Open a file that was listed under this path; never blocks, not even on a FIFO. Raises Moved, OSError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise Moved from None
+    status = os.fstat(fd)
+    if (status.st_dev, status.st_ino) != id_:
+        os.close(fd)
+        raise Moved
+    return fd
+
+
+def place_at(fd: int, offset: int) -> Place:
+    """The place at an offset of an open file, computed from its present content."""
+    start = max(offset - TAIL_BYTES, 0)
+    return Place(os.fstat(fd).st_ino, handle=handle_of(fd)).after(os.pread(fd, offset - start, start), offset, fd)
+
+
+def end_of_lines(fd: int, reach_bytes: int) -> Place:
+    """The place after the last whole line of an open file; at its end if that is beyond `reach_bytes`."""
+    size = os.fstat(fd).st_size
+    start = max(size - reach_bytes, 0)
+    newline = os.pread(fd, size - start, start).rfind(b"\n")
+    return place_at(fd, start + newline + 1 if newline >= 0 else size if start else 0)
+
+
+def begins_alike(fd: int, other: int) -> bool:
+    """True if the first and last 1 KiB of a file equal the same parts of another, as a copy of its beginning would."""
+    size = os.fstat(fd).st_size
+    return all(
+        os.pread(fd, HEAD_BYTES, at) == os.pread(other, min(HEAD_BYTES, size - at), at)
+        for at in (0, max(size - HEAD_BYTES, 0))
+    )
+
+
+def detail_of(place: Place, path: str, family: str, written_ms: int) -> bytes:
+    """The detail of a mark."""
+    return _encode(
+        Detail(
+            os.fsencode(path),
+            os.fsencode(family),
+            place.inode,
+            place.head_bytes,
+            place.head_hash,
+            written_ms,
+            place.handle,
+        )
+    )
+
+
+def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
+    """A stored mark's place and detail; None if this source did not write it."""
+    try:
+        detail = _decode(mark.detail)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None
+    head = detail.head_bytes, detail.head_hash
+    return Place(detail.inode, mark.offset, mark.tail_bytes, mark.tail_hash, *head, detail.handle), detail

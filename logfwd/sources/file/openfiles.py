@@ -1,0 +1,78 @@
+"""The followed files that are open: never more than a limit, each with an inotify watch where available."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from logfwd.sources.file.identity import open_same
+from logfwd.sources.file.notify import Inotify
+from logfwd.sources.file.tail import Deleted, Replaced, Tail
+
+
+class OpenFiles:
+    """Opens and closes the files of tails."""
+
+    def __init__(self, limit: int, notifier: Inotify | None) -> None:
+        self._limit, self._notifier = limit, notifier
+        self._watched: dict[int, Tail] = {}
+        self.tails: set[Tail] = set()
+
+    def open(self, tail: Tail, make_room: Callable[[], bool]) -> bool:
+        """Open a file unless it is open; False if `make_room` cannot close another one.
+
+        Raises Moved, Deleted, Replaced, OSError.
+        """
+        if tail.fd >= 0:
+            return True
+        while len(self.tails) >= self._limit:
+            if not make_room():
+                return False
+        fd = open_same(tail.path, tail.id)
+        try:
+            if tail.place.is_of(fd) is False:
+                raise Deleted
+            if not tail.place.fits(fd):
+                raise Replaced
+        except BaseException:
+            os.close(fd)
+            raise
+        tail.fd = fd
+        self.tails.add(tail)
+        if self._notifier is not None:
+            with contextlib.suppress(OSError):
+                tail.watch = self._notifier.watch_file(fd)
+                self._watched[tail.watch] = tail
+        return True
+
+    def close(self, tail: Tail) -> None:
+        if tail.fd < 0:
+            return
+        if tail.watch >= 0 and self._notifier is not None:
+            self._notifier.remove(tail.watch)
+            del self._watched[tail.watch]
+        os.close(tail.fd)
+        tail.size_closed = tail.size
+        self.tails.remove(tail)
+        tail.fd = tail.watch = -1
+
+    def close_all(self) -> None:
+        for tail in list(self.tails):
+            self.close(tail)
+
+    def watched(self, watch: int) -> Tail | None:
+        """The file to which the events with this watch number belong."""
+        return self._watched.get(watch)
+
+    @property
+    def all_watched(self) -> bool:
+        """False while a file is open that has no watch."""
+        return len(self._watched) == len(self.tails)
+
+    def watch_directories(self, directories: set[str]) -> None:
+        """Watch directories for files that appear, disappear or are renamed. Repeating this is cheap and harmless."""
+        if self._notifier is not None:
+            for directory in directories:
+                with contextlib.suppress(OSError):
+                    self._notifier.watch_directory(directory)

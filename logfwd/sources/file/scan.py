@@ -1,0 +1,200 @@
+"""Lists files: those that the configured globs lead to, and rotated ones under other names."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Callable, Collection, Iterator
+from fnmatch import fnmatch
+from typing import NamedTuple
+
+import structlog
+
+from logfwd.sources.file.identity import FileId
+from logfwd.sources.file.names import age_order, bases, matches
+from logfwd.sources.settings import FileSource
+
+log = structlog.get_logger("logfwd.sources.file")
+
+
+class Found(NamedTuple):
+    """A regular file as a scan found it. `configured` is False if no glob leads to it.
+
+    `family` is the configured name whose rotation gave the file its name; the path itself if none did.
+    """
+
+    path: str
+    id: FileId
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    family: str
+    configured: bool = True
+
+    @property
+    def age_order(self) -> tuple[bool, int, int]:
+        return age_order(self.path, self.family, self.mtime_ns)
+
+
+class Troubles:
+    """Logs once for each file that it cannot be read, and once that it can be read again."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._known)
+
+    def note(self, path: str, reason: str) -> None:
+        if self._known.get(path) != reason:
+            self._known[path] = reason
+            log.warning("file unreadable", path=path, reason=reason)
+
+    def over(self, path: str) -> None:
+        if self._known.pop(path, None) is not None:
+            log.info("file readable again", path=path)
+
+    def prune(self) -> None:
+        """Forget the troubles of paths that no longer exist."""
+        for path in [path for path in self._known if not os.path.lexists(path)]:
+            del self._known[path]
+
+
+Others = Callable[[], Collection[FileSource]]
+"""The settings of the other streams' file sources, as they are at the moment."""
+
+
+def leads_to(settings: FileSource, path: str) -> bool:
+    """True if the globs of a stream could lead to this path."""
+    return any(matches(path, pattern) for pattern in settings.paths) and not excludes(settings, path)
+
+
+def excludes(settings: FileSource, path: str) -> bool:
+    """True if an exclude pattern matches the path, or the file's name if the pattern has no slash."""
+    name = os.path.basename(path)
+    return any(fnmatch(path if "/" in pattern else name, pattern) for pattern in settings.exclude)
+
+
+class Finder:
+    """Finds files for one source."""
+
+    def __init__(self, settings: FileSource, others: Others = tuple) -> None:
+        self._settings, self._others = settings, others
+        self.troubles = Troubles()
+        folders = {os.path.dirname(pattern) or "." for pattern in settings.paths}
+        self.directories = {folder for folder in folders if not glob.has_magic(folder)}
+        self._is_plain = folders == self.directories
+        self.roots = {_root(folder) for folder in folders}
+        """Directories in which a new directory may match a glob."""
+        self._targets: set[str] = set()  # of symbolic links: configured names as well
+
+    def configured(self) -> dict[FileId, Found]:
+        """The files that globs lead to, each of them once however many names it has."""
+        found: dict[FileId, Found] = {}
+        seen: set[str] = set()
+        for pattern in self._settings.paths:
+            for path in glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else [pattern]:
+                if path not in seen and not excludes(self._settings, path):
+                    seen.add(path)
+                    if (file := self._look_at(path, named=path == pattern)) is not None:
+                        found.setdefault(file.id, file)
+        self.troubles.prune()
+        names = {file.path for file in found.values()}
+        return {id_: file._replace(family=self._family(file.path, names)) for id_, file in found.items()}
+
+    def _family(self, path: str, names: Collection[str]) -> str:
+        """The configured name that became this path: the longest one that exists, else the shortest possible one."""
+        family = path
+        for base in bases(path):
+            if base in names or base in self._settings.paths:
+                return base
+            if self.is_configured(base):
+                family = base
+        return family
+
+    def is_configured(self, path: str) -> bool:
+        """True if a glob or a symbolic link leads to this name, whether or not a file has it now."""
+        return path in self._targets or leads_to(self._settings, path)
+
+    def _look_at(self, path: str, *, named: bool) -> Found | None:
+        try:
+            status = os.stat(path)
+        except FileNotFoundError as error:
+            if os.path.islink(path):
+                self.troubles.note(path, f"symbolic link: {error.strerror}")
+            return None
+        except OSError as error:
+            self.troubles.note(path, error.strerror or str(error))
+            return None
+        if stat.S_ISREG(status.st_mode):
+            if os.path.islink(path):  # rotation happens next to the file itself
+                self.troubles.over(path)
+                path = os.path.realpath(path)
+                self._targets.add(path)
+            return _found(path, status, path)
+        if named or not stat.S_ISDIR(status.st_mode):
+            self.troubles.note(path, "is a directory" if stat.S_ISDIR(status.st_mode) else "is not a regular file")
+        return None
+
+    @property
+    def is_plain(self) -> bool:
+        """True if every change shows in `directories`, and no file waits to become readable."""
+        return self._is_plain and not self.troubles
+
+    def stamps(self, directories: Collection[str]) -> dict[str, int]:
+        """When each directory last changed; unreadable and missing ones are left out."""
+        stamps = ((directory, _changed_ns(directory)) for directory in directories)
+        return {directory: stamp for directory, stamp in stamps if stamp}
+
+    def strays(
+        self, directories: Collection[str], inodes: Collection[int], families: Collection[str]
+    ) -> Iterator[Found]:
+        """Files in these directories with one of these inodes, or with a rotated name of one of these families.
+
+        Only configured names count as families, so a name is never shortened to one that is not configured.
+        """
+        for directory in directories:
+            try:
+                entries = os.scandir(directory)
+            except OSError:
+                continue
+            with entries:
+                for entry in entries:
+                    family = next((base for base in bases(entry.path) if base in families), entry.path)
+                    if entry.inode() in inodes or (family != entry.path and self._is_rotated(entry.path, family)):
+                        yield from _stray(entry, family)
+
+    def _is_rotated(self, path: str, family: str) -> bool:
+        """True for a rotated name of this family, unless another stream reads the name but not the family."""
+        if not self.is_configured(family) or excludes(self._settings, path):
+            return False
+        return not any(leads_to(other, path) and not leads_to(other, family) for other in self._others())
+
+
+def _stray(entry: os.DirEntry[str], family: str) -> Iterator[Found]:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return
+    if stat.S_ISREG(status.st_mode):
+        yield _found(entry.path, status, family)._replace(configured=False)
+
+
+def _found(path: str, status: os.stat_result, family: str) -> Found:
+    id_ = status.st_dev, status.st_ino
+    return Found(path, id_, status.st_size, status.st_mtime_ns, status.st_ctime_ns, family)
+
+
+def _root(folder: str) -> str:
+    """The part of a glob's directory that precedes the first wildcard."""
+    while glob.has_magic(folder):
+        folder = os.path.dirname(folder) or "."
+    return folder
+
+
+def _changed_ns(directory: str) -> int:
+    try:
+        return os.stat(directory).st_mtime_ns
+    except OSError:
+        return 0

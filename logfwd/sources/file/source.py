@@ -1,0 +1,174 @@
+"""The file source: drives a `Follower` in a thread of its own, and wakes it when files were written to.
+
+With inotify, a line is read a few milliseconds after it was written, and an idle source costs one scan per
+`scan_seconds`. Without it, files are polled every 20 ms while they are active, and every 250 ms otherwise. Blocks that
+were read and not handed over are lost with the task, and read again from the committed positions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from logfwd.clocks import clock
+from logfwd.sources.file.follow import Follower
+from logfwd.sources.file.notify import Inotify
+from logfwd.sources.file.scan import Others
+from logfwd.sources.position import FILE, Block, Mark, Position
+from logfwd.sources.settings import FileSource
+from streams.config.units import MIB
+
+BREATH_SECONDS = 0.008
+"""Pause after a small read, so that a file that is written line by line is read in larger pieces."""
+
+POLL_SECONDS, IDLE_POLL_SECONDS, ACTIVE_SECONDS = 0.02, 0.25, 5.0
+SCAN_SHARE, URGENT_SCAN_SHARE = 0.01, 0.05
+"""The share of a core that regular scans, and scans after a change, may take: the more CPU a scan needs, the less often
+it is done. Time spent waiting for the interpreter or a disk does not count. Nor does CPU time beyond that of the
+previous scan: one that releases a large deleted file makes the kernel free it, which costs CPU once."""
+
+log = structlog.get_logger("logfwd.sources.file")
+
+
+class FileTail:
+    """Follows files; see `Follower` for the rules."""
+
+    def __init__(
+        self,
+        settings: FileSource,
+        *,
+        max_record_bytes: int,
+        block_bytes: int = MIB,
+        use_inotify: bool = True,
+        others: Others = tuple,
+    ) -> None:
+        self._settings, self._max_record_bytes, self._block_bytes = settings, max_record_bytes, block_bytes
+        self._use_inotify, self._others = use_inotify, others
+        self._follower: Follower | None = None
+        self._scan_at = self._urgent_scan_at = self._last_scan_cpu_seconds = 0.0
+        self._active_until = 0.0
+
+    async def blocks(self, positions: Mapping[str, Position]) -> AsyncGenerator[Block, None]:
+        """Blocks of whole lines; an empty one carries only a position. Never ends by itself."""
+        loop = asyncio.get_running_loop()
+        notifier = self._make_notifier()
+        thread = ThreadPoolExecutor(1, thread_name_prefix="file-source")
+        follower = self._follower = Follower(
+            self._settings,
+            marks(positions),
+            block_bytes=self._block_bytes,
+            max_record_bytes=self._max_record_bytes,
+            notifier=notifier,
+            others=self._others,
+        )
+        scan = True
+        written: Iterable[int] = ()
+        try:
+            while True:
+                blocks = await loop.run_in_executor(thread, self._step, follower, scan, written)
+                if blocks:
+                    breathe = sum(len(block.data) for block in blocks) < self._block_bytes // 4
+                    while blocks:  # drops each as it is handed over, so none is kept while the next are read
+                        yield blocks.pop(0)
+                else:
+                    breathe = await self._wait(follower, notifier)
+                if breathe:
+                    await asyncio.sleep(BREATH_SECONDS)
+                written, scan = ((), False) if notifier is None else notifier.drain()
+        finally:
+            thread.submit(_close, follower, notifier)  # after the step that may be under way
+            thread.shutdown(wait=False)
+
+    def _make_notifier(self) -> Inotify | None:
+        if not self._use_inotify:
+            return None
+        try:
+            return Inotify()
+        except (OSError, AttributeError) as error:
+            log.warning("inotify unavailable", reason=str(error))
+            return None
+
+    def _step(self, follower: Follower, scan: bool, written: Iterable[int]) -> list[Block]:
+        """Scan if it is time, then read up to one block's size from as many files as needed. Runs in the thread."""
+        now, wall_ms = clock(), time.time_ns() // 1_000_000
+        follower.scan_wanted = follower.scan_wanted or scan
+        if now >= self._scan_at or (follower.scan_wanted and now >= self._urgent_scan_at):
+            self._scan(follower, now, wall_ms)
+        follower.written(written, now)
+        if follower.needs_polling:
+            follower.poll(now)
+        blocks: list[Block] = []
+        room = self._block_bytes
+        while room > 0 and (block := follower.read(now, wall_ms)) is not None:
+            blocks.append(block)
+            room -= len(block.data) + 1
+        if blocks:
+            self._active_until = now + ACTIVE_SECONDS
+        return blocks
+
+    def _scan(self, follower: Follower, now: float, wall_ms: int) -> None:
+        """Scan, and set the time of the next scan."""
+        cpu_started = time.thread_time()
+        follower.scan(now, wall_ms)
+        cpu_seconds, done = time.thread_time() - cpu_started, clock()
+        cost = min(cpu_seconds, self._last_scan_cpu_seconds)
+        self._last_scan_cpu_seconds = cpu_seconds
+        soonest = done + (done - now)  # so that reading gets its turn, however slow the disk is
+        self._scan_at = max(soonest, now + self._settings.scan_seconds, now + cost / SCAN_SHARE)
+        self._urgent_scan_at = max(soonest, done + cost / URGENT_SCAN_SHARE)
+
+    async def _wait(self, follower: Follower, notifier: Inotify | None) -> bool:
+        """Wait until a file was written to (True) or it is time for a scan or a poll (False)."""
+        now = clock()
+        until = self._urgent_scan_at if follower.scan_wanted else self._scan_at
+        if follower.needs_polling:
+            until = min(until, now + (POLL_SECONDS if now < self._active_until else IDLE_POLL_SECONDS))
+        timeout = max(until - now, BREATH_SECONDS)
+        if notifier is None:
+            await asyncio.sleep(timeout)
+            return False
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(notifier.fd, event.set)
+        try:
+            async with asyncio.timeout(timeout):
+                return await event.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(notifier.fd)
+
+    def committed(self, positions: Mapping[str, Position]) -> None:
+        """Note that these positions are durable: rotated files read up to them may be released."""
+        if self._follower is not None:
+            self._follower.committed(marks(positions))
+
+    def forgotten(self) -> list[str]:
+        """Keys of files that will not return."""
+        return [] if self._follower is None else self._follower.forgotten()
+
+    def stop(self) -> list[Block]:
+        """Nothing: this source keeps no block back."""
+        return []
+
+    def health(self) -> Mapping[str, str]:
+        """Nothing: a file that cannot be read is logged and tried again."""
+        return {}
+
+    def lag_bytes(self) -> int:
+        """Bytes in the followed files that are not committed yet."""
+        return 0 if self._follower is None else self._follower.lag_bytes()
+
+
+def marks(positions: Mapping[str, Position]) -> dict[str, Mark]:
+    """The marks in positions of files; an invalid value becomes an invalid mark."""
+    return {key: Mark.decode(each.value) or Mark(0) for key, each in positions.items() if each.source == FILE}
+
+
+def _close(follower: Follower, notifier: Inotify | None) -> None:
+    follower.close()
+    if notifier is not None:
+        notifier.close()

@@ -1,0 +1,399 @@
+"""One stream's unacknowledged batches: runs, rows in order, stamps. It decides; it does no I/O.
+
+The event loop owns this picture. Every change is made here and recorded in a `Changes` at the same time; the spool
+commits these notes in the order they were made, and nothing that depends on a note is sent before its commit. After a
+failed commit the picture is discarded and read again from the disk.
+
+Invariants, per stream:
+
+* rows are in the order of sealing; the rows of a run are contiguous, runs in ascending order;
+* within a run stamped rows come first, and their sequences follow each other without a gap;
+* a stamp is permanent (it may have been sent), so only unstamped rows may be dropped or moved to another run;
+* each boot seals into a run of its own: a cloned spool can never use a sequence twice for different records.
+
+Sequences are unbounded here; they are reduced to 31 bits only when a batch is stamped or compared.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Protocol
+
+from logfwd.spool.keys import Keys
+from streams.records.batch import Packed
+
+ROW_ID_STEP = 1 << 20
+"""Room between neighbouring row ids, so that a row can be halved in place down to single records."""
+
+STAMP_STEP = 64
+"""Most batches of a run that may be stamped and unacknowledged at a time: they can no longer be dropped or moved."""
+
+MAX_PRODUCER_EPOCH = 32_766
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A producer id and its sequence of batches. `producer_id` −1: not granted yet."""
+
+    number: int
+    cluster_id: str = ""
+    topic: str = ""
+    topic_id: str = ""
+    partition: int = -1
+    producer_id: int = -1
+    producer_epoch: int = 0
+    grant: bytes = b""
+    next_sequence: int = 0
+    last_acknowledged_sequence: int = -1
+
+    @property
+    def granted(self) -> bool:
+        return self.producer_id >= 0
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One spooled batch of one stream. `payload` is kept in memory only for batches that are about to be sent."""
+
+    id: int
+    run: int
+    blob: int
+    record_count: int
+    size: int
+    base_sequence: int | None = None
+    payload: bytes | None = None
+    sealed_at: float | None = None
+    committed_at: float | None = 0.0
+
+    @property
+    def committed(self) -> bool:
+        return self.committed_at is not None
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence of the last record; only for a stamped row."""
+        assert self.base_sequence is not None
+        return self.base_sequence + self.record_count - 1
+
+
+@dataclass(slots=True)
+class Totals:
+    """Records since the spool was created: accepted = acknowledged + waiting + dropped + dead_lettered.
+
+    `sampled`, `limited`, `filtered`: left out before the others were accepted, so no part of that sum.
+    """
+
+    accepted: int = 0
+    invalid: int = 0
+    acknowledged: int = 0
+    dropped: int = 0
+    dead_lettered: int = 0
+    resets: int = 0
+    sampled: int = 0
+    limited: int = 0
+    filtered: int = 0
+
+
+class Changes(Protocol):
+    """Notes for one transaction; logfwd/spool/notes.py turns them into SQL."""
+
+    def put_blob(self, blob: int, payload: bytes) -> None: ...
+    def delete_blob(self, blob: int) -> None: ...
+    def put_row(self, stream: str, row: Row) -> None: ...
+    def delete_row(self, row: Row) -> None: ...
+    def put_run(self, stream: str, run: Run) -> None: ...
+    def delete_run(self, stream: str, run: Run) -> None: ...
+    def put_totals(self, stream: str, totals: Totals) -> None: ...
+    def put_dead_letter(self, stream: str, row: Row, code: str, text: str) -> None: ...
+
+
+class Blobs:
+    """Which payloads are still referenced: a twin shares the blobs of its original."""
+
+    def __init__(self) -> None:
+        self._references: Counter[int] = Counter()
+        self._last_blob = 0
+        self._last_row = 0
+
+    def adopt(self, row: Row) -> None:
+        """Count a row that was read from the disk."""
+        self._references[row.blob] += 1
+        self._last_blob = max(self._last_blob, row.blob)
+        self._last_row = max(self._last_row, row.id // ROW_ID_STEP)
+
+    def start_after(self, row: int, blob: int) -> None:
+        """Ids up to these are in use, even if no known row has them."""
+        self._last_row = max(self._last_row, row // ROW_ID_STEP)
+        self._last_blob = max(self._last_blob, blob)
+
+    def add(self, payload: bytes, changes: Changes) -> int:
+        self._last_blob += 1
+        changes.put_blob(self._last_blob, payload)
+        return self._last_blob
+
+    def take(self, blob: int) -> None:
+        self._references[blob] += 1
+
+    def next_row_id(self) -> int:
+        self._last_row += 1
+        return self._last_row * ROW_ID_STEP
+
+    def release(self, blob: int, changes: Changes) -> None:
+        self._references[blob] -= 1
+        self.discard_unused(blob, changes)
+
+    def discard_unused(self, blob: int, changes: Changes) -> None:
+        if self._references[blob] <= 0:
+            del self._references[blob]
+            changes.delete_blob(blob)
+
+
+@dataclass(slots=True)
+class Backlog:
+    """One stream's share of a spool."""
+
+    stream: str
+    blobs: Blobs
+    max_bytes: int
+    drops_oldest: bool
+    runs: dict[int, Run] = field(default_factory=dict)
+    rows: deque[Row] = field(default_factory=deque)
+    totals: Totals = field(default_factory=Totals)
+    waiting_bytes: int = 0
+    acknowledged_bytes: int = 0
+    """Since the spool was opened."""
+    last_run_number: int = 0
+    sealing_run: Run | None = None
+    keys: Keys = field(default_factory=Keys)
+    """Idempotency keys in the same file: they take part of the budget."""
+
+    def adopt(self, row: Row) -> None:
+        """Append a row that was read from the disk, in order. `blobs` has counted it already."""
+        self.rows.append(row)
+        self.waiting_bytes += row.size
+
+    @property
+    def waiting_records(self) -> int:
+        """Records that are not yet acknowledged, dropped or dead-lettered."""
+        return sum(row.record_count for row in self.rows)
+
+    # -- filling -----------------------------------------------------------------------------------------------
+
+    def has_room(self, size: int) -> bool:
+        """False while the policy is to block and the budget is used up; an empty backlog accepts any batch."""
+        return self.drops_oldest or not self.rows or self._used_bytes() + size <= self.max_bytes
+
+    def _used_bytes(self) -> int:
+        return self.waiting_bytes + self.keys.byte_count
+
+    def can_keep(self, sizes: Sequence[int]) -> bool:
+        """True if `accept` would keep batches of these sizes, all of them: what cannot be dropped leaves them room."""
+        if not self.drops_oldest or self.waiting_bytes + sum(sizes) <= self.max_bytes:
+            return True
+        stamped = sum(row.size for row in self.rows if row.base_sequence is not None)
+        return stamped + sum(sizes) <= self.max_bytes or (len(sizes) == 1 and not stamped)
+
+    def accept(
+        self, packed: Sequence[Packed], blobs: Sequence[int], invalid: int, sealed_at: float, changes: Changes
+    ) -> list[Row]:
+        """Accept sealed batches whose blobs were added before; returns the rows that the budget let in."""
+        kept: list[Row] = []
+        for batch, blob in zip(packed, blobs, strict=True):
+            self.totals.accepted += batch.record_count
+            if not self._make_room(len(batch.payload), changes):
+                self.totals.dropped += batch.record_count
+                continue
+            row = Row(
+                self.blobs.next_row_id(),
+                self._run_to_seal(changes).number,
+                blob,
+                batch.record_count,
+                len(batch.payload),
+                payload=batch.payload,
+                sealed_at=sealed_at,
+                committed_at=None,
+            )
+            self._append(row, changes)
+            kept.append(row)
+        self.totals.invalid += invalid
+        changes.put_totals(self.stream, self.totals)
+        return kept
+
+    def _append(self, row: Row, changes: Changes) -> None:
+        run = self.runs[row.run]
+        stamps_at_once = self._may_stamp_at_once(run)
+        self.rows.append(row)
+        self.waiting_bytes += row.size
+        self.blobs.take(row.blob)
+        if stamps_at_once:
+            self._stamp_row(run, row)
+            changes.put_run(self.stream, run)
+        changes.put_row(self.stream, row)
+
+    def _may_stamp_at_once(self, run: Run) -> bool:
+        """True if a new row of the run would follow stamped ones, and these are few: the link keeps up."""
+        newest = [row for row in islice(reversed(self.rows), STAMP_STEP) if row.run == run.number]
+        all_stamped = not newest or newest[0].base_sequence is not None
+        return run.granted and all_stamped and len(newest) < STAMP_STEP
+
+    def _run_to_seal(self, changes: Changes) -> Run:
+        if self.sealing_run is None:
+            self.last_run_number += 1
+            self.sealing_run = self.runs[self.last_run_number] = Run(self.last_run_number)
+            changes.put_run(self.stream, self.sealing_run)
+        return self.sealing_run
+
+    def _make_room(self, size: int, changes: Changes) -> bool:
+        """True if the batch may be accepted; drops the oldest unstamped batches where that is the policy."""
+        while self.drops_oldest and self.rows and self._used_bytes() + size > self.max_bytes:
+            oldest = next((row for row in self.rows if row.base_sequence is None), None)
+            if oldest is None:
+                return False
+            self.totals.dropped += oldest.record_count
+            self._remove(oldest, changes)
+        return True
+
+    # -- sending -----------------------------------------------------------------------------------------------
+
+    def head_run(self) -> Run | None:
+        """The run that must be acknowledged before any other may be sent."""
+        return self.runs[self.rows[0].run] if self.rows else None
+
+    def partition(self) -> int:
+        """The partition of the newest grant, which later runs keep; −1 before the first grant."""
+        return next((run.partition for run in reversed(self.runs.values()) if run.partition >= 0), -1)
+
+    def _rows_of(self, run: Run) -> Iterator[Row]:
+        for row in self.rows:
+            if row.run == run.number:
+                yield row
+            elif row.run > run.number:
+                return
+
+    def stamped(self, run: Run) -> Iterator[Row]:
+        """Rows of a run that may have been sent, in order."""
+        for row in self._rows_of(run):
+            if row.base_sequence is None:
+                return
+            yield row
+
+    def grant(self, run: Run, granted: Run, changes: Changes) -> None:
+        """Store the producer id that a receiver granted to a run; nothing of the run may be sent before the commit."""
+        assert not run.granted
+        run.cluster_id, run.topic, run.topic_id = granted.cluster_id, granted.topic, granted.topic_id
+        run.partition, run.producer_id, run.grant = granted.partition, granted.producer_id, granted.grant
+        changes.put_run(self.stream, run)
+
+    def stamp(self, run: Run, changes: Changes) -> list[Row]:
+        """Give sequences to the next batches of a run, up to STAMP_STEP unacknowledged ones."""
+        rows = [row for row in islice(self._rows_of(run), STAMP_STEP) if row.base_sequence is None]
+        for row in rows:
+            self._stamp_row(run, row)
+            changes.put_row(self.stream, row)
+        if rows:
+            changes.put_run(self.stream, run)
+        return rows
+
+    @staticmethod
+    def _stamp_row(run: Run, row: Row) -> None:
+        row.base_sequence = run.next_sequence
+        run.next_sequence += row.record_count
+
+    def acknowledge(self, row: Row, changes: Changes) -> list[Row]:
+        """A batch is stored, and so is everything before it in its run. Returns the rows that are removed."""
+        run = self.runs[row.run]
+        leaving = list(islice(self.rows, self.rows.index(row) + 1))
+        for done in leaving:
+            self.totals.acknowledged += done.record_count
+            self.acknowledged_bytes += done.size
+            self._remove(done, changes)
+        run.last_acknowledged_sequence = row.last_sequence
+        changes.put_run(self.stream, run)
+        changes.put_totals(self.stream, self.totals)
+        return leaving
+
+    def forget_finished_runs(self, changes: Changes) -> None:
+        """Delete runs that have nothing left to send, except the one that is being sealed into."""
+        busy = {row.run for row in self.rows}
+        for run in [r for r in self.runs.values() if r.number not in busy and r is not self.sealing_run]:
+            del self.runs[run.number]
+            changes.delete_run(self.stream, run)
+
+    # -- repairs (exactly-once.md, rules 10 and 11) --------------------------------------------------------------
+
+    def split(self, row: Row, halves: tuple[Packed, Packed], changes: Changes) -> None:
+        """Replace a batch by its two halves, in the same run and with the sequences of the whole."""
+        index = self.rows.index(row)
+        end = (row.id // ROW_ID_STEP + 1) * ROW_ID_STEP  # ids from there on belong to a twin or to later batches
+        if index + 1 < len(self.rows):
+            end = min(end, self.rows[index + 1].id)
+        self._remove(row, changes)
+        ids = (row.id, row.id + max((end - row.id) // 2, 1))
+        sequence = row.base_sequence
+        for offset, (row_id, half) in enumerate(zip(ids, halves, strict=True)):
+            new = replace(
+                row,
+                id=row_id,
+                blob=self.blobs.add(half.payload, changes),
+                size=len(half.payload),
+                record_count=half.record_count,
+                base_sequence=sequence,
+                payload=half.payload,
+            )
+            sequence = None if sequence is None else sequence + half.record_count
+            self.rows.insert(index + offset, new)
+            self.waiting_bytes += new.size
+            self.blobs.take(new.blob)
+            changes.put_row(self.stream, new)
+
+    def dead_letter(self, row: Row, code: str, text: str, changes: Changes) -> None:
+        """Move a batch that can never be stored to the dead letters. Leaves a gap: the run must be reset."""
+        changes.put_dead_letter(self.stream, row, code, text)
+        self.totals.dead_lettered += row.record_count
+        self._remove(row, changes)
+        changes.put_totals(self.stream, self.totals)
+
+    def requeue(self, batch: Packed, blob: int, changes: Changes) -> None:
+        """Take a dead letter back as a new batch at the end; its records are in the totals already."""
+        (row,) = self.accept([batch], [blob], 0, 0.0, changes)
+        row.payload = None
+        self.totals.accepted -= batch.record_count
+        self.totals.dead_lettered -= batch.record_count
+        changes.put_totals(self.stream, self.totals)
+
+    def reset(self, run: Run, changes: Changes, *, new_producer: bool) -> int:
+        """Start a run's sequences over; returns how many batches may be stored twice if they were uncertain.
+
+        The next producer epoch fences off late copies. Later batches go into another run, so that two clones of this
+        spool that are both reset never use one sequence for different records.
+        """
+        rows = list(self.stamped(run))
+        run.next_sequence, run.last_acknowledged_sequence = 0, -1
+        if new_producer or run.producer_epoch >= MAX_PRODUCER_EPOCH:
+            run.producer_id, run.producer_epoch, run.grant = -1, 0, b""
+            for row in rows:
+                row.base_sequence = None
+        else:
+            run.producer_epoch += 1
+            for row in rows:
+                self._stamp_row(run, row)
+        for row in rows:
+            changes.put_row(self.stream, row)
+        if self.sealing_run is run:
+            self.sealing_run = None
+        self.totals.resets += 1
+        changes.put_run(self.stream, run)
+        changes.put_totals(self.stream, self.totals)
+        return len(rows)
+
+    def _remove(self, row: Row, changes: Changes) -> None:
+        if self.rows[0] is row:
+            self.rows.popleft()
+        else:
+            self.rows.remove(row)
+        self.waiting_bytes -= row.size
+        changes.delete_row(row)
+        self.blobs.release(row.blob, changes)

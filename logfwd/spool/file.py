@@ -1,0 +1,318 @@
+"""The spool's file: its format, how it is created, opened and read, and what counts as damage.
+
+FILES. STREAM.spool is an SQLite database for one original stream and its twins: pages of 16 KiB, write-ahead log,
+synchronous = FULL, auto_vacuum = INCREMENTAL. These files may be next to it:
+
+    .spool-wal, -shm      the log, and its index in memory; an open spool has a log
+    .spool.part, .ready   a new file that is being written, and one that is complete but not yet in place
+    .spool.suspect        the reason why the file has to be replaced at the next open
+    .spool.scratch        a copy that salvage reads; can be deleted
+    .spool.damaged-TIME   a damaged file that was replaced, with its log; never changed again
+    .reserve              16 MiB that are released when the disk is full
+
+TABLES of version 2 (`spool_schema.py`). Numbers are never negative unless noted.
+
+    meta          key, value   version        of the format, as in the header (PRAGMA user_version)
+                               forwarder_id   random, for the life of the spool
+                               open           1 while a process uses the file: there must be a log then
+                               definition     JSON: the original stream and its twins as last configured
+                               first_scan     1 if the source has looked for its files before
+                               roots          JSON: root page of each table; only in an upgraded file
+    runs          one row per run that has batches or is being sealed into: the grant of a receiver (producer_id is -1
+                  before it), the next sequence, and the last acknowledged one (-1: none)
+    blobs         payloads: each is a Kafka record batch, unstamped; a twin shares the blobs of its original
+    batches       one row per waiting batch and stream; base_sequence is the stamp, NULL before
+    dead_letters  batches that can never be stored: payload, reason (code, text) and time
+    positions     where a source continues: the kind of source that reads the value, the value in that source's own
+                  encoding, and the wall-clock second after which it may be deleted (NULL: never)
+    totals        per stream, records by outcome and the number of resets since the spool was created
+    keys          how much of each request from a client is durable (`spool_keys.py`)
+
+IDS. `batches.id` is a multiple of 2^20 for a sealed batch, which leaves room to halve it in place down to single
+records; within a run the ids are in the order of sending. `blobs.id` and `keys.id` count up from 1, and the ids in
+`keys` have no gaps.
+
+INVARIANTS after every transaction. Batches are committed together with the positions after their records. Every blob
+has at least one row in `batches`; every row in `batches` has its blob and its run. Within a run stamps ascend without
+overlap and stay below the next sequence. For each stream, accepted = acknowledged + waiting + dropped + dead_lettered.
+The newest row of a key says how much of the request is in the spool.
+
+VERSIONS. Version 1 has no `keys`, `definition` and `first_scan`, no totals `sampled`, `limited` and `filtered`, no
+auto_vacuum, and positions of files only. It is upgraded in one transaction when it is opened for writing; commands that
+only read show it unchanged. The new tables of an upgraded file can begin at any page (`roots`), until the file is
+rewritten when it is nearly empty (`spool_shrink.py`). A program refuses a newer version if the header and `meta` agree
+on it; if they disagree, the file is damaged.
+
+A spool file appears complete: it is written under another name, synced, and renamed into place. So a file that is empty
+or lacks a table is damaged; no crash can leave one. `install` is the only way into place and can be repeated after a
+crash at any of its steps: an existing file is never overwritten, it is renamed to NAME.damaged-TIME. The first page of
+a new file is identical in every spool of a version: salvage depends on it.
+
+No value read from a file is used before its type has been checked: a flipped byte can turn it into anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import json
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from logfwd.sources.keys import Key
+from logfwd.sources.position import Position
+from logfwd.spool.backlog import Row, Run, Totals
+from logfwd.spool.first_page import has_known_header
+from logfwd.spool.keys import Keys
+from logfwd.spool.schema import (
+    PAGE_BYTES,
+    SCHEMA_VERSION,
+    beside,
+    insert,
+    key_ids,
+    make_tables,
+    replace_tables,
+    roots_of,
+    rows,
+    version_of,
+)
+from streams.errors import SpoolCorrupt, SpoolError, SpoolFull
+from streams.files import sync_directory
+
+
+@dataclass
+class Contents:
+    """Everything in a spool except its payloads, as read from the file."""
+
+    meta: dict[str, str] = field(default_factory=dict)
+    positions: dict[str, Position] = field(default_factory=dict)
+    runs: list[tuple[str, Run]] = field(default_factory=list)
+    rows: list[tuple[str, Row]] = field(default_factory=list)
+    totals: dict[str, Totals] = field(default_factory=dict)
+    keys: Keys = field(default_factory=Keys)
+    last_row: int = 0
+    last_blob: int = 0
+
+
+# -- creating --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def making(path: Path) -> Iterator[sqlite3.Connection]:
+    """A new database to fill; when the block ends it is complete and synced next to `path`, ready for `install`."""
+    part = beside(path, ".part")
+    part.unlink(missing_ok=True)
+    try:
+        with clear_errors(path), contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection:
+            part.chmod(0o600)
+            make_tables(connection)
+            connection.execute("BEGIN")
+            yield connection
+            connection.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(SCHEMA_VERSION),))
+            connection.execute("INSERT OR IGNORE INTO meta VALUES ('forwarder_id', ?)", (uuid.uuid4().hex,))
+            connection.execute("COMMIT")
+        part.rename(beside(path, ".ready"))
+        sync_directory(path.parent)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def install(path: Path) -> Path | None:
+    """Move a file that `making` completed into place; returns the new name of the file that was there, if any."""
+    ready = beside(path, ".ready")
+    if not ready.exists():
+        return None
+    parts = [found for suffix in ("-wal", "-shm", "") if os.path.lexists(found := beside(path, suffix))]
+    aside = None
+    if parts:
+        changed = datetime.datetime.fromtimestamp(parts[-1].lstat().st_mtime, datetime.UTC)
+        aside = beside(path, f".damaged-{changed:%Y%m%dT%H%M%S.%f}")
+        for part in parts:  # the log first: it must never be mistaken for the log of the new file
+            part.rename(beside(aside, part.name.removeprefix(path.name)))
+    sync_directory(path.parent)
+    ready.rename(path)
+    sync_directory(path.parent)
+    return aside
+
+
+_LOG_STARTS = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", b"", bytes(4))
+"""First bytes of a log (sqlite.org/fileformat2.html, "The Write-Ahead Log"); empty or zeros before its first sync."""
+
+# -- opening ---------------------------------------------------------------------------------------------------
+
+
+def writer(path: Path) -> sqlite3.Connection:
+    """A connection that commits durably. Creates the file if it does not exist, and upgrades one of version 1."""
+    if not os.path.lexists(path):
+        with making(path):
+            pass
+        install(path)
+    with clear_errors(path):
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            version = _check_version(path, connection)
+            if not has_known_header(path):  # a wrong auto_vacuum flag makes SQLite overwrite pages that are in use
+                raise SpoolCorrupt(f"{path}: the header is damaged")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA cache_size = -4096")
+            connection.execute("PRAGMA journal_size_limit = 33554432")
+            if version < SCHEMA_VERSION:
+                _upgrade(connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Upgrade a file from version 1 to version 2 in one transaction: a crash leaves either the one or the other."""
+    connection.execute("BEGIN IMMEDIATE")
+    positions, totals = list(rows(connection, "positions")), list(rows(connection, "totals"))
+    replace_tables(connection)
+    connection.executemany(insert("positions"), positions)
+    connection.executemany(insert("totals"), totals)
+    meta = {"version": str(SCHEMA_VERSION), "roots": json.dumps(roots_of(connection))}
+    connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
+    connection.execute("COMMIT")
+
+
+def has_log(path: Path) -> bool:
+    """True if there is a file next to the spool that starts like a write-ahead log."""
+    try:
+        with beside(path, "-wal").open("rb") as file:
+            start = file.read(4)
+    except OSError:
+        return False
+    return start in _LOG_STARTS
+
+
+def reader(path: Path) -> sqlite3.Connection:
+    """A read-only connection; works while a forwarder uses the file."""
+    with clear_errors(path):
+        connection = sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _check_version(path, connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _check_version(path: Path, connection: sqlite3.Connection) -> int:
+    """The version of a file, if this program knows it.
+
+    A version other than SCHEMA_VERSION counts only if the header and `meta` agree: either alone may be a flipped byte.
+    """
+    version = version_of(connection)
+    if version == SCHEMA_VERSION:
+        return version
+    witness = connection.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
+    if version == 0 or witness != (str(version),):
+        raise SpoolCorrupt(f"{path}: version {version} is not valid")
+    if version < SCHEMA_VERSION:
+        return version
+    raise SpoolError(
+        f"{path}: made by a newer logfwd (spool version {version}, this one knows {SCHEMA_VERSION}); "
+        "run that one, or move the file away"
+    )
+
+
+def load(path: Path, connection: sqlite3.Connection) -> Contents:
+    """Everything except payloads; SpoolCorrupt for values that no spool can contain."""
+    found = Contents()
+    with clear_errors(path):
+        found.meta = dict(rows(connection, "meta"))
+        found.positions = {key: Position(*rest) for key, *rest in rows(connection, "positions")}
+        found.runs = [(stream, Run(*rest)) for stream, *rest in rows(connection, "runs", "ORDER BY stream, number")]
+        found.rows = [
+            (stream, Row(id_, *rest)) for id_, stream, *rest in rows(connection, "batches", "ORDER BY run, id")
+        ]
+        found.totals = {stream: Totals(*rest) for stream, *rest in rows(connection, "totals")}
+        for key in key_ids(connection):
+            found.keys.adopt(*key)
+        connection.execute("SELECT id, stream, payload FROM dead_letters LIMIT 1").fetchall()
+        found.last_row = max((row.id for _, row in found.rows), default=0)
+        found.last_blob = connection.execute("SELECT coalesce(max(id), 0) FROM blobs").fetchone()[0]
+    if "forwarder_id" not in found.meta:
+        raise SpoolCorrupt(f"{path}: no forwarder id")
+    runs = {(stream, run.number) for stream, run in found.runs}
+    for stream, row in found.rows:
+        if (stream, row.run) not in runs:
+            raise SpoolCorrupt(f"{path}: batch {row.id} of stream {stream} belongs to no run")
+    return found
+
+
+def read_key(connection: sqlite3.Connection, row_id: int, key_hash: bytes) -> Key | None:
+    """The newest row of a key. If the index leads to another key with the same first bytes, search the whole table."""
+    for where, value in (("WHERE id = ?", row_id), ("WHERE hash = ? ORDER BY id DESC LIMIT 1", key_hash)):
+        for found in rows(connection, "keys", where, value):
+            _, its_hash, *values = found
+            if its_hash == key_hash:
+                return Key(*values)
+    return None
+
+
+# -- errors ----------------------------------------------------------------------------------------------------
+
+_DAMAGE = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_TOOBIG,
+}
+_UNREADABLE = {266, 522}  # SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ: lost sectors, or a truncated file
+
+
+@contextlib.contextmanager
+def clear_errors(path: Path) -> Iterator[None]:
+    """SQLite's errors as ours while opening and reading, where a missing table or an odd value is damage, too."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise describe(path, error, opening=True) from error
+    except (OverflowError, UnicodeDecodeError) as error:
+        raise SpoolCorrupt(f"{path}: {error}") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SpoolFull(f"{path}: the disk is full ({error}); free some space") from error
+        raise SpoolError(f"{path}: {error}") from error
+
+
+def describe(path: Path, error: sqlite3.Error, *, opening: bool = False) -> SpoolError:
+    """What an SQLite error means for the spool, in one sentence."""
+    extended = getattr(error, "sqlite_errorcode", 0)
+    code = extended & 0xFF
+    if code == sqlite3.SQLITE_FULL or free_bytes(path) < PAGE_BYTES:
+        return SpoolFull(f"{path}: the disk is full ({error}); free some space")
+    if code in _DAMAGE or extended in _UNREADABLE:
+        return SpoolCorrupt(f"{path}: {error}")
+    if opening and code == 0:  # from Python's own layer, such as text that is not UTF-8
+        return SpoolCorrupt(f"{path}: {error}")
+    if opening and (code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY) or _is_no_file(path)):
+        if code == sqlite3.SQLITE_READONLY and not os.access(path, os.W_OK):
+            return SpoolError(f"{path}: cannot be written: {error}")
+        return SpoolCorrupt(f"{path}: {error}")
+    return SpoolError(f"{path}: cannot be {'opened' if opening else 'written'}: {error}")
+
+
+def _is_no_file(path: Path) -> bool:
+    """True if something other than a file is in place of the spool or of its log."""
+    return any(part.exists() and not part.is_file() for part in (path, beside(path, "-wal"), beside(path, "-shm")))
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that an ordinary user can still write on the file system of a path."""
+    stat = os.statvfs(path.parent)
+    return stat.f_bavail * stat.f_frsize

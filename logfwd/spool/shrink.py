@@ -1,0 +1,71 @@
+"""Returns free pages of the spool's file to the file system while the spool is idle.
+
+A file created in version 2 can return any number of pages (auto_vacuum = INCREMENTAL). A file upgraded from version 1
+cannot: it is rewritten once (VACUUM) when it is nearly empty, and is then like a new file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from logfwd.spool.schema import PAGE_BYTES
+
+KEEP_FREE_BYTES = 16 * 1024 * 1024
+"""Free pages that stay in the file, for later batches."""
+STEP_BYTES = 1024 * 1024
+"""Freed in one transaction, so that a commit that arrives meanwhile waits only milliseconds."""
+REWRITE_BYTES = 4 * 1024 * 1024
+"""An upgraded file is rewritten when no more than this of it is in use."""
+
+
+def reusable_bytes(connection: sqlite3.Connection) -> int:
+    """Free room inside the file."""
+    pages: int = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    return pages * PAGE_BYTES
+
+
+class Shrinker:
+    """Shrinks the file of one connection, step by step."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.is_due = True
+        """False if nothing was left to do after the last commit."""
+        self.reusable_bytes = 0
+
+    def look_again(self) -> None:
+        """Call after a commit: there may be more free pages."""
+        self.is_due = True
+
+    def shrink(self, until: Callable[[], bool]) -> None:
+        """Return pages until few are free or `until` says that other work waits. A full disk ends it silently."""
+        self.is_due = False
+        try:
+            smaller = self._ask("auto_vacuum") == 0 and self._rewrite()
+            while (free := reusable_bytes(self._connection)) > KEEP_FREE_BYTES and self._ask("auto_vacuum") != 0:
+                if until():
+                    self.is_due = True
+                    break
+                pages = min(free - KEEP_FREE_BYTES, STEP_BYTES) // PAGE_BYTES + 1
+                # execute() would free a single page: it steps through a statement once
+                self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+                smaller = True
+            if smaller:
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+                raise
+        self.reusable_bytes = reusable_bytes(self._connection)
+
+    def _rewrite(self) -> bool:
+        used = self._ask("page_count") - self._ask("freelist_count")
+        if used * PAGE_BYTES > REWRITE_BYTES:
+            return False
+        self._connection.executescript("PRAGMA temp_store = MEMORY; PRAGMA auto_vacuum = INCREMENTAL; VACUUM")
+        self._connection.execute("DELETE FROM meta WHERE key = 'roots'")
+        return True
+
+    def _ask(self, pragma: str) -> int:
+        (value,) = self._connection.execute(f"PRAGMA {pragma}").fetchone()
+        return int(value)

@@ -1,0 +1,128 @@
+"""Whether a spool is intact: SQLite's own check, references between tables, the CRC of every batch, and the totals."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from logfwd.spool.backlog import Row, Run, Totals
+from logfwd.spool.schema import rows
+from streams.errors import BatchCorrupt, SpoolCorrupt
+from streams.records import batch as recordbatch
+
+MOST_PROBLEMS = 100
+
+
+@dataclass
+class Report:
+    """What was checked, and every problem found (at most MOST_PROBLEMS from SQLite's own check)."""
+
+    batches: int = 0
+    blobs: int = 0
+    dead_letters: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def verify(connection: sqlite3.Connection) -> Report:
+    """Read everything once."""
+    report = Report()
+    for check in (_database, _payloads, _references, _dead_letters, *map(_shapes_of, ("meta", "positions", "keys"))):
+        try:
+            report.problems += check(connection, report)
+        except (sqlite3.Error, SpoolCorrupt, OverflowError, UnicodeDecodeError) as error:
+            report.problems.append(f"cannot be read to the end: {error}")
+    return report
+
+
+def _database(connection: sqlite3.Connection, _: Report) -> Iterator[str]:
+    for (text,) in connection.execute(f"PRAGMA quick_check({MOST_PROBLEMS})"):
+        if text != "ok":
+            yield f"the database is damaged: {text}"
+
+
+def _shapes_of(table: str) -> Callable[[sqlite3.Connection, Report], Iterator[str]]:
+    """A check that every row of a table has the right types."""
+
+    def check(connection: sqlite3.Connection, _: Report) -> Iterator[str]:
+        for _row in rows(connection, table):
+            yield from ()
+
+    return check
+
+
+def _payloads(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
+    """Check every payload against its CRC and against the rows that refer to it."""
+    ids = [blob for (blob,) in connection.execute("SELECT id FROM blobs ORDER BY id")]
+    for blob in ids:
+        report.blobs += 1
+        try:
+            (payload,) = connection.execute("SELECT payload FROM blobs WHERE id = ?", (blob,)).fetchone()
+            header = recordbatch.check(payload)
+        except (BatchCorrupt, sqlite3.Error, TypeError) as error:
+            yield f"payload {blob} is damaged: {error}"
+            continue
+        owners = connection.execute("SELECT id, record_count, size FROM batches WHERE blob = ?", (blob,)).fetchall()
+        if not owners:
+            yield f"payload {blob} belongs to no batch"
+        for row_id, count, size in owners:
+            if (count, size) != (header.record_count, len(payload)):
+                yield (
+                    f"batch {row_id} is listed with {count} records and {size} bytes, "
+                    f"but its payload has {header.record_count} and {len(payload)}"
+                )
+
+
+def _references(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
+    """Check that batches have payloads and runs, that stamps ascend, and that the totals balance."""
+    blobs = {blob for (blob,) in connection.execute("SELECT id FROM blobs")}
+    runs = {(stream, rest[0]): Run(*rest) for stream, *rest in rows(connection, "runs")}
+    batches: dict[str, list[Row]] = defaultdict(list)
+    for row_id, stream, *rest in rows(connection, "batches", "ORDER BY run, id"):
+        batches[stream].append(Row(row_id, *rest))
+    for stream, waiting in batches.items():
+        previous: Row | None = None
+        for row in waiting:
+            report.batches += 1
+            if row.blob not in blobs:
+                yield f"payload {row.blob} of batch {row.id} of {stream} is missing"
+            run = runs.get((stream, row.run))
+            if run is None:
+                yield f"batch {row.id} of {stream} belongs to run {row.run}, which does not exist"
+            elif fault := _stamp_fault(run, previous if previous and previous.run == row.run else None, row):
+                yield f"batch {row.id} of {stream} {fault}"
+            previous = row
+    for stream, *sums in rows(connection, "totals"):
+        yield from _unbalanced(stream, Totals(*sums), sum(row.record_count for row in batches[stream]))
+
+
+def _stamp_fault(run: Run, previous: Row | None, row: Row) -> str:
+    if row.base_sequence is None:
+        return ""
+    if previous is not None and previous.base_sequence is None:
+        return "is stamped, but the batch before it is not"
+    after = run.last_acknowledged_sequence if previous is None else previous.last_sequence
+    if row.base_sequence <= after:
+        return f"starts at sequence {row.base_sequence}, but sequences up to {after} were already used"
+    if row.last_sequence >= run.next_sequence:
+        return f"ends at sequence {row.last_sequence}, but the next sequence of its run is {run.next_sequence}"
+    return ""
+
+
+def _unbalanced(stream: str, totals: Totals, waiting: int) -> Iterator[str]:
+    gone = totals.acknowledged + totals.dropped + totals.dead_lettered
+    if totals.accepted != gone + waiting:
+        yield f"{stream} accepted {totals.accepted} records, but {gone} are accounted for and {waiting} are waiting"
+
+
+def _dead_letters(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
+    for row_id, stream, _, code, _, _, count, payload in rows(connection, "dead_letters"):
+        report.dead_letters += 1
+        if code == "rotten":
+            continue  # being damaged is why it is a dead letter
+        try:
+            if recordbatch.check(payload).record_count != count:
+                yield f"dead letter {row_id} of {stream} does not have the {count} records that are listed"
+        except BatchCorrupt as error:
+            yield f"dead letter {row_id} of {stream} is damaged: {error}"

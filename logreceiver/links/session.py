@@ -1,0 +1,284 @@
+"""One link's life: identify and authorise the forwarder, serve the link, end it.
+
+Two things run at once: messages are read as they arrive, so that a PING never waits for a batch; batches are stored one
+at a time (storing.py). The session keeps no state that a restart could lose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from logreceiver.links.authorisation import Denied, authorise
+from logreceiver.links.guest import Guest
+from logreceiver.links.shared import Shared
+from logreceiver.links.storing import Storing
+from logreceiver.posture import OpenLink
+from streams.errors import (
+    Code,
+    LinkError,
+    LinkRefused,
+    LocalProtocolError,
+    PolicyViolation,
+    ProtocolError,
+    SinkUnavailable,
+)
+from streams.security import handshakes, modes
+from streams.security.transport import Link
+from streams.wire import messages as m
+from streams.wire.connection import ReceiverConnection, error_message
+
+MAX_FRAME_BYTES = 10 * 1024 * 1024
+"""Room for the largest batch that a stream may be configured to make; a topic's own limit is answered with a NACK."""
+
+IDLE_SECONDS = 40.0
+"""A forwarder pings every 10 s when idle; one that stays silent for this long is gone."""
+
+
+class Session:
+    """Serves one link until it ends. Whatever the peer does, `run` does not raise."""
+
+    def __init__(self, link: Link, shared: Shared) -> None:
+        self._link = link
+        self._shared = shared
+        self._connection = ReceiverConnection(MAX_FRAME_BYTES)
+        self._ended: asyncio.Future[ProtocolError] = asyncio.get_running_loop().create_future()
+        """Set by `end`: the error to end the link with."""
+        self._guest: Guest | None = None
+        self._handshake_observed = False
+        """A handshake counts once, and under its stream if it gets that far."""
+        self.log = structlog.get_logger("logreceiver.session").bind(peer=link.peer)
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the link to its end."""
+        try:
+            await self._serve(await self._welcome(await self._first_message()))
+        except ProtocolError as error:
+            await self._refuse(error)
+        except (LinkError, ConnectionError) as error:
+            self.log.info("link lost", reason=str(error))
+        finally:
+            self._observe_handshake()
+            self._leave()
+            await self._link.close()
+
+    def end(self, code: Code, text: str) -> None:
+        """Ask the session to stop at once and to send this error to the forwarder."""
+        if not self._ended.done():
+            self._ended.set_result(ProtocolError(code, text))
+
+    def go_away(self, reason: str, grace_seconds: float) -> None:
+        """Ask the forwarder to send no new batches here."""
+        if self._guest is not None:
+            with contextlib.suppress(LocalProtocolError):  # the link may just have failed
+                self._send(m.Goaway(reason, int(grace_seconds * 1000)))
+
+    async def turn_away(self, code: Code, text: str) -> None:
+        """Close a link that was never served."""
+        self._observe_handshake()
+        await self._refuse(ProtocolError(code, text))
+        await self._link.close()
+
+    @property
+    def guest(self) -> Guest | None:
+        """Who is on the link; None until it was welcomed."""
+        return self._guest
+
+    def describe(self) -> dict[str, Any]:
+        """A row of `newest_links` in /api/v1/streams; only for a link that was welcomed."""
+        assert self._guest is not None
+        facts = self._guest.facts
+        return {
+            "identity": self._guest.identity,
+            "peer": self._link.peer,
+            "group": facts.group,
+            "version": facts.version,
+            "cipher": facts.cipher,
+            "topic": self._guest.topic.name,
+            "age_seconds": round(self.age, 3),
+        }
+
+    def open_link(self) -> OpenLink:
+        """The link as the posture counts it; only for one that was welcomed."""
+        assert self._guest is not None
+        return OpenLink(self._guest.account, self.age, self._guest.facts.certificate_expires)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the connection was opened."""
+        return self._link.age
+
+    async def _first_message(self) -> m.Hello:
+        try:
+            async with asyncio.timeout(self._shared.config.limits.hello_seconds):
+                while True:
+                    data = await self._link.receive()
+                    if not data:
+                        raise LinkError("closed before HELLO")
+                    for event in self._connection.receive_data(data):
+                        if isinstance(event, m.Hello):
+                            return event
+                        raise LinkError(f"{type(event).__name__} instead of HELLO")
+        except TimeoutError:
+            raise ProtocolError(Code.TIMEOUT, "no HELLO within the time limit") from None
+
+    async def _welcome(self, hello: m.Hello) -> Guest:
+        """Raises ProtocolError if the peer may not write this stream, or not over a link as weak as this."""
+        self.log = self.log.bind(stream=hello.stream, mode=hello.mode)
+        shared, facts = self._shared, self._link.facts
+        if hello.version != m.VERSION:
+            raise ProtocolError(Code.BAD_VERSION, f"this receiver speaks version {m.VERSION}, not {hello.version}")
+        try:
+            permit = authorise(shared.config.allow, facts.identities, hello.stream, hello.mode)
+        except Denied as denied:
+            raise ProtocolError(Code.NOT_ALLOWED, str(denied)) from denied
+        if shared.ledger is not None and permit.topic == shared.ledger.topic:
+            raise ProtocolError(Code.NOT_ALLOWED, "only receivers may write the ledger's topic")
+        label = shared.metrics.stream_label(hello.stream)  # after the permit: a refused name becomes no label
+        self._check_mode(hello, label)
+        self._observe_handshake(label, hello.mode)
+        try:
+            topic = await shared.sink.topic(permit.topic)
+        except SinkUnavailable as error:
+            raise ProtocolError(error.code, str(error)) from error
+        account = shared.posture.opened(hello.stream, permit.identity, facts)
+        guest = self._guest = Guest(hello, permit.identity, facts, topic, uuid.uuid4().hex, label, account)
+        self._supersede(guest)  # not earlier: a link that is refused must not end a good one
+        shared.metrics.links.labels(label, facts.group).inc()
+        self._send(
+            m.Welcome(
+                m.VERSION,
+                guest.session_id,
+                shared.sink.cluster_id,
+                topic.name,
+                topic.topic_id,
+                topic.max_message_bytes,
+                shared.window(topic.max_message_bytes),
+                int(time.time() * 1000),
+            )
+        )
+        self.log.info(
+            "link opened",
+            identity=guest.identity,
+            group=facts.group,
+            version=facts.version,
+            cipher=facts.cipher,
+            topic=topic.name,
+        )
+        return guest
+
+    def _observe_handshake(self, stream: str = "", mode: str = "") -> None:
+        """Observe it once: when the stream is known, or when the link ends without one."""
+        if not self._handshake_observed:
+            self._handshake_observed = True
+            facts = self._link.facts
+            self._shared.metrics.observe_handshake(facts, stream=stream, mode=mode, role="receiver")
+
+    def _check_mode(self, hello: m.Hello, label: str) -> None:
+        """Refuse a link that is weaker than the stream demands, before the first byte of data."""
+        mode = modes.MODES.get(hello.mode)
+        if mode is None:
+            raise ProtocolError(Code.POLICY, f"unknown mode {hello.mode!r}")
+        try:
+            handshakes.judge(mode, self._link.facts, self._shared.metrics, self.log, stream=label)
+        except PolicyViolation as violation:
+            raise ProtocolError(Code.POLICY, str(violation)) from violation
+
+    def _supersede(self, guest: Guest) -> None:
+        if self._shared.boots.alternate(guest.key, guest.hello.boot_id):
+            self._shared.metrics.clones_suspected.labels(guest.label).inc()
+            self.log.error(
+                "clone suspected",
+                identity=guest.identity,
+                forwarder_id=guest.hello.forwarder_id,
+                reason="two boots of one forwarder take turns",
+                remedy="check whether its state directory was copied",
+            )
+        older = self._shared.sessions.get(guest.key)
+        if older is not None:
+            older.end(Code.SUPERSEDED, "a newer link of the same forwarder and stream took over")
+        self._shared.sessions[guest.key] = self
+
+    def _leave(self) -> None:
+        if (guest := self._guest) is None:
+            return
+        if self._shared.sessions.get(guest.key) is self:  # a newer session may have taken its place
+            del self._shared.sessions[guest.key]
+        self._shared.metrics.links.labels(guest.label, guest.facts.group).dec()
+        self.log.info("link closed")
+
+    async def _refuse(self, error: ProtocolError) -> None:
+        self.log.warning(
+            "link refused",
+            code=str(error.code),
+            reason=error.text,
+            identities=list(self._link.facts.identities),
+            group=self._link.facts.group,
+        )
+        self._shared.metrics.refused_links.labels(str(error.code)).inc()
+        try:
+            self._link.write(*self._connection.send(error_message(error)))
+        except LocalProtocolError:
+            return
+
+    def _send(self, message: m.Message) -> None:
+        self._link.write(*self._connection.send(message))
+
+    # -- serving -----------------------------------------------------------------------------------------------
+
+    async def _serve(self, guest: Guest) -> None:
+        storing = Storing(guest, self._shared, self._send, self._link.drain, self.log)
+        reader = asyncio.create_task(self._read(storing))
+        worker = asyncio.create_task(storing.work())
+        try:
+            await self._watch(storing, (reader, worker, self._ended))
+            if self._ended.done():  # before the tasks' own ends: the forwarder should hear why
+                raise self._ended.result()
+            for task in (reader, worker):
+                if task.done():
+                    task.result()
+        finally:
+            for task in (reader, worker):
+                task.cancel()
+            await asyncio.gather(reader, worker, return_exceptions=True)
+
+    async def _watch(self, storing: Storing, ends: Sequence[asyncio.Future[Any]]) -> None:
+        """Wait for one of the ends; raises ProtocolError if the forwarder stops sending or stops reading meanwhile.
+
+        Silence must be seen twice: a busy receiver may look late, before it has read what already arrived.
+        """
+        looks = 0
+        while not (await asyncio.wait(ends, timeout=IDLE_SECONDS / 4, return_when=asyncio.FIRST_COMPLETED))[0]:
+            looks = looks + 1 if time.monotonic() - self._link.heard_at >= IDLE_SECONDS else 0
+            if looks < 2:
+                continue
+            if self._link.held_up:
+                raise ProtocolError(Code.TIMEOUT, "the forwarder does not read what it is sent")
+            if storing.jobs.empty():  # otherwise its window may be full, and the sink is what it waits for
+                raise ProtocolError(Code.TIMEOUT, "the forwarder fell silent")
+
+    async def _read(self, storing: Storing) -> None:
+        """Read nothing more from a forwarder that does not read our answers: its PINGs would fill the memory."""
+        while True:
+            await self._link.drain()
+            data = await self._link.receive(at_least=self._connection.missing_bytes)
+            if not data:
+                return
+            now = time.monotonic()
+            for event in self._connection.receive_data(data):
+                if isinstance(event, m.OpenRun | m.Batch):
+                    storing.jobs.put_nowait((event, now))
+                elif isinstance(event, m.Ping):
+                    self._send(m.Pong(event.token))
+                elif isinstance(event, m.Report):
+                    storing.keep_report(event)
+                elif isinstance(event, m.Error):
+                    raise LinkRefused(Code.parse(event.code), event.text)

@@ -1,0 +1,59 @@
+"""What all sessions of a receiver share. Its memory of forwarders only serves alarms; no decision depends on it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from logreceiver.config import ReceiverConfig
+from logreceiver.ledger.writer import Ledger
+from logreceiver.links.grants import Grants
+from logreceiver.metrics import ReceiverMetrics
+from logreceiver.posture import Posture
+from logreceiver.sinks import Sink
+from streams.errors import Code
+from streams.wire import messages as m
+
+
+class Endable(Protocol):
+    """A session, to the other sessions: it can be asked to end."""
+
+    def end(self, code: Code, text: str) -> None: ...
+
+
+class Boots:
+    """The last boots of each forwarder and stream. A, B, A means two forwarders with copies of one state directory."""
+
+    MAX_KEYS = 10_000
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[str, str, str], tuple[str, ...]] = OrderedDict()
+
+    def alternate(self, key: tuple[str, str, str], boot_id: str) -> bool:
+        """Note a boot; True if it returns after another one had taken its place."""
+        before = self._seen.pop(key, ())
+        self._seen[key] = before if before[-1:] == (boot_id,) else (*before[-1:], boot_id)
+        if len(self._seen) > self.MAX_KEYS:
+            self._seen.popitem(last=False)
+        return len(before) > 1 and before[0] == boot_id and before[-1] != boot_id
+
+
+@dataclass
+class Shared:
+    """What all sessions of a receiver share."""
+
+    config: ReceiverConfig
+    sink: Sink
+    grants: Grants
+    metrics: ReceiverMetrics
+    ledger: Ledger | None = None
+    sessions: dict[tuple[str, str, str], Endable] = field(default_factory=dict)
+    """The newest session of each `Guest.key`."""
+    boots: Boots = field(default_factory=Boots)
+    posture: Posture = field(default_factory=Posture)
+
+    def window(self, max_batch_bytes: int) -> int:
+        """How many batches a new link may have under way, within `limits.max_memory_bytes`."""
+        share = self.config.limits.max_memory_bytes // max(len(self.sessions) + 1, 1)
+        return min(max(share // max(max_batch_bytes, 1), 1), m.MAX_WINDOW)

@@ -1,0 +1,232 @@
+"""A link's runs and batches: opens a run, then checks each batch, hands it to the sink and answers it, in order.
+
+One batch is produced at a time. After the first answer that is not an acknowledgement, the rest of the window is
+refused untried: producing it could leave a hole that hides what was lost. Nothing here outlives the link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from structlog.typing import FilteringBoundLogger
+
+from logreceiver.ledger.records import BatchEntry, ReportEntry
+from logreceiver.links.grants import Claim
+from logreceiver.links.guest import Guest
+from logreceiver.links.shared import Shared
+from logreceiver.sinks import Kind, Outcome
+from streams.errors import BatchCorrupt, Code, ProtocolError, SinkUnavailable
+from streams.records import batch as recordbatch
+from streams.telemetry.metrics import Counter
+from streams.wire import messages as m
+
+_BODIES = (Code.TOO_LARGE, Code.CORRUPT, Code.INVALID_RECORD)
+"""Refusals of the batch itself: sending it again gets the same answer."""
+
+Job = tuple[m.OpenRun | m.Batch, float]
+"""A message, and when it arrived (monotonic seconds)."""
+
+
+@dataclass
+class OpenedRun:
+    """The run that batches must belong to."""
+
+    number: int
+    topic: str
+    partition: int
+    producer_id: int
+    producer_epoch: int
+    next_sequence: int | None = None
+    """Base sequence of the next batch; None if any is right: for the first batch, and after one that is unreadable."""
+    refusing: bool = False
+    """True after the first refusal: the forwarder has to open the run again before anything is produced."""
+
+
+class Storing:
+    """Does the jobs of one link, in order. The protocol's window bounds how many can wait."""
+
+    def __init__(
+        self,
+        guest: Guest,
+        shared: Shared,
+        send: Callable[[m.Message], None],
+        drain: Callable[[], Awaitable[None]],
+        log: FilteringBoundLogger,
+    ) -> None:
+        self.jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self._guest = guest
+        self._shared = shared
+        self._send = send
+        self._drain = drain
+        self._log = log
+        self._run: OpenedRun | None = None
+        """None until the first run is open; the wire protocol lets no batch come before."""
+        self._counters: dict[str, tuple[Counter, Counter, Counter]] = {}
+        """By outcome."""
+        self._sink_seconds = shared.metrics.sink_seconds.labels(guest.label, shared.sink.name)
+
+    async def work(self) -> None:
+        """Work until cancelled; raises ProtocolError if the forwarder breaks the protocol."""
+        while True:
+            message, received = await self.jobs.get()
+            if isinstance(message, m.OpenRun):
+                await self._open_run(message)
+            else:
+                await self._store(message, received)
+            await self._drain()  # a forwarder that reads no answers gets no further batch stored
+
+    async def _open_run(self, ask: m.OpenRun) -> None:
+        try:
+            answer = await (self._known_run(ask) if ask.producer_id >= 0 else self._new_run(ask))
+        except SinkUnavailable as error:
+            self._log.warning("run not opened", run=ask.run, code=str(error.code), reason=str(error))
+            self._send(m.Nack(-1, str(error.code), text=m.fit(str(error))))
+            return
+        self._run = OpenedRun(ask.run, answer.topic, answer.partition, answer.producer_id, max(ask.producer_epoch, 0))
+        self._send(answer)
+
+    async def _new_run(self, ask: m.OpenRun) -> m.Run:
+        """Hand out a producer id under which nothing was ever stored."""
+        topic = self._guest.topic
+        producer_id = await self._shared.sink.new_producer_id()
+        identity, stream = self._guest.identity, self._guest.hello.stream
+        partition = ask.partition
+        if not 0 <= partition < topic.partition_count:
+            # By name, so that new runs of a stream stay in one partition and its records in their order.
+            partition = zlib.crc32((identity + stream).encode()) % topic.partition_count
+        grant = self._shared.grants.sign(self._claim(topic.name, partition, producer_id))
+        return m.Run(ask.run, topic.name, topic.topic_id, partition, producer_id, grant)
+
+    async def _known_run(self, ask: m.OpenRun) -> m.Run:
+        """What the sink has of a run whose grant is presented; the run keeps the topic it was opened for."""
+        if not self._shared.grants.honours(ask.grant, self._claim(ask.topic, ask.partition, ask.producer_id)):
+            raise SinkUnavailable(Code.NOT_GRANTED, "the grant is not one that this receiver honours")
+        topic = await self._shared.sink.topic(ask.topic)  # its id shows the forwarder if it was created again
+        stored = await self._shared.sink.ask(ask.topic, ask.partition, ask.producer_id)
+        known = (-1, -1) if stored is None else (stored.producer_epoch, stored.last_sequence)
+        return m.Run(ask.run, topic.name, topic.topic_id, ask.partition, ask.producer_id, ask.grant, *known)
+
+    def _claim(self, topic: str, partition: int, producer_id: int) -> Claim:
+        cluster_id = self._shared.sink.cluster_id
+        return Claim(self._guest.identity, self._guest.hello.stream, cluster_id, topic, partition, producer_id)
+
+    async def _store(self, batch: m.Batch, received: float) -> None:
+        run = self._run
+        assert run is not None
+        try:
+            header = recordbatch.check(batch.payload)
+            if header.record_count != batch.record_count:
+                raise BatchCorrupt(f"{batch.record_count} records announced, {header.record_count} in the header")
+        except BatchCorrupt as error:
+            run.next_sequence = None  # the sequences of such a batch cannot be trusted, so the next one is not compared
+            self._answer(batch, received, Outcome.refused(Code.CORRUPT, str(error)), 0.0)
+            return
+        self._check_stamp(run, header)  # of a refused window, too: a wrong stamp is a fault of the forwarder either way
+        run.next_sequence = (header.base_sequence + header.record_count) % recordbatch.SEQUENCES
+        if run.refusing:
+            self._answer(batch, received, Outcome.refused(Code.NOT_TRIED), 0.0)
+            return
+        started = time.monotonic()
+        outcome = await self._shared.sink.produce(run.topic, run.partition, batch.payload)
+        sink_seconds = time.monotonic() - started
+        if outcome.is_stored:
+            self._keep_batch(run, header, outcome)  # before the answer: sending that fails on a lost link
+        self._answer(batch, received, outcome, sink_seconds)
+
+    @staticmethod
+    def _check_stamp(run: OpenedRun, header: recordbatch.Header) -> None:
+        """A batch must carry the granted producer and follow the batch before it."""
+        if (header.producer_id, header.producer_epoch) != (run.producer_id, run.producer_epoch):
+            raise ProtocolError(Code.NOT_GRANTED, "the batch carries another producer than the run's")
+        if run.next_sequence is not None and header.base_sequence != run.next_sequence:
+            raise ProtocolError(Code.BAD_SEQUENCE, f"base sequence {header.base_sequence}, not {run.next_sequence}")
+
+    def _answer(self, batch: m.Batch, received: float, outcome: Outcome, sink_seconds: float) -> None:
+        run = self._run
+        assert run is not None
+        stored = outcome.is_stored
+        batches, records, bytes_ = self._counted(outcome.kind.value)
+        batches.inc()
+        records.inc(batch.record_count)
+        bytes_.inc(len(batch.payload))
+        self._guest.account.bytes += len(batch.payload)
+        if stored:
+            self._sink_seconds.observe(sink_seconds)
+            waited = time.monotonic() - received - sink_seconds  # behind earlier batches, and for our own checks
+            self._send(m.Ack(batch.seq, run.partition, outcome.base_offset, int(waited * 1e6), int(sink_seconds * 1e6)))
+            return
+        run.refusing = True
+        code = outcome.code or Code.UNKNOWN
+        if code is not Code.NOT_TRIED:  # the refusal before it was logged
+            self._log.warning("batch not stored", code=str(code), outcome=outcome.kind.value, reason=outcome.text)
+        uncertain = outcome.kind is Kind.UNCERTAIN
+        permanent = not uncertain and code in _BODIES
+        self._send(m.Nack(batch.seq, str(code), uncertain, permanent, m.fit(outcome.text)))
+
+    def _counted(self, outcome: str) -> tuple[Counter, Counter, Counter]:
+        """Counters of batches, records and bytes; cached, as looking them up costs more than counting."""
+        found = self._counters.get(outcome)
+        if found is None:
+            metrics, stream = self._shared.metrics, self._guest.label
+            batches, records, bytes_ = metrics.batches, metrics.records, metrics.bytes
+            found = batches.labels(stream, outcome), records.labels(stream, outcome), bytes_.labels(stream, outcome)
+            self._counters[outcome] = found
+        return found
+
+    # -- for the ledger ------------------------------------------------------------------------------------------
+
+    def _keep_batch(self, run: OpenedRun, header: recordbatch.Header, outcome: Outcome) -> None:
+        if self._shared.ledger is None:
+            return
+        hello, facts, offset = self._guest.hello, self._guest.facts, outcome.base_offset
+        self._shared.ledger.batch(
+            BatchEntry(
+                time_ms=int(time.time() * 1000),
+                stream=hello.stream,
+                twin_of=hello.twin_of,
+                identity=self._guest.identity,
+                forwarder_id=hello.forwarder_id,
+                boot_id=hello.boot_id,
+                run=run.number,
+                producer_id=header.producer_id,
+                producer_epoch=header.producer_epoch,
+                base_sequence=header.base_sequence,
+                records=header.record_count,
+                bytes=header.size,
+                topic=run.topic,
+                partition=run.partition,
+                first_offset=offset,
+                last_offset=offset + header.last_offset_delta if offset >= 0 else -1,
+                outcome="stored" if outcome.kind is Kind.STORED else "duplicate",
+                mode=hello.mode,
+                group=facts.group,
+                tls_version=facts.version,
+                session_id=self._guest.session_id,
+            )
+        )
+
+    def keep_report(self, report: m.Report) -> None:
+        """Put a forwarder's totals into the ledger."""
+        if self._shared.ledger is None:
+            return
+        hello = self._guest.hello
+        self._shared.ledger.report(
+            ReportEntry(
+                time_ms=int(time.time() * 1000),
+                stream=hello.stream,
+                twin_of=hello.twin_of,
+                identity=self._guest.identity,
+                forwarder_id=hello.forwarder_id,
+                boot_id=hello.boot_id,
+                run=-1 if self._run is None else self._run.number,
+                accepted=report.accepted,
+                acknowledged=report.acknowledged,
+                dropped=report.dropped,
+                dead_lettered=report.dead_lettered,
+                resets=report.resets,
+            )
+        )

@@ -1,0 +1,305 @@
+"""The embedded log sink: Kafka's files without Kafka, in one directory that one process owns.
+
+Batches are appended to segments that Kafka's own tools read (log_files.py has the layout) and fsynced before they are
+answered; sessions that produce at the same time share an fsync (*group commit*). Producers are judged by Kafka's rules
+(producers.py), and answers about them only cover what is durable: every question and every commit goes through one
+thread, one after the other. After a restart it recognises more batches than Kafka does: the last five of each producer,
+not only the last one.
+
+A full disk refuses batches until there is room. After an fsync error the batches concerned are uncertain; their
+partition is opened and read again before its next use, without what was never acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
+from logreceiver.sinks.log import files as log_files
+from logreceiver.sinks.log.meta import LogMeta
+from logreceiver.sinks.log.partition import Partition
+from logreceiver.sinks.log.read import read_records
+from logreceiver.sinks.settings import LogSink as Settings
+from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
+from streams.records import batch as recordbatch
+
+__all__ = ["LogSink", "read_records"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+log = structlog.get_logger("logreceiver.log")
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class _Job:
+    """One batch under way to the disk."""
+
+    topic: str
+    partition: int
+    batch: memoryview
+    answer: asyncio.Future[Outcome]
+
+
+@dataclass(eq=False)
+class _Group:
+    """The batches of one commit in one partition: job number → the answer if it becomes durable."""
+
+    partition: Partition
+    answers: dict[int, Outcome] = field(default_factory=dict)
+    error: OSError | None = None
+
+
+class LogSink:
+    """The embedded log in `settings.directory`."""
+
+    name = "log"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._directory = settings.directory
+        self._partitions: dict[tuple[str, int], Partition] = {}
+        self._meta = LogMeta(self._directory)
+        self._problems: dict[str, str] = {}
+        """By partition, for `health`; removed by the next commit that works."""
+        self._jobs: list[_Job] = []
+        """The next group."""
+        self._work = asyncio.Event()
+        self._committer: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "log-sink")
+        """Alone touches partitions and files, so nothing else needs a lock."""
+        self._lock_fd = -1
+        self._closed = True
+
+    @property
+    def cluster_id(self) -> str:
+        return self._meta.cluster_id
+
+    def health(self) -> Mapping[str, str]:
+        return dict(self._problems)
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Lock the directory, repair it, load its state. ConfigError if it is in use or unusable."""
+        await self._in_thread(self._open)
+        self._closed = False
+        self._committer = asyncio.create_task(self._commit_groups())
+
+    async def close(self) -> None:
+        """Commit what is under way, then release the directory."""
+        self._closed = True
+        if self._committer is not None:
+            self._work.set()
+            await asyncio.gather(self._committer, return_exceptions=True)
+            self._committer = None
+        await self._in_thread(self._release)
+        self._thread.shutdown()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _open(self) -> None:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._lock()
+            self._meta.read()
+            for topic, number, path in log_files.partitions(self._directory):
+                self._open_partition(topic, number, path)
+            self._meta.read_producer_ids(self._highest_producer_id())
+        except OSError as error:
+            self._release()
+            raise ConfigError([Problem(self._directory, "sink.directory", str(error))]) from error
+        except ConfigError:
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        for partition in self._partitions.values():
+            partition.close()
+        self._partitions.clear()
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def _lock(self) -> None:
+        self._lock_fd = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(self._lock_fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            text = f"another receiver (process {owner}) writes to this directory; each receiver needs its own"
+            raise ConfigError([Problem(self._directory, "sink.directory", text)]) from error
+        os.ftruncate(self._lock_fd, 0)
+        os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
+
+    def _highest_producer_id(self) -> int:
+        return max((partition.producers.highest_id for partition in self._partitions.values()), default=-1)
+
+    def _open_partition(self, topic: str, number: int, path: Path) -> Partition:
+        partition = Partition(path, max_segment_bytes=self._settings.max_segment_bytes)
+        try:
+            partition.open()
+        except OSError:
+            partition.close()
+            raise
+        self._partitions[topic, number] = partition
+        return partition
+
+    # -- topics and producers ----------------------------------------------------------------------------------
+
+    async def topic(self, name: str) -> TopicInfo:
+        """Facts about a topic, which is created if it is new."""
+        if not log_files.legal_topic(name):
+            raise SinkUnavailable(Code.TOPIC_MISSING, f"{name!r} is not a valid topic name")
+        if name not in self._meta.topics:
+            await self._ask_thread(lambda: self._create(name))
+        topic = self._meta.topics[name]
+        return TopicInfo(name, topic.topic_id, topic.partition_count, self._settings.max_message_bytes)
+
+    def _create(self, name: str) -> None:
+        if name in self._meta.topics:
+            return
+        for number in range(self._settings.partition_count):
+            if (name, number) not in self._partitions:
+                self._open_partition(name, number, self._directory / f"{name}-{number}")
+        self._meta.add_topic(name, self._settings.partition_count)
+
+    async def new_producer_id(self) -> int:
+        return await self._ask_thread(lambda: self._meta.take_producer_id(self._highest_producer_id()))
+
+    async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
+        return await self._ask_thread(lambda: self._partition(topic, partition).producers.state(producer_id))
+
+    async def _ask_thread(self, work: Callable[[], T]) -> T:
+        """Run in the thread that commits, and so between two commits."""
+        if self._closed:
+            raise SinkUnavailable(Code.UNAVAILABLE, "the log is closed")
+        try:
+            return await self._in_thread(work)
+        except OSError as error:
+            raise SinkUnavailable(Code.UNAVAILABLE, _describe(error, self._directory)) from error
+
+    def _partition(self, topic: str, number: int) -> Partition:
+        """A usable partition, reopened after an I/O error. OSError if it cannot be opened."""
+        partition = self._partitions.get((topic, number))
+        if partition is None:
+            known = self._meta.topics.get(topic)
+            if known is None or not 0 <= number < known.partition_count:
+                raise SinkUnavailable(Code.TOPIC_MISSING, f"there is no partition {topic}-{number}")
+            partition = self._open_partition(topic, number, self._directory / f"{topic}-{number}")
+        if partition.broken:
+            log.warning("reopening partition", reason="an earlier I/O error", partition=partition.path.name)
+            partition.reopen()
+        return partition
+
+    # -- batches -----------------------------------------------------------------------------------------------
+
+    async def produce(self, topic: str, partition: int, batch: memoryview) -> Outcome:
+        if self._closed:
+            return Outcome.refused(Code.UNAVAILABLE, "the log is closed")
+        job = _Job(topic, partition, batch, asyncio.get_running_loop().create_future())
+        self._jobs.append(job)
+        self._work.set()
+        return await job.answer
+
+    async def _commit_groups(self) -> None:
+        """Batches that arrive during a commit form the next group."""
+        while not self._closed or self._jobs:
+            await self._work.wait()
+            self._work.clear()
+            jobs, self._jobs = self._jobs, []
+            outcomes: list[Outcome] = []
+            try:
+                outcomes = await self._in_thread(lambda jobs=jobs: self._commit(jobs))  # type: ignore[misc]
+            except Exception:
+                log.exception("commit failed")
+                outcomes = [Outcome.uncertain(Code.UNKNOWN, "the log sink failed")] * len(jobs)
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                if not job.answer.done():
+                    job.answer.set_result(outcome)
+
+    def _commit(self, jobs: list[_Job]) -> list[Outcome]:
+        """Append every batch that may be appended, fsync each partition once, and only then answer."""
+        outcomes: dict[int, Outcome] = {}
+        groups: dict[tuple[str, int], _Group] = {}
+        for number, job in enumerate(jobs):
+            outcome = self._append(number, job, groups)
+            if outcome is not None:
+                outcomes[number] = outcome
+        for group in groups.values():
+            outcomes.update(self._finish(group))
+        return [outcomes[number] for number in range(len(jobs))]
+
+    def _append(self, number: int, job: _Job, groups: dict[tuple[str, int], _Group]) -> Outcome | None:
+        """Queue one batch in its group, or return an answer that is already certain."""
+        if len(job.batch) > self._settings.max_message_bytes:
+            return Outcome.refused(
+                Code.TOO_LARGE, f"{len(job.batch)} bytes; the limit is {self._settings.max_message_bytes}"
+            )
+        group = groups.get((job.topic, job.partition))
+        try:
+            header = recordbatch.check(job.batch)
+            if group is None:
+                group = groups[job.topic, job.partition] = _Group(self._partition(job.topic, job.partition))
+            if group.error is not None:
+                raise group.error
+            answer = group.partition.producers.judge(header)
+            if answer is None:
+                answer = Outcome(Kind.STORED, group.partition.append(header, job.batch))
+        except BatchCorrupt as error:
+            return Outcome.refused(Code.CORRUPT, str(error))
+        except SinkUnavailable as error:
+            return Outcome.refused(error.code, str(error))
+        except OSError as error:
+            if group is not None:
+                group.error = error
+            text = self._problems[f"{job.topic}-{job.partition}"] = _describe(error, self._directory)
+            return Outcome.refused(Code.UNAVAILABLE, text)
+        if answer.kind is Kind.REFUSED:
+            return answer
+        group.answers[number] = answer
+        return None
+
+    def _finish(self, group: _Group) -> dict[int, Outcome]:
+        """Commit a group; after an error only batches that are durable nevertheless count as stored."""
+        partition = group.partition
+        if group.error is None:
+            try:
+                partition.commit()
+            except OSError as error:
+                group.error = error
+        if group.error is None:
+            self._problems.pop(partition.path.name, None)
+            return group.answers
+        failure = self._failure(partition, group.error)
+        durable = partition.durable_offset
+        return {number: one if one.base_offset < durable else failure for number, one in group.answers.items()}
+
+    def _failure(self, partition: Partition, error: OSError) -> Outcome:
+        """The answer for batches that did not become durable: refused if they were certainly taken back."""
+        text = _describe(error, partition.path)
+        log.error("partition write failed", partition=partition.path.name, reason=text)
+        self._problems[partition.path.name] = text
+        if not partition.broken:
+            with contextlib.suppress(OSError):
+                partition.roll_back()
+        if partition.broken:
+            return Outcome.uncertain(Code.UNAVAILABLE, text)
+        return Outcome.refused(Code.UNAVAILABLE, text)
+
+
+def _describe(error: OSError, path: Path) -> str:
+    if error.errno in _FULL:
+        return f"{path}: the disk is full; free some space"
+    return f"{path}: cannot be written: {error.strerror or error}"

@@ -1,0 +1,285 @@
+"""Kafka record batch, message format v2 (magic 2): built once at the edge, then only stamped, checked and read.
+
+    baseOffset      int64    0   the sink's; outside the CRC
+    batchLength     int32    8   bytes after this field
+    leaderEpoch     int32   12   the sink's; outside the CRC
+    magic           int8    16   2
+    crc             uint32  17   CRC-32C of everything from attributes to the end
+    attributes      int16   21   codec in bits 0-2; every other bit is 0 here
+    lastOffsetDelta int32   23   record count - 1
+    baseTimestamp   int64   27   milliseconds; maxTimestamp int64 35
+    producerId      int64   43   producerEpoch int16 51, baseSequence int32 53: the stamp, -1 until then
+    recordCount     int32   57
+    records                 61   framed records, compressed as a whole if the codec says so
+
+Invariants: a batch that `build` made and that was stored intact passes `check`; no other function gives a batch a
+fresh CRC before its old one was verified; bytes of any kind raise nothing but BatchCorrupt. No I/O, no clock.
+aiokafka's record code is not used: its builder takes one call per record and a CRC of the data before compression; its
+reader trusts lengths that damage can forge.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import zstandard
+from crc32c import crc32c
+
+from streams.errors import BatchCorrupt
+from streams.records.body import BytesLike, frame, rows, unzstd
+
+HEADER_BYTES = 61
+SEQUENCES = 2**31
+"""How many sequence numbers there are: 0 follows 2³¹ − 1, as in Kafka."""
+NO_PRODUCER = -1
+NO_LEADER = -1
+MAGIC = 2
+ZSTD_LEVEL = 1
+ZSTD_WINDOW_LOG = 18
+"""A window of 256 KiB stays in a core's cache: 10 % faster than level 1 with its own window, for 2.5 % more bytes."""
+MAX_CLOCK_GAP_MS = 3_600_000
+"""Timestamps further than this from the stamping clock are moved to it."""
+MAX_HALVED_BYTES = 64 * 1024 * 1024
+"""The most that `halves` decompresses."""
+
+_HEADER = struct.Struct(">qiibIhiqqqhii")
+_OFFSET = struct.Struct(">q")
+_CRC = struct.Struct(">I")
+_STAMP = struct.Struct(">qqqhi")  # baseTimestamp … baseSequence lie side by side
+_CRC_AT, _ATTRIBUTES_AT, _STAMP_AT = 17, 21, 27
+_KEEP_LOCK = 0
+_BEFORE_LENGTH_BYTES = 12  # what batchLength does not count
+_MAX_BATCH_BYTES = 2**31 - 1
+_CODEC_MASK = 0x07
+_FORBIDDEN = {0x08: "it claims log-append time", 0x10: "it is transactional", 0x20: "it is a control batch"}
+
+
+class Codec(enum.IntEnum):
+    """How the records part is compressed; the numbers are Kafka's."""
+
+    NONE = 0
+    ZSTD = 4
+
+
+class Header(NamedTuple):
+    """The 61 bytes before the records, unverified: only `check` vouches for them."""
+
+    base_offset: int
+    batch_length: int
+    leader_epoch: int
+    magic: int
+    crc: int
+    attributes: int
+    last_offset_delta: int
+    base_timestamp: int
+    max_timestamp: int
+    producer_id: int
+    producer_epoch: int
+    base_sequence: int
+    record_count: int
+
+    @property
+    def codec(self) -> Codec:
+        """The batch's codec; BatchCorrupt for one that is not in `Codec`."""
+        try:
+            return Codec(self.attributes & _CODEC_MASK)
+        except ValueError:
+            raise BatchCorrupt(f"unknown codec {self.attributes & _CODEC_MASK}") from None
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence of the last record; −1 in an unstamped batch."""
+        if self.base_sequence < 0:
+            return NO_PRODUCER
+        return (self.base_sequence + self.last_offset_delta) % SEQUENCES
+
+    @property
+    def size(self) -> int:
+        """Size of the whole batch in bytes."""
+        return self.batch_length + _BEFORE_LENGTH_BYTES
+
+
+class Record(NamedTuple):
+    """One record of a batch, copied out of it."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Packed(NamedTuple):
+    """A built batch, and its size before compression."""
+
+    payload: bytes
+    record_count: int
+    uncompressed_bytes: int
+
+
+def parse_header(batch: bytes | bytearray | memoryview) -> Header:
+    """Read the header; only its length is checked."""
+    if len(batch) < HEADER_BYTES:
+        raise BatchCorrupt(f"{len(batch)} bytes are too few for a batch header")
+    return Header(*_HEADER.unpack_from(batch))
+
+
+def check(batch: bytes | bytearray | memoryview) -> Header:
+    """Run every check that needs no decompression, cheapest first; BatchCorrupt names the first that fails."""
+    header = parse_header(batch)
+    if header.size != len(batch):
+        raise BatchCorrupt(f"the header announces {header.size} bytes, there are {len(batch)}")
+    if header.magic != MAGIC:
+        raise BatchCorrupt(f"magic is {header.magic}, not {MAGIC}")
+    _check_attributes(header)
+    if header.record_count <= 0:
+        raise BatchCorrupt(f"record count is {header.record_count}")
+    if header.last_offset_delta != header.record_count - 1:
+        raise BatchCorrupt(f"last offset delta is {header.last_offset_delta} with {header.record_count} records")
+    crc = _crc(batch)
+    if crc != header.crc:
+        raise BatchCorrupt(f"CRC-32C is {crc:08x}, the header says {header.crc:08x}")
+    return header
+
+
+def _check_attributes(header: Header) -> None:
+    codec = header.codec
+    for bit, text in _FORBIDDEN.items():
+        if header.attributes & bit:
+            raise BatchCorrupt(text)
+    if header.attributes != codec:
+        raise BatchCorrupt(f"unknown attribute bits {header.attributes & 0xFFFF:04x}")
+
+
+def build(values: Sequence[BytesLike], *, timestamp_ms: int, codec: Codec) -> bytes:
+    """An unstamped batch of all `values`, each a record without key and headers."""
+    if not values:
+        raise ValueError("a batch holds at least one record")
+    records, count = frame(values, _MAX_BATCH_BYTES - HEADER_BYTES)
+    if count != len(values):
+        raise ValueError("the values are too large for one batch")
+    return pack(records, count, timestamp_ms=timestamp_ms, codec=codec).payload
+
+
+def pack(records: memoryview, count: int, *, timestamp_ms: int, codec: Codec) -> Packed:
+    """An unstamped batch of framed records."""
+    body, codec = _compress(records, codec)
+    unstamped = (NO_PRODUCER, NO_PRODUCER, NO_PRODUCER)
+    batch = bytearray(
+        _HEADER.pack(
+            0,
+            HEADER_BYTES + len(body) - _BEFORE_LENGTH_BYTES,
+            NO_LEADER,
+            MAGIC,
+            0,
+            codec,
+            count - 1,
+            timestamp_ms,
+            timestamp_ms,
+            *unstamped,
+            count,
+        )
+    )
+    batch += body
+    _CRC.pack_into(batch, _CRC_AT, _crc(batch))
+    return Packed(bytes(batch), count, HEADER_BYTES + len(records))
+
+
+class _Compressor(threading.local):
+    """Threads must not share a zstd context, and one is expensive enough to keep."""
+
+    def __init__(self) -> None:
+        parameters = zstandard.ZstdCompressionParameters.from_level(ZSTD_LEVEL, window_log=ZSTD_WINDOW_LOG)
+        self.compress = zstandard.ZstdCompressor(compression_params=parameters).compress
+
+
+_compressor = _Compressor()
+
+
+def _compress(records: memoryview, codec: Codec) -> tuple[bytes | memoryview, Codec]:
+    """The records, compressed if that makes them smaller, and their codec."""
+    if codec is Codec.ZSTD and len(compressed := _compressor.compress(records)) < len(records):
+        return compressed, codec
+    return records, Codec.NONE
+
+
+def _crc(batch: bytes | bytearray | memoryview) -> int:
+    """Keeps the interpreter lock: reacquiring it would take longer than the few microseconds of the checksum."""
+    return crc32c(memoryview(batch)[_ATTRIBUTES_AT:], gil_release_mode=_KEEP_LOCK)
+
+
+def stamp(
+    batch: bytes | bytearray | memoryview,
+    *,
+    producer_id: int,
+    producer_epoch: int,
+    base_sequence: int,
+    now_ms: int | None = None,
+    known_good: bool = False,
+) -> bytearray:
+    """A stamped copy. `base_sequence` is unbounded and written modulo 2³¹.
+
+    With `now_ms`, timestamps more than an hour away from it are all moved by the same amount, so that the newest is
+    now. BatchCorrupt for a batch whose CRC is wrong: damaged bytes must never get a fresh one. `known_good` skips this
+    check for a batch that has not left memory since it was built.
+    """
+    header = parse_header(batch) if known_good else check(batch)
+    shift = 0
+    if now_ms is not None and abs(now_ms - header.max_timestamp) > MAX_CLOCK_GAP_MS:
+        shift = now_ms - header.max_timestamp
+    base_timestamp = header.base_timestamp + shift
+    if not _fits_int64(base_timestamp):
+        raise BatchCorrupt("its timestamps cannot be moved")
+    stamped = bytearray(batch)
+    sequence = base_sequence % SEQUENCES
+    _STAMP.pack_into(
+        stamped, _STAMP_AT, base_timestamp, header.max_timestamp + shift, producer_id, producer_epoch, sequence
+    )
+    _CRC.pack_into(stamped, _CRC_AT, _crc(stamped))
+    return stamped
+
+
+def _fits_int64(number: int) -> bool:
+    return -(2**63) <= number < 2**63
+
+
+def place(batch: bytearray | memoryview, base_offset: int) -> None:
+    """Write the offset of the first record in place; the CRC does not cover it."""
+    _OFFSET.pack_into(batch, 0, base_offset)
+
+
+def iterate(batch: bytes | bytearray | memoryview, *, max_bytes: int) -> Iterator[Record]:
+    """The records, one by one. BatchCorrupt for any damage, and for more than `max_bytes` after decompression.
+
+    Record headers, which `build` never writes, are skipped.
+    """
+    header = check(batch)
+    body = memoryview(batch)[HEADER_BYTES:]
+    plain = unzstd(body, max_bytes) if header.codec is Codec.ZSTD else bytes(body)
+    if len(plain) > max_bytes:
+        raise BatchCorrupt(f"{len(plain)} bytes of records, {max_bytes} are allowed")
+    for index, row in enumerate(rows(plain, header.record_count)):
+        if row.offset_delta != index:
+            raise BatchCorrupt(f"record {index} has the offset of another")
+        timestamp_ms = header.base_timestamp + row.timestamp_delta
+        if not _fits_int64(timestamp_ms):
+            raise BatchCorrupt(f"record {index} has no possible timestamp")
+        yield Record(header.base_offset + index, timestamp_ms, row.key, row.value)
+
+
+def halves(batch: bytes | bytearray | memoryview) -> tuple[bytes, bytes] | None:
+    """Two unstamped batches with the values of one that `build` made, for a topic that finds it too large.
+
+    Timestamp and codec are kept. None for a single record.
+    """
+    header = check(batch)
+    if header.record_count == 1:
+        return None
+    values = [record.value or b"" for record in iterate(batch, max_bytes=MAX_HALVED_BYTES)]
+    middle = len(values) // 2
+    parts = (values[:middle], values[middle:])
+    first, second = (build(part, timestamp_ms=header.max_timestamp, codec=header.codec) for part in parts)
+    return first, second

@@ -1,0 +1,100 @@
+"""Drives a `Follower` by hand: real files, a clock that jumps, positions committed when the test decides."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Literal
+
+from logfwd.intake.batcher import Draft
+from logfwd.sources.file.follow import Follower
+from logfwd.sources.file.source import marks
+from logfwd.sources.position import Block, Mark
+from logfwd.sources.settings import FileSource
+
+
+class Reader:
+    """One source across any number of restarts; `lines` is everything that was ever committed, in order."""
+
+    def __init__(
+        self,
+        *patterns: Path | str,
+        start_at: Literal["beginning", "end"] = "beginning",
+        block_bytes: int = 1 << 20,
+        max_record_bytes: int = 4096,
+        max_open_files: int = 256,
+        exclude: tuple[str, ...] = (),
+        others: tuple[FileSource, ...] = (),
+    ) -> None:
+        self.settings = FileSource(
+            paths=tuple(map(str, patterns)), exclude=exclude, start_at=start_at, max_open_files=max_open_files
+        )
+        self.block_bytes, self.max_record_bytes = block_bytes, max_record_bytes
+        self.others = others
+        self.now = 1000.0
+        self.positions: dict[str, Mark] = {}
+        self.blocks: list[Block] = []
+        self.uncommitted: list[Block] = []
+        self.follower = self._make()
+
+    def _make(self) -> Follower:
+        return Follower(
+            self.settings,
+            self.positions,
+            block_bytes=self.block_bytes,
+            max_record_bytes=self.max_record_bytes,
+            others=lambda: self.others,
+        )
+
+    @property
+    def lines(self) -> list[bytes]:
+        return b"".join(block.data for block in self.blocks).splitlines()
+
+    def scan(self) -> None:
+        self.follower.scan(self.now, time.time_ns() // 1_000_000)
+
+    def read(self, count: int = 1_000_000) -> list[Block]:
+        """Up to `count` blocks, without committing them."""
+        got: list[Block] = []
+        while len(got) < count and (block := self.follower.read(self.now, 1)) is not None:
+            got.append(block)
+        self.uncommitted += got
+        return got
+
+    def commit(self) -> None:
+        committed = marks(Draft(self.uncommitted).positions())
+        self.positions |= committed
+        for key in self.follower.forgotten():
+            self.positions.pop(key, None)
+        self.follower.committed(committed)
+        self.blocks += self.uncommitted
+        self.uncommitted = []
+
+    def turn(self, seconds: float = 1.0) -> list[bytes]:
+        """Let time pass, scan until no scan is wanted, read everything, commit. Returns the new lines."""
+        self.now += seconds
+        before = len(self.lines)
+        self.follower.poll(self.now)
+        self.scan()
+        self.read()
+        while self.follower.scan_wanted:
+            self.scan()
+            self.read()
+        self.commit()
+        return self.lines[before:]
+
+    def restart(self) -> None:
+        """As after kill -9: only what was committed is known."""
+        self.follower.close()
+        self.uncommitted = []
+        self.follower = self._make()
+
+
+def numbered(first: int, stop: int, width: int = 60) -> bytes:
+    """Lines of `width` digits, no two equal."""
+    return b"".join(b"%0*d\n" % (width, number) for number in range(first, stop))
+
+
+def append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)

@@ -1,0 +1,184 @@
+"""The file source as the pipeline uses it: woken by writes, cancelled at any time, at full speed."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from contextlib import aclosing
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from logfwd.intake.batcher import Draft
+from logfwd.sources.file.follow import Follower
+from logfwd.sources.file.source import FileTail
+from logfwd.sources.position import Block, Position
+from logfwd.sources.settings import FileSource
+from tests.logfwd.sources.file.follow_harness import append, numbered
+
+
+def source(*patterns: Path | str, use_inotify: bool = True, scan_seconds: float = 0.5) -> FileTail:
+    settings = FileSource(paths=tuple(map(str, patterns)), scan_seconds=scan_seconds, rotated_wait_seconds=0.3)
+    return FileTail(settings, max_record_bytes=4096, use_inotify=use_inotify)
+
+
+@pytest.mark.parametrize("use_inotify", [True, False])
+async def test_a_new_file_and_each_of_its_lines_are_read_soon(tmp_path: Path, use_inotify: bool) -> None:
+    tail = source(tmp_path / "*.log", use_inotify=use_inotify)
+    async with asyncio.timeout(10), aclosing(tail.blocks({})) as blocks:
+        for number in range(5):
+            pull = asyncio.ensure_future(anext(blocks))
+            await asyncio.sleep(0)
+            append(tmp_path / "a.log", b"%d\n" % number)
+            assert (await pull).data == b"%d\n" % number
+
+
+async def test_it_can_be_cancelled_while_waiting_and_continues_from_its_marks(tmp_path: Path) -> None:
+    append(tmp_path / "a.log", numbered(0, 10))
+    tail = source(tmp_path / "a.log")
+    async with asyncio.timeout(10):
+        async with aclosing(tail.blocks({})) as blocks:
+            positions = Draft([await anext(blocks)]).positions()
+            tail.committed(positions)
+            assert tail.lag_bytes() == 0
+            pull = asyncio.ensure_future(anext(blocks))
+            await asyncio.sleep(0)
+            pull.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await pull
+        append(tmp_path / "a.log", b"more\n")
+        async with aclosing(source(tmp_path / "a.log").blocks(positions)) as blocks:
+            assert (await anext(blocks)).data == b"more\n"
+
+
+async def test_one_expensive_scan_does_not_delay_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan that releases a large deleted file makes the kernel free its pages, which takes tenths of a CPU second."""
+    scan, costly = Follower.scan, threading.Event()
+
+    def scan_and_free(follower: Follower, now: float, wall_ms: int) -> None:
+        scan(follower, now, wall_ms)
+        if costly.is_set():
+            costly.clear()
+            end = time.thread_time() + 0.3
+            while time.thread_time() < end:
+                pass
+
+    monkeypatch.setattr(Follower, "scan", scan_and_free)
+    append(tmp_path / "app.log", b"1\n")
+    tail = source(tmp_path / "app.log", scan_seconds=30)
+    async with aclosing(tail.blocks({})) as blocks:
+        async with asyncio.timeout(20):
+            assert (await anext(blocks)).data == b"1\n"
+        costly.set()
+        (tmp_path / "app.log").rename(tmp_path / "app.log.1")
+        pull = asyncio.ensure_future(anext(blocks))
+        while costly.is_set():
+            await asyncio.sleep(0.01)
+        append(tmp_path / "app.log", b"2\n")
+        async with asyncio.timeout(4):  # 6 s if that scan's cost counted
+            assert (await pull).data == b"2\n"
+
+
+async def test_a_new_directory_under_a_glob_is_noticed_by_events(tmp_path: Path) -> None:
+    for name in ("logs", "prepared"):
+        (tmp_path / name).mkdir()
+    append_to(tmp_path / "logs" / "1" / "x.log", b"1\n")
+    append_to(tmp_path / "prepared" / "2" / "x.log", b"2\n")
+    tail = source(tmp_path / "logs" / "*" / "x.log", scan_seconds=60)
+    async with aclosing(tail.blocks({})) as blocks, asyncio.timeout(20):
+        assert (await anext(blocks)).data == b"1\n"
+        pull = asyncio.ensure_future(anext(blocks))
+        await asyncio.sleep(0.1)
+        (tmp_path / "prepared" / "2").rename(tmp_path / "logs" / "2")
+        assert (await pull).data == b"2\n"
+
+
+def append_to(path: Path, data: bytes) -> None:
+    path.parent.mkdir()
+    append(path, data)
+
+
+LINE_BYTES = 16
+
+
+class Writer(threading.Thread):
+    """Writes numbered lines as fast as it can and rotates by renaming, like a program that rotates its own log."""
+
+    def __init__(self, log: Path, seconds: float) -> None:
+        super().__init__()
+        self.log, self.seconds, self.written, self.rotations = log, seconds, 0, 0
+
+    def run(self) -> None:
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            with self.log.open("wb", buffering=0) as file:
+                for _ in range(200):
+                    file.write(b"".join(b'{"n":%09d}\n' % number for number in range(self.written, self.written + 500)))
+                    self.written += 500
+            for index in range(self.rotations, 0, -1):
+                if (old := self.log.with_name(f"{self.log.name}.{index}")).exists():
+                    old.rename(self.log.with_name(f"{self.log.name}.{index + 1}"))
+            self.log.rename(self.log.with_name(f"{self.log.name}.1"))
+            self.rotations += 1
+
+
+@pytest.mark.parametrize("pattern", ["app.log", "app.log*"])
+@pytest.mark.parametrize("restarts", [0, 3])
+async def test_a_writer_at_full_speed_that_rotates_loses_and_repeats_nothing(
+    tmp_path: Path, pattern: str, restarts: int
+) -> None:
+    append(tmp_path / "app.log", b"")
+    writer = Writer(tmp_path / "app.log", 1.5)
+    positions: dict[str, Position] = {}
+    got: list[bytes] = []
+    asyncio.get_running_loop().call_later(0.1, writer.start)  # files rotated before the first scan are not ours
+    for life in range(restarts):
+        await follow(source(tmp_path / pattern), positions, got, until=time.monotonic() + 0.2 + life / 10)
+    await follow(source(tmp_path / pattern), positions, got, writer=writer)
+    writer.join()
+    assert writer.rotations > 3
+    numbers = [int(line[5:-1]) for line in b"".join(got).splitlines()]
+    steps = [pair for pair in pairwise([-1, *numbers, writer.written]) if pair[1] != pair[0] + 1]
+    assert steps == []
+
+
+async def follow(
+    tail: FileTail,
+    positions: dict[str, Position],
+    got: list[bytes],
+    *,
+    until: float = math.inf,
+    writer: Writer | None = None,
+) -> None:
+    """One life of a source: until a given time, or until everything written has arrived, or nothing arrives for 3 s."""
+    async with aclosing(tail.blocks(dict(positions))) as blocks:
+        pull = asyncio.ensure_future(anext(blocks))
+        waited = 0
+        while time.monotonic() < until and waited < 60:
+            done, _ = await asyncio.wait({pull}, timeout=0.05)
+            waited = 0 if done else waited + 1
+            if done:
+                commit(tail, pull.result(), positions, got)
+                pull = asyncio.ensure_future(anext(blocks))
+            elif (
+                writer is not None
+                and writer.ident
+                and not writer.is_alive()
+                and sum(map(len, got)) >= writer.written * LINE_BYTES
+            ):
+                break
+        pull.cancel()
+        await asyncio.gather(pull, return_exceptions=True)
+
+
+def commit(tail: FileTail, block: Block, positions: dict[str, Position], got: list[bytes]) -> None:
+    """Like the pipeline: records and positions together, or neither."""
+    got.append(block.data)
+    marks = Draft([block]).positions()
+    positions |= marks
+    for key in tail.forgotten():
+        positions.pop(key, None)
+    tail.committed(marks)
