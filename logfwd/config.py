@@ -20,6 +20,7 @@ from logfwd.sources.settings import Claims
 from streams.config import schema, toml
 from streams.config.kinds import Address, HostName, ListenAddress
 from streams.config.sections import Tls, lacking
+from streams.config.variables import FromFile
 from streams.errors import ConfigError, Problem
 
 NOT_IN_THE_FILE = ("streams",)
@@ -52,13 +53,13 @@ class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 def load_forwarder(path: Path) -> ForwarderConfig:
     """Read and check everything; raises ConfigError with every problem. Twins come after originals."""
-    table = toml.parse(path)
     base = path.absolute().parent
+    table = toml.parse(path, base)
     problems: list[Problem] = []
     config = toml.convert(table, ForwarderConfig, path=path, base=base, problems=problems, hidden=NOT_IN_THE_FILE)
     directory = table.get("streams_dir", "streams.d")
     streams: list[Stream] = []
-    if isinstance(directory, str):
+    if isinstance(directory, str) and not isinstance(directory, FromFile):
         streams = _load_streams(base / directory, base, problems)
     if config is not None:
         toml.add(problems, path, lacking(config.tls, {stream.security for stream in streams}))
@@ -95,7 +96,7 @@ def _load_streams(directory: Path, base: Path, problems: list[Problem]) -> list[
 
 def _load_stream(path: Path, base: Path, problems: list[Problem]) -> _File:
     try:
-        table = toml.parse(path)
+        table = toml.parse(path, base)
     except ConfigError as error:
         problems += error.problems
         return _File(path, path.stem, None)

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from logfwd.sources.settings import TYPES, SourceSettings
-from streams.config.kinds import Address, HostName, ModeName, TopicName, checked
+from streams.config.kinds import Address, HostName, ModeName, TopicName, shown
 from streams.config.toml import Fault
 from streams.config.units import GIB, KIB, MIB
 from streams.wire.messages import MAX_WINDOW
@@ -35,7 +35,7 @@ def check_name(name: str) -> None:
         )
 
 
-StreamName = Annotated[str, checked(check_name)]
+StreamName = Annotated[str, shown(check_name)]
 
 
 class BatchLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,7 +58,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One named flow. The receiver decides the topic; if `topic` is set, the forwarder refuses any other answer."""
 
     name: StreamName
-    mirror_of: str | None = None
+    mirror_of: Annotated[str, shown()] | None = None
     security: ModeName = "hybrid"
     topic: TopicName | None = None
     receivers: tuple[Address, ...] = ()

@@ -1,7 +1,8 @@
 """Kinds of values in configurations, as types: each names a check that toml.py runs on every such value.
 
 A check raises ValueError with what is wrong and what to write instead. Checks read no files: the reader of the
-configuration opens a path that is marked `readable`.
+configuration opens a path that is marked `readable`. Logs and pages show values of the kinds marked `shown`, so these
+cannot come from a file, which may be secret.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
 def checked(check: Callable[[str], None]) -> Meta:
-    """Marks a string that must pass a check."""
+    """Marks a string that must pass a check, and that may be secret."""
     return Meta(extra={"check": check})
+
+
+def shown(check: Callable[[str], None] | None = None) -> Meta:
+    """Marks a string that logs and pages show, and the check that it must pass, if any."""
+    return Meta(extra={"shown": True} | ({"check": check} if check is not None else {}))
 
 
 def readable(remedy: str) -> Meta:
@@ -67,12 +73,12 @@ def check_not_empty(text: str) -> None:
         raise ValueError("is empty; write a value, or leave the key out if it has a default")
 
 
-Address = Annotated[str, checked(check_address)]
-ListenAddress = Annotated[str, checked(check_listen_address)]
-ModeName = Annotated[str, checked(check_mode)]
-TopicName = Annotated[str, checked(check_topic)]
-TopicPattern = Annotated[str, checked(check_topic_pattern)]
-HostName = Annotated[str, checked(check_not_empty)]
+Address = Annotated[str, shown(check_address)]
+ListenAddress = Annotated[str, shown(check_listen_address)]
+ModeName = Annotated[str, shown(check_mode)]
+TopicName = Annotated[str, shown(check_topic)]
+TopicPattern = Annotated[str, shown(check_topic_pattern)]
+HostName = Annotated[str, shown(check_not_empty)]
 Pattern = Annotated[str, checked(check_not_empty)]
 
 Glob = Annotated[str, Meta(extra={"path": True})]

@@ -15,7 +15,9 @@ import msgspec
 
 from streams.config.toml import BYTES, SECONDS, spelling, without_meta
 from streams.config.units import DURATION_PATTERN, SIZE_PATTERN, show_duration, show_size
+from streams.config.variables import PATTERN
 
+VARIABLE = {"type": "string", "pattern": PATTERN}
 PLAIN = {str: "string", Path: "string", int: "integer", float: "number", bool: "boolean"}
 
 
@@ -56,7 +58,7 @@ def _type(kind: Any, field: str) -> dict[str, Any]:
         array = {"type": "array", "items": _type(typing.get_args(kind)[0], field)}
         return {**array, "minItems": meta.min_length} if meta is not None and meta.min_length else array
     if typing.get_origin(kind) is Literal:
-        return {"enum": list(typing.get_args(kind))}
+        return {"anyOf": [{"enum": list(typing.get_args(kind))}, VARIABLE]}
     if issubclass(kind, msgspec.Struct):
         return _struct(kind)
     schema: dict[str, Any] = {"type": PLAIN[kind]}
@@ -66,8 +68,8 @@ def _type(kind: Any, field: str) -> dict[str, Any]:
         schema["maximum"] = meta.le
     if field.endswith((BYTES, SECONDS)):
         pattern = SIZE_PATTERN if field.endswith(BYTES) else DURATION_PATTERN
-        return {"anyOf": [schema, {"type": "string", "pattern": pattern}]}
-    return schema
+        return {"anyOf": [schema, {"type": "string", "pattern": pattern}, VARIABLE]}
+    return schema if schema["type"] == "string" else {"anyOf": [schema, VARIABLE]}
 
 
 def _union(kinds: tuple[Any, ...], field: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ one by one and a problem names its file and key path (`batch.linger`). The Struc
   drops the suffix (`linger`);
 * the `msgspec.Meta` of a field's type says which values are allowed: ranges, and the checks of kinds.py;
 * relative paths and globs start in the directory of the configuration;
-* `false` stands for None where a table may be left out (`admin = false`).
+* `false` stands for None where a table may be left out (`admin = false`);
+* `${…}` in strings is replaced (variables.py). A number, or true and false, may be written as such a string.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import msgspec
 from msgspec import Meta
 
 from streams.config.units import parse_duration, parse_size, show_duration, show_size
+from streams.config.variables import Bare, Expanded, FromFile, Unresolved, expand
 from streams.errors import ConfigError, Problem
 
 MAX_FILE_BYTES = 1024 * 1024
@@ -40,8 +42,11 @@ class _Wrong(Exception):
     """A value cannot be used; its problems have been noted."""
 
 
-def parse(path: Path) -> Table:
-    """The file's table; raises ConfigError if it cannot be read, is not TOML, or is blank."""
+def parse(path: Path, base: Path | None = None) -> Table:
+    """The file's table, with its variables replaced; raises ConfigError if it cannot be read, is not TOML, or is blank.
+
+    A variable that is not set is a problem of its key, which `convert` reports.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -61,7 +66,8 @@ def parse(path: Path) -> Table:
         raise _refusal(path, "is nested too deeply") from error
     if not table:
         raise _refusal(path, "is blank; nothing is taken from a blank file")
-    return table
+    expanded: Table = expand(table, path.absolute().parent if base is None else base)
+    return expanded
 
 
 def convert(
@@ -140,6 +146,8 @@ class _Reader:
                 self._note(_join(key, name), f"is not known here{_hint(name, kind, known, key)}")
 
     def _value(self, value: object, kind: Any, field: str, key: str) -> Any:
+        if isinstance(value, Unresolved):
+            self._refuse(key, value.problem)
         kind, meta = without_meta(kind)
         if isinstance(kind, types.UnionType) or typing.get_origin(kind) is Union:
             return self._union(value, typing.get_args(kind), field, key)
@@ -161,6 +169,8 @@ class _Reader:
         tags = {str(kind.__struct_config__.tag): kind for kind in structs}
         table = self._table(value, key)
         tag = table.get("type")
+        if isinstance(tag, Unresolved):
+            self._refuse(_join(key, "type"), tag.problem)
         if not isinstance(tag, str) or tag not in tags:
             state = "is missing" if tag is None else f"{_show(tag)} is not known"
             self._refuse(_join(key, "type"), f"{state}; write {_either(tags)}{_did_you_mean(tag, tags)}")
@@ -184,11 +194,17 @@ class _Reader:
         return tuple(values)
 
     def _choice(self, value: object, choices: tuple[str, ...], key: str) -> Any:
+        if isinstance(value, FromFile):
+            self._refuse_file(value, key)
         if value not in choices:
             self._refuse(key, f"{_show(value)} is not known; write {_either(choices)}{_did_you_mean(value, choices)}")
-        return value
+        return choices[choices.index(str(value))]
 
     def _leaf(self, value: object, kind: Any, meta: Meta | None, field: str, key: str) -> Any:
+        if kind not in (str, Path):
+            if isinstance(value, FromFile):
+                self._refuse_file(value, key)
+            value = value.meant(kind) if isinstance(value, Expanded) else value
         if field.endswith((BYTES, SECONDS)):
             try:
                 number = parse_size(value) if field.endswith(BYTES) else parse_duration(value)
@@ -205,20 +221,25 @@ class _Reader:
 
     def _text(self, value: str, kind: type, meta: Meta | None, key: str) -> Any:
         wishes = (meta.extra or {}) if meta is not None else {}
+        is_path = kind is Path or "path" in wishes
+        if isinstance(value, FromFile) and (is_path or "shown" in wishes):
+            self._refuse_file(value, key)
+        if isinstance(value, Bare) and is_path:
+            name = f"${value.name}"
+            self._refuse(key, f"{name} is not replaced; write ${{{value.name}}}, or ${name} for the characters {name}")
         if check := wishes.get("check"):
             try:
                 check(value)
             except ValueError as error:
-                self._note(key, str(error))
-        is_glob = "path" in wishes
-        if kind is str and not is_glob:
-            return value
+                self._note(key, str(error) if not isinstance(value, FromFile) else value.fault)
+        if not is_path:
+            return str(value)
         if not value or "\0" in value:
             self._refuse(key, "is empty; write a path" if not value else "holds a NUL; write a path")
         path = self._base / value
         if remedy := wishes.get("remedy"):
             self._try_to_open(path, remedy, key)
-        return str(path) if is_glob else path
+        return path if kind is Path else str(path)
 
     def _try_to_open(self, path: Path, remedy: str, key: str) -> None:
         try:
@@ -238,6 +259,9 @@ class _Reader:
         if bounds:
             self._refuse(key, f"is {show(number)}; it must be {' and '.join(bounds)}")
         return number
+
+    def _refuse_file(self, value: FromFile, key: str) -> typing.NoReturn:
+        self._refuse(key, f"{value!r} cannot come from a file, because logs show it; write it here, or use ${{NAME}}")
 
     def _note(self, key: str, message: str) -> None:
         self._problems.append(Problem(self._path, key, message))
