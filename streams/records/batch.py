@@ -30,7 +30,7 @@ import zstandard
 from crc32c import crc32c
 
 from streams.errors import BatchCorrupt
-from streams.records.body import BytesLike, frame, rows, unzstd
+from streams.records.body import NO_HEADERS, BytesLike, frame, halved, rows, unzstd
 
 HEADER_BYTES = 61
 SEQUENCES = 2**31
@@ -110,6 +110,8 @@ class Record(NamedTuple):
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
+    headers: bytes = NO_HEADERS
+    """The header fields as they are framed; `headers_of` reads them."""
 
 
 class Packed(NamedTuple):
@@ -164,8 +166,8 @@ def build(values: Sequence[BytesLike], *, timestamp_ms: int, codec: Codec) -> by
     return pack(records, count, timestamp_ms=timestamp_ms, codec=codec).payload
 
 
-def pack(records: memoryview, count: int, *, timestamp_ms: int, codec: Codec) -> Packed:
-    """An unstamped batch of framed records."""
+def pack(records: memoryview, count: int, *, timestamp_ms: int, codec: Codec, newest_ms: int | None = None) -> Packed:
+    """An unstamped batch of framed records; without `newest_ms` all have the timestamp of the batch."""
     body, codec = _compress(records, codec)
     unstamped = (NO_PRODUCER, NO_PRODUCER, NO_PRODUCER)
     batch = bytearray(
@@ -178,7 +180,7 @@ def pack(records: memoryview, count: int, *, timestamp_ms: int, codec: Codec) ->
             codec,
             count - 1,
             timestamp_ms,
-            timestamp_ms,
+            timestamp_ms if newest_ms is None else newest_ms,
             *unstamped,
             count,
         )
@@ -252,34 +254,45 @@ def place(batch: bytearray | memoryview, base_offset: int) -> None:
 
 
 def iterate(batch: bytes | bytearray | memoryview, *, max_bytes: int) -> Iterator[Record]:
-    """The records, one by one. BatchCorrupt for any damage, and for more than `max_bytes` after decompression.
-
-    Record headers, which `build` never writes, are skipped.
-    """
+    """The records, one by one. BatchCorrupt for any damage, and for more than `max_bytes` after decompression."""
     header = check(batch)
-    body = memoryview(batch)[HEADER_BYTES:]
-    plain = unzstd(body, max_bytes) if header.codec is Codec.ZSTD else bytes(body)
-    if len(plain) > max_bytes:
-        raise BatchCorrupt(f"{len(plain)} bytes of records, {max_bytes} are allowed")
-    for index, row in enumerate(rows(plain, header.record_count)):
+    for index, row in enumerate(rows(_plain(batch, header, max_bytes), header.record_count)):
         if row.offset_delta != index:
             raise BatchCorrupt(f"record {index} has the offset of another")
         timestamp_ms = header.base_timestamp + row.timestamp_delta
         if not _fits_int64(timestamp_ms):
             raise BatchCorrupt(f"record {index} has no possible timestamp")
-        yield Record(header.base_offset + index, timestamp_ms, row.key, row.value)
+        yield Record(header.base_offset + index, timestamp_ms, row.key, row.value, row.headers)
 
 
 def halves(batch: bytes | bytearray | memoryview) -> tuple[bytes, bytes] | None:
-    """Two unstamped batches with the values of one that `build` made, for a topic that finds it too large.
+    """Two unstamped batches with the records of one, for a topic that finds it too large. None for a single record.
 
-    Timestamp and codec are kept. None for a single record.
+    The records are cut as bytes: keys, values, headers and timestamps are kept, and so is the codec.
     """
     header = check(batch)
     if header.record_count == 1:
         return None
-    values = [record.value or b"" for record in iterate(batch, max_bytes=MAX_HALVED_BYTES)]
-    middle = len(values) // 2
-    parts = (values[:middle], values[middle:])
-    first, second = (build(part, timestamp_ms=header.max_timestamp, codec=header.codec) for part in parts)
-    return first, second
+    times = [record.timestamp_ms for record in iterate(batch, max_bytes=MAX_HALVED_BYTES)]
+    first, second = halved(_plain(batch, header, MAX_HALVED_BYTES), header.record_count)
+    middle = header.record_count // 2
+
+    def packed(records: bytes, times: list[int]) -> bytes:
+        return pack(
+            memoryview(records),
+            len(times),
+            timestamp_ms=header.base_timestamp,
+            newest_ms=max(times),
+            codec=header.codec,
+        ).payload
+
+    return packed(first, times[:middle]), packed(second, times[middle:])
+
+
+def _plain(batch: bytes | bytearray | memoryview, header: Header, max_bytes: int) -> bytes:
+    """The records part of a checked batch, decompressed."""
+    body = memoryview(batch)[HEADER_BYTES:]
+    plain = unzstd(body, max_bytes) if header.codec is Codec.ZSTD else bytes(body)
+    if len(plain) > max_bytes:
+        raise BatchCorrupt(f"{len(plain)} bytes of records, {max_bytes} are allowed")
+    return plain

@@ -4,9 +4,10 @@
              · key bytes · value bytes · headerCount varint · (name bytes · value bytes) for each header
     bytes  = length varint, −1 for none · that many bytes;    varint = zigzag, at most 64 bits
 
-Framing is the hot path of a forwarder: none of its steps runs in Python for each record. A record without key and
-headers is its value between bytes that depend only on its size and offset, so these are looked up, laid between the
-values by slices, and joined: half the cost of one builder call per record.
+Framing is the hot path of a forwarder: none of its steps runs in Python for each record. A record is its value between
+bytes that depend only on its size and offset, so these are looked up, laid between the values by slices, and joined:
+half the cost of one builder call per record. Headers are the same for all records of a batch, so these bytes include
+them. A key, or a beginning of the value that many records share, is laid between them as a further piece.
 
 Reading is not a hot path: a program that forwards batches never opens them. Whatever the bytes are, memory stays within
 the limit and nothing but BatchCorrupt is raised.
@@ -15,7 +16,9 @@ the limit and nothing but BatchCorrupt is raised.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from operator import add
 from typing import NamedTuple
 
 import msgspec
@@ -32,59 +35,127 @@ _MAX_VARINT_BITS = 70  # ten bytes of seven
 _MOST_FRAMING_BYTES = 19
 """The most that surrounds a record's value: three integers of five bytes and four single bytes."""
 _MOST_KNOWN_SIZES = 1 << 16
-_NO_HEADERS = b"\x00"
-_NO_KEY = b"\x01"
+_MOST_KNOWN_HEADERS = 64
+NO_HEADERS = b"\x00"
+NO_KEY = b"\x01"
+"""The header fields of a record that has none, and the key field of one without a key."""
 
 
-def frame(values: Sequence[BytesLike], max_bytes: int) -> tuple[memoryview, int]:
-    """As many leading values as stay under `max_bytes` (at least one), framed as records without key, and their number.
+class Extras(NamedTuple):
+    """What the records of a batch have besides the values that are given."""
+
+    opening: bytes | Sequence[bytes] = b""
+    """How every value begins, or each of them; what is given is the rest."""
+    keys: Sequence[bytes] | None = None
+    """The key field of each record (see `key_field`)."""
+    headers: bytes = NO_HEADERS
+    """The header fields of every record (see `header_fields`)."""
+
+    def leading(self, start: int, end: int) -> Extras:
+        """Those of a part of the records."""
+        opening = self.opening if isinstance(self.opening, bytes) else self.opening[start:end]
+        return Extras(opening, None if self.keys is None else self.keys[start:end], self.headers)
+
+
+PLAIN = Extras()
+
+
+def key_field(key: bytes | None) -> bytes:
+    """A key as it is framed."""
+    return NO_KEY if key is None else _encoded(len(key)) + key
+
+
+def header_fields(headers: Sequence[tuple[bytes, bytes | None]]) -> bytes:
+    """Headers as they are framed, with their count."""
+    fields = (_encoded(len(name)) + name + key_field(value) for name, value in headers)
+    return _encoded(len(headers)) + b"".join(fields)
+
+
+def frame(values: Sequence[BytesLike], max_bytes: int, extras: Extras = PLAIN) -> tuple[memoryview, int]:
+    """As many leading values as stay under `max_bytes` (at least one), framed as records, and their number.
 
     Their timestamp is that of the batch.
     """
-    sizes = list(map(len, values))
-    if sum(sizes) + len(sizes) * _MOST_FRAMING_BYTES >= max_bytes:
-        del sizes[_fitting(sizes, max_bytes) :]
-    count = len(sizes)
-    pieces: list[BytesLike] = [_NO_HEADERS] * (4 * count + 1)  # four a record, and the end of the last
-    for known in _STARTS:
-        its_sizes, at = sizes[known.offsets], 4 * known.offsets.start
-        pieces[at : at + 4 * len(its_sizes) : 4] = map(known.__getitem__, its_sizes)
-    pieces[1::4] = _offsets(count)[:count]
-    pieces[2::4] = map(_MIDDLES.__getitem__, sizes)
-    pieces[3::4] = values[:count]
-    return memoryview(b"".join(pieces))[1:], count
+    opening, keys, headers = extras
+    starts, middles = _tables(headers, keys is not None)
+    sizes = list(map(len, values)) if opening == b"" else _sizes(values, opening)
+    spans = sizes if keys is None else _spans(keys, sizes, middles)
+    if sum(spans) + len(spans) * (_MOST_FRAMING_BYTES + len(headers)) >= max_bytes:
+        fitting = _fitting(starts, spans, sizes if keys is None else None, max_bytes)
+        sizes, spans = sizes[:fitting], spans[:fitting]
+    count = len(spans)
+    columns: list[Iterable[BytesLike]] = [_offsets(count)[:count], map(middles.__getitem__, sizes), values[:count]]
+    if keys is not None:
+        columns.insert(1, keys[:count])
+    if opening != b"":
+        columns.insert(-1, [opening] * count if isinstance(opening, bytes) else opening[:count])
+    step = 1 + len(columns)
+    pieces: list[BytesLike] = [headers] * (step * count + 1)  # the last of them ends the last record
+    for known in starts:
+        its_spans, at = spans[known.offsets], step * known.offsets.start
+        pieces[at : at + step * len(its_spans) : step] = map(known.__getitem__, its_spans)
+    for place, column in enumerate(columns, 1):
+        pieces[place::step] = column
+    return memoryview(b"".join(pieces))[len(headers) :], count
+
+
+def _sizes(values: Sequence[BytesLike], opening: bytes | Sequence[bytes]) -> list[int]:
+    if isinstance(opening, bytes):
+        opening_bytes = len(opening)
+        return [len(value) + opening_bytes for value in values]
+    return list(map(add, map(len, values), map(len, opening)))
+
+
+def _spans(keys: Sequence[bytes], sizes: list[int], lengths: Mapping[int, bytes]) -> list[int]:
+    """The bytes of each record's key and value fields."""
+    return [len(key) + len(lengths[size]) + size for key, size in zip(keys, sizes, strict=True)]
+
+
+class _Middles(dict[int, bytes]):
+    """The bytes between a record's offsetDelta, or key, and its value, by the size of the value."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def __missing__(self, size: int) -> bytes:
+        if len(self) >= _MOST_KNOWN_SIZES:
+            self.clear()
+        self[size] = middle = self._key + _encoded(size)
+        return middle
+
+
+_MIDDLES, _LENGTHS = _Middles(NO_KEY), _Middles(b"")
 
 
 class _Starts(dict[int, bytes]):
-    """The start of a record up to its offsetDelta, by the size of its value, after the last byte of the one before."""
+    """The start of a record up to its offsetDelta, after the headers of the one before.
 
-    def __init__(self, offset_bytes: int) -> None:
-        self._offset_bytes = offset_bytes
+    By the size of its value; with keys, by the bytes of its key and value fields.
+    """
+
+    def __init__(self, offset_bytes: int, headers: bytes, has_keys: bool) -> None:
+        self._offset_bytes, self._headers, self._has_keys = offset_bytes, headers, has_keys
         lowest = 0 if offset_bytes == 1 else 1 << (7 * offset_bytes - 8)
         self.offsets = slice(lowest, 1 << (7 * offset_bytes - 1))
         """The offsets whose varint takes `offset_bytes` bytes."""
 
-    def __missing__(self, size: int) -> bytes:
+    def __missing__(self, span: int) -> bytes:
         if len(self) >= _MOST_KNOWN_SIZES:
             self.clear()
         rest = b"\x00\x00"  # attributes, timestampDelta
-        length = len(rest) + self._offset_bytes + len(_MIDDLES[size]) + size + len(_NO_HEADERS)
-        self[size] = start = _NO_HEADERS + _encoded(length) + rest
+        fields = span if self._has_keys else len(_MIDDLES[span]) + span
+        self[span] = start = (
+            self._headers + _encoded(len(rest) + self._offset_bytes + fields + len(self._headers)) + rest
+        )
         return start
 
 
-class _Middles(dict[int, bytes]):
-    """The bytes between a record's offsetDelta and its value, by the size of the value."""
-
-    def __missing__(self, size: int) -> bytes:
-        if len(self) >= _MOST_KNOWN_SIZES:
-            self.clear()
-        self[size] = middle = _NO_KEY + _encoded(size)
-        return middle
+@lru_cache(_MOST_KNOWN_HEADERS)
+def _tables(headers: bytes, has_keys: bool) -> tuple[list[_Starts], _Middles]:
+    starts = [_Starts(offset_bytes, headers, has_keys) for offset_bytes in range(1, 6)]
+    return starts, _LENGTHS if has_keys else _MIDDLES
 
 
-_STARTS = [_Starts(offset_bytes) for offset_bytes in range(1, 6)]
-_MIDDLES = _Middles()
 _known_offsets: list[bytes] = []
 _growing = threading.Lock()
 
@@ -107,14 +178,15 @@ def _encoded(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _fitting(sizes: list[int], max_bytes: int) -> int:
-    """How many leading records stay under `max_bytes`; at least one."""
+def _fitting(starts: list[_Starts], spans: list[int], sizes: list[int] | None, max_bytes: int) -> int:
+    """How many leading records stay under `max_bytes`; at least one. `sizes` are given for records without keys."""
     total = 0
-    for count, (size, offset) in enumerate(zip(sizes, _offsets(len(sizes)), strict=False)):
-        total += len(_STARTS[len(offset) - 1][size]) + len(offset) + len(_MIDDLES[size]) + size
+    middles = [0] * len(spans) if sizes is None else map(len, map(_MIDDLES.__getitem__, sizes))
+    for count, (span, middle, offset) in enumerate(zip(spans, middles, _offsets(len(spans)), strict=False)):
+        total += len(starts[len(offset) - 1][span]) + len(offset) + middle + span
         if total >= max_bytes:
             return max(count, 1)
-    return len(sizes)
+    return len(spans)
 
 
 class Row(NamedTuple):
@@ -124,6 +196,8 @@ class Row(NamedTuple):
     offset_delta: int
     key: bytes | None
     value: bytes | None
+    headers: bytes
+    """The header fields as they are framed, with their count."""
 
 
 def unzstd(body: memoryview, max_bytes: int) -> bytes:
@@ -159,12 +233,41 @@ def _row(body: bytes, at: int) -> tuple[Row, int]:
     offset_delta, at = _varint(body, at)
     key, at = _bytes(body, at)
     value, at = _bytes(body, at)
+    headers_at = at
     header_count, at = _varint(body, at)
     for _ in range(2 * header_count):
         _, at = _bytes(body, at)
     if at != end or header_count < 0:
         raise BatchCorrupt("a record's length is not that of its fields")
-    return Row(timestamp_delta, offset_delta, key, value), end
+    return Row(timestamp_delta, offset_delta, key, value, body[headers_at:end]), end
+
+
+def headers_of(fields: bytes) -> list[tuple[bytes, bytes | None]]:
+    """The names and values of header fields of a sound record."""
+    count, at = _varint(fields, 0)
+    headers = []
+    for _ in range(count):
+        name, at = _bytes(fields, at)
+        value, at = _bytes(fields, at)
+        headers.append((name or b"", value))
+    return headers
+
+
+def halved(body: bytes, count: int) -> tuple[bytes, bytes]:
+    """The first half of `count` sound records, and the others. Only their offsets and lengths are written again."""
+    at, middle = 0, count // 2
+    second_at, second = 0, bytearray()
+    for index in range(count):
+        length, fields_at = _varint(body, at)
+        at = fields_at + length
+        if index < middle:
+            second_at = at
+            continue
+        _, offset_at = _varint(body, fields_at + 1)
+        _, rest_at = _varint(body, offset_at)
+        fields = body[fields_at:offset_at] + _encoded(index - middle) + body[rest_at:at]
+        second += _encoded(len(fields)) + fields
+    return body[:second_at], bytes(second)
 
 
 def _bytes(body: bytes, at: int) -> tuple[bytes | None, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from streams.errors import BatchCorrupt
 from streams.records import batch as recordbatch
 from streams.records.batch import HEADER_BYTES, Codec, Header, Record
-from streams.records.body import frame, unzstd
+from streams.records.body import Extras, frame, header_fields, headers_of, key_field, unzstd
 
 NOW_MS = 1_700_000_000_000
 HOUR_MS = 3_600_000
@@ -82,20 +82,76 @@ def test_records_are_framed_as_aiokafka_frames_them(count: int) -> None:
     assert recordbatch.build(values, timestamp_ms=NOW_MS, codec=Codec.NONE) == bytes(builder.build())
 
 
+BuiltRow = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]
+"""Timestamp, key, value, headers."""
+
+some_headers = st.lists(st.tuples(st.text(max_size=5), st.none() | st.binary(max_size=5)), max_size=3)
+some_rows = st.lists(
+    st.tuples(
+        st.integers(0, 2**42), st.none() | st.binary(max_size=20), st.none() | st.binary(max_size=100), some_headers
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+def built_by_aiokafka(rows: Sequence[BuiltRow]) -> bytes:
+    """An uncompressed, unstamped batch of records with these timestamps, keys, values and headers."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 24)
+    for offset, (timestamp, key, value, headers) in enumerate(rows):
+        builder.append(offset, timestamp, key, value, headers)
+    return bytes(builder.build())
+
+
 @given(
     st.lists(
-        st.tuples(
-            st.integers(0, 2**42),
-            st.none() | st.binary(max_size=20),
-            st.none() | st.binary(max_size=100),
-            st.lists(st.tuples(st.text(max_size=5), st.none() | st.binary(max_size=5)), max_size=3),
-        ),
-        min_size=1,
-        max_size=20,
-    )
+        st.tuples(st.none() | st.binary(max_size=200), st.binary(max_size=200), st.binary(max_size=20)), min_size=1
+    ),
+    some_headers,
+    st.booleans(),
+    st.sampled_from(["none", "one", "each"]),
 )
+def test_keys_openings_and_headers_are_framed_as_a_builder_does(
+    rows: list[tuple[bytes | None, bytes, bytes]], headers: list[tuple[str, bytes | None]], has_keys: bool, opening: str
+) -> None:
+    openings = [b"" if opening == "none" else rows[0][2] if opening == "one" else each for _, _, each in rows]
+    extras = Extras(
+        openings if opening == "each" else openings[0],
+        [key_field(key) for key, _, _ in rows] if has_keys else None,
+        header_fields([(name.encode(), text) for name, text in headers]),
+    )
+    framed, count = frame([value for _, value, _ in rows], 1 << 30, extras)
+    assert count == len(rows)
+    whole: list[BuiltRow] = [
+        (NOW_MS, key if has_keys else None, begin + value, headers)
+        for (key, value, _), begin in zip(rows, openings, strict=True)
+    ]
+    assert bytes(framed) == built_by_aiokafka(whole)[HEADER_BYTES:]
+    for limit in range(1, len(framed) + 2, max(len(framed) // 7, 1)):
+        part, count = frame([value for _, value, _ in rows], limit, extras)
+        assert bytes(part) == built_by_aiokafka(whole[:count])[HEADER_BYTES:]
+        assert len(part) < limit or count == 1
+        assert count == len(rows) or len(built_by_aiokafka(whole[: count + 1])) - HEADER_BYTES >= limit
+
+
+def test_many_records_with_keys_and_headers_have_right_lengths_and_offsets() -> None:
+    count = 20_000  # offsets of one, two and three bytes
+    headers: list[tuple[str, bytes | None]] = [("host", b"web-17"), ("empty", b""), ("none", None)]
+    rows: list[BuiltRow] = [(NOW_MS, b"%d" % (n % 300) * (n % 40), b"x" * (n % 500), headers) for n in range(count)]
+    extras = Extras(b"", [key_field(row[1]) for row in rows], header_fields([(k.encode(), v) for k, v in headers]))
+    framed, _ = frame([row[2] or b"" for row in rows], 1 << 30, extras)
+    assert bytes(framed) == built_by_aiokafka(rows)[HEADER_BYTES:]
+
+
+@given(some_headers)
+def test_headers_are_read_back(headers: list[tuple[str, bytes | None]]) -> None:
+    pairs = [(name.encode(), text) for name, text in headers]
+    assert headers_of(header_fields(pairs)) == pairs
+
+
+@given(some_rows)
 def test_what_aiokafka_builds_passes_the_check_and_is_iterated(
-    rows: list[tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]],
+    rows: list[BuiltRow],
 ) -> None:
     builder = DefaultRecordBatchBuilder(2, 0, 0, 7, 3, 11, 1 << 20)
     for offset, (timestamp, key, value, headers) in enumerate(rows):
@@ -106,7 +162,8 @@ def test_what_aiokafka_builds_passes_the_check_and_is_iterated(
     assert header.record_count == len(rows)
     assert header.size == len(batch)
     assert list(recordbatch.iterate(batch, max_bytes=LIMIT)) == [
-        Record(offset, timestamp, key, value) for offset, (timestamp, key, value, _) in enumerate(rows)
+        Record(offset, timestamp, key, value, header_fields([(name.encode(), text) for name, text in headers]))
+        for offset, (timestamp, key, value, headers) in enumerate(rows)
     ]
 
 
@@ -451,6 +508,46 @@ def test_placing_sets_the_offsets_and_leaves_the_crc_right(base_offset: int, cod
     assert DefaultRecordBatch(bytes(batch)).base_offset == base_offset
     offsets = [record.offset for record in recordbatch.iterate(batch, max_bytes=LIMIT)]
     assert offsets == [base_offset, base_offset + 1, base_offset + 2]
+
+
+some_batch = some_rows.filter(lambda rows: len(rows) > 1)
+
+
+@given(some_batch)
+def test_halves_are_byte_by_byte_what_a_builder_makes_of_half_of_the_records(rows: list[BuiltRow]) -> None:
+    rows = [
+        (NOW_MS, key, value, headers) for _, key, value, headers in rows
+    ]  # as all of our batches, they have one time
+    parts = recordbatch.halves(built_by_aiokafka(rows))
+    middle = len(rows) // 2
+    assert parts == (built_by_aiokafka(rows[:middle]), built_by_aiokafka(rows[middle:]))
+
+
+@given(some_batch, some_codec)
+def test_halves_keep_keys_values_headers_and_times(rows: list[BuiltRow], codec: Codec) -> None:
+    built = built_by_aiokafka(rows)
+    plain = memoryview(built)[HEADER_BYTES:]
+    newest_ms = max(row[0] for row in rows)
+    packed = recordbatch.pack(plain, len(rows), timestamp_ms=rows[0][0], newest_ms=newest_ms, codec=codec).payload
+    parts = recordbatch.halves(packed)
+    assert parts is not None
+    read = [record for part in parts for record in recordbatch.iterate(part, max_bytes=LIMIT)]
+    assert [each._replace(offset=0) for each in read] == [
+        each._replace(offset=0) for each in recordbatch.iterate(built, max_bytes=LIMIT)
+    ]
+    for part in parts:
+        header = recordbatch.check(part)
+        assert header.base_timestamp == rows[0][0]
+        times = [record.timestamp for record in DefaultRecordBatch(without_codec(part))]
+        assert header.max_timestamp == max(times)
+
+
+def test_halves_of_many_records_have_right_lengths_and_offsets() -> None:
+    rows: list[BuiltRow] = [(NOW_MS, b"%d" % n, b"x" * (n % 200), [("n", b"%d" % n)]) for n in range(20_000)]
+    assert recordbatch.halves(built_by_aiokafka(rows)) == (
+        built_by_aiokafka(rows[:10_000]),
+        built_by_aiokafka(rows[10_000:]),
+    )
 
 
 @given(st.lists(st.binary(max_size=200), min_size=2, max_size=30), some_codec)
