@@ -36,10 +36,10 @@ from logfwd.spool.backlog import Backlog, Blobs, Row, Totals
 from logfwd.spool.file import Contents, describe, has_log, install, load, read_key, writer
 from logfwd.spool.keys import BUDGET_SHARE, Keys
 from logfwd.spool.notes import Notes
+from logfwd.spool.room import Room
 from logfwd.spool.salvage import replace_damaged
 from logfwd.spool.schema import beside
 from logfwd.spool.shrink import Shrinker, reusable_bytes
-from logfwd.spool_room import Room
 from streams.errors import SpoolCorrupt, SpoolError
 
 RIDE_ALONG_SECONDS = 0.2

@@ -38,7 +38,7 @@ LIMITS = BatchLimits(max_batch_records=RECORDS_IN_A_BATCH, linger_seconds=0.02)
 def can_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     if reason := syscalls.reason_not_to():
         pytest.skip(reason)
-    monkeypatch.setattr("logfwd.spool_room.RESERVE_BYTES", 4096)  # many spools are opened here
+    monkeypatch.setattr("logfwd.spool.room.RESERVE_BYTES", 4096)  # many spools are opened here
 
 
 def files(directory: Path) -> Files:

@@ -26,7 +26,7 @@ TWIN = "pq-stream"
 def can_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     if reason := syscalls.reason_not_to():
         pytest.skip(reason)
-    monkeypatch.setattr("logfwd.spool_room.RESERVE_BYTES", 4096)  # hundreds of spools are opened here
+    monkeypatch.setattr("logfwd.spool.room.RESERVE_BYTES", 4096)  # hundreds of spools are opened here
 
 
 def record_worker(path: Path, seed: int, *arguments: str) -> list[Point]:

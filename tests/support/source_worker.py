@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-import logfwd.spool_room
+import logfwd.spool.room
 from logfwd.definition import BatchLimits
 from logfwd.pipeline import Pipeline
 from logfwd.sources import Source
@@ -125,7 +125,7 @@ def pipe_to_stdin() -> None:
 
 def main(kind: str, site: Path) -> None:
     logs.configure(level="error")
-    logfwd.spool_room.RESERVE_BYTES = 4096
+    logfwd.spool.room.RESERVE_BYTES = 4096
     died = True
     for number in count(1):
         for moment in ("before", "after"):
