@@ -173,9 +173,11 @@ class Site:
             authority.issue(identities=[self.identity], hosts=[], out=directory / "forwarder", kind=kind, days=30)
 
     def _tls(self, name: str) -> str:
+        """The sections of the authorities that there are."""
         return "".join(
             f'[{section}]\ncertificate = "{pki}/{name}.pem"\nkey = "{pki}/{name}.key"\nca = "{pki}/ca.pem"\n'
             for section, pki in (("tls", "pki"), ("tls.mldsa", "pki/mldsa"))
+            if (self.directory / pki).exists()
         )
 
     def write_receiver(
