@@ -81,7 +81,9 @@ def run(path: Path, log_level: str) -> None:
 @main.command()
 @CONFIG
 @click.option(
-    "--connect", is_flag=True, help="Also open one TLS link per stream, to show version, group and cipher or the error."
+    "--connect",
+    is_flag=True,
+    help="Also open one TLS link per stream, to show version, group, cipher and authentication, or the error.",
 )
 def validate(path: Path, connect: bool) -> None:
     """Check logfwd.toml, every stream file and the TLS files.

@@ -83,6 +83,7 @@ def _link(link: Link) -> dict[str, Any]:
         "group": facts.group,
         "version": facts.version,
         "cipher": facts.cipher,
+        "authentication": facts.authentication,
         "age_seconds": round(age, 3),
         "since": round(time.time() - age, 3),
         "connect_seconds": facts.connect_seconds,

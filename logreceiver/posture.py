@@ -1,6 +1,7 @@
-"""How well links are protected: what ran under which group, TLS version and certificate algorithm; no I/O, no clock.
+"""How well links are protected: what ran under which group, TLS version and authentication; no I/O, no clock.
 
-A receiver keeps an account for each (stream, identity, group, version, algorithm) from its start. It keeps at most
+A receiver keeps an account for each (stream, identity, group, version, authentication, algorithm of the certificate's
+key) from its start. It keeps at most
 `MAX_ACCOUNTS`: the one whose last link was opened longest ago is forgotten first, and the report counts it; one with an
 open link is reported as long as the link lives. Open links are taken from the sessions themselves. Reports of several
 workers can be merged (`merge`), as they consist of the same kind of rows.
@@ -28,6 +29,7 @@ class Account(msgspec.Struct, eq=False):
     identity: str
     group: str
     version: str
+    authentication: str
     certificate_algorithm: str
     links: int = 0
     bytes: int = 0
@@ -51,6 +53,7 @@ class Share(msgspec.Struct, kw_only=True):
 
     group: str
     version: str
+    authentication: str
     certificate_algorithm: str
     links: int = 0
     open_links: int = 0
@@ -118,7 +121,7 @@ class Posture:
 
     def opened(self, stream: str, identity: str, facts: Facts) -> Account:
         """Count a link; its session adds the bytes to the account returned."""
-        key = (stream, identity, facts.group, facts.version, facts.certificate_algorithm)
+        key = (stream, identity, facts.group, facts.version, facts.authentication, facts.certificate_algorithm)
         account = self._accounts.pop(key, None) or Account(*key)
         account.links += 1
         account.certificate_expires = facts.certificate_expires
@@ -169,6 +172,7 @@ def _row(
     share = Share(
         group=account.group,
         version=account.version,
+        authentication=account.authentication,
         certificate_algorithm=account.certificate_algorithm,
         links=links,
         open_links=open_links,
@@ -225,14 +229,17 @@ def _report(
 
 def _shares(found: Iterable[Share]) -> tuple[Share, list[Share]]:
     """Their sum, and one share for each way, most bytes first."""
-    total = Share(group="", version="", certificate_algorithm="")
-    ways: dict[tuple[str, str, str], Share] = {}
+    total = Share(group="", version="", authentication="", certificate_algorithm="")
+    ways: dict[tuple[str, ...], Share] = {}
     for share in found:
         total.add(share)
-        way = (share.group, share.version, share.certificate_algorithm)
+        way = (share.group, share.version, share.authentication, share.certificate_algorithm)
         if way not in ways:
             ways[way] = Share(
-                group=share.group, version=share.version, certificate_algorithm=share.certificate_algorithm
+                group=share.group,
+                version=share.version,
+                authentication=share.authentication,
+                certificate_algorithm=share.certificate_algorithm,
             )
         ways[way].add(share)
     for share in ways.values():

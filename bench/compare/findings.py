@@ -131,7 +131,12 @@ def judge(rounds: Sequence[Round], base: str, other: str, *, seed: int) -> Verdi
     return Verdict(found, metric.name, ratio, bootstrap.VERDICT, words)
 
 
-VARIABLES = {"group": "key-exchange group", "version": "TLS version", "cipher": "cipher suite"}
+VARIABLES = {
+    "group": "key-exchange group",
+    "version": "TLS version",
+    "cipher": "cipher suite",
+    "authentication": "authentication",
+}
 
 
 def differences(base: Mapping[str, Any], other: Mapping[str, Any]) -> str:

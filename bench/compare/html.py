@@ -19,7 +19,7 @@ FIGURES: Mapping[str, tuple[str, str]] = {
     "figure-1-tls-handshake-latency": ("handshake, median", "Figure 1: TLS handshake latency without TCP connect"),
     "figure-2-average-batch-send-duration": ("batch duration, mean", "Figure 2: average batch send duration"),
 }
-LINK = {"mode": "mode", "group": "key-exchange group", "version": "TLS version", "cipher": "cipher suite"}
+LINK = {"mode": "mode", **findings.VARIABLES}
 
 
 class NoPictures(Exception):

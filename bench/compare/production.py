@@ -15,7 +15,7 @@ from bench.compare.findings import Round
 from bench.lab import adminclient
 from streams.telemetry.client import NotAnswered
 
-VARIABLES = ("group", "version", "cipher", "receiver")
+VARIABLES = ("group", "version", "cipher", "authentication", "receiver")
 
 
 class Observed(NamedTuple):

@@ -23,7 +23,7 @@ async def probe(config: ForwarderConfig) -> None:
             failed = error
             continue
         facts = link.facts
-        click.echo(f"{stream.name}: {link.peer} {facts.version} {facts.group} {facts.cipher}")
+        click.echo(f"{stream.name}: {link.peer} {facts.version} {facts.group} {facts.cipher} {facts.authentication}")
         await link.close()
     if failed is not None:
         raise failed

@@ -137,12 +137,13 @@ def _show_one(answer: Answer, *, several: bool) -> None:
         ("stored but not in the ledger", answer.not_in_ledger),
     ]
     click.echo(f"  {', '.join(f'{name} {_number(value)}' for name, value in rows)}; last report: {reported}")
-    table = [("mode", "group", "TLS", "batches", "records", "", "bytes", "")]
+    table = [("mode", "group", "TLS", "authentication", "batches", "records", "", "bytes", "")]
     table += [
         (
             share.mode,
             share.group,
             share.tls_version,
+            share.authentication or "–",
             _number(share.batches),
             _number(share.records),
             f"{share.records_percent:.2f} %",
@@ -151,7 +152,7 @@ def _show_one(answer: Answer, *, several: bool) -> None:
         )
         for share in answer.shares
     ]
-    for line in aligned(table, numbers_from=3):
+    for line in aligned(table, numbers_from=4):
         click.echo(f"    {line}")
     for note in answer.notes:
         click.echo(f"  note: {note}")

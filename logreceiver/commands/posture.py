@@ -36,9 +36,9 @@ WIDTH_OF_A_FILE = 180
 def posture(path: Path, addresses: tuple[str, ...], as_json: bool) -> None:
     """Report how the links of a running receiver are protected.
 
-    Prints, for each stream and identity, the share of links and of bytes by TLS group, TLS version and certificate
-    algorithm since the receiver started, and the age of the oldest open link (h:mm:ss). Then the forwarders'
-    certificates, soonest to expire first. Exits with 69 if no receiver answers.
+    Prints, for each stream and identity, the share of links and of bytes by TLS group, TLS version, authentication and
+    certificate algorithm since the receiver started, and the age of the oldest open link (h:mm:ss). Then the
+    certificates of the forwarders, soonest to expire first. Exits with 69 if no receiver answers.
     """
     try:
         report = ask(addresses or (_configured_address(path),))
@@ -93,7 +93,8 @@ def show(report: Report, *, as_json: bool) -> None:
 
 def _streams(report: Report) -> Table:
     table = _table(
-        ("stream", "identity", "group", "TLS", "certificate"), ("links", "share", "open", "oldest", "bytes", "share")
+        ("stream", "identity", "group", "TLS", "authentication", "certificate"),
+        ("links", "share", "open", "oldest", "bytes", "share"),
     )
     for each in report.streams:
         for number, share in enumerate(each.shares):
@@ -109,6 +110,7 @@ def _cells(share: Share) -> tuple[str, ...]:
     return (
         share.group,
         share.version,
+        share.authentication,
         share.certificate_algorithm,
         str(share.links),
         f"{share.share_of_links:.2%}",

@@ -31,6 +31,7 @@ class Share(msgspec.Struct, frozen=True):
     mode: str
     group: str
     tls_version: str
+    authentication: str
     batches: int
     records: int
     bytes: int
@@ -77,8 +78,8 @@ class Account:
         self._first_ms = entry.time_ms
         self._last_ms = 0
         self._last_batch_ms = 0
-        self._shares: Counter[tuple[str, str, str, str]] = Counter()
-        """By mode, group, TLS version, and what is counted: batches, records, bytes."""
+        self._shares: Counter[tuple[str, str, str, str, str]] = Counter()
+        """By mode, group, TLS version, authentication, and what is counted: batches, records, bytes."""
 
     # -- taking entries ----------------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ class Account:
         key = RunKey(entry.topic, entry.partition, entry.producer_id, entry.producer_epoch)
         records = self.runs.setdefault(key, Coverage()).add(entry)
         if records:
-            setting = (entry.mode, entry.group, entry.tls_version)
+            setting = (entry.mode, entry.group, entry.tls_version, entry.authentication)
             self._shares[*setting, "batches"] += 1
             self._shares[*setting, "records"] += records
             self._shares[*setting, "bytes"] += entry.bytes * records // entry.records
@@ -229,9 +230,9 @@ class Account:
         return short, []
 
     def _show_shares(self) -> Iterator[Share]:
-        records = sum(count for key, count in self._shares.items() if key[3] == "records")
-        size = sum(count for key, count in self._shares.items() if key[3] == "bytes")
-        for setting in sorted({key[:3] for key in self._shares}):
+        records = sum(count for key, count in self._shares.items() if key[4] == "records")
+        size = sum(count for key, count in self._shares.items() if key[4] == "bytes")
+        for setting in sorted({key[:4] for key in self._shares}):
             batches, *amounts = (self._shares[*setting, what] for what in ("batches", "records", "bytes"))
             percents = [_percent(part, whole) for part, whole in zip(amounts, (records, size), strict=True)]
             yield Share(*setting, batches, *amounts, *percents)

@@ -34,6 +34,8 @@ class BatchEntry(msgspec.Struct, frozen=True, tag="batch", tag_field="kind", kw_
     group: str
     tls_version: str
     session_id: str
+    authentication: str = ""
+    """Empty in entries of versions that did not record it."""
 
 
 class ReportEntry(msgspec.Struct, frozen=True, tag="report", tag_field="kind", kw_only=True):

@@ -102,6 +102,7 @@ class Session:
             "group": facts.group,
             "version": facts.version,
             "cipher": facts.cipher,
+            "authentication": facts.authentication,
             "topic": self._guest.topic.name,
             "age_seconds": round(self.age, 3),
         }

@@ -206,6 +206,7 @@ class Storing:
                 group=facts.group,
                 tls_version=facts.version,
                 session_id=self._guest.session_id,
+                authentication=facts.authentication,
             )
         )
 

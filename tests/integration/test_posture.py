@@ -87,6 +87,7 @@ def test_a_twin_differs_from_its_original_by_how_it_is_protected(installed: Inst
         for share in (hybrid, classical):
             assert (share["links"], share["share_of_links"], share["share_of_bytes"]) == (1, 1, 1)
             assert share["certificate_algorithm"] == "EC secp256r1"
+            assert share["authentication"] == "ecdsa_secp256r1_sha256"
             assert share["oldest_open_link_seconds"] > 0
 
 
@@ -102,7 +103,7 @@ def test_certificates_are_those_of_the_forwarders_soonest_to_expire_first(instal
 def test_people_get_a_table(installed: Installed) -> None:
     answer = installed.posture("--admin", f"http://{installed.admin}/")
     assert answer.returncode == 0, answer.stderr
-    for words in ("http-twin", OTHER, "X25519MLKEM768", "TLSv1.2", "EC secp256r1", "100.00%", "days left"):
+    for words in ("http-twin", OTHER, "X25519MLKEM768", "TLSv1.2", "EC secp256r1", "ecdsa_secp256r1_sha256", "100.00%"):
         assert words in answer.stdout
 
 

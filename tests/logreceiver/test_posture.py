@@ -23,6 +23,7 @@ HYBRID = Facts(
     group="X25519MLKEM768",
     cipher="TLS_AES_128_GCM_SHA256",
     identities=(HOST,),
+    authentication="ecdsa_secp256r1_sha256",
     certificate_algorithm="EC secp256r1",
     certificate_expires=NOW + timedelta(days=30),
 )
@@ -65,10 +66,11 @@ def test_shares_are_of_the_links_and_bytes_of_one_stream_of_one_identity() -> No
     [
         replace(HYBRID, group="X25519"),
         replace(HYBRID, version="TLSv1.2"),
+        replace(HYBRID, authentication="mldsa65"),
         replace(HYBRID, certificate_algorithm="ML-DSA-65"),
     ],
 )
-def test_group_version_and_certificate_algorithm_are_distinguished(other: Facts) -> None:
+def test_group_version_authentication_and_certificate_algorithm_are_distinguished(other: Facts) -> None:
     posture = Posture()
     for facts in (HYBRID, other):
         posture.opened("http", HOST, facts)

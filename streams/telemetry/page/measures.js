@@ -62,8 +62,8 @@ const throughputRatio = (what) => ({
 /** The TLS differences between the two sides of a comparison: a ratio can be attributed to nothing else. */
 function differences(original, twin) {
   if (!original.link || !twin.link) return "";
-  const found = ["version", "group", "cipher"].filter((fact) => original.link[fact] !== twin.link[fact]);
-  if (!found.length) return "The links do not differ in TLS version, group or cipher.";
+  const found = ["version", "group", "cipher", "authentication"].filter((fact) => original.link[fact] !== twin.link[fact]);
+  if (!found.length) return "The links do not differ in TLS version, group, cipher or authentication.";
   const changes = found.map((fact) => `${original.link[fact]} → ${twin.link[fact]}`);
   return `The links differ in TLS ${found.join(" and ")}${found.length === 1 ? " alone" : ""}: ${changes.join(", ")}`;
 }
@@ -94,7 +94,7 @@ const FORWARDER = {
   state: (row) => [row.state, forwarderState(row)],
   group: (row) => (row.link ? `${row.link.group} · ${row.link.version}` : "no link"),
   details: (row) =>
-    row.link ? [row.link.cipher, `to ${row.link.receiver} for ${duration(row.link.age_seconds)}`] : [`mode ${row.mode}`, "retrying"],
+    row.link ? [`${row.link.cipher} · ${row.link.authentication}`, `to ${row.link.receiver} for ${duration(row.link.age_seconds)}`] : [`mode ${row.mode}`, "retrying"],
   differences,
   ratios: [
     medianRatio("Batch duration", "batch_duration_seconds", "batches"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,6 +57,7 @@ def batch(base_sequence: int, records: int = 10, offset: int | None = None, **ch
         "group": "X25519",
         "tls_version": "TLSv1.3",
         "session_id": "s",
+        "authentication": "ecdsa_secp256r1_sha256",
     }
     return BatchEntry(**{**fields, **changes})
 
@@ -329,7 +331,25 @@ def test_the_answer_is_a_table_for_people(capsys: pytest.CaptureFixture[str]) ->
     show([answer(batch(0), report(10))], as_json_lines=False)
     out = capsys.readouterr().out
     assert "http: sent 10, stored 10, missing 0, twice 0\n" in out
-    assert "classical  X25519  TLSv1.3        1       10  100.00 %    100  100.00 %" in out
+    row = ("classical", "X25519", "TLSv1.3", "ecdsa_secp256r1_sha256", "1", "10", "100.00", "%", "100", "100.00", "%")
+    assert row in [tuple(line.split()) for line in out.splitlines()]
+
+
+def test_batches_that_were_authenticated_differently_are_separate_shares() -> None:
+    found = answer(batch(0), batch(10, authentication="mldsa65"), report(20))
+    assert [(share.authentication, share.records) for share in found.shares] == [
+        ("ecdsa_secp256r1_sha256", 10),
+        ("mldsa65", 10),
+    ]
+
+
+def test_an_entry_of_a_version_that_recorded_no_authentication_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    old = json.loads(encode(batch(0)))
+    del old["authentication"]
+    entry = decode(json.dumps(old).encode())
+    assert entry is not None
+    show([answer(entry, report(10))], as_json_lines=False)
+    assert "TLSv1.3  –" in capsys.readouterr().out
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
