@@ -42,7 +42,7 @@ def test_a_copy_that_is_still_being_made_waits_from_its_last_change(changed: Fou
 
 
 @pytest.mark.parametrize("never", [copy(size=0), copy(configured=False)])
-def test_empty_and_unconfigured_copies_wait_for_ever(never: Found) -> None:
+def test_empty_and_unconfigured_copies_wait_forever(never: Found) -> None:
     held = Held(WAIT)
     for now in (100.0, 1e6):
         assert not held.has_waited(never, now)

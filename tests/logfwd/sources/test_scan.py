@@ -41,7 +41,7 @@ def test_a_name_that_no_glob_leads_to_is_not_a_family(tmp_path: Path) -> None:
     assert families(tmp_path, "x*", "x", "x-1", exclude=("x",)) == {"x-1": "x-1"}
 
 
-def test_directories_that_are_gone_are_not_looked_at_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directories_that_are_gone_are_no_longer_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Reader(tmp_path / "*" / "x.log")
     for round_ in range(3):
         folder = tmp_path / f"{round_}"

@@ -18,7 +18,7 @@ def lines(name: str, count: int = 3) -> bytes:
     return b"".join(b"%s %d\n" % (name.encode(), number) for number in range(count))
 
 
-def read_beside(
+def read_next_to(
     folder: Path, pattern: str, own: str, neighbours: tuple[str, ...], exclude: tuple[str, ...] = ()
 ) -> set[bytes]:
     """The names whose lines were read: neighbours appear while running, while stopped, and before another start."""
@@ -54,20 +54,20 @@ def read_beside(
 def test_neighbours_with_numbers_and_dates_in_their_names_are_not_read(
     tmp_path: Path, pattern: str, own: str, neighbours: tuple[str, ...]
 ) -> None:
-    assert read_beside(tmp_path, pattern, own, neighbours) == {own.encode()}
+    assert read_next_to(tmp_path, pattern, own, neighbours) == {own.encode()}
 
 
 def test_excluded_files_are_not_read_and_do_not_count_as_names_of_rotated_files(tmp_path: Path) -> None:
-    assert read_beside(tmp_path, "app*.log", "app.log", ("app.log.1", "app-2.log"), exclude=("*-2.log", "*.1")) == {
+    assert read_next_to(tmp_path, "app*.log", "app.log", ("app.log.1", "app-2.log"), exclude=("*-2.log", "*.1")) == {
         b"app.log"
     }
-    assert read_beside(tmp_path, "x*", "x-1", ("x",), exclude=("x",)) == {b"x-1"}
+    assert read_next_to(tmp_path, "x*", "x-1", ("x",), exclude=("x",)) == {b"x-1"}
 
 
 def test_a_number_in_the_name_of_a_links_target_is_part_of_the_name(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("worker-1")
     append(tmp_path / "worker-1", b"")
-    assert read_beside(tmp_path, "link", "worker-1", ("worker-2", "worker")) == {b"worker-1"}
+    assert read_next_to(tmp_path, "link", "worker-1", ("worker-2", "worker")) == {b"worker-1"}
 
 
 @pytest.mark.parametrize("ending", [".1", "-1", "-20260131", ".old"])
