@@ -23,8 +23,8 @@ import asyncio, sys
 from pathlib import Path
 from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks import Kind
-from logreceiver.sinks.log import LogSink
-from streams.recordbatch import Codec, build, stamp
+from logreceiver.sinks.log.sink import LogSink
+from streams.records.batch import Codec, build, stamp
 from streams.telemetry import logs
 
 async def append(sink, producer_id, records):
