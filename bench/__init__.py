@@ -1,0 +1,1 @@
+"""`logbench`: measures the programs, breaks them, and compares streams; runs real processes."""

@@ -247,3 +247,12 @@ def test_every_error_stands_in_the_tree_or_is_named_as_control_flow() -> None:
     drawn = set(re.findall(r"^ {4}[│├└─ ]*(\w+)", tree, re.MULTILINE))
     assert drawn == set(found) - outside
     assert outside == {name for name in outside if re.search(rf"\b{name}\b", control_flow)}
+
+
+def test_every_module_is_on_the_map() -> None:
+    """ARCHITECTURE.md names each file, below the folder that it is in."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    tree = text.split("## Rooms", 1)[1].split("\n## ", 1)[0]
+    names = {path.relative_to(ROOT) for path in modules().values() if path.name != "__init__.py"}
+    assert not sorted(str(name) for name in names if name.name not in tree)
+    assert not sorted(str(folder) for folder in {name.parent for name in names} if f"{folder.name}/" not in tree)

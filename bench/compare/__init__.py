@@ -1,0 +1,1 @@
+"""Two streams compared: rounds of measurements, intervals, a verdict in words, and a report."""

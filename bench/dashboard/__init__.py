@@ -1,0 +1,1 @@
+"""Pages generated from the code: the Grafana dashboard and the list of metrics."""

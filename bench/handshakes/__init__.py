@@ -1,0 +1,1 @@
+"""Handshakes by mode, dissected on the wire: round trips, bytes, CPU."""

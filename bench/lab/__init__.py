@@ -1,0 +1,1 @@
+"""The laboratory: real forwarders, receivers, Kafka and Prometheus, started, fed, watched and judged."""

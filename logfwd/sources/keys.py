@@ -1,4 +1,4 @@
-"""Idempotency keys of requests, as sources know them. How the spool stores them: spool_keys.py."""
+"""Idempotency keys of requests, as sources know them. How the spool stores them: logfwd/spool/keys.py."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The tables of a spool's file in both versions of the format, and the types of their columns.
 
 Version 1 is read and upgraded, never written: `rows` and `converted` return rows with the columns of version 2.
-`spool_file.py` explains what the tables are for.
+The package explains what the tables are for.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Commands of `logreceiver` other than run, validate and schema; each is imported only when it is called."""

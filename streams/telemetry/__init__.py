@@ -1,0 +1,1 @@
+"""What a running program shows: logs, metrics, health, the API and its live page."""

@@ -1,0 +1,1 @@
+"""Apache Kafka as a sink: Produce requests of our own over aiokafka's connections."""
