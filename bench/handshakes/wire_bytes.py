@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, mldsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -223,8 +223,12 @@ def certificates(message: Message, version: str) -> list[x509.Certificate]:
 def _certificate_bytes(certificate: x509.Certificate) -> int:
     """Size of its public key and signature as in published sums: raw, without names and DER."""
     key = certificate.public_key()
-    assert isinstance(key, ec.EllipticCurvePublicKey), "every mode's certificates have EC keys"
-    return len(key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)) + len(certificate.signature)
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        key_bytes = len(key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
+    else:
+        assert isinstance(key, mldsa.MLDSA65PublicKey), "every mode's certificates have EC or ML-DSA-65 keys"
+        key_bytes = len(key.public_bytes_raw())
+    return key_bytes + len(certificate.signature)
 
 
 def weigh(messages: Sequence[Message], wire_bytes: Mapping[Sender, int], version: str) -> Weights:

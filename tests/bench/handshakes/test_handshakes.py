@@ -27,8 +27,13 @@ KEY_EXCHANGE_BYTES = {
     "hybrid": (32 + 1184) + (32 + 1088),
     "hybrid-preferred": (32 + 1184) + 32 + (32 + 1088),
     "hybrid-p256": (65 + 1184) + (65 + 1088),
+    "pq-auth": (32 + 1184) + (32 + 1088),
 }
 """Points of the curves, and the keys and ciphertexts of FIPS 203."""
+ECDSA_BYTES = range(65 + 2 * 66, 65 + 2 * 72 + 1)
+"""A point, and two signatures in DER: the certificate's and the handshake's."""
+MLDSA65_BYTES = 1952 + 2 * 3309
+"""A key and two signatures of FIPS 204 (table 2)."""
 TLS12_KINDS = [1, 2, 11, 12, 13, 14, 11, 16, 15, 20, 20]
 TLS13_KINDS = [1, 2, 8, 13, 11, 15, 20, 11, 15, 20]
 
@@ -52,8 +57,8 @@ def test_the_parts_of_a_handshake_have_the_sizes_in_their_standards(
     found = weigh(site[1], mode, site[0], tmp_path / "keys")
     assert found["key_exchange"] == KEY_EXCHANGE_BYTES[mode]
     assert (found["flights"], found["round_trips"]) == ((4, 2) if mode == "classical-tls12" else (3, 1))
-    for side in ("server", "client"):  # a point, and two ECDSA signatures in DER
-        assert 65 + 2 * 66 <= found[f"{side}_authentication"] <= 65 + 2 * 72
+    for side in ("server", "client"):
+        assert found[f"{side}_authentication"] in ([MLDSA65_BYTES] if mode == "pq-auth" else ECDSA_BYTES)
 
 
 @pytest.mark.parametrize(("mode", "kinds"), [("classical-tls12", TLS12_KINDS), ("hybrid", TLS13_KINDS)])
