@@ -43,18 +43,24 @@ def lines(first: int, end: int) -> bytes:
     return b"".join(b'{"number":%d}\n' % number for number in range(first, end))
 
 
-async def all_committed(pipeline: Pipeline) -> None:
-    """Wait until as many records as there are were accepted and are durable."""
-    backlog = pipeline.senders[0].backlog
-    await eventually(lambda: backlog.totals.accepted >= RECORDS and all(row.committed for row in backlog.rows))
-
-
 def file(directory: Path, _: Handle) -> Made:
     path = directory / "input.log"
-    if not path.exists():
-        path.write_bytes(lines(0, RECORDS))
-    source = FileTail(FileSource(paths=(str(path),)), max_record_bytes=1000, block_bytes=BLOCK_BYTES)
-    return source, all_committed
+    path.touch()
+    source = FileTail(FileSource(paths=(str(path),)), max_record_bytes=BLOCK_BYTES, block_bytes=BLOCK_BYTES)
+
+    async def write(pipeline: Pipeline) -> None:
+        """A third of the lines when those before are durable."""
+        backlog = pipeline.senders[0].backlog
+        for first in range(0, RECORDS, IN_A_REQUEST):
+            end = first + IN_A_REQUEST
+            if path.stat().st_size < len(lines(0, end)):
+                with path.open("ab") as out:
+                    out.write(lines(first, end))
+            await eventually(
+                lambda end=end: backlog.totals.accepted >= end and all(row.committed for row in backlog.rows)  # type: ignore[misc]
+            )
+
+    return source, write
 
 
 def stdin(_: Path, __: Handle) -> Made:
