@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from bench.lab.site import Site
-from logfwd.config import ForwarderConfig, load_forwarder
+from logfwd.config import Admin, ForwarderConfig, load_forwarder
 from logreceiver.sinks.log.sink import read_records
 from streams.errors import ConfigError
 from streams.security import transport
@@ -115,6 +115,15 @@ async def test_a_reload_that_moves_the_state_directory_is_refused(installation: 
         assert not await forwarder.reload(lambda: moved)
     assert not moved.state_dir.exists()
     assert [event["keys"] for event in events if "keys" in event] == [["state_dir"]]
+
+
+async def test_a_reload_that_moves_the_admin_address_is_refused(installation: Installation, events: Events) -> None:
+    config = installation.forwarder_config("localhost:1")
+    moved = msgspec.structs.replace(config, admin=Admin(address="127.0.0.1:0"), receivers=("localhost:2",))
+    async with forwarding(config) as forwarder:
+        assert not await forwarder.reload(lambda: moved)
+        assert forwarder.config.receivers == ("localhost:1",)
+    assert [(event["reason"], event["keys"]) for event in events if "keys" in event] == [("needs a restart", ["admin"])]
 
 
 async def test_a_forwarder_that_is_stopped_while_it_starts_ends_at_once(

@@ -1,0 +1,101 @@
+"""How long a stream without a link waits for the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import structlog
+from structlog.typing import EventDict
+
+from logfwd.definition import Stream
+from logfwd.links import sender
+from logfwd.links.sender import CLONE_PAUSE_SECONDS, Sender
+from logfwd.metrics import ForwarderMetrics
+from streams.errors import Code, LinkError, LinkRefused
+from streams.telemetry.metrics import CollectorRegistry
+
+
+class Lost:
+    """A conversation that ends with the next error of the test."""
+
+    def __init__(self, *_: object) -> None:
+        self.welcomed, self._error = Lost.script.pop(0)
+
+    script: list[tuple[bool, Exception]]  # was it welcomed, how did it end
+
+    async def run(self) -> None:
+        raise self._error
+
+    def leave(self, reason: str) -> None:
+        pass
+
+
+@pytest.fixture
+def events() -> Iterator[list[EventDict]]:
+    with structlog.testing.capture_logs() as events:
+        yield events
+
+
+async def pauses(
+    events: list[EventDict], monkeypatch: pytest.MonkeyPatch, *script: tuple[bool, Exception]
+) -> list[float]:
+    """The pauses after links that went like this; jitter takes nothing off."""
+    monkeypatch.setattr("logfwd.links.backoff.random.uniform", lambda low, high: high)
+    monkeypatch.setattr(sender, "Conversation", Lost)
+    Lost.script = list(script)
+    delivery: Any = SimpleNamespace(
+        stream=Stream(name="s"),
+        backlog=SimpleNamespace(rows=[]),
+        metrics=ForwarderMetrics(CollectorRegistry()),
+    )
+
+    async def connect() -> Any:
+        return None
+
+    one = Sender(delivery, connect)
+
+    class NoTime:
+        """Every pause is over at once."""
+
+        def __init__(self) -> None:
+            self.now = 0.0
+
+        def __call__(self) -> float:
+            self.now += 1000.0
+            return self.now
+
+    monkeypatch.setattr(sender, "clock", NoTime())
+    task = asyncio.create_task(one.run())
+    while Lost.script:
+        await asyncio.sleep(0)
+    one.stop()
+    await asyncio.gather(task, return_exceptions=True)
+    return [event["retry_in_seconds"] for event in events if event["event"] == "link failed"][: len(script)]
+
+
+CUT = LinkError("cut")
+
+
+async def test_links_that_never_came_about_are_tried_ever_more_seldom(
+    events: list[EventDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await pauses(events, monkeypatch, *[(False, CUT)] * 4) == [0.1, 0.2, 0.4, 0.8]
+
+
+async def test_a_link_that_was_welcomed_starts_the_back_off_over(
+    events: list[EventDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = [(False, CUT), (False, CUT), (True, CUT), (False, CUT)]
+    assert await pauses(events, monkeypatch, *script) == [0.1, 0.2, 0.1, 0.2]
+
+
+async def test_a_forwarder_whose_link_another_copy_took_over_waits_longer(
+    events: list[EventDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_over = LinkRefused(Code.SUPERSEDED, "another link")
+    (pause,) = await pauses(events, monkeypatch, (True, taken_over))
+    assert pause == 1.5 * CLONE_PAUSE_SECONDS
