@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.settings import TYPES, SourceSettings
 from streams.config.kinds import Address, HostName, ModeName, TopicName, shown
 from streams.config.toml import Fault
@@ -63,7 +64,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     topic: TopicName | None = None
     receivers: tuple[Address, ...] = ()
     server_name: HostName | None = None
-    invalid: Literal["wrap", "drop"] = "wrap"
+    invalid: Literal["wrap", "drop", "refuse"] = "wrap"
     codec: Literal["zstd", "none"] = "zstd"
     window: Annotated[int, Meta(ge=1, le=MAX_WINDOW)] = MAX_WINDOW
     source: SourceSettings | None = None
@@ -80,6 +81,10 @@ def _check_original(stream: Stream) -> Iterator[Fault]:
     if stream.source is None:
         types = " or ".join(f'"{each}"' for each in TYPES)
         yield "source", f"is missing; add [source] with type = {types} (or mirror_of, for a twin)"
+    else:
+        yield from stream.source.faults()
+        if stream.invalid == "refuse" and not isinstance(stream.source, HttpSource):
+            yield "invalid", 'cannot be "refuse": only a client of type = "http" can be refused; write "wrap" or "drop"'
     if stream.batch.max_record_bytes > stream.batch.max_batch_bytes:
         yield (
             "batch.max_record_bytes",

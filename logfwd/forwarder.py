@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -20,11 +20,14 @@ import structlog
 
 from logfwd import state_dir, status
 from logfwd.config import ForwarderConfig
+from logfwd.intake import jsonlines
 from logfwd.keeper import Group, Keeper
 from logfwd.links.connector import Connector
 from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
 from logfwd.sources.front import Front
+from logfwd.sources.http.settings import HttpSource
+from logfwd.sources.listeners import Listeners, Served
 from logfwd.sources.make import Context, make_source
 from logfwd.sources.settings import SourceSettings
 from logfwd.spool.store import Spool
@@ -52,6 +55,7 @@ class Forwarder:
         self._threads = ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="seal")
         self._keepers: dict[str, Keeper] = {}
         self._front = Front()
+        self.listeners = Listeners(self._front, self.metrics.count_http_request, _count_invalid)
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Forwarder:
@@ -72,6 +76,7 @@ class Forwarder:
                 self.admin_address = server.address
                 log.info("admin listening", address=server.address)
             self.metrics.on_scrape(self._observe)
+            await self.listeners.serve(_served(self.config))
             for group in groups(self.config).values():
                 self._start(group)
         except BaseException:
@@ -80,7 +85,9 @@ class Forwarder:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.listeners.stop()
         await asyncio.gather(*(keeper.stop(self.config.stop_grace_seconds) for keeper in self._keepers.values()))
+        await self.listeners.close()
         await self._stack.aclose()
 
     def _start(self, group: Group) -> None:
@@ -104,12 +111,14 @@ class Forwarder:
         original, twins = group
         assert original.source is not None
         path = self.config.state_dir / f"{original.name}.spool"
-        definition = msgspec.json.encode([original, *twins]).decode()
+        definition = msgspec.json.encode([original, *twins], enc_hook=str).decode()
         async with Spool(path, definition=definition) as spool:
             for name in spool.repeats_possible:
                 self.metrics.run_resets.labels(name, "spool_damaged").inc()
             for name, records in spool.lost_records.items():
                 self.metrics.records.labels(name, "dropped").inc(records)
+            if isinstance(original.source, HttpSource):
+                spool.keys.max_keys = original.source.max_keys
             with self._front.open(original.name) as handle:
                 others = partial(self._sources_beyond, original.name)
                 context = Context(original.batch.max_record_bytes, original.batch.max_batch_bytes, handle, others)
@@ -156,6 +165,7 @@ class Forwarder:
         )
         twins_gone = {stream.name for stream in self.config.streams} - {stream.name for stream in config.streams}
         before, self.config = self.config, config
+        await self.listeners.serve(_served(config))
         for name, group in new.items():
             if name not in old:
                 self._start(group)
@@ -171,7 +181,8 @@ class Forwarder:
     # -- what it reports ---------------------------------------------------------------------------------------
 
     def _ready(self) -> Mapping[str, str]:
-        return {part: reason for keeper in self._keepers.values() for part, reason in keeper.troubles().items()}
+        troubles = {part: reason for keeper in self._keepers.values() for part, reason in keeper.troubles().items()}
+        return {**self.listeners.troubles(), **troubles}
 
     def _observe(self) -> None:
         for keeper in self._keepers.values():
@@ -189,6 +200,25 @@ class Forwarder:
 def _sections(config: ForwarderConfig) -> set[str]:
     """The sections with the certificates that its links present."""
     return {MODES[name].section for name in config.modes}
+
+
+def _count_invalid(block: bytes, ends: Sequence[int] | None, max_record_bytes: int) -> int:
+    return jsonlines.split(block, invalid="drop", max_record_bytes=max_record_bytes, ends=ends).invalid
+
+
+def _served(config: ForwarderConfig) -> list[Served]:
+    """The streams that take requests from listeners."""
+    return [
+        Served(
+            stream.name,
+            stream.source,
+            stream.batch.max_record_bytes,
+            stream.batch.max_batch_bytes,
+            stream.invalid == "refuse",
+        )
+        for stream in config.streams
+        if isinstance(stream.source, HttpSource)
+    ]
 
 
 def groups(config: ForwarderConfig) -> dict[str, Group]:

@@ -69,6 +69,20 @@ RUN_RESETS = Metric(
     ("stream", "reason"),
     "Runs replaced by a new one: batches whose outcome was unknown may be stored twice.",
 )
+HTTP_REQUESTS = Metric(
+    "logfwd_http_requests_total",
+    "counter",
+    "",
+    ("stream", "code"),
+    "Requests of HTTP clients by status code; none: the outcome was unknown and the connection was closed.",
+)
+EVICTED_KEYS = Metric(
+    "logfwd_evicted_keys_total",
+    "counter",
+    "",
+    ("stream",),
+    "Idempotency keys that were deleted before they expired: a repeated request may be stored twice.",
+)
 FORWARDER = (
     BATCH_DURATION,
     BATCH_STAGE,
@@ -82,6 +96,8 @@ FORWARDER = (
     SOURCE_LAG,
     LINK_FAILURES,
     RUN_RESETS,
+    HTTP_REQUESTS,
+    EVICTED_KEYS,
 )
 
 
@@ -102,6 +118,8 @@ class ForwarderMetrics(Metrics):
         self.source_lag = self._gauge(SOURCE_LAG)
         self.link_failures = self._counter(LINK_FAILURES)
         self.run_resets = self._counter(RUN_RESETS)
+        self.http_requests = self._counter(HTTP_REQUESTS)
+        self.evicted_keys = self._counter(EVICTED_KEYS)
         self._started_at = clock()
 
     def observe_handshake(self, facts: Facts, *, stream: str, mode: str, role: str) -> None:
@@ -116,6 +134,10 @@ class ForwarderMetrics(Metrics):
         self._count_ok(facts, stream, mode, "forwarder")
         self.link_closed(stream)
         self.link_info.labels(stream, receiver, facts.group, facts.cipher, facts.version).set(1)
+
+    def count_http_request(self, stream: str, code: str) -> None:
+        """A client was answered; `stream` is empty if it named none that is served."""
+        self.http_requests.labels(stream, code).inc()
 
     def link_closed(self, stream: str) -> None:
         """The stream has no link any more."""

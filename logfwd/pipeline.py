@@ -120,6 +120,7 @@ class Pipeline:
         """Drafts that are being sealed or committed."""
         self._settled: asyncio.Future[None] | None = None
         self._refused: WeakSet[Receipt] = WeakSet()
+        self._evicted_keys = 0
         self.log = structlog.get_logger("logfwd.pipeline").bind(stream=original.name)
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -290,12 +291,19 @@ class Pipeline:
         positions = dict(sealing.positions)
         for index, block in sealing.awaited:
             positions |= block.positions or {}
-            if block.progress is not None:
-                self._spool.keys.put(*block.progress(*sealed.of_blocks[index]), notes)
+            if block.progress is not None and (key := block.progress(*sealed.of_blocks[index])) is not None:
+                self._spool.keys.put(*key, notes)
         notes.put_positions(positions, self.source.forgotten())
         done = self._spool.commit(notes)
         done.add_done_callback(_look_at)
+        self._count_evicted_keys()
         return _Commit(done, rows, positions, sealing.receipts, sealed_at)
+
+    def _count_evicted_keys(self) -> None:
+        evicted = self._spool.keys.evicted
+        if evicted > self._evicted_keys:
+            self._metrics.evicted_keys.labels(self.original.name).inc(evicted - self._evicted_keys)
+            self._evicted_keys = evicted
 
     def _count(self, backlog: Backlog, sealed: Sealed, dropped: int) -> None:
         name = backlog.stream
@@ -338,7 +346,7 @@ def _seal_draft(draft: Draft, stream: Stream) -> Sealed:
     return seal(
         draft.drain(),
         timestamp_ms=timestamp_ms,
-        invalid=stream.invalid,
+        invalid="drop" if stream.invalid == "drop" else "wrap",
         max_record_bytes=limits.max_record_bytes,
         max_batch_records=limits.max_batch_records,
         max_batch_bytes=limits.max_batch_bytes,

@@ -41,6 +41,7 @@ DOORS = {
         "logfwd.commands.spool",
     ),
     "prometheus_client": ("streams.telemetry.*",),
+    "h11": ("logfwd.sources.http.connection",),
     # our own TLS stack is behind a seam, as a library is; the bench reads its key log
     "streams.security.openssl": ("streams.security.stacks", "streams.security.openssl.*", "bench.handshakes.command"),
 }
@@ -64,6 +65,10 @@ CORES = (
     "logfwd.definition",
     "logfwd.links.resume",
     "logfwd.spool.keys",
+    "logfwd.sources.http.answers",
+    "logfwd.sources.http.body",
+    "logfwd.sources.http.coding",
+    "logfwd.sources.http.settings",
     "logfwd.sources.position",
     "logfwd.sources.settings",
     "logreceiver.links.authorisation",

@@ -178,8 +178,24 @@ ROWS: dict[str, Sequence[Panel]] = {
             ],
         ),
         Panel(
+            "HTTP requests by status",
+            "Answers to HTTP clients per second. 429: the spool is full; 503: the stream starts, stops or has a "
+            "problem; none: the outcome was unknown. Forgotten keys: a repeated request may be stored twice.",
+            [
+                (
+                    f'sum by (stream, code) (rate(logfwd_http_requests_total{{stream=~"$stream"}}[{NOW}]))',
+                    "{{stream}} {{code}}",
+                ),
+                (
+                    f'sum by (stream) (rate(logfwd_evicted_keys_total{{stream=~"$stream"}}[{NOW}]))',
+                    "{{stream}} forgotten keys",
+                ),
+            ],
+            "cps",
+        ),
+        Panel(
             "Source lag",
-            "Bytes of the files that are not in the spool yet.",
+            "Bytes of files and requests that are not in the spool yet.",
             [('sum by (stream) (logfwd_source_lag_bytes{stream=~"$stream"})', "{{stream}}")],
             "bytes",
         ),

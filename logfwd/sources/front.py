@@ -114,6 +114,10 @@ class Admission:
         self._handle.give_back(self.size)
         self.size = 0
 
+    def keyed(self, key: bytes) -> contextlib.AbstractAsyncContextManager[Key | None]:
+        """As `Handle.keyed`."""
+        return self._handle.keyed(key)
+
     def hand_over(self, blocks: Sequence[Block], key: bytes | None = None) -> Request:
         """Give the request's blocks to the pipeline; raises NotAdmitted, and then none of them was given.
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from logfwd.sources import Source
 from logfwd.sources.front import Handle
+from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.settings import FileSource, SourceSettings, StdinSource
 
 
@@ -43,4 +44,14 @@ def _stdin(_: StdinSource, context: Context) -> Source:
     return stdin
 
 
-_MAKERS: Mapping[type, Callable[[Any, Context], Source]] = {FileSource: _file, StdinSource: _stdin}
+def _http(_: HttpSource, context: Context) -> Source:
+    from logfwd.sources.http.source import Requests
+
+    return Requests(context.handle)
+
+
+_MAKERS: Mapping[type, Callable[[Any, Context], Source]] = {
+    FileSource: _file,
+    StdinSource: _stdin,
+    HttpSource: _http,
+}

@@ -85,8 +85,11 @@ class Receipt(Protocol):
         """Its records may be stored or not: a commit failed, or the pipeline ended."""
 
 
-Progress = Callable[[int, int], tuple[bytes, Key]]
-"""From how many records and invalid lines a block has: the hash of its request's key, and what is durable with it."""
+Progress = Callable[[int, int], tuple[bytes, Key] | None]
+"""Called with the number of records and of invalid lines that a block has, when these are about to be committed.
+
+Returns the hash of its request's idempotency key, if it has one, and what is durable with this commit.
+"""
 
 
 class Block(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 A new type of source needs a Struct in `SourceSettings`, its module, and a row in make.py. `claims` names what only one
 stream can read, each with the key to point at, so that two streams that claim the same thing are rejected together.
+`shares` names what several may use on the same terms, `faults` what is wrong with a table by itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from logfwd.sources.http.settings import HttpSource
 from streams.config.kinds import Glob
+from streams.config.toml import spelling
 
 
 class FileSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="file"):
@@ -29,6 +32,14 @@ class FileSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Nothing: several streams may read the same files."""
         return {}
 
+    def shares(self) -> Mapping[str, tuple[str, object]]:
+        """Nothing."""
+        return {}
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """None."""
+        return iter(())
+
 
 class StdinSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stdin"):
     """Standard input; the stream ends with it."""
@@ -37,22 +48,41 @@ class StdinSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Standard input."""
         return {"stdin": "source.type"}
 
+    def shares(self) -> Mapping[str, tuple[str, object]]:
+        """Nothing."""
+        return {}
 
-SourceSettings = FileSource | StdinSource
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """None."""
+        return iter(())
+
+
+SourceSettings = FileSource | StdinSource | HttpSource
 
 TYPES = tuple(str(kind.__struct_config__.tag) for kind in get_args(SourceSettings))
 """What `type` may be."""
 
 
 class Claims:
-    """What the streams seen so far read alone."""
+    """What the streams seen so far read alone, and on which terms they use what they share."""
 
     def __init__(self) -> None:
         self._owners: dict[str, str] = {}
+        self._terms: dict[str, tuple[str, object]] = {}
 
     def conflicts(self, stream: str, settings: SourceSettings) -> Iterator[tuple[str, str]]:
-        """Add a stream; a fault (key, message) for each claim that another stream made before."""
+        """Add a stream; a fault (key, message) for each claim that another stream made before, or other terms."""
+        for shared, (key, terms) in settings.shares().items():
+            owner, agreed = self._terms.setdefault(shared, (stream, terms))
+            if agreed != terms:
+                yield key, f"{shared} is used by stream {owner!r} with other settings; {_differences(terms, agreed)}"
         for claim, key in settings.claims().items():
             owner = self._owners.setdefault(claim, stream)
             if owner != stream:
                 yield key, f"{claim} is read by stream {owner!r} already; only one stream can read it"
+
+
+def _differences(terms: object, agreed: object) -> str:
+    fields = getattr(terms, "_fields", ())
+    names = [spelling(name) for name in fields if getattr(terms, name) != getattr(agreed, name)]
+    return f"give both the same {', '.join(names)}, or another address"

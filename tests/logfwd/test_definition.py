@@ -126,7 +126,7 @@ def test_a_mistake_is_named_with_its_key_and_a_remedy(tmp_path: Path, text: str,
         (
             '[source]\ntype = "fil"\n',
             "source.type",
-            "'fil' is not known; write \"file\" or \"stdin\"; did you mean 'file'?",
+            '\'fil\' is not known; write "file" or "stdin" or "http"; did you mean \'file\'?',
         ),
         ('[source]\ntype = "file"\n', "source.paths", "is missing; add source.paths = […]"),
         ('[source]\ntype = "file"\npaths = []\n', "source.paths", "is empty; name at least one"),

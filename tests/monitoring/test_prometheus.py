@@ -19,6 +19,8 @@ from tests.monitoring.queries import ALERTS, ROOT, filled_in, panel_queries, rul
 
 WITHOUT_TROUBLE_EMPTY = (
     "logfwd_run_resets_total",
+    "logfwd_http_requests_total",  # no stream takes requests here
+    "logfwd_evicted_keys_total",
     "logreceiver_clones_suspected_total",
     "logfwd_link_failures_total",
     "tls_policy_violations_total",

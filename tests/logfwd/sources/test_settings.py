@@ -7,15 +7,16 @@ from typing import get_args
 import pytest
 
 from logfwd.sources.front import Front
+from logfwd.sources.http.settings import HttpSource, check_intake_address, check_socket_mode
 from logfwd.sources.make import Context, make_source
 from logfwd.sources.settings import TYPES, Claims, FileSource, SourceSettings, StdinSource
 
-EXAMPLES: tuple[SourceSettings, ...] = (FileSource(paths=("a.log",)), StdinSource())
+EXAMPLES: tuple[SourceSettings, ...] = (FileSource(paths=("a.log",)), StdinSource(), HttpSource())
 
 
 def test_there_is_an_example_of_every_type() -> None:
     assert {type(each) for each in EXAMPLES} == set(get_args(SourceSettings))
-    assert sorted(TYPES) == ["file", "stdin"]
+    assert sorted(TYPES) == ["file", "http", "stdin"]
 
 
 @pytest.mark.parametrize("settings", EXAMPLES, ids=TYPES)
@@ -37,3 +38,45 @@ def test_files_may_be_read_by_several_streams_and_standard_input_by_one() -> Non
     for stream in ("b", "c"):
         ((key, message),) = claims.conflicts(stream, StdinSource())
         assert (key, message) == ("source.type", "stdin is read by stream 'a' already; only one stream can read it")
+
+
+def test_streams_may_share_a_listener_on_the_same_terms() -> None:
+    claims = Claims()
+    assert list(claims.conflicts("a", HttpSource())) == []
+    assert list(claims.conflicts("b", HttpSource(max_body_bytes=1024, max_keys=1))) == [], "these are its own"
+    assert list(claims.conflicts("c", HttpSource(address="127.0.0.1:1", max_connections=1))) == []
+    ((key, message),) = claims.conflicts("d", HttpSource(max_connections=1, header_seconds=1.0))
+    assert key == "source.address"
+    assert message == (
+        "the listener at 127.0.0.1:8088 is used by stream 'a' with other settings; "
+        "give both the same max_connections, header, or another address"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        (HttpSource(), None),
+        (HttpSource(address="unix:/run/in.sock"), None),
+        (HttpSource(address="[::1]:80"), None),
+        (HttpSource(address=":8088"), "source.address"),
+        (HttpSource(address="192.0.2.1:8088"), "source.address"),
+        (HttpSource(address="192.0.2.1:8088", insecure=True), None),
+    ],
+)
+def test_without_tls_other_hosts_can_reach_a_listener_only_if_that_is_said_aloud(
+    settings: HttpSource, key: str | None
+) -> None:
+    assert [found for found, _ in settings.faults()] == ([] if key is None else [key])
+
+
+@pytest.mark.parametrize("address", ["unix:relative", "unix:", "8088", "host", "::1:80"])
+def test_addresses_that_cannot_be_listened_on(address: str) -> None:
+    with pytest.raises(ValueError, match=r"path|HOST:PORT|brackets"):
+        check_intake_address(address)
+
+
+@pytest.mark.parametrize("mode", ["0778", "rw", "66", "00660"])
+def test_modes_of_sockets_are_octal(mode: str) -> None:
+    with pytest.raises(ValueError, match="octal"):
+        check_socket_mode(mode)

@@ -1,0 +1,236 @@
+"""A body → parts that become blocks: whole records, cut where only the body itself and its type decide.
+
+    application/x-ndjson    one record in each line
+    application/json        an array: one record for each element; or one object; or one object in each line
+    text/plain              one record for each line: {"message": line}
+
+A part ends at an offset in the decoded body. A repeat of the request continues after a part that is durable already,
+so parts depend on nothing that a reload may change, except for their size: every end of a record is a place to go on.
+"""
+
+from __future__ import annotations
+
+import codecs
+import enum
+import re
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
+from itertools import chain
+from typing import NamedTuple
+
+import msgspec
+
+from logfwd.sources.http.answers import malformed, not_supported
+
+DIGEST_BYTES = 16
+
+_BLANKS = b" \t\r\n"
+_BOM = codecs.BOM_UTF8
+_FIRST = re.compile(rb"[ \t\r\n]*")
+_BETWEEN = re.compile(rb"[ \t\r\n]*,?[ \t\r\n]*")
+_array = msgspec.json.Decoder(list[msgspec.Raw])
+_anything = msgspec.json.Decoder(msgspec.Raw)
+_encode = msgspec.json.Encoder().encode
+
+
+class Kind(enum.Enum):
+    """How a body is cut into records."""
+
+    LINES = "lines"
+    JSON = "json"
+    TEXT = "text"
+
+
+class BodyType(NamedTuple):
+    """What Content-Type says."""
+
+    kind: Kind
+    charset: str = "utf-8"
+
+
+class Part(NamedTuple):
+    """Whole records, the offset in the body after them, and where they end if not at newlines."""
+
+    data: bytes
+    end: int
+    ends: array[int] | None = None
+
+
+_KINDS = {
+    "application/x-ndjson": Kind.LINES,
+    "application/ndjson": Kind.LINES,
+    "application/jsonl": Kind.LINES,
+    "application/x-jsonlines": Kind.LINES,
+    "application/json": Kind.JSON,
+    "text/plain": Kind.TEXT,
+}
+_CHARSETS = ("utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252")  # as codecs.lookup names them: no newline inside
+
+
+def body_type(content_type: str) -> BodyType:
+    """What a Content-Type means; without one the body is taken as application/json. Refuses others."""
+    name, *parameters = (part.strip() for part in content_type.split(";"))
+    kind = _KINDS.get(name.lower() or "application/json")
+    if kind is None:
+        raise not_supported(
+            f"Content-Type {name!r} is not supported; use application/x-ndjson (one JSON object in each line), "
+            "application/json (an object or an array of objects) or text/plain"
+        )
+    charset = "utf-8"
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key.strip().lower() == "charset":
+            charset = _charset(value.strip().strip('"'))
+    if kind is not Kind.TEXT and charset not in ("utf-8", "ascii"):
+        raise not_supported("JSON is UTF-8 (RFC 8259); only text/plain may have another charset")
+    return BodyType(kind, charset)
+
+
+def _charset(name: str) -> str:
+    try:
+        charset = codecs.lookup(name).name
+    except (LookupError, ValueError):
+        charset = ""
+    if charset not in _CHARSETS:
+        raise not_supported(f"charset {name!r} is not supported; use {', '.join(_CHARSETS)}")
+    return charset
+
+
+def parts(body: bytes, kind: BodyType, *, start: int = 0, block_bytes: int, max_record_bytes: int) -> list[Part]:
+    """The records after an offset at which a part ended before (0: all); refuses what is not JSON but should be.
+
+    The last part ends where the body does. A part is larger than `block_bytes` only if it has a single record.
+    """
+    if kind.kind is Kind.JSON and (first := _first(body)) is not None:
+        return list(_elements(body, start, block_bytes) if first == b"[" else _object(body, start))
+    lines = _lines(body, start or _after_bom(body), block_bytes)
+    if kind.kind is Kind.TEXT:
+        return [part._replace(data=_messages(part.data, kind.charset, max_record_bytes)) for part in lines]
+    return list(lines)
+
+
+def _after_bom(body: bytes) -> int:
+    return len(_BOM) if body.startswith(_BOM) else 0
+
+
+def _first(body: bytes) -> bytes | None:
+    """What a JSON body begins with, "[" or "{"; None if it holds an object in each line. Refuses anything else."""
+    blanks = _FIRST.match(body, _after_bom(body))
+    assert blanks is not None
+    first = body[blanks.end() : blanks.end() + 1]
+    if first == b"[":
+        return first
+    if first != b"{":
+        raise malformed("the body is not a JSON object or array; for other lines use Content-Type text/plain")
+    try:
+        _anything.decode(memoryview(body)[_after_bom(body) :])
+    except (msgspec.DecodeError, RecursionError) as error:
+        if _is_json(body[blanks.end() : body.find(b"\n", blanks.end()) + 1]):
+            return None
+        raise _not_json(error) from error
+    return first
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        _anything.decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def _not_json(error: Exception) -> Exception:
+    text = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return malformed(f"the body is not valid JSON: {text}")
+
+
+def _object(body: bytes, start: int) -> Iterator[Part]:
+    if start < len(body):
+        record = body[_after_bom(body) :].strip(_BLANKS)
+        yield Part(record, len(body), array("Q", [len(record)]))
+
+
+def _elements(body: bytes, start: int, block_bytes: int) -> Iterator[Part]:
+    """An array's elements: msgspec gives each as it is written, and they follow each other in the body."""
+    bom = _after_bom(body)
+    try:
+        elements = _array.decode(memoryview(body)[bom:])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _not_json(error) from error
+    at = body.index(b"[", bom) + 1
+    at += len(_FIRST.match(body, at)[0])  # type: ignore[index]
+    data, ends, size, end = list[bytes](), array("Q"), 0, at
+    for element in elements:
+        length = len(element)
+        if at + length <= start:
+            at = _BETWEEN.match(body, at + length).end()  # type: ignore[union-attr]
+            continue
+        if data and size + length > block_bytes:
+            yield Part(b"".join(data), end, ends)
+            data, ends, size = [], array("Q"), 0
+        data.append(body[at : at + length])
+        size += length
+        ends.append(size)
+        end = at + length
+        at = _BETWEEN.match(body, end).end()  # type: ignore[union-attr]
+    if data:
+        yield Part(b"".join(data), len(body), ends)
+
+
+def _lines(body: bytes, start: int, block_bytes: int) -> Iterator[Part]:
+    while start < len(body):
+        end = body.rfind(b"\n", start, start + block_bytes) + 1 or body.find(b"\n", start) + 1 or len(body)
+        if len(body) - start <= block_bytes:
+            end = len(body)
+        data = body[start:end]
+        yield Part(data if data.endswith(b"\n") else data + b"\n", end)
+        start = end
+
+
+def _messages(lines: bytes, charset: str, max_record_bytes: int) -> bytes:
+    """Lines of text as JSON lines. One that is too long for a record stays as it is: it is wrapped in several later."""
+    made = []
+    for line in lines.removesuffix(b"\n").split(b"\n"):
+        text = line.removesuffix(b"\r")
+        if text.strip():
+            record = _encode({"message": text.decode(charset, "replace")})
+            made.append(record if len(record) <= max_record_bytes else text)
+    return b"\n".join([*made, b""])
+
+
+def digests(body: bytes, kind: BodyType, ends: list[int]) -> list[bytes]:
+    """For each of these ascending offsets, the digest of the body up to there, and of how it is read."""
+    hashed, done, found = blake2b(f"{kind.kind.value}\0{kind.charset}\0".encode(), digest_size=DIGEST_BYTES), 0, []
+    view = memoryview(body)
+    for end in ends:
+        hashed.update(view[done:end])
+        done = end
+        found.append(hashed.copy().digest())
+    return found
+
+
+CountInvalid = Callable[[bytes, Sequence[int] | None, int], int]
+"""How many records of a block, with these ends and at most of this size, are invalid: as it will be sealed."""
+
+
+def first_invalid(found: list[Part], max_record_bytes: int, count_invalid: CountInvalid) -> int | None:
+    """Which record of a body, counted from 0, is not a JSON object or is too long; None if all are fine.
+
+    Lines count even if they are blank.
+    """
+    before = 0
+    for part in found:
+        if count_invalid(part.data, part.ends, max_record_bytes):
+            records = enumerate(_records(part))
+            return before + next(n for n, each in records if count_invalid(each, [len(each)], max_record_bytes))
+        before += len(part.ends) if part.ends is not None else part.data.count(b"\n")
+    return None
+
+
+def _records(part: Part) -> Iterator[bytes]:
+    if part.ends is None:
+        yield from part.data.removesuffix(b"\n").split(b"\n")
+        return
+    for start, end in zip(chain((0,), part.ends), part.ends, strict=False):
+        yield part.data[start:end]

@@ -1,0 +1,234 @@
+"""`POST /ingest/STREAM`: from the head of a request to its answer.
+
+    admission   the stream is served at this address, the client may write it, its type and coding are known, and room
+                for the body is reserved before it is read, growing as it comes and as it is decompressed
+    check       the whole body is cut into records; where the stream refuses invalid ones, none may be invalid
+    key         what an earlier attempt with this Idempotency-Key has stored is skipped; another body is refused
+    hand-over   from here on only the outcome answers
+    answer      DONE 200; FAILED 503; UNKNOWN: the connection is closed without an answer
+
+Large bodies are decompressed, cut and checked on a thread, so that other streams are not held up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from logfwd.sources.front import Admission, Front, Outcome, Request
+from logfwd.sources.http import body, coding
+from logfwd.sources.http.answers import Answer, Refused, malformed, stored, too_large, try_again
+from logfwd.sources.http.body import BodyType, CountInvalid, Part
+from logfwd.sources.http.connection import Body, Head, stopping
+from logfwd.sources.http.settings import Served
+from logfwd.sources.http.tokens import Tokens
+from logfwd.sources.keys import Key, key_hash
+from logfwd.sources.position import Block, Progress
+from streams.config.units import KIB, show_size
+from streams.errors import NoRoom, NotServed, SpoolError
+
+PATH = "/ingest/"
+MAX_KEY_BYTES = 255
+INLINE_BYTES = 64 * KIB
+"""Bodies up to this size are handled on the event loop: faster than the way to a thread and back."""
+
+THREADS = 2
+"""Large bodies that are handled at the same time: each takes its size a few times over."""
+
+T = TypeVar("T")
+
+
+class Ingest:
+    """Answers requests for the streams of one forwarder. `count`: called with stream and status ("none") of each."""
+
+    def __init__(self, front: Front, count: Callable[[str, str], None], count_invalid: CountInvalid) -> None:
+        self._front, self._count, self._count_invalid = front, count, count_invalid
+        self._served: Mapping[str, Served] = {}
+        self._tokens: dict[str, Tokens] = {}
+        self.is_stopping = False
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="http")
+
+    def close(self) -> None:
+        """All requests have been answered."""
+        self._threads.shutdown()
+
+    def serve(self, streams: Iterable[Served]) -> None:
+        """Serve these streams from now on, and no others."""
+        self._served = {each.stream: each for each in streams}
+        files = {each.stream: each.settings.token_file for each in streams}
+        self._tokens = {stream: Tokens(path) for stream, path in files.items() if path is not None}
+
+    async def answer(self, address: str, head: Head, content: Body) -> Answer | None:
+        """What a request at this address is answered; None if its outcome is unknown."""
+        served: Served | None = None
+        answer: Answer | None
+        try:
+            served = self._route(address, head)
+            answer = await self._ingest(served, head, content)
+        except Refused as refused:
+            answer = refused.answer
+        except NoRoom as error:
+            answer = try_again(429, "no_room", str(error)).answer
+        except NotServed as error:
+            answer = (stopping() if self.is_stopping else try_again(503, "not_served", str(error))).answer
+        except SpoolError as error:
+            answer = try_again(503, "spool", str(error)).answer
+        self._count(served.stream if served is not None else "", str(answer.status) if answer is not None else "none")
+        return answer
+
+    def _route(self, address: str, head: Head) -> Served:
+        if self.is_stopping:
+            raise stopping()
+        path = head.path.partition("?")[0]
+        name = path.removeprefix(PATH)
+        served = self._served.get(name)
+        if name == path or served is None or served.settings.address != address:
+            raise Refused(404, "not_found", f"nothing is served at {path}; use POST {PATH}STREAM")
+        if head.method != "POST":
+            raise Refused(405, "method", "use POST", headers=((b"allow", b"POST"),))
+        return served
+
+    async def _ingest(self, served: Served, head: Head, content: Body) -> Answer | None:
+        client = self._client(served, head)
+        kind, how = body.body_type(head.header("content-type")), coding.check(head.header("content-encoding"))
+        key = _key(head)
+        limit = served.settings.max_body_bytes
+        if (head.content_length or 0) > limit:
+            raise too_large(f"the body is larger than max_body_bytes, {show_size(limit)}")
+        tally = _Tally(key_hash(served.stream, client, key) if key else b"", served.settings.key_window_seconds)
+        with self._front.admit(served.stream, head.content_length or 0) as admission:
+            admission.release()  # it would fit; but a client that only announces a body holds no room
+            data = await _read(content, admission, limit)
+            if how:
+                data = await self._decompress(data, how, admission, limit)
+            if key:
+                async with admission.keyed(tally.hashed) as known:
+                    if known is not None and await self._is_stored(known, data, kind):
+                        return stored(known.accepted, known.invalid, repeat=True)
+                    tally.begin(known)
+                    request = await self._hand_over(served, data, kind, tally, admission)
+            else:
+                request = await self._hand_over(served, data, kind, tally, admission)
+            del data  # its records are in blocks now
+            outcome = await request.outcome()
+        if outcome is Outcome.UNKNOWN:
+            return None
+        if outcome is Outcome.FAILED:
+            raise try_again(503, "not_stored", "nothing of it was stored")
+        return stored(tally.accepted, tally.invalid)
+
+    def _client(self, served: Served, head: Head) -> str:
+        """A name for the client; refuses one that may not write the stream."""
+        tokens = self._tokens.get(served.stream)
+        if tokens is None:
+            return ""
+        scheme, _, token = head.header("authorization").partition(" ")
+        if scheme.lower() == "bearer" and (client := tokens.client(token.strip())) is not None:
+            return client
+        challenge = ((b"www-authenticate", b'Bearer realm="logfwd"'),)
+        raise Refused(401, "unauthorised", "send Authorization: Bearer TOKEN with a valid token", headers=challenge)
+
+    async def _is_stored(self, known: Key, data: bytes, kind: BodyType) -> bool:
+        """True if an earlier request has stored all of this body; refuses another body than that request's."""
+        (digest,) = await self._aside(len(data), partial(body.digests, data, kind, [known.progress]))
+        if len(data) < known.progress or digest != known.digest or known.total not in (None, len(data)):
+            raise Refused(422, "key_reused", "this Idempotency-Key was used for another body")
+        return known.finished
+
+    async def _hand_over(
+        self, served: Served, data: bytes, kind: BodyType, tally: _Tally, admission: Admission
+    ) -> Request:
+        blocks = await self._aside(len(data), partial(_blocks, served, data, kind, tally, self._count_invalid))
+        if self.is_stopping:
+            raise stopping()
+        return admission.hand_over(blocks, tally.hashed or None)
+
+    async def _decompress(self, data: bytes, how: str, admission: Admission, limit: int) -> bytes:
+        size, pieces = 0, list[bytes]()
+        steps = coding.decompressed(data, how, limit)
+        while (piece := await self._aside(len(data) + size, partial(next, steps, None))) is not None:
+            admission.grow(len(piece))
+            size += len(piece)
+            pieces.append(piece)
+        admission.release()
+        admission.grow(size)  # nothing else runs in between
+        return b"".join(pieces)
+
+    async def _aside(self, size: int, call: Callable[[], T]) -> T:
+        """Call something whose cost grows with this size, on a thread if it is large."""
+        if size <= INLINE_BYTES:
+            return call()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _key(head: Head) -> bytes:
+    key = head.header("idempotency-key").strip().encode("latin-1")
+    if len(key) > MAX_KEY_BYTES:
+        raise malformed(f"Idempotency-Key is longer than {MAX_KEY_BYTES} bytes")
+    return key
+
+
+async def _read(content: Body, admission: Admission, limit: int) -> bytes:
+    pieces, size = [], 0
+    while piece := await content.piece():
+        size += len(piece)
+        if size > limit:
+            raise too_large(f"the body is larger than max_body_bytes, {show_size(limit)}")
+        admission.grow(len(piece))
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+class _Tally:
+    """What is stored of a request, block by block, and the answer that this makes."""
+
+    def __init__(self, hashed: bytes, window_seconds: float) -> None:
+        self.hashed = hashed
+        self.accepted = self.invalid = self.start = 0
+        self._window_seconds = window_seconds
+
+    def begin(self, known: Key | None) -> None:
+        """Continue after what an earlier attempt stored."""
+        if known is not None:
+            self.accepted, self.invalid, self.start = known.accepted, known.invalid, known.progress
+
+    def progress(self, end: int, digest: bytes, total: int | None) -> Progress:
+        """For the block that ends at this offset of the body."""
+
+        def stored(records: int, invalid: int) -> tuple[bytes, Key] | None:
+            self.accepted += records
+            self.invalid += invalid
+            if not self.hashed:
+                return None
+            expires = time.time() + self._window_seconds
+            return self.hashed, Key(end, total, self.accepted, self.invalid, digest, expires)
+
+        return stored
+
+
+def _blocks(served: Served, data: bytes, kind: BodyType, tally: _Tally, count_invalid: CountInvalid) -> list[Block]:
+    """The blocks of a body after what is stored already; refuses an invalid record if the stream does."""
+    limits = served.max_record_bytes
+    found = body.parts(data, kind, start=tally.start, block_bytes=served.block_bytes, max_record_bytes=limits)
+    checked = served.refuses_invalid and not tally.start
+    if checked and (index := body.first_invalid(found, limits, count_invalid)) is not None:
+        text = f"record {index} (counted from 0) is not a JSON object of at most {show_size(limits)}; nothing is stored"
+        raise Refused(400, "invalid_record", text, index=index)
+    if tally.hashed and not found:
+        found = [Part(b"", len(data))]  # so that the key is stored
+    found[-1:] = [part._replace(end=len(data)) for part in found[-1:]]
+    ends = [part.end for part in found]
+    digests = body.digests(data, kind, ends) if tally.hashed else [b""] * len(found)
+    now_ms = time.time_ns() // 1_000_000
+    return [
+        Block(part.data, now_ms, ends=part.ends, progress=tally.progress(part.end, digest, _total(part.end, data)))
+        for part, digest in zip(found, digests, strict=True)
+    ]
+
+
+def _total(end: int, data: bytes) -> int | None:
+    return end if end == len(data) else None

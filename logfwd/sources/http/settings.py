@@ -1,0 +1,105 @@
+"""The [source] table of a stream that takes requests over HTTP.
+
+Several streams may share an address: then they share its listener, and must agree on everything that belongs to it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from streams.addresses import UNIX, is_local, split_address
+from streams.config.kinds import checked, readable
+from streams.config.units import KIB, MIB
+
+MOST_BODY_BYTES = 32 * MIB
+
+
+def check_intake_address(address: str) -> None:
+    """HOST:PORT, or a Unix socket by its absolute path."""
+    if address.startswith(UNIX):
+        if not address.startswith(f"{UNIX}/"):
+            raise ValueError(f"{address!r} needs an absolute path, as in 'unix:/run/logfwd/http.sock'")
+        return
+    split_address(address)
+
+
+def check_socket_mode(mode: str) -> None:
+    """Permissions in octal."""
+    if not re.fullmatch(r"0?[0-7]{3}", mode):
+        raise ValueError(f"{mode!r} is not a file mode; write three octal digits, as in '0660'")
+
+
+IntakeAddress = Annotated[str, checked(check_intake_address)]
+SocketMode = Annotated[str, checked(check_socket_mode)]
+TokenFile = Annotated[Path, readable("write one token into each line, for example from `openssl rand -hex 32`")]
+
+
+class Terms(NamedTuple):
+    """What all streams at one address have in common."""
+
+    address: str
+    insecure: bool
+    socket_mode: int
+    max_connections: int
+    header_seconds: float
+    body_seconds: float
+
+
+class HttpSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="http"):
+    """Requests `POST /ingest/STREAM`, answered when their records are durable in the spool."""
+
+    address: IntakeAddress = "127.0.0.1:8088"
+    insecure: bool = False
+    socket_mode: SocketMode = "0660"
+    token_file: TokenFile | None = None
+    max_body_bytes: Annotated[int, Meta(ge=1 * KIB, le=MOST_BODY_BYTES)] = 16 * MIB
+    max_connections: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    header_seconds: Annotated[float, Meta(ge=0.1, le=60)] = 10.0
+    body_seconds: Annotated[float, Meta(ge=1, le=3600)] = 60.0
+    key_window_seconds: Annotated[float, Meta(ge=1, le=7 * 86_400)] = 3600.0
+    max_keys: Annotated[int, Meta(ge=1, le=10_000_000)] = 200_000
+
+    @property
+    def terms(self) -> Terms:
+        """What it shares with the other streams at its address."""
+        return Terms(
+            self.address,
+            self.insecure,
+            int(self.socket_mode, 8),
+            self.max_connections,
+            self.header_seconds,
+            self.body_seconds,
+        )
+
+    def claims(self) -> Mapping[str, str]:
+        """Nothing: several streams may use one address."""
+        return {}
+
+    def shares(self) -> Mapping[str, tuple[str, object]]:
+        """Its listener."""
+        return {f"the listener at {self.address}": ("source.address", self.terms)}
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Problems of the table by itself: (key, message)."""
+        if not self.insecure and not is_local(self.address):
+            yield (
+                "source.address",
+                f"{self.address!r} can be reached from other hosts, without TLS; listen on 127.0.0.1 or unix:/PATH, "
+                "or set insecure = true",
+            )
+
+
+class Served(NamedTuple):
+    """A stream that takes requests, and what its listener has to know of it."""
+
+    stream: str
+    settings: HttpSource
+    max_record_bytes: int
+    block_bytes: int
+    refuses_invalid: bool
