@@ -77,8 +77,8 @@ def test_a_spool_that_blocks_makes_the_source_wait_and_loses_nothing(site: Site)
     site.write_stream("s", STREAM.format(name="s") + BUDGET.format(when_full="block"))
     write(site, "s", RECORDS)
     site.start_forwarder()
-    (told,) = site.forwarder.wait_for("spool full")
-    assert (told["limit"], "raise the limit" in told["remedy"]) == ("max_spool_bytes", True)
+    (event,) = site.forwarder.wait_for("spool full")
+    assert (event["limit"], "raise the limit" in event["remedy"]) == ("max_spool_bytes", True)
     assert site.streams()["s"]["source_lag_bytes"] > 0
     assert 0.9 * BUDGET_BYTES < numbers(site, "s")["bytes"] <= BUDGET_BYTES
     site.start_receiver()

@@ -1,4 +1,4 @@
-"""logfwd.toml and its streams: everything is loaded together, and everything that is wrong is told together."""
+"""logfwd.toml and its streams: everything is loaded together, and all problems are reported together."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_admin_can_be_turned_off(site: Path) -> None:
     assert load_forwarder(site / "logfwd.toml").admin is None
 
 
-def test_problems_of_all_files_are_told_at_once(site: Path) -> None:
+def test_problems_of_all_files_are_reported_together(site: Path) -> None:
     (site / "logfwd.toml").write_text(CONFIG.replace("receivers", "recievers") + '[admin]\naddress = "x"\n')
     (site / "pki" / "me.key").unlink()
     (site / "streams.d" / "broken.toml").write_text("a = [\n")

@@ -143,7 +143,7 @@ def test_a_source_that_cannot_be_is_named_once(tmp_path: Path, source: str, key:
 
 
 @pytest.mark.parametrize("name", ["", "Http", "-a", ".a", "a b", "a/b", "../a", "ä", "a\\n", "a" * 129])
-def test_a_name_that_is_no_stream_name_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_invalid_stream_name_is_rejected(tmp_path: Path, name: str) -> None:
     _, problems = read(tmp_path, f'name = "{name}"\n{SOURCE}')
     assert "is not a valid stream name" in problems["name"]
 
@@ -188,7 +188,7 @@ def test_what_a_twin_has_from_its_original_cannot_be_set_even_to_the_default(tmp
     assert problems["batch"] == "comes from the original 'http'; remove it from the twin"
 
 
-def test_a_twins_original_has_to_be_a_stream_that_is_no_twin() -> None:
+def test_a_twins_original_must_not_be_a_twin() -> None:
     original = Stream(name="http", source=StdinSource())
     twin = Stream(name="pq", mirror_of="http")
     known: dict[str, Stream | None] = {"http": original, "pq": twin}
@@ -207,7 +207,7 @@ def test_an_original_whose_file_has_problems_still_counts_as_a_stream() -> None:
     assert check_twin_of(Stream(name="pq", mirror_of="http"), {"http": None}) == []
 
 
-# -- files that are no configuration -----------------------------------------------------------------------------
+# -- files that are not configurations ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_an_original_whose_file_has_problems_still_counts_as_a_stream() -> None:
         (b"#" * (1024 * 1024 + 1), "is larger than 1 MiB"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
+def test_a_file_that_is_not_a_configuration_is_rejected(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "some.toml"
     path.write_bytes(data)
     with pytest.raises(ConfigError) as caught:
@@ -285,7 +285,7 @@ def test_durations_as_people_write_them(text: object, seconds: float) -> None:
     "text",
     ["", "s", "5", "5S", "-5s", "1e3s", "5s\n", "٥s", "5 s ", None, True, [], float("inf"), 10**40, "9" * 40 + "s"],
 )
-def test_what_is_no_duration_is_refused(text: object) -> None:
+def test_an_invalid_duration_is_rejected(text: object) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(text)
 

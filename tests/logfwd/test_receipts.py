@@ -24,7 +24,7 @@ from tests.support.pipelines import DROPPING, STREAM, dropping, pipeline_on, rec
 
 
 class Heard:
-    """A receipt that notes what it is told."""
+    """A receipt that notes each call."""
 
     def __init__(self) -> None:
         self.words: list[str] = []

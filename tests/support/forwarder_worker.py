@@ -1,4 +1,4 @@
-"""A forwarder that runs until so many records of its one stream are acknowledged. Arguments: PICKLED_CONFIG RECORDS."""
+"""A forwarder that runs until RECORDS records of its one stream are acknowledged. Arguments: PICKLED_CONFIG RECORDS."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def test_a_line_over_the_limit_gets_a_draft_of_its_own() -> None:
     assert rest.blocks[0].data == b"b\n"
 
 
-def test_an_added_newline_is_no_part_of_the_position_or_its_tail() -> None:
+def test_an_added_newline_is_not_part_of_the_position_or_its_tail() -> None:
     batcher = Batcher(limits())
     batcher.add(block(b"half\n", start=100, unfinished=True), 0.0)
     draft = batcher.flush()

@@ -97,14 +97,14 @@ def test_bad_utf8_inside_a_string_is_invalid() -> None:
     refused(b'{"a":"\xc0\xaf"}')  # overlong
 
 
-def test_good_utf8_is_kept_also_beside_bad_utf8() -> None:
+def test_good_utf8_next_to_bad_utf8_is_kept() -> None:
     accepted('{"a":"žluťoučký 🐎"}'.encode())
     block = '{"a":"é"}\n'.encode() + b'{"a":"\xff"}\n' + '{"b":"€"}\n'.encode()
     assert split(block, "drop") == Lines(['{"a":"é"}'.encode(), '{"b":"€"}'.encode()], invalid=1)
 
 
 @pytest.mark.parametrize("line", [b"1", b"[1]", b'"text"', b"true", b"null", b"[{}]", b"-0.5"])
-def test_a_bare_value_that_is_no_object_is_invalid(line: bytes) -> None:
+def test_a_value_that_is_not_an_object_is_invalid(line: bytes) -> None:
     refused(line)
 
 

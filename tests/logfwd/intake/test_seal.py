@@ -117,7 +117,7 @@ def test_known_ends_and_newlines_give_the_same_records(lines: list[bytes]) -> No
 
 
 @pytest.mark.parametrize("block", [b"", b"\n \r\n", b"oops\n[1]\n"])
-def test_nothing_left_is_no_batch(block: bytes) -> None:
+def test_without_records_there_is_no_batch(block: bytes) -> None:
     assert sealed(block, invalid="drop").batches == []
     assert sealed(block, block, invalid="drop").batches == []
 

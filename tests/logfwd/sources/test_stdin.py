@@ -103,7 +103,7 @@ async def test_waiting_for_input_can_be_cancelled_and_goes_on_later() -> None:
     os.close(reader)
 
 
-def test_a_program_that_waits_for_input_ends_when_it_is_told_to() -> None:
+def test_a_program_can_end_while_it_waits_for_input() -> None:
     program = """
 import asyncio
 from logfwd.sources.stdin import Stdin
