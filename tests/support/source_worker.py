@@ -23,10 +23,12 @@ from logfwd.pipeline import Pipeline
 from logfwd.sources import Source
 from logfwd.sources.file.source import FileTail
 from logfwd.sources.front import Front, Handle, Outcome
+from logfwd.sources.http.source import Requests
 from logfwd.sources.settings import FileSource
 from logfwd.sources.stdin import Stdin
 from logfwd.spool.store import DIES_AT, Spool
 from streams.telemetry import logs
+from tests.support.http_source import Listening
 from tests.support.installation import eventually
 from tests.support.pipelines import STREAM, pipeline_on, records_in, running
 from tests.support.push_source import Push
@@ -92,7 +94,35 @@ def push_with_key(directory: Path, handle: Handle) -> Made:
     return push(directory, handle, with_key=True)
 
 
-KINDS = {"file": file, "stdin": stdin, "push": push, "push_with_key": push_with_key}
+def http(directory: Path, handle: Handle, *, with_key: bool = False) -> Made:
+    listening, answered = Listening(handle.front, directory, block_bytes=BLOCK_BYTES), directory / "answered"
+
+    async def client(_: Pipeline) -> None:
+        """Sends each request again until it is stored."""
+        for first in range(0, RECORDS, IN_A_REQUEST):
+            while answered.stat().st_size <= first // IN_A_REQUEST:
+                reply = await listening.post(lines(first, first + IN_A_REQUEST), f"k{first}" if with_key else "")
+                if reply is not None and reply.json == {"accepted": IN_A_REQUEST, "invalid": 0}:
+                    with answered.open("ab") as file:
+                        file.write(b".")
+        await listening.close()
+
+    answered.touch()
+    return Requests(handle), client
+
+
+def http_with_key(directory: Path, handle: Handle) -> Made:
+    return http(directory, handle, with_key=True)
+
+
+KINDS = {
+    "file": file,
+    "stdin": stdin,
+    "push": push,
+    "push_with_key": push_with_key,
+    "http": http,
+    "http_with_key": http_with_key,
+}
 
 
 async def live(kind: str, directory: Path) -> None:

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,11 +26,13 @@ from logfwd.pipeline import Pipeline
 from logfwd.sources import Source
 from logfwd.sources.file.source import FileTail
 from logfwd.sources.front import Front, Handle, Outcome
+from logfwd.sources.http.source import Requests as HttpSource
 from logfwd.sources.position import Block, Position
 from logfwd.sources.settings import FileSource
 from logfwd.sources.stdin import Stdin
 from logfwd.spool.store import Spool
 from streams.errors import NoRoom, PipelineError, SpoolError
+from tests.support.http_source import Listening
 from tests.support.installation import eventually
 from tests.support.pipelines import STREAM, pipeline_on, records_in, running
 from tests.support.push_source import BadRequest, Push
@@ -62,7 +64,7 @@ class Harness(Protocol):
     async def settled(self) -> None:
         """Wait for what the clients of the source wait for."""
 
-    def close(self) -> None: ...
+    async def close(self) -> None: ...
 
 
 class Files:
@@ -81,7 +83,7 @@ class Files:
     async def settled(self) -> None:
         pass
 
-    def close(self) -> None:
+    async def close(self) -> None:
         pass
 
 
@@ -105,7 +107,7 @@ class StandardInput:
     async def settled(self) -> None:
         pass
 
-    def close(self) -> None:
+    async def close(self) -> None:
         os.close(self._writer)
         os.close(self._reader)
 
@@ -139,7 +141,7 @@ class Requests:
     async def settled(self) -> None:
         await asyncio.gather(*self._clients)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         for client in self._clients:
             client.cancel()
 
@@ -148,13 +150,61 @@ class KeyedRequests(Requests):
     with_key = True
 
 
+class HttpRequests(Requests):
+    """The same over a real listener."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._directory = directory
+        self._listening: Listening | None = None
+        self._source: HttpSource | None = None
+
+    def source(self, handle: Handle) -> Source:
+        def make() -> Listening:
+            return Listening(handle.front, self._directory, block_bytes=BLOCK_BYTES)
+
+        self._listening = handle.front.keep("listening", make)
+        self._source = HttpSource(handle)
+        return self._source
+
+    async def feed(self, data: bytes) -> None:
+        """Returns when the request was handed over, or refused for the first time."""
+        assert self._source is not None
+        before, self._refused = self._source.lag_bytes(), False
+        await super().feed(data)
+        client = self._clients[-1]
+        await eventually(lambda: client.done() or self._refused or self._source.lag_bytes() > before)  # type: ignore[union-attr]
+
+    async def _client(self, data: bytes, key: bytes | None) -> None:
+        while True:
+            assert self._listening is not None
+            reply = await self._listening.post(data, key.decode() if key is not None else "")
+            if reply is not None and reply.status == 200:
+                return
+            assert reply is None or reply.status in (429, 503)
+            self._refused = True
+            await asyncio.sleep(0.005)
+
+    async def close(self) -> None:
+        await super().close()
+        if self._listening is not None:
+            await self._listening.close()
+
+
+class KeyedHttpRequests(HttpRequests):
+    with_key = True
+
+
 HARNESSES: dict[str, type[Harness]] = {
     "file": Files,
     "stdin": StandardInput,
     "push": Requests,
     "push_with_key": KeyedRequests,
+    "http": HttpRequests,
+    "http_with_key": KeyedHttpRequests,
 }
-REPEATS_AFTER_AN_UNKNOWN_OUTCOME = {"push"}
+OF_REQUESTS = {kind for kind, harness in HARNESSES.items() if issubclass(harness, Requests)}
+REPEATS_AFTER_AN_UNKNOWN_OUTCOME = {"push", "http"}
 LOST_WITH_THE_PROCESS = {"stdin"}
 """Sources that promise less: docs/delivery.md."""
 
@@ -170,10 +220,10 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def harness(kind: str, tmp_path: Path) -> Iterator[Harness]:
+async def harness(kind: str, tmp_path: Path) -> AsyncIterator[Harness]:
     made = HARNESSES[kind](tmp_path)
     yield made
-    made.close()
+    await made.close()
 
 
 class Life:
@@ -244,7 +294,7 @@ async def test_after_any_commit_the_next_life_goes_on_exactly_there(harness: Har
                 first = await anext(blocks)
                 while not first.data:
                     first = await anext(blocks)
-                if kind.startswith("push"):
+                if kind in OF_REQUESTS:
                     assert first.data == lines(40)[: len(first.data)], "the client begins again: nothing was answered"
                     continue
                 assert lines(40)[len(committed) :].startswith(first.data)
@@ -312,6 +362,9 @@ async def test_a_full_spool_reaches_the_client_and_what_it_keeps_back_comes_late
             with pytest.raises(NoRoom):
                 await only.source.send(lines(count, 1))
             assert only.source.lag_bytes() == 0, "nothing was taken"
+        elif kind in OF_REQUESTS:
+            await feeding
+            assert only.source.lag_bytes() == 0, "the client was refused"
         elif kind == "stdin":
             await asyncio.sleep(0.3)
             assert not feeding.done(), "the pipe is full"
