@@ -25,7 +25,9 @@ from streams.wire.messages import MAX_WINDOW
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 
-NOT_IN_A_TWIN = ("source", "batch", "invalid", "codec")
+NOT_IN_A_TWIN = ("source", "batch", "invalid", "codec", "add")
+LEAST_RECORD_BYTES = 256
+"""The least that `max_record_bytes` leaves for a record itself."""
 
 
 def check_name(name: str) -> None:
@@ -36,6 +38,9 @@ def check_name(name: str) -> None:
         )
 
 
+Constant = str | int | float | bool
+"""The value of a constant field."""
+
 StreamName = Annotated[str, shown(check_name)]
 
 
@@ -44,7 +49,7 @@ class BatchLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     max_batch_records: Annotated[int, Meta(ge=1, le=1_000_000)] = 50_000
     max_batch_bytes: Annotated[int, Meta(ge=1 * KIB, le=8 * MIB)] = 900 * KIB
-    max_record_bytes: Annotated[int, Meta(ge=256, le=8 * MIB)] = 512 * KIB
+    max_record_bytes: Annotated[int, Meta(ge=LEAST_RECORD_BYTES, le=8 * MIB)] = 512 * KIB
     linger_seconds: Annotated[float, Meta(ge=0.001, le=60)] = 0.2
 
 
@@ -68,8 +73,17 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     codec: Literal["zstd", "none"] = "zstd"
     window: Annotated[int, Meta(ge=1, le=MAX_WINDOW)] = MAX_WINDOW
     source: SourceSettings | None = None
+    add: dict[str, Constant] = {}
     batch: BatchLimits = BatchLimits()
     spool: SpoolLimits = SpoolLimits()
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def members(fields: Mapping[str, Constant]) -> bytes:
+    """Constant fields as members of a JSON object, without its braces."""
+    return _encode(fields)[1:-1]
 
 
 def check(stream: Stream, given: Mapping[str, object]) -> list[Fault]:
@@ -89,6 +103,13 @@ def _check_original(stream: Stream) -> Iterator[Fault]:
         yield (
             "batch.max_record_bytes",
             "is more than batch.max_batch_bytes; a record has to fit into a batch, so lower it or raise that",
+        )
+    added_bytes = len(members(stream.add)) + 1
+    if stream.add and stream.batch.max_record_bytes - added_bytes < LEAST_RECORD_BYTES:
+        yield (
+            "add",
+            f"takes {added_bytes} bytes of every record, so batch.max_record_bytes leaves less than "
+            f"{LEAST_RECORD_BYTES} for the record itself; shorten its texts or raise that",
         )
 
 

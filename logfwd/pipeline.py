@@ -27,6 +27,7 @@ from logfwd.clocks import clock
 from logfwd.definition import Stream
 from logfwd.intake.batcher import Batcher, Draft
 from logfwd.intake.seal import Sealed, seal
+from logfwd.intake.shape import Shape, make_shape
 from logfwd.links.delivery import Delivery
 from logfwd.links.sender import Connect, Sender
 from logfwd.metrics import ForwarderMetrics
@@ -95,6 +96,7 @@ class Pipeline:
         self.original = original
         self.source = source
         self._spool = spool
+        self._shape = make_shape(original)
         self._metrics = metrics
         names = [stream.name for stream in (original, *twins)]
         self._seal_seconds = metrics.batch_stage.labels(original.name, "seal")  # looked up once, as in delivery.py
@@ -212,7 +214,7 @@ class Pipeline:
         loop, positions = asyncio.get_running_loop(), draft.positions()
         awaited = draft.awaited()
         self._under_way += 1
-        sealed = loop.run_in_executor(self._threads, _seal_draft, draft, self.original)
+        sealed = loop.run_in_executor(self._threads, _seal_draft, draft, self.original, self._shape)
         await self._sealing.put(_Sealing(sealed, positions, awaited, clock()))
 
     def _until_settled(self) -> asyncio.Future[None]:
@@ -341,7 +343,7 @@ def _look_at(done: asyncio.Future[None]) -> None:
         done.exception()
 
 
-def _seal_draft(draft: Draft, stream: Stream) -> Sealed:
+def _seal_draft(draft: Draft, stream: Stream, shape: Shape) -> Sealed:
     limits, timestamp_ms = stream.batch, draft.oldest_read_at_ms
     return seal(
         draft.drain(),
@@ -351,4 +353,5 @@ def _seal_draft(draft: Draft, stream: Stream) -> Sealed:
         max_batch_records=limits.max_batch_records,
         max_batch_bytes=limits.max_batch_bytes,
         codec=recordbatch.Codec[stream.codec.upper()],
+        shape=shape,
     )

@@ -154,4 +154,14 @@ def _piece(block: Block, begin: int, end: int) -> Block:
         first = bisect_right(ends, begin) if begin else 0
         ends = array(ends.typecode, [each - begin for each in ends[first : bisect_right(ends, end)]])
     data, start = block.data[begin:end], block.start + begin
-    return Block(data, block.read_at_ms, block.key, start, file_end, block.detail, ends, source=block.source)
+    return Block(
+        data,
+        block.read_at_ms,
+        block.key,
+        start,
+        file_end,
+        block.detail,
+        ends,
+        source=block.source,
+        fields=block.fields,
+    )

@@ -69,6 +69,11 @@ def split(
     return _line_by_line(block, is_utf8, invalid == "wrap", max_record_bytes)
 
 
+def may_be_valid(block: bytes, max_record_bytes: int) -> bool:
+    """True for a block of lines that are UTF-8, and none of them too long."""
+    return block.endswith(b"\n") and _is_utf8(block) and _longest_line_fits(block, max_record_bytes)
+
+
 def _is_utf8(data: bytes) -> bool:
     if data.isascii():
         return True

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from logfwd.intake import jsonlines
+from logfwd.intake.shape import PLAIN, Part, Shape, split
 from logfwd.sources.position import Block
 from streams.records.batch import HEADER_BYTES, Codec, Packed, pack
-from streams.records.body import BytesLike, frame
+from streams.records.body import NO_EXTRAS, BytesLike, Extras, frame
 
 FRAMING_ALLOWANCE = 8
 """A batch may exceed `max_batch_bytes` by one eighth of it: for the fields that framing puts around each record.
 
 So a block of that size becomes one batch, unless its lines are shorter than about 70 bytes or were wrapped; and the
-default of 900 KiB stays within the default limit of a topic (1 048 588 bytes), compressed or not.
+default of 900 KiB stays within the default limit of a topic (1 048 588 bytes), compressed or not. A compressed batch
+may also exceed it by what the shape adds to each record, up to `max_batch_bytes` again: repetition takes little room.
 """
 
 
@@ -41,26 +42,41 @@ def seal(
     max_batch_records: int,
     max_batch_bytes: int,
     codec: Codec,
+    shape: Shape = PLAIN,
 ) -> Sealed:
     """The records of blocks, in order, as unstamped batches: usually one, more if records are many.
 
-    Only a batch of a single record can be larger than `max_batch_bytes` and its framing allowance.
+    Only a batch of a single record can be larger than `max_batch_bytes` and its allowances.
     """
-    lines = [
-        jsonlines.split(block.data, invalid=invalid, max_record_bytes=max_record_bytes, ends=block.ends)
-        for block in blocks
-    ]
+    parts = [split(shape, block, invalid=invalid, max_record_bytes=max_record_bytes) for block in blocks]
     values: Sequence[BytesLike] = (
-        lines[0].values if len(lines) == 1 else [value for each in lines for value in each.values]
+        parts[0].values if len(parts) == 1 else [value for each in parts for value in each.values]
     )
+    extras = _extras(parts, shape)
     max_framed_bytes = max_batch_bytes + max_batch_bytes // FRAMING_ALLOWANCE - HEADER_BYTES
+    if extras != NO_EXTRAS and codec is not Codec.NONE:
+        max_framed_bytes += min(_added_bytes(parts, shape), max_batch_bytes)
     framed: list[tuple[memoryview, int]] = []
     start = 0
     while start < len(values):
-        framed.append(frame(values[start : start + max_batch_records], max_framed_bytes))
+        end = start + max_batch_records
+        framed.append(frame(values[start:end], max_framed_bytes, extras.part(start, end)))
         start += framed[-1][1]
-    of_blocks = [(len(each.values), each.invalid) for each in lines]
-    invalid_count, blank_count = sum(each.invalid for each in lines), sum(each.blank for each in lines)
-    del lines, values  # the lines take most of the memory here: free them before zstd runs
+    of_blocks = [(len(each.values), each.invalid) for each in parts]
+    invalid_count, blank_count = sum(each.invalid for each in parts), sum(each.blank for each in parts)
+    del parts, values, extras  # the lines take most of the memory here: free them before zstd runs
     batches = [pack(records, count, timestamp_ms=timestamp_ms, codec=codec) for records, count in framed]
     return Sealed(batches, invalid_count, blank_count, of_blocks)
+
+
+def _extras(parts: Sequence[Part], shape: Shape) -> Extras:
+    """What is framed with the values of all parts."""
+    keys = None if shape.key_field is None else [key for each in parts for key in each.keys]
+    if all(each.opening == shape.opening for each in parts):
+        return Extras(shape.opening, None, keys, shape.headers)
+    return Extras(b"", [each.opening for each in parts for _ in each.values], keys, shape.headers)
+
+
+def _added_bytes(parts: Sequence[Part], shape: Shape) -> int:
+    """By how much the shape makes records larger than their lines."""
+    return sum(len(each.values) * (len(each.opening) + len(shape.headers)) + sum(map(len, each.keys)) for each in parts)

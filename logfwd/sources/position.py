@@ -117,6 +117,8 @@ class Block(msgspec.Struct, frozen=True):
     positions: Mapping[str, Position] | None = None
     progress: Progress | None = None
     source: str = FILE
+    fields: bytes = b""
+    """Members of a JSON object, without its braces, that every record of the block has in front of its own."""
 
     @property
     def is_whole(self) -> bool:

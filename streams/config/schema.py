@@ -57,6 +57,12 @@ def _type(kind: Any, field: str) -> dict[str, Any]:
     if typing.get_origin(kind) is tuple:
         array = {"type": "array", "items": _type(typing.get_args(kind)[0], field)}
         return {**array, "minItems": meta.min_length} if meta is not None and meta.min_length else array
+    if typing.get_origin(kind) is dict:
+        values = typing.get_args(kind)[1]
+        return {
+            "type": "object",
+            "additionalProperties": {"type": [PLAIN[each] for each in typing.get_args(values) or (values,)]},
+        }
     if typing.get_origin(kind) is Literal:
         return {"anyOf": [{"enum": list(typing.get_args(kind))}, VARIABLE]}
     if issubclass(kind, msgspec.Struct):
@@ -83,6 +89,8 @@ def _union(kinds: tuple[Any, ...], field: str) -> dict[str, Any]:
 def show_default(field: msgspec.structs.FieldInfo) -> Any:
     """A field's default as written in TOML; None if there is no default, or the default is a table."""
     value = field.default
+    if field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
     if isinstance(value, msgspec.Struct) or value is None or value is msgspec.NODEFAULT:
         return None
     if field.name.endswith(BYTES):

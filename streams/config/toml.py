@@ -7,6 +7,7 @@ one by one and a problem names its file and key path (`batch.linger`). The Struc
   drops the suffix (`linger`);
 * the `msgspec.Meta` of a field's type says which values are allowed: ranges, and the checks of kinds.py;
 * relative paths and globs start in the directory of the configuration;
+* a field of type `dict` takes a table whose keys may be anything, and whose values are texts, numbers, true or false;
 * `false` stands for None where a table may be left out (`admin = false`);
 * `${…}` in strings is replaced (variables.py). A number, or true and false, may be written as such a string.
 """
@@ -14,6 +15,7 @@ one by one and a problem names its file and key path (`batch.linger`). The Struc
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -29,6 +31,7 @@ from streams.config.variables import Bare, Expanded, FromFile, Unresolved, expan
 from streams.errors import ConfigError, Problem
 
 MAX_FILE_BYTES = 1024 * 1024
+MAX_INT = 2**63 - 1
 SECONDS = "_seconds"
 BYTES = "_bytes"
 
@@ -153,6 +156,8 @@ class _Reader:
             return self._union(value, typing.get_args(kind), field, key)
         if typing.get_origin(kind) is tuple:
             return self._list(value, typing.get_args(kind)[0], meta, field, key)
+        if typing.get_origin(kind) is dict:
+            return self._mapping(value, typing.get_args(kind)[1], key)
         if typing.get_origin(kind) is Literal:
             return self._choice(value, typing.get_args(kind), key)
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
@@ -192,6 +197,29 @@ class _Reader:
         if wrong:
             raise _Wrong
         return tuple(values)
+
+    def _mapping(self, value: object, kinds: Any, key: str) -> dict[str, Any]:
+        values, wrong = {}, False
+        for name, item in self._table(value, key).items():
+            try:
+                values[name] = self._scalar(item, typing.get_args(kinds) or (kinds,), _join(key, name))
+            except _Wrong:
+                wrong = True
+        if wrong:
+            raise _Wrong
+        return values
+
+    def _scalar(self, value: object, kinds: tuple[type, ...], key: str) -> Any:
+        if isinstance(value, Unresolved):
+            self._refuse(key, value.problem)
+        if isinstance(value, str) and str in kinds:
+            return str(value)
+        if type(value) not in kinds:
+            others = "" if kinds == (str,) else ", a number, or true or false"
+            self._refuse(key, f'{_show(value)} is not a text{others}; write "…"')
+        if (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and abs(value) > MAX_INT):
+            self._refuse(key, f"{_show(value)} is not a number that JSON has; write it as a text")
+        return value
 
     def _choice(self, value: object, choices: tuple[str, ...], key: str) -> Any:
         if isinstance(value, FromFile):

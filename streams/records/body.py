@@ -16,7 +16,7 @@ the limit and nothing but BatchCorrupt is raised.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from operator import add
 from typing import NamedTuple
@@ -35,7 +35,7 @@ _MAX_VARINT_BITS = 70  # ten bytes of seven
 _MOST_FRAMING_BYTES = 19
 """The most that surrounds a record's value: three integers of five bytes and four single bytes."""
 _MOST_KNOWN_SIZES = 1 << 16
-_MOST_KNOWN_HEADERS = 64
+_MOST_KNOWN_SHAPES = 64
 NO_HEADERS = b"\x00"
 NO_KEY = b"\x01"
 """The header fields of a record that has none, and the key field of one without a key."""
@@ -44,20 +44,22 @@ NO_KEY = b"\x01"
 class Extras(NamedTuple):
     """What the records of a batch have besides the values that are given."""
 
-    opening: bytes | Sequence[bytes] = b""
-    """How every value begins, or each of them; what is given is the rest."""
+    opening: bytes = b""
+    """How every value begins; what is given is the rest. Different ones should be few, and not many `openings`."""
+    openings: Sequence[bytes] | None = None
+    """How each value begins."""
     keys: Sequence[bytes] | None = None
     """The key field of each record (see `key_field`)."""
     headers: bytes = NO_HEADERS
     """The header fields of every record (see `header_fields`)."""
 
-    def leading(self, start: int, end: int) -> Extras:
-        """Those of a part of the records."""
-        opening = self.opening if isinstance(self.opening, bytes) else self.opening[start:end]
-        return Extras(opening, None if self.keys is None else self.keys[start:end], self.headers)
+    def part(self, start: int, end: int) -> Extras:
+        """Those of some of the records."""
+        openings, keys = (None if each is None else each[start:end] for each in (self.openings, self.keys))
+        return self._replace(openings=openings, keys=keys)
 
 
-PLAIN = Extras()
+NO_EXTRAS = Extras()
 
 
 def key_field(key: bytes | None) -> bytes:
@@ -71,24 +73,24 @@ def header_fields(headers: Sequence[tuple[bytes, bytes | None]]) -> bytes:
     return _encoded(len(headers)) + b"".join(fields)
 
 
-def frame(values: Sequence[BytesLike], max_bytes: int, extras: Extras = PLAIN) -> tuple[memoryview, int]:
+def frame(values: Sequence[BytesLike], max_bytes: int, extras: Extras = NO_EXTRAS) -> tuple[memoryview, int]:
     """As many leading values as stay under `max_bytes` (at least one), framed as records, and their number.
 
     Their timestamp is that of the batch.
     """
-    opening, keys, headers = extras
-    starts, middles = _tables(headers, keys is not None)
-    sizes = list(map(len, values)) if opening == b"" else _sizes(values, opening)
-    spans = sizes if keys is None else _spans(keys, sizes, middles)
-    if sum(spans) + len(spans) * (_MOST_FRAMING_BYTES + len(headers)) >= max_bytes:
-        fitting = _fitting(starts, spans, sizes if keys is None else None, max_bytes)
-        sizes, spans = sizes[:fitting], spans[:fitting]
+    opening, openings, keys, headers = extras
+    starts, middles = _tables(opening, headers, keys is not None)
+    sizes = list(map(len, values)) if openings is None else list(map(add, map(len, values), map(len, openings)))
+    spans = sizes if keys is None else [len(key) + middles.span(size) for key, size in zip(keys, sizes, strict=True)]
+    if sum(spans) + len(spans) * (_MOST_FRAMING_BYTES + len(opening) + len(headers)) >= max_bytes:
+        del spans[_fitting(starts, spans, max_bytes) :]
+        del sizes[len(spans) :]
     count = len(spans)
     columns: list[Iterable[BytesLike]] = [_offsets(count)[:count], map(middles.__getitem__, sizes), values[:count]]
     if keys is not None:
         columns.insert(1, keys[:count])
-    if opening != b"":
-        columns.insert(-1, [opening] * count if isinstance(opening, bytes) else opening[:count])
+    if openings is not None:
+        columns.insert(-1, openings[:count])
     step = 1 + len(columns)
     pieces: list[BytesLike] = [headers] * (step * count + 1)  # the last of them ends the last record
     for known in starts:
@@ -99,42 +101,31 @@ def frame(values: Sequence[BytesLike], max_bytes: int, extras: Extras = PLAIN) -
     return memoryview(b"".join(pieces))[len(headers) :], count
 
 
-def _sizes(values: Sequence[BytesLike], opening: bytes | Sequence[bytes]) -> list[int]:
-    if isinstance(opening, bytes):
-        opening_bytes = len(opening)
-        return [len(value) + opening_bytes for value in values]
-    return list(map(add, map(len, values), map(len, opening)))
-
-
-def _spans(keys: Sequence[bytes], sizes: list[int], lengths: Mapping[int, bytes]) -> list[int]:
-    """The bytes of each record's key and value fields."""
-    return [len(key) + len(lengths[size]) + size for key, size in zip(keys, sizes, strict=True)]
-
-
 class _Middles(dict[int, bytes]):
-    """The bytes between a record's offsetDelta, or key, and its value, by the size of the value."""
+    """The bytes between a record's offsetDelta, or key, and its value, by the size of the value but for its opening."""
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
+    def __init__(self, key: bytes, opening: bytes) -> None:
+        self._key, self._opening = key, opening
 
     def __missing__(self, size: int) -> bytes:
         if len(self) >= _MOST_KNOWN_SIZES:
             self.clear()
-        self[size] = middle = self._key + _encoded(size)
+        self[size] = middle = self._key + _encoded(len(self._opening) + size) + self._opening
         return middle
 
-
-_MIDDLES, _LENGTHS = _Middles(NO_KEY), _Middles(b"")
+    def span(self, size: int) -> int:
+        """The bytes of the value field."""
+        return len(self[size]) + size
 
 
 class _Starts(dict[int, bytes]):
     """The start of a record up to its offsetDelta, after the headers of the one before.
 
-    By the size of its value; with keys, by the bytes of its key and value fields.
+    By the size of its value, as in `_Middles`; with keys, by the bytes of its key and value fields.
     """
 
-    def __init__(self, offset_bytes: int, headers: bytes, has_keys: bool) -> None:
-        self._offset_bytes, self._headers, self._has_keys = offset_bytes, headers, has_keys
+    def __init__(self, offset_bytes: int, headers: bytes, middles: _Middles, has_keys: bool) -> None:
+        self._offset_bytes, self._headers, self._middles, self._has_keys = offset_bytes, headers, middles, has_keys
         lowest = 0 if offset_bytes == 1 else 1 << (7 * offset_bytes - 8)
         self.offsets = slice(lowest, 1 << (7 * offset_bytes - 1))
         """The offsets whose varint takes `offset_bytes` bytes."""
@@ -143,17 +134,19 @@ class _Starts(dict[int, bytes]):
         if len(self) >= _MOST_KNOWN_SIZES:
             self.clear()
         rest = b"\x00\x00"  # attributes, timestampDelta
-        fields = span if self._has_keys else len(_MIDDLES[span]) + span
-        self[span] = start = (
-            self._headers + _encoded(len(rest) + self._offset_bytes + fields + len(self._headers)) + rest
-        )
+        length = len(rest) + self._offset_bytes + self.fields_bytes(span) + len(self._headers)
+        self[span] = start = self._headers + _encoded(length) + rest
         return start
 
+    def fields_bytes(self, span: int) -> int:
+        """The bytes of a record's key and value fields."""
+        return span if self._has_keys else self._middles.span(span)
 
-@lru_cache(_MOST_KNOWN_HEADERS)
-def _tables(headers: bytes, has_keys: bool) -> tuple[list[_Starts], _Middles]:
-    starts = [_Starts(offset_bytes, headers, has_keys) for offset_bytes in range(1, 6)]
-    return starts, _LENGTHS if has_keys else _MIDDLES
+
+@lru_cache(_MOST_KNOWN_SHAPES)
+def _tables(opening: bytes, headers: bytes, has_keys: bool) -> tuple[list[_Starts], _Middles]:
+    middles = _Middles(b"" if has_keys else NO_KEY, opening)
+    return [_Starts(offset_bytes, headers, middles, has_keys) for offset_bytes in range(1, 6)], middles
 
 
 _known_offsets: list[bytes] = []
@@ -178,12 +171,12 @@ def _encoded(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _fitting(starts: list[_Starts], spans: list[int], sizes: list[int] | None, max_bytes: int) -> int:
-    """How many leading records stay under `max_bytes`; at least one. `sizes` are given for records without keys."""
+def _fitting(starts: list[_Starts], spans: list[int], max_bytes: int) -> int:
+    """How many leading records stay under `max_bytes`; at least one."""
     total = 0
-    middles = [0] * len(spans) if sizes is None else map(len, map(_MIDDLES.__getitem__, sizes))
-    for count, (span, middle, offset) in enumerate(zip(spans, middles, _offsets(len(spans)), strict=False)):
-        total += len(starts[len(offset) - 1][span]) + len(offset) + middle + span
+    for count, (span, offset) in enumerate(zip(spans, _offsets(len(spans)), strict=False)):
+        known = starts[len(offset) - 1]
+        total += len(known[span]) + len(offset) + known.fields_bytes(span)
         if total >= max_bytes:
             return max(count, 1)
     return len(spans)

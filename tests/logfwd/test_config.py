@@ -222,6 +222,8 @@ def test_the_schemas_take_the_examples_and_refuse_what_the_loader_refuses() -> N
         stream.validate(tomllib.loads(path.read_text()))
     for text in ("nam = 1", "window = 6", 'batch.linger = "5 parsecs"', "batch.linger = 0", "batch.linger_seconds = 1"):
         assert not stream.is_valid(tomllib.loads(f'name = "a"\n{text}')), text
+    stream.validate({"name": "a", "add": {"host": "${HOSTNAME}", "n": 1, "x": 0.5, "live": True}})
+    assert not stream.is_valid({"name": "a", "add": {"host": ["a"]}})
     assert not main.is_valid(tomllib.loads(CONFIG.replace('"localhost:7443"', "")))
     assert not main.is_valid(tomllib.loads("streams = []\n" + CONFIG))
     assert main.is_valid(tomllib.loads("admin = false\nstop_grace = 1.5\n" + CONFIG))

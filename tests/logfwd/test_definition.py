@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfwd.definition import BatchLimits, Stream, check, check_twin_of
+from logfwd.definition import BatchLimits, Stream, check, check_twin_of, members
 from logfwd.sources.settings import FileSource, StdinSource
 from streams.config import toml
 from streams.config.units import DURATIONS, MIB, SIZES, parse_duration, parse_size, show_duration, show_size
@@ -235,6 +235,47 @@ def test_a_file_that_is_not_a_configuration_is_rejected(tmp_path: Path, data: by
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read: No such file or directory; .* --config"):
         toml.parse(tmp_path / "none.toml")
+
+
+# -- constant fields ---------------------------------------------------------------------------------------------
+
+
+def test_constant_fields_are_texts_numbers_and_booleans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBER", "7")
+    stream = good(
+        tmp_path, f'name = "http"\n{SOURCE}[add]\nhost = "h"\nn = 1\nx = 0.5\nlive = true\n"a b" = "${{NUMBER}}"\n'
+    )
+    assert stream.add == {"host": "h", "n": 1, "x": 0.5, "live": True, "a b": "7"}
+    assert members(stream.add) == b'"host":"h","n":1,"x":0.5,"live":true,"a b":"7"'
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        ("[add]\nx = [1]\n", "add.x", "[1] is not a text, a number, or true or false"),
+        ("[add]\nx = 2026-01-01\n", "add.x", "is not a text, a number, or true or false"),
+        ("[add.x]\na = 1\n", "add.x", "{'a': 1} is not a text, a number, or true or false"),
+        ("[add]\nx = nan\n", "add.x", "nan is not a number that JSON has; write it as a text"),
+        ("[add]\nx = 9223372036854775808\n", "add.x", "is not a number that JSON has"),
+        ('[add]\nx = "${NONE_SUCH}"\n', "add.x", "the environment has no variable NONE_SUCH"),
+        ('[add]\nx = "${file:none}"\n', "add.x", "none cannot be read"),
+        (f'[add]\nx = "{"y" * 300}"\n[batch]\nmax_record_bytes = 512\n', "add", "takes 307 bytes of every record"),
+    ],
+)
+def test_what_cannot_be_a_constant_field_is_named(tmp_path: Path, text: str, key: str, problem: str) -> None:
+    _, problems = read(tmp_path, f'name = "http"\n{SOURCE}{text}')
+    assert set(problems) == {key}
+    assert problem in problems[key]
+
+
+def test_add_is_a_table(tmp_path: Path) -> None:
+    _, problems = read(tmp_path, f'name = "http"\nadd = "host"\n{SOURCE}')
+    assert problems == {"add": "'host' is not a table; write [add]"}
+
+
+def test_a_twin_takes_the_constant_fields_of_its_original(tmp_path: Path) -> None:
+    _, problems = read(tmp_path, 'name = "http"\nmirror_of = "a"\n[add]\nhost = "h"\n')
+    assert "comes from the original 'a'" in problems["add"]
 
 
 # -- any table at all --------------------------------------------------------------------------------------------

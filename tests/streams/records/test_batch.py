@@ -116,7 +116,8 @@ def test_keys_openings_and_headers_are_framed_as_a_builder_does(
 ) -> None:
     openings = [b"" if opening == "none" else rows[0][2] if opening == "one" else each for _, _, each in rows]
     extras = Extras(
-        openings if opening == "each" else openings[0],
+        b"" if opening == "each" else openings[0],
+        openings if opening == "each" else None,
         [key_field(key) for key, _, _ in rows] if has_keys else None,
         header_fields([(name.encode(), text) for name, text in headers]),
     )
@@ -138,7 +139,9 @@ def test_many_records_with_keys_and_headers_have_right_lengths_and_offsets() -> 
     count = 20_000  # offsets of one, two and three bytes
     headers: list[tuple[str, bytes | None]] = [("host", b"web-17"), ("empty", b""), ("none", None)]
     rows: list[BuiltRow] = [(NOW_MS, b"%d" % (n % 300) * (n % 40), b"x" * (n % 500), headers) for n in range(count)]
-    extras = Extras(b"", [key_field(row[1]) for row in rows], header_fields([(k.encode(), v) for k, v in headers]))
+    extras = Extras(
+        b"", None, [key_field(row[1]) for row in rows], header_fields([(k.encode(), v) for k, v in headers])
+    )
     framed, _ = frame([row[2] or b"" for row in rows], 1 << 30, extras)
     assert bytes(framed) == built_by_aiokafka(rows)[HEADER_BYTES:]
 
