@@ -223,6 +223,7 @@ class Session:
             reason=error.text,
             identities=list(self._link.facts.identities),
             group=self._link.facts.group,
+            authentication=self._link.facts.authentication,
         )
         self._shared.metrics.refused_links.labels(str(error.code)).inc()
         try:

@@ -40,7 +40,9 @@ CONFIG = ReceiverConfig(
     tls=TLS,
     grant_key_file=Path("grant.key"),
     listener=(Listener(address=":7443"),),
-    allow=(Allow(identity="spiffe://test/*", streams=("http", "audit"), modes=("hybrid", "hybrid-preferred")),),
+    allow=(
+        Allow(identity="spiffe://test/*", streams=("http", "audit"), modes=("hybrid", "hybrid-preferred", "pq-auth")),
+    ),
     sink=LogSink(directory=Path("log")),
 )
 
@@ -198,12 +200,13 @@ async def test_a_peer_that_says_no_hello_is_not_waited_for() -> None:
     [
         ({"version": 2}, {}, Code.BAD_VERSION, "version 1, not 2"),
         ({"stream": "secrets"}, {}, Code.NOT_ALLOWED, "may not write stream 'secrets'"),
-        ({"mode": "classical"}, {}, Code.NOT_ALLOWED, "in mode hybrid, hybrid-preferred, not 'classical'"),
+        ({"mode": "classical"}, {}, Code.NOT_ALLOWED, "in mode hybrid, hybrid-preferred, pq-auth, not 'classical'"),
         ({}, {"identities": ("spiffe://other/x",)}, Code.NOT_ALLOWED, "spiffe://other/x may not write"),
         ({}, {"identities": ()}, Code.NOT_ALLOWED, "names no identity"),
         ({}, {"group": "X25519"}, Code.POLICY, "demands TLSv1.3 with X25519MLKEM768, the link has TLSv1.3 with X25519"),
         ({}, {"version": "TLSv1.2"}, Code.POLICY, "the link has TLSv1.2"),
         ({}, {"authentication": "rsa_pss_rsae_sha256"}, Code.POLICY, "this one is by rsa_pss_rsae_sha256"),
+        ({"mode": "pq-auth"}, {}, Code.POLICY, "authenticated by mldsa65, this one is by ecdsa_secp256r1_sha256"),
     ],
 )
 async def test_a_hello_that_is_not_permitted_is_refused_with_the_reason(
