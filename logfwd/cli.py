@@ -7,21 +7,11 @@ from pathlib import Path
 
 import click
 
+from logfwd.commands.options import CONFIG
 from logfwd.config import load_forwarder
 from streams import program
 from streams.errors import ConfigError
 from streams.telemetry import logs
-
-CONFIG = click.option(
-    "-c",
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    default=Path("logfwd.toml"),
-    show_default=True,
-    help="The forwarder's configuration file; every NAME.toml in its streams_dir is a stream.",
-)
-
 
 ELSEWHERE = {"pki": "logfwd.commands.pki", "spool": "logfwd.commands.spool"}
 

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import click
 
 from logfwd import state_dir
+from logfwd.commands.options import CONFIG
 from logfwd.config import ForwarderConfig, load_forwarder
 from logfwd.sources.position import FILE, Mark
 from logfwd.spool import verify as spool_verify
@@ -36,15 +37,7 @@ MOST_BYTES = 64 * 1024 * 1024
 def _command(command: Callable[..., None]) -> Callable[..., None]:
     """Load the configuration that -c names, and report errors as one clear line."""
 
-    @click.option(
-        "-c",
-        "--config",
-        "path",
-        type=click.Path(path_type=Path),
-        default=Path("logfwd.toml"),
-        show_default=True,
-        help="The forwarder's configuration file, which names the state_dir.",
-    )
+    @CONFIG
     @wraps(command)
     def run(path: Path, *args: Any, **options: Any) -> None:
         try:

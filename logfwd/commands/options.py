@@ -1,0 +1,17 @@
+"""Options that several commands of `logfwd` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+CONFIG = click.option(
+    "-c",
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=Path("logfwd.toml"),
+    show_default=True,
+    help="The forwarder's configuration file; every NAME.toml in its streams_dir is a stream.",
+)
