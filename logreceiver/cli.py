@@ -114,8 +114,6 @@ def _problems_of_files(config: ReceiverConfig) -> Iterator[Problem]:
     from streams.security.modes import MODES
 
     checks: list[Callable[[], object]] = [lambda: Grants.load(config.grant_key_file)]
-    served = [[MODES[name] for name in listener.modes] for listener in config.listener]
-    checks += [functools.partial(stacks.common_stack, modes) for modes in served]
     used = [MODES[name] for name in sorted(config.served_modes)]
     checks.append(functools.partial(stacks.check, config.tls, used, accepting=True))
     if config.sink.tls is not None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,6 +102,19 @@ def json_schema() -> dict[str, Any]:
     return schema.json_schema(ReceiverConfig)
 
 
+def _apart(names: Iterable[str]) -> Iterator[str]:
+    """What is wrong with these modes on one port: they may need different TLS stacks."""
+    from streams.security.modes import MODES
+    from streams.security.stacks import common_stack
+
+    known = [MODES[name] for name in names if name in MODES]  # an unknown name is a problem of its own
+    try:
+        if known:
+            common_stack(known)
+    except ConfigError as error:
+        yield from (problem.message for problem in error.problems)
+
+
 def _check(config: ReceiverConfig) -> Iterator[Fault]:
     seen: set[str] = set()
     for index, listener in enumerate(config.listener):
@@ -112,6 +125,7 @@ def _check(config: ReceiverConfig) -> Iterator[Fault]:
                 f"{address} is already used by another listener; give all its modes to one listener",
             )
         seen.add(address)
+        yield from ((f"listener[{index}].modes", message) for message in _apart(listener.modes))
     for index, rule in enumerate(config.allow):
         if config.ledger is not None and rule.topic == config.ledger.topic:
             yield (

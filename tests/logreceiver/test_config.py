@@ -6,11 +6,13 @@ import tomllib
 from pathlib import Path
 
 import jsonschema
+import msgspec
 import pytest
 
 from logreceiver.config import json_schema, load_receiver
 from logreceiver.sinks.settings import KafkaSink, LogSink
 from streams.errors import ConfigError
+from streams.security.modes import MODES
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 HEAD = 'grant_key_file = "grant.key"\n'
@@ -47,6 +49,15 @@ def test_a_config_loads_with_defaults_and_paths_from_its_directory(path: Path) -
     assert config.listener[0].modes == ("hybrid",)
     assert config.allow[0].topic == "{stream}"
     assert (config.limits.handshake_seconds, config.limits.hello_seconds) == (10.0, 5.0)
+
+
+def test_a_listener_of_modes_that_share_no_stack_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODES, "other", msgspec.structs.replace(MODES["hybrid"], name="other", stack="another"))
+    second = LISTENER.replace("7443", "7444") + 'modes = ["hybrid", "other"]\n'
+    assert problems(path, HEAD + TLS + LISTENER + second + ALLOW + SINK) == {
+        "listener[1].modes": "'other' (another) and 'hybrid' (openssl) need different TLS stacks, which cannot share a "
+        "port; give each its own [[listener]]"
+    }
 
 
 def test_a_listener_of_a_mode_without_its_certificate_is_named_with_the_remedy(path: Path) -> None:
