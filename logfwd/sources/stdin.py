@@ -25,6 +25,7 @@ from msgspec import structs
 
 from logfwd.sources.position import STDIN, Block, Mark, Position
 from streams.config.units import MIB
+from streams.descriptors import readable
 
 KEY = "stdin"
 """Under which the spool stores how much of the input is durable."""
@@ -39,7 +40,7 @@ class Stdin:
         self.max_record_bytes = max_record_bytes
         self._block_bytes, self._fd = block_bytes, fd
         self._session = os.urandom(8)
-        """Tells this process's positions from those of an earlier one, which read other input."""
+        """Distinguishes this process's positions from those of an earlier one, which read other input."""
         self._unfinished: list[bytes] = []
         self._unfinished_bytes = 0
         self._offset = 0
@@ -104,17 +105,9 @@ class Stdin:
 
     async def _read_when_ready(self) -> bytes:
         while True:
-            await self._readable()
+            await readable(self._fd)
             with contextlib.suppress(BlockingIOError):  # another process read it, or made it non-blocking
                 return self._read()
-
-    async def _readable(self) -> None:
-        loop, event = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._fd, event.set)
-        try:
-            await event.wait()
-        finally:
-            loop.remove_reader(self._fd)
 
     def _take(self, data: bytes) -> None:
         """What was read, as blocks; nothing means the end."""

@@ -34,6 +34,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from streams.addresses import join_address, split_address
+from streams.descriptors import readable
 from streams.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _listen(address: str) -> socket.socket:
 
 async def _answer(sock: socket.socket, application: Callable[[], web.Application]) -> None:
     """Serve from the first connection on, until cancelled."""
-    await _readable(sock)
+    await readable(sock.fileno())
     await asyncio.to_thread(importlib.import_module, "aiohttp.web")  # long enough to hold up batches
     from aiohttp import web
 
@@ -153,15 +154,6 @@ async def _answer(sock: socket.socket, application: Callable[[], web.Application
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()
-
-
-async def _readable(sock: socket.socket) -> None:
-    loop, ready = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(sock, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(sock)
 
 
 def _meant_for_loopback(host_header: str, configured: str) -> bool:

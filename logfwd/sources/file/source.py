@@ -21,6 +21,7 @@ from logfwd.sources.file.scan import Others
 from logfwd.sources.position import FILE, Block, Mark, Position
 from logfwd.sources.settings import FileSource
 from streams.config.units import MIB
+from streams.descriptors import readable
 
 BREATH_SECONDS = 0.008
 """Pause after a small read, so that a file that is written line by line is read in larger pieces."""
@@ -131,15 +132,12 @@ class FileTail:
         if notifier is None:
             await asyncio.sleep(timeout)
             return False
-        loop, event = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(notifier.fd, event.set)
         try:
             async with asyncio.timeout(timeout):
-                return await event.wait()
+                await readable(notifier.fd)
         except TimeoutError:
             return False
-        finally:
-            loop.remove_reader(notifier.fd)
+        return True
 
     def committed(self, positions: Mapping[str, Position]) -> None:
         """Note that these positions are durable: rotated files read up to them may be released."""
