@@ -37,7 +37,7 @@ from logfwd.spool.backlog import Backlog, Row
 from logfwd.spool.notes import Notes
 from logfwd.spool.store import Spool
 from streams.errors import SpoolFull
-from streams.records import batch as recordbatch
+from streams.records.batch import Codec
 
 SEALS_IN_FLIGHT = 2
 COMMITS_IN_FLIGHT = 4
@@ -352,6 +352,6 @@ def _seal_draft(draft: Draft, stream: Stream, shape: Shape) -> Sealed:
         max_record_bytes=limits.max_record_bytes,
         max_batch_records=limits.max_batch_records,
         max_batch_bytes=limits.max_batch_bytes,
-        codec=recordbatch.Codec[stream.codec.upper()],
+        codec=Codec[stream.codec.upper()],
         shape=shape,
     )

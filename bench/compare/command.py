@@ -13,7 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from bench.compare import html as comparison_report
+from bench.compare import html
 from bench.compare.comparison import Comparison, conclude
 from bench.compare.production import observe
 from bench.compare.rounds import Plan, Side, running
@@ -171,17 +171,17 @@ def compare(
     wanted = wanted and repeat == 1
     try:
         if wanted:
-            comparison_report.check_pictures()
+            html.check_pictures()
         if admin or config:
             address = admin or admin_of(config or Path())
             runs = _announced(compare_running(address, names, seconds, rounds, as_json) for _ in range(repeat))
         else:
             plan = Plan(Side(names[0], base_mode), Side(names[1], mode), rounds=rounds, **amounts)
             runs = _announced(compare_fresh(plan, as_json) for _ in range(repeat))
-    except (NotAnswered, comparison_report.NoPictures) as error:
+    except (NotAnswered, html.NoPictures) as error:
         raise click.ClickException(str(error)) from error
     if wanted:
-        comparison_report.write(runs[0], out)
+        html.write(runs[0], out)
     if repeat > 1:
         show_runs(runs, as_json)
     elif as_json:

@@ -25,8 +25,7 @@ from rich.console import Console
 
 from bench.figures import bootstrap, report
 from bench.figures.measure import percentile
-from bench.handshakes import picture as handshake_picture
-from bench.handshakes import wire_bytes
+from bench.handshakes import picture, wire_bytes
 from bench.handshakes.delayproxy import delay_proxy, error_rows
 from bench.lab.newlinks import credentials
 from bench.lab.site import Program, Site
@@ -267,11 +266,11 @@ def handshakes(
     Kafka nor root.
     """
     if png is not None:
-        handshake_picture.available()
+        picture.available()
     with report.workplace(as_json) as (directory, console):
         found = measure(directory, console, rtts, modes, rounds=rounds, handshakes=handshakes)
     if png is not None:
-        handshake_picture.draw(png, found["rows"], found["ratios"])
+        picture.draw(png, found["rows"], found["ratios"])
     if as_json:
         published = [{"handshake": name, "bytes": sum(parts)} for name, parts in PUBLISHED.items()]
         report.emit("handshakes", published=published, **found)

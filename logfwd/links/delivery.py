@@ -17,8 +17,7 @@ from logfwd.spool.backlog import Backlog, Row, Run
 from logfwd.spool.notes import Notes
 from logfwd.spool.store import Spool
 from streams.errors import Code
-from streams.records import batch as recordbatch
-from streams.records.batch import Packed
+from streams.records.batch import Packed, halves, parse_header, stamp
 from streams.wire import messages as m
 
 
@@ -117,7 +116,7 @@ class Delivery:
         assert row.base_sequence is not None
         sealed_in_memory = row.payload is not None
         payload = await self._spool.payload(row)
-        return recordbatch.stamp(
+        return stamp(
             payload,
             producer_id=run.producer_id,
             producer_epoch=run.producer_epoch,
@@ -177,9 +176,9 @@ class Delivery:
         return remedy
 
     async def _split(self, row: Row) -> None:
-        halves = recordbatch.halves(await self._spool.payload(row))
-        assert halves is not None
-        first, second = (Packed(half, recordbatch.parse_header(half).record_count, len(half)) for half in halves)
+        both = halves(await self._spool.payload(row))
+        assert both is not None
+        first, second = (Packed(half, parse_header(half).record_count, len(half)) for half in both)
         notes = Notes()
         self.backlog.split(row, (first, second), notes)
         await self._spool.commit(notes)

@@ -26,9 +26,9 @@ def make_reader(settings: AnySink) -> Reader:
     """What reads the same sink while receivers write to it."""
     match settings:
         case LogSink():
-            from logreceiver.sinks.log import read as log_read
+            from logreceiver.sinks.log.read import LogReader
 
-            return log_read.LogReader(settings.directory)
+            return LogReader(settings.directory)
         case KafkaSink():
             from logreceiver.sinks.kafka import sink as kafka
 

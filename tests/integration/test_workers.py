@@ -15,7 +15,7 @@ from bench.lab.generate import generate_http
 from bench.lab.kafka import Kafka
 from bench.lab.oracle import read_topic
 from bench.lab.site import Site
-from logreceiver.commands import posture as posture_commands
+from logreceiver.commands.posture import ask
 
 WORKERS = 2
 STREAMS = [f"part-{number}" for number in range(8)]
@@ -63,7 +63,7 @@ def test_links_are_spread_and_a_killed_worker_is_restarted(tmp_path: Path, kafka
         site.start_forwarder()
         assert site.wait_until_acknowledged(RECORDS // 2, STREAMS, seconds=60), site.forwarder.tail()
         admins = [str(event["address"]) for event in site.receiver.wait_for("admin listening")]
-        posture = posture_commands.ask(admins)
+        posture = ask(admins)
         assert (posture.open_links, len(posture.streams)) == (len(STREAMS), len(STREAMS))
         killed, *others = workers_of(site)
         os.kill(killed, signal.SIGKILL)

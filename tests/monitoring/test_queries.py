@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 from ruamel.yaml import YAML
 
-from bench.dashboard import grafana as dashboard
 from bench.dashboard import panels
+from bench.dashboard.grafana import COLUMNS, dashboard
 from tests.monitoring.queries import (
     BY_NAME,
     ROOT,
@@ -90,25 +90,25 @@ def test_the_first_two_panels_are_the_two_figures() -> None:
 
 
 def test_the_dashboard_is_generated_from_its_panels() -> None:
-    assert json.loads((GRAFANA / "dashboards" / "logfwd.json").read_text()) == dashboard.dashboard(), (
+    assert json.loads((GRAFANA / "dashboards" / "logfwd.json").read_text()) == dashboard(), (
         "run: python -m bench.dashboard.grafana > deploy/grafana/dashboards/logfwd.json"
     )
 
 
 def test_panels_are_distinct_and_do_not_overlap() -> None:
-    found = dashboard.dashboard()["panels"]
+    found = dashboard()["panels"]
     assert len({panel["id"] for panel in found}) == len({panel["title"] for panel in found}) == len(found)
     taken: set[tuple[int, int]] = set()
     for panel in found:
         place = panel["gridPos"]
         cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
         assert not cells & taken, panel["title"]
-        assert place["x"] + place["w"] <= dashboard.COLUMNS
+        assert place["x"] + place["w"] <= COLUMNS
         taken |= cells
 
 
 def test_every_variable_of_a_query_is_declared_in_the_dashboard() -> None:
-    declared = {variable["name"] for variable in dashboard.dashboard()["templating"]["list"]}
+    declared = {variable["name"] for variable in dashboard()["templating"]["list"]}
     used = {name for _, query in panel_queries() for name in re.findall(r"\$(\w+)", query)}
     assert used - {"__rate_interval"} == declared - {"datasource"}
     assert not any("$" in filled_in(query) for _, query in panel_queries())

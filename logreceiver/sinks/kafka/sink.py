@@ -23,15 +23,14 @@ from typing import Any, ClassVar, NamedTuple
 import structlog
 
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
-from logreceiver.sinks.kafka import client as kafka_client
-from logreceiver.sinks.kafka import read as kafka_read
 from logreceiver.sinks.kafka import topic_check
-from logreceiver.sinks.kafka.client import CONNECTION_ERRORS, Cluster
+from logreceiver.sinks.kafka.client import CONNECTION_ERRORS, Cluster, Topic
 from logreceiver.sinks.kafka.coalesced import Coalesced
 from logreceiver.sinks.kafka.errors import LEADER_NOT_AVAILABLE, NO_ERROR, NOT_LEADER, UNKNOWN_TOPIC, raise_for, refusal
 from logreceiver.sinks.kafka.lanes import Item, Lanes
 from logreceiver.sinks.kafka.options import connection_options
 from logreceiver.sinks.kafka.produce import Produce, Row
+from logreceiver.sinks.kafka.read import read_all
 from logreceiver.sinks.kafka.requests import DescribeProducers
 from logreceiver.sinks.settings import KafkaSink as Settings
 from streams.errors import Code, SinkUnavailable
@@ -201,7 +200,7 @@ class KafkaSink:
         if findings.refusals:
             raise SinkUnavailable(findings.code, f"topic {name}: {'; '.join(findings.refusals)}")
 
-    async def _create(self, name: str) -> kafka_client.Topic:
+    async def _create(self, name: str) -> Topic:
         cluster, settings = self._need_cluster(), self._settings
         await cluster.create_topic(
             name, settings.partition_count, settings.replication_factor, topic_check.CREATED_WITH
@@ -218,7 +217,7 @@ class KafkaSink:
 
     def read_all(self, topic: str) -> AsyncIterator[bytes]:
         """The values that are in a small topic now; never creates it. SinkUnavailable if it cannot be read."""
-        return kafka_read.read_all(self._need_cluster(), topic)
+        return read_all(self._need_cluster(), topic)
 
     # -- producers ---------------------------------------------------------------------------------------------
 

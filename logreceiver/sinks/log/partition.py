@@ -20,7 +20,7 @@ from pathlib import Path
 
 import structlog
 
-from logreceiver.sinks.log import files as log_files
+from logreceiver.sinks.log import files
 from logreceiver.sinks.log.files import CHECKPOINT, Damaged, Placed, pack_checkpoint, placed, segment_name
 from logreceiver.sinks.log.producers import Producers, Undo
 from streams.files import sync_directory, write_atomically
@@ -72,10 +72,10 @@ class Partition:
         if not self.path.exists():
             self.path.mkdir()
             sync_directory(self.path.parent)
-        found = log_files.segments(self.path)
+        found = files.segments(self.path)
         if not found and not (self.path / CHECKPOINT).exists():
             write_atomically(self.path / CHECKPOINT, pack_checkpoint(0))
-        checkpoint = log_files.read_checkpoint(self.path)
+        checkpoint = files.read_checkpoint(self.path)
         if checkpoint is None:
             log.error("checkpoint unusable", partition=self.path.name)  # so nothing is cut: all damage is set aside
         self.producers = Producers()
@@ -108,13 +108,13 @@ class Partition:
                 try:
                     one = placed(fd, position, end, next_offset=self._next_offset, verify=last)
                 except Damaged as damage:
-                    if not last and before is not None and not log_files.sound(fd, before):
+                    if not last and before is not None and not files.sound(fd, before):
                         # Its length is wrong, so the next batch is not where it says.
                         position, self._next_offset, before = before.position, before.header.base_offset, None
                     if last and checkpoint is not None and self._next_offset >= checkpoint:
                         self._cut(fd, position, end, str(damage))
                         break
-                    sound = log_files.find_next(fd, position + 1, end, next_offset=self._next_offset)
+                    sound = files.find_next(fd, position + 1, end, next_offset=self._next_offset)
                     log.error(
                         "damaged batch set aside",
                         partition=self.path.name,

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import structlog
 
 from logreceiver.sinks import RunState
-from logreceiver.sinks.log import files as log_files
+from logreceiver.sinks.log import files
 from logreceiver.sinks.log.files import Damaged, placed
 from logreceiver.sinks.log.producers import Producers
 from streams.errors import BatchCorrupt, Code, SinkUnavailable
@@ -53,8 +53,8 @@ class PartitionReader:
 
     def poll(self) -> Iterator[StoredBatch]:
         """Batches up to the current checkpoint."""
-        limit = log_files.read_checkpoint(self._path)
-        found = log_files.segments(self._path)
+        limit = files.read_checkpoint(self._path)
+        found = files.segments(self._path)
         first = max((base for base, _ in found if base <= self._next_offset), default=0)
         for base_offset, path in found:
             if base_offset < max(first, self._segment) or (limit is not None and base_offset >= limit):
@@ -78,7 +78,7 @@ class PartitionReader:
                 except (Damaged, BatchCorrupt) as damage:
                     if limit is None:
                         return  # without a checkpoint the first damage is taken for the end
-                    sound = log_files.find_next(fd, self._position + 1, end, next_offset=self._expected)
+                    sound = files.find_next(fd, self._position + 1, end, next_offset=self._expected)
                     log.warning(
                         "damaged batch skipped",
                         segment=str(path),
@@ -103,7 +103,7 @@ def readers(
     """A reader for each partition of a topic, or for one. FileNotFoundError if there is none."""
     found = [
         PartitionReader(path, number, from_offset=from_offset)
-        for name, number, path in log_files.partitions(directory)
+        for name, number, path in files.partitions(directory)
         if name == topic and partition in (None, number)
     ]
     if not found:

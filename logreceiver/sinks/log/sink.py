@@ -1,6 +1,6 @@
 """The embedded log sink: Kafka's files without Kafka, in one directory that one process owns.
 
-Batches are appended to segments that Kafka's own tools read (log_files.py has the layout) and fsynced before they are
+Batches are appended to segments that Kafka's own tools read (files.py has the layout) and fsynced before they are
 answered; sessions that produce at the same time share an fsync (*group commit*). Producers are judged by Kafka's rules
 (producers.py), and answers about them only cover what is durable: every question and every commit goes through one
 thread, one after the other. After a restart it recognises more batches than Kafka does: the last five of each producer,
@@ -26,7 +26,7 @@ from typing import TypeVar
 import structlog
 
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
-from logreceiver.sinks.log import files as log_files
+from logreceiver.sinks.log.files import legal_topic, partitions
 from logreceiver.sinks.log.meta import LogMeta
 from logreceiver.sinks.log.partition import Partition
 from logreceiver.sinks.log.read import read_records
@@ -114,7 +114,7 @@ class LogSink:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._lock()
             self._meta.read()
-            for topic, number, path in log_files.partitions(self._directory):
+            for topic, number, path in partitions(self._directory):
                 self._open_partition(topic, number, path)
             self._meta.read_producer_ids(self._highest_producer_id())
         except OSError as error:
@@ -160,7 +160,7 @@ class LogSink:
 
     async def topic(self, name: str) -> TopicInfo:
         """Facts about a topic, which is created if it is new."""
-        if not log_files.legal_topic(name):
+        if not legal_topic(name):
             raise SinkUnavailable(Code.TOPIC_MISSING, f"{name!r} is not a valid topic name")
         if name not in self._meta.topics:
             await self._ask_thread(lambda: self._create(name))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bench.compare import html as comparison_report
+from bench.compare import html
 from bench.compare.command import compare, show_runs
 from bench.compare.comparison import Comparison, conclude
 from bench.figures import pictures
@@ -27,7 +27,7 @@ def comparison() -> Comparison:
 
 
 def test_the_report_is_one_page_that_loads_nothing(comparison: Comparison, tmp_path: Path) -> None:
-    written = comparison_report.write(comparison, tmp_path / "new")
+    written = html.write(comparison, tmp_path / "new")
     assert [path.suffix for path in written] == [".png", ".png", ".html", ".json"]
     page = (tmp_path / "new" / "report.html").read_text()
     assert not re.findall(r"""(?:src|href)=["'](?!#)|@import|url\((?!#)""", page)
@@ -45,7 +45,7 @@ def test_the_report_is_one_page_that_loads_nothing(comparison: Comparison, tmp_p
 
 
 def test_the_json_of_the_report_has_every_figure_and_its_origin(comparison: Comparison, tmp_path: Path) -> None:
-    comparison_report.write(comparison, tmp_path)
+    html.write(comparison, tmp_path)
     shown = json.loads((tmp_path / "report.json").read_text())
     assert shown["verdict"]["found"] == "more"
     assert shown["verdict"]["ratio"]["value"] == pytest.approx(1.3, rel=0.02)
