@@ -18,14 +18,15 @@ from msgspec import Meta
 
 from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.settings import TYPES, SourceSettings
-from streams.config.kinds import Address, HostName, ModeName, TopicName, shown
+from streams.config.kinds import Address, HostName, ModeName, TopicName, check_not_empty, checked, shown
 from streams.config.toml import Fault
 from streams.config.units import GIB, KIB, MIB
 from streams.wire.messages import MAX_WINDOW
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 
-NOT_IN_A_TWIN = ("source", "batch", "invalid", "codec", "add")
+NOT_IN_A_TWIN = ("source", "batch", "invalid", "codec", "add", "headers", "key_field")
+MAX_HEADER_BYTES = 4 * KIB
 LEAST_RECORD_BYTES = 256
 """The least that `max_record_bytes` leaves for a record itself."""
 
@@ -74,6 +75,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     window: Annotated[int, Meta(ge=1, le=MAX_WINDOW)] = MAX_WINDOW
     source: SourceSettings | None = None
     add: dict[str, Constant] = {}
+    headers: dict[str, str] = {}
+    key_field: Annotated[str, checked(check_not_empty)] | None = None
     batch: BatchLimits = BatchLimits()
     spool: SpoolLimits = SpoolLimits()
 
@@ -111,6 +114,10 @@ def _check_original(stream: Stream) -> Iterator[Fault]:
             f"takes {added_bytes} bytes of every record, so batch.max_record_bytes leaves less than "
             f"{LEAST_RECORD_BYTES} for the record itself; shorten its texts or raise that",
         )
+
+    header_bytes = sum(len(name.encode()) + len(text.encode()) for name, text in stream.headers.items())
+    if header_bytes > MAX_HEADER_BYTES:
+        yield "headers", f"takes {header_bytes} bytes of every record; shorten it to {MAX_HEADER_BYTES}"
 
 
 def _check_twin(stream: Stream, given: Mapping[str, object]) -> Iterator[Fault]:

@@ -22,7 +22,7 @@ import msgspec
 from logfwd.definition import Stream, members
 from logfwd.intake import jsonlines
 from logfwd.sources.position import Block
-from streams.records.body import NO_HEADERS, NO_KEY, BytesLike, key_field
+from streams.records.body import NO_HEADERS, NO_KEY, BytesLike, header_fields, key_field
 
 MAX_KEY_BYTES = 1024
 """A record whose key would be longer has none."""
@@ -68,7 +68,8 @@ PLAIN = Shape()
 
 def make_shape(stream: Stream) -> Shape:
     """The shape that a stream's definition asks for."""
-    return Shape(members(stream.add))
+    headers = [(name.encode(), text.encode()) for name, text in stream.headers.items()]
+    return Shape(members(stream.add), header_fields(headers), stream.key_field)
 
 
 def _opening(fields: bytes) -> bytes:

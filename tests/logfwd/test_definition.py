@@ -278,6 +278,37 @@ def test_a_twin_takes_the_constant_fields_of_its_original(tmp_path: Path) -> Non
     assert "comes from the original 'a'" in problems["add"]
 
 
+# -- keys and headers --------------------------------------------------------------------------------------------
+
+
+def test_headers_are_texts_and_a_key_field_is_a_name(tmp_path: Path) -> None:
+    stream = good(tmp_path, f'name = "http"\nkey_field = "client ip"\n{SOURCE}[headers]\nhost = "h"\n"a b" = ""\n')
+    assert (stream.headers, stream.key_field) == ({"host": "h", "a b": ""}, "client ip")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        ("[headers]\nx = 1\n", "headers.x", '1 is not a text; write "…"'),
+        ("headers = false\n", "headers", "False is not a table; write [headers]"),
+        (f'[headers]\nx = "{"y" * 4096}"\n', "headers", "takes 4097 bytes of every record; shorten it to 4096"),
+        ('key_field = ""\n', "key_field", "is empty"),
+        ("key_field = 1\n", "key_field", "1 is not a text"),
+    ],
+)
+def test_what_cannot_be_a_header_or_a_key_is_named(tmp_path: Path, text: str, key: str, problem: str) -> None:
+    before, after = (text, "") if "key_field" in text or "false" in text else ("", text)
+    _, problems = read(tmp_path, f'name = "http"\n{before}{SOURCE}{after}')
+    assert set(problems) == {key}
+    assert problem in problems[key]
+
+
+@pytest.mark.parametrize("text", ['key_field = "a"\n', '[headers]\na = "b"\n'])
+def test_a_twin_takes_keys_and_headers_of_its_original(tmp_path: Path, text: str) -> None:
+    _, problems = read(tmp_path, f'name = "http"\nmirror_of = "a"\n{text}')
+    assert "comes from the original 'a'" in "".join(problems.values())
+
+
 # -- any table at all --------------------------------------------------------------------------------------------
 
 VALUES = st.recursive(
