@@ -81,11 +81,13 @@ def validate(path: Path, connect: bool) -> None:
     Prints all problems, each with its file and key, and exits with 78; or prints one line per stream and exits with 0.
     With --connect it exits with 69 if any stream cannot make a link.
     """
+    from logfwd.sources.listeners import check as check_listeners
     from streams.security import modes, stacks
 
     try:
         config = load_forwarder(path)
         stacks.check(config.tls, [modes.MODES[name] for name in sorted(config.modes)], accepting=False)
+        check_listeners([stream.source for stream in config.streams])
     except ConfigError as error:
         program.refuse_config(error)
     for stream in config.streams:

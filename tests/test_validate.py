@@ -49,3 +49,18 @@ def test_all_files_that_cannot_be_used_are_told_at_once(tmp_path: Path) -> None:
     output = validate(logreceiver, tmp_path, key="receiver.key", grants="ca.pem")
     assert "no usable grant key" in output
     assert "mismatch" in output
+
+
+def test_files_of_a_listener_that_cannot_be_used_are_reported(tmp_path: Path) -> None:
+    Parties(tmp_path)
+    (tmp_path / "streams.d").mkdir()
+    (tmp_path / "streams.d" / "web.toml").write_text(
+        'name = "web"\n[source]\ntype = "http"\n[source.tls]\ncertificate = "receiver.pem"\nkey = "forwarder.key"\n'
+    )
+    path = tmp_path / "config.toml"
+    tls = '[tls]\ncertificate = "forwarder.pem"\nkey = "forwarder.key"\nca = "ca.pem"\n'
+    path.write_text(CONFIGS[logfwd].format(tls=tls))
+    result = CliRunner().invoke(logfwd, ["validate", "-c", str(path)])
+    assert result.exit_code == 78
+    assert "source.tls.key: " in result.output
+    assert "mismatch" in result.output

@@ -6,16 +6,25 @@ the first to stop, so that nothing new comes in, and the last to end, so that ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from logfwd.sources.front import Front
-from logfwd.sources.http.settings import Served
+from logfwd.sources.http.settings import HttpSource, Served
 
 if TYPE_CHECKING:
     from logfwd.sources.http.server import HttpServer
 
 __all__ = ["Listeners", "Served"]
+
+
+def check(sources: Iterable[object]) -> None:
+    """Raise ConfigError for a listener among these [source] tables whose files cannot be used."""
+    for source in sources:
+        if isinstance(source, HttpSource) and source.tls is not None:
+            from logfwd.sources.http.server import party_of
+
+            party_of(source.terms)
 
 
 class Listeners:

@@ -9,7 +9,7 @@ failed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -80,6 +80,19 @@ def check(mode: Mode, facts: Facts) -> None:
             f"mode {mode.name} demands a peer authenticated by {' or '.join(mode.authentication)}, "
             f"this one is by {facts.authentication}{_blame(mode, facts)}"
         )
+
+
+def check_foreign(served: Iterable[Mode], facts: Facts) -> Mode:
+    """The mode that the handshake of a client that is not ours fits; raises PolicyViolation if it fits none.
+
+    How such a client is authenticated, if at all, is not the mode's affair.
+    """
+    together = list(served)
+    for mode in together:
+        if facts.version == mode.version and facts.group in mode.groups:
+            return mode
+    names = ", ".join(mode.name for mode in together)
+    raise PolicyViolation(f"the link has {facts.version} with {facts.group}, which fits none of the modes {names}")
 
 
 def _blame(mode: Mode, facts: Facts) -> str:

@@ -1,8 +1,8 @@
 """The one place that knows which TLS stack serves which mode.
 
-A stack is a module with `client`, `foreign`, `server`, `check` and `verify`. It is imported when a mode needs it: a
-program that uses one stack does not pay for the others. One port serves one stack, because the first bytes of a
-connection are the same in all of them.
+A stack is a module with `client`, `foreign`, `server`, `foreign_server`, `check` and `verify`. It is imported when a
+mode needs it: a program that uses one stack does not pay for the others. One port serves one stack, because the first
+bytes of a connection are the same in all of them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,20 @@ def server(served: Iterable[Mode], credentials: Credentials) -> Party:
     """The accepting side, in several modes. ConfigError if the files cannot be used, or the modes share no stack."""
     together = list(served)
     party: Party = _stack(common_stack(together)).server(together, *_fit_files(together, credentials))
+    return party
+
+
+def foreign_server(
+    served: Iterable[Mode], *, section: str, certificate: Path, key: Path, ca: Path | None, alpn: bytes
+) -> Party:
+    """The accepting side towards clients that are not ours, in several modes, whatever kind of key they have.
+
+    They get `alpn` if they offer it, and must have a certificate that leads to `ca` if one is given. Each link is to be
+    judged by `modes.check_foreign`. ConfigError, under `section`, if the files cannot be used.
+    """
+    together = [modes.foreign(mode) for mode in served]
+    stack = _stack(common_stack(together))
+    party: Party = stack.foreign_server(together, section, certificate, key, ca, alpn)
     return party
 
 

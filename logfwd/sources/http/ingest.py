@@ -16,6 +16,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TypeVar
 
@@ -123,14 +124,20 @@ class Ingest:
 
     def _client(self, served: Served, head: Head) -> str:
         """A name for the client; refuses one that may not write the stream."""
-        tokens = self._tokens.get(served.stream)
-        if tokens is None:
-            return ""
+        tokens, patterns = self._tokens.get(served.stream), served.settings.identities
         scheme, _, token = head.header("authorization").partition(" ")
-        if scheme.lower() == "bearer" and (client := tokens.client(token.strip())) is not None:
+        if tokens and scheme.lower() == "bearer" and (client := tokens.client(token.strip())) is not None:
             return client
-        challenge = ((b"www-authenticate", b'Bearer realm="logfwd"'),)
-        raise Refused(401, "unauthorised", "send Authorization: Bearer TOKEN with a valid token", headers=challenge)
+        for identity in head.identities:
+            if any(fnmatchcase(identity, pattern) for pattern in patterns):
+                return identity
+        if tokens is not None:
+            challenge = ((b"www-authenticate", b'Bearer realm="logfwd"'),)
+            raise Refused(401, "unauthorised", "send Authorization: Bearer TOKEN with a valid token", headers=challenge)
+        if patterns:
+            names = ", ".join(head.identities) or "no URI or DNS name"
+            raise Refused(403, "not_allowed", f"the certificate has {names}; none of source.identities matches")
+        return head.identities[0] if head.identities else ""
 
     async def _is_stored(self, known: Key, data: bytes, kind: BodyType) -> bool:
         """True if an earlier request has stored all of this body; refuses another body than that request's."""

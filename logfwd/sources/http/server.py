@@ -19,8 +19,11 @@ from logfwd.sources.http.ingest import Ingest
 from logfwd.sources.http.settings import Served, Terms
 from streams.addresses import is_local
 from streams.config.units import KIB
-from streams.errors import HandshakeFailed, LinkError
+from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation
+from streams.security import handshakes, modes, stacks
+from streams.security.endpoint import Party
 from streams.security.listener import Listener
+from streams.security.modes import MODES
 from streams.security.plain import PlainParty
 from streams.security.transport import Link
 
@@ -31,8 +34,20 @@ ANSWER_SECONDS = 2.0
 RETIRE_SECONDS = 30.0
 """How long a listener that is not configured any more waits for the outcome of requests that were handed over."""
 INBOX_BYTES = 64 * KIB
+ALPN = b"http/1.1"
 
 log = structlog.get_logger("logfwd.sources.http")
+
+
+def party_of(terms: Terms) -> Party:
+    """The accepting side at an address; ConfigError if its files cannot be used."""
+    tls = terms.tls
+    if tls is None:
+        return PlainParty()
+    served = [MODES[name] for name in tls.modes]
+    return stacks.foreign_server(
+        served, section="source.tls", certificate=tls.certificate, key=tls.key, ca=tls.ca, alpn=ALPN
+    )
 
 
 class HttpServer:
@@ -49,7 +64,9 @@ class HttpServer:
         wanted = {each.settings.terms for each in streams}
         for terms in set(self._doors) - wanted:
             self._retire(self._doors.pop(terms))
-        for terms in sorted(wanted - set(self._doors)):
+        for door in self._doors.values():
+            door.read_files()
+        for terms in sorted(wanted - set(self._doors), key=lambda terms: terms.address):
             self._doors[terms] = door = _Door(terms, self._ingest)
             await door.open()
 
@@ -97,28 +114,28 @@ class _Door:
 
     async def open(self) -> None:
         """Listen; if that is not possible now, keep trying."""
-        if not is_local(self._terms.address):
+        if self._terms.tls is None and not is_local(self._terms.address):
             log.warning(
                 "insecure listener",
                 address=self._terms.address,
                 reason="insecure = true: anybody on the network can read and send records, and read tokens",
-                remedy="use TLS, or listen on 127.0.0.1 or a Unix socket",
+                remedy="add [source.tls], or listen on 127.0.0.1 or a Unix socket",
             )
         if not await self._try_to_open():
             self._opening = asyncio.create_task(self._keep_trying())
 
     async def _try_to_open(self) -> bool:
-        listener = Listener(
-            PlainParty(),
-            self._serve,
-            self._failed,
-            handshake_timeout=self._terms.header_seconds,
-            max_pending=self._terms.max_connections,
-            inbox_bytes=INBOX_BYTES,
-        )
         try:
+            listener = Listener(
+                party_of(self._terms),
+                self._serve,
+                self._failed,
+                handshake_timeout=self._terms.header_seconds,
+                max_pending=self._terms.max_connections,
+                inbox_bytes=INBOX_BYTES,
+            )
             await listener.start(self._terms.address, socket_mode=self._terms.socket_mode)
-        except LinkError as error:
+        except (LinkError, ConfigError) as error:
             if not self.trouble:
                 log.error("http listener failed", reason=str(error), remedy="free the address, or configure another")
             self.trouble = str(error)
@@ -127,6 +144,19 @@ class _Door:
         log.info("http listening", address=listener.address)
         return True
 
+    def read_files(self) -> None:
+        """Show the certificate that the files have now to new clients."""
+        if self._terms.tls is None or self.listener is None:
+            return
+        try:
+            self.listener.replace(party_of(self._terms))
+        except ConfigError as error:
+            log.error(
+                "certificate reload failed",
+                reason=str(error),
+                remedy="mend the files; the old certificate stays in use",
+            )
+
     async def _keep_trying(self) -> None:
         while True:
             await asyncio.sleep(RETRY_SECONDS)
@@ -134,6 +164,14 @@ class _Door:
                 return
 
     async def _serve(self, link: Link) -> None:
+        if self._terms.tls is not None:
+            served = [MODES[name] for name in self._terms.tls.modes]
+            try:
+                mode = modes.check_foreign(served, link.facts)
+            except PolicyViolation as error:
+                log.warning("http client refused", peer=link.peer, reason=str(error))
+                return
+            log.debug("http client connected", peer=link.peer, mode=mode.name, **link.facts.log_fields())
         limits = Limits(self._terms.header_seconds, self._terms.body_seconds)
         connection = Connection(link, self._answer, limits)
         if len(self._connections) >= self._terms.max_connections:
@@ -163,7 +201,8 @@ class _Door:
         return await self._ingest.answer(self._terms.address, head, body)
 
     def _failed(self, peer: str, error: HandshakeFailed) -> None:
-        """A client that left at once."""
+        if self._terms.tls is not None:
+            handshakes.log_failed(log.bind(peer=peer), error)
 
     def stop(self) -> None:
         if self._opening is not None:

@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Meta
 
 from streams.addresses import UNIX, is_local, split_address
-from streams.config.kinds import checked, readable
+from streams.config.kinds import AuthorityFile, CertificateFile, KeyFile, ModeName, Pattern, checked, readable
 from streams.config.units import KIB, MIB
+from streams.security.modes import MODES
 
 MOST_BODY_BYTES = 32 * MIB
 
@@ -40,6 +41,15 @@ SocketMode = Annotated[str, checked(check_socket_mode)]
 TokenFile = Annotated[Path, readable("write one token into each line, for example from `openssl rand -hex 32`")]
 
 
+class HttpTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PEM files of a listener: its leaf (with intermediates), its key, and the CA of clients that need certificates."""
+
+    certificate: CertificateFile
+    key: KeyFile
+    ca: AuthorityFile | None = None
+    modes: Annotated[tuple[ModeName, ...], Meta(min_length=1)] = ("hybrid",)
+
+
 class Terms(NamedTuple):
     """What all streams at one address have in common."""
 
@@ -49,6 +59,7 @@ class Terms(NamedTuple):
     max_connections: int
     header_seconds: float
     body_seconds: float
+    tls: HttpTls | None
 
 
 class HttpSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="http"):
@@ -57,6 +68,8 @@ class HttpSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     address: IntakeAddress = "127.0.0.1:8088"
     insecure: bool = False
     socket_mode: SocketMode = "0660"
+    tls: HttpTls | None = None
+    identities: tuple[Pattern, ...] = ()
     token_file: TokenFile | None = None
     max_body_bytes: Annotated[int, Meta(ge=1 * KIB, le=MOST_BODY_BYTES)] = 16 * MIB
     max_connections: Annotated[int, Meta(ge=1, le=65_536)] = 256
@@ -75,6 +88,7 @@ class HttpSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             self.max_connections,
             self.header_seconds,
             self.body_seconds,
+            self.tls,
         )
 
     def claims(self) -> Mapping[str, str]:
@@ -87,11 +101,23 @@ class HttpSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Problems of the table by itself: (key, message)."""
-        if not self.insecure and not is_local(self.address):
+        if self.identities and (self.tls is None or self.tls.ca is None):
+            yield "source.identities", "needs [source.tls] with ca: only a client with a certificate has an identity"
+        if self.tls is not None and any(MODES[name].section != "tls" for name in self.tls.modes if name in MODES):
+            yield "source.tls.modes", "pq-auth is not served to HTTP clients; use hybrid"
+        if self.insecure or is_local(self.address):
+            return
+        if self.tls is None:
             yield (
                 "source.address",
-                f"{self.address!r} can be reached from other hosts, without TLS; listen on 127.0.0.1 or unix:/PATH, "
-                "or set insecure = true",
+                f"{self.address!r} can be reached from other hosts, without TLS; add [source.tls], listen on 127.0.0.1 "
+                "or unix:/PATH, or set insecure = true",
+            )
+        elif self.tls.ca is None and self.token_file is None:
+            yield (
+                "source.token_file",
+                f"is missing: anybody who reaches {self.address!r} could send; add it, or source.tls.ca for clients "
+                "with certificates, or set insecure = true",
             )
 
 

@@ -63,6 +63,20 @@ def server_context(modes: Iterable[Mode], *files: Files, key_log: Path | None = 
     return context
 
 
+def foreign_server_context(
+    modes: Iterable[Mode], section: str, certificate: Path, key: Path, ca: Path | None, alpn: bytes
+) -> SSL.Context:
+    """A context for clients that are not ours: `alpn` if they offer it; a certificate is asked for only with `ca`."""
+    context = _context(listener_settings(modes), None)
+    _load_leaf(context, section, certificate, key)
+    if ca is not None:
+        _load_file(context.load_verify_locations, f"{section}.ca", ca)
+    else:
+        context.set_verify(SSL.VERIFY_NONE)
+    context.set_alpn_select_callback(functools.partial(_select_if_offered, alpn))
+    return context
+
+
 def check_files(files: Files) -> None:
     """Raise ConfigError for files that no link could use."""
     _load(SSL.Context(SSL.TLS_METHOD), files)
@@ -102,6 +116,10 @@ def certificate_expires(context: SSL.Context) -> datetime.datetime:
     return leaf.not_valid_after_utc
 
 
+def _select_if_offered(alpn: bytes, _: SSL.Connection, offered: list[bytes]) -> Any:
+    return alpn if alpn in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+
+
 def _select_alpn(_: SSL.Connection, offered: list[bytes]) -> Any:
     return ALPN if ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
@@ -130,14 +148,17 @@ def _set_list(setter: object, context: SSL.Context, names: str) -> None:
 
 
 def _load(context: SSL.Context, files: Files) -> None:
-    section = files.section
-    _load_file(context.use_certificate_chain_file, f"{section}.certificate", files.certificate)
-    _load_file(context.use_privatekey_file, f"{section}.key", files.key)
-    _load_file(context.load_verify_locations, f"{section}.ca", files.ca)
+    _load_leaf(context, files.section, files.certificate, files.key)
+    _load_file(context.load_verify_locations, f"{files.section}.ca", files.ca)
+
+
+def _load_leaf(context: SSL.Context, section: str, certificate: Path, key: Path) -> None:
+    _load_file(context.use_certificate_chain_file, f"{section}.certificate", certificate)
+    _load_file(context.use_privatekey_file, f"{section}.key", key)
     try:
         context.check_privatekey()
     except SSL.Error as error:
-        raise ConfigError([Problem(files.key, f"{section}.key", "is not the certificate's key")]) from error
+        raise ConfigError([Problem(key, f"{section}.key", "is not the certificate's key")]) from error
 
 
 def _load_file(load: Callable[[str], object], key: str, path: Path) -> None:

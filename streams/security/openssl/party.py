@@ -17,6 +17,7 @@ from streams.security.openssl.context import (
     client_context,
     first_expiry,
     foreign_context,
+    foreign_server_context,
     server_context,
     verify_files,
 )
@@ -64,6 +65,14 @@ def foreign(mode: Mode, files: Files) -> OpenSSLParty:
 def server(modes: Iterable[Mode], *files: Files) -> OpenSSLParty:
     """Accepts links in any of several modes; `files` has those of every mode, each once."""
     return OpenSSLParty(server_context(modes, *files), accepting=True, expires=first_expiry(files))
+
+
+def foreign_server(
+    modes: Iterable[Mode], section: str, certificate: Path, key: Path, ca: Path | None, alpn: bytes
+) -> OpenSSLParty:
+    """Accepts clients that do not speak our protocol."""
+    context = foreign_server_context(modes, section, certificate, key, ca, alpn)
+    return OpenSSLParty(context, accepting=True, alpn=None)
 
 
 def check(files: Files) -> None:

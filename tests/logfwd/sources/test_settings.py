@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
+from msgspec.structs import replace
 
 from logfwd.sources.front import Front
-from logfwd.sources.http.settings import HttpSource, check_intake_address, check_socket_mode
+from logfwd.sources.http.settings import HttpSource, HttpTls, check_intake_address, check_socket_mode
 from logfwd.sources.make import Context, make_source
 from logfwd.sources.settings import TYPES, Claims, FileSource, SourceSettings, StdinSource
 
+TLS = HttpTls(certificate=Path("leaf.pem"), key=Path("leaf.key"))
+WITH_CA = replace(TLS, ca=Path("ca.pem"))
 EXAMPLES: tuple[SourceSettings, ...] = (FileSource(paths=("a.log",)), StdinSource(), HttpSource())
 
 
@@ -62,11 +66,16 @@ def test_streams_may_share_a_listener_on_the_same_terms() -> None:
         (HttpSource(address=":8088"), "source.address"),
         (HttpSource(address="192.0.2.1:8088"), "source.address"),
         (HttpSource(address="192.0.2.1:8088", insecure=True), None),
+        (HttpSource(address=":8088", tls=TLS), "source.token_file"),
+        (HttpSource(address=":8088", tls=TLS, insecure=True), None),
+        (HttpSource(address=":8088", tls=TLS, token_file=Path("tokens")), None),
+        (HttpSource(address=":8088", tls=WITH_CA, identities=("a",)), None),
+        (HttpSource(tls=TLS, identities=("a",)), "source.identities"),
+        (HttpSource(identities=("a",)), "source.identities"),
+        (HttpSource(tls=replace(TLS, modes=("hybrid", "pq-auth"))), "source.tls.modes"),
     ],
 )
-def test_without_tls_other_hosts_can_reach_a_listener_only_if_that_is_said_aloud(
-    settings: HttpSource, key: str | None
-) -> None:
+def test_who_may_reach_a_listener_is_said_aloud(settings: HttpSource, key: str | None) -> None:
     assert [found for found, _ in settings.faults()] == ([] if key is None else [key])
 
 
