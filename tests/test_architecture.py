@@ -54,6 +54,7 @@ CORES = (
     "streams.config.kinds",
     "streams.records.batch",
     "streams.records.body",
+    "streams.security.authentication",
     "streams.security.endpoint",
     "streams.security.modes",
     "streams.security.openssl.groups",

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from logfwd.cli import main as logfwd
 from logreceiver.cli import main as logreceiver
-from tests.support.tls import Parties
+from streams.security import pki
+from tests.support.tls import FORWARDER, Parties, issue
 
 CONFIGS: dict[click.Group, str] = {
     logfwd: 'state_dir = "state"\nreceivers = ["localhost:7443"]\n{tls}',
@@ -43,6 +44,61 @@ def test_a_key_that_is_not_the_certificate_s_is_told(
     program: click.Group, tmp_path: Path, key: str, problem: str
 ) -> None:
     assert problem in validate(program, tmp_path, key=key)
+
+
+SAFE: dict[click.Group, tuple[str, str]] = {
+    logfwd: ("forwarder", 'state_dir = "state"\nreceivers = ["localhost:7443"]\n{tls}'),
+    logreceiver: ("receiver", CONFIGS[logreceiver].replace(':7443"\n', ':7443"\nmodes = ["hybrid", "pq-auth"]\n')),
+}
+
+
+def validate_pq_auth(program: click.Group, directory: Path, *, section: bool = True) -> tuple[int, str]:
+    """A stream or a listener in mode pq-auth, with certificates in DIRECTORY/mldsa."""
+    party, config = SAFE[program]
+    (directory / "streams.d").mkdir()
+    text = 'name = "http"\nsecurity = "pq-auth"\n[source]\ntype = "stdin"\n'
+    (directory / "streams.d" / "http.toml").write_text(text)
+    places = {"tls": "", "tls.mldsa": "mldsa/"} if section else {"tls": ""}
+    tls = "".join(
+        f'[{name}]\ncertificate = "{at}{party}.pem"\nkey = "{at}{party}.key"\nca = "{at}ca.pem"\n'
+        for name, at in places.items()
+    )
+    path = directory / "config.toml"
+    path.write_text(config.format(tls=tls, grants="grant.key"))
+    result = CliRunner().invoke(program, ["validate", "-c", str(path)])
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("program", SAFE)
+def test_a_mode_whose_certificates_are_there_is_accepted(program: click.Group, tmp_path: Path) -> None:
+    Parties(tmp_path)
+    code, output = validate_pq_auth(program, tmp_path)
+    assert (code, "pq-auth" in output) == (0, True)
+
+
+@pytest.mark.parametrize("program", SAFE)
+def test_a_mode_whose_section_is_missing_is_named_with_the_commands_that_make_it(
+    program: click.Group, tmp_path: Path
+) -> None:
+    Parties(tmp_path)
+    code, output = validate_pq_auth(program, tmp_path, section=False)
+    assert code == 78
+    assert "config.toml: tls.mldsa: is missing; mode pq-auth needs [tls.mldsa]" in output
+    assert "--key mldsa65" in output
+
+
+@pytest.mark.parametrize("program", SAFE)
+def test_an_ecdsa_authority_under_an_mldsa_leaf_is_named(program: click.Group, tmp_path: Path) -> None:
+    parties = Parties(tmp_path)
+    party = SAFE[program][0]
+    for name in ("ca.pem", "ca.key"):
+        (tmp_path / "mldsa" / name).write_bytes((tmp_path / name).read_bytes())
+    weaker = pki.Authority.load(tmp_path / "mldsa")
+    issue(weaker, party, kind="mldsa65", identities=[FORWARDER], hosts=["localhost"], force=True)
+    code, output = validate_pq_auth(program, parties.directory)
+    assert code == 78
+    assert f"mldsa/{party}.pem: tls.mldsa.certificate: CN={FORWARDER} is signed with ECDSA with SHA-256" in output
+    assert "mldsa/ca.pem: tls.mldsa.ca: the key of CN=logfwd private CA is EC secp256r1" in output
 
 
 def test_all_files_that_cannot_be_used_are_told_at_once(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from streams.security.pki import KEYS, Authority, PkiError, create_authority, describe
+from streams.security.authentication import signed_with, strength
+from streams.security.pki import KEYS, Authority, PkiError, create_authority, describe, key_algorithm
 
 DIRECTORY = click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 KEY = click.option(
@@ -91,10 +92,16 @@ def issue(
 
     A relative --out is relative to DIRECTORY.
     """
-    files = Authority.load(directory).issue(
-        identities=identities, hosts=hosts, out=directory / out, kind=kind, days=days, force=force
-    )
+    authority = Authority.load(directory)
+    files = authority.issue(identities=identities, hosts=hosts, out=directory / out, kind=kind, days=days, force=force)
     click.echo(f"created {files.certificate} and {files.key}, valid for {days} days")
+    signer = key_algorithm(authority.certificate)
+    if strength(signed_with(signer)) < strength(kind):
+        click.echo(
+            f"note: the authority's key is {signer}, so the certificate proves no more than that; "
+            "mode pq-auth refuses it. Issue it from an authority of `logfwd pki init --key mldsa65`",
+            err=True,
+        )
 
 
 @pki.command()

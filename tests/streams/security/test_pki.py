@@ -97,6 +97,19 @@ def test_each_kind_of_key_makes_an_authority_and_a_leaf(
     assert store.build_client_verifier().verify(made, []).chain == [made, root]
 
 
+@pytest.mark.parametrize(
+    ("authority", "leaf", "noted"),
+    [("ec", "mldsa65", True), ("rsa", "mldsa44", True), ("mldsa65", "mldsa65", False), ("mldsa65", "ec", False)],
+)
+def test_issue_says_that_a_leaf_is_no_stronger_than_its_authority(
+    tmp_path: Path, authority: str, leaf: str, noted: bool
+) -> None:
+    run("init", str(tmp_path), "--key", authority)
+    code, output = run("issue", str(tmp_path), "--key", leaf, "--identity", "x", "--out", "leaf")
+    assert code == 0
+    assert ("mode pq-auth refuses it" in output) is noted
+
+
 def test_show_prints_the_rest_of_the_chain(tmp_path: Path) -> None:
     run("init", str(tmp_path), "--key", "mldsa65")
     run("issue", str(tmp_path), "--identity", "x", "--out", "leaf")
