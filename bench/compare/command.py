@@ -184,10 +184,8 @@ def compare(
         html.write(runs[0], out)
     if repeat > 1:
         show_runs(runs, as_json)
-    elif as_json:
-        report.emit("compare", runs[0].as_json()["lines"], **runs[0].as_json())
     else:
-        show_run(runs[0])
+        show_run(runs[0], as_json)
     if wanted:
         click.echo(f"report: {out / 'report.html'}", err=True)
 
@@ -201,8 +199,11 @@ def _announced(runs: Iterable[Comparison]) -> list[Comparison]:
     return found
 
 
-def show_run(comparison: Comparison) -> None:
-    """One run as a table."""
+def show_run(comparison: Comparison, as_json: bool) -> None:
+    """One run, as a table or as JSON."""
+    if as_json:
+        report.emit("compare", comparison.as_json()["lines"], **comparison.as_json())
+        return
     base, other = comparison.base, comparison.other
     columns: list[report.Column] = [
         ("metric", lambda line: f"{line['metric']}, {line['unit']}" + " ◀" * line["primary"]),

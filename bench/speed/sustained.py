@@ -55,6 +55,14 @@ MEMORY: Sequence[report.Column] = (
     ("cores", lambda r: f"{r['core_share']:.2f}"),
 )
 
+RAMP: Sequence[report.Column] = (
+    ("load", lambda r: f"{r['percent']:.0f} %"),
+    ("offered, records/s", lambda r: f"{r['offered_records_per_second']:,.0f}"),
+    ("acknowledged, records/s", lambda r: f"{r['records_per_second']:,.0f}"),
+    ("source lag, MB", lambda r: f"{r['source_lag_mb']:.1f}"),
+    ("forwarder / receiver RSS, MB", lambda r: f"{r['forwarder_rss_mb']:.0f} / {r['receiver_rss_mb']:.0f}"),
+)
+
 
 @click.command(short_help="Measure memory over minutes at full speed.")
 @click.option(
@@ -157,13 +165,6 @@ def ramp(
             "ramp", rows, maximum=most, limit_megabytes_per_second=limits, memory=memory(sampler.samples), **verdict
         )
         return
-    columns: list[report.Column] = [
-        ("load", lambda r: f"{r['percent']:.0f} %"),
-        ("offered, records/s", lambda r: f"{r['offered_records_per_second']:,.0f}"),
-        ("acknowledged, records/s", lambda r: f"{r['records_per_second']:,.0f}"),
-        ("source lag, MB", lambda r: f"{r['source_lag_mb']:.1f}"),
-        ("forwarder / receiver RSS, MB", lambda r: f"{r['forwarder_rss_mb']:.0f} / {r['receiver_rss_mb']:.0f}"),
-    ]
     result = (
         f"Output is at least {verdict['kept_share']:.0%} of the offered load, or of the peak output if that is lower "
         f"(goal: {KEPT_SHARE:.0%}). The forwarder's memory compared with its full-speed peak: "
@@ -172,7 +173,7 @@ def ramp(
     report.show(
         console,
         f"maximum {most['records_per_second']:,.0f} records/s into {sink}",
-        columns,
+        RAMP,
         rows,
         [result, report.limit_note(limits)],
     )

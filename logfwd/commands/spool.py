@@ -22,9 +22,9 @@ from logfwd import state_dir
 from logfwd.commands.options import CONFIG
 from logfwd.config import ForwarderConfig, load_forwarder
 from logfwd.sources.position import FILE, Mark
-from logfwd.spool import verify as spool_verify
 from logfwd.spool.file import reader
 from logfwd.spool.schema import TOTALS, rows
+from logfwd.spool.verify import verify
 from streams import program
 from streams.columns import aligned
 from streams.errors import BatchCorrupt, ConfigError, SpoolError
@@ -131,10 +131,10 @@ def show(config: ForwarderConfig, stream: str, records: int) -> None:
                 break
 
 
-@spool.command()
+@spool.command("verify")
 @_command
 @click.argument("stream")
-def verify(config: ForwarderConfig, stream: str) -> None:
+def verify_spool(config: ForwarderConfig, stream: str) -> None:
     """Check STREAM's spool file for damage.
 
     Checks the database, the references between its tables, the totals, and the CRC of every batch. Prints one line for
@@ -144,7 +144,7 @@ def verify(config: ForwarderConfig, stream: str) -> None:
     """
     path = _file_of(config, stream)
     with _reading(path) as connection:
-        report = spool_verify.verify(connection)
+        report = verify(connection)
     for problem in report.problems:
         click.echo(f"{path}: {problem}")
     counts = f"{report.batches} batches, {report.blobs} payloads, {report.dead_letters} dead letters checked"
@@ -197,13 +197,17 @@ def requeue(config: ForwarderConfig, stream: str, letter: int | None) -> None:
     They become new batches at the end of it. Stop the forwarder first. Remove the cause first, too, or the batches
     become dead letters again. Damaged ones stay where they are; the exit code is then 1.
     """
+    from logfwd.spool.requeue import requeue as requeue_letters
+    from streams.telemetry import logs
+
     path = _file_of(config, stream)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(state_dir.lock(config.state_dir))
         except ConfigError as error:
             raise click.ClickException(f"{error}; stop the forwarder, requeue, and start it again") from error
-        done, damaged = asyncio.run(_requeue(path, stream, letter))
+        logs.configure(level="warning")
+        done, damaged = asyncio.run(requeue_letters(path, stream, letter))
     for problem in damaged:
         click.echo(problem, err=True)
     if letter is not None and not done and not damaged:
@@ -211,38 +215,6 @@ def requeue(config: ForwarderConfig, stream: str, letter: int | None) -> None:
     click.echo(f"requeued {done} records")
     if damaged:
         sys.exit(1)
-
-
-async def _requeue(path: Path, stream: str, letter: int | None) -> tuple[int, list[str]]:
-    """Requeue each in a transaction of its own, all in one new run; returns the number of records, and what stays."""
-    from logfwd.spool.notes import Notes
-    from logfwd.spool.store import Spool
-    from streams.telemetry import logs
-
-    logs.configure(level="warning")
-    done, damaged = 0, []
-    async with Spool(path) as spool:
-        backlog = spool.backlog(stream, max_bytes=sys.maxsize, drops_oldest=False)
-        with contextlib.closing(reader(path)) as connection:
-            letters = [
-                found
-                for (found,) in connection.execute("SELECT id FROM dead_letters WHERE stream = ?", (stream,))
-                if letter in (None, found)
-            ]
-            for number in letters:
-                (payload,) = connection.execute("SELECT payload FROM dead_letters WHERE id = ?", (number,)).fetchone()
-                try:
-                    count = recordbatch.check(payload).record_count
-                except BatchCorrupt as error:
-                    damaged.append(f"dead letter {number} is damaged and stays: {error}")
-                    continue
-                notes = Notes()
-                blob = spool.blobs.add(payload, notes)
-                backlog.requeue(recordbatch.Packed(payload, count, len(payload)), blob, notes)
-                notes.delete_dead_letter(number)
-                await spool.commit(notes)
-                done += count
-    return done, damaged
 
 
 # -- finding and reading -----------------------------------------------------------------------------------------
