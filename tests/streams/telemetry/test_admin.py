@@ -13,6 +13,7 @@ import pytest
 from logfwd.metrics import ForwarderMetrics
 from streams.addresses import split_address
 from streams.telemetry import admin
+from streams.telemetry.application import PAGE
 from streams.telemetry.metrics import CollectorRegistry
 
 
@@ -124,7 +125,7 @@ async def test_batch_durations_of_an_unknown_stream_or_since_a_wrong_count_are_r
 
 @pytest.mark.parametrize(
     ("path", "kind"),
-    [(path, kind) for path, (_, kind) in admin.PAGE.items()],
+    [(path, kind) for path, (_, kind) in PAGE.items()],
 )
 async def test_the_policy_of_the_page_lets_it_run_nothing_else_and_ask_no_other_host(
     program: Program, client: aiohttp.ClientSession, path: str, kind: str

@@ -1,0 +1,150 @@
+"""What the admin port answers, path by path.
+
+Imported at the first connection, because aiohttp is expensive (admin.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+MAX_BODY_BYTES = 1024
+MOST_DIGITS = 20
+PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/draw.js": ("draw.js", "text/javascript"),
+    "/measures.js": ("measures.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+"""The files of the live page, and their types, which must not depend on the host's table of file names."""
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+Reasons = Callable[[], Mapping[str, str]]
+Rows = Callable[[], Sequence[Mapping[str, Any]]]
+Answers = Mapping[str, Callable[[], Awaitable[bytes]]]
+"""Further paths, answered with JSON."""
+Durations = Callable[[str, int], Mapping[str, Any] | None]
+"""(stream, count) → the durations after the first `count`; None for a stream that has none."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """The callables that a program answers with."""
+
+    ready: Reasons
+    streams: Rows
+    durations: Durations | None = None
+    more: Answers = field(default_factory=dict)
+
+
+def make(
+    registry: CollectorRegistry, status: Status, about: Mapping[str, Any], local_host: str | None
+) -> web.Application:
+    """The application of one program. `local_host`: the configured host of a loopback address, otherwise None."""
+    site = _Site(registry, status, about, local_host)
+    application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[site.guard])
+    application.on_response_prepare.append(_harden)
+    application.add_routes(
+        [
+            web.get("/metrics", site.metrics),
+            web.get("/healthz", site.healthz),
+            web.get("/readyz", site.readyz),
+            web.get("/api/v1/streams", site.streams),
+            web.get("/api/v1/streams/{stream}/batch-durations", site.durations),
+            *(web.get(path, _answering(answer)) for path, answer in status.more.items()),
+            *(web.get(path, _page) for path in PAGE),
+        ]
+    )
+    return application
+
+
+class _Site:
+    """The handlers that need to know the program."""
+
+    def __init__(
+        self, registry: CollectorRegistry, status: Status, about: Mapping[str, Any], local_host: str | None
+    ) -> None:
+        self._registry, self._status, self._about, self._local_host = registry, status, about, local_host
+
+    @web.middleware
+    async def guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Refuse requests that a web page sends to a loopback address under another name (DNS rebinding)."""
+        host = request.headers.get("Host", "")
+        if self._local_host is not None and not _meant_for_loopback(host, self._local_host):
+            raise web.HTTPMisdirectedRequest(text="this address answers only to localhost\n")
+        return await handler(request)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        return _verdict({})  # it shows only that the loop turns
+
+    async def readyz(self, _: web.Request) -> web.Response:
+        return _verdict(self._status.ready())
+
+    async def streams(self, _: web.Request) -> web.Response:
+        now, trouble, rows = round(time.time(), 3), dict(self._status.ready()), list(self._status.streams())
+        return web.json_response({**self._about, "now": now, "trouble": trouble, "streams": rows})
+
+    async def durations(self, request: web.Request) -> web.Response:
+        since, find = request.query.get("since", "0"), self._status.durations
+        if not (since.isascii() and since.isdigit() and len(since) < MOST_DIGITS):
+            raise web.HTTPBadRequest(text="since must be a number of batches, such as 0\n")
+        found = find(request.match_info["stream"], int(since)) if find is not None else None
+        if found is None:
+            raise web.HTTPNotFound(text="no stream of this name has had a batch acknowledged\n")
+        return web.json_response(found)
+
+
+async def _harden(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+
+
+async def _page(request: web.Request) -> web.FileResponse:
+    name, kind = PAGE[request.path]
+    return web.FileResponse(Path(__file__).parent / "page" / name, headers={"Content-Type": f"{kind}; charset=utf-8"})
+
+
+def _answering(make: Callable[[], Awaitable[bytes]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=await make(), content_type="application/json")
+
+    return answer
+
+
+def _verdict(reasons: Mapping[str, str]) -> web.Response:
+    if reasons:
+        return web.json_response({"status": "unavailable", "reasons": dict(reasons)}, status=503)
+    return web.json_response({"status": "ok"})
+
+
+def _meant_for_loopback(host_header: str, configured: str) -> bool:
+    """Whether a Host header names this machine's loopback; the port may be a forwarded one, so it is ignored."""
+    try:
+        host = urlsplit(f"//{host_header}").hostname or ""
+        return host in ("localhost", configured.lower()) or ip_address(host).is_loopback
+    except ValueError:
+        return False
