@@ -102,12 +102,18 @@ def validate(path: Path, connect: bool) -> None:
 
 
 @main.command()
-@click.argument("kind", type=click.Choice(["logfwd", "stream"]))
+@click.argument("kind", type=click.Choice(["logfwd", "stream", "record"]))
 def schema(kind: str) -> None:
-    """Print the JSON Schema of logfwd.toml or of a stream file.
+    """Print the JSON Schema of logfwd.toml, of a stream file, or of the records that the forwarder makes.
 
-    Editors use it to complete and check these files.
+    Editors use the first two to complete and check these files. The third is for consumers: it describes the fields
+    that records have whose lines were not JSON objects.
     """
+    if kind == "record":
+        from logfwd.sources.formats.schema import RECORD
+
+        click.echo(json.dumps(RECORD, indent=2))
+        return
     from logfwd.config import json_schema
 
     click.echo(json.dumps(json_schema(kind), indent=2))

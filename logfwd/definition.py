@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from logfwd.sources.http.settings import HttpSource
-from logfwd.sources.settings import TYPES, SourceSettings
+from logfwd.sources.settings import TYPES, LineSource, SourceSettings
 from streams.config.kinds import Address, HostName, ModeName, TopicName, check_not_empty, checked, shown
 from streams.config.toml import Fault
 from streams.config.units import GIB, KIB, MIB
@@ -102,6 +102,7 @@ def _check_original(stream: Stream) -> Iterator[Fault]:
         yield from stream.source.faults()
         if stream.invalid == "refuse" and not isinstance(stream.source, HttpSource):
             yield "invalid", 'cannot be "refuse": only a client of type = "http" can be refused; write "wrap" or "drop"'
+        yield from _check_raw(stream)
     if stream.batch.max_record_bytes > stream.batch.max_batch_bytes:
         yield (
             "batch.max_record_bytes",
@@ -118,6 +119,14 @@ def _check_original(stream: Stream) -> Iterator[Fault]:
     header_bytes = sum(len(name.encode()) + len(text.encode()) for name, text in stream.headers.items())
     if header_bytes > MAX_HEADER_BYTES:
         yield "headers", f"takes {header_bytes} bytes of every record; shorten it to {MAX_HEADER_BYTES}"
+
+
+def _check_raw(stream: Stream) -> Iterator[Fault]:
+    """Records that are not parsed have no fields."""
+    if isinstance(stream.source, LineSource) and stream.source.format == "raw":
+        for key, given in (("add", stream.add), ("key_field", stream.key_field)):
+            if given:
+                yield key, 'cannot be used with source.format = "raw", whose records are not parsed; remove it'
 
 
 def _check_twin(stream: Stream, given: Mapping[str, object]) -> Iterator[Fault]:

@@ -121,7 +121,8 @@ class Forwarder:
                 spool.keys.max_keys = original.source.max_keys
             with self._front.open(original.name) as handle:
                 others = partial(self._sources_beyond, original.name)
-                context = Context(original.batch.max_record_bytes, original.batch.max_batch_bytes, handle, others)
+                batch, count = original.batch, partial(self.metrics.count_records, original.name)
+                context = Context(batch.max_record_bytes, batch.max_batch_bytes, handle, others, count)
                 pipeline = Pipeline(
                     original,
                     twins,

@@ -28,8 +28,9 @@ RECORDS = Metric(
     "counter",
     "",
     ("stream", "state"),
-    "Records by state: accepted, invalid, acknowledged, dropped, dead_lettered. Accepted = acknowledged + spooled + "
-    "dropped + dead_lettered.",
+    "Records by state: accepted, invalid, acknowledged, dropped, dead_lettered; of formats other than json also "
+    "undecodable (with U+FFFD in place of bytes that are not of the encoding) and cut (lines in several parts). "
+    "Accepted = acknowledged + spooled + dropped + dead_lettered.",
 )
 SPOOL_BYTES = Metric("logfwd_spool_bytes", "gauge", "bytes", ("stream",), "Bytes of batches waiting in the spool.")
 SPOOL_BATCHES = Metric("logfwd_spool_batches", "gauge", "", ("stream",), "Batches waiting in the spool.")
@@ -142,6 +143,10 @@ class ForwarderMetrics(Metrics):
     def link_closed(self, stream: str) -> None:
         """The stream has no link any more."""
         self.link_info.remove_by_labels({"stream": stream})
+
+    def count_records(self, stream: str, state: str, records: int) -> None:
+        """Count records of a stream by a state that its source knows."""
+        self.records.labels(stream, state).inc(records)
 
     def observe_backlog(self, backlog: Backlog) -> None:
         """Set the spool's gauges from a backlog."""

@@ -29,6 +29,7 @@ from streams import program
 from streams.columns import aligned
 from streams.errors import BatchCorrupt, ConfigError, SpoolError
 from streams.records import batch as recordbatch
+from streams.records.printed import printed
 
 MOST_BYTES = 64 * 1024 * 1024
 """Largest size of a batch after decompression."""
@@ -162,6 +163,8 @@ def verify_spool(config: ForwarderConfig, stream: str) -> None:
 @click.option("--dead-letters", is_flag=True, help="Export the dead letters instead of the waiting batches.")
 def export(config: ForwarderConfig, stream: str, out: Path, dead_letters: bool) -> None:
     """Write STREAM's waiting records, one per line, in order.
+
+    A record that is not a JSON object is written as {"record_base64": "…"}.
 
     They stay in the spool. Damaged batches are skipped and reported on stderr; the exit code is then 1.
     """
@@ -319,7 +322,7 @@ def _utc(at_ms: int) -> str:
 
 
 def _values(payload: bytes) -> Iterator[bytes]:
-    return (record.value or b"" for record in recordbatch.iterate(payload, max_bytes=MOST_BYTES))
+    return (printed(record.value or b"") for record in recordbatch.iterate(payload, max_bytes=MOST_BYTES))
 
 
 @contextlib.contextmanager

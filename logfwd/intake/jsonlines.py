@@ -6,7 +6,7 @@ or wrapped into an object of its own that keeps everything but the line end:
 
     {"message":"plain text","invalid":true}
     {"message_base64":"/w==","invalid":true}                      not UTF-8
-    {"message":"begin…","invalid":true,"part":1,"parts":3}        too long for one record; every part fits
+    {"message":"begin…","invalid":true,"part":1,"parts":3,"line_id":"0f1e2d3c4b5a6978"}     too long; every part fits
 
 Where the source knows where its records end (`ends`), they may hold newlines, which then mean nothing: all else applies
 to each of them as to a line.
@@ -29,14 +29,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from logfwd.sources.formats.parts import MIN_RECORD_BYTES, in_parts, line_id
 from streams.records.body import BytesLike
-
-MIN_RECORD_BYTES = 256
-"""The least `max_record_bytes`: every part of a wrapped line must have room for its own fields."""
 
 _BLANKS = b" \t\r\n"
 _BRACE = ord("{")
-_CUT_CHARACTERS = 4  # of base64: they encode 3 bytes
 
 _decoder = msgspec.json.Decoder(msgspec.Raw)
 _encode = msgspec.json.Encoder().encode
@@ -51,22 +48,28 @@ class Lines(NamedTuple):
 
 
 def split(
-    block: bytes, *, invalid: Literal["wrap", "drop"], max_record_bytes: int, ends: Sequence[int] | None = None
+    block: bytes,
+    *,
+    invalid: Literal["wrap", "drop"],
+    max_record_bytes: int,
+    ends: Sequence[int] | None = None,
+    origin: object = "",
 ) -> Lines:
     """The records of a block that ends in a newline, or in the last of `ends`. Never raises for any bytes.
 
-    `ends` are offsets after each record, ascending. The values may be views into `block`.
+    `ends` are offsets after each record, ascending. The values may be views into `block`. `origin` tells this block
+    from every other one, for the ids of lines in parts.
     """
     if max_record_bytes < MIN_RECORD_BYTES:
         raise ValueError(f"max_record_bytes is {max_record_bytes}, the least is {MIN_RECORD_BYTES}")
     if ends is not None:
-        return _known_records(block, ends, invalid == "wrap", max_record_bytes)
+        return _known_records(block, ends, invalid == "wrap", max_record_bytes, origin)
     is_utf8 = _is_utf8(block)
     if is_utf8 and _longest_line_fits(block, max_record_bytes):
         values = _all_valid(block)
         if values is not None:
             return Lines(values)
-    return _line_by_line(block, is_utf8, invalid == "wrap", max_record_bytes)
+    return _line_by_line(block, is_utf8, invalid == "wrap", max_record_bytes, origin)
 
 
 def may_be_valid(block: bytes, max_record_bytes: int) -> bool:
@@ -109,27 +112,27 @@ def _all_objects(lines: Sequence[bytes]) -> Sequence[BytesLike] | None:
     return values if {line[0] for line in lines} <= {_BRACE} else None
 
 
-def _known_records(block: bytes, ends: Sequence[int], wrap: bool, max_record_bytes: int) -> Lines:
+def _known_records(block: bytes, ends: Sequence[int], wrap: bool, max_record_bytes: int, origin: object) -> Lines:
     records = [block[start:end] for start, end in zip(chain((0,), ends), ends, strict=False)]
     is_utf8 = all(map(_is_utf8, records))  # each of them: a character may not reach over an end
     if is_utf8 and all(records) and max(map(len, records), default=0) <= max_record_bytes:
         values = _all_objects(records)
         if values is not None:
             return Lines(values)
-    return _one_by_one(records, is_utf8, wrap, max_record_bytes)
+    return _one_by_one(records, is_utf8, wrap, max_record_bytes, origin)
 
 
-def _line_by_line(block: bytes, is_utf8: bool, wrap: bool, max_record_bytes: int) -> Lines:
+def _line_by_line(block: bytes, is_utf8: bool, wrap: bool, max_record_bytes: int, origin: object) -> Lines:
     lines = block.split(b"\n")
     if not lines[-1]:
         lines.pop()  # nothing follows the last newline
-    return _one_by_one(lines, is_utf8, wrap, max_record_bytes)
+    return _one_by_one(lines, is_utf8, wrap, max_record_bytes, origin)
 
 
-def _one_by_one(lines: Sequence[bytes], is_utf8: bool, wrap: bool, max_record_bytes: int) -> Lines:
+def _one_by_one(lines: Sequence[bytes], is_utf8: bool, wrap: bool, max_record_bytes: int, origin: object) -> Lines:
     values: list[BytesLike] = []
     invalid = blank = 0
-    for line in lines:
+    for number, line in enumerate(lines):
         record = line.strip(_BLANKS)
         if not record:
             blank += 1
@@ -138,7 +141,7 @@ def _one_by_one(lines: Sequence[bytes], is_utf8: bool, wrap: bool, max_record_by
         else:
             invalid += 1
             if wrap:
-                values.extend(_wrapped(line.removesuffix(b"\r"), max_record_bytes))
+                values.extend(_wrapped(line.removesuffix(b"\r"), max_record_bytes, (origin, number)))
     return Lines(values, invalid, blank)
 
 
@@ -152,7 +155,7 @@ def _is_object(record: bytes) -> bool:
     return True
 
 
-def _wrapped(line: bytes, max_record_bytes: int) -> list[bytes]:
+def _wrapped(line: bytes, max_record_bytes: int, origin: object) -> list[bytes]:
     """The line as one object, or as several where one would be too large."""
     try:
         name, text = "message", line.decode()
@@ -161,28 +164,4 @@ def _wrapped(line: bytes, max_record_bytes: int) -> list[bytes]:
     whole = _encode({name: text, "invalid": True})
     if len(whole) <= max_record_bytes:
         return [whole]
-    most_parts = len(text)
-    fields_bytes = len(_encode({name: "", "invalid": True, "part": most_parts, "parts": most_parts}))
-    pieces = _pieces(text, max_record_bytes - fields_bytes)
-    return [
-        _encode({name: piece, "invalid": True, "part": number, "parts": len(pieces)})
-        for number, piece in enumerate(pieces, 1)
-    ]
-
-
-def _pieces(text: str, room_bytes: int) -> list[str]:
-    """Equal pieces, cut again where escapes still make one too large for `room_bytes`.
-
-    Cuts fall on multiples of four characters, so that each piece of base64 is valid alone.
-    """
-    escaped_bytes = len(_encode(text)) - 2
-    if escaped_bytes <= room_bytes:
-        return [text]
-    room_bytes -= room_bytes % _CUT_CHARACTERS
-    step = _ceil(_ceil(len(text), _ceil(escaped_bytes, room_bytes)), _CUT_CHARACTERS) * _CUT_CHARACTERS
-    parts = (text[start : start + step] for start in range(0, len(text), step))
-    return [piece for part in parts for piece in _pieces(part, room_bytes)]
-
-
-def _ceil(dividend: int, divisor: int) -> int:
-    return -(-dividend // divisor)
+    return in_parts(name, text, {"invalid": True}, max_record_bytes, line_id(origin))

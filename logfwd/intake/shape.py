@@ -20,8 +20,10 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from logfwd.definition import Stream, members
-from logfwd.intake import jsonlines
+from logfwd.intake import jsonlines, rawlines
+from logfwd.sources.formats.parts import MIN_RECORD_BYTES
 from logfwd.sources.position import Block
+from logfwd.sources.settings import LineSource
 from streams.records.body import NO_HEADERS, NO_KEY, BytesLike, header_fields, key_field
 
 MAX_KEY_BYTES = 1024
@@ -51,11 +53,16 @@ class Part(NamedTuple):
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """What all records of a stream have in common. `fields` are members of a JSON object, without its braces."""
+    """What all records of a stream have in common.
+
+    `fields` are members of a JSON object, without its braces. `is_raw`: lines are records as they are (rawlines.py), so
+    they have neither fields nor keys.
+    """
 
     fields: bytes = b""
     headers: bytes = NO_HEADERS
     key_field: str | None = None
+    is_raw: bool = False
 
     @property
     def opening(self) -> bytes:
@@ -69,7 +76,8 @@ PLAIN = Shape()
 def make_shape(stream: Stream) -> Shape:
     """The shape that a stream's definition asks for."""
     headers = [(name.encode(), text.encode()) for name, text in stream.headers.items()]
-    return Shape(members(stream.add), header_fields(headers), stream.key_field)
+    is_raw = isinstance(stream.source, LineSource) and stream.source.format == "raw"
+    return Shape(members(stream.add), header_fields(headers), stream.key_field, is_raw)
 
 
 def _opening(fields: bytes) -> bytes:
@@ -78,13 +86,18 @@ def _opening(fields: bytes) -> bytes:
 
 def split(shape: Shape, block: Block, *, invalid: Literal["wrap", "drop"], max_record_bytes: int) -> Part:
     """The records of a block, as jsonlines.py finds them, in this shape. Never raises for any bytes."""
+    if shape.is_raw:
+        return Part(
+            rawlines.split(block.data, max_record_bytes=max_record_bytes, ends=block.ends).values, b"", [], 0, 0
+        )
+    origin = block.key, block.start, block.read_at_ms
     fields = b",".join(filter(None, (shape.fields, block.fields)))
     opening = _opening(fields)
     if opening:
-        max_record_bytes = max(max_record_bytes - len(opening) + 1, jsonlines.MIN_RECORD_BYTES)
+        max_record_bytes = max(max_record_bytes - len(opening) + 1, MIN_RECORD_BYTES)
     elif shape.key_field is None:
         values, *counts = jsonlines.split(
-            block.data, invalid=invalid, max_record_bytes=max_record_bytes, ends=block.ends
+            block.data, invalid=invalid, max_record_bytes=max_record_bytes, ends=block.ends, origin=origin
         )
         return Part(values, b"", [], *counts)
     keys = _keys(shape.key_field, fields)
@@ -92,7 +105,9 @@ def split(shape: Shape, block: Block, *, invalid: Literal["wrap", "drop"], max_r
         part = _all_objects(block.data, opening, keys)
         if part is not None:
             return part
-    lines = jsonlines.split(block.data, invalid=invalid, max_record_bytes=max_record_bytes, ends=block.ends)
+    lines = jsonlines.split(
+        block.data, invalid=invalid, max_record_bytes=max_record_bytes, ends=block.ends, origin=origin
+    )
     found = [] if shape.key_field is None else [keys.of_record(value) for value in lines.values]
     return Part(*_opened(lines.values, opening), found, lines.invalid, lines.blank)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from logfwd.sources import Source
+from logfwd.sources.formats.text import Count, ignore
 from logfwd.sources.front import Handle
 from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.settings import FileSource, SourceSettings, StdinSource
@@ -20,6 +21,8 @@ class Context(NamedTuple):
     """The stream's part of the front, for the life of its pipeline."""
     others: Callable[[], Collection[SourceSettings]] = tuple
     """The [source] tables of the other streams, as they are now: a reload may change them."""
+    count_records: Count = ignore
+    """Counts records by a state of `logfwd_records_total`."""
 
 
 def make_source(settings: SourceSettings, context: Context) -> Source:
@@ -33,14 +36,20 @@ def _file(settings: FileSource, context: Context) -> Source:
     def files() -> list[FileSource]:
         return [each for each in context.others() if isinstance(each, FileSource)]
 
-    return FileTail(settings, max_record_bytes=context.max_record_bytes, block_bytes=context.block_bytes, others=files)
+    return FileTail(
+        settings,
+        max_record_bytes=context.max_record_bytes,
+        block_bytes=context.block_bytes,
+        others=files,
+        count=context.count_records,
+    )
 
 
-def _stdin(_: StdinSource, context: Context) -> Source:
+def _stdin(settings: StdinSource, context: Context) -> Source:
     from logfwd.sources.stdin import Stdin
 
     stdin = context.handle.front.keep("stdin", lambda: Stdin(max_record_bytes=context.max_record_bytes))
-    stdin.max_record_bytes = context.max_record_bytes
+    stdin.max_record_bytes, stdin.settings, stdin.count = context.max_record_bytes, settings, context.count_records
     return stdin
 
 

@@ -13,12 +13,35 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from logfwd.sources.formats.encodings import check_encoding
 from logfwd.sources.http.settings import HttpSource
-from streams.config.kinds import Glob
+from streams.config.kinds import Glob, shown
 from streams.config.toml import spelling
 
+Format = Literal["json", "text", "raw"]
+EncodingName = Annotated[str, shown(check_encoding)]
 
-class FileSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="file"):
+
+class LineSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the lines of a source are, for sources of lines."""
+
+    format: Format = "json"
+    encoding: EncodingName = "utf-8"
+
+    def shares(self) -> Mapping[str, tuple[str, object]]:
+        """Nothing."""
+        return {}
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """What is wrong across several keys: the key and a message."""
+        if self.encoding != "utf-8" and self.format != "text":
+            yield (
+                "source.encoding",
+                f'is for format = "text"; lines of format = "{self.format}" are not decoded, so remove it',
+            )
+
+
+class FileSource(LineSource, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="file"):
     """Files by glob; position by fingerprint, inode and offset."""
 
     paths: Annotated[tuple[Glob, ...], Meta(min_length=1)]
@@ -32,29 +55,13 @@ class FileSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Nothing: several streams may read the same files."""
         return {}
 
-    def shares(self) -> Mapping[str, tuple[str, object]]:
-        """Nothing."""
-        return {}
 
-    def faults(self) -> Iterator[tuple[str, str]]:
-        """None."""
-        return iter(())
-
-
-class StdinSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stdin"):
+class StdinSource(LineSource, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stdin"):
     """Standard input; the stream ends with it."""
 
     def claims(self) -> Mapping[str, str]:
         """Standard input."""
         return {"stdin": "source.type"}
-
-    def shares(self) -> Mapping[str, tuple[str, object]]:
-        """Nothing."""
-        return {}
-
-    def faults(self) -> Iterator[tuple[str, str]]:
-        """None."""
-        return iter(())
 
 
 SourceSettings = FileSource | StdinSource | HttpSource

@@ -23,12 +23,24 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 import structlog
 from msgspec import structs
 
+from logfwd.sources.formats.encodings import (
+    FIRST_BYTES,
+    UTF_8,
+    Encoding,
+    encoding_of,
+    end_of_lines,
+    whole_characters,
+)
+from logfwd.sources.formats.text import Count, TextLines, ignore
 from logfwd.sources.position import STDIN, Block, Mark, Position
+from logfwd.sources.settings import StdinSource
 from streams.config.units import MIB
 from streams.descriptors import readable
 
 KEY = "stdin"
 """Under which the spool stores how much of the input is durable."""
+
+JSON_LINES = StdinSource()
 
 log = structlog.get_logger("logfwd.sources.stdin")
 
@@ -36,8 +48,16 @@ log = structlog.get_logger("logfwd.sources.stdin")
 class Stdin:
     """Reads file descriptor 0, or another one. Made once in a process, for one pipeline after the other."""
 
-    def __init__(self, *, max_record_bytes: int, block_bytes: int = MIB, fd: int = 0) -> None:
-        self.max_record_bytes = max_record_bytes
+    def __init__(
+        self,
+        *,
+        max_record_bytes: int,
+        block_bytes: int = MIB,
+        fd: int = 0,
+        settings: StdinSource = JSON_LINES,
+        count: Count = ignore,
+    ) -> None:
+        self.max_record_bytes, self.settings, self.count = max_record_bytes, settings, count
         self._block_bytes, self._fd = block_bytes, fd
         self._session = os.urandom(8)
         """Distinguishes this process's positions from those of an earlier one, which read other input."""
@@ -49,6 +69,8 @@ class Stdin:
         """How many of these the present pipeline has."""
         self._reading: asyncio.Future[bytes] | None = None
         self._ended = False
+        self._encoding: Encoding | None = None
+        self._text: TextLines | None = None
 
     async def blocks(self, positions: Mapping[str, Position]) -> AsyncGenerator[Block, None]:
         """Blocks of whole lines until the input ends; first those that an earlier pipeline did not commit."""
@@ -111,17 +133,43 @@ class Stdin:
 
     def _take(self, data: bytes) -> None:
         """What was read, as blocks; nothing means the end."""
+        is_end = not data
+        if self._encoding is None and self._must_wait_for_encoding(data):
+            return
+        if self._encoding is None:
+            data = self._begin(data)
         if data:
             self._uncommitted.extend(self._cut(data))
+        if not is_end:
             return
         if self._unfinished:
             self._uncommitted.append(self._block(b"".join(self._unfinished), added=b"\n"))
             self._unfinished, self._unfinished_bytes = [], 0
         self._ended = True
 
+    def _must_wait_for_encoding(self, data: bytes) -> bool:
+        """True while the first bytes, which decide about byte order and mark, are not there; keeps them."""
+        if not data or b"\n" in data or self._unfinished_bytes + len(data) >= FIRST_BYTES:
+            return False
+        self._unfinished.append(data)
+        self._unfinished_bytes += len(data)
+        return True
+
+    def _begin(self, data: bytes) -> bytes:
+        """The first bytes without their mark."""
+        first = b"".join([*self._unfinished, data])
+        self._unfinished, self._unfinished_bytes = [], 0
+        self._encoding = encoding_of(self.settings.encoding, first)
+        self._offset = len(self._encoding.bom) if first.startswith(self._encoding.bom) else 0
+        return first[self._offset :]
+
     def _cut(self, data: bytes) -> Iterator[Block]:
         """The whole lines of the unfinished line and these bytes; a line without end leaves in fragments."""
-        if stop := data.rfind(b"\n") + 1:
+        encoding = self._encoding or UTF_8
+        if encoding.unit > 1 and self._unfinished:  # what was read may begin within a code unit
+            data = b"".join([*self._unfinished, data])
+            self._unfinished, self._unfinished_bytes = [], 0
+        if stop := end_of_lines(data, 0, encoding):
             whole = data[:stop] if not self._unfinished else b"".join([*self._unfinished, data[:stop]])
             self._unfinished, self._unfinished_bytes = [], 0
             yield self._block(whole)
@@ -129,17 +177,27 @@ class Stdin:
             self._unfinished.append(data[stop:])
             self._unfinished_bytes += len(data) - stop
         if self._unfinished_bytes >= self.max_record_bytes:
-            line, size = b"".join(self._unfinished), self.max_record_bytes
-            whole_bytes = len(line) // size * size
-            for start in range(0, whole_bytes, size):
-                yield self._block(line[start : start + size], added=b"\n")
-            self._unfinished = [line[whole_bytes:]] if whole_bytes < len(line) else []
-            self._unfinished_bytes = len(line) - whole_bytes
+            line, start, size = b"".join(self._unfinished), 0, self.max_record_bytes
+            while len(line) - start >= size:
+                end = start + size
+                if self.settings.format == "text":
+                    end = start + whole_characters(line[start:end], encoding)
+                yield self._block(line[start:end], added=b"\n", is_cut=True)
+                start = end
+            self._unfinished = [line[start:]] if start < len(line) else []
+            self._unfinished_bytes = len(line) - start
 
-    def _block(self, data: bytes, added: bytes = b"") -> Block:
+    def _block(self, data: bytes, added: bytes = b"", *, is_cut: bool = False) -> Block:
         start = self._offset
         self._offset += len(data)
         now_ms = time.time_ns() // 1_000_000
+        if self.settings.format == "text":
+            if self._text is None:
+                self._text = TextLines(self.max_record_bytes, self.count, origin=self._session)
+            records = self._text.feed(data, start, self._encoding or UTF_8, cut=is_cut)
+            mark = Mark(self._offset, detail=self._session)
+            positions = {KEY: Position(STDIN, mark.encode())}
+            return Block(records, now_ms, start=start, end=self._offset, source=STDIN, positions=positions)
         return Block(data + added, now_ms, KEY, start, self._offset, self._session, source=STDIN)
 
     def committed(self, positions: Mapping[str, Position]) -> None:
@@ -165,7 +223,7 @@ class Stdin:
 
     def lag_bytes(self) -> int:
         """Bytes that were read and are not committed; how many wait in the pipe is not known."""
-        return self._unfinished_bytes + sum(len(block.data) for block in self._uncommitted)
+        return self._unfinished_bytes + sum(block.end - block.start for block in self._uncommitted)
 
     @property
     def has_ended(self) -> bool:

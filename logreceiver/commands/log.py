@@ -9,6 +9,7 @@ import click
 
 from logreceiver.commands.options import CONFIG, DIRECTORY, log_directory
 from streams import program
+from streams.records.printed import printed
 from streams.telemetry import logs
 
 
@@ -22,6 +23,8 @@ from streams.telemetry import logs
 def cat(topic: str, path: Path, directory: Path | None, partition: int | None, from_offset: int, follow: bool) -> None:
     """Print the records of TOPIC in the embedded log, one per line.
 
+    A record that is not a JSON object is printed as {"record_base64": "…"}.
+
     Partitions are printed one after the other. A receiver may be writing to the log at the same time: only
     acknowledged records are printed. Damaged batches are skipped, with a warning on stderr.
     """
@@ -32,7 +35,7 @@ def cat(topic: str, path: Path, directory: Path | None, partition: int | None, f
     where = log_directory(path, directory)
     try:
         for record in read_records(where, topic, partition=partition, from_offset=from_offset, follow=follow):
-            out.write(bytes(record.value or b"") + b"\n")
+            out.write(printed(record.value or b"") + b"\n")
             if follow:
                 out.flush()
         out.flush()

@@ -29,6 +29,8 @@ from logfwd.sources.file.notify import Inotify
 from logfwd.sources.file.openfiles import OpenFiles
 from logfwd.sources.file.scan import Finder, Found, Others
 from logfwd.sources.file.tail import Compressed, Deleted, Replaced, Tail
+from logfwd.sources.formats.encodings import FIRST_BYTES
+from logfwd.sources.formats.text import Count, TextLines, ignore
 from logfwd.sources.position import Block, Mark
 from logfwd.sources.settings import FileSource
 
@@ -41,6 +43,9 @@ longer than a scan can be late, so a file that could not be opened for a moment,
 
 FULL_SCAN_SECONDS = 10.0
 """How often files are listed although no directory has changed: a link may have, or a released file may have grown."""
+
+BLOCKS = 8
+"""Records that are made from decoded lines come in blocks that cannot be cut, so that many of them fill a batch."""
 
 LISTING_TRIES, UNSTABLE_SCANS = 5, 10
 
@@ -57,8 +62,12 @@ class Follower:
         max_record_bytes: int,
         notifier: Inotify | None = None,
         others: Others = tuple,
+        count: Count = ignore,
     ) -> None:
-        self._settings, self._block_bytes, self._max_record_bytes = settings, block_bytes, max_record_bytes
+        self._settings, self._max_record_bytes, self._count = settings, max_record_bytes, count
+        self._block_bytes = (
+            block_bytes if settings.format in ("json", "raw") else max(block_bytes // BLOCKS, FIRST_BYTES)
+        )
         self._finder = Finder(settings, others)
         self._lost = LostPositions(self._finder.troubles)
         self._files = OpenFiles(settings.max_open_files, notifier)
@@ -327,6 +336,7 @@ class Follower:
             file.family if file.configured else lost.family,
             file.id,
             lost.place,
+            self._settings.encoding,
             gone=not file.configured,
             active_at=now,
             rotated_at=now if moved else None,
@@ -365,6 +375,7 @@ class Follower:
             file.family,
             file.id,
             Place(file.id[1]),
+            self._settings.encoding,
             gone=not file.configured,
             active_at=now,
             rotated_at=None if file.configured else now,
@@ -376,7 +387,7 @@ class Follower:
                 self._undo(tail)
                 return None
             if self._at_end:
-                tail.place, tail.announce = end_of_lines(tail.fd, self._max_record_bytes), True
+                tail.place, tail.announce = self._end(tail), True
         except Moved:
             self._undo(tail)
             raise
@@ -404,6 +415,7 @@ class Follower:
         self._lost.take(lost)
         del self._committed[tail.key]
         tail.key, tail.place, tail.announce = lost.key, place, True
+        tail.lines = self._lines(tail)
         return True
 
     def _is_copy_of_followed(self, tail: Tail) -> bool:
@@ -460,11 +472,21 @@ class Follower:
             return False
         if not tail.place.handle:
             tail.place = tail.place.in_file(tail.fd)
+        tail.lines = self._lines(tail)
         tail.size, tail.mtime_ns, tail.ctime_ns = status.st_size, status.st_mtime_ns, status.st_ctime_ns
         self._tails[tail.id] = tail
         self._committed.setdefault(tail.key, tail.place.offset)
         self._enqueue(tail)
         return True
+
+    def _lines(self, tail: Tail) -> TextLines | None:
+        """What makes records of the lines; None for lines that are records already."""
+        if self._settings.format != "text":
+            return None
+        return TextLines(self._max_record_bytes, self._count, tail.place.state, tail.key)
+
+    def _end(self, tail: Tail) -> Place:
+        return end_of_lines(tail.fd, self._max_record_bytes, self._settings.encoding)
 
     def _open(self, tail: Tail, keep: Tail | None = None) -> bool:
         return self._files.open(tail, lambda: self._make_room(keep))

@@ -12,6 +12,7 @@ import os
 import msgspec
 
 from logfwd.sources.file.handle import handle_of, same_handle
+from logfwd.sources.formats import encodings
 from logfwd.sources.position import TAIL_BYTES, Mark, tail_hash
 
 FileId = tuple[int, int]
@@ -31,7 +32,8 @@ class Detail(msgspec.Struct, frozen=True, array_like=True):
     head_bytes: int
     head_hash: bytes
     written_ms: int
-    handle: bytes = b""  # marks of earlier versions have none
+    handle: bytes = b""  # marks of earlier versions have none, and no state
+    state: bytes = b""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -48,6 +50,7 @@ class Place(msgspec.Struct, frozen=True):
     head_bytes: int = 0
     head_hash: bytes = b""
     handle: bytes = b""
+    state: bytes = b""  # what the reader of the lines has to know here (formats/)
 
     def is_of(self, fd: int) -> bool | None:
         """Whether an open file with this inode is the position's file; None where the file system has no handles."""
@@ -80,7 +83,7 @@ class Place(msgspec.Struct, frozen=True):
             head_bytes, head_hash = len(head), tail_hash(head)
         tail = tail[-TAIL_BYTES:]
         tail_digest = tail_hash(tail) if tail else b""
-        return Place(self.inode, offset, len(tail), tail_digest, head_bytes, head_hash, self.handle)
+        return Place(self.inode, offset, len(tail), tail_digest, head_bytes, head_hash, self.handle, self.state)
 
 
 def _matches(data: bytes, length: int, expected: bytes) -> bool:
@@ -110,12 +113,13 @@ def place_at(fd: int, offset: int) -> Place:
     return Place(os.fstat(fd).st_ino, handle=handle_of(fd)).after(os.pread(fd, offset - start, start), offset, fd)
 
 
-def end_of_lines(fd: int, reach_bytes: int) -> Place:
+def end_of_lines(fd: int, reach_bytes: int, encoding: str) -> Place:
     """The place after the last whole line of an open file; at its end if that is beyond `reach_bytes`."""
-    size = os.fstat(fd).st_size
-    start = max(size - reach_bytes, 0)
-    newline = os.pread(fd, size - start, start).rfind(b"\n")
-    return place_at(fd, start + newline + 1 if newline >= 0 else size if start else 0)
+    known = encodings.encoding_of(encoding, os.pread(fd, encodings.FIRST_BYTES, 0))
+    size = os.fstat(fd).st_size // known.unit * known.unit
+    start = max(size - reach_bytes, 0) // known.unit * known.unit
+    end = encodings.end_of_lines(os.pread(fd, size - start, start), 0, known)
+    return place_at(fd, start + end if end else size if start else 0)
 
 
 def begins_alike(fd: int, other: int) -> bool:
@@ -138,6 +142,7 @@ def detail_of(place: Place, path: str, family: str, written_ms: int) -> bytes:
             place.head_hash,
             written_ms,
             place.handle,
+            place.state,
         )
     )
 
@@ -149,4 +154,5 @@ def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
     except (msgspec.DecodeError, msgspec.ValidationError):
         return None
     head = detail.head_bytes, detail.head_hash
-    return Place(detail.inode, mark.offset, mark.tail_bytes, mark.tail_hash, *head, detail.handle), detail
+    tail = mark.tail_bytes, mark.tail_hash
+    return Place(detail.inode, mark.offset, *tail, *head, detail.handle, detail.state), detail

@@ -18,6 +18,7 @@ from logfwd.clocks import clock
 from logfwd.sources.file.follow import Follower
 from logfwd.sources.file.notify import Inotify
 from logfwd.sources.file.scan import Others
+from logfwd.sources.formats.text import Count, ignore
 from logfwd.sources.position import FILE, Block, Mark, Position
 from logfwd.sources.settings import FileSource
 from streams.config.units import MIB
@@ -46,9 +47,10 @@ class FileTail:
         block_bytes: int = MIB,
         use_inotify: bool = True,
         others: Others = tuple,
+        count: Count = ignore,
     ) -> None:
         self._settings, self._max_record_bytes, self._block_bytes = settings, max_record_bytes, block_bytes
-        self._use_inotify, self._others = use_inotify, others
+        self._use_inotify, self._others, self._count = use_inotify, others, count
         self._follower: Follower | None = None
         self._scan_at = self._urgent_scan_at = self._last_scan_cpu_seconds = 0.0
         self._active_until = 0.0
@@ -65,6 +67,7 @@ class FileTail:
             max_record_bytes=self._max_record_bytes,
             notifier=notifier,
             others=self._others,
+            count=self._count,
         )
         scan = True
         written: Iterable[int] = ()

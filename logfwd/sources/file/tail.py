@@ -9,8 +9,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from logfwd.sources.file.identity import COMPRESSED, FileId, Place, detail_of
-from logfwd.sources.position import TAIL_BYTES, Block
+from logfwd.sources.formats.encodings import (
+    FIRST_BYTES,
+    UTF_8,
+    Encoding,
+    encoding_of,
+    end_of_lines,
+    whole_characters,
+)
+from logfwd.sources.formats.text import TextLines
+from logfwd.sources.position import FILE, TAIL_BYTES, Block, Mark, Position
 
 
 class Replaced(Exception):
@@ -34,6 +45,7 @@ class Tail:
     family: str
     id: FileId
     place: Place
+    encoding_name: str = "utf-8"
     fd: int = -1
     watch: int = -1
     size: int = 0
@@ -47,6 +59,8 @@ class Tail:
     ready: bool = False  # in the queue of files to read
     ended: bool = False  # no longer followed
     after: Tail | None = None  # its predecessor in the same family, read to its end first
+    lines: TextLines | None = None  # makes records of the lines; without it, each line is one
+    encoding: Encoding | None = None  # None until the first bytes are there
 
     def read(self, block_bytes: int, max_record_bytes: int, wall_ms: int, *, final: bool) -> Block | None:
         """The next whole lines; None at the end. `final` turns an unfinished last line into a record."""
@@ -54,26 +68,63 @@ class Tail:
         if self.announce:
             self.announce = False
             return self._block(b"", place.offset, wall_ms)
-        want = max(block_bytes, max_record_bytes + 1)
-        data = os.pread(self.fd, place.tail_bytes + want, place.offset - place.tail_bytes)
+        most = max(block_bytes, max_record_bytes + 1)
+        data = self._fetch(block_bytes if self.lines is not None else most)
         begin = place.tail_bytes
         if not place.tail_matches(data) or (len(data) == begin and os.fstat(self.fd).st_size < place.offset):
             raise Replaced
-        if not place.offset and data.startswith(COMPRESSED):
-            raise Compressed
-        if stop := data.rfind(b"\n", begin) + 1:
-            lines, added = data[begin:stop], 0
-        elif len(data) - begin >= max_record_bytes:
-            lines, added = data[begin : begin + max_record_bytes] + b"\n", 1
-        elif final and len(data) > begin:
-            lines, added = data[begin:] + b"\n", 1
-        else:
+        encoding = UTF_8
+        if not place.offset:
+            if data.startswith(COMPRESSED):
+                raise Compressed
+            encoding = self._encoding_of(data)
+            begin += len(encoding.bom) if data.startswith(encoding.bom) else 0
+        elif self.lines is not None:
+            encoding = self.encoding or self._encoding_of(os.pread(self.fd, FIRST_BYTES, 0))
+        stop = end_of_lines(data, begin, encoding)
+        if not stop and self.lines is not None and len(data) < place.tail_bytes + most:
+            data = self._fetch(most)
+            stop = end_of_lines(data, begin, encoding)
+        added, is_cut = b"", False
+        if not stop and len(data) - begin >= max_record_bytes:
+            added, is_cut = encoding.newline, True
+            stop = begin + max_record_bytes
+            if self.lines is not None:
+                stop = begin + whole_characters(data[begin:stop], encoding)
+        elif not stop and final and len(data) > place.tail_bytes:
+            added, stop = encoding.newline, len(data)
+        elif not stop:
             return None
-        end = place.offset + len(lines) - added
-        self.place = place.after(lines[max(end - place.offset - TAIL_BYTES, 0) : end - place.offset], end, self.fd)
-        return self._block(lines, place.offset, wall_ms)
+        return self._found(data[begin:stop], begin - place.tail_bytes, added, encoding, wall_ms, is_cut=is_cut)
+
+    def _fetch(self, size: int) -> bytes:
+        """The bytes before the position, and up to `size` after it."""
+        return os.pread(self.fd, self.place.tail_bytes + size, self.place.offset - self.place.tail_bytes)
+
+    def _encoding_of(self, first: bytes) -> Encoding:
+        """The encoding, by the first bytes of the file; remembered when they are all there."""
+        encoding = encoding_of(self.encoding_name, first)
+        if len(first) >= FIRST_BYTES:
+            self.encoding = encoding
+        return encoding
+
+    def _found(
+        self, own: bytes, skipped: int, added: bytes, encoding: Encoding, wall_ms: int, *, is_cut: bool
+    ) -> Block:
+        """A block of these bytes of the file, which begin `skipped` bytes after the position."""
+        start = self.place.offset + skipped
+        self.place = self.place.after(own[-TAIL_BYTES:], start + len(own), self.fd)
+        if self.lines is None:
+            return self._block(own + added if own and added else own, start, wall_ms)
+        records = self.lines.feed(own, start, encoding, cut=is_cut)
+        self.place = structs.replace(self.place, state=self.lines.state())
+        return self._block(records, start, wall_ms)
 
     def _block(self, data: bytes, start: int, wall_ms: int) -> Block:
-        written_ms = os.fstat(self.fd).st_mtime_ns // 1_000_000
-        detail = detail_of(self.place, self.path, self.family, written_ms)
-        return Block(data=data, read_at_ms=wall_ms, key=self.key, start=start, end=self.place.offset, detail=detail)
+        place, written_ms = self.place, os.fstat(self.fd).st_mtime_ns // 1_000_000
+        detail = detail_of(place, self.path, self.family, written_ms)
+        if self.lines is None:
+            return Block(data=data, read_at_ms=wall_ms, key=self.key, start=start, end=place.offset, detail=detail)
+        mark = Mark(place.offset, place.tail_bytes, place.tail_hash, detail)
+        positions = {self.key: Position(FILE, mark.encode())}
+        return Block(data=data, read_at_ms=wall_ms, start=start, end=place.offset, positions=positions)

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from logfwd.intake import jsonlines
-from logfwd.intake.jsonlines import MIN_RECORD_BYTES, Lines
+from logfwd.intake.jsonlines import Lines
+from logfwd.sources.formats.parts import MIN_RECORD_BYTES
 
 LIMIT = 512 * 1024
 GOOD = b'{"a":1}\n'
@@ -40,6 +41,7 @@ def unwrapped(values: Any) -> bytes:
     if len(parts) > 1:
         assert [part["part"] for part in parts] == list(range(1, len(parts) + 1))
         assert {part["parts"] for part in parts} == {len(parts)}
+        assert len({part["line_id"] for part in parts}) == 1
     else:
         assert set(parts[0]) <= {"message", "message_base64", "invalid"}
     if "message_base64" in parts[0]:
@@ -208,13 +210,13 @@ def test_an_overlong_line_is_split_into_numbered_parts_and_never_truncated() -> 
     lines = split(GOOD + line + b"\n" + GOOD, max_record_bytes=MIN_RECORD_BYTES)
     assert lines.invalid == 1
     assert lines.values[0] == lines.values[-1] == b'{"a":1}'
-    assert len(lines.values) == 2 + 3
+    assert len(lines.values) == 2 + 4
     assert unwrapped(lines.values[1:-1]) == line
 
 
 def test_parts_are_as_few_as_they_can_be() -> None:
     assert len(split(b"x" * 1_000_000 + b"\n").values) == 2
-    fields = b'{"message":"","invalid":true,"part":1000,"parts":1000}'
+    fields = b'{"message":"","invalid":true,"part":1000,"parts":1000,"line_id":"0123456789abcdef"}'
     room = (MIN_RECORD_BYTES - len(fields)) // 4 * 4
     for length in range(1000, 2000, 7):
         parts = split(b"x" * length + b"\n", max_record_bytes=MIN_RECORD_BYTES).values

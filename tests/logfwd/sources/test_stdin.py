@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pty
 import subprocess
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from logfwd.intake.batcher import Draft
 from logfwd.sources.position import Block
+from logfwd.sources.settings import StdinSource
 from logfwd.sources.stdin import Stdin
 
 
@@ -106,6 +109,7 @@ async def test_waiting_for_input_can_be_cancelled_and_goes_on_later() -> None:
 def test_a_program_can_end_while_it_waits_for_input() -> None:
     program = """
 import asyncio
+import json
 from logfwd.sources.stdin import Stdin
 async def main():
     pull = asyncio.ensure_future(anext(Stdin(max_record_bytes=1000).blocks({})))
@@ -115,3 +119,49 @@ asyncio.run(main())
 """
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as child:
         assert child.wait(timeout=20) == 0
+
+
+async def text_of(
+    data: bytes, encoding: str = "utf-8", *, chunk: int = 3, max_record_bytes: int = 1000
+) -> list[dict[str, object]]:
+    reader, writer = os.pipe()
+    settings = StdinSource(format="text", encoding=encoding)
+    source = Stdin(max_record_bytes=max_record_bytes, block_bytes=chunk, fd=reader, settings=settings)
+    thread = feed(writer, data)
+    blocks = await everything(source)
+    thread.join()
+    os.close(reader)
+    for block in blocks:
+        source.committed(Draft([block]).positions())
+    assert source.lag_bytes() == 0
+    return [json.loads(line) for block in blocks for line in block.data.splitlines()]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "shift_jis"])
+async def test_text_in_any_encoding_is_cut_into_lines(encoding: str, chunk: int) -> None:
+    lines = ["日本", "", "second", "\u0a0a\u010a" if encoding.startswith("utf") else "x", "the end"]
+    records = await text_of("\n".join(lines).encode(encoding), encoding, chunk=chunk)
+    assert [record["message"] for record in records] == [line for line in lines if line]
+
+
+async def test_a_long_line_of_text_comes_in_parts_with_one_id() -> None:
+    line = "é" * 2000
+    records = await text_of(f"{line}\nshort\n".encode(), chunk=500, max_record_bytes=301)
+    parts, short = records[:-1], records[-1]
+    assert "".join(str(part["message"]) for part in parts) == line
+    assert [part["part"] for part in parts] == list(range(1, len(parts) + 1))
+    assert len({part["line_id"] for part in parts}) == 1
+    assert parts[-1]["parts"] == len(parts)
+    assert short == {"message": "short"}
+
+
+async def test_a_byte_order_mark_is_skipped() -> None:
+    reader, writer = os.pipe()
+    source = Stdin(max_record_bytes=1000, block_bytes=2, fd=reader)
+    thread = feed(writer, b'\xef\xbb\xbf{"a":1}\n')
+    blocks = await everything(source)
+    thread.join()
+    os.close(reader)
+    assert b"".join(block.data for block in blocks) == b'{"a":1}\n'
+    assert (blocks[0].start, blocks[-1].end) == (3, 11)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from logfwd.intake.batcher import Draft
 from logfwd.sources.file.follow import Follower
@@ -25,10 +26,16 @@ class Reader:
         max_open_files: int = 256,
         exclude: tuple[str, ...] = (),
         others: tuple[FileSource, ...] = (),
+        **lines: Any,
     ) -> None:
         self.settings = FileSource(
-            paths=tuple(map(str, patterns)), exclude=exclude, start_at=start_at, max_open_files=max_open_files
+            paths=tuple(map(str, patterns)),
+            exclude=exclude,
+            start_at=start_at,
+            max_open_files=max_open_files,
+            **lines,
         )
+        self.counted: Counter[str] = Counter()
         self.block_bytes, self.max_record_bytes = block_bytes, max_record_bytes
         self.others = others
         self.now = 1000.0
@@ -44,7 +51,11 @@ class Reader:
             block_bytes=self.block_bytes,
             max_record_bytes=self.max_record_bytes,
             others=lambda: self.others,
+            count=self._count,
         )
+
+    def _count(self, state: str, records: int) -> None:
+        self.counted[state] += records
 
     @property
     def lines(self) -> list[bytes]:
