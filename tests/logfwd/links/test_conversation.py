@@ -57,8 +57,9 @@ class Receiver:
         return self._heard.popleft()
 
     async def hear(self, kind: type[M]) -> M:
-        """The next message, which must be of this kind."""
-        message = await self.next()
+        """The next message, which must be of this kind; pings before it, which a slow machine gets, are answered."""
+        while isinstance(message := await self.next(), m.Ping) and kind is not m.Ping:
+            self.say(m.Pong(message.token))
         assert isinstance(message, kind), message
         return message
 
