@@ -17,16 +17,18 @@ import msgspec
 from msgspec import Meta
 
 from logfwd.sources.http.settings import HttpSource
-from logfwd.sources.settings import TYPES, LineSource, SourceSettings
+from logfwd.sources.settings import TYPES, FileSource, LineSource, SourceSettings
 from streams.config.kinds import Address, HostName, ModeName, TopicName, check_not_empty, checked, shown
 from streams.config.toml import Fault
-from streams.config.units import GIB, KIB, MIB
+from streams.config.units import GIB, KIB, MIB, show_size
 from streams.wire.messages import MAX_WINDOW
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 
 NOT_IN_A_TWIN = ("source", "batch", "invalid", "codec", "add", "headers", "key_field")
 MAX_HEADER_BYTES = 4 * KIB
+MAX_PATH_FIELD_BYTES = 64 * KIB
+"""What the name of a file may take: 4096 bytes, each of six characters in JSON, once by itself and once in parts."""
 LEAST_RECORD_BYTES = 256
 """The least that `max_record_bytes` leaves for a record itself."""
 
@@ -108,6 +110,15 @@ def _check_original(stream: Stream) -> Iterator[Fault]:
             "batch.max_record_bytes",
             "is more than batch.max_batch_bytes; a record has to fit into a batch, so lower it or raise that",
         )
+    yield from _check_fields(stream)
+    header_bytes = sum(len(name.encode()) + len(text.encode()) for name, text in stream.headers.items())
+    if header_bytes > MAX_HEADER_BYTES:
+        yield "headers", f"takes {header_bytes} bytes of every record; shorten it to {MAX_HEADER_BYTES}"
+
+
+def _check_fields(stream: Stream) -> Iterator[Fault]:
+    """Constant fields leave room for the record itself, and have names of their own."""
+    of_files = stream.source.added_fields if isinstance(stream.source, FileSource) else ()
     added_bytes = len(members(stream.add)) + 1
     if stream.add and stream.batch.max_record_bytes - added_bytes < LEAST_RECORD_BYTES:
         yield (
@@ -115,16 +126,23 @@ def _check_original(stream: Stream) -> Iterator[Fault]:
             f"takes {added_bytes} bytes of every record, so batch.max_record_bytes leaves less than "
             f"{LEAST_RECORD_BYTES} for the record itself; shorten its texts or raise that",
         )
-
-    header_bytes = sum(len(name.encode()) + len(text.encode()) for name, text in stream.headers.items())
-    if header_bytes > MAX_HEADER_BYTES:
-        yield "headers", f"takes {header_bytes} bytes of every record; shorten it to {MAX_HEADER_BYTES}"
+    elif of_files and stream.batch.max_record_bytes - added_bytes < MAX_PATH_FIELD_BYTES:
+        yield (
+            "batch.max_record_bytes",
+            f"is too small for the name of a file in every record; raise it to {show_size(MAX_PATH_FIELD_BYTES)} more "
+            "than what [add] takes",
+        )
+    for key in sorted(set(of_files) & set(stream.add)):
+        yield f"add.{key}", "is a field that [source] adds, too; choose another name"
 
 
 def _check_raw(stream: Stream) -> Iterator[Fault]:
     """Records that are not parsed have no fields."""
     if isinstance(stream.source, LineSource) and stream.source.format == "raw":
-        for key, given in (("add", stream.add), ("key_field", stream.key_field)):
+        kinds: list[tuple[str, object]] = [("add", stream.add), ("key_field", stream.key_field)]
+        if isinstance(stream.source, FileSource):
+            kinds += [("source.path_field", stream.source.path_field), ("source.kubernetes", stream.source.kubernetes)]
+        for key, given in kinds:
             if given:
                 yield key, 'cannot be used with source.format = "raw", whose records are not parsed; remove it'
 

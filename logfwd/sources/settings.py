@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from logfwd.sources.formats.encodings import check_encoding
 from logfwd.sources.http.settings import HttpSource
-from streams.config.kinds import Glob, shown
+from streams.config.kinds import Glob, check_not_empty, checked, shown
 from streams.config.toml import spelling
 
 Format = Literal["json", "text", "raw"]
@@ -50,10 +50,34 @@ class FileSource(LineSource, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_open_files: Annotated[int, Meta(ge=1, le=65_536)] = 256
     scan_seconds: Annotated[float, Meta(ge=0.01, le=3600)] = 1.0
     rotated_wait_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 5.0
+    path_field: Annotated[str, checked(check_not_empty)] | None = None
+    kubernetes: bool = False
+
+    @property
+    def added_fields(self) -> tuple[str, ...]:
+        """The keys of the fields that every record gets from the name of its file."""
+        return (
+            *((self.path_field,) if self.path_field is not None else ()),
+            *(("kubernetes",) if self.kubernetes else ()),
+        )
 
     def claims(self) -> Mapping[str, str]:
         """Nothing: several streams may read the same files."""
         return {}
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """What lines cannot be, and what the name of a file cannot give."""
+        yield from super().faults()
+        if self.kubernetes and not any(
+            part in each for each in self.paths for part in ("/pods/", "/containers/", "**")
+        ):
+            yield (
+                "source.kubernetes",
+                "needs files below a directory pods or containers; name /var/log/pods/*/*/*.log in source.paths, or "
+                "remove it",
+            )
+        if self.kubernetes and self.path_field == "kubernetes":
+            yield "source.path_field", "is the field that source.kubernetes adds; choose another name"
 
 
 class StdinSource(LineSource, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stdin"):

@@ -278,6 +278,35 @@ def test_a_twin_takes_the_constant_fields_of_its_original(tmp_path: Path) -> Non
     assert "comes from the original 'a'" in problems["add"]
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        (
+            "kubernetes = true\n",
+            "source.kubernetes",
+            "needs files below a directory pods or containers; name /var",
+        ),
+        ('path_field = ""\n', "source.path_field", "is empty"),
+        ('path_field = "x"\nformat = "raw"\n', "source.path_field", 'cannot be used with source.format = "raw"'),
+        ('path_field = "x"\n[add]\nx = 1\n', "add.x", "is a field that [source] adds, too; choose another name"),
+        ('path_field = "x"\n[batch]\nmax_record_bytes = "8KiB"\n', "batch.max_record_bytes", "raise it to 64KiB more"),
+    ],
+)
+def test_a_field_from_the_name_of_a_file_must_be_possible(tmp_path: Path, text: str, key: str, problem: str) -> None:
+    _, problems = read(tmp_path, f'name = "http"\n{SOURCE}{text}')
+    assert set(problems) == {key}
+    assert problem in problems[key]
+
+
+def test_the_field_of_kubernetes_has_a_name_of_its_own(tmp_path: Path) -> None:
+    pods = f'name = "http"\n{SOURCE.replace("a.log", "/var/log/pods/*/*/*.log")}kubernetes = true\n'
+    assert good(tmp_path, pods).source == FileSource(paths=("/var/log/pods/*/*/*.log",), kubernetes=True)
+    _, problems = read(tmp_path, f'{pods}path_field = "kubernetes"\n')
+    assert "choose another name" in problems["source.path_field"]
+    _, problems = read(tmp_path, f"{pods}[add]\nkubernetes = 1\n")
+    assert "choose another name" in problems["add.kubernetes"]
+
+
 # -- keys and headers --------------------------------------------------------------------------------------------
 
 

@@ -21,9 +21,12 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from math import inf
 
+from msgspec import structs
+
 from logfwd.sources.file.held import Held
 from logfwd.sources.file.identity import FileId, Moved, Place, begins_alike, end_of_lines, open_same
 from logfwd.sources.file.lost import Lost, LostPositions, from_marks, is_doubtful, log_read_again, log_unread
+from logfwd.sources.file.metadata import fields_by_name
 from logfwd.sources.file.names import age_order
 from logfwd.sources.file.notify import Inotify
 from logfwd.sources.file.openfiles import OpenFiles
@@ -69,6 +72,7 @@ class Follower:
             block_bytes if settings.format in ("json", "raw") else max(block_bytes // BLOCKS, FIRST_BYTES)
         )
         self._finder = Finder(settings, others)
+        self._fields = fields_by_name(settings)
         self._lost = LostPositions(self._finder.troubles)
         self._files = OpenFiles(settings.max_open_files, notifier)
         self._tails: dict[FileId, Tail] = {}
@@ -183,6 +187,8 @@ class Follower:
         if block is not None:
             tail.active_at = now
             tail.size = max(tail.size, block.end)
+            if self._fields is not None and block.data:
+                block = structs.replace(block, fields=self._fields(self._finder.name_of(tail.family)))
         return block
 
     def _trouble(self, tail: Tail, error: OSError) -> None:

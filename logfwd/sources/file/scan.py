@@ -87,14 +87,17 @@ class Finder:
         self._is_plain = folders == self.directories
         self.roots = {_root(folder) for folder in folders}
         """Directories in which a new directory may match a glob."""
-        self._targets: set[str] = set()  # of symbolic links: configured names as well
+        self._targets: dict[str, str] = {}  # of symbolic links, which lead there: configured names as well
 
     def configured(self) -> dict[FileId, Found]:
         """The files that globs lead to, each of them once however many names it has."""
         found: dict[FileId, Found] = {}
         seen: set[str] = set()
         for pattern in self._settings.paths:
-            for path in glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else [pattern]:
+            paths = glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else [pattern]
+            if self._settings.added_fields:
+                paths.sort()  # of several names of a file, the first one names it in every scan
+            for path in paths:
                 if path not in seen and not excludes(self._settings, path):
                     seen.add(path)
                     if (file := self._look_at(path, named=path == pattern)) is not None:
@@ -117,6 +120,10 @@ class Finder:
         """True if a glob or a symbolic link leads to this name, whether or not a file has it now."""
         return path in self._targets or leads_to(self._settings, path)
 
+    def name_of(self, family: str) -> str:
+        """The name that `paths` matches: that of the symbolic link, where only one leads to it."""
+        return self._targets.get(family, family)
+
     def _look_at(self, path: str, *, named: bool) -> Found | None:
         try:
             status = os.stat(path)
@@ -130,8 +137,9 @@ class Finder:
         if stat.S_ISREG(status.st_mode):
             if os.path.islink(path):  # rotation happens next to the file itself
                 self.troubles.over(path)
-                path = os.path.realpath(path)
-                self._targets.add(path)
+                name, path = path, os.path.realpath(path)
+                if not leads_to(self._settings, path):
+                    self._targets[path] = min(name, self._targets.get(path, name))
             return _found(path, status, path)
         if named or not stat.S_ISDIR(status.st_mode):
             self.troubles.note(path, "is a directory" if stat.S_ISDIR(status.st_mode) else "is not a regular file")
