@@ -244,6 +244,13 @@ def clear_errors(path: Path) -> Iterator[None]:
         raise SpoolError(f"{path}: {error}") from error
 
 
+def close_unfinished(path: Path, connection: sqlite3.Connection) -> None:
+    """Close a file still marked open. SQLite deletes the merged log; an empty one avoids a false alarm."""
+    connection.close()
+    with contextlib.suppress(OSError):
+        beside(path, "-wal").touch()
+
+
 def describe(path: Path, error: sqlite3.Error, *, opening: bool = False) -> SpoolError:
     """What an SQLite error means for the spool, in one sentence."""
     extended = getattr(error, "sqlite_errorcode", 0)

@@ -1,9 +1,9 @@
 """Batches and source positions on disk: one SQLite file per original stream, its twins' rows in it.
 
-What is committed here survives kill -9 and power loss (WAL, synchronous=FULL). One thread owns the connection and
-commits everything that was handed in while the previous commit was running (group commit). Notes are committed in
-the order in which they were handed in; a group is a prefix of them. Deletions for acknowledged batches may ride along
-with a later commit: losing such a deletion costs one question at the next start, never a record.
+What is committed here survives kill -9 and power loss (WAL, synchronous=FULL). One thread (committer.py) owns the
+connection and commits everything that was handed in while the previous commit was running (group commit). Notes are
+committed in the order in which they were handed in; a group is a prefix of them. Deletions for acknowledged batches may
+ride along with a later commit: losing such a deletion costs one question at the next start, never a record.
 
 After any error in a commit its outcome is unknown: the spool is broken, every waiting commit fails, and the owner
 opens the file again. A full disk must not stop the spool from draining, but SQLite needs room even to delete rows: so a
@@ -14,43 +14,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import queue
-import signal
 import sqlite3
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import structlog
 
 from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
 from logfwd.spool.backlog import Backlog, Blobs, Row, Totals
-from logfwd.spool.file import Contents, describe, has_log, install, load, read_key, writer
+from logfwd.spool.committer import Committer
+from logfwd.spool.file import Contents, close_unfinished, describe, has_log, install, load, read_key, writer
 from logfwd.spool.keys import BUDGET_SHARE, Keys
 from logfwd.spool.notes import Notes
 from logfwd.spool.room import Room
 from logfwd.spool.salvage import replace_damaged
 from logfwd.spool.schema import beside
-from logfwd.spool.shrink import Shrinker, reusable_bytes
+from logfwd.spool.shrink import reusable_bytes
 from streams.errors import SpoolCorrupt, SpoolError
 
 RIDE_ALONG_SECONDS = 0.2
 """Longest that a deletion waits for another commit to ride along with."""
-IDLE_SECONDS = 1.0
-"""The file is shrunk when nothing has been handed in for this long."""
 EXPIRY_SECONDS = 60.0
 """Pause between deletions of expired positions."""
-
-DIES_AT = "LOGFWD_TEST_DIES_AT_COMMIT"
-"""For tests alone: with "before 3" or "after 3" in this variable the process kills itself there, at COMMIT 3."""
 
 log = structlog.get_logger("logfwd.spool")
 
@@ -74,22 +63,24 @@ class Spool:
         self.lost_records: Counter[str] = Counter()
         """Number of records lost with that part, by stream."""
         self._contents = Contents()
+        """What was in the file when it was opened; `backlog` hands it out by stream."""
         self._suspect = beside(path, ".suspect")
+        """Exists if the file was found damaged while it was in use: the next open replaces it."""
         self._room = Room(path)
-        self._reusable_bytes = 0
-        self._queue: queue.SimpleQueue[_Entry | _Question | None] = queue.SimpleQueue()
+        self._committer = Committer(path, self._room)
         self._trimming: asyncio.Future[None] | None = None
+        """The commit that deletes old keys: no other deletion begins until it is done."""
         self._expired_at = 0.0
+        """Wall-clock time of the last deletion of expired positions."""
         self._has_expiring_positions = False
         self._riders: Notes | None = None
+        """Deletions that wait for a commit to ride along with."""
         self._ride_timer: asyncio.TimerHandle | None = None
-        self._broken: SpoolError | None = None
         self._closed: SpoolError | None = None
-        self._dies_at = os.environ.get(DIES_AT)
-        self._commits = 0
+        """Set when the block is left: commits fail from then on instead of waiting for a thread that has ended."""
         self._loop: asyncio.AbstractEventLoop
-        self._thread: threading.Thread | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix=f"spool-read-{path.stem}")
+        """A thread and a connection of their own for payloads: a long read does not hold up commits."""
         self._read_connection: sqlite3.Connection | None = None
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -97,8 +88,7 @@ class Spool:
     async def __aenter__(self) -> Spool:
         self._loop = asyncio.get_running_loop()
         connection = await asyncio.to_thread(self._open)
-        self._thread = threading.Thread(target=self._write, args=(connection,), name=f"spool-{self.path.stem}")
-        self._thread.start()
+        self._committer.start(connection)
         return self
 
     async def __aexit__(
@@ -106,8 +96,8 @@ class Spool:
     ) -> None:
         if self._ride_timer is not None:
             self._ride_timer.cancel()
-        if self._riders is not None and self._broken is None:
-            self._queue.put((self._riders, None))
+        if self._riders is not None and self._committer.broken is None:
+            self._committer.hand_in(self._riders, None)
         self._closed = SpoolError(f"{self.path}: is closed")  # its thread answers nothing that is handed in from now on
         await asyncio.to_thread(self._close)
 
@@ -115,12 +105,10 @@ class Spool:
         self._reader.shutdown()
         if self._read_connection is not None:
             self._read_connection.close()
-        self._queue.put(None)
-        assert self._thread is not None
-        self._thread.join()
-        if isinstance(self._broken, SpoolCorrupt):
+        self._committer.stop()
+        if isinstance(self._committer.broken, SpoolCorrupt):
             with contextlib.suppress(OSError):
-                self._suspect.write_text(str(self._broken))
+                self._suspect.write_text(str(self._committer.broken))
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -168,12 +156,12 @@ class Spool:
                 self._log_was_lost()
             self._bring_up_to_date(connection)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._reusable_bytes = reusable_bytes(connection)
+            self._committer.reusable_bytes = reusable_bytes(connection)
         except sqlite3.Error as error:
-            self._close_unfinished(connection)
+            close_unfinished(self.path, connection)
             raise describe(self.path, error, opening=True) from error
         except BaseException:
-            self._close_unfinished(connection)
+            close_unfinished(self.path, connection)
             raise
         return connection
 
@@ -187,12 +175,6 @@ class Spool:
             connection.execute("DELETE FROM positions WHERE key = ?", (key,))
             del positions[key]
         self._has_expiring_positions = any(position.expires is not None for position in positions.values())
-
-    def _close_unfinished(self, connection: sqlite3.Connection) -> None:
-        """Close a file still marked open. SQLite deletes the merged log; an empty one avoids a false alarm."""
-        connection.close()
-        with contextlib.suppress(OSError):
-            beside(self.path, "-wal").touch()
 
     def _log_was_lost(self) -> None:
         """A spool marked open must have a write-ahead log next to it; without one, the file is an older state."""
@@ -241,32 +223,32 @@ class Spool:
                 self._read_connection = sqlite3.connect(self.path, check_same_thread=False)
             found = self._read_connection.execute("SELECT payload FROM blobs WHERE id = ?", (blob,)).fetchone()
         except sqlite3.Error as error:
-            self._broken = describe(self.path, error)
-            raise self._broken from error
+            self._committer.broken = broken = describe(self.path, error)
+            raise broken from error
         if found is None or not isinstance(found[0], bytes):
-            self._broken = SpoolCorrupt(f"{self.path}: the payload {blob} is missing")
-            raise self._broken
+            self._committer.broken = broken = SpoolCorrupt(f"{self.path}: the payload {blob} is missing")
+            raise broken
         payload: bytes = found[0]
         return payload
 
     def has_disk_room(self) -> bool:
         """False when the file system is so full that the spool may only drain."""
-        return self._room.is_enough(self._reusable_bytes)
+        return self._room.is_enough(self._committer.reusable_bytes)
 
     # -- committing --------------------------------------------------------------------------------------------
 
     def commit(self, notes: Notes) -> asyncio.Future[None]:
         """Hand notes in; the future completes when they are on disk. They are committed in the order of the calls."""
         future: asyncio.Future[None] = self._loop.create_future()
-        if error := self._broken or self._closed:
+        if error := self._committer.broken or self._closed:
             future.set_exception(error)
             return future
-        if self._riders is not None:
-            self._queue.put((self._riders, None))
+        if self._riders is not None:  # they were written before these notes, so they are committed before them
+            self._committer.hand_in(self._riders, None)
             self._riders = None
         if self.keys or self._has_expiring_positions or notes.has_expiring_positions:
             self._expire(notes, future)
-        self._queue.put((notes, future))
+        self._committer.hand_in(notes, future)
         return future
 
     def _expire(self, notes: Notes, future: asyncio.Future[None]) -> None:
@@ -284,17 +266,15 @@ class Spool:
         row_id = self.keys.find(key_hash)
         if row_id is None:
             return None
-        if error := self._broken or self._closed:
+        if error := self._committer.broken or self._closed:
             raise error
-        found: asyncio.Future[Key | None] = self._loop.create_future()
-        self._queue.put(_Question(lambda connection: read_key(connection, row_id, key_hash), found))
-        key = await found
+        key = await self._committer.ask(lambda connection: read_key(connection, row_id, key_hash))
         return None if key is None or key.expires <= time.time() else key
 
     def raise_if_broken(self) -> None:
         """Raise the error that broke the spool, if any: a commit that rode along has no future to report it."""
-        if self._broken is not None:
-            raise self._broken
+        if self._committer.broken is not None:
+            raise self._committer.broken
 
     def ride_along(self, notes: Notes) -> None:
         """Hand in notes that may wait a moment for another commit: deletions of acknowledged batches."""
@@ -307,109 +287,6 @@ class Spool:
 
     def _send_riders(self) -> None:
         self._ride_timer = None
-        if self._riders is not None and self._broken is None:
-            self._queue.put((self._riders, None))
+        if self._riders is not None and self._committer.broken is None:
+            self._committer.hand_in(self._riders, None)
             self._riders = None
-
-    def _write(self, connection: sqlite3.Connection) -> None:
-        """The spool thread: commits everything that is queued as one transaction, then answers questions."""
-        running, shrinker = True, Shrinker(connection)
-        while running:
-            group = self._gather(shrinker)
-            if None in group:
-                running = False
-            entries = [entry for entry in group if isinstance(entry, tuple)]
-            if entries:
-                self._report(entries, self._commit(connection, entries))
-                shrinker.look_again()
-            for question in group:
-                if isinstance(question, _Question):
-                    self._answer(connection, question)
-            self._room.remake_reserve()
-        if self._broken is None:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("UPDATE meta SET value = '0' WHERE key = 'open'")
-                connection.close()
-                return
-        self._close_unfinished(connection)
-
-    def _gather(self, shrinker: Shrinker) -> list[_Entry | _Question | None]:
-        """Wait for work and take all that is queued. The file is shrunk if there is none."""
-        group: list[_Entry | _Question | None] = []
-        try:
-            group.append(self._queue.get(timeout=IDLE_SECONDS if self._broken is None and shrinker.is_due else None))
-        except queue.Empty:
-            try:
-                shrinker.shrink(until=lambda: not self._queue.empty())
-            except sqlite3.Error as error:
-                self._broken = describe(self.path, error)
-            self._reusable_bytes = shrinker.reusable_bytes
-        while not self._queue.empty():
-            group.append(self._queue.get())
-        return group
-
-    def _answer(self, connection: sqlite3.Connection, question: _Question) -> None:
-        error, answer = self._broken, None
-        if error is None:
-            try:
-                answer = question.ask(connection)
-            except sqlite3.Error as found:
-                error = self._broken = describe(self.path, found)
-            except SpoolCorrupt as found:
-                error = self._broken = found
-        self._loop.call_soon_threadsafe(_settle, [question.answered], error, answer)
-
-    def _commit(self, connection: sqlite3.Connection, entries: Iterable[_Entry]) -> SpoolError | None:
-        if self._broken is not None:
-            return self._broken
-        together = Notes()
-        for notes, _ in entries:
-            together.add(notes)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            together.carry_out(connection)
-            if self._dies_at is not None:
-                self._die_at_commit("before")
-            connection.execute("COMMIT")
-            if self._dies_at is not None:
-                self._die_at_commit("after")
-            self._reusable_bytes = reusable_bytes(connection)
-        except sqlite3.Error as error:
-            self._broken = describe(self.path, error)
-            if not isinstance(self._broken, SpoolCorrupt):
-                self._room.release_reserve()
-            return self._broken
-        return None
-
-    def _die_at_commit(self, moment: str) -> None:
-        assert self._dies_at is not None
-        self._commits += moment == "before"
-        if self._dies_at == f"{moment} {self._commits}":
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def _report(self, entries: list[_Entry], error: SpoolError | None) -> None:
-        futures = [future for _, future in entries if future is not None]
-        if futures:
-            self._loop.call_soon_threadsafe(_settle, futures, error)
-
-
-_Entry = tuple[Notes, asyncio.Future[None] | None]
-"""Notes, and the future to complete when they are on disk."""
-
-
-@dataclass(frozen=True)
-class _Question:
-    """Something for the spool's thread to read, after everything that was handed in before."""
-
-    ask: Callable[[sqlite3.Connection], Key | None]
-    answered: asyncio.Future[Key | None]
-
-
-def _settle(futures: Iterable[asyncio.Future[Any]], error: SpoolError | None, result: object = None) -> None:
-    for future in futures:
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)

@@ -26,7 +26,8 @@ from logfwd.sources.front import Front, Handle, Outcome
 from logfwd.sources.http.source import Requests
 from logfwd.sources.settings import FileSource
 from logfwd.sources.stdin import Stdin
-from logfwd.spool.store import DIES_AT, Spool
+from logfwd.spool.committer import DIES_AT
+from logfwd.spool.store import Spool
 from streams.telemetry import logs
 from tests.support.http_source import Listening
 from tests.support.installation import eventually

@@ -13,8 +13,8 @@ import os
 import sys
 from pathlib import Path
 
+import logfwd.spool.committer
 import logfwd.spool.shrink
-import logfwd.spool.store
 from logfwd.sources.keys import Key, key_hash
 from logfwd.spool.backlog import Backlog
 from logfwd.spool.file import reader
@@ -78,7 +78,7 @@ async def only_open(path: Path) -> None:
 
 async def become_smaller(path: Path) -> None:
     """Stay idle until an upgraded file was rewritten and free pages were given back."""
-    logfwd.spool.store.IDLE_SECONDS = 0.01
+    logfwd.spool.committer.IDLE_SECONDS = 0.01
     logfwd.spool.shrink.KEEP_FREE_BYTES = 0
     logfwd.spool.shrink.STEP_BYTES = 4 * PAGE_BYTES
     async with Spool(path):

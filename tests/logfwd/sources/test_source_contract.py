@@ -30,6 +30,7 @@ from logfwd.sources.http.source import Requests as HttpSource
 from logfwd.sources.position import Block, Position
 from logfwd.sources.settings import FileSource
 from logfwd.sources.stdin import Stdin
+from logfwd.spool.committer import Committer
 from logfwd.spool.store import Spool
 from streams.errors import NoRoom, PipelineError, SpoolError
 from tests.support.http_source import Listening
@@ -386,13 +387,13 @@ async def test_a_full_spool_reaches_the_client_and_what_it_keeps_back_comes_late
 async def test_nobody_is_answered_before_the_commit(
     harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    may_commit, commit = threading.Event(), Spool._commit
+    may_commit, commit = threading.Event(), Committer._commit
 
-    def held_back(spool: Spool, connection: Any, entries: Any) -> SpoolError | None:
+    def held_back(committer: Committer, connection: Any, entries: Any) -> SpoolError | None:
         may_commit.wait(10)
-        return commit(spool, connection, entries)
+        return commit(committer, connection, entries)
 
-    monkeypatch.setattr(Spool, "_commit", held_back)
+    monkeypatch.setattr(Committer, "_commit", held_back)
     async with life(tmp_path / "s.spool", Front(), harness) as only:
         try:
             await harness.feed(lines(20))
@@ -412,18 +413,18 @@ async def test_nobody_is_answered_before_the_commit(
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Has the next commit fail: before or after it is on disk, so that its outcome is unknown to everyone."""
-    at, commit = [""], Spool._commit
+    at, commit = [""], Committer._commit
 
-    def failing_commit(spool: Spool, connection: Any, entries: Any) -> SpoolError | None:
+    def failing_commit(committer: Committer, connection: Any, entries: Any) -> SpoolError | None:
         moment, at[0] = at[0], ""
         if moment == "before":
-            spool._broken = SpoolError("disk I/O error")
-        error = commit(spool, connection, entries)
+            committer.broken = SpoolError("disk I/O error")
+        error = commit(committer, connection, entries)
         if moment == "after":
-            error = spool._broken = SpoolError("disk I/O error")
+            error = committer.broken = SpoolError("disk I/O error")
         return error
 
-    monkeypatch.setattr(Spool, "_commit", failing_commit)
+    monkeypatch.setattr(Committer, "_commit", failing_commit)
     return lambda moment: at.__setitem__(0, moment)
 
 

@@ -151,7 +151,7 @@ async def test_a_position_that_expired_meanwhile_is_not_given_back(tmp_path: Pat
 
 
 async def test_an_idle_spool_gives_its_free_pages_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("logfwd.spool.store.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("logfwd.spool.committer.IDLE_SECONDS", 0.05)
     path = tmp_path / "s.spool"
     async with Spool(path) as spool:
         backlog = backlog_of(spool)
@@ -177,7 +177,7 @@ async def test_an_idle_spool_gives_its_free_pages_back(tmp_path: Path, monkeypat
 async def test_a_file_is_made_smaller_only_while_nothing_is_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logfwd.spool.store.IDLE_SECONDS", 30)
+    monkeypatch.setattr("logfwd.spool.committer.IDLE_SECONDS", 30)
     path = tmp_path / "s.spool"
     async with Spool(path) as spool:
         notes = Notes()

@@ -163,7 +163,7 @@ async def has_what_version_2_adds(path: Path) -> None:
 async def test_a_nearly_empty_upgraded_spool_becomes_like_a_new_one_when_it_is_idle(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logfwd.spool.store.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("logfwd.spool.committer.IDLE_SECONDS", 0.01)
     await upgrade(path)
     assert not is_like_a_new_one(path)
     async with Spool(path):
