@@ -33,8 +33,9 @@ from logfwd.links.sender import Connect, Sender
 from logfwd.metrics import ForwarderMetrics
 from logfwd.sources import Source
 from logfwd.sources.position import Block, Position, Receipt
-from logfwd.spool.backlog import Backlog, Row
+from logfwd.spool.backlog import Backlog
 from logfwd.spool.notes import Notes
+from logfwd.spool.rows import Row
 from logfwd.spool.store import Spool
 from streams.errors import SpoolFull
 from streams.records.batch import Codec

@@ -62,6 +62,7 @@ CORES = (
     "streams.wire",
     "streams.wire.*",
     "logfwd.spool.backlog",
+    "logfwd.spool.rows",
     "logfwd.intake.batcher",
     "logfwd.definition",
     "logfwd.links.resume",

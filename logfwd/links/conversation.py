@@ -17,7 +17,7 @@ from logfwd.clocks import clock
 from logfwd.links.backoff import Backoff
 from logfwd.links.delivery import Delivery
 from logfwd.links.resume import GoOn, Plan, Remedy, Repeat, Reset, Wait
-from logfwd.spool.backlog import Row, Run
+from logfwd.spool.rows import Row, Run
 from streams.errors import BatchCorrupt, Code, LinkError, LinkRefused, LocalProtocolError, ProtocolError
 from streams.security.transport import Link
 from streams.wire import messages as m

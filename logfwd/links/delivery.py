@@ -13,8 +13,9 @@ from logfwd.clocks import clock
 from logfwd.definition import Stream
 from logfwd.links.resume import Answer, GoOn, Plan, Recovery, Remedy, Reset
 from logfwd.metrics import ForwarderMetrics
-from logfwd.spool.backlog import Backlog, Row, Run
+from logfwd.spool.backlog import Backlog
 from logfwd.spool.notes import Notes
+from logfwd.spool.rows import Row, Run
 from logfwd.spool.store import Spool
 from streams.errors import Code
 from streams.records.batch import Packed, halves, parse_header, stamp

@@ -24,7 +24,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from logfwd.spool.backlog import Row, Run
+from logfwd.spool.rows import Row, Run
 from streams.errors import Code
 from streams.records.batch import SEQUENCES
 

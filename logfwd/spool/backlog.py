@@ -16,139 +16,19 @@ Sequences are unbounded here; they are reduced to 31 bits only when a batch is s
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Protocol
 
 from logfwd.spool.keys import Keys
+from logfwd.spool.rows import ROW_ID_STEP, Blobs, Changes, Row, Run, Totals
 from streams.records.batch import Packed
-
-ROW_ID_STEP = 1 << 20
-"""Room between neighbouring row ids, so that a row can be halved in place down to single records."""
 
 STAMP_STEP = 64
 """Most batches of a run that may be stamped and unacknowledged at a time: they can no longer be dropped or moved."""
 
 MAX_PRODUCER_EPOCH = 32_766
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """A producer id and its sequence of batches. `producer_id` −1: not granted yet."""
-
-    number: int
-    cluster_id: str = ""
-    topic: str = ""
-    topic_id: str = ""
-    partition: int = -1
-    producer_id: int = -1
-    producer_epoch: int = 0
-    grant: bytes = b""
-    next_sequence: int = 0
-    last_acknowledged_sequence: int = -1
-
-    @property
-    def granted(self) -> bool:
-        return self.producer_id >= 0
-
-
-@dataclass(slots=True, eq=False)
-class Row:
-    """One spooled batch of one stream. `payload` is kept in memory only for batches that are about to be sent."""
-
-    id: int
-    run: int
-    blob: int
-    record_count: int
-    size: int
-    base_sequence: int | None = None
-    payload: bytes | None = None
-    sealed_at: float | None = None
-    committed_at: float | None = 0.0
-
-    @property
-    def committed(self) -> bool:
-        return self.committed_at is not None
-
-    @property
-    def last_sequence(self) -> int:
-        """Sequence of the last record; only for a stamped row."""
-        assert self.base_sequence is not None
-        return self.base_sequence + self.record_count - 1
-
-
-@dataclass(slots=True)
-class Totals:
-    """Records since the spool was created: accepted = acknowledged + waiting + dropped + dead_lettered.
-
-    `sampled`, `limited`, `filtered`: left out before the others were accepted, so no part of that sum.
-    """
-
-    accepted: int = 0
-    invalid: int = 0
-    acknowledged: int = 0
-    dropped: int = 0
-    dead_lettered: int = 0
-    resets: int = 0
-    sampled: int = 0
-    limited: int = 0
-    filtered: int = 0
-
-
-class Changes(Protocol):
-    """Notes for one transaction; logfwd/spool/notes.py turns them into SQL."""
-
-    def put_blob(self, blob: int, payload: bytes) -> None: ...
-    def delete_blob(self, blob: int) -> None: ...
-    def put_row(self, stream: str, row: Row) -> None: ...
-    def delete_row(self, row: Row) -> None: ...
-    def put_run(self, stream: str, run: Run) -> None: ...
-    def delete_run(self, stream: str, run: Run) -> None: ...
-    def put_totals(self, stream: str, totals: Totals) -> None: ...
-    def put_dead_letter(self, stream: str, row: Row, code: str, text: str) -> None: ...
-
-
-class Blobs:
-    """Which payloads are still referenced: a twin shares the blobs of its original."""
-
-    def __init__(self) -> None:
-        self._references: Counter[int] = Counter()
-        self._last_blob = 0
-        self._last_row = 0
-
-    def adopt(self, row: Row) -> None:
-        """Count a row that was read from the disk."""
-        self._references[row.blob] += 1
-        self._last_blob = max(self._last_blob, row.blob)
-        self._last_row = max(self._last_row, row.id // ROW_ID_STEP)
-
-    def start_after(self, row: int, blob: int) -> None:
-        """Ids up to these are in use, even if no known row has them."""
-        self._last_row = max(self._last_row, row // ROW_ID_STEP)
-        self._last_blob = max(self._last_blob, blob)
-
-    def add(self, payload: bytes, changes: Changes) -> int:
-        self._last_blob += 1
-        changes.put_blob(self._last_blob, payload)
-        return self._last_blob
-
-    def take(self, blob: int) -> None:
-        self._references[blob] += 1
-
-    def next_row_id(self) -> int:
-        self._last_row += 1
-        return self._last_row * ROW_ID_STEP
-
-    def release(self, blob: int, changes: Changes) -> None:
-        self._references[blob] -= 1
-        self.discard_unused(blob, changes)
-
-    def discard_unused(self, blob: int, changes: Changes) -> None:
-        if self._references[blob] <= 0:
-            del self._references[blob]
-            changes.delete_blob(blob)
 
 
 @dataclass(slots=True)

@@ -21,9 +21,9 @@ from urllib.parse import quote
 
 from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
-from logfwd.spool.backlog import Row, Run, Totals
 from logfwd.spool.first_page import has_known_header
 from logfwd.spool.keys import Keys
+from logfwd.spool.rows import Row, Run, Totals
 from logfwd.spool.schema import (
     PAGE_BYTES,
     SCHEMA_VERSION,

@@ -14,7 +14,7 @@ from typing import Any
 
 from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
-from logfwd.spool.backlog import Row, Run, Totals
+from logfwd.spool.rows import Row, Run, Totals
 from logfwd.spool.schema import insert, key_row, run_row, totals_row, upsert
 
 _PUT_BLOB = insert("blobs")

@@ -19,9 +19,9 @@ from typing import Any
 
 import structlog
 
-from logfwd.spool.backlog import ROW_ID_STEP, Row, Run, Totals
 from logfwd.spool.file import install, making
 from logfwd.spool.first_page import readable
+from logfwd.spool.rows import ROW_ID_STEP, Row, Run, Totals
 from logfwd.spool.schema import (
     SCHEMA_VERSION,
     SHAPES,

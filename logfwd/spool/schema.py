@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from logfwd.sources.keys import Key
 from logfwd.sources.position import FILE, Mark
-from logfwd.spool.backlog import Run, Totals
+from logfwd.spool.rows import Run, Totals
 from streams.errors import SpoolCorrupt
 
 SCHEMA_VERSION = 2

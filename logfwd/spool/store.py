@@ -25,12 +25,13 @@ import structlog
 
 from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
-from logfwd.spool.backlog import Backlog, Blobs, Row, Totals
+from logfwd.spool.backlog import Backlog
 from logfwd.spool.committer import Committer
 from logfwd.spool.file import Contents, close_unfinished, describe, has_log, install, load, read_key, writer
 from logfwd.spool.keys import BUDGET_SHARE, Keys
 from logfwd.spool.notes import Notes
 from logfwd.spool.room import Room
+from logfwd.spool.rows import Blobs, Row, Totals
 from logfwd.spool.salvage import replace_damaged
 from logfwd.spool.schema import beside
 from logfwd.spool.shrink import reusable_bytes

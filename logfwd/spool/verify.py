@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from logfwd.spool.backlog import Row, Run, Totals
+from logfwd.spool.rows import Row, Run, Totals
 from logfwd.spool.schema import rows
 from streams.errors import BatchCorrupt, SpoolCorrupt
 from streams.records import batch as recordbatch

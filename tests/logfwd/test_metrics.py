@@ -10,7 +10,8 @@ from prometheus_client import generate_latest
 
 from logfwd import metrics as forwarder_metrics
 from logfwd.metrics import ForwarderMetrics
-from logfwd.spool.backlog import Backlog, Blobs, Row, Totals
+from logfwd.spool.backlog import Backlog
+from logfwd.spool.rows import Blobs, Row, Totals
 from streams.telemetry.metrics import CollectorRegistry
 from tests.support.facts import facts
 

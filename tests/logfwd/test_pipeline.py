@@ -10,8 +10,9 @@ import msgspec
 from logfwd.definition import SpoolLimits, Stream
 from logfwd.pipeline import PAYLOADS_IN_MEMORY
 from logfwd.sources.front import Front, Handle, Outcome
-from logfwd.spool.backlog import Backlog, Run
+from logfwd.spool.backlog import Backlog
 from logfwd.spool.notes import Notes
+from logfwd.spool.rows import Run
 from logfwd.spool.store import Spool
 from tests.support.installation import eventually
 from tests.support.pipelines import STREAM, pipeline_on, running

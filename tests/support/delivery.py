@@ -19,8 +19,8 @@ from logfwd.definition import Stream
 from logfwd.links.delivery import Delivery
 from logfwd.links.sender import Sender
 from logfwd.metrics import ForwarderMetrics
-from logfwd.spool.backlog import Row, Run
 from logfwd.spool.notes import Notes
+from logfwd.spool.rows import Row, Run
 from logfwd.spool.store import Spool
 from logreceiver import config
 from logreceiver.links.grants import Claim, Grants

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from logfwd.spool.backlog import Backlog, Blobs, Row, Run, Totals
+from logfwd.spool.backlog import Backlog
+from logfwd.spool.rows import Blobs, Row, Run, Totals
 
 
 @dataclass

@@ -40,8 +40,8 @@ import sqlite3
 from pathlib import Path
 
 from logfwd.sources.position import FILE, Mark, Position
-from logfwd.spool.backlog import Totals
 from logfwd.spool.file import reader
+from logfwd.spool.rows import Totals
 from logfwd.spool.store import Spool
 from logfwd.spool.verify import verify
 from tests.support.spools import backlog_of, balanced, copy_files, dead_letters, records_of

@@ -6,8 +6,9 @@ import sqlite3
 from pathlib import Path
 
 from logfwd.sources.position import FILE, Mark, Position
-from logfwd.spool.backlog import Backlog, Row, Run
+from logfwd.spool.backlog import Backlog
 from logfwd.spool.notes import Notes
+from logfwd.spool.rows import Row, Run
 from logfwd.spool.store import Spool
 from streams.records import batch as recordbatch
 from streams.records.batch import Codec, Packed

@@ -12,7 +12,7 @@ from logfwd.links.resume import (
     Reset,
     Wait,
 )
-from logfwd.spool.backlog import Row, Run
+from logfwd.spool.rows import Row, Run
 from streams.errors import Code
 
 ROW = Row(1, 1, 1, record_count=1, size=10)

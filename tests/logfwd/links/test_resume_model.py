@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from logfwd.links.resume import Answer, GoOn, Recovery, Remedy, Repeat, Reset, Wait
-from logfwd.spool.backlog import Backlog, Row, Run
+from logfwd.spool.backlog import Backlog
+from logfwd.spool.rows import Row, Run
 from streams.errors import Code
 from streams.records.batch import Packed
 from tests.support.model_broker import ModelBroker, Produce

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from logfwd.spool.backlog import MAX_PRODUCER_EPOCH, STAMP_STEP, Backlog, Run
+from logfwd.spool.backlog import MAX_PRODUCER_EPOCH, STAMP_STEP, Backlog
+from logfwd.spool.rows import Run
 from streams.records.batch import Packed
 from tests.support.model_disk import ModelDisk
 
