@@ -21,13 +21,15 @@ from streams.security.transport import Link
 
 MAX_HEAD_BYTES = 16 * KIB
 IDLE_SECONDS = 75.0
-"""How long a connection without a request stays open."""
+"""How long a connection stays open after an answer; the first request must come as soon as its head."""
 WRITE_SECONDS = 10.0
 """How long a client may take to read an answer."""
 SMALL_BODY_BYTES = 64 * KIB
 """A body that nobody wants is read and discarded up to this size, so that the connection can be kept."""
 LINGER_SECONDS = 2.0
 """How long a client that sends more than that may take to notice the answer before the connection is closed."""
+TURNED_AWAY_SECONDS = 0.2
+"""The same for a client that found too many others."""
 CHUNKS_A_TURN = 64
 """Pieces of a body that are taken before other tasks get their turn."""
 FREE_CHUNKS, LEAST_CHUNK_BYTES = 1024, 64
@@ -79,6 +81,9 @@ class Connection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._waiting: asyncio.Timeout | None = None
         self._stopping = False
+        self._linger_seconds = LINGER_SECONDS
+        self._quiet_seconds = limits.header_seconds
+        """How long it may take until the next request begins."""
         self._body_deadline: float | None = None
         self._chunks = self._chunk_bytes = 0
 
@@ -94,8 +99,9 @@ class Connection:
                 await self._answer(refused.answer)
         await self._link.close()
 
-    async def refuse(self, answer: Answer) -> None:
-        """Answer without having read a request."""
+    async def refuse(self, answer: Answer, *, linger: bool) -> None:
+        """Answer without having read a request. Without `linger`, a client that is sending one may miss the answer."""
+        self._linger_seconds = TURNED_AWAY_SECONDS if linger else 0
         with contextlib.suppress(LinkError):
             await self._answer(answer)
         await self._link.close()
@@ -132,15 +138,20 @@ class Connection:
         loop = asyncio.get_running_loop()
         try:
             if not self._http.trailing_data[0]:
-                async with self._until(loop.time() + IDLE_SECONDS):
+                async with self._until(loop.time() + self._quiet_seconds):
                     self._http.receive_data(await self._link.receive())
+            self._quiet_seconds = IDLE_SECONDS
             async with self._until(loop.time() + self._limits.header_seconds):
                 event = await self._event()
         except TimeoutError:
             if not self._http.trailing_data[0] or self._stopping:
                 return None
             raise Refused(408, "timeout", "the head of the request did not come in time", close=True) from None
-        return event if isinstance(event, h11.Request) else None
+        if not isinstance(event, h11.Request):
+            return None
+        if len(event.target) + sum(len(name) + len(value) + 4 for name, value in event.headers) > MAX_HEAD_BYTES:
+            raise Refused(431, "malformed", "the head of the request is larger than 16 KiB", close=True)
+        return event
 
     async def piece(self) -> bytes:
         """The next bytes of the body under way; b"" at its end."""
@@ -209,7 +220,7 @@ class Connection:
             self._link.abort()
             return False
         states = self._http.states
-        if states[h11.CLIENT] not in (h11.DONE, h11.CLOSED):
+        if states[h11.CLIENT] not in (h11.DONE, h11.CLOSED) and self._linger_seconds:
             await self._linger()
         return states[h11.CLIENT] is h11.DONE and states[h11.SERVER] is h11.DONE
 
@@ -231,7 +242,7 @@ class Connection:
     async def _linger(self) -> None:
         """Closing at once would reset the connection, and the client might never see the answer."""
         with contextlib.suppress(LinkError, TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
+            async with asyncio.timeout(self._linger_seconds):
                 while await self._link.receive():
                     pass
 

@@ -188,14 +188,14 @@ class _Door:
             del self._connections[connection]
 
     async def _turn_away(self, connection: Connection) -> None:
-        """Say why, to as many clients at a time as could be served."""
-        if self._turned_away < self._terms.max_connections:
-            self._turned_away += 1
-            try:
-                text = "this listener has as many connections as max_connections allows; try again later"
-                await connection.refuse(try_again(503, "too_many_connections", text, close=True).answer)
-            finally:
-                self._turned_away -= 1
+        """Say why. Only as many clients as could be served get the time to finish what they are sending."""
+        text = "this listener has as many connections as max_connections allows; try again later"
+        answer = try_again(503, "too_many_connections", text, close=True).answer
+        self._turned_away += 1
+        try:
+            await connection.refuse(answer, linger=self._turned_away <= self._terms.max_connections)
+        finally:
+            self._turned_away -= 1
 
     async def _answer(self, head: Head, body: Body) -> Answer | None:
         return await self._ingest.answer(self._terms.address, head, body)
