@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from streams.errors import PolicyViolation
-from streams.security.authentication import signed_with
+from streams.security.authentication import signed_with, strength
 from streams.security.endpoint import Facts
 
 TLS12, TLS13 = "TLSv1.2", "TLSv1.3"
@@ -75,7 +75,7 @@ def check(mode: Mode, facts: Facts) -> None:
             f"mode {mode.name} demands {mode.version} with {' or '.join(mode.groups)}, "
             f"the link has {facts.version} with {facts.group}"
         )
-    if facts.authentication not in mode.authentication:
+    if not _authenticated(mode, facts):
         raise PolicyViolation(
             f"mode {mode.name} demands a peer authenticated by {' or '.join(mode.authentication)}, "
             f"this one is by {facts.authentication}{_blame(mode, facts)}"
@@ -93,6 +93,17 @@ def check_foreign(served: Iterable[Mode], facts: Facts) -> Mode:
             return mode
     names = ", ".join(mode.name for mode in together)
     raise PolicyViolation(f"the link has {facts.version} with {facts.group}, which fits none of the modes {names}")
+
+
+def _authenticated(mode: Mode, facts: Facts) -> bool:
+    """The peer's own key is one that the mode names, and its chain is as strong as the weakest of these.
+
+    For a mode that names classical keys, this leaves the chain of a post-quantum key to its CA.
+    """
+    if facts.authentication in mode.authentication:
+        return True
+    own = signed_with(facts.certificate_algorithm)
+    return own in mode.authentication and strength(facts.authentication) >= min(map(strength, mode.authentication))
 
 
 def _blame(mode: Mode, facts: Facts) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from streams.errors import PolicyViolation
@@ -59,6 +60,15 @@ def test_a_peer_is_authenticated_as_the_mode_demands_or_refused(authentication: 
             continue
         with pytest.raises(PolicyViolation, match=f"hybrid demands a peer authenticated by .* {authentication}"):
             modes.check(demanded, facts)
+
+
+@pytest.mark.parametrize("chain", ["rsa_pkcs1_sha512", "ecdsa_secp521r1_sha512", "mldsa44"])
+def test_a_foreign_server_with_an_mldsa_key_may_have_any_authority_and_a_peer_may_not(chain: str) -> None:
+    facts = msgspec.structs.replace(got("TLSv1.3", "X25519MLKEM768", chain), certificate_algorithm="ML-DSA-65")
+    modes.check(modes.foreign(modes.MODES["hybrid"]), facts)
+    for name in ("hybrid", "pq-auth"):
+        with pytest.raises(PolicyViolation, match=f"this one is by {chain}"):
+            modes.check(modes.MODES[name], facts)
 
 
 def test_only_the_second_choice_is_a_downgrade() -> None:
