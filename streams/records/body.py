@@ -16,8 +16,10 @@ the limit and nothing but BatchCorrupt is raised.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from operator import add
 from typing import NamedTuple
 
@@ -125,7 +127,8 @@ class _Starts(dict[int, bytes]):
     """
 
     def __init__(self, offset_bytes: int, headers: bytes, middles: _Middles, has_keys: bool) -> None:
-        self._offset_bytes, self._headers, self._middles, self._has_keys = offset_bytes, headers, middles, has_keys
+        self.offset_bytes, self._headers = offset_bytes, headers
+        self.middles = None if has_keys else middles
         lowest = 0 if offset_bytes == 1 else 1 << (7 * offset_bytes - 8)
         self.offsets = slice(lowest, 1 << (7 * offset_bytes - 1))
         """The offsets whose varint takes `offset_bytes` bytes."""
@@ -134,13 +137,10 @@ class _Starts(dict[int, bytes]):
         if len(self) >= _MOST_KNOWN_SIZES:
             self.clear()
         rest = b"\x00\x00"  # attributes, timestampDelta
-        length = len(rest) + self._offset_bytes + self.fields_bytes(span) + len(self._headers)
+        fields_bytes = span if self.middles is None else self.middles.span(span)
+        length = len(rest) + self.offset_bytes + fields_bytes + len(self._headers)
         self[span] = start = self._headers + _encoded(length) + rest
         return start
-
-    def fields_bytes(self, span: int) -> int:
-        """The bytes of a record's key and value fields."""
-        return span if self._has_keys else self._middles.span(span)
 
 
 @lru_cache(_MOST_KNOWN_SHAPES)
@@ -173,12 +173,17 @@ def _encoded(number: int) -> bytes:
 
 def _fitting(starts: list[_Starts], spans: list[int], max_bytes: int) -> int:
     """How many leading records stay under `max_bytes`; at least one."""
-    total = 0
-    for count, (span, offset) in enumerate(zip(spans, _offsets(len(spans)), strict=False)):
-        known = starts[len(offset) - 1]
-        total += len(known[span]) + len(offset) + known.fields_bytes(span)
-        if total >= max_bytes:
-            return max(count, 1)
+    total = done = 0
+    for known in starts:
+        its_spans = spans[known.offsets]
+        lengths = map(add, map(len, map(known.__getitem__, its_spans)), its_spans)
+        if known.middles is not None:
+            lengths = map(add, lengths, map(len, map(known.middles.__getitem__, its_spans)))
+        ends = accumulate(lengths, initial=total)
+        sizes = list(map(add, ends, range(0, (len(its_spans) + 1) * known.offset_bytes, known.offset_bytes)))
+        if sizes[-1] >= max_bytes:
+            return max(done + bisect_left(sizes, max_bytes) - 1, 1)
+        total, done = sizes[-1], done + len(its_spans)
     return len(spans)
 
 

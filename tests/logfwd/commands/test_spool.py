@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from logfwd.cli import main
+from streams.records import batch as recordbatch
+from streams.records.body import Extras, frame, header_fields, key_field
 from tests.support import spool_v1
 from tests.support.spools import dead_letters, fill, waiting
 from tests.support.tls import Parties
@@ -91,6 +93,18 @@ def test_a_requeued_dead_letter_waits_at_the_end(config: Path, tmp_path: Path) -
     spool = tmp_path / "state" / "http.spool"
     assert dead_letters(spool) == []
     assert asyncio.run(waiting(spool))[0] == [*range(3, 20), 2]
+
+
+def test_a_requeued_batch_is_the_same_to_its_last_byte_keys_and_headers_included(config: Path, tmp_path: Path) -> None:
+    extras = Extras(b"", None, [key_field(b"k"), key_field(None)], header_fields([(b"host", b"web-1")]))
+    framed, count = frame([b'{"n":1}', b"{}"], 1 << 20, extras)
+    payload = recordbatch.pack(framed, count, timestamp_ms=1_700_000_000_000, codec=recordbatch.Codec.ZSTD).payload
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "http.spool")) as connection:
+        with connection:
+            connection.execute("UPDATE dead_letters SET payload = ?, record_count = 2", (payload,))
+        assert run(config, "requeue", "http") == (0, "requeued 2 records\n")
+        (last,) = connection.execute("SELECT payload FROM blobs ORDER BY id DESC LIMIT 1").fetchone()
+    assert bytes(last) == payload
 
 
 def test_for_a_stream_without_a_spool_the_error_names_the_existing_ones(config: Path) -> None:

@@ -146,6 +146,19 @@ def test_many_records_with_keys_and_headers_have_right_lengths_and_offsets() -> 
     assert bytes(framed) == built_by_aiokafka(rows)[HEADER_BYTES:]
 
 
+@pytest.mark.parametrize("keyed", [False, True])
+def test_as_many_records_are_framed_as_stay_under_a_limit_whatever_their_offsets_take(keyed: bool) -> None:
+    values = [b"x" * (n % 90) for n in range(20_000)]
+    extras = Extras(b"{", None, [key_field(b"k" * (n % 5)) for n in range(20_000)] if keyed else None)
+    whole, _ = frame(values, 1 << 30, extras)
+    for number in range(1, 60):  # of one to three bytes
+        for limit in {number * 50, number * 500, number * len(whole) // 59, len(whole) + 1}:
+            part, count = frame(values, limit, extras)
+            assert len(part) < limit or count == 1
+            more, _ = frame(values[: count + 1], 1 << 30, extras.part(0, count + 1))
+            assert len(more) >= limit or count == len(values)
+
+
 @given(some_headers)
 def test_headers_are_read_back(headers: list[tuple[str, bytes | None]]) -> None:
     pairs = [(name.encode(), text) for name, text in headers]
