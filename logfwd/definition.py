@@ -82,6 +82,11 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     batch: BatchLimits = BatchLimits()
     spool: SpoolLimits = SpoolLimits()
 
+    @property
+    def own_record_bytes(self) -> int:
+        """The most that a record may take by itself, without the fields that [add] puts in front of its own."""
+        return self.batch.max_record_bytes - (len(members(self.add)) + 1 if self.add else 0)
+
 
 _encode = msgspec.json.Encoder().encode
 
@@ -119,14 +124,13 @@ def _check_original(stream: Stream) -> Iterator[Fault]:
 def _check_fields(stream: Stream) -> Iterator[Fault]:
     """Constant fields leave room for the record itself, and have names of their own."""
     of_files = stream.source.added_fields if isinstance(stream.source, FileSource) else ()
-    added_bytes = len(members(stream.add)) + 1
-    if stream.add and stream.batch.max_record_bytes - added_bytes < LEAST_RECORD_BYTES:
+    if stream.own_record_bytes < LEAST_RECORD_BYTES:
         yield (
             "add",
-            f"takes {added_bytes} bytes of every record, so batch.max_record_bytes leaves less than "
+            f"takes {len(members(stream.add)) + 1} bytes of every record, so batch.max_record_bytes leaves less than "
             f"{LEAST_RECORD_BYTES} for the record itself; shorten its texts or raise that",
         )
-    elif of_files and stream.batch.max_record_bytes - added_bytes < MAX_PATH_FIELD_BYTES:
+    elif of_files and stream.own_record_bytes < MAX_PATH_FIELD_BYTES:
         yield (
             "batch.max_record_bytes",
             f"is too small for the name of a file in every record; raise it to {show_size(MAX_PATH_FIELD_BYTES)} more "

@@ -121,8 +121,8 @@ class Forwarder:
                 spool.keys.max_keys = original.source.max_keys
             with self._front.open(original.name) as handle:
                 others = partial(self._sources_beyond, original.name)
-                batch, count = original.batch, partial(self.metrics.count_records, original.name)
-                context = Context(batch.max_record_bytes, batch.max_batch_bytes, handle, others, count)
+                count = partial(self.metrics.count_records, original.name)
+                context = Context(original.own_record_bytes, original.batch.max_batch_bytes, handle, others, count)
                 pipeline = Pipeline(
                     original,
                     twins,
@@ -213,7 +213,7 @@ def _served(config: ForwarderConfig) -> list[Served]:
         Served(
             stream.name,
             stream.source,
-            stream.batch.max_record_bytes,
+            stream.own_record_bytes,
             stream.batch.max_batch_bytes,
             stream.invalid == "refuse",
         )

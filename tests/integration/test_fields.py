@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+import pytest
 
+from logfwd.definition import BatchLimits
 from logfwd.forwarder import Forwarder
 from logfwd.sources.settings import FileSource
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, running
@@ -57,3 +59,31 @@ async def test_changed_fields_are_used_after_a_reload(tmp_path: Path) -> None:
             installation.append('{"n":2}')
             await eventually(lambda: acknowledged(forwarder) == 2)
     assert installation.stored() == ['{"version":1,"n":1}', '{"version":2,"n":2}']
+
+
+@pytest.mark.parametrize("path_field", [None, "file"])
+async def test_parts_of_a_long_line_of_text_are_within_the_limit_with_their_fields(
+    tmp_path: Path, path_field: str | None
+) -> None:
+    installation = Installation(tmp_path)
+    source = FileSource(paths=(str(installation.source),), scan_seconds=0.05, format="text", path_field=path_field)
+    limits = BatchLimits(max_record_bytes=80_000, linger_seconds=0.02)
+    stream = installation.stream(source=source, add={"host": "h" * 1000}, batch=limits)
+    line = "".join(f"{n:09} " for n in range(30_000))
+    async with (
+        running(installation.receiver_config()) as service,
+        forwarding(installation.forwarder_config(service.listeners[0].address, stream)) as forwarder,
+    ):
+        installation.append(line, "short")
+        await eventually(lambda: "".join(installation.stored()).endswith('"short"}'))
+        (row,) = forwarder.describe()
+    stored = installation.stored()
+    assert row["records"]["invalid"] == 0
+    assert max(map(len, stored)) <= 80_000
+    records = [json.loads(value) for value in stored]
+    assert "".join(record["message"] for record in records[:-1]) == line
+    assert all(
+        record["host"] == "h" * 1000 and record.get("file") == (path_field and str(installation.source))
+        for record in records
+    )
+    assert len(records) - 1 < len(line) // 70_000 + 4, "the parts are as large as they may be"

@@ -188,7 +188,7 @@ class Follower:
             tail.active_at = now
             tail.size = max(tail.size, block.end)
             if self._fields is not None and block.data:
-                block = structs.replace(block, fields=self._fields(self._finder.name_of(tail.family)))
+                block = structs.replace(block, fields=self._fields_of(tail))
         return block
 
     def _trouble(self, tail: Tail, error: OSError) -> None:
@@ -489,7 +489,13 @@ class Follower:
         """What makes records of the lines; None for lines that are records already."""
         if self._settings.format != "text":
             return None
-        return TextLines(self._max_record_bytes, self._count, tail.place.state, tail.key)
+        fields_bytes = len(self._fields_of(tail))
+        own_record_bytes = self._max_record_bytes - (fields_bytes + 1 if fields_bytes else 0)
+        return TextLines(own_record_bytes, self._count, tail.place.state, tail.key)
+
+    def _fields_of(self, tail: Tail) -> bytes:
+        """What the name of its file adds to each record."""
+        return b"" if self._fields is None else self._fields(self._finder.name_of(tail.family))
 
     def _end(self, tail: Tail) -> Place:
         return end_of_lines(tail.fd, self._max_record_bytes, self._settings.encoding)
