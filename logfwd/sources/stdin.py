@@ -1,8 +1,7 @@
 """Standard input as a source: whole lines as they come; the last unfinished line is a record when the input ends.
 
 There is no position to go back to: bytes that were read and not committed are lost with the process. They outlive a
-pipeline, though: blocks are kept until their position is durable, and the next pipeline gets those that are not; so a
-commit that failed loses nothing, and one whose outcome is unknown repeats nothing.
+pipeline, though (uncommitted.py).
 
 Pipes, sockets and terminals are read when the event loop finds them readable, so that no task is ever stuck in a read
 that cannot be cancelled; their flags are left alone, because other processes share them. Regular files, which an event
@@ -17,11 +16,9 @@ import fcntl
 import os
 import stat
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping
 
 import structlog
-from msgspec import structs
 
 from logfwd.sources.formats.encodings import (
     FIRST_BYTES,
@@ -34,6 +31,7 @@ from logfwd.sources.formats.encodings import (
 from logfwd.sources.formats.text import Count, TextLines, ignore
 from logfwd.sources.position import STDIN, Block, Mark, Position
 from logfwd.sources.settings import StdinSource
+from logfwd.sources.uncommitted import Uncommitted
 from streams.config.units import MIB
 from streams.descriptors import readable
 
@@ -59,14 +57,10 @@ class Stdin:
     ) -> None:
         self.max_record_bytes, self.settings, self.count = max_record_bytes, settings, count
         self._block_bytes, self._fd = block_bytes, fd
-        self._session = os.urandom(8)
-        """Distinguishes this process's positions from those of an earlier one, which read other input."""
         self._unfinished: list[bytes] = []
         self._unfinished_bytes = 0
         self._offset = 0
-        self._uncommitted: deque[Block] = deque()
-        self._handed_over = 0
-        """How many of these the present pipeline has."""
+        self._uncommitted = Uncommitted(KEY, STDIN)
         self._reading: asyncio.Future[bytes] | None = None
         self._ended = False
         self._encoding: Encoding | None = None
@@ -74,29 +68,13 @@ class Stdin:
 
     async def blocks(self, positions: Mapping[str, Position]) -> AsyncGenerator[Block, None]:
         """Blocks of whole lines until the input ends; first those that an earlier pipeline did not commit."""
-        self._committed_to(positions)
-        self._handed_over = 0
+        self._uncommitted.restart(positions)
         while True:
-            while self._handed_over < len(self._uncommitted):
-                self._handed_over += 1
-                yield self._uncommitted[self._handed_over - 1]
+            while (block := self._uncommitted.next()) is not None:
+                yield block
             if self._ended:
                 return
             self._take(await self._next())
-
-    def _committed_to(self, positions: Mapping[str, Position]) -> None:
-        """Let go of what is durable, also of a part of a block."""
-        self.committed(positions)
-        offset = self._committed_offset(positions)
-        if self._uncommitted and self._uncommitted[0].start < offset:
-            block = self._uncommitted[0]
-            self._uncommitted[0] = structs.replace(block, data=block.data[offset - block.start :], start=offset)
-
-    def _committed_offset(self, positions: Mapping[str, Position]) -> int:
-        """How much of this process's input is durable."""
-        position = positions.get(KEY)
-        mark = Mark.decode(position.value) if position is not None and position.source == STDIN else None
-        return mark.offset if mark is not None and mark.detail == self._session else 0
 
     async def _next(self) -> bytes:
         """The next bytes; none at the end."""
@@ -139,7 +117,8 @@ class Stdin:
         if self._encoding is None:
             data = self._begin(data)
         if data:
-            self._uncommitted.extend(self._cut(data))
+            for block in self._cut(data):
+                self._uncommitted.append(block)
         if not is_end:
             return
         if self._unfinished:
@@ -193,19 +172,16 @@ class Stdin:
         now_ms = time.time_ns() // 1_000_000
         if self.settings.format == "text":
             if self._text is None:
-                self._text = TextLines(self.max_record_bytes, self.count, origin=self._session)
+                self._text = TextLines(self.max_record_bytes, self.count, origin=self._uncommitted.session)
             records = self._text.feed(data, start, self._encoding or UTF_8, cut=is_cut)
-            mark = Mark(self._offset, detail=self._session)
+            mark = Mark(self._offset, detail=self._uncommitted.session)
             positions = {KEY: Position(STDIN, mark.encode())}
             return Block(records, now_ms, start=start, end=self._offset, source=STDIN, positions=positions)
-        return Block(data + added, now_ms, KEY, start, self._offset, self._session, source=STDIN)
+        return Block(data + added, now_ms, KEY, start, self._offset, self._uncommitted.session, source=STDIN)
 
     def committed(self, positions: Mapping[str, Position]) -> None:
         """Let go of the blocks that are durable as a whole."""
-        offset = self._committed_offset(positions)
-        while self._uncommitted and self._uncommitted[0].end <= offset:
-            self._uncommitted.popleft()
-            self._handed_over -= 1
+        self._uncommitted.committed(positions)
 
     def forgotten(self) -> list[str]:
         """The one key stays."""
@@ -213,9 +189,7 @@ class Stdin:
 
     def stop(self) -> list[Block]:
         """The lines that were read and not handed over."""
-        rest = list(self._uncommitted)[self._handed_over :]
-        self._handed_over = len(self._uncommitted)
-        return rest
+        return self._uncommitted.rest()
 
     def health(self) -> Mapping[str, str]:
         """Nothing: standard input is there, or has ended."""
@@ -223,7 +197,7 @@ class Stdin:
 
     def lag_bytes(self) -> int:
         """Bytes that were read and are not committed; how many wait in the pipe is not known."""
-        return self._unfinished_bytes + sum(block.end - block.start for block in self._uncommitted)
+        return self._unfinished_bytes + self._uncommitted.byte_count
 
     @property
     def has_ended(self) -> bool:
