@@ -27,9 +27,10 @@ from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
 from logfwd.sources.front import Front
 from logfwd.sources.http.settings import HttpSource
-from logfwd.sources.listeners import Listeners, Served
+from logfwd.sources.listeners import Counters, Listeners, Served
 from logfwd.sources.make import Context, make_source
 from logfwd.sources.settings import SourceSettings
+from logfwd.sources.syslog import settings as syslog
 from logfwd.spool.store import Spool
 from streams.errors import ConfigError
 from streams.security.modes import MODES
@@ -55,7 +56,8 @@ class Forwarder:
         self._threads = ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="seal")
         self._keepers: dict[str, Keeper] = {}
         self._front = Front()
-        self.listeners = Listeners(self._front, self.metrics.count_http_request, _count_invalid)
+        syslog_counters = Counters(self.metrics.count_dropped_messages, self.metrics.count_ended_connection)
+        self.listeners = Listeners(self._front, self.metrics.count_http_request, _count_invalid, syslog_counters)
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Forwarder:
@@ -76,7 +78,7 @@ class Forwarder:
                 self.admin_address = server.address
                 log.info("admin listening", address=server.address)
             self.metrics.on_scrape(self._observe)
-            await self.listeners.serve(_served(self.config))
+            await self._listen()
             for group in groups(self.config).values():
                 self._start(group)
         except BaseException:
@@ -85,10 +87,14 @@ class Forwarder:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.listeners.stop()
+        await self.listeners.stop()
         await asyncio.gather(*(keeper.stop(self.config.stop_grace_seconds) for keeper in self._keepers.values()))
         await self.listeners.close()
         await self._stack.aclose()
+
+    async def _listen(self) -> None:
+        """Serve the clients of the present configuration."""
+        await self.listeners.serve(_served(self.config), _served_by_syslog(self.config))
 
     def _start(self, group: Group) -> None:
         keeper = Keeper(group, self._make_pipeline, self._one_finished)
@@ -166,7 +172,7 @@ class Forwarder:
         )
         twins_gone = {stream.name for stream in self.config.streams} - {stream.name for stream in config.streams}
         before, self.config = self.config, config
-        await self.listeners.serve(_served(config))
+        await self._listen()
         for name, group in new.items():
             if name not in old:
                 self._start(group)
@@ -219,6 +225,15 @@ def _served(config: ForwarderConfig) -> list[Served]:
         )
         for stream in config.streams
         if isinstance(stream.source, HttpSource)
+    ]
+
+
+def _served_by_syslog(config: ForwarderConfig) -> list[syslog.Served]:
+    """The streams that take syslog messages from listeners."""
+    return [
+        syslog.Served(stream.name, stream.source)
+        for stream in config.streams
+        if isinstance(stream.source, syslog.SyslogSource)
     ]
 
 

@@ -84,6 +84,22 @@ EVICTED_KEYS = Metric(
     ("stream",),
     "Idempotency keys that were deleted before they expired: a repeated request may be stored twice.",
 )
+DROPPED_MESSAGES = Metric(
+    "logfwd_syslog_dropped_messages_total",
+    "counter",
+    "",
+    ("stream", "reason"),
+    "Syslog messages that were sent and not kept: no_room in the stream's buffer, receive_queue (UDP, dropped by the "
+    "kernel), too_long.",
+)
+ENDED_CONNECTIONS = Metric(
+    "logfwd_syslog_ended_connections_total",
+    "counter",
+    "",
+    ("stream", "reason"),
+    "Syslog connections that were refused or ended: first_byte, octet_count, too_long, half_message, idle, "
+    "too_many_connections, handshake, weaker_than_mode, identity.",
+)
 FORWARDER = (
     BATCH_DURATION,
     BATCH_STAGE,
@@ -99,6 +115,8 @@ FORWARDER = (
     RUN_RESETS,
     HTTP_REQUESTS,
     EVICTED_KEYS,
+    DROPPED_MESSAGES,
+    ENDED_CONNECTIONS,
 )
 
 
@@ -121,6 +139,8 @@ class ForwarderMetrics(Metrics):
         self.run_resets = self._counter(RUN_RESETS)
         self.http_requests = self._counter(HTTP_REQUESTS)
         self.evicted_keys = self._counter(EVICTED_KEYS)
+        self.dropped_messages = self._counter(DROPPED_MESSAGES)
+        self.ended_connections = self._counter(ENDED_CONNECTIONS)
         self._started_at = clock()
 
     def observe_handshake(self, facts: Facts, *, stream: str, mode: str, role: str) -> None:
@@ -139,6 +159,14 @@ class ForwarderMetrics(Metrics):
     def count_http_request(self, stream: str, code: str) -> None:
         """A client was answered; `stream` is empty if it named none that is served."""
         self.http_requests.labels(stream, code).inc()
+
+    def count_dropped_messages(self, stream: str, reason: str, messages: int) -> None:
+        """Syslog messages are lost before they are records."""
+        self.dropped_messages.labels(stream, reason).inc(messages)
+
+    def count_ended_connection(self, stream: str, reason: str) -> None:
+        """A syslog client was refused, or its connection ended."""
+        self.ended_connections.labels(stream, reason).inc()
 
     def link_closed(self, stream: str) -> None:
         """The stream has no link any more."""

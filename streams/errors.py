@@ -23,8 +23,9 @@
     └── NotAnswered             (telemetry/client.py) no program answers at an admin address
 
 The type tells the caller what to do; `Code` tells the other end. Exceptions outside this tree are control flow between
-neighbouring functions and never leave their room: Replaced, Deleted, Compressed, Moved, Refused (logfwd/sources),
-Damaged (the embedded log), _TooLarge (the ledger), Denied (authorisation), _Wrong (toml.py), _Unknown (variables.py).
+neighbouring functions and never leave their room: Replaced, Deleted, Compressed, Moved, Refused, Malformed
+(logfwd/sources), Damaged (the embedded log), _TooLarge (the ledger), Denied (authorisation), _Wrong (toml.py), _Unknown
+(variables.py).
 """
 
 from __future__ import annotations

@@ -194,8 +194,25 @@ ROWS: dict[str, Sequence[Panel]] = {
             "cps",
         ),
         Panel(
+            "Syslog messages dropped, connections refused",
+            "Messages per second that were sent and not kept (no_room: the stream's buffer is full; receive_queue: the "
+            "kernel's is; too_long), and syslog connections per second that were refused or ended, by reason.",
+            [
+                (
+                    f'sum by (stream, reason) (rate(logfwd_syslog_dropped_messages_total{{stream=~"$stream"}}[{NOW}]))',
+                    "{{stream}} {{reason}}",
+                ),
+                (
+                    "sum by (stream, reason) "
+                    f'(rate(logfwd_syslog_ended_connections_total{{stream=~"$stream"}}[{NOW}]))',
+                    "{{stream}} connection {{reason}}",
+                ),
+            ],
+            "cps",
+        ),
+        Panel(
             "Source lag",
-            "Bytes of files and requests that are not in the spool yet.",
+            "Bytes of files, requests and messages that are not in the spool yet.",
             [('sum by (stream) (logfwd_source_lag_bytes{stream=~"$stream"})', "{{stream}}")],
             "bytes",
         ),

@@ -1,4 +1,4 @@
-"""What receives the requests of clients, for as long as the forwarder runs; imported only when a stream needs it.
+"""What takes requests and messages of clients, for as long as the forwarder runs; servers are imported when needed.
 
 Listeners outlive pipelines: a reload or a failed stream does not close them, and at the end of the forwarder they are
 the first to stop, so that nothing new comes in, and the last to end, so that every client gets its answer.
@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 
 from logfwd.sources.front import Front
 from logfwd.sources.http.settings import HttpSource, Served
+from logfwd.sources.syslog import settings as syslog
+from logfwd.sources.syslog.counts import Counters
+from logfwd.sources.syslog.settings import SyslogSource
 
 if TYPE_CHECKING:
     from logfwd.sources.http.server import HttpServer
+    from logfwd.sources.syslog.server import SyslogServer
 
-__all__ = ["Listeners", "Served"]
+__all__ = ["Counters", "Listeners", "Served"]
 
 
 def check(sources: Iterable[object]) -> None:
@@ -25,13 +29,18 @@ def check(sources: Iterable[object]) -> None:
             from logfwd.sources.http.server import party_of
 
             party_of(source.terms)
+        elif isinstance(source, SyslogSource) and source.tls is not None:
+            from logfwd.sources.syslog import connections
+
+            connections.party_of(source)
 
 
 class Listeners:
     """All listeners of one forwarder.
 
     `count` is called with stream and status code of each answer; `count_invalid` says how many records of a block are
-    invalid (its bytes, the ends of its records if not newlines, their greatest size).
+    invalid (its bytes, the ends of its records if not newlines, their greatest size); `syslog_counters` count what
+    syslog listeners lose or refuse.
     """
 
     def __init__(
@@ -39,11 +48,14 @@ class Listeners:
         front: Front,
         count: Callable[[str, str], None],
         count_invalid: Callable[[bytes, Sequence[int] | None, int], int],
+        syslog_counters: Counters,
     ) -> None:
         self._front, self._count, self._count_invalid = front, count, count_invalid
+        self._syslog_counters = syslog_counters
         self.http: HttpServer | None = None
+        self.syslog: SyslogServer | None = None
 
-    async def serve(self, streams: Sequence[Served]) -> None:
+    async def serve(self, streams: Sequence[Served], syslog_streams: Sequence[syslog.Served] = ()) -> None:
         """Serve these streams from now on, and no others."""
         if streams and self.http is None:
             from logfwd.sources.http.server import HttpServer
@@ -51,17 +63,26 @@ class Listeners:
             self.http = HttpServer(self._front, self._count, self._count_invalid)
         if self.http is not None:
             await self.http.serve(streams)
+        if syslog_streams and self.syslog is None:
+            from logfwd.sources.syslog.server import SyslogServer
+
+            self.syslog = SyslogServer(self._front, self._syslog_counters)
+        if self.syslog is not None:
+            await self.syslog.serve(syslog_streams)
 
     def troubles(self) -> Mapping[str, str]:
         """Why a listener does not work, by its address."""
-        return {} if self.http is None else self.http.troubles()
+        servers = [server for server in (self.http, self.syslog) if server is not None]
+        return {part: reason for server in servers for part, reason in server.troubles().items()}
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Take nothing more; requests that were handed over are still answered."""
         if self.http is not None:
             self.http.stop()
+        if self.syslog is not None:
+            await self.syslog.stop()
 
     async def close(self) -> None:
-        """End all connections; every pipeline must have ended before."""
+        """End the connections of clients that wait for an answer; every pipeline must have ended before."""
         if self.http is not None:
             await self.http.close()

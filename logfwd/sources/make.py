@@ -10,6 +10,7 @@ from logfwd.sources.formats.text import Count, ignore
 from logfwd.sources.front import Handle
 from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.settings import FileSource, SourceSettings, StdinSource
+from logfwd.sources.syslog.settings import SyslogSource
 
 
 class Context(NamedTuple):
@@ -59,8 +60,15 @@ def _http(_: HttpSource, context: Context) -> Source:
     return Requests(context.handle)
 
 
+def _syslog(_: SyslogSource, context: Context) -> Source:
+    from logfwd.sources.syslog.inbox import SyslogMessages
+
+    return SyslogMessages(context.handle, context.block_bytes)
+
+
 _MAKERS: Mapping[type, Callable[[Any, Context], Source]] = {
     FileSource: _file,
     StdinSource: _stdin,
     HttpSource: _http,
+    SyslogSource: _syslog,
 }

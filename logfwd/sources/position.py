@@ -18,7 +18,7 @@ from msgspec import Meta
 from logfwd.sources.keys import Key
 from streams.errors import PipelineError
 
-FILE, STDIN = "file", "stdin"
+FILE, STDIN, SYSLOG = "file", "stdin", "syslog"
 """The kinds of sources whose positions are marks."""
 
 TAIL_BYTES = 1024

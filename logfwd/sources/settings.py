@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from logfwd.sources.formats.encodings import check_encoding
 from logfwd.sources.http.settings import HttpSource
+from logfwd.sources.syslog.settings import SyslogSource
 from streams.config.kinds import Glob, check_not_empty, checked, shown
 from streams.config.toml import spelling
 
@@ -88,7 +89,7 @@ class StdinSource(LineSource, frozen=True, kw_only=True, forbid_unknown_fields=T
         return {"stdin": "source.type"}
 
 
-SourceSettings = FileSource | StdinSource | HttpSource
+SourceSettings = FileSource | StdinSource | HttpSource | SyslogSource
 
 TYPES = tuple(str(kind.__struct_config__.tag) for kind in get_args(SourceSettings))
 """What `type` may be."""

@@ -26,6 +26,7 @@ from logfwd.sources.front import Front, Handle, Outcome
 from logfwd.sources.http.source import Requests
 from logfwd.sources.settings import FileSource
 from logfwd.sources.stdin import Stdin
+from logfwd.sources.syslog.inbox import SyslogMessages
 from logfwd.spool.committer import DIES_AT
 from logfwd.spool.store import Spool
 from streams.telemetry import logs
@@ -33,6 +34,7 @@ from tests.support.http_source import Listening
 from tests.support.installation import eventually
 from tests.support.pipelines import STREAM, pipeline_on, records_in, running
 from tests.support.push_source import Push
+from tests.support.syslog_clients import SyslogClient
 
 RECORDS, IN_A_REQUEST, BLOCK_BYTES = 24, 8, 45
 """A request is several blocks, a block several records, and a few blocks are a batch."""
@@ -116,6 +118,26 @@ def http_with_key(directory: Path, handle: Handle) -> Made:
     return http(directory, handle, with_key=True)
 
 
+def syslog(directory: Path, handle: Handle) -> Made:
+    client, sent = SyslogClient(handle.front), directory / "sent"
+
+    async def send(pipeline: Pipeline) -> None:
+        """Sends each message once, whatever becomes of it, as senders of syslog do."""
+        for first in range(sent.stat().st_size * IN_A_REQUEST, RECORDS, IN_A_REQUEST):
+            with sent.open("ab") as file:
+                file.write(b".")
+            totals = pipeline.senders[0].backlog.totals
+            expected = totals.accepted + IN_A_REQUEST
+            await client.send(lines(first, first + IN_A_REQUEST))
+            await eventually(lambda: totals.accepted >= expected and not source.lag_bytes())  # noqa: B023
+        await client.close()
+
+    sent.touch()
+
+    source = SyslogMessages(handle, BLOCK_BYTES)
+    return source, send
+
+
 KINDS = {
     "file": file,
     "stdin": stdin,
@@ -123,6 +145,7 @@ KINDS = {
     "push_with_key": push_with_key,
     "http": http,
     "http_with_key": http_with_key,
+    "syslog": syslog,
 }
 
 

@@ -12,15 +12,17 @@ from logfwd.sources.front import Front
 from logfwd.sources.http.settings import HttpSource, HttpTls, check_intake_address, check_socket_mode
 from logfwd.sources.make import Context, make_source
 from logfwd.sources.settings import TYPES, Claims, FileSource, SourceSettings, StdinSource
+from logfwd.sources.syslog.settings import SyslogSource, check_socket_path
 
 TLS = HttpTls(certificate=Path("leaf.pem"), key=Path("leaf.key"))
 WITH_CA = replace(TLS, ca=Path("ca.pem"))
-EXAMPLES: tuple[SourceSettings, ...] = (FileSource(paths=("a.log",)), StdinSource(), HttpSource())
+UDP = SyslogSource(udp=("127.0.0.1:514",))
+EXAMPLES: tuple[SourceSettings, ...] = (FileSource(paths=("a.log",)), StdinSource(), HttpSource(), UDP)
 
 
 def test_there_is_an_example_of_every_type() -> None:
     assert {type(each) for each in EXAMPLES} == set(get_args(SourceSettings))
-    assert sorted(TYPES) == ["file", "http", "stdin"]
+    assert sorted(TYPES) == ["file", "http", "stdin", "syslog"]
 
 
 @pytest.mark.parametrize("settings", EXAMPLES, ids=TYPES)
@@ -89,3 +91,45 @@ def test_addresses_that_cannot_be_listened_on(address: str) -> None:
 def test_modes_of_sockets_are_octal(mode: str) -> None:
     with pytest.raises(ValueError, match="octal"):
         check_socket_mode(mode)
+
+
+def test_an_address_of_syslog_is_read_by_one_stream() -> None:
+    claims = Claims()
+    assert list(claims.conflicts("a", SyslogSource(udp=("h:1",), tcp=("h:1", "h:0"), unix=("/dev/log",)))) == []
+    assert list(claims.conflicts("b", SyslogSource(udp=("h:2",), tcp=("h:0",)))) == []
+    found = list(claims.conflicts("c", SyslogSource(udp=("h:1",), tcp_tls=("h:3", "h:1"), unix=("/dev/log",))))
+    assert [key for key, _ in found] == ["source.udp[0]", "source.tcp_tls[1]", "source.unix[0]"]
+    assert found[2][1] == "unix /dev/log is read by stream 'a' already; only one stream can read it"
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        (UDP, []),
+        (SyslogSource(tcp=("[::1]:514",), unix=("/dev/log",)), []),
+        (SyslogSource(tcp_tls=(":6514",), tls=WITH_CA, identities=("web*",)), []),
+        (SyslogSource(tcp_tls=(":6514",)), ["source.tls"]),
+        (SyslogSource(tcp_tls=(":6514",), tls=TLS), ["source.tls.ca"]),
+        (SyslogSource(tcp_tls=(":6514",), tls=TLS, insecure=True), []),
+        (SyslogSource(tcp_tls=(":6514",), tls=TLS, insecure=True, identities=("web*",)), ["source.tls.ca"]),
+        (SyslogSource(tcp_tls=(":6514",), tls=replace(WITH_CA, modes=("pq-auth",))), ["source.tls.modes"]),
+        (SyslogSource(tcp=("127.0.0.1:1",), tls=WITH_CA), ["source.tls"]),
+        (SyslogSource(tcp=("127.0.0.1:1",), identities=("web*",)), ["source.identities"]),
+        (SyslogSource(), ["source"]),
+        (SyslogSource(udp=("127.0.0.1:1", ":514"), tcp=("192.0.2.1:514",)), ["source.udp[1]", "source.tcp[0]"]),
+        (SyslogSource(udp=(":514",), tcp=(":514",), insecure=True), []),
+        (SyslogSource(tcp=("127.0.0.1:1",), tcp_tls=("127.0.0.1:1",), tls=WITH_CA), ["source.tcp_tls[0]"]),
+        (SyslogSource(tcp=("127.0.0.1:1",), over="wait"), []),
+        (SyslogSource(udp=("127.0.0.1:1",), over="wait"), ["source.over"]),
+        (SyslogSource(unix=("/dev/log",), over="wait"), ["source.over"]),
+        (SyslogSource(unix=("/dev/log",), over="drop"), []),
+    ],
+)
+def test_syslog_settings_that_contradict_each_other_are_refused(settings: SyslogSource, keys: list[str]) -> None:
+    assert [key for key, _ in settings.faults()] == keys
+
+
+@pytest.mark.parametrize("path", ["log", "", "/" + "x" * 107, "/a\0"])
+def test_a_socket_has_an_absolute_path_that_fits(path: str) -> None:
+    with pytest.raises(ValueError, match="absolute path of at most 107 bytes"):
+        check_socket_path(path)

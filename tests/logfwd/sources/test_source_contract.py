@@ -30,6 +30,7 @@ from logfwd.sources.http.source import Requests as HttpSource
 from logfwd.sources.position import Block, Position
 from logfwd.sources.settings import FileSource
 from logfwd.sources.stdin import Stdin
+from logfwd.sources.syslog.inbox import SyslogMessages as SyslogSource
 from logfwd.spool.committer import Committer
 from logfwd.spool.store import Spool
 from streams.errors import NoRoom, PipelineError, SpoolError
@@ -38,6 +39,7 @@ from tests.support.installation import eventually
 from tests.support.pipelines import STREAM, pipeline_on, records_in, running
 from tests.support.push_source import BadRequest, Push
 from tests.support.source_worker import IN_A_REQUEST, KINDS, RECORDS
+from tests.support.syslog_clients import SyslogClient
 
 BLOCK_BYTES, MAX_RECORD_BYTES = 64, 60
 SMALL = msgspec.structs.replace(STREAM, batch=BatchLimits(max_batch_bytes=100, linger_seconds=0.002))
@@ -196,6 +198,28 @@ class KeyedHttpRequests(HttpRequests):
     with_key = True
 
 
+class SyslogMessages:
+    """One connection over TCP; what is not a syslog message is passed on as it came, JSON included."""
+
+    def __init__(self, directory: Path) -> None:
+        self._sending: SyslogClient | None = None
+
+    def source(self, handle: Handle) -> Source:
+        self._sending = handle.front.keep("client", lambda: SyslogClient(handle.front))
+        return SyslogSource(handle, BLOCK_BYTES)
+
+    async def feed(self, data: bytes) -> None:
+        assert self._sending is not None
+        await self._sending.send(data)
+
+    async def settled(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        if self._sending is not None:
+            await self._sending.close()
+
+
 HARNESSES: dict[str, type[Harness]] = {
     "file": Files,
     "stdin": StandardInput,
@@ -203,10 +227,11 @@ HARNESSES: dict[str, type[Harness]] = {
     "push_with_key": KeyedRequests,
     "http": HttpRequests,
     "http_with_key": KeyedHttpRequests,
+    "syslog": SyslogMessages,
 }
 OF_REQUESTS = {kind for kind, harness in HARNESSES.items() if issubclass(harness, Requests)}
 REPEATS_AFTER_AN_UNKNOWN_OUTCOME = {"push", "http"}
-LOST_WITH_THE_PROCESS = {"stdin"}
+LOST_WITH_THE_PROCESS = {"stdin", "syslog"}
 """Sources that promise less: docs/delivery.md."""
 
 
