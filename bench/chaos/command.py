@@ -137,7 +137,7 @@ class Chaos:
     def _start_receivers(self) -> list[str]:
         self.site.make_pki()
         sink = f'type = "kafka"\nbrokers = ["{self.kafka.bootstrap}"]\ncreate_topics = true\nproduce_timeout = "10s"'
-        modes, addresses = '["hybrid", "classical"]', []
+        modes, addresses = '["hybrid", "classical", "pq-auth"]', []
         for program in self.receivers:
             name = program.log_path.stem
             self.site.write_receiver(sink, listeners={"localhost:0": modes}, name=name)
@@ -150,7 +150,7 @@ class Chaos:
         self.site.write_forwarder(addresses, more='answer_timeout = "15s"\nstop_grace = "2s"')
         original, second, twin = self.sources
         self._rewrite_stream(0.5)
-        self.site.write_stream(second, STREAM.format(mode="hybrid", file="b", linger=30))
+        self.site.write_stream(second, STREAM.format(mode="pq-auth", file="b", linger=30))
         self.site.write_stream(twin, f'security = "hybrid"\nmirror_of = "{original}"\n')
         self.site.start_forwarder()
 
