@@ -30,6 +30,8 @@ LINGER_SECONDS = 2.0
 """How long a client that sends more than that may take to notice the answer before the connection is closed."""
 TURNED_AWAY_SECONDS = 0.2
 """The same for a client that found too many others."""
+GATHER_BYTES = 64 * KIB
+"""Of a body whose length is known, this much is waited for at a time: fewer turns of the event loop."""
 CHUNKS_A_TURN = 64
 """Pieces of a body that are taken before other tasks get their turn."""
 FREE_CHUNKS, LEAST_CHUNK_BYTES = 1024, 64
@@ -86,6 +88,8 @@ class Connection:
         """How long it may take until the next request begins."""
         self._body_deadline: float | None = None
         self._chunks = self._chunk_bytes = 0
+        self._body_left = 0
+        """Bytes of the body that are announced and did not come yet."""
 
     async def run(self) -> None:
         """Answer requests in order."""
@@ -124,7 +128,9 @@ class Connection:
             {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers},
             self._link.facts.identities,
         )
+        self._body_left = head.content_length or 0
         answer = await self._handle(head, self)
+        self._body_left = 0
         if answer is None:
             self._link.abort()
             return False
@@ -166,6 +172,7 @@ class Connection:
             raise Refused(408, "timeout", "the body did not come in time", close=True) from None
         if not isinstance(event, h11.Data):
             return b""
+        self._body_left = max(self._body_left - len(event.data), 0)
         self._chunks += 1
         self._chunk_bytes += len(event.data)
         if self._chunks > FREE_CHUNKS and self._chunk_bytes < self._chunks * LEAST_CHUNK_BYTES:
@@ -180,7 +187,7 @@ class Connection:
             if self._http.they_are_waiting_for_100_continue:
                 go_on = self._http.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
                 self._link.write(go_on or b"")
-            self._http.receive_data(await self._link.receive())
+            self._http.receive_data(await self._link.receive(min(self._body_left, GATHER_BYTES) or 1))
         return event
 
     @contextlib.asynccontextmanager

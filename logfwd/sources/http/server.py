@@ -33,7 +33,7 @@ ANSWER_SECONDS = 2.0
 """How long clients may take, after everything has ended, to read their last answers."""
 RETIRE_SECONDS = 30.0
 """How long a listener that is not configured any more waits for the outcome of requests that were handed over."""
-INBOX_BYTES = 64 * KIB
+INBOX_BYTES = 128 * KIB
 ALPN = b"http/1.1"
 
 log = structlog.get_logger("logfwd.sources.http")
