@@ -8,6 +8,8 @@ import gzip
 import json
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import AsyncIterator
@@ -21,6 +23,7 @@ import zstandard
 from logfwd.definition import SpoolLimits, Stream
 from logfwd.forwarder import Forwarder
 from logfwd.sources.http.settings import HttpSource
+from logfwd.spool.backlog import Backlog
 from logfwd.spool.notes import Notes
 from streams.config.units import MIB
 from tests.support.http_clients import NDJSON, Client, answer, curl, post, raw
@@ -353,6 +356,19 @@ async def test_a_full_spool_is_answered_429_and_what_was_answered_200_is_kept(in
         assert (await post(served.address, "http", text)).status == 200
 
 
+async def test_what_a_spool_that_drops_could_not_keep_is_answered_503(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backlog, "can_keep", lambda backlog, sizes: False)
+    for key in ("", "k"):
+        reply = await post(served.address, "http", b"{}\n", idempotency_key=key)
+        assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (503, "not_stored", "1")
+    monkeypatch.undo()
+    reply = await post(served.address, "http", b"[]\n", idempotency_key="k")
+    assert reply.json == {"accepted": 1, "invalid": 1}, "the key of what was refused is free"
+    assert waiting_records(served) == 1
+
+
 async def test_a_stream_whose_spool_cannot_be_opened_is_answered_503(installation: Installation) -> None:
     (installation.directory / "state" / "http.spool").mkdir(parents=True)
     config = installation.forwarder_config(NOWHERE, installation.stream(source=SOURCE))
@@ -476,3 +492,8 @@ async def test_an_insecure_listener_is_warned_of(installation: Installation) -> 
             pass
     (event,) = found(events, "insecure listener")
     assert event["log_level"] == "warning"
+
+
+def test_a_forwarder_without_http_streams_does_not_load_the_library() -> None:
+    check = "import sys, logfwd.cli, logfwd.forwarder; sys.exit('h11' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)
