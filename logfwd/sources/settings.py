@@ -14,12 +14,27 @@ import msgspec
 from msgspec import Meta
 
 from logfwd.sources.formats.encodings import check_encoding
+from logfwd.sources.formats.patterns import check_pattern
 from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.syslog.settings import SyslogSource
 from streams.config.kinds import Glob, check_not_empty, checked, shown
 from streams.config.toml import spelling
+from streams.config.units import KIB, MIB
 
-Format = Literal["json", "text", "raw"]
+Format = Literal["json", "text", "cri", "docker", "raw"]
+SearchPattern = Annotated[str, shown(check_pattern)]
+
+
+class Multiline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which lines belong together: `start` matches the first line of a record, `continue` every other one."""
+
+    start: SearchPattern | None = None
+    continue_: SearchPattern | None = None
+    max_lines: Annotated[int, Meta(ge=2, le=10_000)] = 500
+    max_bytes: Annotated[int, Meta(ge=256, le=8 * MIB)] = 512 * KIB
+    wait_seconds: Annotated[float, Meta(ge=0.01, le=60)] = 1.0
+
+
 EncodingName = Annotated[str, shown(check_encoding)]
 
 
@@ -28,6 +43,7 @@ class LineSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     format: Format = "json"
     encoding: EncodingName = "utf-8"
+    multiline: Multiline | None = None
 
     def shares(self) -> Mapping[str, tuple[str, object]]:
         """Nothing."""
@@ -40,6 +56,11 @@ class LineSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 "source.encoding",
                 f'is for format = "text"; lines of format = "{self.format}" are not decoded, so remove it',
             )
+        if self.multiline is not None:
+            if self.format in ("json", "raw"):
+                yield "source.multiline", f'is for format = "text", "cri" or "docker", not "{self.format}"; remove it'
+            if (self.multiline.start is None) == (self.multiline.continue_ is None):
+                yield "source.multiline", "needs either start or continue, a regular expression; write one of them"
 
 
 class FileSource(LineSource, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="file"):

@@ -28,7 +28,8 @@ from logfwd.sources.formats.encodings import (
     end_of_lines,
     whole_characters,
 )
-from logfwd.sources.formats.text import Count, TextLines, ignore
+from logfwd.sources.formats.text import Count, ignore
+from logfwd.sources.lines import LineFormat, Lines
 from logfwd.sources.position import STDIN, Block, Mark, Position
 from logfwd.sources.settings import StdinSource
 from logfwd.sources.uncommitted import Uncommitted
@@ -64,7 +65,9 @@ class Stdin:
         self._reading: asyncio.Future[bytes] | None = None
         self._ended = False
         self._encoding: Encoding | None = None
-        self._text: TextLines | None = None
+        self._wait_seconds: float | None = None
+        self._lines: Lines | None = None
+        """Makes records of lines that are none themselves."""
 
     async def blocks(self, positions: Mapping[str, Position]) -> AsyncGenerator[Block, None]:
         """Blocks of whole lines until the input ends; first those that an earlier pipeline did not commit."""
@@ -74,7 +77,17 @@ class Stdin:
                 yield block
             if self._ended:
                 return
-            self._take(await self._next())
+            try:
+                async with asyncio.timeout(self._open_seconds()):
+                    data = await self._next()
+            except TimeoutError:
+                self._end_records(everything=False)
+            else:
+                self._take(data)
+
+    def _open_seconds(self) -> float | None:
+        """How long to wait for the next line before open records are whole."""
+        return self._wait_seconds if self._lines is not None and self._lines.can_end else None
 
     async def _next(self) -> bytes:
         """The next bytes; none at the end."""
@@ -124,7 +137,20 @@ class Stdin:
         if self._unfinished:
             self._uncommitted.append(self._block(b"".join(self._unfinished), added=b"\n"))
             self._unfinished, self._unfinished_bytes = [], 0
+        self._end_records(everything=True)
         self._ended = True
+
+    def _end_records(self, *, everything: bool) -> None:
+        """No line follows, for now or at all: what is open is a record."""
+        if self._lines is not None and self._lines.has_open:
+            start, self._offset = self._offset, self._offset + 1  # so that it is committed after the block before it
+            self._uncommitted.append(self._made(self._lines.end(everything=everything), start))
+
+    def _made(self, records: bytes, start: int) -> Block:
+        """A block of records that were made from lines; it is not cut."""
+        positions = {KEY: Position(STDIN, Mark(self._offset, detail=self._uncommitted.session).encode())}
+        now_ms = time.time_ns() // 1_000_000
+        return Block(records, now_ms, start=start, end=self._offset, source=STDIN, positions=positions)
 
     def _must_wait_for_encoding(self, data: bytes) -> bool:
         """True while the first bytes, which decide about byte order and mark, are not there; keeps them."""
@@ -139,6 +165,8 @@ class Stdin:
         first = b"".join([*self._unfinished, data])
         self._unfinished, self._unfinished_bytes = [], 0
         self._encoding = encoding_of(self.settings.encoding, first)
+        made = LineFormat(self.settings, self.max_record_bytes, self.count)
+        self._lines, self._wait_seconds = made.reader(self._uncommitted.session), made.wait_seconds
         self._offset = len(self._encoding.bom) if first.startswith(self._encoding.bom) else 0
         return first[self._offset :]
 
@@ -170,13 +198,8 @@ class Stdin:
         start = self._offset
         self._offset += len(data)
         now_ms = time.time_ns() // 1_000_000
-        if self.settings.format == "text":
-            if self._text is None:
-                self._text = TextLines(self.max_record_bytes, self.count, origin=self._uncommitted.session)
-            records = self._text.feed(data, start, self._encoding or UTF_8, cut=is_cut)
-            mark = Mark(self._offset, detail=self._uncommitted.session)
-            positions = {KEY: Position(STDIN, mark.encode())}
-            return Block(records, now_ms, start=start, end=self._offset, source=STDIN, positions=positions)
+        if self._lines is not None:
+            return self._made(self._lines.feed(data, start, self._encoding or UTF_8, cut=is_cut), start)
         return Block(data + added, now_ms, KEY, start, self._offset, self._uncommitted.session, source=STDIN)
 
     def committed(self, positions: Mapping[str, Position]) -> None:

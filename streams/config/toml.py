@@ -100,8 +100,8 @@ def _inside(key: str, table: str) -> bool:
 
 
 def spelling(field: str) -> str:
-    """A field's key in TOML."""
-    return field.removesuffix(SECONDS)
+    """A field's key in TOML. One that is a word of Python has `_` after it."""
+    return field.removesuffix(SECONDS).removesuffix("_")
 
 
 def _refusal(path: Path, message: str) -> ConfigError:

@@ -24,7 +24,7 @@ from math import inf
 from msgspec import structs
 
 from logfwd.sources.file.held import Held
-from logfwd.sources.file.identity import FileId, Moved, Place, begins_alike, end_of_lines, open_same
+from logfwd.sources.file.identity import FileId, Moved, Place, begins_alike, end_of_lines, has_state, open_same
 from logfwd.sources.file.lost import Lost, LostPositions, from_marks, is_doubtful, log_read_again, log_unread
 from logfwd.sources.file.metadata import fields_by_name
 from logfwd.sources.file.names import age_order
@@ -32,8 +32,9 @@ from logfwd.sources.file.notify import Inotify
 from logfwd.sources.file.openfiles import OpenFiles
 from logfwd.sources.file.scan import Finder, Found, Others
 from logfwd.sources.file.tail import Compressed, Deleted, Replaced, Tail
-from logfwd.sources.formats.encodings import FIRST_BYTES
-from logfwd.sources.formats.text import Count, TextLines, ignore
+from logfwd.sources.formats.encodings import FIRST_BYTES, encoding_of
+from logfwd.sources.formats.text import Count, ignore
+from logfwd.sources.lines import LineFormat, Lines
 from logfwd.sources.position import Block, Mark
 from logfwd.sources.settings import FileSource
 
@@ -67,7 +68,8 @@ class Follower:
         others: Others = tuple,
         count: Count = ignore,
     ) -> None:
-        self._settings, self._max_record_bytes, self._count = settings, max_record_bytes, count
+        self._settings, self._max_record_bytes = settings, max_record_bytes
+        self._format = LineFormat(settings, max_record_bytes, count)
         self._block_bytes = (
             block_bytes if settings.format in ("json", "raw") else max(block_bytes // BLOCKS, FIRST_BYTES)
         )
@@ -83,6 +85,8 @@ class Follower:
         self._family_since_ms: dict[str, float] = {}  # unseen rotated files are ours if written since then
         self._recent_ms = -inf  # … and since then, because earlier scans would have seen older ones
         self._committed: dict[str, int] = {key: mark.offset for key, mark in positions.items()}
+        self._committed_open = {key for key, mark in positions.items() if has_state(mark)}
+        """Positions that hold a state: their files may still be needed."""
         self._forgotten: deque[str] = deque()
         self._at_end = settings.start_at == "end" and not positions
         self.scan_wanted = True
@@ -104,6 +108,8 @@ class Follower:
         for key, mark in positions.items():
             if key in self._committed:
                 self._committed[key] = mark.offset
+                if self._format.has_readers:
+                    (self._committed_open.add if has_state(mark) else self._committed_open.discard)(key)
 
     def forgotten(self) -> list[str]:
         return [self._forgotten.popleft() for _ in range(len(self._forgotten))]
@@ -164,7 +170,12 @@ class Follower:
             if not self._open(tail):
                 tail.mtime_ns = -1  # so the next scan queues it again
                 return None
+            if tail.predecessor is not None and (block := self._inherited(tail, now, wall_ms)) is not None:
+                return block
             block = tail.read(self._block_bytes, self._max_record_bytes, wall_ms, final=self._is_quiet(tail, now))
+            if block is None:
+                block = self._ended(tail, now, wall_ms)
+                return block if block is None else self._with_fields(tail, block)
         except Replaced:
             self._truncated(tail)
             return None
@@ -187,9 +198,54 @@ class Follower:
         if block is not None:
             tail.active_at = now
             tail.size = max(tail.size, block.end)
-            if self._fields is not None and block.data:
-                block = structs.replace(block, fields=self._fields_of(tail))
+            block = self._with_fields(tail, block)
         return block
+
+    def _inherited(self, tail: Tail, now: float, wall_ms: int, *, has_heir: bool = False) -> Block | None:
+        """Before the first lines of a file: the rest of its predecessor, and then what is open at its end.
+
+        A file without lines of its own inherits only for one that has some (`has_heir`).
+        """
+        other = tail.predecessor
+        if other is None or not (has_heir or os.fstat(tail.fd).st_size > tail.place.offset):
+            return None
+        if other.ended or other.lines is None:
+            tail.predecessor = None
+            return None
+        if (block := self._inherited(other, now, wall_ms, has_heir=True)) is not None:
+            return block
+        if (block := self._read(other, now, wall_ms)) is not None:
+            return block
+        tail.predecessor = other if not tail.place.offset else None
+        return tail.inherit(other, wall_ms) if other.lines.has_open else None
+
+    def _ended(self, tail: Tail, now: float, wall_ms: int) -> Block | None:
+        """At the end of a file: its open records, if they have waited for long enough."""
+        if tail.lines is None or not tail.lines.has_open:
+            return None
+        if self._is_quiet(tail, now):
+            for heir in self._tails.values():
+                if heir.predecessor is tail:
+                    heir.predecessor = None
+                    return heir.inherit(tail, wall_ms)
+            return tail.end_records(wall_ms, everything=True)
+        wait_seconds = self._format.wait_seconds
+        if tail.lines.can_end and wait_seconds is not None and now - tail.active_at >= wait_seconds:
+            return tail.end_records(wall_ms, everything=False)
+        return None
+
+    def end_due(self, now: float) -> float:
+        """Queue the files with open records that have waited for long enough; returns when the next one has."""
+        wait_seconds, next_at = self._format.wait_seconds, inf
+        if wait_seconds is None:
+            return next_at
+        for tail in self._files.tails:
+            if tail.lines is not None and tail.lines.can_end:
+                if now - tail.active_at >= wait_seconds:
+                    self._enqueue(tail)
+                else:
+                    next_at = min(next_at, tail.active_at + wait_seconds)
+        return next_at
 
     def _trouble(self, tail: Tail, error: OSError) -> None:
         self._finder.troubles.note(tail.path, error.strerror or str(error))
@@ -416,7 +472,7 @@ class Follower:
         if (copied := self._lost.copied(file, tail.fd, held=file.id in self._held)) is None:
             return file.configured or (file.size > 0 and not old)
         lost, place = copied
-        if not file.configured and file.size <= place.offset:
+        if not file.configured and file.size <= place.offset and not place.state:
             return False
         self._lost.take(lost)
         del self._committed[tail.key]
@@ -444,7 +500,7 @@ class Follower:
     def _link(self, adopted: list[Tail]) -> None:
         """Make each new file wait for the one before it in its family."""
         for tail in sorted(adopted, key=lambda tail: age_order(tail.path, tail.family, tail.mtime_ns)):
-            tail.after = self._newest.get(tail.family)
+            tail.after = tail.predecessor = self._newest.get(tail.family)
             self._newest[tail.family] = tail
 
     def _settle(self, now: float) -> None:
@@ -452,7 +508,7 @@ class Follower:
         for tail in list(self._tails.values()):
             if tail.ready or not self._is_quiet(tail, now):
                 continue
-            if tail.size > tail.place.offset:
+            if tail.size > tail.place.offset or (tail.lines is not None and tail.lines.has_open):
                 self._enqueue(tail)
             elif not tail.gone:
                 tail.rotated_at = None
@@ -485,17 +541,20 @@ class Follower:
         self._enqueue(tail)
         return True
 
-    def _lines(self, tail: Tail) -> TextLines | None:
+    def _lines(self, tail: Tail) -> Lines | None:
         """What makes records of the lines; None for lines that are records already."""
-        if self._settings.format != "text":
-            return None
         fields_bytes = len(self._fields_of(tail))
-        own_record_bytes = self._max_record_bytes - (fields_bytes + 1 if fields_bytes else 0)
-        return TextLines(own_record_bytes, self._count, tail.place.state, tail.key)
+        if (lines := self._format.reader(tail.key, fields_bytes + 1 if fields_bytes else 0)) is not None:
+            encoding = encoding_of(self._settings.encoding, os.pread(tail.fd, FIRST_BYTES, 0))
+            lines.restore(tail.place.state, lambda offset, size: os.pread(tail.fd, size, offset), encoding)
+        return lines
 
     def _fields_of(self, tail: Tail) -> bytes:
         """What the name of its file adds to each record."""
         return b"" if self._fields is None else self._fields(self._finder.name_of(tail.family))
+
+    def _with_fields(self, tail: Tail, block: Block) -> Block:
+        return block if self._fields is None or not block.data else structs.replace(block, fields=self._fields_of(tail))
 
     def _end(self, tail: Tail) -> Place:
         return end_of_lines(tail.fd, self._max_record_bytes, self._settings.encoding)
@@ -519,7 +578,8 @@ class Follower:
 
     def _is_done(self, tail: Tail) -> bool:
         """True for a file that was read to its end and is committed up to there."""
-        return not tail.ready and tail.size <= tail.place.offset <= self._committed[tail.key]
+        is_read = not tail.ready and tail.size <= tail.place.offset <= self._committed[tail.key]
+        return is_read and not tail.place.state and tail.key not in self._committed_open
 
     def _drop(self, tail: Tail) -> None:
         """Stop following a file."""
@@ -527,7 +587,10 @@ class Follower:
         del self._tails[tail.id]
         if tail.ready:
             self._ready.remove(tail)
-        tail.ready, tail.ended, tail.after = False, True, None
+        for heir in self._tails.values() if self._format.has_readers else ():
+            if heir.predecessor is tail:
+                heir.predecessor = tail.predecessor
+        tail.ready, tail.ended, tail.after, tail.predecessor = False, True, None, None
         if self._newest.get(tail.family) is tail:
             del self._newest[tail.family]
 
@@ -571,6 +634,7 @@ class Follower:
     def _forget(self, keys: Iterable[str]) -> None:
         for key in keys:
             self._committed.pop(key, None)
+            self._committed_open.discard(key)
             self._forgotten.append(key)
 
 

@@ -147,6 +147,12 @@ def detail_of(place: Place, path: str, family: str, written_ms: int) -> bytes:
     )
 
 
+def has_state(mark: Mark) -> bool:
+    """True if a mark holds something that the reader of the lines has to know."""
+    known = read_mark(mark)
+    return known is not None and bool(known[0].state)
+
+
 def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
     """A stored mark's place and detail; None if this source did not write it."""
     try:

@@ -168,7 +168,7 @@ class LostPositions:
                 unknown.remove(file)
                 best = max(fitting, key=lambda lost: lost.place.offset)
                 candidates.remove(best)
-                if file.configured or file.size > best.place.offset:
+                if file.configured or file.size > best.place.offset or best.place.state:
                     claims.append((file, best))
         return sorted(claims, key=lambda claim: claim[0].age_order)
 

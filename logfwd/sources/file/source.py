@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 
 import structlog
 
@@ -54,6 +55,7 @@ class FileTail:
         self._follower: Follower | None = None
         self._scan_at = self._urgent_scan_at = self._last_scan_cpu_seconds = 0.0
         self._active_until = 0.0
+        self._end_at = inf
 
     async def blocks(self, positions: Mapping[str, Position]) -> AsyncGenerator[Block, None]:
         """Blocks of whole lines; an empty one carries only a position. Never ends by itself."""
@@ -103,6 +105,7 @@ class FileTail:
         if now >= self._scan_at or (follower.scan_wanted and now >= self._urgent_scan_at):
             self._scan(follower, now, wall_ms)
         follower.written(written, now)
+        self._end_at = follower.end_due(now)
         if follower.needs_polling:
             follower.poll(now)
         blocks: list[Block] = []
@@ -131,7 +134,7 @@ class FileTail:
         until = self._urgent_scan_at if follower.scan_wanted else self._scan_at
         if follower.needs_polling:
             until = min(until, now + (POLL_SECONDS if now < self._active_until else IDLE_POLL_SECONDS))
-        timeout = max(until - now, BREATH_SECONDS)
+        timeout = max(min(until, self._end_at) - now, BREATH_SECONDS)
         if notifier is None:
             await asyncio.sleep(timeout)
             return False

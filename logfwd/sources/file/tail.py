@@ -20,7 +20,8 @@ from logfwd.sources.formats.encodings import (
     end_of_lines,
     whole_characters,
 )
-from logfwd.sources.formats.text import TextLines
+from logfwd.sources.formats.joined import JoinedLines
+from logfwd.sources.lines import Lines
 from logfwd.sources.position import FILE, TAIL_BYTES, Block, Mark, Position
 
 
@@ -51,6 +52,7 @@ class Tail:
     size: int = 0
     mtime_ns: int = -1
     ctime_ns: int = -1
+    written_ms: int = 0
     size_closed: int = 0  # its size when it was closed; a later size may be that of another file
     active_at: float = 0.0
     rotated_at: float | None = None  # when its path began to lead elsewhere, or it got another path
@@ -59,7 +61,8 @@ class Tail:
     ready: bool = False  # in the queue of files to read
     ended: bool = False  # no longer followed
     after: Tail | None = None  # its predecessor in the same family, read to its end first
-    lines: TextLines | None = None  # makes records of the lines; without it, each line is one
+    predecessor: Tail | None = None  # records that are open at its end go on here
+    lines: Lines | None = None  # makes records of the lines; without it, each line is one
     encoding: Encoding | None = None  # None until the first bytes are there
 
     def read(self, block_bytes: int, max_record_bytes: int, wall_ms: int, *, final: bool) -> Block | None:
@@ -120,11 +123,36 @@ class Tail:
         self.place = structs.replace(self.place, state=self.lines.state())
         return self._block(records, start, wall_ms)
 
+    def end_records(self, wall_ms: int, *, everything: bool) -> Block:
+        """The open records that may be whole, or all of them, as a block; no line follows for now."""
+        assert self.lines is not None
+        records = self.lines.end(everything=everything)
+        self.place = structs.replace(self.place, state=self.lines.state())
+        return self._block(records, self.place.offset, wall_ms)
+
+    def inherit(self, other: Tail, wall_ms: int) -> Block:
+        """Go on with the open records of the file before this one; the block holds the positions of both."""
+        assert isinstance(self.lines, JoinedLines)
+        assert isinstance(other.lines, JoinedLines)
+        self.lines.inherit(other.lines.give())
+        self.place = structs.replace(self.place, state=self.lines.state())
+        other.place = structs.replace(other.place, state=b"")
+        block = self._block(b"", self.place.offset, wall_ms)
+        return structs.replace(block, positions={**(block.positions or {}), other.key: other.position()})
+
+    def position(self) -> Position:
+        """The present position, as the spool stores it."""
+        return Position(FILE, self._mark().encode())
+
+    def _mark(self) -> Mark:
+        if self.fd >= 0:
+            self.written_ms = os.fstat(self.fd).st_mtime_ns // 1_000_000
+        detail = detail_of(self.place, self.path, self.family, self.written_ms)
+        return Mark(self.place.offset, self.place.tail_bytes, self.place.tail_hash, detail)
+
     def _block(self, data: bytes, start: int, wall_ms: int) -> Block:
-        place, written_ms = self.place, os.fstat(self.fd).st_mtime_ns // 1_000_000
-        detail = detail_of(place, self.path, self.family, written_ms)
+        end, mark = self.place.offset, self._mark()
         if self.lines is None:
-            return Block(data=data, read_at_ms=wall_ms, key=self.key, start=start, end=place.offset, detail=detail)
-        mark = Mark(place.offset, place.tail_bytes, place.tail_hash, detail)
+            return Block(data=data, read_at_ms=wall_ms, key=self.key, start=start, end=end, detail=mark.detail)
         positions = {self.key: Position(FILE, mark.encode())}
-        return Block(data=data, read_at_ms=wall_ms, start=start, end=place.offset, positions=positions)
+        return Block(data=data, read_at_ms=wall_ms, start=start, end=end, positions=positions)

@@ -16,6 +16,12 @@ RECORD: dict[str, Any] = {
             "contentEncoding": "base64",
             "description": 'With format = "json": the bytes of a line that is not UTF-8, or of a part of it.',
         },
+        "time": {
+            "type": "string",
+            "description": 'With format = "cri" or "docker": when the container wrote the line, or its first part.',
+        },
+        "stream": {"type": "string", "description": 'With format = "cri" or "docker": stdout or stderr.'},
+        "attrs": {"type": "object", "description": 'With format = "docker": what the driver adds to each line.'},
         "invalid": {"const": True, "description": "The line is not what the format says."},
         "part": {"type": "integer", "minimum": 1, "description": "The number of this part of a line."},
         "parts": {"type": "integer", "minimum": 1, "description": "How many parts the line has."},

@@ -49,9 +49,23 @@ _decode_state = msgspec.msgpack.Decoder(State).decode
 class TextLines:
     """The lines of one file, in order."""
 
-    def __init__(self, max_record_bytes: int, count: Count, state: bytes = b"", origin: object = "") -> None:
+    has_open = can_end = False
+
+    def __init__(self, max_record_bytes: int, count: Count, origin: object = "") -> None:
         self._max_record_bytes, self._count, self._origin = max_record_bytes, count, origin
-        self._state = _decode_state(state) if state else START
+        self._state = START
+
+    def restore(self, state: bytes, *_: object) -> None:
+        """Begin where `state` was taken."""
+        try:
+            self._state = _decode_state(state) if state else START
+        except msgspec.DecodeError:  # of another format
+            self._state = START
+
+    def end(self, *, everything: bool) -> bytes:
+        """Nothing: no record is open."""
+        del everything
+        return b""
 
     def state(self) -> bytes:
         """What to begin with after the bytes that were fed so far."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pty
@@ -16,7 +17,7 @@ import pytest
 
 from logfwd.intake.batcher import Draft
 from logfwd.sources.position import Block
-from logfwd.sources.settings import StdinSource
+from logfwd.sources.settings import Multiline, StdinSource
 from logfwd.sources.stdin import Stdin
 
 
@@ -165,3 +166,35 @@ async def test_a_byte_order_mark_is_skipped() -> None:
     os.close(reader)
     assert b"".join(block.data for block in blocks) == b'{"a":1}\n'
     assert (blocks[0].start, blocks[-1].end) == (3, 11)
+
+
+async def test_lines_of_a_record_are_joined_and_it_is_whole_after_wait_or_at_the_end() -> None:
+    reader, writer = os.pipe()
+    settings = StdinSource(format="text", multiline=Multiline(start="^2026", wait_seconds=0.05))
+    source = Stdin(max_record_bytes=1000, fd=reader, settings=settings)
+    os.write(writer, b"2026 first\n  at a\n")
+    async with asyncio.timeout(10), contextlib.aclosing(source.blocks({})) as blocks:
+        before, first = await anext(blocks), await anext(blocks)
+        source.committed(Draft([before]).positions())
+        assert (before.data, first.data) == (b"", b'{"message":"2026 first\\n  at a"}\n')
+    os.write(writer, b"2026 second\n  at b")
+    os.close(writer)
+    async with asyncio.timeout(10):
+        rest = [block async for block in source.blocks(Draft([before]).positions())]
+    os.close(reader)
+    assert rest[0] == first, "it was not committed: the next pipeline gets it again"
+    assert rest[-1].data == b'{"message":"2026 second\\n  at b"}\n'
+    for block in rest:
+        source.committed(Draft([block]).positions())
+    assert source.lag_bytes() == 0
+
+
+async def test_container_lines_are_joined() -> None:
+    reader, writer = os.pipe()
+    source = Stdin(max_record_bytes=1000, fd=reader, settings=StdinSource(format="cri"))
+    thread = feed(writer, b"2026-01-31T10:00:00Z stdout P one \n2026-01-31T10:00:01Z stdout F two\n")
+    blocks = await everything(source)
+    thread.join()
+    os.close(reader)
+    (record,) = [json.loads(line) for block in blocks for line in block.data.splitlines()]
+    assert record == {"message": "one two", "time": "2026-01-31T10:00:00Z", "stream": "stdout"}

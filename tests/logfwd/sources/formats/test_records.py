@@ -15,6 +15,8 @@ from logfwd.intake import jsonlines
 from logfwd.sources.formats.encodings import UTF_8, check_encoding
 from logfwd.sources.formats.schema import RECORD
 from logfwd.sources.formats.text import TextLines, ignore
+from logfwd.sources.lines import LineFormat
+from logfwd.sources.settings import StdinSource
 from streams.errors import ConfigError
 
 DOCUMENT = (Path(__file__).parents[4] / "docs" / "records.md").read_text()
@@ -24,7 +26,10 @@ def real_records() -> list[bytes]:
     lines = b"plain\n\xff\n" + b"x" * 900 + b"\n" + b"\xff" * 900 + b"\n"
     text = TextLines(300, ignore).feed(lines, 0, UTF_8)
     wrapped = jsonlines.split(lines, invalid="wrap", max_record_bytes=300).values
-    return [*map(bytes, wrapped), *text.splitlines()]
+    container = b'{"log":"x\\n","stream":"stdout","time":"2026-01-31T10:00:00Z","attrs":{"tag":"web"}}\n'
+    reader = LineFormat(StdinSource(format="docker"), 300, ignore).reader("")
+    assert reader is not None
+    return [*map(bytes, wrapped), *text.splitlines(), *reader.feed(container, 0, UTF_8).splitlines()]
 
 
 def test_real_records_are_as_the_schema_says_and_their_fields_are_documented() -> None:
@@ -88,3 +93,29 @@ def test_validate_refuses_fields_for_records_that_are_not_parsed(tmp_path: Path)
     assert problems_of(tmp_path, raw) == [
         'add: cannot be used with source.format = "raw", whose records are not parsed; remove it'
     ]
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        (
+            '[source.multiline]\nstart = "^a"',
+            'source.multiline: is for format = "text", "cri" or "docker", not "json"; remove it',
+        ),
+        (
+            'format = "text"\n[source.multiline]\nmax_lines = 5',
+            "source.multiline: needs either start or continue, a regular expression; write one of them",
+        ),
+        (
+            'format = "text"\n[source.multiline]\nstart = "a"\ncontinue = "b"',
+            "source.multiline: needs either start or continue, a regular expression; write one of them",
+        ),
+        (
+            'format = "text"\n[source.multiline]\ncontinue = "(?=a)"',
+            "source.multiline.continue: '(?=a)' is not a pattern of RE2 (invalid perl operator: (?=); "
+            "see https://github.com/google/re2/wiki/Syntax",
+        ),
+    ],
+)
+def test_validate_names_key_and_remedy_of_multiline(tmp_path: Path, source: str, problem: str) -> None:
+    assert problems_of(tmp_path, source) == [problem]
