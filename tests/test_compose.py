@@ -103,6 +103,9 @@ def test_the_configurations_load_with_the_certificates_that_pki_makes(installed:
     receiver = load_receiver(installed / "logreceiver.toml")
     assert [stream.name for stream in forwarder.streams] == ["http", "pq-stream"]
     assert isinstance(receiver.sink, KafkaSink)
+    for name, program in PROGRAMS.items():
+        validated = CliRunner().invoke(program, ["validate", "-c", str(installed / f"{name}.toml")])
+        assert validated.exit_code == 0, validated.output
 
 
 def test_hosts_and_ports_meet(compose: dict[str, Any], installed: Path) -> None:
