@@ -132,6 +132,28 @@ async def test_one_connection_serves_many_requests_in_order(served: Served) -> N
             assert (await answer(reader)).json == {"accepted": count, "invalid": 0}
 
 
+@pytest.mark.parametrize("head", ["HTTP/1.0\r\n", "HTTP/1.1\r\nHost: h\r\nConnection: close\r\n"])
+async def test_a_client_that_reads_to_the_end_of_the_connection_is_not_kept_waiting(served: Served, head: str) -> None:
+    async with raw(served.address) as (reader, writer), asyncio.timeout(1):
+        writer.write(f"POST /ingest/http {head}Content-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello".encode())
+        assert (await reader.read()).endswith(b'{"accepted":1,"invalid":0}')
+
+
+async def test_a_client_that_leaves_before_its_answer_changes_nothing(served: Served) -> None:
+    async with raw(served.address) as (_, writer):
+        writer.write(
+            b"POST /ingest/http HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+        )
+        await writer.drain()
+    async with raw(served.address) as (_, writer):
+        writer.write(
+            b"POST /ingest/http HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhel"
+        )
+        await writer.drain()
+    assert (await post(served.address, "http", b"{}\n")).status == 200
+    assert waiting_records(served) == 2, "a request that did not come to its end stores nothing"
+
+
 async def test_a_client_that_waits_for_each_answer_does_not_wait_for_linger(installation: Installation) -> None:
     slow = msgspec.structs.replace(
         installation.stream(source=SOURCE), batch=msgspec.structs.replace(Stream(name="x").batch, linger_seconds=10)

@@ -227,7 +227,7 @@ class Connection:
             self._link.abort()
             return False
         states = self._http.states
-        if states[h11.CLIENT] not in (h11.DONE, h11.CLOSED) and self._linger_seconds:
+        if states[h11.CLIENT] not in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED) and self._linger_seconds:
             await self._linger()
         return states[h11.CLIENT] is h11.DONE and states[h11.SERVER] is h11.DONE
 
