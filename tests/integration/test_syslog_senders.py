@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ import pytest
 
 from bench.lab.debian import unpack
 from bench.lab.processes import StartFailed
+from bench.lab.site import Site
 from bench.speed.rsyslog import free_port
 from logfwd.forwarder import Forwarder
 from logfwd.sources.http.settings import HttpTls
 from logfwd.sources.syslog.settings import SyslogSource
+from logreceiver.sinks.log.sink import read_records
 from tests.support import syslog_clients
 from tests.support.installation import Installation, eventually, forwarding, running
 from tests.support.syslog_clients import Sender, logger
@@ -26,7 +30,7 @@ from tests.support.syslog_clients import Sender, logger
 COUNT = 5_000
 
 
-class Site:
+class Taking:
     """A forwarder that takes messages, a receiver, and what it has stored."""
 
     def __init__(self, installation: Installation, forwarder: Forwarder) -> None:
@@ -46,7 +50,7 @@ class Site:
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+async def site(tmp_path: Path) -> AsyncIterator[Taking]:
     installation = Installation(tmp_path)
     files = installation.parties.receiver
     source = SyslogSource(
@@ -60,7 +64,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     async with running(installation.receiver_config()) as service:
         config = installation.forwarder_config(service.listeners[0].address, installation.stream(source=source))
         async with forwarding(config) as forwarder:
-            yield Site(installation, forwarder)
+            yield Taking(installation, forwarder)
 
 
 def packages(names: tuple[str, ...], factory: pytest.TempPathFactory) -> Path:
@@ -122,7 +126,7 @@ def messages_of(stored: list[dict[str, Any]], app: str) -> Counter[str]:
 EVERY_LINE = Counter(f'number {number} "café" \\ ]' for number in range(COUNT))
 
 
-async def test_logger_over_every_transport_in_both_formats(site: Site) -> None:
+async def test_logger_over_every_transport_in_both_formats(site: Taking) -> None:
     for name, transport in (("udp", "-d"), ("tcp", "-T")):
         host, port = site.address(name).split(":")
         for fmt in ("--rfc5424", "--rfc3164"):
@@ -151,21 +155,21 @@ async def test_logger_over_every_transport_in_both_formats(site: Site) -> None:
 
 
 @pytest.mark.parametrize("counted", [True, False], ids=["counted", "lines"])
-async def test_rsyslog_over_tcp(site: Site, rsyslog_root: Path, lines: Path, counted: bool) -> None:
+async def test_rsyslog_over_tcp(site: Taking, rsyslog_root: Path, lines: Path, counted: bool) -> None:
     work = site.installation.directory / "rsyslog"
     with sending(syslog_clients.rsyslog(rsyslog_root, work, lines, site.address("tcp"), counted=counted)) as sender:
         stored = await site.stores(COUNT)
         assert messages_of(stored, "app") == EVERY_LINE, sender.log.read_text()
 
 
-async def test_rsyslog_over_tls(site: Site, rsyslog_root: Path, lines: Path) -> None:
+async def test_rsyslog_over_tls(site: Taking, rsyslog_root: Path, lines: Path) -> None:
     work, files = site.installation.directory / "rsyslog", site.installation.parties.forwarder
     with sending(syslog_clients.rsyslog(rsyslog_root, work, lines, site.address("tcp_tls"), files=files)) as sender:
         stored = await site.stores(COUNT)
         assert messages_of(stored, "app") == EVERY_LINE, sender.log.read_text()
 
 
-async def test_syslog_ng(site: Site, syslog_ng_root: Path, lines: Path) -> None:
+async def test_syslog_ng(site: Taking, syslog_ng_root: Path, lines: Path) -> None:
     host, port = site.address("tcp").split(":")
     driver = f'syslog("{host}" transport("tcp") port({port}));'
     with sending(syslog_clients.syslog_ng(syslog_ng_root, site.installation.directory / "ng", lines, driver)) as sender:
@@ -176,7 +180,7 @@ async def test_syslog_ng(site: Site, syslog_ng_root: Path, lines: Path) -> None:
 
 
 @pytest.mark.parametrize("transport", ["udp", "unix"])
-async def test_the_access_log_of_nginx(site: Site, nginx_root: Path, transport: str) -> None:
+async def test_the_access_log_of_nginx(site: Taking, nginx_root: Path, transport: str) -> None:
     server = f"unix:{site.socket}" if transport == "unix" else site.address("udp")
     port = free_port()
     with sending(syslog_clients.nginx(nginx_root, site.installation.directory / "nginx", server, port)) as sender:
@@ -187,3 +191,41 @@ async def test_the_access_log_of_nginx(site: Site, nginx_root: Path, transport: 
     requests = [record for record in stored if "/page" in record["message"]]
     assert all(record["app"] == "nginx" and record["facility"] == "local7" for record in requests)
     assert sorted(record["message"].split()[6] for record in requests) == sorted(f"/page{n}" for n in range(50))
+
+
+def test_a_kill_9_in_the_middle_repeats_nothing_and_loses_only_what_was_on_its_way(
+    tmp_path: Path, rsyslog_root: Path
+) -> None:
+    """Syslog has no acknowledgements: what was committed is there once, in order, and what comes after the restart."""
+    port, total, source = free_port(), 40_000, tmp_path / "lines"
+    source.touch()
+    with Site(tmp_path / "site") as site:
+        site.make_pki()
+        site.write_receiver(f'type = "log"\ndirectory = "{tmp_path}/log"', listeners={"localhost:0": '["hybrid"]'})
+        (address,) = site.start_receiver()
+        site.write_forwarder([address])
+        site.write_stream("syslog", f'[source]\ntype = "syslog"\ntcp = ["127.0.0.1:{port}"]\n')
+        site.start_forwarder()
+        with sending(syslog_clients.rsyslog(rsyslog_root, tmp_path / "rsyslog", source, f"127.0.0.1:{port}")):
+            for start in range(0, total, 1000):
+                with source.open("a") as out:
+                    out.write("".join(f"number {number}\n" for number in range(start, start + 1000)))
+                time.sleep(0.05)
+                if start == total // 2:
+                    committed = site.streams()["syslog"]["records"]["accepted"]
+                    site.forwarder.kill()
+                    site.start_forwarder()
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                stored = [json.loads(record.value or b"") for record in read_records(tmp_path / "log", "syslog")]
+                numbers = [int(record["message"].split()[1]) for record in stored if record["app"] == "app"]
+                if numbers and numbers[-1] == total - 1:
+                    break
+                time.sleep(0.2)
+    assert numbers == sorted(set(numbers)), "in order, and none twice"
+    assert numbers[-1] == total - 1
+    assert len(numbers) >= committed > 0
+    lost = total - len(numbers)
+    gaps = sum(after - before > 1 for before, after in pairwise([-1, *numbers]))
+    assert gaps <= 1, "one stretch, at the kill"
+    assert lost <= 5_000, lost
