@@ -101,6 +101,17 @@ async def test_a_full_stream_holds_up_tcp_and_drops_datagrams_and_never_blocks_a
         writer.transport.abort()
 
 
+async def test_with_over_drop_a_full_stream_does_not_hold_up_tcp_either(installation: Installation) -> None:
+    source = SyslogSource(tcp=("127.0.0.1:0",), max_buffer_bytes=MIB, over="drop")
+    async with serving(installation, source, **INCOMPRESSIBLE) as forwarder:
+        _, writer = await asyncio.open_connection(*address(forwarder, "tcp"))
+        for number in range(2000):
+            writer.write(counted([message(number, 10_000)]))
+            await asyncio.wait_for(writer.drain(), 10)
+        await eventually(lambda: count(forwarder, "dropped_messages", "no_room") > 0)
+        writer.transport.abort()
+
+
 async def test_every_datagram_is_stored_or_counted(installation: Installation) -> None:
     """Sent while the event loop does nothing else, so that the kernel has to drop some."""
     source = SyslogSource(udp=("127.0.0.1:0",), max_buffer_bytes=MIB, max_message_bytes=2 * KIB)
