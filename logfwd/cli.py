@@ -104,7 +104,7 @@ def validate(path: Path, connect: bool) -> None:
 @main.command()
 @click.argument("kind", type=click.Choice(["logfwd", "stream", "record"]))
 def schema(kind: str) -> None:
-    """Print the JSON Schema of logfwd.toml, of a stream file, or of the records that the forwarder makes.
+    """Print the JSON Schema of logfwd.toml, a stream file, or records.
 
     Editors use the first two to complete and check these files. The third is for consumers: it describes the fields
     that records have whose lines were not JSON objects.

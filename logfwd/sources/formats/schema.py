@@ -7,7 +7,8 @@ from typing import Any
 RECORD: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "A record made by logfwd",
-    "description": "Fields of a record whose line was not a JSON object. Other fields are those of the line itself.",
+    "description": "Fields of a record whose line was not a JSON object, and fields that the forwarder adds. Other "
+    "fields are those of the line itself, of [add] and of source.path_field.",
     "type": "object",
     "properties": {
         "message": {"type": "string", "description": "The text of the line, or of a part of it."},
@@ -25,6 +26,12 @@ RECORD: dict[str, Any] = {
         "invalid": {"const": True, "description": "The line is not what the format says."},
         "part": {"type": "integer", "minimum": 1, "description": "The number of this part of a line."},
         "parts": {"type": "integer", "minimum": 1, "description": "How many parts the line has."},
+        "kubernetes": {
+            "type": "object",
+            "description": "With source.kubernetes: what the name of the log file says.",
+            "properties": {key: {"type": "string"} for key in ("namespace", "pod", "uid", "container", "container_id")},
+            "required": ["namespace", "pod", "container"],
+        },
         "line_id": {
             "type": "string",
             "pattern": "^[0-9a-f]{16}$",

@@ -12,11 +12,12 @@ from click.testing import CliRunner
 from logfwd.cli import main
 from logfwd.config import load_forwarder
 from logfwd.intake import jsonlines
+from logfwd.sources.file.metadata import fields_by_name
 from logfwd.sources.formats.encodings import UTF_8, check_encoding
 from logfwd.sources.formats.schema import RECORD
 from logfwd.sources.formats.text import TextLines, ignore
 from logfwd.sources.lines import LineFormat
-from logfwd.sources.settings import StdinSource
+from logfwd.sources.settings import FileSource, StdinSource
 from streams.errors import ConfigError
 
 DOCUMENT = (Path(__file__).parents[4] / "docs" / "records.md").read_text()
@@ -29,7 +30,11 @@ def real_records() -> list[bytes]:
     container = b'{"log":"x\\n","stream":"stdout","time":"2026-01-31T10:00:00Z","attrs":{"tag":"web"}}\n'
     reader = LineFormat(StdinSource(format="docker"), 300, ignore).reader("")
     assert reader is not None
-    return [*map(bytes, wrapped), *text.splitlines(), *reader.feed(container, 0, UTF_8).splitlines()]
+    name = "/var/log/pods/default_web-0_6f1c/app/0.log"
+    fields = fields_by_name(FileSource(paths=(name,), kubernetes=True))
+    assert fields is not None
+    made = b"{" + fields(name) + b"}"
+    return [*map(bytes, wrapped), *text.splitlines(), *reader.feed(container, 0, UTF_8).splitlines(), made]
 
 
 def test_real_records_are_as_the_schema_says_and_their_fields_are_documented() -> None:
