@@ -18,8 +18,8 @@ _SCHEMES = {
     "ML-DSA-65": "mldsa65",
     "ML-DSA-87": "mldsa87",
 }
-_STRENGTH = {"mldsa44": 2, "mldsa65": 3, "mldsa87": 5}
-"""NIST's categories of post-quantum strength (FIPS 204, table 1); everything else is 0."""
+_STRENGTH = {"mldsa44": 2, "mldsa65": 3, "mldsa87": 5, "ML-KEM-768": 3, "ML-KEM-1024": 5}
+"""NIST's categories of post-quantum strength (FIPS 204, table 1; FIPS 203, section 8); everything else is 0."""
 
 
 def strength(scheme: str) -> int:

@@ -172,7 +172,17 @@ def key_algorithm(certificate: x509.Certificate) -> str:
         return f"EC {key.curve.name}"
     if isinstance(key, rsa.RSAPublicKey):
         return f"RSA {key.key_size}"
-    return type(key).__name__.removesuffix("PublicKey").replace("MLDSA", "ML-DSA-")
+    return type(key).__name__.removesuffix("PublicKey").replace("MLDSA", "ML-DSA-").replace("MLKEM", "ML-KEM-")
+
+
+def identities(leaf: x509.Certificate) -> tuple[str, ...]:
+    """The names that a certificate speaks for: its URIs, then its DNS names."""
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return (*uris, *names.get_values_for_type(x509.DNSName))
 
 
 def signature_algorithm(certificate: x509.Certificate) -> str:

@@ -11,7 +11,6 @@ import threading
 import time
 from typing import Any
 
-from cryptography import x509
 from OpenSSL import SSL
 
 from streams.errors import HandshakeFailed, LinkError
@@ -20,7 +19,7 @@ from streams.security.chains import authentication
 from streams.security.endpoint import ALPN, Facts
 from streams.security.modes import TLS12
 from streams.security.openssl.groups import canonical_group
-from streams.security.pki import key_algorithm
+from streams.security.pki import identities, key_algorithm
 
 READ_BYTES = 128 * 1024
 WRITE_BYTES = 256 * 1024
@@ -245,13 +244,3 @@ def text_of(error: SSL.Error) -> str:
     if error.args and isinstance(error.args[0], list):
         return "; ".join(entry[2] for entry in error.args[0] if entry[2])
     return " ".join(str(part) for part in error.args)
-
-
-def identities(leaf: x509.Certificate) -> tuple[str, ...]:
-    """The names that a certificate speaks for: its URIs, then its DNS names."""
-    try:
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        return ()
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    return (*uris, *names.get_values_for_type(x509.DNSName))
