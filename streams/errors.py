@@ -25,7 +25,7 @@
 The type tells the caller what to do; `Code` tells the other end. Exceptions outside this tree are control flow between
 neighbouring functions and never leave their room: Replaced, Deleted, Compressed, Moved, Refused, Malformed
 (logfwd/sources), Damaged (the embedded log), _TooLarge (the ledger), Denied (authorisation), _Wrong (toml.py), _Unknown
-(variables.py).
+(variables.py), Abort and PeerAlert (our own TLS 1.3).
 """
 
 from __future__ import annotations
