@@ -1,0 +1,104 @@
+"""The key schedule (RFC 8446 section 7): HKDF, the chain of secrets, the transcript, and what is derived from them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from functools import cache
+
+import msgspec
+
+from streams.security.tls13.codec import vector
+from streams.security.tls13.names import HandshakeType
+from streams.security.tls13.suites import IV_BYTES, Aead, Suite
+
+
+@cache
+def _info(label: str, context: bytes, length: int) -> bytes:
+    """HkdfLabel followed by HKDF-Expand's counter: every output here fits into one block of the hash."""
+    return length.to_bytes(2) + vector(1, b"tls13 " + label.encode()) + vector(1, context) + b"\x01"
+
+
+def extract(hash_name: str, salt: bytes, secret: bytes) -> bytes:
+    """HKDF-Extract (RFC 5869 section 2.2)."""
+    return hmac.digest(salt, secret, hash_name)
+
+
+def expand_label(hash_name: str, secret: bytes, label: str, context: bytes, length: int) -> bytes:
+    """HKDF-Expand-Label (section 7.1), up to the hash's own length."""
+    info = _info(label, b"", length) if not context else _info.__wrapped__(label, context, length)
+    return hmac.digest(secret, info, hash_name)[:length]
+
+
+class Transcript:
+    """The running hash over all handshake messages (section 4.4.1)."""
+
+    def __init__(self, hash_name: str) -> None:
+        self._name = hash_name
+        self._running = hashlib.new(hash_name)
+
+    def add(self, message: bytes) -> None:
+        self._running.update(message)
+
+    def hash(self) -> bytes:
+        return self._running.copy().digest()
+
+    def replace_first_hello(self) -> None:
+        """After a HelloRetryRequest its hash stands for the first ClientHello."""
+        digest = self._running.digest()
+        self._running = hashlib.new(self._name, bytes((HandshakeType.MESSAGE_HASH,)) + vector(3, digest))
+
+
+class TrafficKeys(msgspec.Struct, frozen=True):
+    """Key and IV of one direction's records (section 7.3)."""
+
+    aead: Aead
+    iv: int
+
+
+class KeySchedule:
+    """The chain of secrets: early, handshake, main. `advance` mixes in the next input, `derive` uses it."""
+
+    def __init__(self, suite: Suite, early: bytes | None = None) -> None:
+        self.suite = suite
+        self.zeros = bytes(suite.hash_bytes)
+        self._empty = hashlib.new(suite.hash).digest()
+        self._secret = extract(suite.hash, self.zeros, self.zeros if early is None else early)
+
+    def advance(self, secret: bytes | None = None) -> None:
+        """The next of the three; without an input zeros stand for it."""
+        salt = self.derive("derived", self._empty)
+        self._secret = extract(self.suite.hash, salt, self.zeros if secret is None else secret)
+
+    def derive(self, label: str, transcript_hash: bytes) -> bytes:
+        """Derive-Secret, over a transcript that is hashed already."""
+        return self.expand(self._secret, label, transcript_hash)
+
+    def expand(self, secret: bytes, label: str, context: bytes = b"") -> bytes:
+        return expand_label(self.suite.hash, secret, label, context, self.suite.hash_bytes)
+
+    def verify_data(self, finished_key: bytes, transcript_hash: bytes) -> bytes:
+        """The content of a Finished (section 4.4.4)."""
+        return hmac.digest(finished_key, transcript_hash, self.suite.hash)
+
+    def keyed_by_stage(self, label: str) -> bytes:
+        """A key straight from the present stage, without a transcript, for KEMTLS's Finished."""
+        return self.expand(self._secret, label)
+
+    def finished_key(self, traffic_secret: bytes) -> bytes:
+        return self.expand(traffic_secret, "finished")
+
+    def forget(self) -> None:
+        """Drop the present secret: everything has been derived."""
+        self._secret = b""
+
+
+def traffic_keys(suite: Suite, secret: bytes) -> TrafficKeys:
+    """Key and IV of a traffic secret (section 7.3)."""
+    key = expand_label(suite.hash, secret, "key", b"", suite.key_bytes)
+    return TrafficKeys(suite.aead(key), int.from_bytes(expand_label(suite.hash, secret, "iv", b"", IV_BYTES)))
+
+
+def next_traffic_secret(suite: Suite, secret: bytes) -> bytes:
+    """After a KeyUpdate (section 7.2)."""
+    return expand_label(suite.hash, secret, "traffic upd", b"", suite.hash_bytes)

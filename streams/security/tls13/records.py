@@ -1,0 +1,292 @@
+"""The record layer (RFC 8446 section 5): one object for each direction, keys changed by the handshake.
+
+Sealing and opening go through `encrypt_into` and `decrypt_into` into buffers that are kept: with `encrypt` and joins
+the same work takes four times as long. Records are found by offset; the type byte after the content costs one copy
+of the plaintext when sealing, which cannot be avoided.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidTag
+
+from streams.security.tls13.alerts import Abort, Alert, unexpected
+from streams.security.tls13.key_schedule import TrafficKeys, next_traffic_secret, traffic_keys
+from streams.security.tls13.names import TLS12, ContentType
+from streams.security.tls13.suites import TAG_BYTES, Suite
+
+MAX_PLAINTEXT = 1 << 14
+MAX_CIPHERTEXT = MAX_PLAINTEXT + 256
+HEADER_BYTES = 5
+ALERT_BYTES = 2
+MAX_EMPTY = 32
+"""At most this many records without content, or dummies, may follow each other: each costs work and carries nothing."""
+
+UPDATE_RECORDS = 1 << 23
+UPDATE_BYTES = 64 << 30
+"""A sender changes its key after either: AES-GCM allows 2^24.5 full records (section 5.5)."""
+
+_HANDSHAKE, _ALERT, _CCS, _DATA = (
+    int(kind)
+    for kind in (
+        ContentType.HANDSHAKE,
+        ContentType.ALERT,
+        ContentType.CHANGE_CIPHER_SPEC,
+        ContentType.APPLICATION_DATA,
+    )
+)
+_CCS_RECORD = b"\x14\x03\x03\x00\x01\x01"
+
+
+class _Rooms(threading.local):
+    """A thread's buffers: content gets its type byte in one before it is sealed; the other takes opened records."""
+
+    def __init__(self) -> None:
+        self.sealing = memoryview(bytearray(MAX_PLAINTEXT + 1))
+        self.opening = memoryview(bytearray(MAX_CIPHERTEXT))
+
+
+_rooms = _Rooms()
+
+
+class RecordWriter:
+    """Content to records. Sealed records wait in `out`."""
+
+    def __init__(self) -> None:
+        self.out: list[bytes | bytearray] = []
+        self.records = self.bytes = 0
+        self.first_version = b"\x03\x03"
+        self._ccs_due = False
+        self._keys: TrafficKeys | None = None
+        self._secret = b""
+        self._suite: Suite
+
+    @property
+    def protected(self) -> bool:
+        return self._keys is not None
+
+    def install(self, suite: Suite, secret: bytes) -> None:
+        """Seal with keys of this secret from now on; sequence numbers start over."""
+        self._suite, self._secret = suite, secret
+        self._keys = traffic_keys(suite, secret)
+        self.records = self.bytes = 0
+
+    def update(self) -> None:
+        """The next generation of keys."""
+        self.install(self._suite, next_traffic_secret(self._suite, self._secret))
+
+    def change_cipher_spec(self) -> None:
+        """The dummy that makes middleboxes take this for TLS 1.2 (appendix D.4)."""
+        self.out.append(_CCS_RECORD)
+        self._ccs_due = False
+
+    def change_cipher_spec_before_sealed(self) -> None:
+        """Send that dummy directly before the first protected record."""
+        self._ccs_due = True
+
+    @property
+    def worn(self) -> bool:
+        """Whether these keys have protected as much as they should."""
+        return self.records >= UPDATE_RECORDS or self.bytes >= UPDATE_BYTES
+
+    def write(self, kind: int, content: bytes | bytearray | memoryview) -> None:
+        """Content of any length in as many records as it takes."""
+        if self._keys is None:
+            self._write_plain(kind, bytes(content))
+        else:
+            if self._ccs_due:
+                self.change_cipher_spec()
+            self.out.append(self._seal(self._keys, kind, memoryview(content)))
+
+    def _write_plain(self, kind: int, content: bytes) -> None:
+        for start in range(0, len(content), MAX_PLAINTEXT):
+            piece = content[start : start + MAX_PLAINTEXT]
+            self.out.append(bytes((kind,)) + self.first_version + len(piece).to_bytes(2) + piece)
+            self.first_version = b"\x03\x03"
+
+    def _seal(self, keys: TrafficKeys, kind: int, content: memoryview) -> bytearray:
+        size = len(content)
+        count = -(-size // MAX_PLAINTEXT) or 1
+        sealed = bytearray(size + count * (HEADER_BYTES + 1 + TAG_BYTES))
+        encrypt_into, iv, sequence, inner = keys.aead.encrypt_into, keys.iv, self.records, _rooms.sealing
+        with memoryview(sealed) as target:
+            at = 0
+            for start in range(0, size or 1, MAX_PLAINTEXT):
+                piece = content[start : start + MAX_PLAINTEXT]
+                length = len(piece)
+                inner[:length] = piece
+                inner[length] = kind
+                header = b"\x17\x03\x03" + (length + 1 + TAG_BYTES).to_bytes(2)
+                body = at + HEADER_BYTES
+                end = body + length + 1 + TAG_BYTES
+                target[at:body] = header
+                encrypt_into((iv ^ sequence).to_bytes(12), inner[: length + 1], header, target[body:end])
+                sequence += 1
+                at = end
+        self.records = sequence
+        self.bytes += size
+        return sealed
+
+
+class Record(NamedTuple):
+    """An opened record."""
+
+    kind: int
+    content: bytes
+
+
+class RecordReader:
+    """Records to content, one at a time, so that keys can change between two of them."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._at = 0
+        self.sequence = 0
+        self._empty_in_a_row = 0
+        self._keys: TrafficKeys | None = None
+        self._previous: tuple[TrafficKeys, int] | None = None
+        self._secret = b""
+        self._suite: Suite
+        self._any_opened = False
+        self.accept_change_cipher_spec = False
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that have come and are in no record that was handed out."""
+        return len(self._buffer) - self._at
+
+    def install(self, suite: Suite, secret: bytes, *, keep_previous: bool = False) -> None:
+        """Open with keys of this secret from now on; sequence numbers start over.
+
+        The keys before may be kept: if the first record does not authenticate it is tried with them, and taken if it
+        holds an alert, so that alerts of a peer that has not changed its keys yet keep their names.
+        """
+        self._previous = (self._keys, self.sequence) if keep_previous and self._keys is not None else None
+        self._suite, self._secret = suite, secret
+        self._keys = traffic_keys(suite, secret)
+        self.sequence = 0
+
+    def update(self) -> None:
+        """The next generation of keys, since the peer has changed to it."""
+        self.install(self._suite, next_traffic_secret(self._suite, self._secret))
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take bytes from the peer."""
+        if self._at:
+            del self._buffer[: self._at]
+            self._at = 0
+        self._buffer += data
+
+    def next(self) -> Record | None:
+        """The next record's content, or None if it has not come whole. For handshakes, where few bytes travel."""
+        room = _rooms.opening
+        found = self.next_into(room)
+        return None if found is None else Record(found[0], bytes(room[: found[1]]))
+
+    def next_into(self, room: memoryview) -> tuple[int, int] | None:
+        """Like `next`, with the content written to `room` (of at least MAX_CIPHERTEXT bytes); returns type and size."""
+        found = self._next_into(room)
+        while found is not None and found[0] == _CCS:
+            found = self._next_into(room)
+        return found
+
+    def _next_into(self, room: memoryview) -> tuple[int, int] | None:
+        buffer, at = self._buffer, self._at
+        have = len(buffer) - at
+        if have < HEADER_BYTES:
+            if have:
+                self._check_start(buffer[at], buffer[at + 1] if have > 1 else 3)
+            return None
+        kind = buffer[at]
+        self._check_start(kind, buffer[at + 1])
+        size = buffer[at + 3] << 8 | buffer[at + 4]
+        sealed = self._keys is not None and kind == _DATA
+        if size > (MAX_CIPHERTEXT if sealed else MAX_PLAINTEXT):
+            raise Abort(Alert.RECORD_OVERFLOW, f"a record of {size} bytes")
+        end = at + HEADER_BYTES + size
+        if have < HEADER_BYTES + size:
+            return None
+        with memoryview(buffer) as view:
+            body = view[at + HEADER_BYTES : end]
+            if sealed:
+                kind, size = self._open(bytes(view[at : at + HEADER_BYTES]), body, room)
+            else:
+                self._check_plain(kind, body)
+                room[:size] = body
+            body.release()
+        self._at = end
+        self._count_empty(kind, size)
+        return kind, size
+
+    def _check_start(self, kind: int, major: int) -> None:
+        """Fail at the first byte that cannot be TLS, before waiting for more of it."""
+        if not _CCS <= kind <= _DATA or major != TLS12 >> 8:
+            reason = "tls_error" if self._any_opened or self._keys is not None else "not_tls"
+            raise Abort(Alert.UNEXPECTED_MESSAGE, "the peer's bytes are not a TLS record", reason)
+
+    def _check_plain(self, kind: int, body: memoryview) -> None:
+        """Only these come unprotected: handshake messages before there are keys, one change_cipher_spec, alerts."""
+        if kind == _CCS:
+            if not self.accept_change_cipher_spec or bytes(body) != b"\x01":
+                raise unexpected("change_cipher_spec out of place")
+            return
+        alert = kind == _ALERT and len(body) == ALERT_BYTES
+        if kind == _DATA or (self._keys is not None and (not alert or self._any_opened)):
+            raise unexpected(f"an unprotected record of type {kind}")
+
+    def _open(self, header: bytes, body: memoryview, room: memoryview) -> tuple[int, int]:
+        keys = self._keys
+        assert keys is not None
+        size = len(body) - TAG_BYTES
+        if size < 1:
+            raise Abort(Alert.BAD_RECORD_MAC, "a protected record that is too short")
+        inner = room[:size]
+        previous, self._previous = self._previous, None
+        try:
+            keys.aead.decrypt_into((keys.iv ^ self.sequence).to_bytes(12), body, header, inner)
+        except InvalidTag:
+            self._open_as_before(previous, header, body, inner)
+        self.sequence += 1
+        self._any_opened = True
+        size -= 1
+        if size > MAX_PLAINTEXT:  # padding counts (section 5.4)
+            raise Abort(Alert.RECORD_OVERFLOW, f"a record of {size} bytes")
+        kind = inner[size]
+        if kind == 0:
+            kind, size = _without_padding(inner)
+        if kind == _CCS or not _CCS < kind <= _DATA:
+            raise unexpected(f"a protected record of type {kind}")
+        return kind, size
+
+    def _open_as_before(
+        self, previous: tuple[TrafficKeys, int] | None, header: bytes, body: memoryview, inner: memoryview
+    ) -> None:
+        """A record that the present keys do not authenticate may be an alert under the previous ones."""
+        spoiled = Abort(Alert.BAD_RECORD_MAC, "a record does not authenticate")
+        if previous is None:
+            raise spoiled from None
+        keys, sequence = previous
+        try:
+            keys.aead.decrypt_into((keys.iv ^ sequence).to_bytes(12), body, header, inner)
+        except InvalidTag:
+            raise spoiled from None
+        if inner[-1] != _ALERT:
+            raise spoiled
+
+    def _count_empty(self, kind: int, size: int) -> None:
+        if size and kind != _CCS:
+            self._empty_in_a_row = 0
+            return
+        self._empty_in_a_row += 1
+        if (not size and kind != _DATA) or self._empty_in_a_row > MAX_EMPTY:
+            raise unexpected("an empty record")
+
+
+def _without_padding(inner: memoryview) -> tuple[int, int]:
+    """Type and size of content that zeros follow (section 5.4)."""
+    content = bytes(inner).rstrip(b"\0")
+    if not content:
+        raise unexpected("a protected record of zeros")
+    return content[-1], len(content) - 1
