@@ -185,4 +185,8 @@ def _stack(name: str) -> ModuleType:
             from streams.security.openssl import party
 
             return party
+        case "tls13":
+            from streams.security.tls13 import party as tls13
+
+            return tls13
     raise AssertionError(f"no TLS stack is called {name!r}")

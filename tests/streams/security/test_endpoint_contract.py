@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 
 from streams.errors import LinkError
 from streams.security import stacks
 from streams.security.endpoint import Endpoint, Party
-from streams.security.modes import MODES
+from streams.security.modes import MODES, TLS13
 from tests.support.plaintext import FORWARDER, PlaintextParty
 from tests.support.tls import Parties
 
 Pair = Callable[[], tuple[Party, Party]]
 
 
-@pytest.fixture(scope="module", params=[*MODES, "plaintext"])
+OURS = {
+    f"{name} by tls13": msgspec.structs.replace(mode, stack="tls13")
+    for name, mode in MODES.items()
+    if mode.version == TLS13
+}
+"""The same modes, served by our own stack."""
+
+
+@pytest.fixture(scope="module", params=[*MODES, *OURS, "plaintext"])
 def parties(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Party, Party]:
     """The connecting and the accepting side."""
     if request.param == "plaintext":
         return PlaintextParty(), PlaintextParty(FORWARDER)
-    files, mode = Parties(tmp_path_factory.mktemp("pki")), MODES[request.param]
+    files, mode = Parties(tmp_path_factory.mktemp("pki")), {**MODES, **OURS}[request.param]
     return stacks.client(mode, files.forwarder), stacks.server([mode], files.receiver)
 
 

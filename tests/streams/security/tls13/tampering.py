@@ -1,0 +1,72 @@
+"""A side that sends other messages than it took into its transcript: changed before sealing, as only a peer can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from streams.errors import HandshakeFailed
+from streams.security.tls13.endpoint import Tls13Endpoint as Endpoint
+from streams.security.tls13.names import ContentType
+from tests.streams.security.tls13.support import carry
+
+Change = Callable[[int, list[bytes]], list[bytes]]
+"""Takes the number of messages sent before and a flight's messages; gives what is sent instead."""
+
+
+def split(flight: bytes) -> Iterator[bytes]:
+    while flight:
+        size = 4 + int.from_bytes(flight[1:4])
+        yield flight[:size]
+        flight = flight[size:]
+
+
+def spoil(endpoint: Endpoint, change: Change) -> None:
+    """Have this side send changed messages."""
+    writer, write, sent = endpoint._writer, endpoint._writer.write, 0
+
+    def changed(kind: int, content: Any) -> None:
+        nonlocal sent
+        if kind == ContentType.HANDSHAKE:
+            messages = list(split(bytes(content)))
+            content = b"".join(change(sent, messages))
+            sent += len(messages)
+        if content:
+            write(kind, content)
+
+    writer.write = changed  # type: ignore[method-assign]
+
+
+def outcome(client: Endpoint, server: Endpoint) -> list[HandshakeFailed]:
+    """Run the handshake until nothing moves; what either side raised."""
+    failures: list[HandshakeFailed] = []
+    failed: set[Endpoint] = set()
+    for _ in range(8):
+        for one, other in ((client, server), (server, client)):
+            try:
+                if not one.complete and one not in failed:
+                    one.handshake()
+                elif one.complete:
+                    one.read()
+            except HandshakeFailed as error:
+                if one not in failed:
+                    failures.append(error)
+                    failed.add(one)
+            carry(one, other)
+    return failures
+
+
+def instead(intruders: list[bytes], _: bytes) -> list[bytes]:
+    return intruders
+
+
+def replaced(number: int, messages_instead: Callable[[bytes], list[bytes]]) -> Change:
+    """Change the message of this number alone."""
+
+    def change(sent: int, messages: list[bytes]) -> list[bytes]:
+        changed: list[bytes] = []
+        for index, message in enumerate(messages, sent):
+            changed += messages_instead(message) if index == number else [message]
+        return changed
+
+    return change
