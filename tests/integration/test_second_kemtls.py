@@ -1,0 +1,141 @@
+"""KEMTLS with an implementation in Go that was written from the profile alone (kemtls_peer.go), both roles."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from streams.security.tls13.endpoint import Tls13Endpoint as Endpoint
+from streams.security.tls13.kemtls import KemAuthentication, KemCredential
+from streams.security.tls13.pdk import PdkAuthentication, ServerKey, StoredKey, fingerprint
+from streams.security.tls13.schemes import SCHEME_CODES
+from tests.integration.test_foreign_tls13_peers import flush, serve, until
+from tests.streams.security.tls13.support import (
+    DAY,
+    HOST,
+    NOW,
+    Authority,
+    client_of,
+    kem_credential,
+    kem_settings,
+    pem,
+    server_of,
+)
+
+CLIENT = "spiffe://test/forwarder"
+CHAIN = (SCHEME_CODES["ecdsa_secp256r1_sha256"],)
+
+
+@pytest.fixture(scope="module")
+def go_peer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    found = shutil.which("go")
+    if found is None:
+        pytest.skip("no Go here: install Go 1.26 or later (https://go.dev) to run this second implementation")
+    directory = tmp_path_factory.mktemp("go")
+    shutil.copy(Path(__file__).with_name("kemtls_peer.go"), directory / "main.go")
+    (directory / "go.mod").write_text("module peer\n\ngo 1.26\n")
+    environment = {
+        "HOME": str(directory),
+        "PATH": str(Path(found).parent),
+        "GOCACHE": str(directory / "cache"),
+        "GOFLAGS": "-mod=mod",
+        "GOTOOLCHAIN": "local",
+        "GOPATH": str(directory / "path"),
+    }
+    subprocess.run([found, "build", "-o", "peer", "."], cwd=directory, check=True, env=environment, timeout=240)
+    return str(directory / "peer")
+
+
+class Files:
+    """An authority and both sides' leaves, as our settings and as the files that the Go program reads."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.authority = directory, Authority("p256")
+        self.client = kem_credential(self.authority, "mlkem768", CLIENT)
+        self.server = kem_credential(self.authority, "mlkem768", HOST)
+        (directory / "ca.pem").write_bytes(pem(self.authority.certificate))
+
+    def stored(self) -> StoredKey:
+        """The server's key, as a client with a stored key has it."""
+        public = self.server.key._key.public_key()
+        spki = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        (self.directory / "stored.der").write_bytes(spki)
+        return StoredKey(spki, (HOST,), NOW + DAY)
+
+    def written(self, credential: KemCredential) -> list[str]:
+        leaf, seed = self.directory / "leaf.der", self.directory / "seed"
+        leaf.write_bytes(credential.chain[0])
+        private = credential.key._key
+        seed.write_text(
+            private.private_bytes(
+                serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
+            ).hex()
+        )
+        return [str(self.directory / "ca.pem"), str(leaf), str(seed)]
+
+    def endpoint(self, credential: KemCredential, host: str | None, *, ask: bool, stored: bool = False) -> Endpoint:
+        settings = kem_settings(self.authority, credential, chain_schemes=CHAIN, suites=(0x1301,), ask_client=ask)
+        way = settings.authentication
+        if stored:
+            assert isinstance(way, KemAuthentication)
+            if not ask:
+                way = msgspec.structs.replace(way, credential=None)
+            key = self.stored()
+            keys = {fingerprint(key.spki): ServerKey(self.server.key, key.until)}
+            settings = msgspec.structs.replace(settings, authentication=PdkAuthentication(way, key, keys))
+        return server_of(settings) if host is None else client_of(settings, host)
+
+
+FORMS = {"mutual": True, "server-only": False}
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_our_server_speaks_with_its_client(form: str, stored: bool, go_peer: str, tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    endpoint, seen = files.endpoint(files.server, None, ask=FORMS[form], stored=stored), list[bytes]()
+    with socket.create_server(("localhost", 0)) as listener:
+        listener.settimeout(30)
+        port = str(listener.getsockname()[1])
+        thread = threading.Thread(target=serve, args=(endpoint, listener, seen))
+        thread.start()
+        command = [go_peer, "client", port, HOST, *files.written(files.client), form]
+        command += [str(tmp_path / "stored.der")] * stored
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        thread.join(30)
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["echo"] == "hello"
+    assert seen == [b"hello"]
+    assert endpoint.facts().identities == ((CLIENT,) if FORMS[form] else ())
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_our_client_speaks_with_its_server(form: str, stored: bool, go_peer: str, tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    client = files.endpoint(files.client, HOST, ask=FORMS[form], stored=stored)
+    command = [go_peer, "server", "0", "-", *files.written(files.server), form]
+    command += [str(tmp_path / "stored.der")] * stored
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = json.loads(process.stdout.readline())["port"]
+        with socket.create_connection(("localhost", port), 30) as link:
+            link.settimeout(30)
+            while not client.complete:
+                client.handshake()
+                flush(client, link)
+                if not client.complete:
+                    client.feed(link.recv(65536))
+            client.write(b"hello")
+            flush(client, link)
+            assert until(client, link, 5) == b"hello"
+        assert process.wait(30) == 0, process.stderr
+    assert client.facts().identities == (HOST,)
