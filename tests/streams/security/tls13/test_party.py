@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import msgspec
@@ -12,7 +11,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from streams.errors import HandshakeFailed
 from streams.security import modes, stacks
-from streams.security.endpoint import Credentials, Endpoint, MlDsaFiles
+from streams.security.endpoint import Credentials, MlDsaFiles
 from streams.security.listener import listen
 from streams.security.modes import MODES, TLS12, TLS13, Mode
 from streams.security.openssl.context import server_context
@@ -23,14 +22,10 @@ from streams.security.transport import connect as connect_link
 from tests.streams.security.tls13.support import (
     HOST,
     Authority,
-    carry,
     connect,
     exchange,
-    openssl_client,
-    openssl_server,
     our_client,
     our_server,
-    received,
 )
 
 CLIENT = "spiffe://test/forwarder"
@@ -254,27 +249,3 @@ async def test_a_refusal_over_sockets_names_its_reason_on_one_side_and_the_alert
         assert [failure.reason for failure in failures] == ["unknown_ca"]
     finally:
         await listener.close()
-
-
-# -- speed -------------------------------------------------------------------------------------------------------
-
-
-def seconds_of(client: Endpoint, server: Endpoint) -> float:
-    """CPU for 16 MiB, sealed and opened; the best of a few rounds."""
-    connect(client, server)
-    text, best = bytes(1 << 20), float("inf")
-    for _ in range(5):
-        started = time.process_time()
-        for _ in range(16):
-            client.write(text)
-            carry(client, server)
-            assert len(received(server)) == len(text)
-        best = min(best, time.process_time() - started)
-    return best
-
-
-def test_records_cost_about_what_they_cost_openssl(both: tuple[Credentials, Credentials]) -> None:
-    """0.8 to 1.1 times as much CPU; joins and copies in the wrong place make it four times."""
-    theirs = seconds_of(openssl_client(both[0], "X25519"), openssl_server(both[1], "X25519"))
-    ours = seconds_of(our_client(both[0], groups=("X25519",)), our_server(both[1]))
-    assert ours < 2 * theirs
