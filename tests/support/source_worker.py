@@ -12,8 +12,10 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -61,6 +63,38 @@ def file(directory: Path, _: Handle) -> Made:
             if path.stat().st_size < len(lines(0, end)):
                 with path.open("ab") as out:
                     out.write(lines(first, end))
+            await eventually(
+                lambda end=end: backlog.totals.accepted >= end and all(row.committed for row in backlog.rows)  # type: ignore[misc]
+            )
+
+    return source, write
+
+
+def container_line(format_: Literal["cri", "docker"], text: str, *, is_end: bool) -> bytes:
+    if format_ == "cri":
+        return f"2026-01-31T10:00:00Z stdout {'F' if is_end else 'P'} {text}\n".encode()
+    fields = {"log": text + "\n" * is_end, "stream": "stdout", "time": "2026-01-31T10:00:00Z"}
+    return json.dumps(fields).encode() + b"\n"
+
+
+def container(directory: Path, _: Handle, format_: Literal["cri", "docker"]) -> Made:
+    """Each record in two lines, of which the first is always written before the one of the record before is durable."""
+    path = directory / "0.log"
+    path.touch()
+    settings = FileSource(paths=(str(path),), format=format_)
+    source = FileTail(settings, max_record_bytes=150, block_bytes=BLOCK_BYTES)
+    halves = [
+        container_line(format_, text, is_end=is_end)
+        for number in range(RECORDS)
+        for text, is_end in (('{"num', False), (f'ber":{number}}}', True))
+    ]
+
+    async def write(pipeline: Pipeline) -> None:
+        backlog = pipeline.senders[0].backlog
+        for end in range(IN_A_REQUEST, RECORDS + 1, IN_A_REQUEST):
+            data = b"".join(halves[: 2 * end + 1])
+            with path.open("ab") as out:
+                out.write(data[path.stat().st_size :])
             await eventually(
                 lambda end=end: backlog.totals.accepted >= end and all(row.committed for row in backlog.rows)  # type: ignore[misc]
             )
@@ -147,12 +181,13 @@ KINDS = {
     "http_with_key": http_with_key,
     "syslog": syslog,
 }
+FORMATS = {"file, cri": partial(container, format_="cri"), "file, docker": partial(container, format_="docker")}
 
 
 async def live(kind: str, directory: Path) -> None:
     async with Spool(directory / "s.spool") as spool:
         with Front().open("s") as handle:
-            source, feed = KINDS[kind](directory, handle)
+            source, feed = (KINDS | FORMATS)[kind](directory, handle)
             async with pipeline_on(spool, source, SMALL) as pipeline, running(pipeline):
                 handle.start(pipeline.room_bytes, spool.key)
                 await feed(pipeline)

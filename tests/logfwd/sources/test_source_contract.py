@@ -38,7 +38,7 @@ from tests.support.http_source import Listening
 from tests.support.installation import eventually
 from tests.support.pipelines import STREAM, pipeline_on, records_in, running
 from tests.support.push_source import BadRequest, Push
-from tests.support.source_worker import IN_A_REQUEST, KINDS, RECORDS
+from tests.support.source_worker import FORMATS, IN_A_REQUEST, KINDS, RECORDS
 from tests.support.syslog_clients import SyslogClient
 
 BLOCK_BYTES, MAX_RECORD_BYTES = 64, 60
@@ -480,6 +480,7 @@ async def test_a_failed_commit_loses_nothing_and_repeats_nothing(
 # -- kill -9 -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", [*HARNESSES, *FORMATS])
 def test_killed_around_each_commit_it_loses_nothing_and_repeats_nothing(kind: str, tmp_path: Path) -> None:
     """A stream with an idempotency key, and files: once. Without a key: what was not answered may come twice. Standard
     input: what was read and not committed is lost with the process, and nothing comes twice."""

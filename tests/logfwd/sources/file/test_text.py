@@ -7,12 +7,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logfwd.intake import jsonlines, rawlines
+from logfwd.sources.file.source import FileTail
+from logfwd.sources.settings import FileSource
+from logfwd.spool.store import Spool
+from streams.records.printed import printed
 from tests.logfwd.sources.file.follow_harness import Reader, append
+from tests.support.installation import eventually
+from tests.support.pipelines import STREAM, pipeline_on, records_in, running
 
 ENCODINGS = ["utf-8", "latin-1", "cp1252", "shift_jis", "gb18030", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
 
@@ -201,3 +208,19 @@ def test_any_bytes_make_valid_records_and_are_read_to_the_end(
     reader.follower.close()
     if not data.startswith((b"\x1f\x8b\x08", b"BZh")):
         assert not reader.positions or next(iter(reader.positions.values())).offset == len(data)
+
+
+async def test_raw_lines_are_stored_as_they_are_and_printed_in_base64(tmp_path: Path) -> None:
+    path, spool_path = tmp_path / "app.log", tmp_path / "s.spool"
+    path.write_bytes(b'\xff\x00\r\n\n{"a":1}\n')
+    source_settings = FileSource(paths=(str(path),), format="raw")
+    stream = msgspec.structs.replace(STREAM, source=source_settings)
+    async with Spool(spool_path) as spool:
+        source = FileTail(source_settings, max_record_bytes=1000)
+        async with pipeline_on(spool, source, stream) as pipeline, running(pipeline):
+            backlog = pipeline.senders[0].backlog
+            await eventually(lambda: backlog.totals.accepted == 3 and all(row.committed for row in backlog.rows))
+            assert backlog.totals.invalid == 0
+    stored = await records_in(spool_path)
+    assert stored == [b"\xff\x00\r", b"", b'{"a":1}']
+    assert [printed(record) for record in stored] == [b'{"record_base64":"/wAN"}', b'{"record_base64":""}', b'{"a":1}']
