@@ -100,6 +100,7 @@ CORES = (
     "logfwd.sources.syslog.framing",
     "logfwd.sources.syslog.message",
     "logfwd.sources.syslog.settings",
+    "logfwd.sources.terms",
     "logreceiver.links.authorisation",
     "logreceiver.ledger.answer",
     "logreceiver.ledger.coverage",

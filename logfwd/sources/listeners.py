@@ -25,14 +25,10 @@ __all__ = ["Counters", "Listeners", "Served"]
 def check(sources: Iterable[object]) -> None:
     """Raise ConfigError for a listener among these [source] tables whose files cannot be used."""
     for source in sources:
-        if isinstance(source, HttpSource) and source.tls is not None:
-            from logfwd.sources.http.server import party_of
+        if isinstance(source, HttpSource | SyslogSource) and source.tls is not None:
+            from logfwd.sources.party import party_of
 
-            party_of(source.terms)
-        elif isinstance(source, SyslogSource) and source.tls is not None:
-            from logfwd.sources.syslog import connections
-
-            connections.party_of(source)
+            party_of(source.tls, b"")
 
 
 class Listeners:

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 import structlog
 
-from logfwd.sources.http.settings import HttpSource, HttpTls
+from logfwd.sources.http.settings import HttpSource
+from logfwd.sources.terms import ListenerTls
 from streams.security.endpoint import Credentials
 from tests.integration.test_http import serving
 from tests.support.http_clients import NDJSON, answer, post, raw
@@ -39,7 +40,7 @@ def installation(tmp_path: Path) -> Installation:
 def source(installation: Installation, *modes: str, clients: bool = False, **changes: object) -> HttpSource:
     """Requests over TLS; with `clients`, from those that have a certificate."""
     leaf = installation.parties.receiver
-    tls = HttpTls(certificate=leaf.certificate, key=leaf.key, ca=leaf.ca if clients else None, modes=modes)
+    tls = ListenerTls(certificate=leaf.certificate, key=leaf.key, ca=leaf.ca if clients else None, modes=modes)
     return msgspec.structs.replace(HttpSource(address="localhost:0", tls=tls), **changes)
 
 
@@ -137,7 +138,7 @@ async def test_a_certificate_or_a_token_is_enough_where_both_are_known(
 async def test_a_reload_shows_a_new_certificate_and_keeps_a_bad_one_out(installation: Installation) -> None:
     parties = installation.parties
     leaf = parties.leaf("listener", identities=["listener"], hosts=["localhost"])
-    tls = HttpTls(certificate=leaf.certificate, key=leaf.key, modes=("classical",))
+    tls = ListenerTls(certificate=leaf.certificate, key=leaf.key, modes=("classical",))
     stream = installation.stream(source=HttpSource(address="localhost:0", tls=tls))
 
     def shown(address: str) -> bytes:

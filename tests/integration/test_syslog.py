@@ -18,8 +18,8 @@ from msgspec.structs import replace
 
 from logfwd.definition import BatchLimits, SpoolLimits
 from logfwd.forwarder import Forwarder
-from logfwd.sources.http.settings import HttpTls
 from logfwd.sources.syslog.settings import SyslogSource
+from logfwd.sources.terms import ListenerTls
 from streams.addresses import split_address
 from streams.config.units import KIB, MIB
 from streams.security import stacks
@@ -244,7 +244,7 @@ def resident_bytes() -> int:
 
 async def test_over_tls_only_identities_that_are_listed_may_send(installation: Installation) -> None:
     files = installation.parties.receiver
-    tls = HttpTls(certificate=files.certificate, key=files.key, ca=files.ca)
+    tls = ListenerTls(certificate=files.certificate, key=files.key, ca=files.ca)
     source = SyslogSource(tcp_tls=("localhost:0",), tls=tls, identities=("web*",))
     async with serving(installation, source) as forwarder:
         host, port = address(forwarder, "tcp_tls")

@@ -20,8 +20,8 @@ from bench.lab.processes import StartFailed
 from bench.lab.site import Site
 from bench.speed.rsyslog import free_port
 from logfwd.forwarder import Forwarder
-from logfwd.sources.http.settings import HttpTls
 from logfwd.sources.syslog.settings import SyslogSource
+from logfwd.sources.terms import ListenerTls
 from logreceiver.sinks.log.sink import read_records
 from tests.support import syslog_clients
 from tests.support.installation import Installation, eventually, forwarding, running
@@ -58,7 +58,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Taking]:
         tcp=("127.0.0.1:0",),
         tcp_tls=("localhost:0",),
         unix=(str(tmp_path / "syslog.sock"),),
-        tls=HttpTls(certificate=files.certificate, key=files.key, ca=files.ca, modes=("hybrid", "classical")),
+        tls=ListenerTls(certificate=files.certificate, key=files.key, ca=files.ca, modes=("hybrid", "classical")),
         identities=("spiffe://test/*",),
     )
     async with running(installation.receiver_config()) as service:

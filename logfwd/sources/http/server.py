@@ -17,14 +17,13 @@ from logfwd.sources.http.body import CountInvalid
 from logfwd.sources.http.connection import Body, Connection, Head, Limits
 from logfwd.sources.http.ingest import Ingest
 from logfwd.sources.http.settings import Served, Terms
+from logfwd.sources.party import party_of
 from streams.addresses import is_local
 from streams.config.units import KIB
 from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation
-from streams.security import handshakes, modes, stacks
-from streams.security.endpoint import Party
+from streams.security import handshakes, modes
 from streams.security.listener import Listener
 from streams.security.modes import MODES
-from streams.security.plain import PlainParty
 from streams.security.transport import Link
 
 RETRY_SECONDS = 2.0
@@ -37,17 +36,6 @@ INBOX_BYTES = 128 * KIB
 ALPN = b"http/1.1"
 
 log = structlog.get_logger("logfwd.sources.http")
-
-
-def party_of(terms: Terms) -> Party:
-    """The accepting side at an address; ConfigError if its files cannot be used."""
-    tls = terms.tls
-    if tls is None:
-        return PlainParty()
-    served = [MODES[name] for name in tls.modes]
-    return stacks.foreign_server(
-        served, section="source.tls", certificate=tls.certificate, key=tls.key, ca=tls.ca, alpn=ALPN
-    )
 
 
 class HttpServer:
@@ -127,7 +115,7 @@ class _Door:
     async def _try_to_open(self) -> bool:
         try:
             listener = Listener(
-                party_of(self._terms),
+                party_of(self._terms.tls, ALPN),
                 self._serve,
                 self._failed,
                 handshake_timeout=self._terms.header_seconds,
@@ -149,7 +137,7 @@ class _Door:
         if self._terms.tls is None or self.listener is None:
             return
         try:
-            self.listener.replace(party_of(self._terms))
+            self.listener.replace(party_of(self._terms.tls, ALPN))
         except ConfigError as error:
             log.error(
                 "certificate reload failed",

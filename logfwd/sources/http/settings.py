@@ -5,7 +5,6 @@ Several streams may share an address: then they share its listener, and must agr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -13,8 +12,9 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from logfwd.sources.terms import ListenerTls, SocketMode
 from streams.addresses import UNIX, is_local, split_address
-from streams.config.kinds import AuthorityFile, CertificateFile, KeyFile, ModeName, Pattern, checked, readable
+from streams.config.kinds import Pattern, checked, readable
 from streams.config.units import KIB, MIB
 from streams.security.modes import MODES
 
@@ -30,24 +30,8 @@ def check_intake_address(address: str) -> None:
     split_address(address)
 
 
-def check_socket_mode(mode: str) -> None:
-    """Permissions in octal."""
-    if not re.fullmatch(r"0?[0-7]{3}", mode):
-        raise ValueError(f"{mode!r} is not a file mode; write three octal digits, as in '0660'")
-
-
 IntakeAddress = Annotated[str, checked(check_intake_address)]
-SocketMode = Annotated[str, checked(check_socket_mode)]
 TokenFile = Annotated[Path, readable("write one token into each line, for example from `openssl rand -hex 32`")]
-
-
-class HttpTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """PEM files of a listener: its leaf (with intermediates), its key, and the CA of clients that need certificates."""
-
-    certificate: CertificateFile
-    key: KeyFile
-    ca: AuthorityFile | None = None
-    modes: Annotated[tuple[ModeName, ...], Meta(min_length=1)] = ("hybrid",)
 
 
 class Terms(NamedTuple):
@@ -59,7 +43,7 @@ class Terms(NamedTuple):
     max_connections: int
     header_seconds: float
     body_seconds: float
-    tls: HttpTls | None
+    tls: ListenerTls | None
 
 
 class HttpSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="http"):
@@ -68,7 +52,7 @@ class HttpSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     address: IntakeAddress = "127.0.0.1:8088"
     insecure: bool = False
     socket_mode: SocketMode = "0660"
-    tls: HttpTls | None = None
+    tls: ListenerTls | None = None
     identities: tuple[Pattern, ...] = ()
     token_file: TokenFile | None = None
     max_body_bytes: Annotated[int, Meta(ge=1 * KIB, le=MOST_BODY_BYTES)] = 16 * MIB

@@ -13,17 +13,16 @@ from fnmatch import fnmatchcase
 
 import structlog
 
+from logfwd.sources.party import party_of
 from logfwd.sources.syslog.counts import Losses
 from logfwd.sources.syslog.framing import Framer
 from logfwd.sources.syslog.inbox import Inbox, Records
 from logfwd.sources.syslog.settings import Served, SyslogSource
 from streams.config.units import KIB
 from streams.errors import HandshakeFailed, LinkError, PolicyViolation
-from streams.security import handshakes, modes, stacks
-from streams.security.endpoint import Party
+from streams.security import handshakes, modes
 from streams.security.listener import Listener
 from streams.security.modes import MODES
-from streams.security.plain import PlainParty
 from streams.security.transport import Link
 
 HANDSHAKE_SECONDS = 10.0
@@ -54,7 +53,7 @@ class Connections:
 
     async def open(self) -> None:
         """Listen; LinkError or ConfigError if that is not possible."""
-        party = party_of(self.settings) if self._transport == "tcp_tls" else PlainParty()
+        party = party_of(self.settings.tls if self._transport == "tcp_tls" else None, ALPN)
         listener = Listener(
             party,
             self._serve,
@@ -70,7 +69,7 @@ class Connections:
         """Go on with other limits, and with other files and modes for new connections; ConfigError for wrong files."""
         self._served = served
         if self._transport == "tcp_tls" and self._listener is not None:
-            self._listener.replace(party_of(served.settings))
+            self._listener.replace(party_of(served.settings.tls, ALPN))
 
     async def stop(self) -> None:
         """End the connections, and take what they have sent so far, if there is room for it."""
@@ -162,13 +161,3 @@ class Connections:
         if self._transport == "tcp_tls":
             handshakes.log_failed(log.bind(stream=self._served.stream, peer=peer), error)
             self._losses.ended("handshake", peer)
-
-
-def party_of(settings: SyslogSource) -> Party:
-    """The accepting side of TLS; ConfigError if its files cannot be used."""
-    tls = settings.tls
-    assert tls is not None, "settings.faults() has refused it"
-    served = [MODES[name] for name in tls.modes]
-    return stacks.foreign_server(
-        served, section="source.tls", certificate=tls.certificate, key=tls.key, ca=tls.ca, alpn=ALPN
-    )

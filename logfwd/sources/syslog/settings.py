@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from logfwd.sources.http.settings import HttpTls, SocketMode
+from logfwd.sources.terms import ListenerTls, SocketMode
 from streams.addresses import is_local
 from streams.config.kinds import ListenAddress, Pattern, checked
 from streams.config.units import KIB, MIB
@@ -31,7 +31,7 @@ class SyslogSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tcp: tuple[ListenAddress, ...] = ()
     tcp_tls: tuple[ListenAddress, ...] = ()
     unix: tuple[SocketPath, ...] = ()
-    tls: HttpTls | None = None
+    tls: ListenerTls | None = None
     identities: tuple[Pattern, ...] = ()
     insecure: bool = False
     socket_mode: SocketMode | None = None

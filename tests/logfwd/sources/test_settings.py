@@ -9,12 +9,13 @@ import pytest
 from msgspec.structs import replace
 
 from logfwd.sources.front import Front
-from logfwd.sources.http.settings import HttpSource, HttpTls, check_intake_address, check_socket_mode
+from logfwd.sources.http.settings import HttpSource, check_intake_address
 from logfwd.sources.make import Context, make_source
 from logfwd.sources.settings import TYPES, Claims, FileSource, SourceSettings, StdinSource
 from logfwd.sources.syslog.settings import SyslogSource, check_socket_path
+from logfwd.sources.terms import ListenerTls, check_socket_mode
 
-TLS = HttpTls(certificate=Path("leaf.pem"), key=Path("leaf.key"))
+TLS = ListenerTls(certificate=Path("leaf.pem"), key=Path("leaf.key"))
 WITH_CA = replace(TLS, ca=Path("ca.pem"))
 UDP = SyslogSource(udp=("127.0.0.1:514",))
 EXAMPLES: tuple[SourceSettings, ...] = (FileSource(paths=("a.log",)), StdinSource(), HttpSource(), UDP)
