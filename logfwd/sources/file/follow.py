@@ -33,6 +33,7 @@ from logfwd.sources.file.openfiles import OpenFiles
 from logfwd.sources.file.scan import Finder, Found, Others
 from logfwd.sources.file.tail import Compressed, Deleted, Replaced, Tail
 from logfwd.sources.formats.encodings import FIRST_BYTES, encoding_of
+from logfwd.sources.formats.joined import JoinedLines
 from logfwd.sources.formats.text import Count, ignore
 from logfwd.sources.lines import LineFormat, Lines
 from logfwd.sources.position import Block, Mark
@@ -209,7 +210,7 @@ class Follower:
         other = tail.predecessor
         if other is None or not (has_heir or os.fstat(tail.fd).st_size > tail.place.offset):
             return None
-        if other.ended or other.lines is None:
+        if other.ended or not isinstance(other.lines, JoinedLines):
             tail.predecessor = None
             return None
         if (block := self._inherited(other, now, wall_ms, has_heir=True)) is not None:
@@ -225,7 +226,7 @@ class Follower:
             return None
         if self._is_quiet(tail, now):
             for heir in self._tails.values():
-                if heir.predecessor is tail:
+                if heir.predecessor is tail and isinstance(tail.lines, JoinedLines):
                     heir.predecessor = None
                     return heir.inherit(tail, wall_ms)
             return tail.end_records(wall_ms, everything=True)

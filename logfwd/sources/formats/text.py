@@ -49,7 +49,7 @@ _decode_state = msgspec.msgpack.Decoder(State).decode
 class TextLines:
     """The lines of one file, in order."""
 
-    has_open = can_end = False
+    can_end = False
 
     def __init__(self, max_record_bytes: int, count: Count, origin: object = "") -> None:
         self._max_record_bytes, self._count, self._origin = max_record_bytes, count, origin
@@ -62,9 +62,15 @@ class TextLines:
         except msgspec.DecodeError:  # of another format
             self._state = START
 
+    @property
+    def has_open(self) -> bool:
+        """True after the beginning of a line that is longer than a read."""
+        return self._state != START
+
     def end(self, *, everything: bool) -> bytes:
-        """Nothing: no record is open."""
-        del everything
+        """No line follows: what was begun is over. No record waits for it."""
+        if everything:
+            self._state = START
         return b""
 
     def state(self) -> bytes:
