@@ -106,6 +106,7 @@ class Pipeline:
         self._invalid = {name: metrics.records.labels(name, "invalid") for name in names}
         self._threads = threads
         self._backlogs: list[Backlog] = []
+        """The original's, then those of its twins; `senders` has the same order."""
         self.senders: list[Sender] = []
         for stream in (original, *twins):
             drops = stream is not original or stream.spool.when_full == "drop_oldest"
@@ -117,12 +118,16 @@ class Pipeline:
             self._backlogs.append(backlog)
             self.senders.append(sender)
         self._sealing: asyncio.Queue[_Sealing | None] = asyncio.Queue(SEALS_IN_FLIGHT)
+        """Drafts in the order in which they were cut, whichever is sealed first; None after the last."""
         self._commits: asyncio.Queue[_Commit | None] = asyncio.Queue(COMMITS_IN_FLIGHT)
+        """Commits in the order in which they were handed to the spool; None after the last."""
         self._stop_reading = asyncio.Event()
         self._under_way = 0
         """Drafts that are being sealed or committed."""
         self._settled: asyncio.Future[None] | None = None
+        """Done when no draft is under way: then what a client waits for is sealed without lingering."""
         self._refused: WeakSet[Receipt] = WeakSet()
+        """Receipts of requests of which a part was refused, so that no later part is stored."""
         self._evicted_keys = 0
         self.log = structlog.get_logger("logfwd.pipeline").bind(stream=original.name)
 
@@ -238,6 +243,7 @@ class Pipeline:
             self._seal_seconds.observe(sealed_at - sealing.cut_at)
             await self._let_link_keep_up()
             await self._room_for(sum(len(batch.payload) for batch in sealed.batches))
+            # nothing is awaited between here and `_accept`: the room that was found is still there
             if sealing.receipts and self._must_refuse(sealing.receipts, sealed):
                 self._refuse(sealing.receipts)
             else:
@@ -290,7 +296,7 @@ class Pipeline:
             rows.append((backlog, backlog.accept(sealed.batches, ids, sealed.invalid, sealed_at, notes)))
             self._count(backlog, sealed, backlog.totals.dropped - dropped)
         for blob in ids:
-            blobs.discard_unused(blob, notes)
+            blobs.discard_unused(blob, notes)  # dropped by every stream
         positions = dict(sealing.positions)
         for index, block in sealing.awaited:
             positions |= block.positions or {}
@@ -326,7 +332,7 @@ class Pipeline:
                 self._spool_seconds[backlog.stream].observe(now - commit.sealed_at)
                 crowded = len(backlog.rows) > PAYLOADS_IN_MEMORY
                 for row in rows:
-                    row.committed_at = now
+                    row.committed_at = now  # before the senders wake: they send only what is committed
                     if crowded:
                         row.payload = None
             self.source.committed(commit.positions)

@@ -43,18 +43,26 @@ class Conversation:
 
     def __init__(self, link: Link, delivery: Delivery, wake: asyncio.Event, rotate: Callable[[], None]) -> None:
         self.leaving = ""
+        """Why the link is to be left; empty as long as it is used."""
         self._link = link
         self._delivery = delivery
         self._wake = wake
+        """Set by commits, by answers and by `leave`: `_talk` then looks again."""
         self._rotate = rotate
+        """Called when the link is old enough: makes the next one, then has this one left."""
         self._wire = ForwarderConnection()
         self._answers: asyncio.Queue[m.Welcome | m.Run | m.Nack] = asyncio.Queue()
+        """To HELLO and OPEN_RUN; at most one is awaited at a time."""
         self._in_flight: deque[Sent] = deque()
+        """Sent and not answered. Answers come in the same order, so each belongs to the first."""
         self._refusal: tuple[Row, m.Nack, bool] | None = None
+        """First refusal of a window, and whether its batch was alone on the wire. Later ones only follow from it."""
         self._backoff = Backoff()
+        """Pauses after refusals; those after a lost link are the sender's."""
         self._seq = 0
         self._heard_at = clock()
         self._asked_at: float | None = None
+        """When the question was sent whose answer is awaited."""
         self._welcome: m.Welcome | None = None
         self._receiver_clock_ms = 0
         """What its wall clock showed when our clock for intervals, which is never set back, stood at 0."""
@@ -79,7 +87,7 @@ class Conversation:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._link.abort()
-            if self._in_flight:
+            if self._in_flight:  # all in flight are of one run, so one row stands for them
                 self._delivery.uncertain(self._in_flight[0].row)
 
     def leave(self, reason: str) -> None:
@@ -108,12 +116,12 @@ class Conversation:
         welcome = await self._hello()
         while not self.leaving:
             run = self._delivery.backlog.head_run()
-            if run is None or not self._delivery.backlog.rows[0].committed:
+            if run is None or not self._delivery.backlog.rows[0].committed:  # its run may not be on disk yet, either
                 await self._something_new()
                 continue
             await self._carry_out(await self._ask(run, welcome), run, welcome)
         await self._all_answered()
-        self._send(self._delivery.report())
+        self._send(self._delivery.report())  # after the last answer, so that the ledger gets the final totals
         self._send(m.Goaway(m.fit(self.leaving)))
 
     async def _carry_out(self, plan: Plan, run: Run, welcome: m.Welcome) -> None:
@@ -179,7 +187,7 @@ class Conversation:
         """Send a run's batches until it is done, one is refused, or the link is to be left."""
         window = min(welcome.window, self._delivery.stream.window)
         if isinstance(plan, Repeat) and await self._send_row(plan.row, run):
-            await self._all_answered()
+            await self._all_answered()  # its acknowledgement covers what comes before it
         while self._refusal is None and not self.leaving:
             self._wake.clear()  # before looking: a wake-up during an await below must not be missed
             row = await self._delivery.next_row(run, len(self._in_flight)) if self._may_send(window) else None
@@ -187,15 +195,15 @@ class Conversation:
                 continue
             head = self._delivery.backlog.head_run()
             if not self._in_flight and head is not None and head is not run:
-                return
+                return  # this run is done: the next has to be asked for
             await self._wake.wait()
-        await self._all_answered()
+        await self._all_answered()  # a remedy may change stamps, so nothing with the old ones may be on the wire
         if self._refusal is not None:
             (row, nack, alone), self._refusal = self._refusal, None
             if await self._delivery.refused(row, nack, alone=alone) is Remedy.BACK_OFF:
                 await self._pause(self._backoff.next())
             if Code.parse(nack.code) is Code.CLOCK:
-                self.leave("the receiver's clock has changed")
+                self.leave("the receiver's clock has changed")  # the next WELCOME brings its new time
 
     def _may_send(self, window: int) -> bool:
         return len(self._in_flight) < window and self._wire.can_send_batch
@@ -217,13 +225,13 @@ class Conversation:
         try:
             payload = await self._delivery.stamped_payload(row, run, now_ms)
         except BatchCorrupt as error:
-            await self._all_answered()
+            await self._all_answered()  # a dead letter leaves a gap: only a reset, with nothing on the wire, closes it
             await self._delivery.dead_letter(row, "rotten", str(error))
             raise LinkError("a batch failed its CRC in the spool; resuming") from error
         if self._refusal is not None or not self._wire.can_send_batch:
             return False
         self._send(m.Batch(self._seq, run.number, row.record_count, memoryview(payload)))
-        self._in_flight.append(Sent(row, clock()))
+        self._in_flight.append(Sent(row, clock()))  # before anything is awaited, so that its answer finds it
         self._seq += 1
         await self._link.drain()
         return True
@@ -264,7 +272,7 @@ class Conversation:
             self._delivery.acknowledged(sent.row, event, sent.at)
             self._backoff.reset()
         elif isinstance(event, m.Nack) and event.seq >= 0:
-            alone = len(self._in_flight) == 1
+            alone = len(self._in_flight) == 1  # in company, a neighbour may be the cause
             sent = self._in_flight.popleft()
             if self._refusal is None:
                 self._refusal = (sent.row, event, alone)

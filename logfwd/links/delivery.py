@@ -42,14 +42,16 @@ class Delivery:
         self.forwarder_id = spool.forwarder_id
         self.answer_timeout_seconds = answer_timeout_seconds
         self.progress = asyncio.Event()
+        """Set at every acknowledgement, for a pipeline that follows the pace of the link."""
         self._spool = spool
         self._recoveries: dict[int, Recovery] = {}
+        """By run number. They outlive links: a refusal on one link counts on the next."""
         name = stream.name  # looked up once: a look-up costs three times as much as an observation
         self._stages = {stage: metrics.batch_stage.labels(name, stage) for stage in ("queue", "wire", "sink")}
         self._duration = metrics.batch_duration.labels(name, stream.security)
         self._acknowledged = metrics.records.labels(name, "acknowledged")
         self.log = structlog.get_logger("logfwd.delivery").bind(stream=stream.name, mode=stream.security)
-        for run in backlog.runs.values():
+        for run in backlog.runs.values():  # an earlier process may have sent stamped batches: they can still arrive
             if any(True for _ in backlog.stamped(run)):
                 self._recovery(run).uncertain(clock())
 
@@ -78,7 +80,9 @@ class Delivery:
         )
         self.backlog.grant(run, granted, notes)
         self.backlog.forget_finished_runs(notes)
-        await self._spool.commit(notes)
+        await self._spool.commit(
+            notes
+        )  # before anything is sent: after a crash without the grant it would be stored twice
         return GoOn()
 
     def not_granted(self, run: Run) -> Plan:
@@ -89,7 +93,7 @@ class Delivery:
         """Start a run's sequence over."""
         notes = Notes()
         uncertain = self.backlog.reset(run, notes, new_producer=plan.new_producer)
-        await self._spool.commit(notes)
+        await self._spool.commit(notes)  # before anything is sent under the next epoch
         self._recovery(run).was_reset()
         self.metrics.run_resets.labels(self.stream.name, plan.reason).inc()
         self.log.error(
@@ -105,11 +109,13 @@ class Delivery:
         rows = self.backlog.rows
         if in_flight >= len(rows) or rows[in_flight].run != run.number:
             return None
-        row = rows[in_flight]
+        row = rows[in_flight]  # those in flight are the first ones
         if row.base_sequence is None and row.committed:
             notes = Notes()
             self.backlog.stamp(run, notes)
             await self._spool.commit(notes)
+        # A row that was stamped when it was accepted may still be on its way to the disk: sent now, and lost there by a
+        # crash, its sequences would be given to other records.
         return row if row.committed and row.base_sequence is not None else None
 
     async def stamped_payload(self, row: Row, run: Run, receiver_now_ms: int) -> bytearray:
@@ -143,7 +149,7 @@ class Delivery:
         leaving = self.backlog.acknowledge(row, notes)
         count = sum(done.record_count for done in leaving)
         self._acknowledged.inc(count)
-        self._spool.ride_along(notes)
+        self._spool.ride_along(notes)  # not awaited: losing a deletion costs a question, never a record
         self.progress.set()
 
     def _observe(self, row: Row, ack: m.Ack, sent_at: float) -> None:

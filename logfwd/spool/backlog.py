@@ -40,13 +40,18 @@ class Backlog:
     max_bytes: int
     drops_oldest: bool
     runs: dict[int, Run] = field(default_factory=dict)
+    """By number, ascending: those that rows belong to, and the one that is being sealed into."""
     rows: deque[Row] = field(default_factory=deque)
+    """Waiting batches in the order in which they are sent."""
     totals: Totals = field(default_factory=Totals)
     waiting_bytes: int = 0
+    """Payload bytes of `rows`, each stream counting those that it shares."""
     acknowledged_bytes: int = 0
     """Since the spool was opened."""
     last_run_number: int = 0
+    """Of the newest run; the next one gets the number after it."""
     sealing_run: Run | None = None
+    """Takes new batches. None after an open, and after its reset: the next batch begins a new run."""
     keys: Keys = field(default_factory=Keys)
     """Idempotency keys in the same file: they take part of the budget."""
 

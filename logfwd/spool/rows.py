@@ -94,6 +94,7 @@ class Blobs:
 
     def __init__(self) -> None:
         self._references: Counter[int] = Counter()
+        """How many rows have each payload; it is deleted with the last one."""
         self._last_blob = 0
         self._last_row = 0
 

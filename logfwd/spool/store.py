@@ -124,7 +124,7 @@ class Spool:
         self.first_scan_made = self._contents.meta.get("first_scan") == "1"
         self.keys = self._contents.keys
         for _, row in self._contents.rows:
-            self.blobs.adopt(row)
+            self.blobs.adopt(row)  # of every stream, before any is changed: else a shared payload would seem unused
         self.blobs.start_after(self._contents.last_row, self._contents.last_blob)
         self._room.make_reserve()
         return connection
@@ -149,7 +149,7 @@ class Spool:
                 kept_as=str(aside),
                 reason="finished a replacement that a crash had interrupted",
             )
-        log_there = has_log(self.path)
+        log_there = has_log(self.path)  # looked at first: opening creates one
         connection = writer(self.path)
         try:
             self._contents = load(self.path, connection)
@@ -282,7 +282,7 @@ class Spool:
         if self._riders is None:
             self._riders = notes
         else:
-            self._riders.add(notes)
+            self._riders.add(notes)  # in the order of writing: of two notes on one run the later counts
         if self._ride_timer is None:
             self._ride_timer = self._loop.call_later(RIDE_ALONG_SECONDS, self._send_riders)
 

@@ -53,15 +53,21 @@ class Link(asyncio.BufferedProtocol):
         self._endpoint = endpoint
         self._transport: asyncio.Transport | None = None
         self._inbox: list[bytes] = []
+        """Plaintext that was received and not taken."""
         self._inbox_bytes = self._wanted_bytes = 0
         self._arrival: asyncio.Future[None] | None = None
+        """Done when `_wanted_bytes` are in the inbox, or the link has ended; None while nobody waits."""
         self._room: asyncio.Future[None] | None = None
+        """Done when the socket's buffer has drained; None while nobody waits."""
         self._gone: asyncio.Future[None] = loop.create_future()
+        """Done when the connection is closed, for whatever reason."""
         self._ended = False
+        """True after the peer's goodbye; without one, the end is an error."""
         self._error: LinkError | None = None
         self._reading_paused = False
         self._writing_paused = False
         self.established: asyncio.Future[None] = loop.create_future()
+        """The end of the handshake; `facts` exists from then on."""
         self.peer = ""
         self.facts: Facts
         self.connect_seconds = 0.0

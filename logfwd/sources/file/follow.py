@@ -79,21 +79,28 @@ class Follower:
         self._lost = LostPositions(self._finder.troubles)
         self._files = OpenFiles(settings.max_open_files, notifier)
         self._tails: dict[FileId, Tail] = {}
+        """Every followed file, open or closed."""
         self._ready: deque[Tail] = deque()
+        """Files that may have unread data, in the order of their turns; each is here at most once (`Tail.ready`)."""
         self._newest: dict[str, Tail] = {}
+        """The last adopted file of each family: the next one waits until it was read."""
         self._held = Held(settings.rotated_wait_seconds)
         self._compressed: set[tuple[FileId, int]] = set()
+        """Compressed files with their times of last write: they are not opened again until they are written to."""
         self._family_since_ms: dict[str, float] = {}  # unseen rotated files are ours if written since then
         self._recent_ms = -inf  # … and since then, because earlier scans would have seen older ones
         self._committed: dict[str, int] = {key: mark.offset for key, mark in positions.items()}
+        """Offsets on disk, by key. A deleted file stays open until all that was read of it is on disk."""
         self._committed_open = {key for key, mark in positions.items() if has_state(mark)}
         """Positions that hold a state: their files may still be needed."""
         self._forgotten: deque[str] = deque()
+        """Keys whose positions the spool may delete with its next commit."""
         self._at_end = settings.start_at == "end" and not positions
         self.scan_wanted = True
         self._incomplete = False  # a scan left out files that it saw
         self._full_scan_at = 0.0
         self._stamps: dict[str, int] = {}
+        """Times of last change of the directories, as of the last listing."""
         self._unstable = 0  # scans in a row during which files were renamed
         lost, unreadable = from_marks(positions)
         self._forget(unreadable)
@@ -269,9 +276,11 @@ class Follower:
         if self._is_calm(now):
             self.poll(now)
             return
-        self.scan_wanted = self._incomplete = False
+        self.scan_wanted = self._incomplete = False  # first: what happens during the scan may ask for the next one
         directories = self._directories()
         found, strays = self._list(directories)
+        # Known files come first: one that was truncated or is gone gives up its position, which a copy or a renamed
+        # file may take over. New ones are adopted only in a scan that leaves no such question open (`scan_wanted`).
         for tail in list(self._tails.values()):
             try:
                 self._relocate(tail, found.get(tail.id), now)
@@ -281,7 +290,7 @@ class Follower:
             self._adopt_all(self._unknown({file.id: file for file in strays} | found), now)
         self._settle(now)
         self._forget(self._lost.expire(now))
-        self._at_end = False
+        self._at_end = False  # only what the first scan finds is old
         for family in self._families():
             self._family_since_ms.setdefault(family, wall_ms - CLOCK_TICK_MS)
         if not self._incomplete:
