@@ -1,21 +1,35 @@
-"""A pipeline's bounds: what twins may keep, what stays in memory, and that a twin never holds up its original."""
+"""A pipeline between a source and a spool: the order of commits, its bounds, its end, and what its twins may do to it.
+
+Receipts are in test_receipts.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pytest
 
-from logfwd.definition import SpoolLimits, Stream
+import logfwd.pipeline as pipeline_module
+from logfwd.definition import BatchLimits, SpoolLimits, Stream
+from logfwd.intake.batcher import Draft
+from logfwd.intake.seal import Sealed
+from logfwd.links.sender import Sender
 from logfwd.pipeline import PAYLOADS_IN_MEMORY
 from logfwd.sources.front import Front, Handle, Outcome
+from logfwd.sources.position import Block
 from logfwd.spool.backlog import Backlog
 from logfwd.spool.notes import Notes
 from logfwd.spool.rows import Run
 from logfwd.spool.store import Spool
+from tests.support.given import Gate, Given, at, record
 from tests.support.installation import eventually
-from tests.support.pipelines import STREAM, pipeline_on, running
+from tests.support.pipelines import STREAM, a_moment, pipeline_on, records_in, running
 from tests.support.push_source import Push
 
 TWIN = Stream(name="twin", mirror_of="s")
@@ -84,3 +98,215 @@ async def test_a_twin_without_a_link_does_not_hold_up_the_end(tmp_path: Path) ->
                 await eventually(task.done)
                 assert task.exception() is None
                 assert len(twin.rows) == 3, "its batches stay in the spool"
+
+
+# -- order ---------------------------------------------------------------------------------------------------------
+
+
+def each_alone(**spool: Any) -> Stream:
+    """A stream that puts each block into a batch of its own."""
+    limits = BatchLimits(max_batch_bytes=1, linger_seconds=60)
+    return msgspec.structs.replace(STREAM, batch=limits, spool=SpoolLimits(**spool))
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate(monkeypatch)
+    yield gate
+    gate.open.set()
+
+
+async def test_batches_are_committed_in_the_order_they_were_cut_whichever_is_sealed_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal, second_is_sealed = pipeline_module._seal_draft, threading.Event()
+
+    def out_of_order(draft: Draft, *more: Any) -> Sealed:
+        if draft.oldest_read_at_ms == 1:
+            assert second_is_sealed.wait(10)
+            return seal(draft, *more)
+        sealed = seal(draft, *more)
+        second_is_sealed.set()
+        return sealed
+
+    monkeypatch.setattr(pipeline_module, "_seal_draft", out_of_order)
+    source, path = Given(), tmp_path / "s.spool"
+    async with Spool(path) as spool, pipeline_on(spool, source, each_alone()) as pipeline, running(pipeline):
+        for number in (1, 2):
+            data, positions = record(number) + b"\n", {"own": at(number)}
+            source.queue.put_nowait(Block(data, number, positions=positions))
+        await eventually(lambda: len(source.durable) == 2)
+        assert source.durable == [{"own": at(1)}, {"own": at(2)}]
+    assert await records_in(path) == [record(1), record(2)]
+    async with Spool(path) as spool:
+        assert spool.positions == {"own": at(2)}
+
+
+async def test_before_the_commit_no_batch_may_be_sent_and_the_source_hears_nothing(tmp_path: Path, gate: Gate) -> None:
+    source = Given()
+    async with (
+        Spool(tmp_path / "s.spool") as spool,
+        pipeline_on(spool, source, each_alone()) as pipeline,
+        running(pipeline),
+    ):
+        rows, wake = pipeline.senders[0].backlog.rows, pipeline.senders[0].wake
+        gate.open.clear()
+        source.give(1, position=1)
+        await eventually(lambda: rows)
+        wake.clear()
+        await a_moment()
+        assert (rows[0].committed, source.durable, wake.is_set()) == (False, [], False)
+        gate.open.set()
+        await eventually(lambda: source.durable)
+        assert rows[0].committed
+
+
+async def test_senders_take_turns_in_being_woken_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, woken = Given(), list[str]()
+    async with (
+        Spool(tmp_path / "s.spool") as spool,
+        pipeline_on(spool, source, each_alone(), twins=[TWIN]) as pipeline,
+        running(pipeline),
+    ):
+        for sender in pipeline.senders:
+            monkeypatch.setattr(sender, "wake", Noted(woken, sender.stream.name))
+        for number in range(3):
+            source.give(number, position=number)
+            await eventually(lambda number=number: len(source.durable) == number + 1)  # type: ignore[misc]
+            await a_moment()
+        assert woken[:6] == ["s", "twin", "twin", "s", "s", "twin"]
+
+
+class Noted(asyncio.Event):
+    """An event that notes when it is set."""
+
+    def __init__(self, notes: list[str], name: str) -> None:
+        super().__init__()
+        self._notes, self._name = notes, name
+
+    def set(self) -> None:
+        self._notes.append(self._name)
+        super().set()
+
+
+# -- room ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_full_spool_makes_the_source_wait_and_goes_on_with_the_room(tmp_path: Path) -> None:
+    source, path = Given(), tmp_path / "s.spool"
+    async with (
+        Spool(path) as spool,
+        pipeline_on(spool, source, each_alone(max_spool_bytes=500)) as pipeline,
+        running(pipeline),
+    ):
+        backlog = pipeline.senders[0].backlog
+        for number in range(30):
+            source.give(number, position=number)
+        await eventually(lambda: backlog.rows and pipeline.room_bytes() < len(backlog.rows[0].payload or b""))
+        await a_moment()
+        assert 0 < backlog.waiting_bytes <= 500
+        assert source.queue.qsize() >= 30 - len(backlog.rows) - 8, "it must not gather in memory"
+        assert backlog.totals.dropped == 0
+        backlog.max_bytes = 1 << 20
+        await eventually(lambda: len(source.durable) == 30)
+        assert len(backlog.rows) == 30
+
+
+async def test_a_full_disk_makes_the_source_wait_whatever_the_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, has_room = Given(), False
+    async with Spool(tmp_path / "s.spool") as spool:
+        monkeypatch.setattr(spool, "has_disk_room", lambda: has_room)
+        async with pipeline_on(spool, source, each_alone(when_full="drop_oldest")) as pipeline, running(pipeline):
+            source.give(1, position=1)
+            await a_moment()
+            assert not pipeline.senders[0].backlog.totals.accepted
+            assert pipeline.room_bytes() == 0
+            has_room = True
+            assert pipeline.room_bytes() == math.inf, "it drops its oldest"
+            await eventually(lambda: source.durable)
+
+
+async def test_a_batch_waits_for_a_link_that_keeps_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "KEEP_UP_SECONDS", 60)
+    monkeypatch.setattr(Sender, "connected", True)
+    source = Given()
+    async with (
+        Spool(tmp_path / "s.spool") as spool,
+        pipeline_on(spool, source, each_alone()) as pipeline,
+        running(pipeline),
+    ):
+        rows = pipeline.senders[0].backlog.rows
+        for number in range(PAYLOADS_IN_MEMORY + 1):
+            source.give(number)
+        await eventually(lambda: len(rows) == PAYLOADS_IN_MEMORY)
+        await a_moment()
+        assert len(rows) == PAYLOADS_IN_MEMORY
+        pipeline.senders[0].delivery.progress.set()
+        await eventually(lambda: len(rows) == PAYLOADS_IN_MEMORY + 1)
+
+
+# -- the end -------------------------------------------------------------------------------------------------------
+
+
+async def test_when_a_source_has_ended_what_it_gave_is_sealed_and_waited_for(tmp_path: Path) -> None:
+    source = Given()
+    lingering = msgspec.structs.replace(STREAM, batch=BatchLimits(linger_seconds=60))
+    async with (
+        Spool(tmp_path / "s.spool") as spool,
+        pipeline_on(spool, source, lingering) as pipeline,
+        running(pipeline) as task,
+    ):
+        backlog = pipeline.senders[0].backlog
+        source.give(1, 2)
+        source.give(3)
+        source.queue.put_nowait(None)
+        await eventually(lambda: backlog.rows and backlog.rows[0].committed)
+        assert [row.record_count for row in backlog.rows] == [3]
+        await a_moment()
+        assert not task.done(), "nothing is acknowledged"
+        await acknowledge_all(spool, backlog)
+        await eventually(task.done)
+        assert task.exception() is None
+
+
+async def test_after_a_stop_nothing_more_is_taken_from_the_source(tmp_path: Path) -> None:
+    source, path = Given(), tmp_path / "s.spool"
+    async with (
+        Spool(path) as spool,
+        pipeline_on(spool, source, each_alone()) as pipeline,
+        running(pipeline) as task,
+    ):
+        backlog = pipeline.senders[0].backlog
+        source.give(1, position=1)
+        await eventually(lambda: source.durable)
+        pipeline.stop_reading()
+        await a_moment()
+        source.give(2, position=2)
+        await acknowledge_all(spool, backlog)
+        await eventually(task.done)
+        assert task.exception() is None
+    assert source.queue.qsize() == 1
+    async with Spool(path) as spool:
+        assert spool.positions == {"own": at(1)}
+
+
+async def test_the_end_waits_for_a_twin_that_has_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sender, "connected", property(lambda sender: sender.stream.mirror_of is not None))
+    source = Given()
+    async with (
+        Spool(tmp_path / "s.spool") as spool,
+        pipeline_on(spool, source, each_alone(), twins=[TWIN]) as pipeline,
+        running(pipeline) as task,
+    ):
+        original, twin = (sender.backlog for sender in pipeline.senders)
+        source.give(1, position=1)
+        await eventually(lambda: source.durable)
+        pipeline.stop_reading()
+        await acknowledge_all(spool, original)
+        await a_moment()
+        assert not task.done()
+        await acknowledge_all(spool, twin)
+        await eventually(task.done)
+        assert task.exception() is None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
-import threading
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -15,12 +13,12 @@ import pytest
 from logfwd.definition import BatchLimits, Stream
 from logfwd.intake.batcher import Batcher, Draft
 from logfwd.pipeline import Pipeline
-from logfwd.sources.position import Block, Position
 from logfwd.spool.notes import Notes
 from logfwd.spool.store import Spool
 from streams.errors import PipelineError, SpoolError, SpoolFull
+from tests.support.given import Gate, Given, at, block, record
 from tests.support.installation import eventually
-from tests.support.pipelines import DROPPING, STREAM, dropping, pipeline_on, records_in, running, stamped
+from tests.support.pipelines import DROPPING, STREAM, a_moment, dropping, pipeline_on, records_in, running, stamped
 
 
 class Heard:
@@ -41,68 +39,6 @@ class Heard:
         self.words.append("unknown")
 
 
-class Given:
-    """A source that hands over what the test gives it."""
-
-    def __init__(self) -> None:
-        self.queue: asyncio.Queue[Block | None] = asyncio.Queue()
-        self.kept_back: list[Block] = []
-
-    def give(self, *numbers: int, receipt: Heard | None = None, position: int | None = None) -> None:
-        self.queue.put_nowait(block(*numbers, receipt=receipt, position=position))
-
-    async def blocks(self, positions: Mapping[str, Position]) -> AsyncGenerator[Block, None]:
-        while (block := await self.queue.get()) is not None:
-            yield block
-
-    def committed(self, positions: Mapping[str, Position]) -> None:
-        pass
-
-    def forgotten(self) -> list[str]:
-        return []
-
-    def stop(self) -> list[Block]:
-        return self.kept_back
-
-    def health(self) -> Mapping[str, str]:
-        return {}
-
-    def lag_bytes(self) -> int:
-        return 0
-
-
-def record(number: int) -> bytes:
-    return b'{"n":%d}' % number
-
-
-def at(offset: int) -> Position:
-    return Position("given", b"%d" % offset)
-
-
-def block(*numbers: int, receipt: Heard | None = None, position: int | None = None) -> Block:
-    positions = None if position is None else {"own": at(position)}
-    data = b"".join(record(number) + b"\n" for number in numbers)
-    return Block(data, 1, receipt=receipt, positions=positions)
-
-
-class Gate:
-    """Holds commits back."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.open = threading.Event()
-        self.open.set()
-        self.fails = False
-        commit = Notes.carry_out
-
-        def carry_out(notes: Notes, connection: sqlite3.Connection) -> None:
-            self.open.wait(10)
-            if self.fails:
-                raise sqlite3.OperationalError("disk I/O error")
-            commit(notes, connection)
-
-        monkeypatch.setattr(Notes, "carry_out", carry_out)
-
-
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate = Gate(monkeypatch)
@@ -112,11 +48,6 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 def lingering(seconds: float) -> Stream:
     return msgspec.structs.replace(STREAM, batch=BatchLimits(linger_seconds=seconds))
-
-
-async def a_moment() -> None:
-    """Time for everything to happen that wrongly would."""
-    await asyncio.sleep(0.1)
 
 
 # -- drafts ------------------------------------------------------------------------------------------------------

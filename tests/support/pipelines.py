@@ -73,6 +73,11 @@ async def running(pipeline: Pipeline) -> AsyncIterator[asyncio.Task[None]]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def a_moment() -> None:
+    """Time for everything to happen that wrongly would."""
+    await asyncio.sleep(0.1)
+
+
 async def records_in(path: Path, stream: str = "s") -> list[bytes]:
     """Every record of a stream that waits in a spool which nobody uses."""
     async with Spool(path) as spool:
