@@ -97,7 +97,7 @@ def members(fields: Mapping[str, Constant]) -> bytes:
 
 
 def check(stream: Stream, given: Mapping[str, object]) -> list[Fault]:
-    """Problems of one stream by itself. `given` is its file's table, which tells a set value from a default."""
+    """Problems of one stream by itself. `given` is its file's table: a value that is not in it is a default."""
     return list(_check_original(stream) if stream.mirror_of is None else _check_twin(stream, given))
 
 

@@ -22,7 +22,7 @@
     ├── AdminUnavailable        (telemetry/admin.py) the admin address cannot be listened on
     └── NotAnswered             (telemetry/client.py) no program answers at an admin address
 
-The type tells the caller what to do; `Code` tells the other end. Exceptions outside this tree are control flow between
+The type is for the caller, `Code` for the other end. Exceptions outside this tree are control flow between
 neighbouring functions and never leave their room: Replaced, Deleted, Compressed, Moved, Refused, Malformed
 (logfwd/sources), Damaged (the embedded log), _TooLarge (the ledger), Denied (authorisation), _Wrong (toml.py), _Unknown
 (variables.py), Abort and PeerAlert (our own TLS 1.3).

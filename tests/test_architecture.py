@@ -1,7 +1,7 @@
 """The import rules of the design, enforced: directions, no circles, one door for each third party, pure cores.
 
 Imports are read from the source (`ast`), including those inside functions and under TYPE_CHECKING: they do no harm at
-run time, but whoever reads one of the two modules still has to know the other.
+run time, but a reader of one of the two modules still has to know the other.
 """
 
 from __future__ import annotations

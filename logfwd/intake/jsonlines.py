@@ -57,8 +57,8 @@ def split(
 ) -> Lines:
     """The records of a block that ends in a newline, or in the last of `ends`. Never raises for any bytes.
 
-    `ends` are offsets after each record, ascending. The values may be views into `block`. `origin` tells this block
-    from every other one, for the ids of lines in parts.
+    `ends` are offsets after each record, ascending. The values may be views into `block`. `origin` distinguishes this
+    block from every other one, for the ids of lines in parts.
     """
     if max_record_bytes < MIN_RECORD_BYTES:
         raise ValueError(f"max_record_bytes is {max_record_bytes}, the least is {MIN_RECORD_BYTES}")

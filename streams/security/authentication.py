@@ -1,6 +1,6 @@
 """Signature schemes, and how strong each is against quantum computers. No I/O, no library.
 
-A peer is authenticated by the weakest of its own key and every signature on the way to the trusted root: whoever can
+A peer is authenticated by the weakest of its own key and every signature on the way to the trusted root: anyone who can
 forge one certificate of a chain can be anyone below it (`chains.py`).
 """
 

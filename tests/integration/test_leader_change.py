@@ -15,7 +15,7 @@ from bench.lab.kafkatools import KafkaFailed, jars, java
 from logreceiver.sinks import Kind, RunState
 from logreceiver.sinks import settings as sink_settings
 from streams.records.batch import parse_header
-from tests.integration.test_resume_matrix import COMBINATIONS, judge, tell
+from tests.integration.test_resume_matrix import COMBINATIONS, judge, show
 from tests.support.cluster import create_topics, leaders
 from tests.support.delivery import RECORDS, Way, joined, numbered, way_to
 from tests.support.installation import eventually as becomes
@@ -58,14 +58,14 @@ async def test_any_part_of_a_window_is_finished_once_and_in_order_at_the_next_le
 
         count = await judge(way, topic_name, change_leaders)
         assert 2 not in await asyncio.to_thread(leaders, cluster, topics)
-    tell(capsys, count, "leader killed")
+    show(capsys, count, "leader killed")
 
 
 async def test_a_batch_that_only_the_leader_has_is_not_taken_for_stored_and_outlives_the_leader(
     cluster: Kafka, tmp_path: Path, topic_name: str
 ) -> None:
     await asyncio.to_thread(create_topics, cluster, [topic_name], replicas=[2, 3, 1])
-    leader = f"127.0.0.1:{cluster.brokers[1].port}"  # whoever asks for metadata is not to wait for a stopped broker
+    leader = f"127.0.0.1:{cluster.brokers[1].port}"  # requests for metadata must not wait for a stopped broker
     async with way_to(
         cluster, tmp_path, sink_settings.KafkaSink(brokers=(leader,), produce_timeout_seconds=10.0)
     ) as way:

@@ -225,7 +225,7 @@ async def test_a_log_that_lost_its_end_costs_nothing_that_was_unacknowledged(
 
 
 def cut_log(partition: Path, kept: int) -> None:
-    """Only the first batches are left, and nothing beside them that would tell of others."""
+    """Only the first batches are left, and nothing next to them that shows that there were others."""
     (segment,) = partition.glob("*.log")
     content, end = segment.read_bytes(), 0
     for _ in range(kept):

@@ -94,7 +94,7 @@ async def judge(way: Way, prefix: str, event: Callable[[], Awaitable[None]]) -> 
     return len(streams)
 
 
-def tell(capsys: pytest.CaptureFixture[str], count: int, event: str) -> None:
+def show(capsys: pytest.CaptureFixture[str], count: int, event: str) -> None:
     with capsys.disabled():
         print(f"\n{count} combinations, {event}: all stored once, in order, resets 0")
 
@@ -108,4 +108,4 @@ async def test_any_part_of_a_window_is_finished_once_and_in_order_after_the_brok
 
     async with way_to(kafka, tmp_path) as way:
         count = await judge(way, topic_name, restart)
-    tell(capsys, count, "broker stopped and started" if clean else "broker killed and started")
+    show(capsys, count, "broker stopped and started" if clean else "broker killed and started")

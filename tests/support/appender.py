@@ -1,4 +1,4 @@
-"""A child process that appends to an embedded log until it is killed, and tells each acknowledged sequence.
+"""A child process that appends to an embedded log until it is killed, and prints each acknowledged sequence.
 
     python -m tests.support.appender DIRECTORY TOPIC
 

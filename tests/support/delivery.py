@@ -42,7 +42,7 @@ ANSWER_SECONDS = 60.0
 
 
 class Life:
-    """One life of one stream's forwarder. Numbers count batches of RECORDS records; a record tells its number."""
+    """One life of one stream's forwarder. Numbers count batches of RECORDS records; a record contains its number."""
 
     def __init__(self, way: Way, stream: str, spool: Spool) -> None:
         self._way = way

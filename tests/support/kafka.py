@@ -1,7 +1,7 @@
 """A Kafka broker that wants hybrid TLS with a client certificate, SASL and rights: what an operator's may be like.
 
 Its chain is RSA: BouncyCastle has no curve for an ECDSA leaf where a client offers only X25519MLKEM768. Its provider is
-told to use BouncyCastle's own algorithms ("BC"), because the ML-KEM of newer Java runtimes is not one that it can use.
+configured to use BouncyCastle's own algorithms ("BC"), because it cannot use the ML-KEM of newer Java runtimes.
 """
 
 from __future__ import annotations

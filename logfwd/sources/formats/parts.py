@@ -17,7 +17,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def line_id(*origin: object) -> str:
-    """An id for the parts of one line, from what tells this line from every other one."""
+    """An id for the parts of one line, from what distinguishes it from every other line."""
     return blake2b(repr(origin).encode(), digest_size=8).hexdigest()
 
 
