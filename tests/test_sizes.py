@@ -20,6 +20,7 @@ LONGER = {
 
 LONGER_TESTS = {
     "tests/integration/test_http.py": "what clients of the http source may rely on, over real sockets",
+    "tests/logfwd/sources/file/test_joined.py": "joined lines, with every point at which the forwarder may be killed",
     "tests/logfwd/sources/file/test_rotation.py": "every way to rotate",
     "tests/logfwd/sources/file/test_used_inodes.py": "every way in which an inode is used again",
     "tests/logfwd/sources/test_source_contract.py": "one suite that every source passes",

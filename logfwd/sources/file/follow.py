@@ -99,8 +99,7 @@ class Follower:
         self.scan_wanted = True
         self._incomplete = False  # a scan left out files that it saw
         self._full_scan_at = 0.0
-        self._stamps: dict[str, int] = {}
-        """Times of last change of the directories, as of the last listing."""
+        self._stamps: dict[str, int] = {}  # the directories' times of last change, as of the last listing
         self._unstable = 0  # scans in a row during which files were renamed
         lost, unreadable = from_marks(positions)
         self._forget(unreadable)
