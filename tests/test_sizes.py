@@ -30,6 +30,7 @@ LONGER_TESTS = {
     "tests/logreceiver/links/test_session.py": "one link, message by message, through one fake forwarder",
     "tests/logreceiver/sinks/test_log_damage.py": "each kind of damage to one log",
     "tests/streams/records/test_batch.py": "build, check, stamp, place and halve: one format and its oracles",
+    "tests/streams/security/tls13/test_kemtls.py": "one handshake, message by message, and each way to break it",
 }
 """Tests of one subject, which share their helpers."""
 
