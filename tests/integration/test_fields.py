@@ -87,3 +87,29 @@ async def test_parts_of_a_long_line_of_text_are_within_the_limit_with_their_fiel
         record["host"] == "h" * 1000 and record.get("file") == (path_field and str(installation.source))
         for record in records
     )
+
+
+async def test_container_logs_carry_their_pod_also_where_parts_are_joined(tmp_path: Path) -> None:
+    installation = Installation(tmp_path)
+    log = tmp_path / "pods" / "default_web-0_uid" / "app" / "0.log"
+    log.parent.mkdir(parents=True)
+    time = "2026-01-31T10:00:00.000000000Z"
+    log.write_text(f'{time} stdout F {{"n":1}}\n{time} stdout P begin \n{time} stderr F other\n{time} stdout F end\n')
+    source = FileSource(paths=(str(log),), scan_seconds=0.05, format="cri", kubernetes=True)
+    stream = installation.stream(source=source, add={"host": "node-1"}, key_field="host")
+    async with (
+        running(installation.receiver_config()) as service,
+        forwarding(installation.forwarder_config(service.listeners[0].address, stream)) as forwarder,
+    ):
+        await eventually(lambda: acknowledged(forwarder) == 3)
+    pod = {"namespace": "default", "pod": "web-0", "uid": "uid", "container": "app"}
+    added = {"host": "node-1", "kubernetes": pod}
+    stored = [json.loads(line) for line in installation.stored()]
+    assert sorted(stored, key=str) == sorted(
+        [
+            added | {"n": 1, "time": time, "stream": "stdout"},
+            added | {"message": "begin end", "time": time, "stream": "stdout"},
+            added | {"message": "other", "time": time, "stream": "stderr"},
+        ],
+        key=str,
+    )

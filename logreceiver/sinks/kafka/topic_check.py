@@ -45,7 +45,10 @@ def check(topic: Mapping[str, str], broker: Mapping[str, str], *, replication_fa
     rights = _missing_rights(operations)
     refusals, warnings = _durability(topic, replication_factor)
     if "compact" in topic.get("cleanup.policy", "delete"):
-        refusals.append("cleanup.policy is compact: records have no key, so every batch is refused; set it to delete")
+        refusals.append(
+            "cleanup.policy is compact: Kafka refuses a batch with a record that has no key, and deletes all but the "
+            "last record of each key; set it to delete"
+        )
     if topic.get("compression.type", "producer") != "producer":
         warnings.append(
             f"compression.type is {topic['compression.type']}: the broker compresses every batch again; "
