@@ -57,7 +57,7 @@ class Forwarder:
         self._keepers: dict[str, Keeper] = {}
         self._front = Front()
         syslog_counters = Counters(self.metrics.count_dropped_messages, self.metrics.count_ended_connection)
-        self.listeners = Listeners(self._front, self.metrics.count_http_request, _count_invalid, syslog_counters)
+        self.listeners = Listeners(self._front, self.metrics, _count_invalid, syslog_counters)
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Forwarder:

@@ -16,7 +16,7 @@ from logfwd.sources.syslog.counts import Counters
 from logfwd.sources.syslog.settings import SyslogSource
 
 if TYPE_CHECKING:
-    from logfwd.sources.http.server import HttpServer
+    from logfwd.sources.http.server import HttpServer, Observer
     from logfwd.sources.syslog.server import SyslogServer
 
 __all__ = ["Counters", "Listeners", "Served"]
@@ -42,11 +42,11 @@ class Listeners:
     def __init__(
         self,
         front: Front,
-        count: Callable[[str, str], None],
+        observer: Observer,
         count_invalid: Callable[[bytes, Sequence[int] | None, int], int],
         syslog_counters: Counters,
     ) -> None:
-        self._front, self._count, self._count_invalid = front, count, count_invalid
+        self._front, self._observer, self._count_invalid = front, observer, count_invalid
         self._syslog_counters = syslog_counters
         self.http: HttpServer | None = None
         self.syslog: SyslogServer | None = None
@@ -56,7 +56,7 @@ class Listeners:
         if streams and self.http is None:
             from logfwd.sources.http.server import HttpServer
 
-            self.http = HttpServer(self._front, self._count, self._count_invalid)
+            self.http = HttpServer(self._front, self._observer, self._count_invalid)
         if self.http is not None:
             await self.http.serve(streams)
         if syslog_streams and self.syslog is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import structlog
+from cryptography import x509
 
 from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.terms import ListenerTls
@@ -137,15 +138,21 @@ async def test_a_certificate_or_a_token_is_enough_where_both_are_known(
 
 async def test_a_reload_shows_a_new_certificate_and_keeps_a_bad_one_out(installation: Installation) -> None:
     parties = installation.parties
-    leaf = parties.leaf("listener", identities=["listener"], hosts=["localhost"])
+    leaf = parties.leaf("listener", identities=["listener"], hosts=["localhost"], days=3)
     tls = ListenerTls(certificate=leaf.certificate, key=leaf.key, modes=("classical",))
     stream = installation.stream(source=HttpSource(address="localhost:0", tls=tls))
+
+    def certificate_expires(leaf: Credentials) -> float:
+        return x509.load_pem_x509_certificate(leaf.certificate.read_bytes()).not_valid_after_utc.timestamp()
 
     def shown(address: str) -> bytes:
         port = int(address.rpartition(":")[2])
         return ssl.get_server_certificate(("localhost", port), ca_certs=str(leaf.ca)).encode()
 
     async with serving(installation, stream) as served:
+        labels = {"stream": "", "owner": "own"}
+        expires = served.forwarder.registry.get_sample_value("tls_certificate_expiry_timestamp_seconds", labels)
+        assert expires == certificate_expires(leaf)
         before = await asyncio.to_thread(shown, served.address)
         new = parties.leaf("new", identities=["listener"], hosts=["localhost"])
         leaf.certificate.write_bytes(new.certificate.read_bytes())

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from logfwd.intake import jsonlines
+from logfwd.metrics import ForwarderMetrics
 from logfwd.sources.front import Front
 from logfwd.sources.http.server import HttpServer
 from logfwd.sources.http.settings import HttpSource, Served
+from streams.telemetry.metrics import CollectorRegistry
 from tests.support.http_clients import NDJSON, Reply, answer
 
 
@@ -22,7 +24,7 @@ class Listening:
 
     def __init__(self, front: Front, directory: Path, *, block_bytes: int) -> None:
         self._path = directory / "in.sock"
-        self._server = HttpServer(front, lambda stream, code: None, count_invalid)
+        self._server = HttpServer(front, ForwarderMetrics(CollectorRegistry()), count_invalid)
         self._served = Served("s", HttpSource(address=f"unix:{self._path}"), 1000, block_bytes, False)
         self._opened = asyncio.Lock()
 

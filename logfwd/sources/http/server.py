@@ -7,7 +7,9 @@ be used is tried again until it can.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -22,6 +24,7 @@ from streams.addresses import is_local
 from streams.config.units import KIB
 from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation
 from streams.security import handshakes, modes
+from streams.security.endpoint import Party
 from streams.security.listener import Listener
 from streams.security.modes import MODES
 from streams.security.transport import Link
@@ -38,11 +41,25 @@ ALPN = b"http/1.1"
 log = structlog.get_logger("logfwd.sources.http")
 
 
+class Observer(Protocol):
+    """What is counted and shown of listeners."""
+
+    def count_http_request(self, stream: str, code: str) -> None:
+        """A client was answered; `stream` is empty if it named none that is served, `code` "none" without an answer."""
+
+    def own_certificate(self, expires: datetime.datetime, *, user: str) -> None:
+        """When the certificate of a listener expires."""
+
+    def forget_certificates(self, users: Iterable[str]) -> None:
+        """These listeners are gone."""
+
+
 class HttpServer:
     """All listeners of one forwarder."""
 
-    def __init__(self, front: Front, count: Callable[[str, str], None], count_invalid: CountInvalid) -> None:
-        self._ingest = Ingest(front, count, count_invalid)
+    def __init__(self, front: Front, observer: Observer, count_invalid: CountInvalid) -> None:
+        self._ingest = Ingest(front, observer.count_http_request, count_invalid)
+        self._observer = observer
         self._doors: dict[Terms, _Door] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -55,7 +72,7 @@ class HttpServer:
         for door in self._doors.values():
             door.read_files()
         for terms in sorted(wanted - set(self._doors), key=lambda terms: terms.address):
-            self._doors[terms] = door = _Door(terms, self._ingest)
+            self._doors[terms] = door = _Door(terms, self._ingest, self._observer)
             await door.open()
 
     def _retire(self, door: _Door) -> None:
@@ -92,8 +109,8 @@ class HttpServer:
 class _Door:
     """One address, and the connections of its clients."""
 
-    def __init__(self, terms: Terms, ingest: Ingest) -> None:
-        self._terms, self._ingest = terms, ingest
+    def __init__(self, terms: Terms, ingest: Ingest, observer: Observer) -> None:
+        self._terms, self._ingest, self._observer = terms, ingest, observer
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._opening: asyncio.Task[None] | None = None
         self._turned_away = 0
@@ -114,8 +131,9 @@ class _Door:
 
     async def _try_to_open(self) -> bool:
         try:
+            party = party_of(self._terms.tls, ALPN)
             listener = Listener(
-                party_of(self._terms.tls, ALPN),
+                party,
                 self._serve,
                 self._failed,
                 handshake_timeout=self._terms.header_seconds,
@@ -129,6 +147,7 @@ class _Door:
             self.trouble = str(error)
             return False
         self.trouble, self.listener = "", listener
+        self._show_certificate(party)
         log.info("http listening", address=listener.address)
         return True
 
@@ -137,13 +156,19 @@ class _Door:
         if self._terms.tls is None or self.listener is None:
             return
         try:
-            self.listener.replace(party_of(self._terms.tls, ALPN))
+            party = party_of(self._terms.tls, ALPN)
+            self.listener.replace(party)
+            self._show_certificate(party)
         except ConfigError as error:
             log.error(
                 "certificate reload failed",
                 reason=str(error),
                 remedy="mend the files; the old certificate stays in use",
             )
+
+    def _show_certificate(self, party: Party) -> None:
+        if self._terms.tls is not None:
+            self._observer.own_certificate(party.expires, user=self._terms.address)
 
     async def _keep_trying(self) -> None:
         while True:
@@ -197,6 +222,7 @@ class _Door:
             self._opening.cancel()
         if self.listener is not None:
             self.listener.stop()
+            self._observer.forget_certificates([self._terms.address])
         for connection in self._connections:
             connection.stop()
 
