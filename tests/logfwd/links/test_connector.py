@@ -83,7 +83,12 @@ async def test_a_link_that_gives_what_the_mode_demands_is_used(
 
 
 @pytest.mark.parametrize(
-    "weaker", [{"group": "X25519"}, {"version": "TLSv1.2"}, {"authentication": "rsa_pss_rsae_sha256"}]
+    "weaker",
+    [
+        {"group": "X25519"},
+        {"version": "TLSv1.2"},
+        {"authentication": "rsa_pss_rsae_sha256", "certificate_algorithm": "RSA 2048"},
+    ],
 )
 async def test_a_link_weaker_than_the_mode_is_cut_before_any_data_and_counted(
     monkeypatch: pytest.MonkeyPatch, registry: CollectorRegistry, weaker: dict[str, str]
