@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from streams.config.kinds import AuthorityFile, CertificateFile, KeyFile, ModeName, checked
+from streams.config.kinds import AuthorityFile, CertificateFile, KeyFile, ModeName, shown
 
 
 def check_socket_mode(mode: str) -> None:
@@ -17,7 +17,7 @@ def check_socket_mode(mode: str) -> None:
         raise ValueError(f"{mode!r} is not a file mode; write three octal digits, as in '0660'")
 
 
-SocketMode = Annotated[str, checked(check_socket_mode)]
+SocketMode = Annotated[str, shown(check_socket_mode)]
 
 
 class ListenerTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -126,7 +126,7 @@ def test_a_mistake_is_named_with_its_key_and_a_remedy(tmp_path: Path, text: str,
         (
             '[source]\ntype = "fil"\n',
             "source.type",
-            '\'fil\' is not known; write "file" or "stdin" or "http"; did you mean \'file\'?',
+            '\'fil\' is not known; write "file" or "stdin" or "http" or "syslog"; did you mean \'file\'?',
         ),
         ('[source]\ntype = "file"\n', "source.paths", "is missing; add source.paths = […]"),
         ('[source]\ntype = "file"\npaths = []\n', "source.paths", "is empty; name at least one"),
@@ -235,6 +235,16 @@ def test_a_file_that_is_not_a_configuration_is_rejected(tmp_path: Path, data: by
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read: No such file or directory; .* --config"):
         toml.parse(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [("http", "address"), ("http", "socket_mode"), ("syslog", "socket_mode"), ("file", "encoding")]
+)
+def test_what_logs_show_of_a_source_does_not_come_from_a_file(tmp_path: Path, kind: str, key: str) -> None:
+    (tmp_path / "secret").write_text("hunter2")
+    _, problems = read(tmp_path, f'name = "http"\n[source]\ntype = "{kind}"\n{key} = "${{file:secret}}"\n')
+    assert "cannot come from a file" in problems[f"source.{key}"]
+    assert "hunter2" not in str(problems)
 
 
 # -- constant fields ---------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from logfwd.sources.terms import ListenerTls, SocketMode
 from streams.addresses import is_local
-from streams.config.kinds import ListenAddress, Pattern, checked
+from streams.config.kinds import ListenAddress, Pattern, shown
 from streams.config.units import KIB, MIB
 from streams.security.modes import MODES
 
@@ -21,7 +21,7 @@ def check_socket_path(path: str) -> None:
         raise ValueError(f"{path!r} is not an absolute path of at most 107 bytes, as in '/dev/log'")
 
 
-SocketPath = Annotated[str, checked(check_socket_path)]
+SocketPath = Annotated[str, shown(check_socket_path)]
 
 
 class SyslogSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="syslog"):
