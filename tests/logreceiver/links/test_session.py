@@ -205,7 +205,12 @@ async def test_a_peer_that_says_no_hello_is_not_waited_for() -> None:
         ({}, {"identities": ()}, Code.NOT_ALLOWED, "names no identity"),
         ({}, {"group": "X25519"}, Code.POLICY, "demands TLSv1.3 with X25519MLKEM768, the link has TLSv1.3 with X25519"),
         ({}, {"version": "TLSv1.2"}, Code.POLICY, "the link has TLSv1.2"),
-        ({}, {"authentication": "rsa_pss_rsae_sha256"}, Code.POLICY, "this one is by rsa_pss_rsae_sha256"),
+        (
+            {},
+            {"authentication": "rsa_pss_rsae_sha256", "certificate_algorithm": "RSA 2048"},
+            Code.POLICY,
+            "this one is by rsa_pss_rsae_sha256",
+        ),
         ({"mode": "pq-auth"}, {}, Code.POLICY, "authenticated by mldsa65, this one is by ecdsa_secp256r1_sha256"),
     ],
 )
