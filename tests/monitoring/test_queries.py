@@ -146,7 +146,7 @@ def test_every_alert_has_a_test_in_which_it_fires() -> None:
 
 def test_docs_have_every_panel_and_every_alert() -> None:
     docs = (ROOT / "docs" / "monitoring.md").read_text()
-    assert panels.table() in docs, 'run: python -c "from bench import panels; print(panels.table())"'
+    assert panels.table() in docs, 'run: python -c "from bench.dashboard import panels; print(panels.table())"'
     for rule in rules():
         if "alert" in rule:
             action = " ".join(rule["annotations"]["action"].split())
