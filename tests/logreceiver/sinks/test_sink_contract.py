@@ -178,8 +178,9 @@ async def test_what_is_stored_is_known_exactly_after_a_restart(harness: Harness,
         await run.produce(10 * number)
     await (harness.restart() if how == "restart" else harness.crash())
     assert await run.ask() == RunState(0, 29)
-    while refused(outcome := await run.produce(50), Code.UNAVAILABLE):  # a leader that has just come back
-        await asyncio.sleep(0.1)
+    async with asyncio.timeout(30):
+        while refused(outcome := await run.produce(50), Code.UNAVAILABLE):  # a leader that has just come back
+            await asyncio.sleep(0.1)
     assert refused(outcome, Code.OUT_OF_ORDER)
     assert await run.produce(20) == Outcome(Kind.DUPLICATE, 20)
     assert await run.produce(30) == Outcome(Kind.STORED, 30)
