@@ -39,6 +39,9 @@ def authentication(chain: Sequence[x509.Certificate]) -> str:
 
 def certificate_scheme(certificate: x509.Certificate, issuer: x509.Certificate) -> str:
     """How a certificate is signed, as IANA spells it: the curve is the issuer's, the hash the certificate's own."""
+    named = signed_with(signature_algorithm(certificate))
+    if strength(named):
+        return named  # without the issuer's key, which takes as long to read as half a verification
     try:
         key, digest = issuer.public_key(), certificate.signature_hash_algorithm
     except UNREADABLE:

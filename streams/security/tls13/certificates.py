@@ -67,12 +67,19 @@ class Trust:
         self._roots, self.clock = tuple(roots), clock
         self._store = Store(list(roots)) if roots else None
         self._kept: dict[tuple[bytes, str | None], tuple[Peer, datetime.datetime]] = {}
+        self._names: dict[str, tuple[bytes | None, str]] = {}
 
     def names_of(self, host: str) -> tuple[bytes | None, str]:
         """A host as SNI wants it (None for an address), and as `verify` does; ValueError for what can be neither."""
-        subject = _subject(host)
-        self._policy().build_server_verifier(subject)
-        return (subject.value.encode(), subject.value) if isinstance(subject, x509.DNSName) else (None, host)
+        found = self._names.get(host)
+        if found is None:
+            subject = _subject(host)
+            self._policy().build_server_verifier(subject)
+            found = (subject.value.encode(), subject.value) if isinstance(subject, x509.DNSName) else (None, host)
+            if len(self._names) >= MAX_KEPT:
+                self._names.clear()
+            self._names[host] = found
+        return found
 
     def verify(self, chain: Sequence[bytes], host: str | None) -> Peer:
         """Verify a server's chain for a host name or address, or a client's if no host is given."""

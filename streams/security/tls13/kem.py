@@ -34,12 +34,17 @@ KEMS: dict[int, Kem] = {
         Kem(0xFE03, "ML-KEM-1024", mlkem.MLKEM1024PublicKey, mlkem.MLKEM1024PrivateKey, 1568),
     )
 }
+_kinds: dict[type, Kem | None] = {}
+"""What `kem_of` has found for each type of key: the library's own types are recognised slowly."""
 KEM_CODES = {kem.name: code for code, kem in KEMS.items()}
 
 
 def kem_of(public_key: object) -> Kem | None:
     """The KEM of a certificate's key; None if it is a key of another kind."""
-    return next((kem for kem in KEMS.values() if isinstance(public_key, kem.public)), None)
+    kind = type(public_key)
+    if kind not in _kinds:
+        _kinds[kind] = next((kem for kem in KEMS.values() if issubclass(kind, kem.public)), None)
+    return _kinds[kind]
 
 
 def encapsulate(public_key: Any) -> tuple[bytes, bytes]:

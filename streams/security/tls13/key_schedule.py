@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import msgspec
 
@@ -12,22 +13,40 @@ from streams.security.tls13.codec import vector
 from streams.security.tls13.names import HandshakeType
 from streams.security.tls13.suites import IV_BYTES, Aead, Suite
 
+_HASHES: dict[str, tuple[Callable[[bytes], Any], int]] = {
+    "sha256": (hashlib.sha256, 64),
+    "sha384": (hashlib.sha384, 128),
+}
+"""By name: the function, and the bytes of its block."""
+_INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
+
+
+def _hmac(hash_name: str, key: bytes, data: bytes) -> bytes:
+    """HMAC (RFC 2104) with a key that fits into a block.
+
+    Each side of a handshake computes thirty; `hmac.digest` takes twice as long, as it looks the hash up each time.
+    """
+    new, block = _HASHES[hash_name]
+    padded = key.ljust(block, b"\0")
+    digest: bytes = new(padded.translate(_OUTER) + new(padded.translate(_INNER) + data).digest()).digest()
+    return digest
+
 
 @cache
-def _info(label: str, context: bytes, length: int) -> bytes:
-    """HkdfLabel followed by HKDF-Expand's counter: every output here fits into one block of the hash."""
-    return length.to_bytes(2) + vector(1, b"tls13 " + label.encode()) + vector(1, context) + b"\x01"
+def _info(label: str, context_bytes: int, length: int) -> bytes:
+    """HkdfLabel up to its context, of that many bytes."""
+    return length.to_bytes(2) + vector(1, b"tls13 " + label.encode()) + context_bytes.to_bytes(1)
 
 
 def extract(hash_name: str, salt: bytes, secret: bytes) -> bytes:
     """HKDF-Extract (RFC 5869 section 2.2)."""
-    return hmac.digest(salt, secret, hash_name)
+    return _hmac(hash_name, salt, secret)
 
 
 def expand_label(hash_name: str, secret: bytes, label: str, context: bytes, length: int) -> bytes:
     """HKDF-Expand-Label (section 7.1), up to the hash's own length."""
-    info = _info(label, b"", length) if not context else _info.__wrapped__(label, context, length)
-    return hmac.digest(secret, info, hash_name)[:length]
+    info = _info(label, len(context), length) + context + b"\x01"  # HKDF-Expand's counter: one block is enough
+    return _hmac(hash_name, secret, info)[:length]
 
 
 class Transcript:
@@ -35,18 +54,19 @@ class Transcript:
 
     def __init__(self, hash_name: str) -> None:
         self._name = hash_name
-        self._running = hashlib.new(hash_name)
+        self._running = _HASHES[hash_name][0](b"")
 
     def add(self, message: bytes) -> None:
         self._running.update(message)
 
     def hash(self) -> bytes:
-        return self._running.copy().digest()
+        digest: bytes = self._running.copy().digest()
+        return digest
 
     def replace_first_hello(self) -> None:
         """After a HelloRetryRequest its hash stands for the first ClientHello."""
         digest = self._running.digest()
-        self._running = hashlib.new(self._name, bytes((HandshakeType.MESSAGE_HASH,)) + vector(3, digest))
+        self._running = _HASHES[self._name][0](bytes((HandshakeType.MESSAGE_HASH,)) + vector(3, digest))
 
 
 class TrafficKeys(msgspec.Struct, frozen=True):
@@ -62,7 +82,7 @@ class KeySchedule:
     def __init__(self, suite: Suite, early: bytes | None = None) -> None:
         self.suite = suite
         self.zeros = bytes(suite.hash_bytes)
-        self._empty = hashlib.new(suite.hash).digest()
+        self._empty = _HASHES[suite.hash][0](b"").digest()
         self._secret = extract(suite.hash, self.zeros, self.zeros if early is None else early)
 
     def advance(self, secret: bytes | None = None) -> None:
@@ -79,7 +99,7 @@ class KeySchedule:
 
     def verify_data(self, finished_key: bytes, transcript_hash: bytes) -> bytes:
         """The content of a Finished (section 4.4.4)."""
-        return hmac.digest(finished_key, transcript_hash, self.suite.hash)
+        return _hmac(self.suite.hash, finished_key, transcript_hash)
 
     def keyed_by_stage(self, label: str) -> bytes:
         """A key straight from the present stage, without a transcript, for KEMTLS's Finished."""
