@@ -12,8 +12,6 @@ FUNCTION_LINES = 50
 
 LONGER = {
     "logfwd/pipeline.py": "the path of a batch in the order of its picture; its parts share what is under way",
-    "logfwd/sources/file/follow.py": "every step of a scan changes one table of followed files; names, lost and held "
-    "files are modules of their own",
     "streams/config/toml.py": "one reader: each kind of value needs all the others",
 }
 """Files of the product, and functions as FILE::NAME, each with its reason."""

@@ -1,0 +1,215 @@
+"""The files that are followed, and what may be let go of.
+
+`FollowedFiles` is the one table that scans (follow.py), new files (adopt.py) and reading (reading.py) change. It knows
+which files are open, which have their turn next, and up to where each is committed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from msgspec import structs
+
+from logfwd.sources.file.identity import FileId, Place, end_of_lines, has_state
+from logfwd.sources.file.lost import Lost, LostPositions, log_unread
+from logfwd.sources.file.metadata import fields_by_name
+from logfwd.sources.file.notify import Inotify
+from logfwd.sources.file.openfiles import OpenFiles
+from logfwd.sources.file.scan import Finder, Found
+from logfwd.sources.file.tail import Deleted, Replaced, Tail
+from logfwd.sources.formats.encodings import FIRST_BYTES, encoding_of
+from logfwd.sources.formats.text import Count
+from logfwd.sources.lines import LineFormat, Lines
+from logfwd.sources.position import Block, Mark
+from logfwd.sources.settings import FileSource
+
+
+class FollowedFiles:
+    """The files of one source, followed and lost, with what is committed of each."""
+
+    def __init__(
+        self,
+        settings: FileSource,
+        finder: Finder,
+        positions: Mapping[str, Mark],
+        max_record_bytes: int,
+        notifier: Inotify | None,
+        count: Count,
+    ) -> None:
+        self.settings, self.finder, self.max_record_bytes = settings, finder, max_record_bytes
+        self.format = LineFormat(settings, max_record_bytes, count)
+        self._fields = fields_by_name(settings)
+        self.lost = LostPositions(finder.troubles)
+        self.opened = OpenFiles(settings.max_open_files, notifier)
+        self.tails: dict[FileId, Tail] = {}
+        """Every followed file, open or closed."""
+        self.ready: deque[Tail] = deque()
+        """Files that may have unread data, in the order of their turns; each is here at most once (`Tail.ready`)."""
+        self.newest: dict[str, Tail] = {}
+        """The last adopted file of each family: the next one waits until it was read."""
+        self.committed: dict[str, int] = {key: mark.offset for key, mark in positions.items()}
+        """Offsets on disk, by key. A deleted file stays open until all that was read of it is on disk."""
+        self.committed_open = {key for key, mark in positions.items() if has_state(mark)}
+        """Positions that hold a state: their files may still be needed."""
+        self.forgotten: deque[str] = deque()
+        """Keys whose positions the spool may delete with its next commit."""
+        self.compressed: set[tuple[FileId, int]] = set()
+        """Compressed files with their times of last write: they are not opened again until they are written to."""
+        self.scan_wanted = True
+        self.incomplete = False
+        """A scan left out files that it saw."""
+
+    def families(self) -> set[str]:
+        return {tail.family for tail in self.tails.values()}
+
+    def look(self, tail: Tail, now: float, found: Found | None = None) -> None:
+        """Queue a file that has changed since the last look."""
+        if found is not None:
+            size, mtime_ns, ctime_ns = found.size, found.mtime_ns, found.ctime_ns
+        else:
+            status = os.fstat(tail.fd)
+            size, mtime_ns, ctime_ns = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        written = (size, mtime_ns) != (tail.size, tail.mtime_ns)
+        if size < tail.place.offset:
+            self.truncated(tail)
+        elif written or (ctime_ns != tail.ctime_ns and tail.fd < 0):  # a closed one may be another file by now
+            if written and tail.mtime_ns >= 0:
+                tail.active_at = now
+            tail.size, tail.mtime_ns, tail.ctime_ns = size, mtime_ns, ctime_ns
+            self.enqueue(tail)
+
+    def enqueue(self, tail: Tail) -> None:
+        if not tail.ready:
+            tail.ready = True
+            self.ready.append(tail)
+
+    def trouble(self, tail: Tail, error: OSError) -> None:
+        self.finder.troubles.note(tail.path, error.strerror or str(error))
+        tail.mtime_ns = -1  # so the next look finds it changed and tries again
+
+    def is_quiet(self, tail: Tail, now: float) -> bool:
+        """True for a rotated or deleted file that has not been written to for a while."""
+        since = tail.rotated_at
+        return since is not None and now - max(since, tail.active_at) >= self.settings.rotated_wait_seconds
+
+    def start(self, tail: Tail) -> bool:
+        """Begin to follow a file; False if it cannot be opened now."""
+        try:
+            if not self.open(tail) or tail.id in self.tails:
+                self.opened.close(tail)
+                self.incomplete = True
+                return False
+            status = os.fstat(tail.fd)
+        except (Replaced, Deleted):  # after it was listed
+            self.scan_wanted = self.incomplete = True
+            return False
+        except OSError as error:
+            self.trouble(tail, error)
+            self.incomplete = True
+            return False
+        if not tail.place.handle:
+            tail.place = tail.place.in_file(tail.fd)
+        tail.lines = self.lines_of(tail)
+        tail.size, tail.mtime_ns, tail.ctime_ns = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        self.tails[tail.id] = tail
+        self.committed.setdefault(tail.key, tail.place.offset)
+        self.enqueue(tail)
+        return True
+
+    def lines_of(self, tail: Tail) -> Lines | None:
+        """What makes records of the lines; None for lines that are records already."""
+        fields_bytes = len(self._fields_of(tail))
+        if (lines := self.format.reader(tail.key, fields_bytes + 1 if fields_bytes else 0)) is not None:
+            encoding = encoding_of(self.settings.encoding, os.pread(tail.fd, FIRST_BYTES, 0))
+            lines.restore(tail.place.state, lambda offset, size: os.pread(tail.fd, size, offset), encoding)
+        return lines
+
+    def _fields_of(self, tail: Tail) -> bytes:
+        """What the name of its file adds to each record."""
+        return b"" if self._fields is None else self._fields(self.finder.name_of(tail.family))
+
+    def with_fields(self, tail: Tail, block: Block) -> Block:
+        return block if self._fields is None or not block.data else structs.replace(block, fields=self._fields_of(tail))
+
+    def end_of(self, tail: Tail) -> Place:
+        return end_of_lines(tail.fd, self.max_record_bytes, self.settings.encoding)
+
+    def open(self, tail: Tail, keep: Tail | None = None) -> bool:
+        return self.opened.open(tail, lambda: self._make_room(keep))
+
+    def _make_room(self, keep: Tail | None) -> bool:
+        """Close the least recently active file that can be opened again, or release a rotated one that is done."""
+        can_close = [tail for tail in self.opened.tails if tail is not keep and (not tail.gone or self.is_done(tail))]
+        while can_close:
+            least = min(can_close, key=lambda tail: (tail.ready, tail.active_at))
+            if least.gone:
+                self.retire(least)
+                return True
+            if self.is_done(least) or os.fstat(least.fd).st_nlink:
+                self.opened.close(least)
+                return True
+            can_close.remove(least)  # deleted and not read to its end: it could not be opened again
+        return False
+
+    def is_done(self, tail: Tail) -> bool:
+        """True for a file that was read to its end and is committed up to there."""
+        is_read = not tail.ready and tail.size <= tail.place.offset <= self.committed[tail.key]
+        return is_read and not tail.place.state and tail.key not in self.committed_open
+
+    def drop(self, tail: Tail) -> None:
+        """Stop following a file."""
+        self.opened.close(tail)
+        del self.tails[tail.id]
+        if tail.ready:
+            self.ready.remove(tail)
+        for heir in self.tails.values() if self.format.has_readers else ():
+            if heir.predecessor is tail:
+                heir.predecessor = tail.predecessor
+        tail.ready, tail.ended, tail.after, tail.predecessor = False, True, None, None
+        if self.newest.get(tail.family) is tail:
+            del self.newest[tail.family]
+
+    def retire(self, tail: Tail) -> None:
+        """Release a file that was read to its end or is not listed. Its position is kept unless it is deleted."""
+        deleted = tail.fd >= 0 and os.fstat(tail.fd).st_nlink == 0
+        self.drop(tail)
+        if not deleted and (tail.place.offset or (tail.size and tail.place.handle)):
+            self._lose(tail)
+        else:
+            log_unread(tail.path, 0 if deleted else tail.size)
+            self.forget([tail.key])
+
+    def truncated(self, tail: Tail) -> None:
+        """The file was emptied in place: the next scan finds its present content as a new file."""
+        self.drop(tail)
+        self._lose(tail, truncated=True)
+        self.scan_wanted = True
+
+    def _lose(self, tail: Tail, *, truncated: bool = False) -> None:
+        unread_bytes, written_ms = tail.size - tail.place.offset, tail.mtime_ns // 1_000_000
+        self.lost.add(
+            Lost(
+                tail.key,
+                tail.path,
+                tail.family,
+                tail.place,
+                written_ms,
+                truncated=truncated,
+                id=tail.id,
+                unread_bytes=unread_bytes,
+            )
+        )
+
+    def deleted(self, tail: Tail) -> None:
+        """A closed file was deleted and its inode used again; a scan finds the file that has it now."""
+        self.drop(tail)
+        log_unread(tail.path, tail.size_closed - tail.place.offset)
+        self.forget([tail.key])
+
+    def forget(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.committed.pop(key, None)
+            self.committed_open.discard(key)
+            self.forgotten.append(key)
