@@ -21,6 +21,7 @@ ELSEWHERE = {
     "primitives": "bench.handshakes.primitives",
     "ramp": "bench.speed.sustained",
     "stuck": "bench.chaos.stuck",
+    "sources": "bench.speed.sources",
     "sustained": "bench.speed.sustained",
     "throughput": "bench.speed.throughput",
     "watch": "bench.watch",

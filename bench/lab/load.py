@@ -11,8 +11,9 @@ import threading
 import time
 from array import array
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 from bench.lab.generate import write_http
@@ -27,23 +28,57 @@ _numbers = count(1)
 """Numbers copies and rotations, so that no name is used twice."""
 
 
+def _same(text: bytes) -> bytes:
+    return text
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a program writes a record: what it says, and the line around it."""
+
+    content: Callable[[bytes], bytes] = _same
+    line: Callable[[bytes], bytes] = _same
+
+    def __call__(self, record: bytes) -> bytes:
+        return self.line(self.content(record))
+
+
+JSON_LINES = Form()
+
+
 @dataclass(frozen=True)
 class Base:
-    """The generated file, and where each record of it begins (and the last one ends)."""
+    """The generated file, and where each record of it begins (and the last one ends).
+
+    `content_bytes` are those of the lines' contents, each with a newline.
+    """
 
     path: Path
     starts: array[int] = field(repr=False)
+    form: Form = JSON_LINES
+    content_bytes: int = 0
 
     @classmethod
     def generate(cls, path: Path, records: int, *, seed: int, record_bytes: int) -> Base:
         with path.open("wb") as out:
             write_http(out, records, seed, record_bytes=record_bytes)
-        starts, end = array("Q", [0]), 0
-        with path.open("rb") as lines:
-            for line in lines:
-                end += len(line)
-                starts.append(end)
-        return cls(path, starts)
+        starts = _starts(path)
+        return cls(path, starts, content_bytes=starts[-1])
+
+    def first(self, records: int) -> Base:
+        """The beginning of the generated file."""
+        starts = self.starts[: records + 1]
+        return Base(self.path, starts, content_bytes=starts[-1])
+
+    def written(self, path: Path, form: Form) -> Base:
+        """The same records as another program would write them."""
+        content_bytes = 0
+        with self.path.open("rb") as records, path.open("wb") as out:
+            for record in islice(records, self.records):
+                content = form.content(record[:-1])
+                content_bytes += len(content) + 1
+                out.write(form.line(content) + b"\n")
+        return Base(path, _starts(path), form, content_bytes)
 
     @property
     def records(self) -> int:
@@ -62,9 +97,19 @@ class Base:
             left = self.size
             while left:
                 left -= os.sendfile(out.fileno(), source.fileno(), None, left)
-            os.pwrite(out.fileno(), b'{"copy":"%0*d"}' % (self.starts[1] - 12, number), 0)
+            digits = self.starts[1] - 1 - len(self.form(b'{"copy":""}'))
+            os.pwrite(out.fileno(), self.form(b'{"copy":"%0*d"}' % (digits, number)), 0)
             os.fsync(out.fileno())
         return target
+
+
+def _starts(path: Path) -> array[int]:
+    starts, end = array("Q", [0]), 0
+    with path.open("rb") as lines:
+        for line in lines:
+            end += len(line)
+            starts.append(end)
+    return starts
 
 
 def split_records(records: int, record_bytes: int) -> tuple[int, int]:

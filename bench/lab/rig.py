@@ -36,6 +36,8 @@ class Setup:
     twins: int = 0
     named: tuple[tuple[str, str], ...] = ()
     """Names and modes of the streams, instead of `streams` of one mode."""
+    tables: tuple[tuple[str, str], ...] = ()
+    """Names of streams, and the TOML of their tables, instead of `streams` that read files."""
     scan: str = "50ms"
     append_time: bool = False
     """Kafka's topics keep the time of the append instead of the time of reading."""
@@ -171,7 +173,8 @@ class Rig:
             stack.callback(shutil.rmtree, site.directory, ignore_errors=True)
             stack.enter_context(site)
             (site.directory / "in").symlink_to(stack.enter_context(_input_directory(site.directory, setup.input_bytes)))
-            originals = [name for name, _ in setup.named] or [f"{label}-s{number}" for number in range(setup.streams)]
+            originals = [name for name, _ in setup.named or setup.tables]
+            originals = originals or [f"{label}-s{number}" for number in range(setup.streams)]
             if setup.append_time and self.kafka is not None:
                 for name in originals:
                     self.kafka.create_topic(name, configs={"message.timestamp.type": "LogAppendTime"})
@@ -186,7 +189,9 @@ class Rig:
         twins = []
         for name in originals:
             (site.directory / "in" / name).mkdir()
-            source = f'[source]\ntype = "file"\npaths = ["in/{name}/*.log*"]\nscan = "{setup.scan}"\n{setup.more}'
+            source = dict(setup.tables).get(name)
+            if source is None:
+                source = f'[source]\ntype = "file"\npaths = ["in/{name}/*.log*"]\nscan = "{setup.scan}"\n{setup.more}'
             mode = dict(setup.named).get(name, setup.mode)
             where = f'security = "{mode}"\nreceivers = ["{self.addresses[mode]}"]\n'
             site.write_stream(name, f'{where}codec = "{setup.codec}"\n{source}')
