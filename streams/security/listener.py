@@ -25,11 +25,12 @@ class Listener:
         handshake_timeout: float,
         max_pending: int,
         inbox_bytes: int = INBOX_HIGH_BYTES,
+        answers_after_goodbye: bool = False,
     ) -> None:
         self._party = party
         self._on_link, self._on_failure = on_link, on_failure
         self._handshake_timeout, self._max_pending = handshake_timeout, max_pending
-        self._inbox_bytes = inbox_bytes
+        self._inbox_bytes, self._answers_after_goodbye = inbox_bytes, answers_after_goodbye
         self._pending = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
@@ -69,7 +70,11 @@ class Listener:
         self._party = party
 
     def _accept(self) -> Link:
-        link = Link(self._party.endpoint(), inbox_bytes=self._inbox_bytes)
+        link = Link(
+            self._party.endpoint(),
+            inbox_bytes=self._inbox_bytes,
+            answers_after_goodbye=self._answers_after_goodbye,
+        )
         task = asyncio.get_running_loop().create_task(self._serve(link))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -45,10 +45,16 @@ _arriving = _Arriving()
 class Link(asyncio.BufferedProtocol):
     """One TLS connection, made by `connect` or by a listener."""
 
-    def __init__(self, endpoint: Endpoint, *, inbox_bytes: int = INBOX_HIGH_BYTES) -> None:
-        """`inbox_bytes`: reading from the socket stops while more than this is received and not taken."""
+    def __init__(
+        self, endpoint: Endpoint, *, inbox_bytes: int = INBOX_HIGH_BYTES, answers_after_goodbye: bool = False
+    ) -> None:
+        """`inbox_bytes`: reading from the socket stops while more than this is received and not taken.
+
+        `answers_after_goodbye`: a peer that has finished sending may still wait for an answer (a half-closed
+        connection), so the owner closes the link.
+        """
         loop = asyncio.get_running_loop()
-        self._most_inbox_bytes = inbox_bytes
+        self._most_inbox_bytes, self._answers_after_goodbye = inbox_bytes, answers_after_goodbye
         self._loop = loop
         self._endpoint = endpoint
         self._transport: asyncio.Transport | None = None
@@ -201,7 +207,7 @@ class Link(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         self._endpoint.feed_eof()
         self._advance()
-        return False
+        return self._answers_after_goodbye and self._ended and self._error is None
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None

@@ -139,6 +139,27 @@ async def test_a_client_that_reads_to_the_end_of_the_connection_is_not_kept_wait
         assert (await reader.read()).endswith(b'{"accepted":1,"invalid":0}')
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_client_that_ends_its_side_after_its_requests_is_answered(served: Served, count: int) -> None:
+    """As `nc -N` does: the connection is half-closed while the request is stored."""
+    request = b"POST /ingest/http HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+    async with raw(served.address) as (reader, writer), asyncio.timeout(20):
+        writer.write(request * count)
+        writer.write_eof()
+        for _ in range(count):
+            assert (await answer(reader)).json == {"accepted": 1, "invalid": 0}
+        assert await reader.read() == b"", "the connection ends with its last answer"
+
+
+async def test_a_client_that_ends_its_side_within_a_request_is_told(served: Served) -> None:
+    async with raw(served.address) as (reader, writer), asyncio.timeout(20):
+        writer.write(b"POST /ingest/http HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhel")
+        writer.write_eof()
+        assert (await answer(reader)).status == 400
+        assert await reader.read() == b""
+    assert waiting_records(served) == 0
+
+
 async def test_a_client_that_leaves_before_its_answer_changes_nothing(served: Served) -> None:
     async with raw(served.address) as (_, writer):
         writer.write(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -19,6 +21,8 @@ from tests.integration.test_http import serving
 from tests.support.http_clients import NDJSON, answer, post, raw
 from tests.support.installation import Installation, eventually, found
 from tests.support.tls import FORWARDER
+
+T = TypeVar("T")
 
 NODE_CLIENT = """
 const https = require('https'), fs = require('fs');
@@ -71,6 +75,35 @@ async def test_curl_sends_with_a_token(installation: Installation, tmp_path: Pat
         with_token = ("-H", "Authorization: Bearer secret")
         assert await curl(served.address, installation, *with_token) == (0, 200, '{"accepted":1,"invalid":0}')
         assert (await curl(served.address, installation))[:2] == (0, 401)
+
+
+async def test_a_client_that_says_goodbye_after_its_request_is_answered(installation: Installation) -> None:
+    """Either side of TLS may finish sending by itself (RFC 8446 §6.1)."""
+    request = b"POST /ingest/http HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+    async with serving(installation, installation.stream(source=source(installation, "classical"))) as served:
+        context = ssl.create_default_context(cafile=str(installation.parties.receiver.ca))
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        async with raw(served.address.replace("localhost", "127.0.0.1")) as (reader, writer), asyncio.timeout(20):
+
+            async def until_done(step: Callable[[], T]) -> T:
+                while True:
+                    try:
+                        return step()
+                    except ssl.SSLWantReadError:
+                        if data := outgoing.read():
+                            writer.write(data)
+                        received = await reader.read(65_536)
+                        assert received, "the connection was closed without an answer"
+                        incoming.write(received)
+
+            await until_done(client.do_handshake)
+            client.write(request)
+            with pytest.raises(ssl.SSLWantReadError):
+                client.unwrap()
+            writer.write(outgoing.read())
+            writer.write_eof()
+            assert b"HTTP/1.1 200 " in await until_done(lambda: client.read(65_536))
 
 
 async def test_a_client_that_offers_no_mode_of_the_listener_is_refused(installation: Installation) -> None:

@@ -139,6 +139,7 @@ class _Door:
                 handshake_timeout=self._terms.header_seconds,
                 max_pending=self._terms.max_connections,
                 inbox_bytes=INBOX_BYTES,
+                answers_after_goodbye=True,
             )
             await listener.start(self._terms.address, socket_mode=self._terms.socket_mode)
         except (LinkError, ConfigError) as error:
