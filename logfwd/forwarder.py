@@ -29,7 +29,7 @@ from logfwd.sources.front import Front
 from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.listeners import Counters, Listeners, Served
 from logfwd.sources.make import Context, make_source
-from logfwd.sources.settings import SourceSettings
+from logfwd.sources.settings import SourceSettings, kind_of
 from logfwd.sources.syslog import settings as syslog
 from logfwd.spool.store import Spool
 from streams.errors import ConfigError
@@ -123,6 +123,7 @@ class Forwarder:
                 self.metrics.run_resets.labels(name, "spool_damaged").inc()
             for name, records in spool.lost_records.items():
                 self.metrics.records.labels(name, "dropped").inc(records)
+            spool.keep_positions_of(kind_of(original.source))
             if isinstance(original.source, HttpSource):
                 spool.keys.max_keys = original.source.max_keys
             with self._front.open(original.name) as handle:

@@ -6,6 +6,8 @@ the first to stop, so that nothing new comes in, and the last to end, so that ev
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,12 +16,16 @@ from logfwd.sources.http.settings import HttpSource, Served
 from logfwd.sources.syslog import settings as syslog
 from logfwd.sources.syslog.counts import Counters
 from logfwd.sources.syslog.settings import SyslogSource
+from logfwd.sources.terms import ListenerTls
 
 if TYPE_CHECKING:
     from logfwd.sources.http.server import HttpServer, Observer
     from logfwd.sources.syslog.server import SyslogServer
 
 __all__ = ["Counters", "Listeners", "Served"]
+
+CERTIFICATE_CHECK_SECONDS = 5.0
+"""Certificates are renewed by programs that do not tell us."""
 
 
 def check(sources: Iterable[object]) -> None:
@@ -50,6 +56,8 @@ class Listeners:
         self._syslog_counters = syslog_counters
         self.http: HttpServer | None = None
         self.syslog: SyslogServer | None = None
+        self._tls: list[ListenerTls] = []
+        self._watching: asyncio.Task[None] | None = None
 
     async def serve(self, streams: Sequence[Served], syslog_streams: Sequence[syslog.Served] = ()) -> None:
         """Serve these streams from now on, and no others."""
@@ -65,6 +73,28 @@ class Listeners:
             self.syslog = SyslogServer(self._front, self._syslog_counters)
         if self.syslog is not None:
             await self.syslog.serve(syslog_streams)
+        files = [each.settings.tls for each in streams] + [each.settings.tls for each in syslog_streams]
+        self._tls = [tls for tls in files if tls is not None]
+        if self._tls and self._watching is None:
+            self._watching = asyncio.create_task(self._watch_certificates())
+
+    async def _watch_certificates(self) -> None:
+        """New clients are shown a certificate as soon as it is in its file."""
+        seen = self._certificate_stamp()
+        while True:
+            await asyncio.sleep(CERTIFICATE_CHECK_SECONDS)
+            if (now := self._certificate_stamp()) != seen:
+                seen = now
+                for server in (self.http, self.syslog):
+                    if server is not None:
+                        server.read_files()
+
+    def _certificate_stamp(self) -> Sequence[object]:
+        """Which files of each certificate there are, and when they were written; empty while one of them is missing."""
+        with contextlib.suppress(OSError):
+            paths = [path for tls in self._tls for path in (tls.certificate, tls.key, tls.ca) if path is not None]
+            return [(path, path.stat().st_mtime_ns) for path in paths]
+        return []
 
     def troubles(self) -> Mapping[str, str]:
         """Why a listener does not work, by its address."""
@@ -73,6 +103,9 @@ class Listeners:
 
     async def stop(self) -> None:
         """Take nothing more; requests that were handed over are still answered."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         if self.http is not None:
             self.http.stop()
         if self.syslog is not None:

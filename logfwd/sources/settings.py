@@ -116,6 +116,11 @@ TYPES = tuple(str(kind.__struct_config__.tag) for kind in get_args(SourceSetting
 """What `type` may be."""
 
 
+def kind_of(settings: SourceSettings) -> str:
+    """Its `type`, by which the spool knows whose positions it holds."""
+    return str(settings.__struct_config__.tag)
+
+
 class Claims:
     """What the streams seen so far read alone, and on which terms they use what they share."""
 

@@ -193,6 +193,23 @@ class Spool:
 
     # -- contents ---------------------------------------------------------------------------------------------
 
+    def keep_positions_of(self, source: str) -> None:
+        """Drop the positions of other kinds of sources: the stream had one before, and it will not go on there."""
+        dropped = {key: each.source for key, each in self.positions.items() if each.source != source}
+        if not dropped:
+            return
+        self.positions = {key: each for key, each in self.positions.items() if key not in dropped}
+        notes = Notes()
+        notes.put_positions({}, dropped)
+        self.ride_along(notes)
+        log.warning(
+            "positions dropped",
+            spool=str(self.path),
+            sources=sorted(set(dropped.values())),
+            positions=len(dropped),
+            source=source,
+        )
+
     def streams(self) -> set[str]:
         """Streams that have rows in this spool, configured or not."""
         return {stream for stream, _ in self._contents.rows}

@@ -14,7 +14,9 @@ import pytest
 import structlog
 from cryptography import x509
 
+from logfwd.definition import Stream
 from logfwd.sources.http.settings import HttpSource
+from logfwd.sources.syslog.settings import SyslogSource
 from logfwd.sources.terms import ListenerTls
 from streams.security.endpoint import Credentials
 from tests.integration.test_http import serving
@@ -196,6 +198,35 @@ async def test_a_reload_shows_a_new_certificate_and_keeps_a_bad_one_out(installa
         leaf.key.write_bytes(new.key.read_bytes())
         assert await served.forwarder.reload(lambda: served.forwarder.config)
         assert await asyncio.to_thread(shown, served.address) != before
+
+
+async def test_listeners_show_a_renewed_certificate_without_a_reload(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logfwd.sources.listeners.CERTIFICATE_CHECK_SECONDS", 0.02)
+    parties = installation.parties
+    leaf = parties.leaf("listener", identities=["listener"], hosts=["localhost"])
+    tls = ListenerTls(certificate=leaf.certificate, key=leaf.key, ca=leaf.ca, modes=("classical",))
+    by_http = installation.stream(source=HttpSource(address="localhost:0", tls=tls))
+    by_syslog = Stream(name="syslog", source=SyslogSource(tcp_tls=("localhost:0",), tls=tls))
+
+    def shown(address: str) -> str:
+        return ssl.get_server_certificate(("localhost", int(address.rpartition(":")[2])), ca_certs=str(leaf.ca))
+
+    async with serving(installation, by_http, by_syslog) as served:
+        assert served.forwarder.listeners.syslog is not None
+        addresses = [served.address, served.forwarder.listeners.syslog.address("syslog", "tcp_tls")]
+        old = leaf.certificate.read_text()
+        assert [await asyncio.to_thread(shown, address) for address in addresses] == [old, old]
+        new = parties.leaf("new", identities=["listener"], hosts=["localhost"])
+        with structlog.testing.capture_logs() as events:
+            leaf.certificate.write_bytes(new.certificate.read_bytes())
+            await eventually(lambda: len(found(events, "certificate reload failed")) >= 2)  # the key is the old one
+            leaf.key.write_bytes(new.key.read_bytes())
+        async with asyncio.timeout(20):
+            for address in addresses:
+                while await asyncio.to_thread(shown, address) == old:
+                    await asyncio.sleep(0.02)
 
 
 async def test_requests_are_pipelined_over_tls_too(installation: Installation) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from bench.lab.site import Site
 from logfwd.config import Admin, ForwarderConfig, load_forwarder
+from logfwd.sources.http.settings import HttpSource
 from logreceiver.sinks.log.sink import read_records
 from streams.errors import ConfigError
 from streams.security import transport
@@ -177,3 +178,24 @@ def test_standard_input_is_sent_to_its_end_and_the_forwarder_ends_with_it(tmp_pa
         site.receiver.stop()
         stored = [bytes(record.value or b"").decode() for record in read_records(tmp_path / "log", "http")]
     assert stored == [*lines(5000), '{"unfinished":true}']
+
+
+async def test_a_stream_that_gets_another_type_of_source_drops_its_old_positions_and_says_so(
+    installation: Installation, events: Events
+) -> None:
+    async with running(installation.receiver_config()) as service:
+        files = installation.forwarder_config(service.listeners[0].address)
+        of_clients = installation.stream(source=HttpSource(address=f"unix:{installation.directory}/in.sock"))
+        clients = installation.forwarder_config(service.listeners[0].address, of_clients)
+        installation.append(*lines(10))
+        async with forwarding(files) as forwarder:
+            await eventually(lambda: acknowledged(forwarder) == 10)
+            assert await forwarder.reload(lambda: clients)
+            await eventually(lambda: found(events, "positions dropped"))
+        async with forwarding(clients) as forwarder:  # nothing is left to drop
+            await eventually(lambda: not forwarder._ready())
+        (event,) = found(events, "positions dropped")
+        assert (event["sources"], event["source"], event["positions"]) == (["file"], "http", 1)
+        async with forwarding(files) as forwarder:
+            await eventually(lambda: acknowledged(forwarder) == 20)
+    assert installation.stored() == lines(10) * 2, "its files are new ones"

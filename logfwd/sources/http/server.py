@@ -69,11 +69,15 @@ class HttpServer:
         wanted = {each.settings.terms for each in streams}
         for terms in set(self._doors) - wanted:
             self._retire(self._doors.pop(terms))
-        for door in self._doors.values():
-            door.read_files()
+        self.read_files()
         for terms in sorted(wanted - set(self._doors), key=lambda terms: terms.address):
             self._doors[terms] = door = _Door(terms, self._ingest, self._observer)
             await door.open()
+
+    def read_files(self) -> None:
+        """Show the certificates that the files have now to new clients."""
+        for door in self._doors.values():
+            door.read_files()
 
     def _retire(self, door: _Door) -> None:
         """Close a door; clients whose requests were handed over are answered first."""
@@ -153,7 +157,7 @@ class _Door:
         return True
 
     def read_files(self) -> None:
-        """Show the certificate that the files have now to new clients."""
+        """As `HttpServer.read_files`; the old certificate stays if the new one cannot be used."""
         if self._terms.tls is None or self.listener is None:
             return
         try:

@@ -56,12 +56,17 @@ class SyslogServer:
                 self._doors[place] = door = self._door(place, served)
                 await door.open()
 
+    def read_files(self) -> None:
+        """Show the certificates that the files have now to new clients."""
+        for door in self._doors.values():
+            door.read_files()
+
     def _door(self, place: Place, served: Served) -> _Door:
         stream, transport, address = place
         inbox, losses = inbox_of(self._front, stream), Losses(stream, self._counters)
         if transport in ("udp", "unix"):
-            return _Door(place, Datagrams(transport, address, served, inbox, losses))
-        return _Door(place, Connections(transport, address, served, inbox, losses))
+            return _Door(place, served, Datagrams(transport, address, served, inbox, losses))
+        return _Door(place, served, Connections(transport, address, served, inbox, losses))
 
     def address(self, stream: str, transport: str) -> str:
         """Where a stream's first listener of a transport is, with the real port."""
@@ -80,8 +85,8 @@ class SyslogServer:
 class _Door:
     """A listener that is opened as soon as that is possible."""
 
-    def __init__(self, place: Place, listener: Datagrams | Connections) -> None:
-        self._place, self.listener = place, listener
+    def __init__(self, place: Place, served: Served, listener: Datagrams | Connections) -> None:
+        self._place, self._served, self.listener = place, served, listener
         self._opening: asyncio.Task[None] | None = None
         self.trouble = ""
 
@@ -130,8 +135,13 @@ class _Door:
 
     def use(self, served: Served) -> None:
         """Go on with other settings, as far as they can be used."""
+        self._served = served
+        self.read_files()
+
+    def read_files(self) -> None:
+        """Go on with what the files hold now; the old certificate stays if the new one cannot be used."""
         try:
-            self.listener.use(served)
+            self.listener.use(self._served)
         except ConfigError as error:
             remedy = "mend the files; the old certificate stays in use"
             log.error("certificate reload failed", reason=str(error), remedy=remedy)
