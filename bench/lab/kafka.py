@@ -30,8 +30,8 @@ _PORTS = range(20_000, 32_000)
 _dice = random.SystemRandom()  # test processes with one seed must not choose the same ports
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports without a listener, outside the range of outgoing connections."""
+def free_ports(count: int) -> list[int]:
+    """Ports without a listener, outside the range of outgoing connections, so that they stay free over a restart."""
     with contextlib.ExitStack() as stack:
         found: list[int] = []
         while len(found) < count:
@@ -239,7 +239,7 @@ class Kafka:
     # -- starting ----------------------------------------------------------------------------------------------
 
     def _launch_all(self) -> None:
-        ports = iter(_free_ports(3 * self._count))
+        ports = iter(free_ports(3 * self._count))
         for node_id in range(1, self._count + 1):
             directory = self.directory.resolve() / f"broker-{node_id}"
             directory.mkdir(parents=True)

@@ -26,18 +26,12 @@ from bench.lab.processes import wait_until
 from bench.lab.site import Site
 from streams.config.units import MIB
 from tests.support.http_clients import Client, Reply
+from tests.support.to_kafka import rss_bytes, start
 
 
 def free_address() -> str:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"127.0.0.1:{server.getsockname()[1]}"
-
-
-def rss_bytes(site: Site) -> int:
-    for line in Path(f"/proc/{site.forwarder.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no VmRSS")
 
 
 @dataclass
@@ -103,18 +97,6 @@ def sending(*senders: Sender) -> Iterator[None]:
         until.set()
         for thread in threads:
             thread.join(120)
-
-
-def start(site: Site, kafka: Kafka, streams: dict[str, str]) -> None:
-    site.make_pki()
-    site.write_receiver(
-        f'type = "kafka"\nbrokers = ["{kafka.bootstrap}"]\ncreate_topics = true',
-        listeners={"localhost:0": '["hybrid"]'},
-    )
-    site.write_forwarder(site.start_receiver())
-    for name, text in streams.items():
-        site.write_stream(name, text)
-    site.start_forwarder()
 
 
 def ids_in(kafka: Kafka, topic: str) -> Counter[str]:

@@ -6,10 +6,13 @@ Debian's packages are unpacked into a directory; nothing is installed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import os
 import signal
+import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from logfwd.sources.front import Front
@@ -95,7 +98,7 @@ _OVER_TLS = (
 )
 _SYSLOG_NG = """\
 @version: 3.38
-options {{ keep-hostname(yes); stats-freq(0); }};
+options {{ keep-hostname(yes); stats-freq(0); time-reopen(1); }};
 source s_file {{ file("{input}" follow-freq(0.1) flags(no-parse)); }};
 destination d_logfwd {{ {driver} }};
 log {{ source(s_file); destination(d_logfwd); flags(flow-control); }};
@@ -135,6 +138,15 @@ class Sender:
             self._process.wait()
 
 
+@contextlib.contextmanager
+def sending(sender: Sender) -> Iterator[Sender]:
+    """A program that is stopped at the end of the block."""
+    try:
+        yield sender
+    finally:
+        sender.stop()
+
+
 def rsyslog(
     root: Path, work: Path, source: Path, address: str, *, files: Credentials | None = None, counted: bool = True
 ) -> Sender:
@@ -168,8 +180,34 @@ def syslog_ng(root: Path, work: Path, source: Path, driver: str) -> Sender:
     return Sender([str(root / "usr/sbin/syslog-ng"), *argv], work, root)
 
 
+def syslog_ng_driver(address: str, files: Credentials | None = None) -> str:
+    """RFC 5424 with octet counting, over TCP or TLS."""
+    host, port = split_address(address)
+    if files is None:
+        return f'syslog("{host}" transport("tcp") port({port}));'
+    names = f'ca-file("{files.ca}") cert-file("{files.certificate}") key-file("{files.key}")'
+    return f'syslog("{host}" transport("tls") port({port}) tls({names} peer-verify(required-trusted)));'
+
+
 def nginx(root: Path, work: Path, server: str, port: int) -> Sender:
     """nginx, whose access log goes to a syslog server."""
     work.mkdir()
     (work / "conf").write_text(_NGINX.format(work=work, server=server, port=port))
     return Sender([str(root / "usr/sbin/nginx"), "-p", str(work), "-c", str(work / "conf")], work, root)
+
+
+def answers(port: int) -> bool:
+    """Whether a server listens there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
+def get(port: int, path: str) -> int:
+    """The status of one request."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
