@@ -1,4 +1,4 @@
-"""Logs: structlog to standard error, as JSON lines, or coloured on a terminal.
+"""Logs: structlog to standard error, as JSON lines, or coloured on a terminal. They never block or fail (logwriter.py).
 
 Logs of libraries go the same way. Record bytes are never logged: every bytes value is replaced by its size, and
 tracebacks carry no values of variables.
@@ -10,10 +10,14 @@ program's start and 5 MB of its memory, so rich is hidden during that one import
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 from collections.abc import Mapping, MutableMapping
 from typing import IO, Any
+
+from streams.telemetry.logwriter import LogWriter
 
 _HIDDEN = "rich" not in sys.modules
 if _HIDDEN:
@@ -26,13 +30,14 @@ finally:
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 MAX_DEPTH = 4
+STANDARD_ERROR = 2
 
 get_logger = structlog.get_logger
+log = get_logger("logs")
 
 
 def configure(*, level: str = "info", stream: IO[str] | None = None) -> None:
-    """Send all logs of the process to `stream` (standard error); JSON unless it is a terminal."""
-    out = sys.stderr if stream is None else stream
+    """Send all logs of the process to standard error, or to `stream`; JSON unless it is a terminal."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -40,7 +45,7 @@ def configure(*, level: str = "info", stream: IO[str] | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         hide_bytes,
     ]
-    pretty = out.isatty()
+    pretty = os.isatty(STANDARD_ERROR) if stream is None else stream.isatty()
     last: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if pretty:
         plain = structlog.dev.plain_traceback  # the pretty one would print values of variables
@@ -48,7 +53,7 @@ def configure(*, level: str = "info", stream: IO[str] | None = None) -> None:
     else:
         last += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
-    handler = logging.StreamHandler(out)
+    handler = LogWriter(STANDARD_ERROR, _tell_of_dropped) if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=last, foreign_pre_chain=shared))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -66,6 +71,32 @@ def configure(*, level: str = "info", stream: IO[str] | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _tell_of_dropped(lines: int) -> None:
+    log.warning("log lines dropped", lines=lines)
+
+
+def dropped_lines() -> int:
+    """Log lines that could not be written so far."""
+    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, LogWriter))
+
+
+def say(line: str) -> None:
+    """A line for people, without time and level: the last words of a program. It never blocks or fails, either."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LogWriter):
+            handler.write(line)
+            return
+    with contextlib.suppress(OSError, AttributeError):  # full; none at all
+        sys.stderr.write(f"{line}\n")
+
+
+def flush() -> None:
+    """Wait a bounded time until the lines so far are written."""
+    for handler in logging.getLogger().handlers:
+        with contextlib.suppress(OSError):
+            handler.flush()
 
 
 def hide_bytes(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.registry import Collector
 
 from streams.security.endpoint import Facts
+from streams.telemetry import logs
 from streams.telemetry.window import WindowedHistogram
 
 __all__ = ["CollectorRegistry", "Counter", "Metric", "Metrics", "duration"]
@@ -91,7 +92,14 @@ CERTIFICATE_EXPIRY = Metric(
     "When a certificate expires, in seconds since the epoch: own, the program's certificate (stream is empty; the "
     "first to expire if it has several); peer, the receiver's certificate on the newest link of a forwarder's stream.",
 )
-SHARED = (HANDSHAKE, CONNECT, HANDSHAKES, TLS_BYTES, VIOLATIONS, DOWNGRADES, CERTIFICATE_EXPIRY)
+DROPPED_LINES = Metric(
+    "log_lines_dropped_total",
+    "counter",
+    "",
+    (),
+    "Log lines that could not be written to standard error: nobody reads it, it is full, or closed.",
+)
+SHARED = (HANDSHAKE, CONNECT, HANDSHAKES, TLS_BYTES, VIOLATIONS, DOWNGRADES, CERTIFICATE_EXPIRY, DROPPED_LINES)
 
 
 class _Hooks(Collector):
@@ -132,6 +140,13 @@ class Metrics:
         self.downgrades = self._counter(DOWNGRADES)
         self.certificate_expiry = self._gauge(CERTIFICATE_EXPIRY)
         self._own_certificates: dict[str, float] = {}
+        self._dropped_lines, self._counted_lines = self._counter(DROPPED_LINES), 0
+        self.on_scrape(self._count_dropped_lines)
+
+    def _count_dropped_lines(self) -> None:
+        dropped = logs.dropped_lines()
+        self._dropped_lines.inc(dropped - self._counted_lines)
+        self._counted_lines = dropped
 
     def on_scrape(self, hook: Callable[[], None]) -> None:
         """Call the hook before every scrape, to set gauges to their current values."""
