@@ -11,6 +11,7 @@ from logfwd.commands.options import CONFIG
 from logfwd.config import load_forwarder
 from streams import program
 from streams.errors import ConfigError
+from streams.signals import Stop
 from streams.telemetry import logs
 
 ELSEWHERE = {"pki": "logfwd.commands.pki", "spool": "logfwd.commands.spool"}
@@ -42,8 +43,9 @@ def run(path: Path, log_level: str) -> None:
     SIGTERM ends the process at once; the next start continues from the spool. SIGHUP reloads the configuration: an
     invalid one is rejected and the last good one stays. Logs go to standard error, one JSON object per line.
 
-    Exit codes: 0 after SIGTERM, or when every source has ended (stdin); 1 after a second SIGTERM; 69 if a resource is
-    not available, such as a state_dir that another forwarder uses; 78 for an invalid configuration.
+    Exit codes: 0 after SIGTERM, or when every source has ended (stdin); 1 after a second SIGTERM, or if something hangs
+    for longer than stop_grace and 3 s; 69 if a resource is not available, such as the admin address; 70 after a fault
+    of the program itself; 78 for an invalid configuration, or a state_dir that cannot be used or is in use.
     """
     logs.configure(level=log_level)
     try:
@@ -51,21 +53,23 @@ def run(path: Path, log_level: str) -> None:
     except ConfigError as error:
         program.refuse_config(error)
 
-    async def forward(stop: program.Stop) -> None:
+    async def forward(stop: Stop) -> None:
         import asyncio
 
         from logfwd.forwarder import Forwarder
         from streams.security import modes, stacks
 
         stacks.self_test(modes.MODES[name] for name in sorted(config.modes))
-        async with Forwarder(config) as forwarder:
+        forwarder = Forwarder(config)
+        stop.grace_seconds = lambda: forwarder.config.stop_grace_seconds
+        async with forwarder:
             stop.on_reload = lambda: forwarder.reload(lambda: load_forwarder(path))
             ends = [asyncio.create_task(stop.requested.wait()), asyncio.create_task(forwarder.finished.wait())]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in ends:
                 task.cancel()
 
-    program.run(forward)
+    program.serve(forward)
 
 
 @main.command()
@@ -98,7 +102,7 @@ def validate(path: Path, connect: bool) -> None:
     if connect:
         from logfwd.commands.probe import probe
 
-        program.run(lambda _: probe(config))
+        program.run(lambda: probe(config))
 
 
 @main.command()

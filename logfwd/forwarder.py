@@ -59,9 +59,10 @@ class Forwarder:
         syslog_counters = Counters(self.metrics.count_dropped_messages, self.metrics.count_ended_connection)
         self.listeners = Listeners(self._front, self.metrics, _count_invalid, syslog_counters)
         self._stack = contextlib.AsyncExitStack()
+        self._reloading: asyncio.Task[object] | None = None
 
     async def __aenter__(self) -> Forwarder:
-        self._stack.callback(self._threads.shutdown)
+        self._stack.callback(self._threads.shutdown, wait=False)
         try:
             self._stack.enter_context(state_dir.lock(self.config.state_dir))
             if self.config.admin is not None:
@@ -87,6 +88,9 @@ class Forwarder:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._reloading is not None:  # else it would start again what is stopped here
+            self._reloading.cancel()
+            await asyncio.wait({self._reloading})
         await self.listeners.stop()
         await asyncio.gather(*(keeper.stop(self.config.stop_grace_seconds) for keeper in self._keepers.values()))
         await self.listeners.close()
@@ -152,8 +156,15 @@ class Forwarder:
 
     async def reload(self, load: Callable[[], ForwarderConfig]) -> bool:
         """Apply a new config, stream by stream; False if it was rejected and the last good one stays."""
+        self._reloading = asyncio.current_task()
         try:
-            config = load()
+            return await self._reload(load)
+        finally:
+            self._reloading = None
+
+    async def _reload(self, load: Callable[[], ForwarderConfig]) -> bool:
+        try:
+            config = await asyncio.to_thread(load)  # its files may be on a disk that does not answer
         except ConfigError as error:
             log.error("config rejected", reason="invalid", problems=[str(problem) for problem in error.problems])
             return False

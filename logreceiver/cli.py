@@ -14,6 +14,7 @@ from logreceiver.config import ReceiverConfig
 from streams import program
 from streams.addresses import split_address
 from streams.errors import ConfigError, Problem
+from streams.signals import Stop
 from streams.telemetry import logs
 
 ELSEWHERE = {
@@ -56,21 +57,26 @@ def run(path: Path, log_level: str, workers: int) -> None:
 
     SIGTERM lets batches under way finish for up to stop_grace; a second SIGTERM stops at once. SIGHUP reloads
     the receiver's certificate, which is also reloaded when its files change.
+
+    Exit codes: 0 after SIGTERM; 1 after a second SIGTERM, or if something hangs for longer than stop_grace and 3 s; 69
+    if a resource is not available, such as an address; 70 after a fault of the program itself; 78 for an invalid
+    configuration.
     """
     logs.configure(level=log_level)
     config = load(path)
     worker = _become_worker(config, workers) if workers > 1 else None
 
-    async def receive(stop: program.Stop) -> None:
+    async def receive(stop: Stop) -> None:
         from logreceiver.service import Service
         from streams.security import modes, stacks
 
+        stop.grace_seconds = lambda: config.stop_grace_seconds
         stacks.self_test(modes.MODES[name] for name in sorted(config.modes))
         async with Service(config, worker=worker) as service:
             stop.on_reload = service.reload
             await stop.requested.wait()
 
-    program.run(receive)
+    program.serve(receive)
 
 
 def _become_worker(config: ReceiverConfig, count: int) -> int:

@@ -6,6 +6,7 @@ worker: links, memory, counters. A worker that ends by itself is restarted; all 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -69,13 +70,15 @@ class _Parent:
                 signal.signal(each, signal.SIG_DFL)
             os.close(self._end_write)
             threading.Thread(target=_end_with_parent, args=(self._end_read,), daemon=True).start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        # a child takes SIGHUP when it can, see streams/startup.py
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS if pid else _SIGNALS - {signal.SIGHUP})
         return not pid
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         self._stopping = self._stopping or number != signal.SIGHUP
         for pid in self._numbers:
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it was waited for a moment ago
+                os.kill(pid, number)
 
 
 def _end_with_parent(end_read: int) -> None:

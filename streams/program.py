@@ -1,6 +1,7 @@
 """What both programs do around their main loop: run on uvloop, obey signals, turn errors into exit codes.
 
-Exit codes follow sysexits: 78 for a configuration that cannot be used, 69 for something that is not available.
+Exit codes follow sysexits: 78 for a configuration that cannot be used, 69 for something that is not available, 70 for a
+fault of the program itself.
 """
 
 from __future__ import annotations
@@ -9,25 +10,22 @@ import asyncio
 import contextlib
 import ctypes
 import importlib
-import os
-import signal
 import sys
-import time
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn
 
 import click
 
 from streams.errors import ConfigError, PipelineError
+from streams.signals import Stop, leave
 from streams.telemetry import logs
 
 EX_UNAVAILABLE = 69
+EX_SOFTWARE = 70
 EX_CONFIG = 78
 _M_ARENA_MAX = -8  # of malloc.h
 _HEAP_KEPT_BYTES = 4 * 1024 * 1024
-
-SAME_SIGNAL_SECONDS = 0.5
-"""A terminal or service manager signals parent and workers alike, and the parent passes it on: that is one request."""
 
 log = logs.get_logger("program")
 
@@ -49,19 +47,53 @@ class Commands(click.Group):
         return command
 
 
-def run(main: Callable[[Stop], Awaitable[None]]) -> None:
-    """Run a program's coroutine to its end; exits the process with a code that says how it ended."""
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    """Run a command's coroutine to its end; exits the process with a code that says how it failed, if it did."""
     import uvloop
 
     settle_heap()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_with_signals(main))
+            runner.run(_awaited(main()))
     except ConfigError as error:
         refuse_config(error)
     except PipelineError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(EX_UNAVAILABLE)
+
+
+def serve(main: Callable[[Stop], Awaitable[None]]) -> NoReturn:
+    """Run a program until it ends or is told to stop; then end the process, whatever its threads are doing."""
+    settle_heap()
+    threading.excepthook = _end_with_thread
+    leave(_served(main))
+
+
+def _served(main: Callable[[Stop], Awaitable[None]]) -> int:
+    """The exit code. The runner is not closed: that would wait for threads, some of which may hang."""
+    import uvloop
+
+    try:
+        asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_with_signals(main))
+    except ConfigError as error:
+        for problem in error.problems:
+            logs.say(str(problem))
+        return EX_CONFIG
+    except PipelineError as error:
+        logs.say(f"error: {error}")
+        return EX_UNAVAILABLE
+    except BaseException as error:  # the top of the program
+        log.exception("program failed", reason=f"{type(error).__name__}: {error}")
+        return EX_SOFTWARE
+    return 0
+
+
+def _end_with_thread(failed: threading.ExceptHookArgs) -> None:
+    """A thread that nobody answers for has died: without it the program would only seem to run."""
+    name = "" if failed.thread is None else failed.thread.name
+    error = failed.exc_value or failed.exc_type()
+    log.exception("thread failed", thread=name, reason=f"{type(error).__name__}: {error}")
+    leave(EX_SOFTWARE)
 
 
 def settle_heap() -> None:
@@ -80,39 +112,15 @@ def settle_heap() -> None:
 def refuse_config(error: ConfigError) -> NoReturn:
     """Print every problem of a configuration, then exit with 78 (EX_CONFIG)."""
     for problem in error.problems:
-        click.echo(str(problem), err=True)
+        logs.say(str(problem))
     sys.exit(EX_CONFIG)
 
 
-class Stop:
-    """The operator's signals: `requested` is set by SIGTERM or SIGINT; `on_reload` is called at SIGHUP."""
-
-    def __init__(self) -> None:
-        self.requested = asyncio.Event()
-        self._requested_at = 0.0
-        self.on_reload: Callable[[], Awaitable[object]] | None = None
-        self._reload: asyncio.Task[object] | None = None
-
-    def stop(self) -> None:
-        """The first signal stops in an orderly way, the second exits at once: nothing of value is only in memory."""
-        if self.requested.is_set():
-            if time.monotonic() - self._requested_at < SAME_SIGNAL_SECONDS:
-                return
-            log.warning("stopping at once")
-            os._exit(1)
-        log.info("stopping")
-        self._requested_at = time.monotonic()
-        self.requested.set()
-
-    def reload(self) -> None:
-        """Reload, unless a reload is still under way."""
-        if self.on_reload is not None and (self._reload is None or self._reload.done()):
-            self._reload = asyncio.ensure_future(self.on_reload())
+async def _awaited(main: Awaitable[None]) -> None:
+    await main
 
 
 async def _with_signals(main: Callable[[Stop], Awaitable[None]]) -> None:
-    stop, loop = Stop(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.stop)
-    loop.add_signal_handler(signal.SIGHUP, stop.reload)
+    stop = Stop()
+    stop.watch()
     await main(stop)

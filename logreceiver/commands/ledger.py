@@ -52,7 +52,7 @@ def ledger(stream: str, path: Path, directory: Path | None, identity: str, as_js
     sink, topic = _ledger_in(path, directory)
     found: list[Answer] = []
 
-    async def read(_: program.Stop) -> None:
+    async def read() -> None:
         found.extend(await answers(make_reader(sink), topic, stream, identity))
 
     program.run(read)

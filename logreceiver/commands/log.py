@@ -67,7 +67,7 @@ def replay(topic: str, target: str, path: Path, directory: Path | None) -> None:
     logs.configure(level="warning")
     where = log_directory(path, directory)
 
-    async def copy(_: program.Stop) -> None:
+    async def copy() -> None:
         result = await replay_to_url(where, topic, target)
         click.echo(f"{result.records} records in {result.batches} batches replayed to {result.topic}")
 
