@@ -15,6 +15,7 @@ ELSEWHERE = {
     "generate": "bench.lab.generate",
     "handshakes": "bench.handshakes.command",
     "idle": "bench.speed.idle",
+    "keys": "bench.speed.keys",
     "latency": "bench.speed.latency",
     "links": "bench.speed.links",
     "peers": "bench.speed.peers",
