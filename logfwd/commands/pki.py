@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,17 @@ from typing import Any
 import click
 
 from streams.security.authentication import signed_with, strength
-from streams.security.pki import KEYS, Authority, PkiError, create_authority, describe, key_algorithm
+from streams.security.pki import KEYS, LEAF_KEYS, Authority, PkiError, create_authority, describe, key_algorithm
 
 DIRECTORY = click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-KEY = click.option(
-    "--key",
-    "kind",
-    type=click.Choice(list(KEYS)),
-    default="ec",
-    show_default=True,
-    help="Kind of key: ec (ECDSA P-256), for every mode but pq-auth; mldsa65 (ML-DSA-65, post-quantum), for pq-auth; "
-    "rsa (RSA 3072) and mldsa44 (ML-DSA-44), which no mode of a stream accepts in a leaf, for other purposes.",
-)
+OTHERS = "rsa (RSA 3072) and mldsa44 (ML-DSA-44), which no mode of a stream accepts, for other purposes."
+
+
+def _key(kinds: Iterable[str], text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    kind = click.Choice(list(kinds))
+    return click.option(
+        "--key", "kind", type=kind, default="ec", show_default=True, help=f"Kind of key: {text}; {OTHERS}"
+    )
 
 
 def _clear_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -44,7 +43,7 @@ def pki() -> None:
 
 @pki.command()
 @DIRECTORY
-@KEY
+@_key(KEYS, "ec (ECDSA P-256); mldsa65 (ML-DSA-65, post-quantum), for modes pq-auth and kemtls")
 @click.option("--name", default="logfwd private CA", show_default=True, help="Common name of the authority.")
 @click.option(
     "--force", is_flag=True, help="Overwrite existing keys. Certificates issued by the old authority stop working."
@@ -56,8 +55,8 @@ def init(directory: Path, kind: str, name: str, force: bool) -> None:
     Writes ca.pem, ca.key and grant.key. Copy grant.key to every receiver of a cluster, and ca.pem to every forwarder
     and receiver. Keep ca.key private.
 
-    The authority's key signs every certificate that it issues, so mode pq-auth demands an authority with --key mldsa65
-    too. Such an authority may also issue certificates with --key ec, for the other modes.
+    The authority's key signs every certificate that it issues, so modes pq-auth and kemtls demand an authority with
+    --key mldsa65. Such an authority may also issue certificates with --key ec, for the other modes.
     """
     create_authority(directory, name=name, kind=kind, force=force)
     click.echo(f"created ca.pem, ca.key and grant.key in {directory}")
@@ -65,7 +64,11 @@ def init(directory: Path, kind: str, name: str, force: bool) -> None:
 
 @pki.command()
 @DIRECTORY
-@KEY
+@_key(
+    LEAF_KEYS,
+    "ec (ECDSA P-256), for most modes; mldsa65 (ML-DSA-65, post-quantum), for pq-auth; mlkem768 (ML-KEM-768, "
+    "post-quantum, experimental), for kemtls",
+)
 @click.option(
     "--identity",
     "identities",
@@ -90,16 +93,18 @@ def issue(
 ) -> None:
     """Issue a certificate and its key from the authority in DIRECTORY.
 
-    A relative --out is relative to DIRECTORY.
+    A relative --out is relative to DIRECTORY. A certificate with --key mlkem768 serves one role: a receiver's has
+    --host, a forwarder's has none.
     """
     authority = Authority.load(directory)
     files = authority.issue(identities=identities, hosts=hosts, out=directory / out, kind=kind, days=days, force=force)
     click.echo(f"created {files.certificate} and {files.key}, valid for {days} days")
     signer = key_algorithm(authority.certificate)
-    if strength(signed_with(signer)) < strength(kind):
+    if strength(signed_with(signer)) < strength(signed_with(describe(files.certificate)["key"])):
+        mode = "kemtls" if kind == "mlkem768" else "pq-auth"
         click.echo(
             f"note: the authority's key is {signer}, so the certificate proves no more than that; "
-            "mode pq-auth refuses it. Issue it from an authority of `logfwd pki init --key mldsa65`",
+            f"mode {mode} refuses it. Issue it from an authority of `logfwd pki init --key mldsa65`",
             err=True,
         )
 

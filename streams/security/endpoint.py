@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -19,22 +20,50 @@ class Files(msgspec.Struct, frozen=True):
 
     section: ClassVar[str] = "tls"
     """The section of a configuration that names these files, for error messages."""
+    authority_kind: ClassVar[str] = "ec"
+    leaf_kind: ClassVar[str] = "ec"
+    """The kinds of key (`pki.py`) that `logfwd pki init` and `issue` make for this section."""
 
     certificate: Path
     key: Path
     ca: Path
 
 
-class MlDsaFiles(Files, frozen=True):
+class PostQuantumFiles(Files, frozen=True):
+    """Files for modes that demand post-quantum authentication: links have no use for others."""
+
+    authority_kind: ClassVar[str] = "mldsa65"
+
+
+class MlDsaFiles(PostQuantumFiles, frozen=True):
     """Those with ML-DSA keys throughout."""
 
     section: ClassVar[str] = "tls.mldsa"
+    leaf_kind: ClassVar[str] = "mldsa65"
+
+
+class MlKemFiles(PostQuantumFiles, frozen=True):
+    """A leaf with an ML-KEM key, below an authority with ML-DSA keys."""
+
+    section: ClassVar[str] = "tls.mlkem"
+    leaf_kind: ClassVar[str] = "mlkem768"
+
+
+class HasFiles(Protocol):
+    """All files of one party; `Mode.section` says which of them a mode uses."""
+
+    def sections(self) -> Sequence[Files]:
+        """The files of each section that there is."""
 
 
 class Credentials(Files, frozen=True):
-    """All files of one party; a [tls] section is one. `Mode.section` says which of them a mode uses."""
+    """All files of a party that has classical ones."""
 
     mldsa: MlDsaFiles | None = None
+    mlkem: MlKemFiles | None = None
+
+    def sections(self) -> Sequence[Files]:
+        return [each for each in (self, self.mldsa, self.mlkem) if each is not None]
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,14 +21,20 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, mldsa, mlkem, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorithmOID
 
 from streams.errors import PipelineError
 from streams.files import create_file
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey
-PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | mldsa.MLDSA44PublicKey | mldsa.MLDSA65PublicKey
+PublicKey = (
+    ec.EllipticCurvePublicKey
+    | rsa.RSAPublicKey
+    | mldsa.MLDSA44PublicKey
+    | mldsa.MLDSA65PublicKey
+    | mlkem.MLKEM768PublicKey
+)
 
 KEYS: Mapping[str, Callable[[], PrivateKey]] = {
     "ec": lambda: ec.generate_private_key(ec.SECP256R1()),
@@ -37,6 +43,12 @@ KEYS: Mapping[str, Callable[[], PrivateKey]] = {
     "mldsa44": mldsa.MLDSA44PrivateKey.generate,
 }
 """The kinds of key by their name on the command line: ECDSA P-256, RSA 3072, ML-DSA of FIPS 204."""
+
+LEAF_KEYS: Mapping[str, Callable[[], PrivateKey | mlkem.MLKEM768PrivateKey]] = {
+    **KEYS,
+    "mlkem768": mlkem.MLKEM768PrivateKey.generate,
+}
+"""Those of leaves: also ML-KEM of FIPS 203, which signs nothing and so cannot be an authority's."""
 
 _SIGNATURES = {
     SignatureAlgorithmOID.ECDSA_WITH_SHA256: "ECDSA with SHA-256",
@@ -107,7 +119,8 @@ class Authority:
     ) -> LeafFiles:
         """Write a leaf and its key to OUT.pem and OUT.key. Identities with a colon are URIs, others are DNS names.
 
-        `kind`: one of `KEYS`.
+        `kind`: one of `LEAF_KEYS`. A leaf with a KEM's key is for one role: a receiver's if it has hosts, else a
+        forwarder's.
         """
         try:
             names = _names(identities, hosts)
@@ -117,17 +130,15 @@ class Authority:
             raise PkiError("a leaf needs at least one identity or host")
         start = not_before or datetime.datetime.now(datetime.UTC) - BACKDATE
         end = start + datetime.timedelta(days=days) + (BACKDATE if not_before is None else datetime.timedelta())
-        key = KEYS[kind]()
+        key = LEAF_KEYS[kind]()
         subject = (list(identities) or list(hosts))[0][:64]
+        usage, purposes = _uses(key, accepting=bool(hosts))
         leaf = (
             _builder(subject, self.certificate.subject, key.public_key(), start, end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(_usage(digital_signature=True), critical=True)
-            .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]),
-                critical=False,
-            )
+            .add_extension(usage, critical=True)
+            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, _digest(self._key))
         )
@@ -163,7 +174,7 @@ def create_authority(
 
 
 def key_algorithm(certificate: x509.Certificate) -> str:
-    """The kind of key in a certificate: "EC secp256r1", "RSA 3072", "Ed25519", "ML-DSA-65"."""
+    """The kind of key in a certificate: "EC secp256r1", "RSA 3072", "ML-DSA-65", "ML-KEM-768"."""
     try:
         key = certificate.public_key()
     except (UnsupportedAlgorithm, ValueError):
@@ -250,13 +261,29 @@ def _names(identities: Sequence[str], hosts: Sequence[str]) -> list[x509.General
     return names
 
 
-def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
+def _uses(
+    key: PrivateKey | mlkem.MLKEM768PrivateKey, *, accepting: bool
+) -> tuple[x509.KeyUsage, list[x509.ObjectIdentifier]]:
+    """What a leaf's key is for. A KEM's is for keyEncipherment alone (RFC 9935), and here in one role."""
+    both = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    if not isinstance(key, mlkem.MLKEM768PrivateKey):
+        return _usage(digital_signature=True), both
+    return _usage(key_encipherment=True), both[1:] if accepting else both[:1]
+
+
+def _usage(
+    *,
+    digital_signature: bool = False,
+    key_encipherment: bool = False,
+    key_cert_sign: bool = False,
+    crl_sign: bool = False,
+) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=digital_signature,
+        key_encipherment=key_encipherment,
         key_cert_sign=key_cert_sign,
         crl_sign=crl_sign,
         content_commitment=False,
-        key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,
         encipher_only=False,
@@ -269,7 +296,7 @@ def _digest(key: PrivateKey) -> hashes.SHA256 | None:
     return hashes.SHA256() if isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) else None
 
 
-def _pem(key: PrivateKey) -> bytes:
+def _pem(key: PrivateKey | mlkem.MLKEM768PrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from logfwd.commands.pki import pki
@@ -216,3 +217,28 @@ def test_a_key_file_that_is_no_use_is_refused(tmp_path: Path, text: str) -> None
     (tmp_path / "grant.key").write_text(text)
     with pytest.raises(ConfigError, match=r"grant\.key"):
         Grants.load(tmp_path / "grant.key")
+
+
+def test_a_leaf_with_a_kems_key_is_for_one_role_and_no_authority_has_one(tmp_path: Path) -> None:
+    directory = tmp_path / "pki"
+    assert run("init", str(directory), "--key", "mlkem768")[0] == 2
+    run("init", str(directory), "--key", "mldsa65")
+    arguments = ["issue", str(directory), "--key", "mlkem768", "--identity", "spiffe://site/host-1"]
+    assert run(*arguments, "--out", "forwarder")[0] == 0
+    assert run(*arguments, "--host", "logs.example", "--out", "receiver")[0] == 0
+    for name, purpose in (("forwarder", "CLIENT_AUTH"), ("receiver", "SERVER_AUTH")):
+        leaf = x509.load_pem_x509_certificate((directory / f"{name}.pem").read_bytes())
+        usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
+        assert (usage.key_encipherment, usage.digital_signature) == (True, False)
+        purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert list(purposes) == [getattr(ExtendedKeyUsageOID, purpose)]
+        key = (directory / f"{name}.key").read_bytes()
+        assert len(serialization.load_pem_private_key(key, None).private_bytes_raw()) == 64  # type: ignore[union-attr]
+    assert "ML-KEM-768" in run("show", str(directory / "forwarder.pem"))[1]
+
+
+def test_an_ecdsa_authority_above_a_kems_key_is_noted(tmp_path: Path) -> None:
+    directory = str(tmp_path / "pki")
+    run("init", directory)
+    output = run("issue", directory, "--key", "mlkem768", "--identity", "a", "--out", "a")[1]
+    assert "mode kemtls refuses it" in output
