@@ -183,8 +183,7 @@ class Service:
 
     def _certificate_stamp(self) -> tuple[float, ...]:
         """When each file of each certificate was written; empty while one of them is missing."""
-        tls = self._config.tls
-        sections = [each for each in (tls, tls.mldsa) if each is not None]
+        sections = self._config.tls.sections()
         with contextlib.suppress(OSError):
             return tuple(path.stat().st_mtime for each in sections for path in (each.certificate, each.key, each.ca))
         return ()

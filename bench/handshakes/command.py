@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,13 +26,13 @@ from bench.figures import bootstrap, report
 from bench.figures.measure import percentile
 from bench.handshakes import picture, wire_bytes
 from bench.handshakes.delayproxy import delay_proxy, error_rows
+from bench.handshakes.server import start_server
 from bench.lab.newlinks import credentials
-from bench.lab.site import Program, Site
+from bench.lab.site import Site
 from streams.addresses import split_address
 from streams.security import stacks
 from streams.security.endpoint import Facts, Party
 from streams.security.modes import MODES, check
-from streams.security.openssl import party as openssl
 from streams.security.transport import connect
 
 WARM_UP_ROUNDS = 1
@@ -42,9 +41,11 @@ PAIRS = (
     ("hybrid / classical-tls12", "classical-tls12", "hybrid"),
     ("classical / hybrid", "hybrid", "classical"),
     ("pq-auth / hybrid", "hybrid", "pq-auth"),
+    ("kemtls / pq-auth", "pq-auth", "kemtls"),
 )
 """The compared pairs: name, base, and the mode that is divided by the base. The first is Figure 1 of 2022, whose sides
 differ in version and group; the sides of the second differ in the group alone, those of the third in the certificates.
+In the fourth a KEM takes the place of the handshake's signatures.
 """
 PUBLISHED = {
     "TLS 1.3, X25519, RSA-2048": (64, 272, 256, 256, 272, 256),
@@ -93,14 +94,14 @@ async def shake_hands(address: str, mode: str, party: Party) -> tuple[float, flo
 
 
 async def take_turns(
-    address: str, server_pid: int, parties: Mapping[str, Party], *, rounds: int, handshakes: int
+    addresses: Mapping[str, str], server_pid: int, parties: Mapping[str, Party], *, rounds: int, handshakes: int
 ) -> dict[str, Turns]:
-    """`handshakes` of each mode in each round; the first rounds are discarded."""
+    """`handshakes` of each mode in each round, at the mode's address; the first rounds are discarded."""
     turns = {mode: Turns() for mode in parties}
     for number in range(rounds + WARM_UP_ROUNDS):
         for mode in list(parties)[:: -1 if number % 2 else 1]:
             server, client = cpu_seconds(server_pid), time.process_time()
-            pairs = [await shake_hands(address, mode, parties[mode]) for _ in range(handshakes)]
+            pairs = [await shake_hands(addresses[mode], mode, parties[mode]) for _ in range(handshakes)]
             client, server = time.process_time() - client, cpu_seconds(server_pid) - server
             if number >= WARM_UP_ROUNDS:
                 turns[mode].handshake_ms.append([handshake for handshake, _ in pairs])
@@ -138,13 +139,24 @@ async def tapped(target: str, party: Party) -> tuple[Facts, list[tuple[wire_byte
 
 def weigh(target: str, mode: str, pki: Path, key_log: Path) -> dict[str, Any]:
     """The size on the wire of the parts of a mode's handshake."""
-    files = stacks.files_for(MODES[mode], credentials(pki, "forwarder"))
-    party = openssl.client(MODES[mode], files, key_log=key_log)
+    party = stacks.client(MODES[mode], credentials(pki, "forwarder"), key_log=key_log)
     facts, pieces = uvloop.run(tapped(target, party))
     secrets = key_log.read_text() if key_log.exists() else ""
     messages, bytes_each_way = wire_bytes.take_apart(pieces, cipher=facts.cipher, key_log=secrets)
     weights = wire_bytes.weigh(messages, bytes_each_way, facts.version)
     return {"mode": mode, "version": facts.version, "group": facts.group, **weights._asdict()}
+
+
+@contextlib.contextmanager
+def delayed(directory: Path, targets: Mapping[str, str], rtt_seconds: float) -> Iterator[Mapping[str, str]]:
+    """The same targets, each through a delaying proxy; without a delay, the targets themselves."""
+    if not rtt_seconds:
+        yield targets
+        return
+    with contextlib.ExitStack() as stack:
+        proxies = {each: delay_proxy(directory, each, rtt_seconds) for each in dict.fromkeys(targets.values())}
+        addresses = {target: stack.enter_context(proxy) for target, proxy in proxies.items()}
+        yield {mode: addresses[target] for mode, target in targets.items()}
 
 
 def measure(
@@ -155,16 +167,13 @@ def measure(
     ratios: list[dict[str, Any]] = []
     pki = directory / "pki"
     Site(directory).make_pki()
-    server = Program([sys.executable, "-m", "bench.handshakes.server", str(pki)], directory / "server.log")
-    server.start()
+    server, targets = start_server(directory)
     try:
-        target = str(server.wait_for("listening")[-1]["address"])
-        wire = [weigh(target, mode, pki, directory / f"{mode}.keys") for mode in modes]
+        wire = [weigh(targets[mode], mode, pki, directory / f"{mode}.keys") for mode in modes]
         parties = {mode: stacks.client(MODES[mode], credentials(pki, "forwarder")) for mode in modes}
         for rtt_ms in rtts:
-            path = delay_proxy(directory, target, rtt_ms / 1e3) if rtt_ms else contextlib.nullcontext(target)
-            with console.status(f"round trip {rtt_ms:g} ms"), path as address:
-                turns = uvloop.run(take_turns(address, server.pid, parties, rounds=rounds, handshakes=handshakes))
+            with console.status(f"round trip {rtt_ms:g} ms"), delayed(directory, targets, rtt_ms / 1e3) as addresses:
+                turns = uvloop.run(take_turns(addresses, server.pid, parties, rounds=rounds, handshakes=handshakes))
             rows += [summary(rtt_ms, mode, each) for mode, each in turns.items()]
             ratios += compare(rtt_ms, turns)
         with console.status("measuring the proxy's error"):
@@ -281,7 +290,8 @@ def handshakes(
     notes = [f"published: {name}: {sum(parts)} = {' + '.join(map(str, parts))}" for name, parts in PUBLISHED.items()]
     notes.append(
         "all three authenticate the server alone, with an intermediate certificate; the modes authenticate both ends, "
-        "without one, and pq-auth does so with ML-DSA-65"
+        "without one: pq-auth with ML-DSA-65, kemtls (experimental) with ML-KEM-768 below ML-DSA-65; the ciphertext to "
+        "a side's key counts with the keys and signatures of that side"
     )
     report.show(console, "bytes of a handshake on the wire", WIRE_COLUMNS, found["wire"], notes, upright=True)
     report.show(console, "the delaying proxy's error, from echoes", LATE_COLUMNS, found["proxy"])

@@ -14,9 +14,11 @@ from bench.figures import pictures
 from bench.figures.report import Row
 from streams.security.modes import MODES
 
-COLOURS = dict(zip(MODES, ("#8c8c8c", "#3b7dd8", "#d9582b", "#e8a33d", "#7a4fb5", "#2a9d6f"), strict=False))
+COLOURS = dict(
+    zip(MODES, ("#8c8c8c", "#3b7dd8", "#d9582b", "#e8a33d", "#7a4fb5", "#2a9d6f", "#a3386b", "#5b5b9f"), strict=False)
+)
 """By mode; a mode beyond these gets one of matplotlib's own."""
-PAIR_COLOURS = ("#d9582b", "#3b7dd8", "#2a9d6f")
+PAIR_COLOURS = ("#d9582b", "#3b7dd8", "#2a9d6f", "#a3386b")
 
 
 def available() -> None:

@@ -7,13 +7,14 @@ own handshakes only: malformed or unknown input raises arbitrary exceptions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, mldsa
+from cryptography.hazmat.primitives.asymmetric import ec, mldsa, mlkem
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -22,9 +23,9 @@ from streams.security.modes import TLS13
 
 Sender = Literal["client", "server"]
 CLIENT_HELLO, SERVER_HELLO, CERTIFICATE, SERVER_KEY_EXCHANGE = 1, 2, 11, 12
-CERTIFICATE_VERIFY, CLIENT_KEY_EXCHANGE, FINISHED = 15, 16, 20
+CERTIFICATE_VERIFY, CLIENT_KEY_EXCHANGE, FINISHED, KEM_ENCAPSULATION = 15, 16, 20, 30
 _CHANGE_CIPHER_SPEC, _HANDSHAKE, _APPLICATION_DATA = 20, 22, 23
-_KEY_SHARE = 51
+_KEY_SHARE, _STORED_AUTH_KEY = 51, 0xFF4B
 _SUITES: Mapping[str, tuple[Any, int, type[hashes.HashAlgorithm]]] = {
     "TLS_AES_128_GCM_SHA256": (AESGCM, 16, hashes.SHA256),
     "TLS_AES_256_GCM_SHA384": (AESGCM, 32, hashes.SHA384),
@@ -41,7 +42,10 @@ class Message(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Bytes of one handshake. Of certificates, keys and signatures count, without the names around them."""
+    """Bytes of one handshake. Of certificates, keys and signatures count, without the names around them.
+
+    A side's authentication is what proves it: also the ciphertext that the other side sends to its key.
+    """
 
     flights: int
     round_trips: int
@@ -80,14 +84,20 @@ class _Cursor:
 class _Side:
     """What one end sent, up to its Finished; the tickets and data that follow are not part of the handshake."""
 
-    def __init__(self, sender: Sender, cipher: str, secret: bytes | None) -> None:
+    def __init__(self, sender: Sender, cipher: str, known: Sequence[bytes]) -> None:
+        """`known`: its secrets, in the order in which it used them."""
         self._sender: Sender = sender
         self._stream, self._handshake = bytearray(), bytearray()
         self._encrypted = self._over = False
-        self._sequence = 0
         self.wire_bytes = 0
+        self._cipher, self._secrets = cipher, iter(known)
+        self._next_keys()
+
+    def _next_keys(self) -> None:
+        self._sequence = 0
+        secret = next(self._secrets, None)
         if secret is not None:
-            kind, key_bytes, algorithm = _SUITES[cipher]
+            kind, key_bytes, algorithm = _SUITES[self._cipher]
             self._aead = kind(_expand(secret, b"key", key_bytes, algorithm))
             self._iv = int.from_bytes(_expand(secret, b"iv", 12, algorithm))
 
@@ -120,11 +130,18 @@ class _Side:
             yield message
 
     def _open(self, header: bytes, body: bytes) -> bytes:
-        nonce = (self._iv ^ self._sequence).to_bytes(12)
+        try:
+            inner = self._decrypt(header, body)
+        except InvalidTag:  # KEMTLS changes keys within the handshake
+            self._next_keys()
+            inner = self._decrypt(header, body)
         self._sequence += 1
-        inner = bytes(self._aead.decrypt(nonce, body, header)).rstrip(b"\0")
+        inner = inner.rstrip(b"\0")
         assert inner[-1] == _HANDSHAKE, "these keys encrypt only handshake messages"
         return inner[:-1]
+
+    def _decrypt(self, header: bytes, body: bytes) -> bytes:
+        return bytes(self._aead.decrypt((self._iv ^ self._sequence).to_bytes(12), body, header))
 
 
 def _expand(secret: bytes, label: bytes, size: int, algorithm: type[hashes.HashAlgorithm]) -> bytes:
@@ -133,14 +150,13 @@ def _expand(secret: bytes, label: bytes, size: int, algorithm: type[hashes.HashA
     return HKDFExpand(algorithm(), size, size.to_bytes(2) + bytes([len(name)]) + name + b"\0").derive(secret)
 
 
-def secrets(key_log: str) -> dict[Sender, bytes]:
-    """The handshake secrets in a key log of one connection; none for TLS 1.2."""
-    labels: dict[str, Sender] = {
-        "CLIENT_HANDSHAKE_TRAFFIC_SECRET": "client",
-        "SERVER_HANDSHAKE_TRAFFIC_SECRET": "server",
-    }
-    found = (line.split() for line in key_log.splitlines())
-    return {labels[label]: bytes.fromhex(secret) for label, _, secret in found if label in labels}
+def secrets(key_log: str) -> dict[Sender, list[bytes]]:
+    """The handshake secrets in a key log of one connection, in the order of their use; none for TLS 1.2."""
+    found: dict[Sender, list[bytes]] = {"client": [], "server": []}
+    for label, _, secret in (line.split() for line in key_log.splitlines()):
+        if label.endswith("HANDSHAKE_TRAFFIC_SECRET"):
+            found["client" if label.startswith("CLIENT") else "server"].append(bytes.fromhex(secret))
+    return found
 
 
 def take_apart(
@@ -149,8 +165,8 @@ def take_apart(
     """The messages in order, and the bytes on the wire that each end sent."""
     known = secrets(key_log)
     sides: dict[Sender, _Side] = {
-        "client": _Side("client", cipher, known.get("client")),
-        "server": _Side("server", cipher, known.get("server")),
+        "client": _Side("client", cipher, known["client"]),
+        "server": _Side("server", cipher, known["server"]),
     }
     messages = [message for sender, data in pieces for message in sides[sender].feed(data)]
     return messages, {sender: side.wire_bytes for sender, side in sides.items()}
@@ -195,16 +211,25 @@ def _extensions(hello: Message) -> dict[int, bytes]:
     return found
 
 
-def signature_bytes(message: Message) -> int:
-    """Size of the signature with which a party proves that it has its certificate's key."""
+def proofs(message: Message) -> Iterator[tuple[Sender, int]]:
+    """Who proves with a part of this message that it has its certificate's key, and the size of that part.
+
+    It is a signature, or a ciphertext that only the owner of a KEM's key can use, and that the other side has made.
+    """
     cursor = _Cursor(message.body)
-    if message.kind == SERVER_KEY_EXCHANGE:
-        cursor.take(3)
-        cursor.vector(1)
-    elif message.kind != CERTIFICATE_VERIFY:
-        return 0
-    cursor.take(2)  # algorithm
-    return len(cursor.vector(2))
+    if message.kind == KEM_ENCAPSULATION:
+        cursor.vector(1)  # context
+        yield ("server" if message.sender == "client" else "client"), len(cursor.vector(2))
+    elif message.kind == CLIENT_HELLO and (stored := _extensions(message).get(_STORED_AUTH_KEY)) is not None:
+        cursor = _Cursor(stored)
+        cursor.take(32)  # the key's fingerprint
+        yield "server", len(cursor.vector(2))
+    elif message.kind in (SERVER_KEY_EXCHANGE, CERTIFICATE_VERIFY):
+        if message.kind == SERVER_KEY_EXCHANGE:
+            cursor.take(3)
+            cursor.vector(1)
+        cursor.take(2)  # algorithm
+        yield message.sender, len(cursor.vector(2))
 
 
 def certificates(message: Message, version: str) -> list[x509.Certificate]:
@@ -226,7 +251,7 @@ def _certificate_bytes(certificate: x509.Certificate) -> int:
     if isinstance(key, ec.EllipticCurvePublicKey):
         key_bytes = len(key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
     else:
-        assert isinstance(key, mldsa.MLDSA65PublicKey), "every mode's certificates have EC or ML-DSA-65 keys"
+        assert isinstance(key, mldsa.MLDSA65PublicKey | mlkem.MLKEM768PublicKey), "no mode has others"
         key_bytes = len(key.public_bytes_raw())
     return key_bytes + len(certificate.signature)
 
@@ -236,14 +261,14 @@ def weigh(messages: Sequence[Message], wire_bytes: Mapping[Sender, int], version
     authentication: dict[Sender, int] = {"client": 0, "server": 0}
     whole_messages = 0
     for message in messages:
-        proof = signature_bytes(message)
-        authentication[message.sender] += proof
+        for side, proof in proofs(message):
+            authentication[side] += proof
+            if message.kind in (SERVER_KEY_EXCHANGE, CLIENT_HELLO):
+                whole_messages += 4 + proof  # with its algorithm and length
         if message.kind == CERTIFICATE:
             authentication[message.sender] += sum(map(_certificate_bytes, certificates(message, version)))
-        if message.kind in (CERTIFICATE, CERTIFICATE_VERIFY):
+        if message.kind in (CERTIFICATE, CERTIFICATE_VERIFY, KEM_ENCAPSULATION):
             whole_messages += 4 + len(message.body)
-        elif proof:
-            whole_messages += 4 + proof  # with its algorithm and length
     flights = [sender for sender, _ in groupby(message.sender for message in messages)]
     return Weights(
         flights=len(flights),

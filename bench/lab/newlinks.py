@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streams.security import stacks
-from streams.security.endpoint import Credentials, Facts, MlDsaFiles
+from streams.security.endpoint import Credentials, Facts, MlDsaFiles, MlKemFiles
 from streams.security.modes import MODES
 from streams.security.transport import connect
 
@@ -23,7 +23,11 @@ class Turn(NamedTuple):
 
 def credentials(pki: Path, name: str) -> Credentials:
     """One party's files as bench/lab/site.py creates them."""
-    return Credentials(*_files(pki, name), mldsa=MlDsaFiles(*_files(pki / "mldsa", name)))
+    return Credentials(
+        *_files(pki, name),
+        mldsa=MlDsaFiles(*_files(pki / "mldsa", name)),
+        mlkem=MlKemFiles(*_files(pki / "mldsa", f"{name}-kem")),
+    )
 
 
 def _files(pki: Path, name: str) -> tuple[Path, Path, Path]:

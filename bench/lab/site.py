@@ -165,18 +165,28 @@ class Site:
     # -- files -------------------------------------------------------------------------------------------------
 
     def make_pki(self) -> None:
-        """One authority for ECDSA, in pki/, and one for ML-DSA, in pki/mldsa/; a leaf of each for both programs."""
+        """One authority for ECDSA, in pki/, and one for ML-DSA, in pki/mldsa/; leaves for every mode and both programs.
+
+        The ML-DSA authority also signs the leaves with ML-KEM keys, NAME-kem.
+        """
         hosts = ["localhost", "127.0.0.1"]
-        for directory, kind in ((self.directory / "pki", "ec"), (self.directory / "pki" / "mldsa", "mldsa65")):
-            authority = pki.create_authority(directory, kind=kind)
-            authority.issue(identities=["logreceiver"], hosts=hosts, out=directory / "receiver", kind=kind, days=30)
-            authority.issue(identities=[self.identity], hosts=[], out=directory / "forwarder", kind=kind, days=30)
+        for directory, kinds in (("pki", {"ec": ""}), ("pki/mldsa", {"mldsa65": "", "mlkem768": "-kem"})):
+            at = self.directory / directory
+            authority = pki.create_authority(at, kind=next(iter(kinds)))
+            for kind, ending in kinds.items():
+                receiver, forwarder = at / f"receiver{ending}", at / f"forwarder{ending}"
+                authority.issue(identities=["logreceiver"], hosts=hosts, out=receiver, kind=kind, days=30)
+                authority.issue(identities=[self.identity], hosts=[], out=forwarder, kind=kind, days=30)
 
     def _tls(self, name: str) -> str:
         """The sections of the authorities that there are."""
         return "".join(
-            f'[{section}]\ncertificate = "{pki}/{name}.pem"\nkey = "{pki}/{name}.key"\nca = "{pki}/ca.pem"\n'
-            for section, pki in (("tls", "pki"), ("tls.mldsa", "pki/mldsa"))
+            f'[{section}]\ncertificate = "{pki}/{leaf}.pem"\nkey = "{pki}/{leaf}.key"\nca = "{pki}/ca.pem"\n'
+            for section, pki, leaf in (
+                ("tls", "pki", name),
+                ("tls.mldsa", "pki/mldsa", name),
+                ("tls.mlkem", "pki/mldsa", f"{name}-kem"),
+            )
             if (self.directory / pki).exists()
         )
 

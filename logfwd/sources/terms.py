@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from streams.config.kinds import AuthorityFile, CertificateFile, KeyFile, ModeName, shown
+from streams.security.modes import MODES
 
 
 def check_socket_mode(mode: str) -> None:
@@ -27,3 +28,8 @@ class ListenerTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     key: KeyFile
     ca: AuthorityFile | None = None
     modes: Annotated[tuple[ModeName, ...], Meta(min_length=1)] = ("hybrid",)
+
+    @property
+    def unserved(self) -> str:
+        """Those of its modes that are for forwarders alone, since they need files of another kind."""
+        return ", ".join(name for name in self.modes if name in MODES and MODES[name].section != "tls")

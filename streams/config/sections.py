@@ -7,11 +7,19 @@ from typing import ClassVar
 
 from streams.config.kinds import AuthorityFile, CertificateFile, KeyFile
 from streams.config.toml import Fault
-from streams.security.endpoint import Credentials, Files, MlDsaFiles
+from streams.security.endpoint import Credentials, Files, MlDsaFiles, MlKemFiles
 
 
 class MlDsa(MlDsaFiles, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """PEM files for mode pq-auth, with ML-DSA-65 keys: own leaf, its key, and the CA that peers must chain to."""
+
+    certificate: CertificateFile
+    key: KeyFile
+    ca: AuthorityFile
+
+
+class MlKem(MlKemFiles, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PEM files for mode kemtls: own leaf with an ML-KEM-768 key, its key, and the ML-DSA CA that peers chain to."""
 
     certificate: CertificateFile
     key: KeyFile
@@ -25,6 +33,7 @@ class Tls(Credentials, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key: KeyFile
     ca: AuthorityFile
     mldsa: MlDsa | None = None
+    mlkem: MlKem | None = None
 
 
 class SinkTls(Files, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -74,8 +74,13 @@ def refusals(files: Files, *, accepting: bool) -> Iterator[Problem]:
     A chain that another CA than ours has issued is left to the peers, who know that CA.
     """
     (leaf, *others), roots = _read(files, "certificate"), _read(files, "ca")
-    if any(one.issuer == root.subject for one in (leaf, *others) for root in roots):
+    if led_to((leaf, *others), roots):
         yield from _path(files, leaf, others, roots, accepting=accepting)
+
+
+def led_to(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]) -> bool:
+    """Whether one of these roots, by its name, issued a certificate of the chain."""
+    return any(one.issuer == root.subject for one in chain for root in roots)
 
 
 def _read(files: Files, key: str) -> list[x509.Certificate]:
@@ -88,19 +93,19 @@ def _read(files: Files, key: str) -> list[x509.Certificate]:
 def _wrong_kinds(
     files: Files, mode: Mode, chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
 ) -> Iterator[Problem]:
-    key, demanded = key_algorithm(chain[0]), mode.authentication
+    key, demanded, remedy = key_algorithm(chain[0]), mode.authentication, _remedy(files, mode)
     if signed_with(key) not in demanded:
-        yield _problem(files, "certificate", f"its key is {key}; {_remedy(mode)}")
+        yield _problem(files, "certificate", f"its key is {key}; {remedy}")
     least = min(map(strength, demanded))
     if not least:
         return
     for certificate in chain:
         if strength(signed_with(signature_algorithm(certificate))) < least:
-            text = f"{_name(certificate)} is signed with {signature_algorithm(certificate)}; {_remedy(mode)}"
+            text = f"{_name(certificate)} is signed with {signature_algorithm(certificate)}; {remedy}"
             yield _problem(files, "certificate", text)
     for root in roots:
         if strength(signed_with(key_algorithm(root))) < least:
-            yield _problem(files, "ca", f"the key of {_name(root)} is {key_algorithm(root)}; {_remedy(mode)}")
+            yield _problem(files, "ca", f"the key of {_name(root)} is {key_algorithm(root)}; {remedy}")
 
 
 def _path(
@@ -113,7 +118,7 @@ def _path(
 ) -> Iterator[Problem]:
     builder = PolicyBuilder().store(Store(list(roots))).time(datetime.datetime.now(datetime.UTC))
     try:
-        if accepting and (host := _host(leaf)) is not None:
+        if accepting and (host := host_of(leaf)) is not None:
             builder.build_server_verifier(host).verify(leaf, others)
         else:
             builder.build_client_verifier().verify(leaf, others)
@@ -126,8 +131,8 @@ def refused(files: Files, why: str) -> Problem:
     return _problem(files, "certificate", f"peers would refuse it: {why}; issue it again with `logfwd pki issue`")
 
 
-def _host(leaf: x509.Certificate) -> x509.DNSName | x509.IPAddress | None:
-    """The first name that the verifier takes for a host: it knows neither underscores nor patterns."""
+def host_of(leaf: x509.Certificate) -> x509.DNSName | x509.IPAddress | None:
+    """The first name that the verifier takes for a host: it knows no underscores. A host stands for its pattern."""
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -135,8 +140,8 @@ def _host(leaf: x509.Certificate) -> x509.DNSName | x509.IPAddress | None:
     for name in names:
         if isinstance(name, x509.IPAddress):
             return name
-        if isinstance(name, x509.DNSName) and not set(name.value) & set("_*"):
-            return name
+        if isinstance(name, x509.DNSName) and "_" not in name.value:
+            return x509.DNSName(name.value.replace("*", "any"))
     return None
 
 
@@ -144,11 +149,17 @@ def _name(certificate: x509.Certificate) -> str:
     return certificate.subject.rfc4514_string() or "a certificate without a subject"
 
 
-def _remedy(mode: Mode) -> str:
+def _remedy(files: Files, mode: Mode) -> str:
     kinds = " or ".join(mode.authentication)
-    where = "in every place" if min(map(strength, mode.authentication)) else "in a leaf"
-    kind = "mldsa65" if "mldsa65" in mode.authentication else "ec"
-    return f"mode {mode.name} demands {kinds} {where}: use `logfwd pki init` and `issue` with --key {kind}"
+    if mode.chains:
+        demanded = f"{kinds} in the leaf, and {' or '.join(mode.chains)} above it"
+    else:
+        demanded = f"{kinds} in {'every place' if min(map(strength, mode.authentication)) else 'a leaf'}"
+    if files.authority_kind == files.leaf_kind:
+        commands = f"`logfwd pki init` and `issue` with --key {files.leaf_kind}"
+    else:
+        commands = f"`logfwd pki init --key {files.authority_kind}` and `issue --key {files.leaf_kind}`"
+    return f"mode {mode.name} demands {demanded}: use {commands}"
 
 
 def _problem(files: Files, key: str, text: str) -> Problem:

@@ -1,8 +1,8 @@
 """Named security modes: what a stream demands, as data. The only place where a mode is looked at.
 
 Users name a mode and never write lists of algorithms. A mode is a TLS version, the key-exchange groups that a client
-offers and a server accepts, and the signature algorithms that may authenticate a peer: its own key, and every signature
-of its certificate chain. All are spelled as IANA does.
+offers and a server accepts, and the algorithms that may authenticate a peer: its own key, and every signature of its
+certificate chain. All are spelled as IANA does, and a KEM as FIPS 203 does.
 Both ends check the result of a handshake before the first byte of data, and nothing ever falls back because something
 failed.
 """
@@ -26,6 +26,7 @@ SECP256R1MLKEM768 = "SecP256r1MLKEM768"
 HYBRID_GROUPS = frozenset({X25519MLKEM768, SECP256R1MLKEM768})
 
 ML_DSA = ("mldsa65",)
+ML_KEM = ("ML-KEM-768",)
 ECDSA = ("ecdsa_secp256r1_sha256", "ecdsa_secp384r1_sha384")
 ANY_AUTHENTICATION = (*ECDSA, "rsa_pss_rsae_sha256", "rsa_pss_rsae_sha384", "rsa_pkcs1_sha256", "mldsa65")
 """What a server of somebody else's may authenticate with: its operator chose its certificate, not we."""
@@ -38,6 +39,8 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     groups: tuple[str, ...]
     authentication: tuple[str, ...] = ECDSA
+    chains: tuple[str, ...] = ()
+    """The signatures accepted in the chain of a peer whose own key signs nothing; others are left to `check`."""
     section: str = "tls"
     """The section of the configuration with the files for this mode (`Files.section`)."""
     stack: str = "openssl"
@@ -58,6 +61,15 @@ MODES: Mapping[str, Mode] = {
             groups=(X25519MLKEM768,),
             authentication=ML_DSA,
             section="tls.mldsa",
+        ),
+        Mode(
+            name="kemtls",
+            version=TLS13,
+            groups=(X25519MLKEM768,),
+            authentication=ML_KEM,
+            chains=("mldsa65", "mldsa87"),
+            section="tls.mlkem",
+            stack="tls13",
         ),
     )
 }

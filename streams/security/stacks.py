@@ -13,21 +13,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
-import msgspec
-
 from streams.errors import ConfigError, HandshakeFailed, LinkError, Problem
 from streams.security import modes
-from streams.security.endpoint import Credentials, Files, MlDsaFiles, Party
+from streams.security.endpoint import Files, HasFiles, MlDsaFiles, MlKemFiles, Party, PostQuantumFiles
 from streams.security.modes import Mode
 
+SECTIONS = {files.section: files for files in (Files, MlDsaFiles, MlKemFiles)}
 
-def client(mode: Mode, credentials: Credentials) -> Party:
-    """The connecting side, in one mode. ConfigError if the files cannot be used."""
-    party: Party = _stack(mode.stack).client(mode, *_fit_files([mode], credentials))
+
+def client(mode: Mode, credentials: HasFiles, *, key_log: Path | None = None) -> Party:
+    """The connecting side, in one mode. ConfigError if the files cannot be used.
+
+    `key_log` gets the TLS secrets of its links (SSLKEYLOGFILE's format); only the bench asks for it.
+    """
+    party: Party = _stack(mode.stack).client(mode, *_fit_files([mode], credentials), key_log=key_log)
     return party
 
 
-def server(served: Iterable[Mode], credentials: Credentials) -> Party:
+def server(served: Iterable[Mode], credentials: HasFiles) -> Party:
     """The accepting side, in several modes. ConfigError if the files cannot be used, or the modes share no stack."""
     together = list(served)
     party: Party = _stack(common_stack(together)).server(together, *_fit_files(together, credentials))
@@ -48,7 +51,7 @@ def foreign_server(
     return party
 
 
-def _fit_files(used: Iterable[Mode], credentials: Credentials) -> list[Files]:
+def _fit_files(used: Iterable[Mode], credentials: HasFiles) -> list[Files]:
     """The files of these modes, each once. ConfigError for post-quantum ones that every peer would refuse.
 
     For the other modes this is left to `check`: a link in them has to cost as little as it can.
@@ -57,7 +60,7 @@ def _fit_files(used: Iterable[Mode], credentials: Credentials) -> list[Files]:
     for mode in used:
         by_files.setdefault(files_for(mode, credentials), []).append(mode)
     for files, modes_ in by_files.items():
-        if files.section == MlDsaFiles.section:
+        if isinstance(files, PostQuantumFiles):
             from streams.security import chains
 
             if problems := list(chains.wrong_kinds(files, modes_)):
@@ -65,9 +68,9 @@ def _fit_files(used: Iterable[Mode], credentials: Credentials) -> list[Files]:
     return list(by_files)
 
 
-def files_for(mode: Mode, credentials: Credentials) -> Files:
+def files_for(mode: Mode, credentials: HasFiles) -> Files:
     """The files that a mode uses. ConfigError if there are none."""
-    files = {each.section: each for each in (credentials, credentials.mldsa) if each is not None}
+    files = {each.section: each for each in credentials.sections()}
     if mode.section not in files:
         raise ConfigError([Problem(Path(mode.name), mode.section, f"is missing; {remedy_for(mode)}")])
     return files[mode.section]
@@ -75,11 +78,12 @@ def files_for(mode: Mode, credentials: Credentials) -> Files:
 
 def remedy_for(mode: Mode) -> str:
     """What a mode needs, for a configuration that lacks it."""
-    kind = mode.authentication[0]
-    return (
-        f"mode {mode.name} needs [{mode.section}] with certificate, key and ca; "
-        f"create them with `logfwd pki init` and `logfwd pki issue`, both with --key {kind}"
-    )
+    files = SECTIONS[mode.section]
+    if files.authority_kind == files.leaf_kind:
+        commands = f"`logfwd pki init` and `logfwd pki issue`, both with --key {files.leaf_kind}"
+    else:
+        commands = f"`logfwd pki init --key {files.authority_kind}` and `logfwd pki issue --key {files.leaf_kind}`"
+    return f"mode {mode.name} needs [{mode.section}] with certificate, key and ca; create them with {commands}"
 
 
 def ssl_context(mode: Mode, files: Files) -> ssl.SSLContext:
@@ -103,11 +107,20 @@ def common_stack(served: Iterable[Mode]) -> str:
     return next(iter(stacks))
 
 
-def check(credentials: Credentials, used: Iterable[Mode], *, accepting: bool) -> None:
+def by_port(served: Iterable[Mode]) -> list[list[Mode]]:
+    """The modes in as few groups as possible, each of which one port can serve."""
+    groups: dict[str, list[Mode]] = {}
+    for mode in served:
+        groups.setdefault(mode.stack, []).append(mode)
+    return list(groups.values())
+
+
+def check(credentials: HasFiles, used: Iterable[Mode], *, accepting: bool) -> None:
     """Raise ConfigError for files that no link in these modes could use, with every problem found.
 
     Chains are verified by OpenSSL and by cryptography, whatever the mode: the two demand different things, and a file
-    that only one of them accepts would fail as soon as a stream takes another mode.
+    that only one of them accepts would fail as soon as a stream takes another mode. A KEM's leaf, which OpenSSL has no
+    use for, is left to its own stack.
     """
     by_files: dict[Files, list[Mode]] = {}
     problems: list[Problem] = []
@@ -129,8 +142,12 @@ def _problems_of(files: Files, used: list[Mode], *, accepting: bool) -> list[Pro
         check_foreign(files, used)
     except ConfigError as error:
         return error.problems
-    by_library = (chains.refusals(files, accepting=accepting), _stack("openssl").verify(files, accepting=accepting))
-    return list(chains.wrong_kinds(files, used)) or list(next(filter(None, map(list, by_library)), []))
+    if wrong := list(chains.wrong_kinds(files, used)):
+        return wrong
+    stacks = {mode.stack for mode in used} | ({"openssl"} if not isinstance(files, MlKemFiles) else set())
+    verifiers = [chains.refusals, *(_stack(name).verify for name in sorted(stacks))]
+    found = (list(verify(files, accepting=accepting)) for verify in verifiers)
+    return next(filter(None, found), [])
 
 
 def check_foreign(files: Files, used: Iterable[Mode]) -> None:
@@ -141,31 +158,37 @@ def check_foreign(files: Files, used: Iterable[Mode]) -> None:
 
 def self_test(used: Iterable[Mode]) -> None:
     """Make a handshake with ourselves in each mode and check its result; ConfigError if a mode does not work here."""
-    from streams.security import pki
-
     together = list(used)
-    with tempfile.TemporaryDirectory(prefix="logfwd-self-test-") as name:
-        directory = Path(name)
-
-        def issue(kind: str) -> tuple[Path, Path, Path]:
-            authority = pki.create_authority(directory / kind, kind=kind)
-            out = directory / kind / "leaf"
-            files = authority.issue(identities=["self-test"], hosts=["localhost"], days=1, out=out, kind=kind)
-            return files.certificate, files.key, directory / kind / "ca.pem"
-
-        credentials = Credentials(*issue("ec"))
-        if any(mode.section == MlDsaFiles.section for mode in together):
-            credentials = msgspec.structs.replace(credentials, mldsa=MlDsaFiles(*issue("mldsa65")))
+    with tempfile.TemporaryDirectory(prefix="logfwd-self-test-") as directory:
+        near, far = _Made(), _Made()
+        for section in {mode.section for mode in together}:
+            _make(SECTIONS[section], Path(directory) / section, near, far)
         for mode in together:
             try:
-                _shake_hands(mode, credentials)
+                _shake_hands(mode, near, far)
             except (HandshakeFailed, LinkError, ValueError) as error:
                 text = f"self-test: {error}; reinstall the versions of cryptography and pyOpenSSL pinned in uv.lock"
                 raise ConfigError([Problem(Path(mode.name), "mode", text)]) from error
 
 
-def _shake_hands(mode: Mode, credentials: Credentials) -> None:
-    near, far = client(mode, credentials).endpoint("localhost"), server([mode], credentials).endpoint()
+class _Made(list[Files]):
+    """The files of one side of a self-test."""
+
+    def sections(self) -> list[Files]:
+        return self
+
+
+def _make(kind: type[Files], directory: Path, near: _Made, far: _Made) -> None:
+    from streams.security import pki
+
+    authority = pki.create_authority(directory, kind=kind.authority_kind)
+    for side, name, hosts in ((near, "near", []), (far, "far", ["localhost"])):
+        leaf = authority.issue(identities=[name], hosts=hosts, days=1, out=directory / name, kind=kind.leaf_kind)
+        side.append(kind(leaf.certificate, leaf.key, directory / "ca.pem"))
+
+
+def _shake_hands(mode: Mode, connecting: HasFiles, accepting: HasFiles) -> None:
+    near, far = client(mode, connecting).endpoint("localhost"), server([mode], accepting).endpoint()
     for _ in range(8):
         for one, other in ((near, far), (far, near)):
             if not one.complete:

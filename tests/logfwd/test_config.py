@@ -22,7 +22,9 @@ certificate = "pki/me.pem"
 key = "pki/me.key"
 ca = "pki/ca.pem"
 """
+SECTIONS = ("tls", "tls.mldsa", "tls.mlkem")
 MLDSA = '[tls.mldsa]\ncertificate = "pki/me.pem"\nkey = "pki/me.key"\nca = "pki/ca.pem"\n'
+MLKEM = MLDSA.replace("mldsa", "mlkem")
 SOURCE = '[source]\ntype = "file"\npaths = ["a.log"]\n'
 
 
@@ -198,6 +200,16 @@ def test_a_stream_in_a_mode_without_its_certificate_is_named_with_the_remedy(sit
     assert config.tls.mldsa.ca == site / "pki" / "ca.pem"
 
 
+def test_a_stream_in_mode_kemtls_without_its_certificate_is_named_with_the_remedy(site: Path) -> None:
+    write_stream(site, "safe", f'security = "kemtls"\n{SOURCE.replace("a.log", "b.log")}')
+    assert problems(site) == {
+        ("logfwd.toml", "tls.mlkem"): "is missing; mode kemtls needs [tls.mlkem] with certificate, key and ca; "
+        "create them with `logfwd pki init --key mldsa65` and `logfwd pki issue --key mlkem768`"
+    }
+    (site / "logfwd.toml").write_text(CONFIG + MLKEM)
+    assert load_forwarder(site / "logfwd.toml").tls.mlkem is not None
+
+
 # -- examples and schemas ----------------------------------------------------------------------------------------
 
 
@@ -205,11 +217,11 @@ def test_the_examples_have_no_problem_but_certificates_that_are_not_made_yet() -
     with pytest.raises(ConfigError) as caught:
         load_forwarder(EXAMPLES / "logfwd.toml")
     keys = [problem.key for problem in caught.value.problems]
-    assert keys == [f"{section}.{key}" for section in ("tls", "tls.mldsa") for key in ("certificate", "key", "ca")]
+    assert keys == [f"{section}.{key}" for section in SECTIONS for key in ("certificate", "key", "ca")]
 
 
 def test_there_is_an_example_for_every_mode_and_it_loads(site: Path) -> None:
-    (site / "logfwd.toml").write_text(f'streams_dir = "{EXAMPLES / "modes.d"}"\n{CONFIG}{MLDSA}')
+    (site / "logfwd.toml").write_text(f'streams_dir = "{EXAMPLES / "modes.d"}"\n{CONFIG}{MLDSA}{MLKEM}')
     streams = load_forwarder(site / "logfwd.toml").streams
     assert {stream.security: stream.name for stream in streams} == {mode: f"app-{mode}" for mode in MODES}
 

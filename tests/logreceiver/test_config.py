@@ -173,7 +173,9 @@ def test_a_blank_config_is_refused(path: Path) -> None:
 def test_the_example_has_no_problem_except_files_not_created_yet() -> None:
     with pytest.raises(ConfigError) as caught:
         load_receiver(EXAMPLES / "logreceiver.toml")
-    files = {f"{section}.{key}" for section in ("tls", "tls.mldsa") for key in ("certificate", "key", "ca")}
+    files = {
+        f"{section}.{key}" for section in ("tls", "tls.mldsa", "tls.mlkem") for key in ("certificate", "key", "ca")
+    }
     assert {problem.key for problem in caught.value.problems} == {"grant_key_file", *files}
 
 

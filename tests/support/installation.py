@@ -19,12 +19,14 @@ from logreceiver.config import Allow, Listener, ReceiverConfig
 from logreceiver.service import Service
 from logreceiver.sinks.log.sink import read_records
 from logreceiver.sinks.settings import LogSink
-from streams.config.sections import MlDsa, Tls
+from streams.config.sections import MlDsa, MlKem, Tls
 from streams.security.endpoint import Credentials
+from streams.security.modes import MODES
 from tests.support.tls import Parties
 
 Events = list[EventDict]
 EVERYTHING = ("hybrid", "classical", "classical-tls12", "hybrid-preferred", "hybrid-p256", "pq-auth")
+"""What one listener can serve."""
 
 
 class Installation:
@@ -49,7 +51,7 @@ class Installation:
             tls=_section(tls),
             grant_key_file=self.directory / "pki" / "grant.key",
             listener=(Listener(address=address, modes=modes),),
-            allow=(Allow(identity="spiffe://test/*", streams=streams, modes=EVERYTHING),),
+            allow=(Allow(identity="spiffe://test/*", streams=streams, modes=tuple(MODES)),),
             sink=LogSink(directory=self.directory / "log"),
             admin=None,
             stop_grace_seconds=1.0,
@@ -88,12 +90,13 @@ class Installation:
 
 
 def _section(credentials: Credentials) -> Tls:
-    mldsa = credentials.mldsa
+    mldsa, mlkem = credentials.mldsa, credentials.mlkem
     return Tls(
         certificate=credentials.certificate,
         key=credentials.key,
         ca=credentials.ca,
         mldsa=None if mldsa is None else MlDsa(certificate=mldsa.certificate, key=mldsa.key, ca=mldsa.ca),
+        mlkem=None if mlkem is None else MlKem(certificate=mlkem.certificate, key=mlkem.key, ca=mlkem.ca),
     )
 
 

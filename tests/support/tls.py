@@ -13,7 +13,7 @@ import msgspec
 
 from streams.errors import HandshakeFailed
 from streams.security import pki, stacks
-from streams.security.endpoint import Credentials, Files, MlDsaFiles
+from streams.security.endpoint import Credentials, Files, MlDsaFiles, MlKemFiles
 from streams.security.listener import Listener, listen
 from streams.security.modes import MODES
 from streams.security.transport import Link, connect
@@ -23,7 +23,7 @@ FORWARDER = "spiffe://test/forwarder"
 
 @dataclass
 class Parties:
-    """Credentials of a receiver on localhost and of a forwarder: from one authority, and for ML-DSA from another."""
+    """Credentials of a receiver on localhost and of a forwarder: from one authority, and post-quantum from another."""
 
     directory: Path
     authority: pki.Authority = field(init=False)
@@ -35,8 +35,13 @@ class Parties:
         self.forwarder = self._both("forwarder", identities=[FORWARDER])
 
     def _both(self, name: str, **names: Any) -> Credentials:
-        files = issue(self.mldsa, name, kind="mldsa65", **names)
-        return msgspec.structs.replace(self.leaf(name, **names), mldsa=MlDsaFiles(*msgspec.structs.astuple(files)))
+        signing = issue(self.mldsa, name, kind="mldsa65", **names)
+        kem = issue(self.mldsa, f"{name}-kem", kind="mlkem768", **names)
+        return msgspec.structs.replace(
+            self.leaf(name, **names),
+            mldsa=MlDsaFiles(*msgspec.structs.astuple(signing)),
+            mlkem=MlKemFiles(*msgspec.structs.astuple(kem)),
+        )
 
     def leaf(self, name: str, *, identities: list[str], hosts: Iterable[str] = (), **options: object) -> Credentials:
         files = issue(self.authority, name, identities=identities, hosts=hosts, **options)

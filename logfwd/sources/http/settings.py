@@ -16,7 +16,6 @@ from logfwd.sources.terms import ListenerTls, SocketMode
 from streams.addresses import UNIX, is_local, split_address
 from streams.config.kinds import Pattern, readable, shown
 from streams.config.units import KIB, MIB
-from streams.security.modes import MODES
 
 MOST_BODY_BYTES = 32 * MIB
 
@@ -87,8 +86,8 @@ class HttpSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Problems of the table by itself: (key, message)."""
         if self.identities and (self.tls is None or self.tls.ca is None):
             yield "source.identities", "needs [source.tls] with ca: only a client with a certificate has an identity"
-        if self.tls is not None and any(MODES[name].section != "tls" for name in self.tls.modes if name in MODES):
-            yield "source.tls.modes", "pq-auth is not served to HTTP clients; use hybrid"
+        if self.tls is not None and self.tls.unserved:
+            yield "source.tls.modes", f"{self.tls.unserved} is not served to HTTP clients; use hybrid"
         if self.insecure or is_local(self.address):
             return
         if self.tls is None:

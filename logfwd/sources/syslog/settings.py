@@ -12,7 +12,6 @@ from logfwd.sources.terms import ListenerTls, SocketMode
 from streams.addresses import is_local
 from streams.config.kinds import ListenAddress, Pattern, shown
 from streams.config.units import KIB, MIB
-from streams.security.modes import MODES
 
 
 def check_socket_path(path: str) -> None:
@@ -105,8 +104,8 @@ class SyslogSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 "source.tls.ca",
                 "is missing: anybody could send; add it, or set insecure = true",
             )
-        if any(MODES[name].section != "tls" for name in self.tls.modes if name in MODES):
-            yield "source.tls.modes", "pq-auth is not served to syslog clients; use hybrid"
+        if self.tls.unserved:
+            yield "source.tls.modes", f"{self.tls.unserved} is not served to syslog clients; use hybrid"
 
 
 def _port_of(transport: str) -> str:

@@ -20,7 +20,7 @@ client certificates; the form with them has been checked by Tamarin models alone
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -88,20 +88,23 @@ class KemAuthentication(msgspec.Struct, frozen=True):
 
 
 def check_offer(offered: Mapping[int, bytes], credential: KemCredential | None, now: datetime.datetime) -> None:
-    """The peer must accept the KEM of our key; it says apart which schemes its chain may be signed with."""
+    """The peer must accept the KEM of our key; it says apart which schemes its chain may be signed with.
+
+    A peer of another mode is told that first: it does not know of the second.
+    """
+    accepted, delegated = accepted_schemes(offered), accepted_delegated(offered)
+    if credential is not None and not _fits(credential, accepted, delegated, now):
+        text = "the peer accepts no KEM that fits our certificate"
+        raise Abort(Alert.HANDSHAKE_FAILURE, text, "no_shared_signature_algorithm")
     chain = ext.required(offered, Extension.SIGNATURE_ALGORITHMS_CERT)
     if KEMS.keys() & set(ext.parse_numbers(chain, "signature_algorithms_cert")):
         raise illegal("a KEM among the schemes for certificates")
-    accepted, delegated = accepted_schemes(offered), accepted_delegated(offered)
-    if credential is None:
-        return
+
+
+def _fits(credential: KemCredential, accepted: Sequence[int], delegated: Sequence[int], now: datetime.datetime) -> bool:
     if credential.delegated is not None:
-        fits = credential.delegated.fits(delegated, accepted, now)
-    else:
-        fits = credential.key.kem.code in accepted
-    if not fits:
-        text = "the peer accepts no KEM that fits our certificate"
-        raise Abort(Alert.HANDSHAKE_FAILURE, text, "no_shared_signature_algorithm")
+        return credential.delegated.fits(delegated, accepted, now)
+    return credential.key.kem.code in accepted
 
 
 def read_kem_chain(body: bytes, way: KemAuthentication, trust: Trust, host: str | None) -> Peer | None:

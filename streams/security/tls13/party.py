@@ -14,9 +14,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from streams.errors import ConfigError, Problem
-from streams.security.chains import refusals
+from streams.security.chains import host_of, led_to, refused
 from streams.security.endpoint import ALPN, Files
 from streams.security.modes import TLS13, Mode
+from streams.security.tls13.alerts import Abort
 from streams.security.tls13.certificates import Trust, now
 from streams.security.tls13.client import Client
 from streams.security.tls13.endpoint import Tls13Endpoint
@@ -96,8 +97,17 @@ def check(files: Files) -> None:
 
 
 def verify(files: Files, *, accepting: bool) -> Iterator[Problem]:
-    """Why peers with this stack would refuse our certificate."""
-    return refusals(files, accepting=accepting)
+    """Why peers with this stack would refuse our certificate; one that another CA has issued is left to them."""
+    chain = _read(files.certificate, files.section, "certificate", x509.load_pem_x509_certificates)
+    roots = _read(files.ca, files.section, "ca", x509.load_pem_x509_certificates)
+    host = host_of(chain[0]) if accepting else None
+    if not led_to(chain, roots) or (accepting and host is None):
+        return
+    ders = [one.public_bytes(serialization.Encoding.DER) for one in chain]
+    try:
+        Trust(roots).verify(ders, None if host is None else str(host.value))
+    except Abort as error:
+        yield refused(files, error.text.removeprefix("peer's certificate: "))
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -136,8 +146,8 @@ def _party(
 
 
 def _authentication(modes: list[Mode], credentials: Sequence[Credential | KemCredential]) -> Authentication:
-    """By KEM if the modes name one, with the schemes next to it for chains; else by signature."""
-    accepted = dict.fromkeys(name for mode in modes for name in mode.authentication)
+    """By KEM if the modes name one, with the schemes that they accept in chains; else by signature."""
+    accepted = dict.fromkeys(name for mode in modes for name in (*mode.authentication, *mode.chains))
     schemes = tuple(SCHEME_CODES[name] for name in accepted if name in SCHEME_CODES)
     kems = tuple(KEM_CODES[name] for name in accepted if name in KEM_CODES)
     by_kem = [each for each in credentials if isinstance(each, KemCredential)]

@@ -16,10 +16,11 @@ from cryptography.exceptions import InvalidTag
 
 from bench.handshakes import wire_bytes
 from bench.handshakes.command import PUBLISHED, cpu_seconds, handshakes, pooled, tapped, weigh
+from bench.handshakes.server import start_server
 from bench.lab.newlinks import credentials
-from bench.lab.site import Program, Site
+from bench.lab.site import Site
+from streams.security import stacks
 from streams.security.modes import MODES
-from streams.security.openssl import party as openssl
 
 KEY_EXCHANGE_BYTES = {
     "classical-tls12": 65 + 65,
@@ -28,46 +29,52 @@ KEY_EXCHANGE_BYTES = {
     "hybrid-preferred": (32 + 1184) + 32 + (32 + 1088),
     "hybrid-p256": (65 + 1184) + (65 + 1088),
     "pq-auth": (32 + 1184) + (32 + 1088),
+    "kemtls": (32 + 1184) + (32 + 1088),
 }
 """Points of the curves, and the keys and ciphertexts of FIPS 203."""
 ECDSA_BYTES = range(65 + 2 * 66, 65 + 2 * 72 + 1)
 """A point, and two signatures in DER: the certificate's and the handshake's."""
 MLDSA65_BYTES = 1952 + 2 * 3309
 """A key and two signatures of FIPS 204 (table 2)."""
+MLKEM768_BYTES = 1184 + 1088 + 3309
+"""A key and a ciphertext of FIPS 203 (table 3), and the certificate's signature of FIPS 204."""
+AUTHENTICATION_BYTES = {"pq-auth": [MLDSA65_BYTES], "kemtls": [MLKEM768_BYTES]}
+FLIGHTS = {"classical-tls12": (4, 2), "kemtls": (6, 3)}
 TLS12_KINDS = [1, 2, 11, 12, 13, 14, 11, 16, 15, 20, 20]
 TLS13_KINDS = [1, 2, 8, 13, 11, 15, 20, 11, 15, 20]
+KEMTLS_KINDS = [1, 2, 8, 13, 11, 30, 11, 30, 20, 20]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A directory with an authority in it, and the address of a server."""
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A directory with an authority in it, and the address of each mode."""
     directory = tmp_path_factory.mktemp("handshakes")
     Site(directory).make_pki()
-    argv = [sys.executable, "-m", "bench.handshakes.server", str(directory / "pki")]
-    server = Program(argv, directory / "server.log")
-    server.start()
-    yield directory / "pki", str(server.wait_for("listening")[-1]["address"])
+    server, addresses = start_server(directory)
+    yield directory / "pki", addresses
     server.stop()
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_parts_of_a_handshake_have_the_sizes_in_their_standards(
-    site: tuple[Path, str], tmp_path: Path, mode: str
+    site: tuple[Path, dict[str, str]], tmp_path: Path, mode: str
 ) -> None:
-    found = weigh(site[1], mode, site[0], tmp_path / "keys")
+    found = weigh(site[1][mode], mode, site[0], tmp_path / "keys")
     assert found["key_exchange"] == KEY_EXCHANGE_BYTES[mode]
-    assert (found["flights"], found["round_trips"]) == ((4, 2) if mode == "classical-tls12" else (3, 1))
+    assert (found["flights"], found["round_trips"]) == FLIGHTS.get(mode, (3, 1))
     for side in ("server", "client"):
-        assert found[f"{side}_authentication"] in ([MLDSA65_BYTES] if mode == "pq-auth" else ECDSA_BYTES)
+        assert found[f"{side}_authentication"] in AUTHENTICATION_BYTES.get(mode, ECDSA_BYTES)
 
 
-@pytest.mark.parametrize(("mode", "kinds"), [("classical-tls12", TLS12_KINDS), ("hybrid", TLS13_KINDS)])
+@pytest.mark.parametrize(
+    ("mode", "kinds"), [("classical-tls12", TLS12_KINDS), ("hybrid", TLS13_KINDS), ("kemtls", KEMTLS_KINDS)]
+)
 def test_every_message_is_found_and_all_records_are_those_that_the_link_counts(
-    site: tuple[Path, str], tmp_path: Path, mode: str, kinds: list[int]
+    site: tuple[Path, dict[str, str]], tmp_path: Path, mode: str, kinds: list[int]
 ) -> None:
     log = tmp_path / "keys"
-    party = openssl.client(MODES[mode], credentials(site[0], "forwarder"), key_log=log)
-    facts, pieces = uvloop.run(tapped(site[1], party))
+    party = stacks.client(MODES[mode], credentials(site[0], "forwarder"), key_log=log)
+    facts, pieces = uvloop.run(tapped(site[1][mode], party))
     messages, sent = wire_bytes.take_apart(pieces, cipher=facts.cipher, key_log=log.read_text())
     assert [message.kind for message in messages] == kinds
     assert sent == {"client": facts.bytes_out, "server": facts.bytes_in}
@@ -75,10 +82,10 @@ def test_every_message_is_found_and_all_records_are_those_that_the_link_counts(
     assert wire_bytes.take_apart(byte_by_byte, cipher=facts.cipher, key_log=log.read_text()) == (messages, sent)
 
 
-def test_the_secrets_of_another_link_decrypt_nothing(site: tuple[Path, str], tmp_path: Path) -> None:
+def test_the_secrets_of_another_link_decrypt_nothing(site: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     logs = tmp_path / "one", tmp_path / "other"
-    parties = [openssl.client(MODES["hybrid"], credentials(site[0], "forwarder"), key_log=log) for log in logs]
-    (facts, pieces), _ = [uvloop.run(tapped(site[1], party)) for party in parties]
+    parties = [stacks.client(MODES["hybrid"], credentials(site[0], "forwarder"), key_log=log) for log in logs]
+    (facts, pieces), _ = [uvloop.run(tapped(site[1]["hybrid"], party)) for party in parties]
     with pytest.raises(InvalidTag):
         wire_bytes.take_apart(pieces, cipher=facts.cipher, key_log=logs[1].read_text())
 

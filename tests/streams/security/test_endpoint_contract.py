@@ -20,7 +20,7 @@ Pair = Callable[[], tuple[Party, Party]]
 OURS = {
     f"{name} by tls13": msgspec.structs.replace(mode, stack="tls13")
     for name, mode in MODES.items()
-    if mode.version == TLS13
+    if mode.version == TLS13 and mode.stack != "tls13"
 }
 """The same modes, served by our own stack."""
 

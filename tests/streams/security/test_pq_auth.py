@@ -17,6 +17,7 @@ from streams.security import modes, pki, stacks
 from streams.security.endpoint import Credentials, Endpoint, Facts, Files, MlDsaFiles
 from streams.security.modes import MODES
 from streams.security.openssl import party as openssl
+from tests.support.installation import EVERYTHING
 from tests.support.tls import FORWARDER, Parties, issue
 
 PQ_AUTH = MODES["pq-auth"]
@@ -97,7 +98,7 @@ def test_both_ends_are_authenticated_by_mldsa65(parties: Parties) -> None:
         assert facts.log_fields()["authentication"] == "mldsa65"
 
 
-@pytest.mark.parametrize("served", [("hybrid", "pq-auth"), ("pq-auth", "hybrid"), tuple(MODES)])
+@pytest.mark.parametrize("served", [("hybrid", "pq-auth"), ("pq-auth", "hybrid"), EVERYTHING])
 def test_one_listener_shows_each_client_the_certificate_of_its_mode(parties: Parties, served: tuple[str, ...]) -> None:
     for mode in served:
         for facts in link(parties.forwarder, parties.receiver, served, mode):

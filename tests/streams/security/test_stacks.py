@@ -24,9 +24,15 @@ def test_every_mode_has_a_stack() -> None:
 
 def test_one_port_serves_one_stack(tmp_path: Path) -> None:
     receiver = Parties(tmp_path).receiver
-    assert stacks.common_stack(MODES.values()) == "openssl"
+    ports = stacks.by_port(MODES.values())
+    assert [stacks.common_stack(port) for port in ports] == ["openssl", "tls13"]
+    assert sorted(mode.name for port in ports for mode in port) == sorted(MODES)
+    for port in ports:
+        stacks.server(port, receiver)
     with pytest.raises(ConfigError, match=r"'other' \(another\) and 'hybrid' \(openssl\) need different TLS stacks"):
         stacks.server([MODES["hybrid"], OTHER], receiver)
+    with pytest.raises(ConfigError, match=r"'hybrid' \(openssl\) and 'kemtls' \(tls13\) need different TLS stacks"):
+        stacks.server([MODES["hybrid"], MODES["kemtls"]], receiver)
 
 
 def test_files_that_cannot_be_used_are_found_without_a_link(tmp_path: Path) -> None:
@@ -51,7 +57,7 @@ def test_a_mode_that_does_not_work_here_is_named_by_the_self_test(
 
 def test_a_handshake_that_gives_another_group_does_not_pass_the_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
     real = openssl.client
-    monkeypatch.setattr(openssl, "client", lambda _, files: real(MODES["classical"], files))
+    monkeypatch.setattr(openssl, "client", lambda _, files, **__: real(MODES["classical"], files))
     monkeypatch.setattr(openssl, "server", lambda _, files, _real=openssl.server: _real([MODES["classical"]], files))
     with pytest.raises(ConfigError, match=r"the link has TLSv1\.3 with X25519"):
         stacks.self_test([MODES["hybrid"]])
