@@ -149,6 +149,8 @@ def test_fields_of_a_block_follow_those_of_the_stream() -> None:
     expected = [b'"file":"/a.log","a":1}', b'"file":"/b.log","a":2}', b'"file":"/b.log"}', b'"a":3}']
     assert values(sealed(first, second, third)) == [b'{"host":"web-1",' + each for each in expected]
     assert values(sealed(first, second, third, shape=PLAIN)) == [b"{" + each for each in expected]
+    nothing = Block(b"\n", NOW_MS)
+    assert values(sealed(first, nothing, first, shape=PLAIN)) == [b"{" + expected[0]] * 2
 
 
 def test_records_whose_ends_are_known_get_the_fields() -> None:
