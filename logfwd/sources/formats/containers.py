@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -24,14 +25,20 @@ class Piece(NamedTuple):
     fields: dict[str, object]
 
 
-class _DockerLine(msgspec.Struct):
+Parse = Callable[[bytes], Piece | None]
+"""Takes a line apart; None if it is not in the format."""
+
+
+class DockerLine(msgspec.Struct):
+    """A line of the json-file driver."""
+
     log: str
     stream: str
     time: str
     attrs: Raw | UnsetType = UNSET
 
 
-_decode_docker = msgspec.json.Decoder(_DockerLine).decode
+decode_docker = msgspec.json.Decoder(DockerLine).decode
 
 
 def cri(line: bytes) -> Piece | None:
@@ -49,7 +56,7 @@ def cri(line: bytes) -> Piece | None:
 def docker(line: bytes) -> Piece | None:
     """The piece that a line of the json-file driver is; None if it is not in this format."""
     try:
-        found = _decode_docker(line)
+        found = decode_docker(line)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
     fields: dict[str, object] = {"time": found.time, "stream": found.stream}

@@ -16,15 +16,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from logfwd.sources.formats.containers import Piece
+from logfwd.sources.formats.containers import Parse, Piece
 from logfwd.sources.formats.contents import record_of
 from logfwd.sources.formats.encodings import UTF_8, Encoding, whole_characters
 from logfwd.sources.formats.parts import in_parts, line_id
 from logfwd.sources.formats.text import CUT, UNDECODABLE, Count, joined, raw_lines
+from logfwd.sources.formats.whole import WHOLE, portions
 
 MAX_PARTS = 1000
 
-Parse = Callable[[bytes], Piece | None]
 Read = Callable[[int, int], bytes]
 """Bytes of the file: offset and length."""
 
@@ -93,6 +93,7 @@ class JoinedLines:
 
     def __init__(self, rules: Rules, count: Count, origin: object = "") -> None:
         self._rules, self._count, self._origin = rules, count, origin
+        self._whole = WHOLE.get(rules.parse) if rules.begins is None and rules.parse is not None else None
         self._encoding = UTF_8
         self._open: dict[str, _Open] = {}
         self._records: list[bytes] = []
@@ -160,10 +161,20 @@ class JoinedLines:
         """
         del cut
         self._encoding = encoding
-        for raw in raw_lines(data, encoding):
+        for portion in portions(data) if self._whole is not None else (data,):
+            self._feed(portion, start)
+            start += len(portion)
+        return self._taken()
+
+    def _feed(self, data: bytes, start: int) -> None:
+        if self._whole is not None and not self._open:
+            records = self._whole(data, self._rules.max_record_bytes)
+            if records is not None:
+                self._records.append(records)
+                return
+        for raw in raw_lines(data, self._encoding):
             self._line(raw, start, is_carried=False)
             start += len(raw)
-        return self._taken()
 
     def end(self, *, everything: bool) -> bytes:
         """No line follows for now: the JSON lines of open records that may be whole, or of all of them."""

@@ -12,7 +12,7 @@ from bench.lab import forms
 from bench.lab.clients import bodies
 from bench.lab.load import JSON_LINES, Base, Form
 from logfwd.sources.formats import containers
-from logfwd.sources.formats.joined import Parse
+from logfwd.sources.formats.containers import Parse
 from logfwd.sources.syslog.message import to_json
 
 RECORDS = 200
