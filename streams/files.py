@@ -5,8 +5,10 @@ A file's data and the name that leads to it are made durable apart (fsync(2)): t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -54,3 +56,13 @@ def create_file(path: Path, data: bytes, *, mode: int, replace: bool = False) ->
     finally:
         fresh.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def file_in_memory(data: bytes) -> Iterator[Path]:
+    """A path of this process under which others read these bytes; nothing is written to any disk."""
+    descriptor = os.memfd_create("logfwd")
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(data)
+        out.flush()
+        yield Path(f"/proc/self/fd/{descriptor}")

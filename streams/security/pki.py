@@ -81,6 +81,14 @@ class LeafFiles:
     key: Path
 
 
+@dataclass(frozen=True)
+class Leaf:
+    """A leaf and its key, as PEM."""
+
+    certificate: bytes
+    key: bytes
+
+
 class Authority:
     """A loaded authority, which can issue leaves."""
 
@@ -88,6 +96,21 @@ class Authority:
         self.directory = directory
         self.certificate = certificate
         self._key = key
+
+    @classmethod
+    def new(cls, directory: Path, *, name: str, kind: str = "ec") -> Authority:
+        """Make a root in memory alone. `kind`: one of `KEYS`."""
+        key = KEYS[kind]()
+        start = datetime.datetime.now(datetime.UTC) - BACKDATE
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = (
+            _builder(name, subject, key.public_key(), start, start + datetime.timedelta(days=CA_DAYS))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, _digest(key))
+        )
+        return cls(directory, certificate, key)
 
     @classmethod
     def load(cls, directory: Path) -> Authority:
@@ -117,7 +140,23 @@ class Authority:
         not_before: datetime.datetime | None = None,
         force: bool = False,
     ) -> LeafFiles:
-        """Write a leaf and its key to OUT.pem and OUT.key. Identities with a colon are URIs, others are DNS names.
+        """Write a leaf and its key to OUT.pem and OUT.key; see `leaf`."""
+        leaf = self.leaf(identities=identities, hosts=hosts, kind=kind, days=days, not_before=not_before)
+        files = LeafFiles(out.with_name(out.name + ".pem"), out.with_name(out.name + ".key"))
+        _write(files.key, leaf.key, private=True, force=force)
+        _write(files.certificate, leaf.certificate, force=True)
+        return files
+
+    def leaf(
+        self,
+        *,
+        identities: Sequence[str],
+        hosts: Sequence[str],
+        kind: str = "ec",
+        days: int = 90,
+        not_before: datetime.datetime | None = None,
+    ) -> Leaf:
+        """A leaf and its key, in memory. Identities with a colon are URIs, others are DNS names.
 
         `kind`: one of `LEAF_KEYS`. A leaf with a KEM's key is for one role: a receiver's if it has hosts, else a
         forwarder's.
@@ -142,10 +181,11 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, _digest(self._key))
         )
-        files = LeafFiles(out.with_name(out.name + ".pem"), out.with_name(out.name + ".key"))
-        _write(files.key, _pem(key), private=True, force=force)
-        _write(files.certificate, leaf.public_bytes(serialization.Encoding.PEM), force=True)
-        return files
+        return Leaf(leaf.public_bytes(serialization.Encoding.PEM), _pem(key))
+
+    def pem(self) -> bytes:
+        """The root's certificate."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def create_authority(
@@ -156,21 +196,12 @@ def create_authority(
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise PkiError(f"{directory} cannot be created: {error}") from error
-    key = KEYS[kind]()
-    start = datetime.datetime.now(datetime.UTC) - BACKDATE
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    certificate = (
-        _builder(name, subject, key.public_key(), start, start + datetime.timedelta(days=CA_DAYS))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, _digest(key))
-    )
-    _write(directory / "ca.key", _pem(key), private=True, force=force)
-    _write(directory / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), force=True)
+    authority = Authority.new(directory, name=name, kind=kind)
+    _write(directory / "ca.key", _pem(authority._key), private=True, force=force)
+    _write(directory / "ca.pem", authority.pem(), force=True)
     grant = f"{secrets.token_hex(4)}:{secrets.token_hex(32)}\n".encode()
     _write(directory / "grant.key", grant, private=True, force=force)
-    return Authority(directory, certificate, key)
+    return authority
 
 
 def key_algorithm(certificate: x509.Certificate) -> str:

@@ -7,13 +7,14 @@ bytes of a connection are the same in all of them.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 from streams.errors import ConfigError, HandshakeFailed, LinkError, Problem
+from streams.files import file_in_memory
 from streams.security import modes
 from streams.security.endpoint import Files, HasFiles, MlDsaFiles, MlKemFiles, Party, PostQuantumFiles
 from streams.security.modes import Mode
@@ -159,10 +160,10 @@ def check_foreign(files: Files, used: Iterable[Mode]) -> None:
 def self_test(used: Iterable[Mode]) -> None:
     """Make a handshake with ourselves in each mode and check its result; ConfigError if a mode does not work here."""
     together = list(used)
-    with tempfile.TemporaryDirectory(prefix="logfwd-self-test-") as directory:
+    with contextlib.ExitStack() as held:
         near, far = _Made(), _Made()
         for section in {mode.section for mode in together}:
-            _make(SECTIONS[section], Path(directory) / section, near, far)
+            _make(SECTIONS[section], near, far, held)
         for mode in together:
             try:
                 _shake_hands(mode, near, far)
@@ -178,13 +179,15 @@ class _Made(list[Files]):
         return self
 
 
-def _make(kind: type[Files], directory: Path, near: _Made, far: _Made) -> None:
+def _make(kind: type[Files], near: _Made, far: _Made, held: contextlib.ExitStack) -> None:
+    """In memory, for as long as `held`: there may be no directory to write to."""
     from streams.security import pki
 
-    authority = pki.create_authority(directory, kind=kind.authority_kind)
+    authority = pki.Authority.new(Path(), name="self-test", kind=kind.authority_kind)
     for side, name, hosts in ((near, "near", []), (far, "far", ["localhost"])):
-        leaf = authority.issue(identities=[name], hosts=hosts, days=1, out=directory / name, kind=kind.leaf_kind)
-        side.append(kind(leaf.certificate, leaf.key, directory / "ca.pem"))
+        leaf = authority.leaf(identities=[name], hosts=hosts, days=1, kind=kind.leaf_kind)
+        parts = (leaf.certificate, leaf.key, authority.pem())
+        side.append(kind(*(held.enter_context(file_in_memory(part)) for part in parts)))
 
 
 def _shake_hands(mode: Mode, connecting: HasFiles, accepting: HasFiles) -> None:
