@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from logfwd import state_dir, status
+from logfwd import openfiles, state_dir, status
 from logfwd.config import ForwarderConfig
 from logfwd.intake import jsonlines
 from logfwd.keeper import Group, Keeper
@@ -29,9 +29,10 @@ from logfwd.sources.front import Front
 from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.listeners import Counters, Listeners, Served
 from logfwd.sources.make import Context, make_source
-from logfwd.sources.settings import SourceSettings, kind_of
+from logfwd.sources.settings import FileSource, SourceSettings, kind_of
 from logfwd.sources.syslog import settings as syslog
 from logfwd.spool.store import Spool
+from streams import descriptors
 from streams.errors import ConfigError
 from streams.security.modes import MODES
 from streams.telemetry import admin
@@ -60,6 +61,8 @@ class Forwarder:
         self.listeners = Listeners(self._front, self.metrics, _count_invalid, syslog_counters)
         self._stack = contextlib.AsyncExitStack()
         self._reloading: asyncio.Task[object] | None = None
+        self._most_files = 0
+        """How many files each stream may hold open."""
 
     async def __aenter__(self) -> Forwarder:
         self._stack.callback(self._threads.shutdown, wait=False)
@@ -79,6 +82,7 @@ class Forwarder:
                 self.admin_address = server.address
                 log.info("admin listening", address=server.address)
             self.metrics.on_scrape(self._observe)
+            self._share_descriptors()
             await self._listen()
             for group in groups(self.config).values():
                 self._start(group)
@@ -95,6 +99,13 @@ class Forwarder:
         await asyncio.gather(*(keeper.stop(self.config.stop_grace_seconds) for keeper in self._keepers.values()))
         await self.listeners.close()
         await self._stack.aclose()
+
+    def _share_descriptors(self) -> None:
+        limit = descriptors.limit()
+        self._most_files, wanted = openfiles.share(self.config, limit)
+        if wanted > limit:
+            remedy = "raise the limit (ulimit -Hn, LimitNOFILE= of systemd), or lower source.max_open_files"
+            log.warning("few descriptors", limit=limit, wanted=wanted, files_each=self._most_files, remedy=remedy)
 
     async def _listen(self) -> None:
         """Serve the clients of the present configuration."""
@@ -119,7 +130,10 @@ class Forwarder:
     @contextlib.asynccontextmanager
     async def _make_pipeline(self, group: Group) -> AsyncIterator[Pipeline]:
         original, twins = group
-        assert original.source is not None
+        source = original.source
+        assert source is not None
+        if isinstance(source, FileSource):
+            source = msgspec.structs.replace(source, max_open_files=min(source.max_open_files, self._most_files))
         path = self.config.state_dir / f"{original.name}.spool"
         definition = msgspec.json.encode([original, *twins], enc_hook=str).decode()
         async with Spool(path, definition=definition) as spool:
@@ -127,9 +141,9 @@ class Forwarder:
                 self.metrics.run_resets.labels(name, "spool_damaged").inc()
             for name, records in spool.lost_records.items():
                 self.metrics.records.labels(name, "dropped").inc(records)
-            spool.keep_positions_of(kind_of(original.source))
-            if isinstance(original.source, HttpSource):
-                spool.keys.max_keys = original.source.max_keys
+            spool.keep_positions_of(kind_of(source))
+            if isinstance(source, HttpSource):
+                spool.keys.max_keys = source.max_keys
             with self._front.open(original.name) as handle:
                 others = partial(self._sources_beyond, original.name)
                 count = partial(self.metrics.count_records, original.name)
@@ -137,7 +151,7 @@ class Forwarder:
                 pipeline = Pipeline(
                     original,
                     twins,
-                    make_source(original.source, context),
+                    make_source(source, context),
                     spool,
                     self.metrics,
                     self._threads,
@@ -184,6 +198,7 @@ class Forwarder:
         )
         twins_gone = {stream.name for stream in self.config.streams} - {stream.name for stream in config.streams}
         before, self.config = self.config, config
+        self._share_descriptors()
         await self._listen()
         for name, group in new.items():
             if name not in old:

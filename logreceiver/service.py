@@ -28,6 +28,7 @@ from logreceiver.links.shared import Shared
 from logreceiver.metrics import ReceiverMetrics
 from logreceiver.posture import report
 from logreceiver.sinks.make import make_sink
+from streams import descriptors
 from streams.addresses import join_address, split_address
 from streams.errors import Code, ConfigError, HandshakeFailed
 from streams.security import handshakes, modes, stacks
@@ -38,6 +39,10 @@ from streams.telemetry import admin
 from streams.telemetry.metrics import CollectorRegistry
 
 CERTIFICATE_CHECK_SECONDS = 5.0
+OWN_DESCRIPTORS = 64
+"""The program itself, its connections to the sink, and those who ask its admin address."""
+MAX_PENDING = 256
+"""Half-open handshakes of a listener."""
 
 log = structlog.get_logger("logreceiver")
 
@@ -58,6 +63,7 @@ class Service:
         self._live: set[Session] = set()
         self._stack = contextlib.AsyncExitStack()
         """Closes listeners, ledger and sink, in the reverse of the order in which they were opened."""
+        self._max_links, self._max_pending = config.limits.max_links, MAX_PENDING
         self._stopping = False
         self._since = datetime.now(UTC)
         """Since when the posture is counted."""
@@ -77,6 +83,7 @@ class Service:
 
     async def _start(self) -> None:
         config = self._config
+        self._fit_descriptors()
         grants = Grants.load(config.grant_key_file)
         sink = make_sink(config.sink)
         self._stack.push_async_callback(sink.close)
@@ -93,6 +100,7 @@ class Service:
                 self._serve,
                 on_failure=self._failed,
                 handshake_timeout=config.limits.handshake_seconds,
+                max_pending=self._max_pending,
                 reuse_port=self._worker is not None,
             )
             self._stack.push_async_callback(listener.close)
@@ -113,6 +121,17 @@ class Service:
             self.admin_address = server.address
             log.info("admin listening", address=server.address)
         await self._stack.enter_async_context(self._watching_certificates())
+
+    def _fit_descriptors(self) -> None:
+        """Fewer links than configured where the process may not have so many files open; the log has its share."""
+        limit, listeners = descriptors.limit(), len(self._config.listener)
+        wanted = OWN_DESCRIPTORS + listeners * MAX_PENDING + self._max_links * 4 // 3
+        if limit < wanted:
+            self._max_pending = max(min(MAX_PENDING, limit // (8 * listeners)), 1)
+            left = limit - OWN_DESCRIPTORS - listeners * self._max_pending
+            self._max_links = min(self._max_links, max(left * 3 // 4, 1))
+            remedy = "raise the limit (ulimit -Hn, LimitNOFILE= of systemd), or lower limits.max_links"
+            log.warning("few descriptors", limit=limit, wanted=wanted, max_links=self._max_links, remedy=remedy)
 
     def _party(self, settings: ListenerSettings) -> Party:
         return stacks.server([modes.MODES[name] for name in settings.modes], self._config.tls)
@@ -143,7 +162,7 @@ class Service:
         session = Session(link, self._shared)
         if (
             self._stopping
-            or len(self._live) >= limits.max_links
+            or len(self._live) >= self._max_links
             or self._links[identity] >= limits.max_links_per_identity
         ):
             await session.turn_away(Code.TOO_MANY_LINKS, "no room for another link")

@@ -1,8 +1,22 @@
-"""Waiting for file descriptors on the event loop."""
+"""File descriptors: waiting for them on the event loop, and how many a process may have."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
+
+
+def raise_limit() -> None:
+    """Raise this process's limit of open files as far as the system lets it: the usual 1024 are for select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def limit() -> int:
+    """How many files this process may have open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 async def readable(descriptor: int) -> None:

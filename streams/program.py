@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
+from streams import descriptors
 from streams.errors import ConfigError, PipelineError
 from streams.signals import Stop, leave
 from streams.telemetry import logs
@@ -65,6 +66,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 def serve(main: Callable[[Stop], Awaitable[None]]) -> NoReturn:
     """Run a program until it ends or is told to stop; then end the process, whatever its threads are doing."""
     settle_heap()
+    descriptors.raise_limit()
     threading.excepthook = _end_with_thread
     leave(_served(main))
 

@@ -86,6 +86,7 @@ CORES = (
     "logfwd.spool.rows",
     "logfwd.intake.batcher",
     "logfwd.definition",
+    "logfwd.openfiles",
     "logfwd.links.resume",
     "logfwd.spool.keys",
     "logfwd.sources.http.answers",
