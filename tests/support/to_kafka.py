@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from bench.lab.kafka import Kafka
 from bench.lab.oracle import read_topic
 from bench.lab.site import Site
+from streams.telemetry.client import NotAnswered
 
 
 def start(site: Site, kafka: Kafka, streams: Mapping[str, str]) -> None:
@@ -53,6 +55,13 @@ def listening(site: Site, stream: str, transport: str) -> str:
 def records(kafka: Kafka, topic: str) -> list[dict[str, Any]]:
     """What is in a topic now, read by librdkafka."""
     return [json.loads(value) for value in read_topic(kafka.bootstrap, topic)]
+
+
+def accepted(site: Site, stream: str) -> int:
+    """Records of a stream that are in the spool, or were; 0 while the forwarder does not answer."""
+    with contextlib.suppress(NotAnswered, KeyError):
+        return int(site.streams()[stream]["records"]["accepted"])
+    return 0
 
 
 def rss_bytes(site: Site) -> int:

@@ -71,6 +71,23 @@ def test_every_prefix_of_an_interleaved_cri_file_is_a_crash_point(tmp_path: Path
     assert records(reader) == JOINED
 
 
+@pytest.mark.parametrize("length", range(len(b"".join(INTERLEAVED)) + 1))
+def test_every_prefix_is_a_crash_point_also_with_blocks_that_were_read_and_not_committed(
+    tmp_path: Path, length: int
+) -> None:
+    data, path = b"".join(INTERLEAVED), tmp_path / "0.log"
+    path.write_bytes(data[:length])
+    reader = Reader(path, format="cri", block_bytes=48, max_record_bytes=300)
+    reader.scan()
+    reader.read(1 + length % 9)
+    reader.commit()
+    reader.read(1 + length % 4)
+    reader.restart()
+    append(path, data[length:])
+    reader.turn()
+    assert records(reader) == JOINED
+
+
 def test_a_kill_after_each_commit_and_with_blocks_on_their_way_is_exact(tmp_path: Path) -> None:
     path = tmp_path / "0.log"
     path.write_bytes(b"".join(INTERLEAVED))
