@@ -21,6 +21,7 @@ ELSEWHERE = {
     "peers": "bench.speed.peers",
     "primitives": "bench.handshakes.primitives",
     "ramp": "bench.speed.sustained",
+    "stacks": "bench.handshakes.stacks",
     "stuck": "bench.chaos.stuck",
     "sources": "bench.speed.sources",
     "sustained": "bench.speed.sustained",

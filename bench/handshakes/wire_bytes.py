@@ -14,11 +14,11 @@ from typing import Any, Literal, NamedTuple
 from cryptography import x509
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, mldsa, mlkem
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from bench.handshakes.der import key_bits
 from streams.security.modes import TLS13
 
 Sender = Literal["client", "server"]
@@ -246,14 +246,8 @@ def certificates(message: Message, version: str) -> list[x509.Certificate]:
 
 
 def _certificate_bytes(certificate: x509.Certificate) -> int:
-    """Size of its public key and signature as in published sums: raw, without names and DER."""
-    key = certificate.public_key()
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        key_bytes = len(key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
-    else:
-        assert isinstance(key, mldsa.MLDSA65PublicKey | mlkem.MLKEM768PublicKey), "no mode has others"
-        key_bytes = len(key.public_bytes_raw())
-    return key_bytes + len(certificate.signature)
+    """Size of its public key and signature as in published sums: without names and the DER around them."""
+    return len(key_bits(certificate.public_bytes(Encoding.DER))) + len(certificate.signature)
 
 
 def weigh(messages: Sequence[Message], wire_bytes: Mapping[Sender, int], version: str) -> Weights:
