@@ -60,6 +60,7 @@ class SpoolLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How much may wait on disk, and what happens beyond that. A twin always drops its oldest batches."""
 
     max_spool_bytes: Annotated[int, Meta(ge=16 * MIB)] = GIB
+    max_waiting_batches: Annotated[int, Meta(ge=1_000)] = 5_000_000
     when_full: Literal["block", "drop_oldest"] = "block"
 
 

@@ -180,7 +180,7 @@ class ForwarderMetrics(Metrics):
         """Set the spool's gauges from a backlog."""
         stream, totals, waiting = backlog.stream, backlog.totals, backlog.waiting_records
         self.spool_bytes.labels(stream).set(backlog.waiting_bytes)
-        self.spool_batches.labels(stream).set(len(backlog.rows))
+        self.spool_batches.labels(stream).set(backlog.waiting_batches)
         self.spool_records.labels(stream).set(waiting)
         gone = totals.acknowledged + totals.dropped + totals.dead_lettered
         self.unaccounted.labels(stream).set(totals.accepted - gone - waiting)
@@ -188,7 +188,7 @@ class ForwarderMetrics(Metrics):
 
     def oldest_seconds(self, backlog: Backlog) -> float:
         """Age of a backlog's oldest batch; for a batch from before a restart, the time since the restart."""
-        if not backlog.rows:
+        if not backlog.waiting_batches:
             return 0.0
-        sealed_at = backlog.rows[0].sealed_at
+        sealed_at = backlog.oldest_sealed_at
         return clock() - (self._started_at if sealed_at is None else sealed_at)

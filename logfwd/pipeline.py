@@ -47,6 +47,7 @@ ROOM_CHECK_SECONDS = 0.02
 REMEDIES = {
     "disk": "free some space on its disk",
     "max_spool_bytes": "see why its receivers are away or slow, or raise the limit",
+    "max_waiting_batches": "see why its receivers are away or slow, raise the limit, or make batches larger by linger",
 }
 KEEP_UP_SECONDS = 0.05
 """Longest that a batch waits for a link that keeps up, so that it is sent from memory and not read back from disk."""
@@ -109,8 +110,7 @@ class Pipeline:
         """The original's, then those of its twins; `senders` has the same order."""
         self.senders: list[Sender] = []
         for stream in (original, *twins):
-            drops = stream is not original or stream.spool.when_full == "drop_oldest"
-            backlog = spool.backlog(stream.name, max_bytes=stream.spool.max_spool_bytes, drops_oldest=drops)
+            backlog = _backlog(spool, stream)
             delivery = Delivery(
                 stream, backlog, spool, metrics, boot_id=boot_id, answer_timeout_seconds=answer_timeout_seconds
             )
@@ -157,7 +157,7 @@ class Pipeline:
         original = self._backlogs[0]
         if not self._spool.has_disk_room():
             return 0
-        return math.inf if original.drops_oldest else max(original.max_bytes - original.waiting_bytes, 0)
+        return math.inf if original.drops_oldest else 0 if original.full_limit(0) else original.room_bytes
 
     async def _drained(self, intake: asyncio.Task[None]) -> None:
         await asyncio.shield(intake)
@@ -170,7 +170,8 @@ class Pipeline:
     def _must_wait_for_acknowledgements(self) -> bool:
         """The original has to drain; a twin only while it has a link: it never holds up its original."""
         original, *twins = self.senders
-        return bool(original.backlog.rows) or any(twin.connected and twin.backlog.rows for twin in twins)
+        waits = original.backlog.waiting_batches
+        return bool(waits) or any(twin.connected and twin.backlog.waiting_batches for twin in twins)
 
     # -- source → batcher → seal ---------------------------------------------------------------------------------
 
@@ -282,7 +283,7 @@ class Pipeline:
         logged = False
         while not (self._backlogs[0].has_room(size) and self._spool.has_disk_room()):
             if not logged:
-                full = "disk" if self._backlogs[0].has_room(size) else "max_spool_bytes"
+                full = self._backlogs[0].full_limit(size) or "disk"
                 self.log.warning("spool full", limit=full, spool=str(self._spool.path), remedy=REMEDIES[full])
                 logged = True
             await asyncio.sleep(ROOM_CHECK_SECONDS)
@@ -342,6 +343,16 @@ class Pipeline:
             for sender in turns:
                 sender.wake.set()
             turns.rotate()
+
+
+def _backlog(spool: Spool, stream: Stream) -> Backlog:
+    limits = stream.spool
+    return spool.backlog(
+        stream.name,
+        max_bytes=limits.max_spool_bytes,
+        max_batches=limits.max_waiting_batches,
+        drops_oldest=stream.mirror_of is not None or limits.when_full == "drop_oldest",
+    )
 
 
 def _look_at(done: asyncio.Future[None]) -> None:

@@ -57,7 +57,7 @@ def _row(sender: Sender, source_lag_bytes: int, metrics: ForwarderMetrics) -> di
         "acknowledged_bytes": backlog.acknowledged_bytes,
         "resets": totals.resets,
         "spool": {
-            "batches": len(backlog.rows),
+            "batches": backlog.waiting_batches,
             "records": backlog.waiting_records,
             "bytes": backlog.waiting_bytes,
             "oldest_seconds": round(metrics.oldest_seconds(backlog), 3),

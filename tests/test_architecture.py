@@ -83,6 +83,8 @@ CORES = (
     "streams.wire",
     "streams.wire.*",
     "logfwd.spool.backlog",
+    "logfwd.spool.beyond",
+    "logfwd.spool.blobs",
     "logfwd.spool.rows",
     "logfwd.intake.batcher",
     "logfwd.definition",

@@ -115,8 +115,7 @@ class Conversation:
     async def _talk(self) -> None:
         welcome = await self._hello()
         while not self.leaving:
-            run = self._delivery.backlog.head_run()
-            if run is None or not self._delivery.backlog.rows[0].committed:  # its run may not be on disk yet, either
+            if (run := self._delivery.head_run()) is None:
                 await self._something_new()
                 continue
             await self._carry_out(await self._ask(run, welcome), run, welcome)
@@ -193,7 +192,7 @@ class Conversation:
             row = await self._delivery.next_row(run, len(self._in_flight)) if self._may_send(window) else None
             if row is not None and await self._send_in_its_turn(row, run):
                 continue
-            head = self._delivery.backlog.head_run()
+            head = self._delivery.head_run()
             if not self._in_flight and head is not None and head is not run:
                 return  # this run is done: the next has to be asked for
             await self._wake.wait()

@@ -6,6 +6,7 @@ Every change is noted and committed before anything that depends on it is sent; 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -55,6 +56,10 @@ class Delivery:
             if any(True for _ in backlog.stamped(run)):
                 self._recovery(run).uncertain(clock())
 
+    def wake_by(self, wake: Callable[[], None]) -> None:
+        """Set what is called when there are more batches to send than at the last look."""
+        self._spool.on_read[self.stream.name] = wake
+
     def _recovery(self, run: Run) -> Recovery:
         return self._recoveries.setdefault(run.number, Recovery(produce_timeout_seconds=self.answer_timeout_seconds))
 
@@ -103,6 +108,12 @@ class Delivery:
             batches_possibly_repeated=uncertain,
             new_producer=not run.granted,
         )
+
+    def head_run(self) -> Run | None:
+        """The run that has to be sent first; None if there is nothing to send, or if it is not in memory yet."""
+        self._spool.raise_if_broken()  # else what cannot be read would be waited for
+        run = self.backlog.head_run()
+        return run if run is not None and self.backlog.rows[0].committed else None  # nor may its run be on disk yet
 
     async def next_row(self, run: Run, in_flight: int) -> Row | None:
         """The next batch of a run that may be sent, stamped and committed; None if there is none now."""

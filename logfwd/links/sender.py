@@ -33,6 +33,7 @@ class Sender:
         self.delivery = delivery
         self.link: Link | None = None
         self.wake = asyncio.Event()
+        delivery.wake_by(self.wake.set)
         self._connect = connect
         self._backoff = Backoff()
         self._conversation: Conversation | None = None
@@ -118,7 +119,7 @@ class Sender:
             reason=reason,
             detail=str(error),
             retry_in_seconds=round(pause, 2),
-            waiting_batches=len(self.backlog.rows),
+            waiting_batches=self.backlog.waiting_batches,
         )
         until = clock() + pause
         while not self._stopping and (left := until - clock()) > 0:

@@ -7,6 +7,7 @@ failed commit the picture is discarded and read again from the disk.
 Invariants, per stream:
 
 * rows are in the order of sealing; the rows of a run are contiguous, runs in ascending order;
+* of many batches only the first are rows, the others are known by their sums (`beyond.py`); these are not stamped;
 * within a run stamped rows come first, and their sequences follow each other without a gap;
 * a stamp is permanent (it may have been sent), so only unstamped rows may be dropped or moved to another run;
 * each boot seals into a run of its own: a cloned spool can never use a sequence twice for different records.
@@ -16,19 +17,25 @@ Sequences are unbounded here; they are reduced to 31 bits only when a batch is s
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from logfwd.spool.beyond import LEAST_ROWS, WINDOW_ROWS, Beyond, Segment
+from logfwd.spool.blobs import Blobs
 from logfwd.spool.keys import Keys
-from logfwd.spool.rows import ROW_ID_STEP, Blobs, Changes, Row, Run, Totals
+from logfwd.spool.rows import ROW_ID_STEP, Changes, Row, Run, Totals
 from streams.records.batch import Packed
 
 STAMP_STEP = 64
 """Most batches of a run that may be stamped and unacknowledged at a time: they can no longer be dropped or moved."""
 
 MAX_PRODUCER_EPOCH = 32_766
+
+ROW_BYTES = 300
+"""What a batch takes beside its payload, on disk and in memory together: so much of the budget."""
 
 
 @dataclass(slots=True)
@@ -39,13 +46,18 @@ class Backlog:
     blobs: Blobs
     max_bytes: int
     drops_oldest: bool
+    max_batches: int = sys.maxsize
     runs: dict[int, Run] = field(default_factory=dict)
     """By number, ascending: those that rows belong to, and the one that is being sealed into."""
     rows: deque[Row] = field(default_factory=deque)
-    """Waiting batches in the order in which they are sent."""
+    """Waiting batches in the order in which they are sent; of many the first."""
+    beyond: Beyond = field(default_factory=Beyond)
+    """The batches after `rows`. Everything new joins them as long as there are any."""
     totals: Totals = field(default_factory=Totals)
     waiting_bytes: int = 0
-    """Payload bytes of `rows`, each stream counting those that it shares."""
+    """Payload bytes of all waiting batches, each stream counting those that it shares."""
+    waiting_records: int = 0
+    """Records that are not yet acknowledged, dropped or dead-lettered."""
     acknowledged_bytes: int = 0
     """Since the spool was opened."""
     last_run_number: int = 0
@@ -55,31 +67,69 @@ class Backlog:
     keys: Keys = field(default_factory=Keys)
     """Idempotency keys in the same file: they take part of the budget."""
 
-    def adopt(self, row: Row) -> None:
-        """Append a row that was read from the disk, in order. `blobs` has counted it already."""
-        self.rows.append(row)
-        self.waiting_bytes += row.size
+    def adopt(self, rows: Iterable[Row], beyond: Beyond) -> None:
+        """Take over what was read from the disk. `blobs` has counted it already."""
+        self.rows.extend(rows)
+        self.beyond = beyond
+        self.waiting_bytes = sum(part.size for part in (*self.rows, *beyond))
+        self.waiting_records = sum(row.record_count for row in self.rows) + sum(part.records for part in beyond)
 
     @property
-    def waiting_records(self) -> int:
-        """Records that are not yet acknowledged, dropped or dead-lettered."""
-        return sum(row.record_count for row in self.rows)
+    def waiting_batches(self) -> int:
+        """Batches that are not yet acknowledged, dropped or dead-lettered."""
+        return len(self.rows) + self.beyond.rows
+
+    @property
+    def oldest_sealed_at(self) -> float | None:
+        """When the oldest waiting batch was sealed; None if there is none, or if an earlier process sealed it."""
+        return self.rows[0].sealed_at if self.rows else self.beyond.first_sealed_at
+
+    # -- reading on --------------------------------------------------------------------------------------------
+
+    def next_segment(self) -> Segment | None:
+        """Batches to be read from the disk now; None if enough are in memory, or if they are being read already."""
+        if (segment := self.beyond.first) is None or segment.is_closed or len(self.rows) > LEAST_ROWS:
+            return None
+        segment.is_closed = True
+        return segment
+
+    def take(self, segment: Segment, rows: Sequence[Row]) -> None:
+        """The batches of `next_segment`, as they are on disk; SpoolCorrupt if they are others."""
+        if self.beyond.first is not segment:
+            return  # dropped meanwhile
+        segment.check(rows)
+        self.beyond.pop()
+        for index, row in enumerate(rows):
+            row.sealed_at = segment.sealed_at(index)
+            row.committed_at = row.sealed_at or 0.0
+            self.blobs.take(row.blob)
+        self.rows.extend(rows)
 
     # -- filling -----------------------------------------------------------------------------------------------
 
     def has_room(self, size: int) -> bool:
-        """False while the policy is to block and the budget is used up; an empty backlog accepts any batch."""
-        return self.drops_oldest or not self.rows or self._used_bytes() + size <= self.max_bytes
+        """False while the policy is to block and a limit is reached."""
+        return self.drops_oldest or not self.full_limit(size)
 
-    def _used_bytes(self) -> int:
-        return self.waiting_bytes + self.keys.byte_count
+    def full_limit(self, size: int) -> str:
+        """The limit that keeps out a batch of this size; empty if there is none, as for any batch when none waits."""
+        if not self.waiting_batches or (size <= self.room_bytes and self.waiting_batches < self.max_batches):
+            return ""
+        return "max_spool_bytes" if size > self.room_bytes else "max_waiting_batches"
+
+    @property
+    def room_bytes(self) -> int:
+        """How large a batch the budget has room for; less than 0 if there is none."""
+        return self.max_bytes - self.waiting_bytes - ROW_BYTES * (self.waiting_batches + 1) - self.keys.byte_count
 
     def can_keep(self, sizes: Sequence[int]) -> bool:
         """True if `accept` would keep batches of these sizes, all of them: what cannot be dropped leaves them room."""
-        if not self.drops_oldest or self.waiting_bytes + sum(sizes) <= self.max_bytes:
+        needed = sum(sizes) + ROW_BYTES * (len(sizes) - 1)
+        if not self.drops_oldest or needed <= self.room_bytes:
             return True
-        stamped = sum(row.size for row in self.rows if row.base_sequence is not None)
-        return stamped + sum(sizes) <= self.max_bytes or (len(sizes) == 1 and not stamped)
+        stamped = sum(row.size + ROW_BYTES for row in self.rows if row.base_sequence is not None)
+        room = self.max_bytes - stamped - ROW_BYTES - self.keys.byte_count
+        return needed <= room or (len(sizes) == 1 and not stamped)
 
     def accept(
         self, packed: Sequence[Packed], blobs: Sequence[int], invalid: int, sealed_at: float, changes: Changes
@@ -95,8 +145,7 @@ class Backlog:
                 self.blobs.next_row_id(),
                 self._run_to_seal(changes).number,
                 blob,
-                batch.record_count,
-                len(batch.payload),
+                *(batch.record_count, len(batch.payload)),
                 payload=batch.payload,
                 sealed_at=sealed_at,
                 committed_at=None,
@@ -108,14 +157,16 @@ class Backlog:
         return kept
 
     def _append(self, row: Row, changes: Changes) -> None:
-        run = self.runs[row.run]
-        stamps_at_once = self._may_stamp_at_once(run)
-        self.rows.append(row)
         self.waiting_bytes += row.size
-        self.blobs.take(row.blob)
-        if stamps_at_once:
-            self._stamp_row(run, row)
-            changes.put_run(self.stream, run)
+        self.waiting_records += row.record_count
+        if self.beyond.rows or len(self.rows) >= WINDOW_ROWS:
+            self.beyond.append(row)
+        else:
+            if self._may_stamp_at_once(run := self.runs[row.run]):
+                self._stamp_row(run, row)
+                changes.put_run(self.stream, run)
+            self.rows.append(row)
+            self.blobs.take(row.blob)
         changes.put_row(self.stream, row)
 
     def _may_stamp_at_once(self, run: Run) -> bool:
@@ -133,13 +184,25 @@ class Backlog:
 
     def _make_room(self, size: int, changes: Changes) -> bool:
         """True if the batch may be accepted; drops the oldest unstamped batches where that is the policy."""
-        while self.drops_oldest and self.rows and self._used_bytes() + size > self.max_bytes:
+        while self.drops_oldest and self.full_limit(size):
             oldest = next((row for row in self.rows if row.base_sequence is None), None)
-            if oldest is None:
+            if oldest is not None:
+                self.totals.dropped += oldest.record_count
+                self._remove(oldest, changes)
+            elif self.beyond.rows:
+                self._drop_segment(changes)
+            else:
                 return False
-            self.totals.dropped += oldest.record_count
-            self._remove(oldest, changes)
         return True
+
+    def _drop_segment(self, changes: Changes) -> None:
+        """Drop the oldest batches beyond those in memory, which are all stamped or dropped."""
+        segment = self.beyond.pop()
+        self.totals.dropped += segment.records
+        self.waiting_records -= segment.records
+        self.waiting_bytes -= segment.size
+        changes.delete_rows(self.stream, segment.run, segment.first_id, segment.last_id)
+        self.blobs.discard_segment(segment, changes)
 
     # -- sending -----------------------------------------------------------------------------------------------
 
@@ -189,8 +252,7 @@ class Backlog:
 
     def acknowledge(self, row: Row, changes: Changes) -> list[Row]:
         """A batch is stored, and so is everything before it in its run. Returns the rows that are removed."""
-        run = self.runs[row.run]
-        leaving = list(islice(self.rows, self.rows.index(row) + 1))
+        run, leaving = self.runs[row.run], list(islice(self.rows, self.rows.index(row) + 1))
         for done in leaving:
             self.totals.acknowledged += done.record_count
             self.acknowledged_bytes += done.size
@@ -202,7 +264,7 @@ class Backlog:
 
     def forget_finished_runs(self, changes: Changes) -> None:
         """Delete runs that have nothing left to send, except the one that is being sealed into."""
-        busy = {row.run for row in self.rows}
+        busy = {part.run for part in (*self.rows, *self.beyond)}
         for run in [r for r in self.runs.values() if r.number not in busy and r is not self.sealing_run]:
             del self.runs[run.number]
             changes.delete_run(self.stream, run)
@@ -215,6 +277,8 @@ class Backlog:
         end = (row.id // ROW_ID_STEP + 1) * ROW_ID_STEP  # ids from there on belong to a twin or to later batches
         if index + 1 < len(self.rows):
             end = min(end, self.rows[index + 1].id)
+        elif self.beyond.first is not None:
+            end = min(end, self.beyond.first.first_id)
         self._remove(row, changes)
         ids = (row.id, row.id + max((end - row.id) // 2, 1))
         sequence = row.base_sequence
@@ -231,6 +295,7 @@ class Backlog:
             sequence = None if sequence is None else sequence + half.record_count
             self.rows.insert(index + offset, new)
             self.waiting_bytes += new.size
+            self.waiting_records += new.record_count
             self.blobs.take(new.blob)
             changes.put_row(self.stream, new)
 
@@ -280,5 +345,6 @@ class Backlog:
         else:
             self.rows.remove(row)
         self.waiting_bytes -= row.size
+        self.waiting_records -= row.record_count
         changes.delete_row(row)
         self.blobs.release(row.blob, changes)

@@ -16,9 +16,8 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from logfwd.sources.keys import Key
 from logfwd.spool.file import close_unfinished, describe
 from logfwd.spool.notes import Notes
 from logfwd.spool.room import Room
@@ -31,6 +30,8 @@ IDLE_SECONDS = 1.0
 DIES_AT = "LOGFWD_TEST_DIES_AT_COMMIT"
 """For tests alone: with "before 3" or "after 3" in this variable the process kills itself there, at COMMIT 3."""
 
+T = TypeVar("T")
+
 _Entry = tuple[Notes, asyncio.Future[None] | None]
 """Notes, and the future to complete when they are on disk."""
 
@@ -39,8 +40,8 @@ _Entry = tuple[Notes, asyncio.Future[None] | None]
 class _Question:
     """Something to read, after everything that was handed in before."""
 
-    ask: Callable[[sqlite3.Connection], Key | None]
-    answered: asyncio.Future[Key | None]
+    ask: Callable[[sqlite3.Connection], object]
+    answered: asyncio.Future[Any]
 
 
 class Committer:
@@ -70,9 +71,9 @@ class Committer:
         """Commit these notes after all that were handed in before, and complete the future then."""
         self._queue.put((notes, future))
 
-    def ask(self, question: Callable[[sqlite3.Connection], Key | None]) -> asyncio.Future[Key | None]:
+    def ask(self, question: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Read, with everything in effect that was handed in before."""
-        answered: asyncio.Future[Key | None] = self._loop.create_future()
+        answered: asyncio.Future[T] = self._loop.create_future()
         self._queue.put(_Question(question, answered))
         return answered
 
@@ -122,7 +123,8 @@ class Committer:
         return group
 
     def _answer(self, connection: sqlite3.Connection, question: _Question) -> None:
-        error, answer = self.broken, None
+        error: SpoolError | None = self.broken
+        answer: object = None
         if error is None:
             try:
                 answer = question.ask(connection)

@@ -23,7 +23,7 @@ from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
 from logfwd.spool.first_page import has_known_header
 from logfwd.spool.keys import Keys
-from logfwd.spool.rows import Row, Run, Totals
+from logfwd.spool.rows import Run, Totals
 from logfwd.spool.schema import (
     PAGE_BYTES,
     SCHEMA_VERSION,
@@ -36,18 +36,19 @@ from logfwd.spool.schema import (
     rows,
     version_of,
 )
+from logfwd.spool.waiting import Waiting, read_waiting
 from streams.errors import SpoolCorrupt, SpoolError, SpoolFull
 from streams.files import sync_directory
 
 
 @dataclass
 class Contents:
-    """Everything in a spool except its payloads, as read from the file."""
+    """Everything in a spool except its payloads, as read from the file: of the waiting batches the first as rows."""
 
     meta: dict[str, str] = field(default_factory=dict)
     positions: dict[str, Position] = field(default_factory=dict)
     runs: list[tuple[str, Run]] = field(default_factory=list)
-    rows: list[tuple[str, Row]] = field(default_factory=list)
+    waiting: dict[str, Waiting] = field(default_factory=dict)
     totals: dict[str, Totals] = field(default_factory=dict)
     keys: Keys = field(default_factory=Keys)
     last_row: int = 0
@@ -188,21 +189,20 @@ def load(path: Path, connection: sqlite3.Connection) -> Contents:
         found.meta = dict(rows(connection, "meta"))
         found.positions = {key: Position(*rest) for key, *rest in rows(connection, "positions")}
         found.runs = [(stream, Run(*rest)) for stream, *rest in rows(connection, "runs", "ORDER BY stream, number")]
-        found.rows = [
-            (stream, Row(id_, *rest)) for id_, stream, *rest in rows(connection, "batches", "ORDER BY run, id")
-        ]
+        found.waiting = read_waiting(connection)
         found.totals = {stream: Totals(*rest) for stream, *rest in rows(connection, "totals")}
         for key in key_ids(connection):
             found.keys.adopt(*key)
         connection.execute("SELECT id, stream, payload FROM dead_letters LIMIT 1").fetchall()
-        found.last_row = max((row.id for _, row in found.rows), default=0)
+        found.last_row = connection.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()[0]
         found.last_blob = connection.execute("SELECT coalesce(max(id), 0) FROM blobs").fetchone()[0]
     if "forwarder_id" not in found.meta:
         raise SpoolCorrupt(f"{path}: no forwarder id")
     runs = {(stream, run.number) for stream, run in found.runs}
-    for stream, row in found.rows:
-        if (stream, row.run) not in runs:
-            raise SpoolCorrupt(f"{path}: batch {row.id} of stream {stream} belongs to no run")
+    for stream, waiting in found.waiting.items():
+        for run in {*(row.run for row in waiting.rows), *(segment.run for segment in waiting.beyond)}:
+            if (stream, run) not in runs:
+                raise SpoolCorrupt(f"{path}: batches of stream {stream} belong to run {run}, which does not exist")
     return found
 
 

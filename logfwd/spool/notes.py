@@ -55,6 +55,9 @@ class Notes:
     def delete_blob(self, blob: int) -> None:
         self._note("DELETE FROM blobs WHERE id = ?", blob)
 
+    def delete_blobs(self, first: int, last: int) -> None:
+        self._note("DELETE FROM blobs WHERE id BETWEEN ? AND ?", first, last)
+
     def put_row(self, stream: str, row: Row) -> None:
         self._note(
             _PUT_ROW,
@@ -69,6 +72,10 @@ class Notes:
 
     def delete_row(self, row: Row) -> None:
         self._note("DELETE FROM batches WHERE id = ?", row.id)
+
+    def delete_rows(self, stream: str, run: int, first: int, last: int) -> None:
+        sql = "DELETE FROM batches WHERE id BETWEEN ? AND ? AND stream = ? AND run = ?"
+        self._note(sql, first, last, stream, run)
 
     def put_run(self, stream: str, run: Run) -> None:
         self._note_current(("run", stream, run.number), _PUT_RUN, *run_row(stream, run))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,51 +80,11 @@ class Changes(Protocol):
 
     def put_blob(self, blob: int, payload: bytes) -> None: ...
     def delete_blob(self, blob: int) -> None: ...
+    def delete_blobs(self, first: int, last: int) -> None: ...
     def put_row(self, stream: str, row: Row) -> None: ...
     def delete_row(self, row: Row) -> None: ...
+    def delete_rows(self, stream: str, run: int, first: int, last: int) -> None: ...
     def put_run(self, stream: str, run: Run) -> None: ...
     def delete_run(self, stream: str, run: Run) -> None: ...
     def put_totals(self, stream: str, totals: Totals) -> None: ...
     def put_dead_letter(self, stream: str, row: Row, code: str, text: str) -> None: ...
-
-
-class Blobs:
-    """Which payloads are still referenced: a twin shares the blobs of its original."""
-
-    def __init__(self) -> None:
-        self._references: Counter[int] = Counter()
-        """How many rows have each payload; it is deleted with the last one."""
-        self._last_blob = 0
-        self._last_row = 0
-
-    def adopt(self, row: Row) -> None:
-        """Count a row that was read from the disk."""
-        self._references[row.blob] += 1
-        self._last_blob = max(self._last_blob, row.blob)
-        self._last_row = max(self._last_row, row.id // ROW_ID_STEP)
-
-    def start_after(self, row: int, blob: int) -> None:
-        """Ids up to these are in use, even if no known row has them."""
-        self._last_row = max(self._last_row, row // ROW_ID_STEP)
-        self._last_blob = max(self._last_blob, blob)
-
-    def add(self, payload: bytes, changes: Changes) -> int:
-        self._last_blob += 1
-        changes.put_blob(self._last_blob, payload)
-        return self._last_blob
-
-    def take(self, blob: int) -> None:
-        self._references[blob] += 1
-
-    def next_row_id(self) -> int:
-        self._last_row += 1
-        return self._last_row * ROW_ID_STEP
-
-    def release(self, blob: int, changes: Changes) -> None:
-        self._references[blob] -= 1
-        self.discard_unused(blob, changes)
-
-    def discard_unused(self, blob: int, changes: Changes) -> None:
-        if self._references[blob] <= 0:
-            del self._references[blob]
-            changes.delete_blob(blob)

@@ -15,9 +15,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -26,15 +29,18 @@ import structlog
 from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
 from logfwd.spool.backlog import Backlog
+from logfwd.spool.beyond import Segment
+from logfwd.spool.blobs import Blobs
 from logfwd.spool.committer import Committer
 from logfwd.spool.file import Contents, close_unfinished, describe, has_log, install, load, read_key, writer
 from logfwd.spool.keys import BUDGET_SHARE, Keys
 from logfwd.spool.notes import Notes
 from logfwd.spool.room import Room
-from logfwd.spool.rows import Blobs, Row, Totals
+from logfwd.spool.rows import Row, Totals
 from logfwd.spool.salvage import replace_damaged
 from logfwd.spool.schema import beside
 from logfwd.spool.shrink import reusable_bytes
+from logfwd.spool.waiting import read_segment
 from streams.errors import SpoolCorrupt, SpoolError
 
 RIDE_ALONG_SECONDS = 0.2
@@ -63,6 +69,9 @@ class Spool:
         """Streams whose records may be stored twice because part of this spool was lost before it was opened."""
         self.lost_records: Counter[str] = Counter()
         """Number of records lost with that part, by stream."""
+        self.on_read: dict[str, Callable[[], None]] = {}
+        """Called when more of a stream's batches are in memory, or when they cannot be read."""
+        self._backlogs: dict[str, Backlog] = {}
         self._contents = Contents()
         """What was in the file when it was opened; `backlog` hands it out by stream."""
         self._suspect = beside(path, ".suspect")
@@ -123,8 +132,8 @@ class Spool:
         self.definition = self.definition or self._contents.meta.get("definition", "")
         self.first_scan_made = self._contents.meta.get("first_scan") == "1"
         self.keys = self._contents.keys
-        for _, row in self._contents.rows:
-            self.blobs.adopt(row)  # of every stream, before any is changed: else a shared payload would seem unused
+        for waiting in self._contents.waiting.values():  # of every stream, before any is changed: they share payloads
+            self.blobs.adopt(waiting.rows, waiting.beyond)
         self.blobs.start_after(self._contents.last_row, self._contents.last_blob)
         self._room.make_reserve()
         return connection
@@ -210,13 +219,9 @@ class Spool:
             source=source,
         )
 
-    def streams(self) -> set[str]:
-        """Streams that have rows in this spool, configured or not."""
-        return {stream for stream, _ in self._contents.rows}
-
-    def backlog(self, stream: str, *, max_bytes: int, drops_oldest: bool) -> Backlog:
+    def backlog(self, stream: str, *, max_bytes: int, drops_oldest: bool, max_batches: int = sys.maxsize) -> Backlog:
         """One stream's share of what was read when the file was opened."""
-        backlog = Backlog(stream, self.blobs, max_bytes, drops_oldest)
+        backlog = Backlog(stream, self.blobs, max_bytes, drops_oldest, max_batches)
         if stream == self.path.stem:
             backlog.keys, self.keys.max_bytes = self.keys, max_bytes // BUDGET_SHARE
         backlog.totals = self._contents.totals.get(stream, Totals())
@@ -224,10 +229,31 @@ class Spool:
             if owner == stream:
                 backlog.runs[run.number] = run
                 backlog.last_run_number = run.number
-        for owner, row in self._contents.rows:
-            if owner == stream:
-                backlog.adopt(row)
+        if (waiting := self._contents.waiting.get(stream)) is None:
+            self.blobs.adopt((), backlog.beyond)
+        else:
+            backlog.adopt(waiting.rows, waiting.beyond)
+        self._backlogs[stream] = backlog
         return backlog
+
+    def _read_on(self) -> None:
+        """Read more batches of the streams that have few left in memory."""
+        for backlog in self._backlogs.values():
+            if (segment := backlog.next_segment()) is not None:
+                question = partial(read_segment, stream=backlog.stream, segment=segment)
+                answer = self._committer.ask(question)
+                answer.add_done_callback(partial(self._take, backlog, segment))
+
+    def _take(self, backlog: Backlog, segment: Segment, answer: asyncio.Future[list[Row]]) -> None:
+        if not answer.cancelled() and answer.exception() is None:
+            try:
+                backlog.take(segment, answer.result())
+            except SpoolCorrupt as error:
+                self._committer.broken = SpoolCorrupt(f"{self.path}: {error}")
+            else:
+                self._read_on()  # it may have been dropped meanwhile
+        if (on_read := self.on_read.get(backlog.stream)) is not None:
+            on_read()
 
     async def payload(self, row: Row) -> bytes:
         """A batch's bytes, from memory or from the file."""
@@ -267,6 +293,7 @@ class Spool:
         if self.keys or self._has_expiring_positions or notes.has_expiring_positions:
             self._expire(notes, future)
         self._committer.hand_in(notes, future)
+        self._read_on()  # after the notes, which may hold what is to be read
         return future
 
     def _expire(self, notes: Notes, future: asyncio.Future[None]) -> None:
@@ -302,6 +329,7 @@ class Spool:
             self._riders.add(notes)  # in the order of writing: of two notes on one run the later counts
         if self._ride_timer is None:
             self._ride_timer = self._loop.call_later(RIDE_ALONG_SECONDS, self._send_riders)
+        self._read_on()
 
     def _send_riders(self) -> None:
         self._ride_timer = None

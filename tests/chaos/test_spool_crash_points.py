@@ -40,11 +40,11 @@ async def check(point: Point, path: Path, stamps: dict[tuple[int, int, int], int
         original, twin = backlog_of(spool), backlog_of(spool, TWIN, drops=True)
         position = offset_of(spool) * RECORDS_IN_A_BATCH if spool.positions else 0
         assert point.said["accepted"] <= position <= point.said["handed"]
-        waiting = await records_of(spool, original)
+        waiting = await records_of(spool, original.rows)
         dead = original.totals.dead_lettered
         assert waiting == list(range(position - len(waiting), position))
         assert original.totals.acknowledged + dead == position - len(waiting) <= point.said["leaving"]
-        twins = await records_of(spool, twin)
+        twins = await records_of(spool, twin.rows)
         assert twins == list(range(position - len(twins), position))
         assert balanced(original)
         assert balanced(twin)
@@ -66,7 +66,11 @@ async def check(point: Point, path: Path, stamps: dict[tuple[int, int, int], int
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["with-checkpoints"], []], ids=["with-checkpoints", "without-checkpoints"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["with-checkpoints"], [], ["small-window"]],
+    ids=["with-checkpoints", "without-checkpoints", "small-window"],
+)
 def test_at_every_point_of_its_life_a_spool_survives_kill_9_and_power_loss(
     tmp_path: Path, arguments: list[str]
 ) -> None:
@@ -104,7 +108,7 @@ def test_at_every_point_of_replacing_a_damaged_file_nothing_intact_is_lost(tmp_p
         for where, _, directory in laid_out(points):
             async with Spool(directory / "http.spool") as spool:
                 backlog = backlog_of(spool)
-                assert await records_of(spool, backlog) == list(range(9, 60)), where
+                assert await records_of(spool, backlog.rows) == list(range(9, 60)), where
                 assert offset_of(spool) == 20
                 assert balanced(backlog)
 

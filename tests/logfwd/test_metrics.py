@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import NamedTuple
 
 import pytest
@@ -11,7 +10,9 @@ from prometheus_client import generate_latest
 from logfwd import metrics as forwarder_metrics
 from logfwd.metrics import ForwarderMetrics
 from logfwd.spool.backlog import Backlog
-from logfwd.spool.rows import Blobs, Row, Totals
+from logfwd.spool.beyond import Beyond
+from logfwd.spool.blobs import Blobs
+from logfwd.spool.rows import Row, Totals
 from streams.telemetry.metrics import CollectorRegistry
 from tests.support.facts import facts
 
@@ -31,11 +32,10 @@ def exposed() -> Exposed:
 
 def backlog(stream: str = "a", sealed_at: tuple[float | None, ...] = (), *, totals: Totals | None = None) -> Backlog:
     """Batches of one record and ten bytes each, by the times at which they were sealed."""
-    rows = deque(Row(number, 1, number, 1, 10, sealed_at=at) for number, at in enumerate(sealed_at))
-    waiting_bytes = 10 * len(rows)
-    return Backlog(
-        stream, Blobs(), 1000, drops_oldest=False, rows=rows, totals=totals or Totals(), waiting_bytes=waiting_bytes
-    )
+    rows = [Row(number, 1, number, 1, 10, sealed_at=at) for number, at in enumerate(sealed_at)]
+    found = Backlog(stream, Blobs(), 1000, drops_oldest=False, totals=totals or Totals())
+    found.adopt(rows, Beyond())
+    return found
 
 
 def test_a_handshake_counts_as_ok_only_at_welcome(exposed: Exposed) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from logfwd.spool.backlog import Backlog
-from logfwd.spool.rows import Blobs, Row, Run, Totals
+from logfwd.spool.beyond import Beyond, Segment
+from logfwd.spool.blobs import Blobs
+from logfwd.spool.rows import Row, Run, Totals
 
 
 @dataclass
@@ -20,6 +24,8 @@ class ModelDisk:
     dead: list[bytes] = field(default_factory=list)
     position: int = 0
     pending: list[Callable[[], object]] = field(default_factory=list)
+    window: int = sys.maxsize
+    """How many rows of a stream a backlog begins with."""
 
     def commit(self) -> None:
         for apply in self.pending:
@@ -36,11 +42,27 @@ class ModelDisk:
             if owner == stream:
                 backlog.runs[number] = replace(run)
                 backlog.last_run_number = number
-        for _, (owner, row) in sorted(self.rows.items(), key=lambda item: (item[1][1].run, item[0])):
-            backlog.blobs.adopt(row)
+        for owner, rows in self._waiting().items():
+            stamped = max((at for at, row in enumerate(rows, 1) if row.base_sequence is not None), default=0)
+            first, beyond = rows[: max(self.window, stamped)], Beyond()
+            for row in rows[len(first) :]:
+                beyond.append(row)
+            backlog.blobs.adopt(first, beyond)
             if owner == stream:
-                backlog.adopt(replace(row, payload=None, committed_at=0.0))
+                backlog.adopt(first, beyond)
+        backlog.blobs.start_after(max(self.rows, default=0), max(self.blobs, default=0))
         return backlog
+
+    def _waiting(self) -> dict[str, list[Row]]:
+        found: dict[str, list[Row]] = defaultdict(list)
+        for _, (owner, row) in sorted(self.rows.items(), key=lambda item: (item[1][1].run, item[0])):
+            found[owner].append(replace(row, payload=None, committed_at=0.0))
+        return found
+
+    def read(self, stream: str, segment: Segment) -> list[Row]:
+        """What a backlog asked for, with everything in effect that was committed."""
+        rows = self._waiting()[stream]
+        return [row for row in rows if row.run == segment.run and segment.first_id <= row.id <= segment.last_id]
 
     def put_position(self, position: int) -> None:
         self.pending.append(lambda: setattr(self, "position", position))
@@ -51,12 +73,23 @@ class ModelDisk:
     def delete_blob(self, blob: int) -> None:
         self.pending.append(lambda: self.blobs.pop(blob))
 
+    def delete_blobs(self, first: int, last: int) -> None:
+        self.pending.append(lambda: [self.blobs.pop(blob) for blob in range(first, last + 1)])
+
     def put_row(self, stream: str, row: Row) -> None:
         copy = replace(row)
         self.pending.append(lambda: self.rows.__setitem__(copy.id, (stream, copy)))
 
     def delete_row(self, row: Row) -> None:
         self.pending.append(lambda: self.rows.pop(row.id))
+
+    def delete_rows(self, stream: str, run: int, first: int, last: int) -> None:
+        def delete() -> None:
+            for row_id, (owner, row) in list(self.rows.items()):
+                if (owner, row.run) == (stream, run) and first <= row_id <= last:
+                    del self.rows[row_id]
+
+        self.pending.append(delete)
 
     def put_run(self, stream: str, run: Run) -> None:
         copy = replace(run)

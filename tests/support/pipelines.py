@@ -15,7 +15,7 @@ from logfwd.links.sender import Connect
 from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
 from logfwd.sources import Source
-from logfwd.spool.backlog import Backlog
+from logfwd.spool.backlog import ROW_BYTES, Backlog
 from logfwd.spool.notes import Notes
 from logfwd.spool.rows import Run
 from logfwd.spool.store import Spool
@@ -111,5 +111,5 @@ def dropping(size: int) -> Stream:
     return msgspec.structs.replace(STREAM, spool=SpoolLimits(max_spool_bytes=size, when_full="drop_oldest"))
 
 
-DROPPING = dropping(3000)
-"""Drops its oldest batches beyond 3000 bytes; `stamped` fills it with what cannot be dropped."""
+DROPPING = dropping(3 * (len(BATCH.payload) + ROW_BYTES))
+"""Has room for three batches of 1000 bytes; `stamped` fills it with what cannot be dropped."""

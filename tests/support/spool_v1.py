@@ -77,8 +77,8 @@ async def check(path: Path, *, damaged: bool = False) -> None:
     async with Spool(path) as spool:
         http, twin = backlog_of(spool), backlog_of(spool, "pq-stream", drops=True)
         assert (spool.forwarder_id, spool.repeats_possible) == (FORWARDER_ID, set())
-        assert await records_of(spool, http) == list(range(9, 48))
-        assert await records_of(spool, twin) == list(range(27, 48))
+        assert await records_of(spool, http.rows) == list(range(9, 48))
+        assert await records_of(spool, twin.rows) == list(range(27, 48))
         assert [row.base_sequence for row in http.rows] == [0, 1, 3, 6, 9, 12, *[None] * 8]
         first, second = http.runs.values()
         assert (first.producer_id, first.producer_epoch, first.grant) == (1000, 1, b"grant")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 
 from logfwd.sources.position import FILE, Mark, Position
@@ -111,11 +112,11 @@ async def waiting(path: Path, stream: str = "http") -> tuple[list[int], Spool, B
         return [number_of(await spool.payload(row)) for row in backlog.rows], spool, backlog
 
 
-async def records_of(spool: Spool, backlog: Backlog) -> list[int]:
-    """The numbers of all waiting records, in the order in which they will be sent."""
+async def records_of(spool: Spool, rows: Iterable[Row]) -> list[int]:
+    """The numbers of all records of these batches."""
     return [
         int((record.value or b"").split(b":")[1].split(b",")[0])
-        for row in backlog.rows
+        for row in rows
         for record in recordbatch.iterate(await spool.payload(row), max_bytes=1 << 24)
     ]
 

@@ -49,7 +49,8 @@ async def pauses(
     Lost.script = list(script)
     delivery: Any = SimpleNamespace(
         stream=Stream(name="s"),
-        backlog=SimpleNamespace(rows=[]),
+        backlog=SimpleNamespace(waiting_batches=0),
+        wake_by=lambda _: None,
         metrics=ForwarderMetrics(CollectorRegistry()),
     )
 

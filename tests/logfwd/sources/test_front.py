@@ -216,7 +216,7 @@ async def test_a_full_spool_reaches_the_client_before_anything_is_taken(tmp_path
                 backlog = pipeline.senders[0].backlog
                 handle.start(pipeline.room_bytes, spool.key)
                 assert await source.send(b"{}\n") is Outcome.DONE
-                backlog.max_bytes = backlog.waiting_bytes + 10
+                backlog.max_bytes -= backlog.room_bytes - 10
                 assert pipeline.room_bytes() == 10
                 with pytest.raises(NoRoom):
                     await source.send(b'{"n":12345}\n')

@@ -382,7 +382,7 @@ async def test_a_full_spool_reaches_the_client_and_what_it_keeps_back_comes_late
     async with life(path, front, harness) as only:
         await harness.feed(lines(1))
         await only.durable(1)
-        only.backlog.max_bytes = only.backlog.waiting_bytes + 400
+        only.backlog.max_bytes -= only.backlog.room_bytes - 400
         feeding = asyncio.ensure_future(harness.feed(lines(count, 1)))
         if isinstance(only.source, Push):
             with pytest.raises(NoRoom):

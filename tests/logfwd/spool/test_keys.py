@@ -211,7 +211,7 @@ async def test_keys_take_part_of_the_budget_and_no_more_than_their_share(tmp_pat
         backlog = spool.backlog("http", max_bytes=budget, drops_oldest=False)
         twin = spool.backlog("pq-stream", max_bytes=budget, drops_oldest=True)
         await accept(spool, 0, backlog, twin)
-        room = budget - backlog.waiting_bytes
+        room = backlog.room_bytes
         assert backlog.has_room(room)
         for number in range(30):
             notes = Notes()

@@ -12,7 +12,7 @@ import pytest
 
 from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
-from logfwd.spool.backlog import Backlog
+from logfwd.spool.backlog import ROW_BYTES, Backlog
 from logfwd.spool.file import reader, writer
 from logfwd.spool.notes import Notes
 from logfwd.spool.rows import ROW_ID_STEP, Row, Run, Totals
@@ -282,7 +282,7 @@ async def test_deletions_are_committed_at_the_latest_when_the_spool_closes(tmp_p
 
 async def test_a_full_twin_drops_its_oldest_and_never_what_was_stamped(tmp_path: Path) -> None:
     async with Spool(tmp_path / "s.spool") as spool:
-        twin = backlog_of(spool, "pq-stream", max_bytes=30, drops=True)
+        twin = backlog_of(spool, "pq-stream", max_bytes=3 * (10 + ROW_BYTES), drops=True)
         await accept(spool, twin, text="0123456789")
         run = twin.head_run()
         assert run is not None

@@ -147,7 +147,7 @@ async def test_a_wrecked_table_of_version_1_is_noticed_before_the_upgrade(path: 
         file.write(random.Random(1).randbytes(PAGE_BYTES))
     async with Spool(path) as spool:
         http = backlog_of(spool)
-        assert await records_of(spool, http) == list(range(9, 48))
+        assert await records_of(spool, http.rows) == list(range(9, 48))
         assert (spool.positions == {}) == (table == "positions")
         assert balanced(http)
     assert len([found for found in path.parent.glob("*.damaged-*") if not found.name.endswith(("-wal", "-shm"))]) == 1
