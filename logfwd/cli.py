@@ -63,6 +63,7 @@ def run(path: Path, log_level: str) -> None:
         forwarder = Forwarder(config)
         stop.grace_seconds = lambda: forwarder.config.stop_grace_seconds
         async with forwarder:
+            program.has_started()
             stop.on_reload = lambda: forwarder.reload(lambda: load_forwarder(path))
             ends = [asyncio.create_task(stop.requested.wait()), asyncio.create_task(forwarder.finished.wait())]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -214,6 +214,8 @@ class Pipeline:
 
     @staticmethod
     async def _wait_for_block(tasks: set[asyncio.Future[Any]], deadline: float | None) -> None:
+        if any(task.done() for task in tasks):
+            return
         timeout = None if deadline is None else max(deadline - clock(), 0.0)
         await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 

@@ -73,6 +73,7 @@ def run(path: Path, log_level: str, workers: int) -> None:
         stop.grace_seconds = lambda: config.stop_grace_seconds
         stacks.self_test(modes.MODES[name] for name in sorted(config.modes))
         async with Service(config, worker=worker) as service:
+            program.has_started()
             stop.on_reload = service.reload
             await stop.requested.wait()
 

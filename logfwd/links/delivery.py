@@ -61,7 +61,11 @@ class Delivery:
         self._spool.on_read[self.stream.name] = wake
 
     def _recovery(self, run: Run) -> Recovery:
-        return self._recoveries.setdefault(run.number, Recovery(produce_timeout_seconds=self.answer_timeout_seconds))
+        recovery = self._recoveries.get(run.number)
+        if recovery is None:
+            recovery = Recovery(produce_timeout_seconds=self.answer_timeout_seconds)
+            self._recoveries[run.number] = recovery
+        return recovery
 
     def _recovery_of(self, row: Row) -> Recovery:
         return self._recovery(self.backlog.runs[row.run])
