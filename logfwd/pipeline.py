@@ -138,15 +138,17 @@ class Pipeline:
         intake = [asyncio.create_task(part) for part in (self._read(), self._spool_batches(), self._finish_commits())]
         senders = [asyncio.create_task(sender.run()) for sender in self.senders]
         drained = asyncio.create_task(self._drained(intake[-1]))
+        watching = asyncio.create_task(self._spool.raise_when_broken(until=drained))
+        tasks = (*intake, *senders, drained, watching)
         try:
-            await asyncio.wait([*intake, *senders, drained], return_when=asyncio.FIRST_EXCEPTION)
-            for task in (*intake, *senders, drained):
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in tasks:
                 if task.done():
                     task.result()
         finally:
-            for task in (*intake, *senders, drained):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*intake, *senders, drained, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def stop_reading(self) -> None:
         """Take nothing more from the source; `run` seals the blocks that were read, drains, and returns."""

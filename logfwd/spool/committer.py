@@ -1,7 +1,8 @@
 """The spool's thread: it alone writes to the file, and commits everything that was handed in meanwhile together.
 
 Notes are committed in the order in which they were handed in; a group is a prefix of them. After any error in a commit
-its outcome is unknown: `broken` is set, every later commit fails with the same error, and nothing more is written.
+its outcome is unknown: `broken` is set, every later commit fails with the same error, and nothing more is written. The
+thread lives until it is stopped, whatever happens in it: nobody waits for an answer that never comes.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import structlog
+
 from logfwd.spool.file import close_unfinished, describe
 from logfwd.spool.notes import Notes
 from logfwd.spool.room import Room
 from logfwd.spool.shrink import Shrinker, reusable_bytes
 from streams.errors import SpoolCorrupt, SpoolError
+
+log = structlog.get_logger("logfwd.spool")
 
 IDLE_SECONDS = 1.0
 """The file is shrunk when nothing has been handed in for this long."""
@@ -48,8 +53,7 @@ class Committer:
     """Owns the connection that writes, from `start` to `stop`. The event loop calls; the thread answers by futures."""
 
     def __init__(self, path: Path, room: Room) -> None:
-        self.broken: SpoolError | None = None
-        """The first error. Set by any thread, never cleared: the file has to be opened again."""
+        self._broken: SpoolError | None = None
         self.reusable_bytes = 0
         """Free pages of the file, as of the last commit."""
         self._path, self._room = path, room
@@ -60,10 +64,26 @@ class Committer:
         """Counted for `DIES_AT` alone."""
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread
+        self._has_broken: asyncio.Event
+
+    @property
+    def broken(self) -> SpoolError | None:
+        """The first error. Set by any thread, never cleared: the file has to be opened again."""
+        return self._broken
+
+    @broken.setter
+    def broken(self, error: SpoolError) -> None:
+        if self._broken is None:
+            self._broken = error
+            self._loop.call_soon_threadsafe(self._has_broken.set)
+
+    async def until_broken(self) -> None:
+        """Wait for the first error, which may come while nobody waits for a commit."""
+        await self._has_broken.wait()
 
     def start(self, connection: sqlite3.Connection) -> None:
         """Begin to commit, from the event loop that the futures belong to."""
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._has_broken = asyncio.get_running_loop(), asyncio.Event()
         self._thread = threading.Thread(target=self._run, args=(connection,), name=f"spool-{self._path.stem}")
         self._thread.start()
 
@@ -88,18 +108,16 @@ class Committer:
         """Commit everything that is queued as one transaction, then answer questions; until stopped."""
         running, shrinker = True, Shrinker(connection)
         while running:
-            group = self._gather(shrinker)
-            if None in group:
-                running = False
-            entries = [entry for entry in group if isinstance(entry, tuple)]
-            if entries:
-                self._report(entries, self._commit(connection, entries))
-                shrinker.look_again()
-            # after the commit: an answer must show everything that was handed in before its question
-            for question in group:
-                if isinstance(question, _Question):
-                    self._answer(connection, question)
-            self._room.remake_reserve()
+            group: list[_Entry | _Question | None] = []
+            try:
+                self._gather(group, shrinker)
+                self._work_off(connection, group, shrinker)
+            except Exception as error:  # the top of a thread
+                reason = f"{type(error).__name__}: {error}"
+                log.exception("spool failed", spool=str(self._path), reason=reason)
+                self.broken = SpoolError(f"{self._path}: cannot be used: {reason}")
+                self._fail(group)
+            running = None not in group
         if self.broken is None:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("UPDATE meta SET value = '0' WHERE key = 'open'")
@@ -107,9 +125,28 @@ class Committer:
                 return
         close_unfinished(self._path, connection)
 
-    def _gather(self, shrinker: Shrinker) -> list[_Entry | _Question | None]:
+    def _work_off(
+        self, connection: sqlite3.Connection, group: list[_Entry | _Question | None], shrinker: Shrinker
+    ) -> None:
+        entries = [entry for entry in group if isinstance(entry, tuple)]
+        if entries:
+            self._report(entries, self._commit(connection, entries))
+            shrinker.look_again()
+        # after the commit: an answer must show everything that was handed in before its question
+        for question in group:
+            if isinstance(question, _Question):
+                self._answer(connection, question)
+        self._room.remake_reserve()
+
+    def _fail(self, group: list[_Entry | _Question | None]) -> None:
+        """Answer whoever has no answer yet."""
+        for each in group:
+            future = each.answered if isinstance(each, _Question) else each[1] if each is not None else None
+            if future is not None:
+                self._loop.call_soon_threadsafe(_settle, [future], self.broken)
+
+    def _gather(self, group: list[_Entry | _Question | None], shrinker: Shrinker) -> None:
         """Wait for work and take all that is queued. The file is shrunk if there is none."""
-        group: list[_Entry | _Question | None] = []
         try:
             group.append(self._queue.get(timeout=IDLE_SECONDS if self.broken is None and shrinker.is_due else None))
         except queue.Empty:
@@ -120,7 +157,6 @@ class Committer:
             self.reusable_bytes = shrinker.reusable_bytes
         while not self._queue.empty():
             group.append(self._queue.get())
-        return group
 
     def _answer(self, connection: sqlite3.Connection, question: _Question) -> None:
         error: SpoolError | None = self.broken

@@ -255,7 +255,7 @@ def describe(path: Path, error: sqlite3.Error, *, opening: bool = False) -> Spoo
     """What an SQLite error means for the spool, in one sentence."""
     extended = getattr(error, "sqlite_errorcode", 0)
     code = extended & 0xFF
-    if code == sqlite3.SQLITE_FULL or free_bytes(path) < PAGE_BYTES:
+    if code == sqlite3.SQLITE_FULL or _is_full(path):
         return SpoolFull(f"{path}: the disk is full ({error}); free some space")
     if code in _DAMAGE or extended in _UNREADABLE:
         return SpoolCorrupt(f"{path}: {error}")
@@ -266,6 +266,13 @@ def describe(path: Path, error: sqlite3.Error, *, opening: bool = False) -> Spoo
             return SpoolError(f"{path}: cannot be written: {error}")
         return SpoolCorrupt(f"{path}: {error}")
     return SpoolError(f"{path}: cannot be {'opened' if opening else 'written'}: {error}")
+
+
+def _is_full(path: Path) -> bool:
+    """True if not even a page can be written. A file system that does not answer is not full."""
+    with contextlib.suppress(OSError):
+        return free_bytes(path) < PAGE_BYTES
+    return False
 
 
 def _is_no_file(path: Path) -> bool:

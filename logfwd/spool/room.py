@@ -6,6 +6,7 @@ deleted first; it is recreated as soon as the disk has room again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from logfwd.spool.file import free_bytes
+from streams.errors import SpoolError
 
 RESERVE_BYTES = 16 * 1024 * 1024
 RESERVE_RETRY_SECONDS = 5.0
@@ -39,7 +41,10 @@ class Room:
         """False when the file system is so full that the spool may only drain. `reusable_bytes`: free in its file."""
         now = time.monotonic()
         if now >= self._looked_at + LOOK_SECONDS:
-            free = free_bytes(self._spool)
+            try:
+                free = free_bytes(self._spool)
+            except OSError as error:
+                raise SpoolError(f"{self._spool}: its file system does not answer: {error}") from error
             self._is_enough = free > LOG_GROWTH_BYTES and free + reusable_bytes > 2 * RESERVE_BYTES
             self._looked_at = now
         return self._is_enough
@@ -52,16 +57,22 @@ class Room:
                 with self._reserve.open("wb") as file:
                     os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
         except OSError as error:
-            self._reserve.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._reserve.unlink(missing_ok=True)
             log.warning("disk reserve unavailable", spool=str(self._spool), error=str(error))
 
     def remake_reserve(self) -> None:
         """The same, now and then."""
-        if not self._reserve.exists() and time.monotonic() > self._tried_at + RESERVE_RETRY_SECONDS:
+        if not os.path.lexists(self._reserve) and time.monotonic() > self._tried_at + RESERVE_RETRY_SECONDS:
             self.make_reserve()
 
     def release_reserve(self) -> None:
         """Delete the reserve, so that the next open has room to drain the spool."""
-        if self._reserve.exists():
+        try:
             self._reserve.unlink()
+        except FileNotFoundError:
+            return
+        except OSError as error:  # such as a file system that has become read-only
+            log.warning("disk reserve unavailable", spool=str(self._spool), error=str(error))
+        else:
             log.warning("disk reserve released", reason="the spool needs room to drain", spool=str(self._spool))

@@ -316,6 +316,15 @@ class Spool:
         key = await self._committer.ask(lambda connection: read_key(connection, row_id, key_hash))
         return None if key is None or key.expires <= time.time() else key
 
+    async def raise_when_broken(self, until: asyncio.Future[None]) -> None:
+        """Raise the error that breaks the spool as soon as there is one, or return when `until` is done."""
+        broken = asyncio.ensure_future(self._committer.until_broken())
+        try:
+            await asyncio.wait({broken, until}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            broken.cancel()
+        self.raise_if_broken()
+
     def raise_if_broken(self) -> None:
         """Raise the error that broke the spool, if any: a commit that rode along has no future to report it."""
         if self._committer.broken is not None:
