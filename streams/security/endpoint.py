@@ -104,6 +104,10 @@ class Endpoint(Protocol):
     """
 
     @property
+    def renews_keys(self) -> bool:
+        """Whether it changes keys in time by itself; else the link has to be replaced for that."""
+
+    @property
     def complete(self) -> bool:
         """Whether the handshake is over."""
 

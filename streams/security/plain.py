@@ -15,6 +15,9 @@ NO_TLS = Facts(version="none", group="none", cipher="none", identities=())
 class PlainEndpoint:
     """One side of a connection without TLS. The peer's end of its bytes is its goodbye."""
 
+    renews_keys = True
+    """It has none."""
+
     def __init__(self) -> None:
         self.complete = False
         self._incoming: list[bytes] = []

@@ -29,7 +29,11 @@ RECORD_BYTES = 16 * 1024
 ROTATE_RECORDS = 1 << 23
 ROTATE_BYTES = 64 << 30
 ROTATE_SECONDS = 3600.0
-"""OpenSSL never changes keys by itself and pyOpenSSL cannot ask it to, so links are replaced instead (±20 %)."""
+"""OpenSSL never changes keys by itself and pyOpenSSL cannot ask it to, so links are replaced instead (±20 %).
+
+An endpoint that renews its keys is spared the first two. After the third every link is replaced: only a new handshake
+has a new key exchange and looks at the certificates again.
+"""
 
 
 class _Arriving(threading.local):
@@ -92,11 +96,8 @@ class Link(asyncio.BufferedProtocol):
     def should_rotate(self) -> bool:
         """True when a fresh link with fresh keys is due."""
         share = self._rotation_share
-        return (
-            self.records_sent > ROTATE_RECORDS * share
-            or self.bytes_sent > ROTATE_BYTES * share
-            or self.age > ROTATE_SECONDS * share
-        )
+        worn = self.records_sent > ROTATE_RECORDS * share or self.bytes_sent > ROTATE_BYTES * share
+        return (worn and not self._endpoint.renews_keys) or self.age > ROTATE_SECONDS * share
 
     def attempt(self) -> Facts:
         """What is known of the handshake while it runs, or after it failed."""

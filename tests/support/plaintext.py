@@ -36,6 +36,8 @@ FORWARDER = msgspec.structs.replace(FACTS, identities=("spiffe://test/forwarder"
 class PlaintextEndpoint:
     """One side of a connection."""
 
+    renews_keys = False
+
     def __init__(self, facts: Facts) -> None:
         self.complete = False
         self._facts = facts

@@ -39,6 +39,8 @@ _decrypted = _Decrypted()
 class Tls13Endpoint:
     """One side of one connection, made by party.py; `Endpoint` says what each method does."""
 
+    renews_keys = True
+
     def __init__(self, side: Client | Server, reader: RecordReader, writer: RecordWriter) -> None:
         self._side, self._reader, self._writer = side, reader, writer
         self._shake = side.shake

@@ -16,6 +16,7 @@ from streams.security.endpoint import ALPN, Credentials
 from streams.security.openssl import context as openssl
 from streams.security.openssl.groups import client_settings
 from streams.security.openssl.party import OpenSSLParty
+from streams.security.tls13.messages import encode_key_update
 from streams.security.transport import connect
 from tests.support.tls import FORWARDER, Parties, dial, echo
 
@@ -245,6 +246,30 @@ async def test_rotation_is_due_after_its_limits(parties: Parties) -> None:
         link = await dial(server, parties.forwarder, "hybrid")
         assert not link.should_rotate()
         link.bytes_sent = 128 << 30
+        assert link.should_rotate()
+        await link.close()
+
+
+async def test_a_link_that_renews_its_keys_is_replaced_for_its_age_alone(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.security.tls13.records.UPDATE_BYTES", 1)
+    updates: list[bytes] = []
+
+    def encode(*, request: bool) -> bytes:
+        updates.append(encode_key_update(request=request))
+        return updates[-1]
+
+    monkeypatch.setattr("streams.security.tls13.handshake.encode_key_update", encode)
+    async with echo(parties.receiver, ["kemtls"]) as server:
+        link = await dial(server, parties.forwarder, "kemtls")
+        for number in range(3):
+            link.write(b"%d" % number)
+            assert await link.receive() == b"%d" % number
+        assert len(updates) == 4, "each side changes its key before its second and its third write"
+        link.bytes_sent, link.records_sent = 128 << 30, 1 << 30
+        assert not link.should_rotate()
+        monkeypatch.setattr(transport, "ROTATE_SECONDS", 0.0)
         assert link.should_rotate()
         await link.close()
 
