@@ -36,8 +36,8 @@ class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """logfwd.toml, and the streams of its streams_dir (filled in by the loader)."""
 
     state_dir: Path
-    tls: Tls
     receivers: Annotated[tuple[Address, ...], Meta(min_length=1)]
+    tls: Tls = Tls()
     streams_dir: Path = Path("streams.d")
     server_name: HostName | None = None
     admin: Admin | None = Admin()

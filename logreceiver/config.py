@@ -64,11 +64,11 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class ReceiverConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """logreceiver.toml"""
 
-    tls: Tls
     grant_key_file: GrantKeyFile
     listener: Annotated[tuple[Listener, ...], Meta(min_length=1)]
     allow: Annotated[tuple[Allow, ...], Meta(min_length=1)]
     sink: AnySink
+    tls: Tls = Tls()
     limits: Limits = Limits()
     admin: Admin | None = Admin()
     ledger: Ledger | None = Ledger()

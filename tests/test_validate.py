@@ -52,13 +52,15 @@ SAFE: dict[click.Group, tuple[str, str]] = {
 }
 
 
-def validate_pq_auth(program: click.Group, directory: Path, *, section: bool = True) -> tuple[int, str]:
+def validate_pq_auth(
+    program: click.Group, directory: Path, *, sections: dict[str, str] | None = None
+) -> tuple[int, str]:
     """A stream or a listener in mode pq-auth, with certificates in DIRECTORY/mldsa."""
     party, config = SAFE[program]
     (directory / "streams.d").mkdir()
     text = 'name = "http"\nsecurity = "pq-auth"\n[source]\ntype = "stdin"\n'
     (directory / "streams.d" / "http.toml").write_text(text)
-    places = {"tls": "", "tls.mldsa": "mldsa/"} if section else {"tls": ""}
+    places = sections or {"tls": "", "tls.mldsa": "mldsa/"}
     tls = "".join(
         f'[{name}]\ncertificate = "{at}{party}.pem"\nkey = "{at}{party}.key"\nca = "{at}ca.pem"\n'
         for name, at in places.items()
@@ -76,12 +78,24 @@ def test_a_mode_whose_certificates_are_there_is_accepted(program: click.Group, t
     assert (code, "pq-auth" in output) == (0, True)
 
 
+def test_a_forwarder_without_classical_streams_needs_no_classical_files(tmp_path: Path) -> None:
+    Parties(tmp_path)
+    code, output = validate_pq_auth(logfwd, tmp_path, sections={"tls.mldsa": "mldsa/"})
+    assert (code, "pq-auth" in output) == (0, True)
+
+
+def test_a_receiver_that_serves_hybrid_too_is_told_which_files_it_lacks(tmp_path: Path) -> None:
+    Parties(tmp_path)
+    code, output = validate_pq_auth(logreceiver, tmp_path, sections={"tls.mldsa": "mldsa/"})
+    assert (code, "config.toml: tls: is missing; mode hybrid needs [tls]" in output) == (78, True)
+
+
 @pytest.mark.parametrize("program", SAFE)
 def test_a_mode_whose_section_is_missing_is_named_with_the_commands_that_make_it(
     program: click.Group, tmp_path: Path
 ) -> None:
     Parties(tmp_path)
-    code, output = validate_pq_auth(program, tmp_path, section=False)
+    code, output = validate_pq_auth(program, tmp_path, sections={"tls": ""})
     assert code == 78
     assert "config.toml: tls.mldsa: is missing; mode pq-auth needs [tls.mldsa]" in output
     assert "--key mldsa65" in output

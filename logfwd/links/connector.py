@@ -39,7 +39,8 @@ class Connector:
         return make_link
 
     async def _connect(self, stream: Stream, receiver: str) -> Link:
-        config, mode = self._config, modes.MODES[stream.security]
+        config = self._config
+        mode = stacks.demanded(modes.MODES[stream.security], config.tls)
         try:
             party = stacks.client(mode, config.tls)
         except ConfigError as error:

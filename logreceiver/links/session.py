@@ -29,7 +29,7 @@ from streams.errors import (
     ProtocolError,
     SinkUnavailable,
 )
-from streams.security import handshakes, modes
+from streams.security import handshakes, modes, stacks
 from streams.security.transport import Link
 from streams.wire import messages as m
 from streams.wire.connection import ReceiverConnection, error_message
@@ -188,6 +188,7 @@ class Session:
         mode = modes.MODES.get(hello.mode)
         if mode is None:
             raise ProtocolError(Code.POLICY, f"unknown mode {hello.mode!r}")
+        mode = stacks.demanded(mode, self._shared.config.tls)
         try:
             handshakes.judge(mode, self._link.facts, self._shared.metrics, self.log, stream=label)
         except PolicyViolation as violation:

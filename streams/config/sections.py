@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
+import msgspec
+
 from streams.config.kinds import AuthorityFile, CertificateFile, KeyFile
 from streams.config.toml import Fault
-from streams.security.endpoint import Credentials, Files, MlDsaFiles, MlKemFiles
+from streams.security.endpoint import Files, MlDsaFiles, MlKemFiles
 
 
 class MlDsa(MlDsaFiles, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,14 +28,31 @@ class MlKem(MlKemFiles, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ca: AuthorityFile
 
 
-class Tls(Credentials, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """PEM files: own leaf (with intermediates), its key, and the CA that peers must chain to."""
+class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PEM files: own leaf (with intermediates), its key, and the CA that peers must chain to; all three or none.
 
-    certificate: CertificateFile
-    key: KeyFile
-    ca: AuthorityFile
+    A host without classical modes has only the tables below it.
+    """
+
+    certificate: CertificateFile | None = None
+    key: KeyFile | None = None
+    ca: AuthorityFile | None = None
     mldsa: MlDsa | None = None
     mlkem: MlKem | None = None
+
+    def sections(self) -> list[Files]:
+        """The files of each section that there is."""
+        found: list[Files] = []
+        if self.certificate is not None and self.key is not None and self.ca is not None:
+            found.append(Files(self.certificate, self.key, self.ca))
+        return found + [each for each in (self.mldsa, self.mlkem) if each is not None]
+
+    def incomplete(self) -> Iterator[Fault]:
+        """Faults of a [tls] with some of its files."""
+        files = {"certificate": self.certificate, "key": self.key, "ca": self.ca}
+        lacking = [name for name, file in files.items() if file is None]
+        if len(lacking) < len(files):
+            yield from ((f"tls.{name}", "is missing; [tls] needs certificate, key and ca together") for name in lacking)
 
 
 class SinkTls(Files, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,7 +71,11 @@ def lacking(tls: Tls, names: Iterable[str]) -> Iterator[Fault]:
     from streams.security.modes import MODES
     from streams.security.stacks import files_for
 
+    incomplete = list(tls.incomplete())
+    yield from incomplete
     for name in sorted(set(names) & MODES.keys()):
+        if incomplete and MODES[name].section == Files.section:
+            continue
         try:
             files_for(MODES[name], tls)
         except ConfigError as error:

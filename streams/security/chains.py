@@ -97,7 +97,7 @@ def _wrong_kinds(
     if signed_with(key) not in demanded:
         yield _problem(files, "certificate", f"its key is {key}; {remedy}")
     least = min(map(strength, demanded))
-    if not least:
+    if not least or mode.classical_chain:
         return
     for certificate in chain:
         if strength(signed_with(signature_algorithm(certificate))) < least:

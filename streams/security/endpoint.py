@@ -34,6 +34,9 @@ class PostQuantumFiles(Files, frozen=True):
 
     authority_kind: ClassVar[str] = "mldsa65"
 
+    allow_classical_chain: bool = False
+    """Whether the certificates above a peer's leaf, and our own, may be signed with anything."""
+
 
 class MlDsaFiles(PostQuantumFiles, frozen=True):
     """Those with ML-DSA keys throughout."""

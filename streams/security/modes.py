@@ -41,6 +41,8 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     authentication: tuple[str, ...] = ECDSA
     chains: tuple[str, ...] = ()
     """The signatures accepted in the chain of a peer whose own key signs nothing; others are left to `check`."""
+    classical_chain: bool = False
+    """Whether the configuration lets the chain above a key of this mode be signed with anything."""
     section: str = "tls"
     """The section of the configuration with the files for this mode (`Files.section`)."""
     stack: str = "openssl"
@@ -114,8 +116,9 @@ def _authenticated(mode: Mode, facts: Facts) -> bool:
     """
     if facts.authentication in mode.authentication:
         return True
-    own = signed_with(facts.certificate_algorithm)
-    return own in mode.authentication and strength(facts.authentication) >= min(map(strength, mode.authentication))
+    if signed_with(facts.certificate_algorithm) not in mode.authentication:
+        return False
+    return mode.classical_chain or strength(facts.authentication) >= min(map(strength, mode.authentication))
 
 
 def _blame(mode: Mode, facts: Facts) -> str:

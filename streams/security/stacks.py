@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
+
 from streams.errors import ConfigError, HandshakeFailed, LinkError, Problem
 from streams.files import file_in_memory
 from streams.security import modes
@@ -27,13 +29,14 @@ def client(mode: Mode, credentials: HasFiles, *, key_log: Path | None = None) ->
 
     `key_log` gets the TLS secrets of its links (SSLKEYLOGFILE's format); only the bench asks for it.
     """
+    mode = demanded(mode, credentials)
     party: Party = _stack(mode.stack).client(mode, *_fit_files([mode], credentials), key_log=key_log)
     return party
 
 
 def server(served: Iterable[Mode], credentials: HasFiles) -> Party:
     """The accepting side, in several modes. ConfigError if the files cannot be used, or the modes share no stack."""
-    together = list(served)
+    together = [demanded(mode, credentials) for mode in served]
     party: Party = _stack(common_stack(together)).server(together, *_fit_files(together, credentials))
     return party
 
@@ -75,6 +78,14 @@ def files_for(mode: Mode, credentials: HasFiles) -> Files:
     if mode.section not in files:
         raise ConfigError([Problem(Path(mode.name), mode.section, f"is missing; {remedy_for(mode)}")])
     return files[mode.section]
+
+
+def demanded(mode: Mode, credentials: HasFiles) -> Mode:
+    """The mode as this party's configuration wants it: a classical chain may be allowed."""
+    for files in credentials.sections():
+        if files.section == mode.section and isinstance(files, PostQuantumFiles) and files.allow_classical_chain:
+            return msgspec.structs.replace(mode, classical_chain=True)
+    return mode
 
 
 def remedy_for(mode: Mode) -> str:
@@ -127,7 +138,7 @@ def check(credentials: HasFiles, used: Iterable[Mode], *, accepting: bool) -> No
     problems: list[Problem] = []
     for mode in used:
         try:
-            by_files.setdefault(files_for(mode, credentials), []).append(mode)
+            by_files.setdefault(files_for(mode, credentials), []).append(demanded(mode, credentials))
         except ConfigError as error:
             problems += error.problems
     for files, modes_ in by_files.items():

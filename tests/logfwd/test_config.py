@@ -200,6 +200,18 @@ def test_a_stream_in_a_mode_without_its_certificate_is_named_with_the_remedy(sit
     assert config.tls.mldsa.ca == site / "pki" / "ca.pem"
 
 
+def test_a_host_without_classical_modes_needs_no_classical_files(site: Path) -> None:
+    head = CONFIG[: CONFIG.index("[tls]")]
+    for path in (site / "streams.d").iterdir():
+        path.write_text(f'security = "pq-auth"\n{path.read_text()}')
+    (site / "logfwd.toml").write_text(head + MLDSA)
+    (only,) = load_forwarder(site / "logfwd.toml").tls.sections()
+    assert only.section == "tls.mldsa"
+    (site / "logfwd.toml").write_text(head + '[tls]\ncertificate = "pki/me.pem"\n' + MLDSA)
+    text = "is missing; [tls] needs certificate, key and ca together"
+    assert problems(site) == {("logfwd.toml", f"tls.{key}"): text for key in ("key", "ca")}
+
+
 def test_a_stream_in_mode_kemtls_without_its_certificate_is_named_with_the_remedy(site: Path) -> None:
     write_stream(site, "safe", f'security = "kemtls"\n{SOURCE.replace("a.log", "b.log")}')
     assert problems(site) == {

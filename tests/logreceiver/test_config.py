@@ -112,7 +112,7 @@ def test_a_kafka_sink_loads_with_tls_and_sasl(path: Path) -> None:
         (HEAD, "", "grant_key_file", "is missing; add grant_key_file = …"),
         ('"grant.key"', '"none"', "grant_key_file", "logfwd pki init"),
         ('"me.pem"', '"none"', "tls.certificate", "logfwd pki issue"),
-        (TLS, "", "tls", "is missing; add [tls]"),
+        (TLS, "", "tls", "is missing; mode hybrid needs [tls] with certificate, key and ca; create them with"),
         (LISTENER, "", "listener", "is missing; add [[listener]]"),
         (LISTENER, '[listener]\naddress = ":1"\n', "listener", "is not a list; write [[listener]]"),
         (HEAD + TLS + LISTENER, HEAD + "listener = []\n" + TLS, "listener", "is empty; name at least one"),

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from streams.errors import HandshakeFailed
+from streams.errors import ConfigError, HandshakeFailed
 from streams.security import pki, stacks
-from streams.security.endpoint import Credentials, Files, MlDsaFiles, MlKemFiles
+from streams.security.endpoint import Credentials, Endpoint, Files, MlDsaFiles, MlKemFiles
 from streams.security.listener import Listener, listen
 from streams.security.modes import MODES
 from streams.security.transport import Link, connect
@@ -59,6 +59,30 @@ def issue(
         **options,  # type: ignore[arg-type]
     )
     return Files(files.certificate, files.key, authority.directory / "ca.pem")
+
+
+def shake_hands(near: Endpoint, far: Endpoint) -> None:
+    """Carry flights until both ends are complete; raises the first HandshakeFailed, its alert delivered."""
+    for _ in range(8):
+        for one, other in ((near, far), (far, near)):
+            try:
+                if not one.complete:
+                    one.handshake()
+            finally:
+                for part in one.take():
+                    other.feed(part)
+        if near.complete and far.complete:
+            return
+    raise AssertionError("the handshake does not end")
+
+
+def problems(credentials: Credentials, *names: str, accepting: bool = False) -> list[str]:
+    """What `validate` prints for these modes, without the paths."""
+    try:
+        stacks.check(credentials, [MODES[name] for name in names], accepting=accepting)
+    except ConfigError as error:
+        return [f"{problem.key}: {problem.message}" for problem in error.problems]
+    return []
 
 
 @dataclass

@@ -41,7 +41,7 @@ from streams.security.tls13.handshake import Handshake
 from streams.security.tls13.kem import KEMS, KemKey, encapsulate, encode_encapsulation, kem_of, parse_encapsulation
 from streams.security.tls13.messages import Certificate, CertificateRequest
 from streams.security.tls13.names import Extension, HandshakeType
-from streams.security.tls13.schemes import SCHEMES
+from streams.security.tls13.schemes import CHAIN_SCHEMES
 from streams.security.tls13.settings import Settings
 
 
@@ -116,9 +116,9 @@ def read_kem_chain(body: bytes, way: KemAuthentication, trust: Trust, host: str 
     kem = kem_of(peer.key)
     if kem is None or (peer.delegated_scheme is None and kem.code not in way.kems):
         raise unsupported_key(peer)
-    accepted = {SCHEMES[code].name for code in way.chain_schemes}
-    if not accepted.issuperset(peer.chain_schemes):
-        text = f"peer's certificate: its chain is signed with {', '.join(peer.chain_schemes)}"
+    accepted = [CHAIN_SCHEMES[code] for code in way.chain_schemes]
+    if others := sorted(set(peer.chain_schemes).difference(accepted)):
+        text = f"peer's certificate: its chain is signed with {' and '.join(others)}, not with {' or '.join(accepted)}"
         raise Abort(Alert.BAD_CERTIFICATE, text, "certificate_invalid")
     return peer
 

@@ -27,7 +27,7 @@ from streams.security.tls13.kem import KEM_CODES, KemKey, kem_of
 from streams.security.tls13.kemtls import KemAuthentication, KemCredential
 from streams.security.tls13.pdk import PdkAuthentication, PdkClient, PdkServer
 from streams.security.tls13.records import RecordReader, RecordWriter
-from streams.security.tls13.schemes import SCHEME_CODES, KeySigner
+from streams.security.tls13.schemes import CHAIN_SCHEMES, SCHEME_CODES, KeySigner
 from streams.security.tls13.server import Server
 from streams.security.tls13.settings import Authentication, Settings
 from streams.security.tls13.signature import Credential, Signature
@@ -148,12 +148,14 @@ def _party(
 def _authentication(modes: list[Mode], credentials: Sequence[Credential | KemCredential]) -> Authentication:
     """By KEM if the modes name one, with the schemes that they accept in chains; else by signature."""
     accepted = dict.fromkeys(name for mode in modes for name in (*mode.authentication, *mode.chains))
-    schemes = tuple(SCHEME_CODES[name] for name in accepted if name in SCHEME_CODES)
+    schemes = chains = tuple(SCHEME_CODES[name] for name in accepted if name in SCHEME_CODES)
+    if any(mode.classical_chain for mode in modes):
+        chains = tuple(CHAIN_SCHEMES)
     kems = tuple(KEM_CODES[name] for name in accepted if name in KEM_CODES)
     by_kem = [each for each in credentials if isinstance(each, KemCredential)]
     by_signature = [each for each in credentials if isinstance(each, Credential)]
     if kems and len(by_kem) == len(credentials) == 1:
-        return KemAuthentication(kems, schemes, by_kem[0])
+        return KemAuthentication(kems, chains, by_kem[0])
     if not kems and not by_kem:
         first, *others = by_signature
         return Signature(schemes, first, alternatives=tuple(others))

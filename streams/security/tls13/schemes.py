@@ -57,6 +57,12 @@ SCHEMES: dict[int, Scheme] = {
     )
 }
 SCHEME_CODES = {scheme.name: code for code, scheme in SCHEMES.items()}
+CHAIN_SCHEMES = {code: scheme.name for code, scheme in SCHEMES.items()} | {
+    0x0401: "rsa_pkcs1_sha256",
+    0x0501: "rsa_pkcs1_sha384",
+    0x0601: "rsa_pkcs1_sha512",
+}
+"""Also those that only certificates may be signed with."""
 
 
 class Signer(Protocol):

@@ -12,7 +12,7 @@ from streams.security import modes, pki, stacks
 from streams.security.endpoint import Credentials, Endpoint, Facts, MlKemFiles
 from streams.security.modes import MODES
 from streams.security.tls13 import party as tls13
-from tests.support.tls import FORWARDER, Parties, issue
+from tests.support.tls import FORWARDER, Parties, issue, problems, shake_hands
 
 KEMTLS = MODES["kemtls"]
 
@@ -20,21 +20,6 @@ KEMTLS = MODES["kemtls"]
 @pytest.fixture(scope="module")
 def parties(tmp_path_factory: pytest.TempPathFactory) -> Parties:
     return Parties(tmp_path_factory.mktemp("pki"))
-
-
-def shake_hands(near: Endpoint, far: Endpoint) -> None:
-    """Carry flights until both ends are complete; raises the first HandshakeFailed, its alert delivered."""
-    for _ in range(8):
-        for one, other in ((near, far), (far, near)):
-            try:
-                if not one.complete:
-                    one.handshake()
-            finally:
-                for part in one.take():
-                    other.feed(part)
-        if near.complete and far.complete:
-            return
-    raise AssertionError("the handshake does not end")
 
 
 def ends(client: Credentials, server: Credentials) -> tuple[Endpoint, Endpoint]:
@@ -105,16 +90,27 @@ def test_a_weaker_ca_over_an_mlkem_leaf_is_refused_by_the_other_end(
     assert told.value.alert == "bad certificate"
 
 
+@pytest.mark.parametrize(("kind", "scheme"), [("ec", "ecdsa_secp256r1_sha256"), ("rsa", "rsa_pkcs1_sha256")])
+def test_a_classical_chain_that_the_configuration_allows_is_accepted_and_shown_as_what_it_is(
+    parties: Parties, tmp_path: Path, kind: str, scheme: str
+) -> None:
+    classical = pki.create_authority(tmp_path, kind=kind)
+    ours = {"forwarder": parties.forwarder, "receiver": parties.receiver}
+    for party, credentials in ours.items():
+        files = msgspec.structs.replace(leaf(classical, party), allow_classical_chain=True)
+        ours[party] = msgspec.structs.replace(credentials, mlkem=files)
+        assert problems(ours[party], "kemtls", accepting=party == "receiver") == []
+    near = stacks.client(KEMTLS, ours["forwarder"]).endpoint("localhost")
+    far = stacks.server([KEMTLS], ours["receiver"]).endpoint()
+    shake_hands(near, far)
+    for end, party in ((near, "forwarder"), (far, "receiver")):
+        assert end.facts().authentication == scheme
+        modes.check(stacks.demanded(KEMTLS, ours[party]), end.facts())
+        with pytest.raises(PolicyViolation, match="its chain is not signed as strongly"):
+            modes.check(KEMTLS, end.facts())
+
+
 # -- what it finds in its own files ----------------------------------------------------------------------------------
-
-
-def problems(credentials: Credentials, *, accepting: bool) -> list[str]:
-    """What `validate` prints, without the paths."""
-    try:
-        stacks.check(credentials, [KEMTLS], accepting=accepting)
-    except ConfigError as error:
-        return [f"{problem.key}: {problem.message}" for problem in error.problems]
-    return []
 
 
 REMEDY = (
@@ -126,7 +122,7 @@ REMEDY = (
 @pytest.mark.parametrize(("kind", "key"), [("ec", "EC secp256r1"), ("mldsa65", "ML-DSA-65")])
 def test_a_leaf_of_another_kind_is_found_in_our_own_files(parties: Parties, kind: str, key: str) -> None:
     wrong = msgspec.structs.replace(parties.forwarder, mlkem=leaf(parties.mldsa, "forwarder", kind))
-    assert problems(wrong, accepting=False) == [f"tls.mlkem.certificate: its key is {key}; {REMEDY}"]
+    assert problems(wrong, "kemtls", accepting=False) == [f"tls.mlkem.certificate: its key is {key}; {REMEDY}"]
     for make in (stacks.client, lambda mode, files: stacks.server([mode], files)):
         with pytest.raises(ConfigError, match=rf"tls\.mlkem\.certificate: its key is {key}"):
             make(KEMTLS, wrong)
@@ -134,7 +130,7 @@ def test_a_leaf_of_another_kind_is_found_in_our_own_files(parties: Parties, kind
 
 def test_an_authority_of_another_kind_is_found_in_our_own_files(parties: Parties, tmp_path: Path) -> None:
     files = leaf(pki.create_authority(tmp_path), "forwarder")
-    assert problems(msgspec.structs.replace(parties.forwarder, mlkem=files), accepting=False) == [
+    assert problems(msgspec.structs.replace(parties.forwarder, mlkem=files), "kemtls", accepting=False) == [
         f"tls.mlkem.certificate: CN={FORWARDER} is signed with ECDSA with SHA-256; {REMEDY}",
         f"tls.mlkem.ca: the key of CN=logfwd private CA is EC secp256r1; {REMEDY}",
     ]
@@ -144,15 +140,15 @@ def test_an_authority_of_another_kind_is_found_in_our_own_files(parties: Parties
 def test_files_for_a_role_pass_in_this_role_and_in_no_other(parties: Parties, host: str) -> None:
     receiver = issue(parties.mldsa, "role", kind="mlkem768", force=True, identities=["receiver"], hosts=[host])
     ours = msgspec.structs.replace(parties.receiver, mlkem=MlKemFiles(*msgspec.structs.astuple(receiver)))
-    assert problems(ours, accepting=True) == []
-    (found,) = problems(ours, accepting=False)
+    assert problems(ours, "kemtls", accepting=True) == []
+    (found,) = problems(ours, "kemtls", accepting=False)
     assert found.startswith("tls.mlkem.certificate: peers would refuse it: ")
-    assert problems(parties.forwarder, accepting=False) == []
+    assert problems(parties.forwarder, "kemtls", accepting=False) == []
 
 
 def test_a_key_of_another_leaf_is_told(parties: Parties) -> None:
     assert parties.forwarder.mlkem is not None
     assert parties.receiver.mlkem is not None
     wrong = msgspec.structs.replace(parties.forwarder.mlkem, key=parties.receiver.mlkem.key)
-    found = problems(msgspec.structs.replace(parties.forwarder, mlkem=wrong), accepting=False)
+    found = problems(msgspec.structs.replace(parties.forwarder, mlkem=wrong), "kemtls", accepting=False)
     assert found == ["tls.mlkem.key: is not the certificate's key"]

@@ -18,7 +18,7 @@ from streams.security.endpoint import Credentials, Endpoint, Facts, Files, MlDsa
 from streams.security.modes import MODES
 from streams.security.openssl import party as openssl
 from tests.support.installation import EVERYTHING
-from tests.support.tls import FORWARDER, Parties, issue
+from tests.support.tls import FORWARDER, Parties, issue, problems, shake_hands
 
 PQ_AUTH = MODES["pq-auth"]
 NAMES: dict[str, dict[str, list[str]]] = {
@@ -30,21 +30,6 @@ NAMES: dict[str, dict[str, list[str]]] = {
 @pytest.fixture(scope="module")
 def parties(tmp_path_factory: pytest.TempPathFactory) -> Parties:
     return Parties(tmp_path_factory.mktemp("pki"))
-
-
-def shake_hands(near: Endpoint, far: Endpoint) -> None:
-    """Carry flights until both ends are complete and have read what there is; raises the first HandshakeFailed."""
-    for _ in range(8):
-        for one, other in ((near, far), (far, near)):
-            try:
-                if not one.complete:
-                    one.handshake()
-            finally:
-                for part in one.take():
-                    other.feed(part)
-        if near.complete and far.complete:
-            return
-    raise AssertionError("the handshake does not end")
 
 
 def link(client: Credentials, server: Credentials, served: Iterable[str], mode: str = "pq-auth") -> tuple[Facts, Facts]:
@@ -150,6 +135,59 @@ def test_a_weaker_ca_over_an_mldsa65_leaf_is_refused_by_either_end(
         modes.check(PQ_AUTH, accepted)
 
 
+@pytest.mark.parametrize("kind", ["ec", "rsa"])
+def test_a_classical_chain_that_the_configuration_allows_is_accepted_and_shown_as_what_it_is(
+    parties: Parties, tmp_path: Path, kind: str
+) -> None:
+    classical = pki.create_authority(tmp_path, kind=kind)
+    allowed = {}
+    for party, credentials in (("forwarder", parties.forwarder), ("receiver", parties.receiver)):
+        files = under(classical, party, credentials)
+        assert files.mldsa is not None
+        allowing = msgspec.structs.replace(files.mldsa, allow_classical_chain=True)
+        allowed[party] = msgspec.structs.replace(files, mldsa=allowing)
+    assert problems(allowed["forwarder"], "pq-auth") == problems(allowed["receiver"], "pq-auth", accepting=True) == []
+    near = stacks.client(PQ_AUTH, allowed["forwarder"]).endpoint("localhost")
+    far = stacks.server([PQ_AUTH], allowed["receiver"]).endpoint()
+    shake_hands(near, far)
+    for end, party in ((near, "forwarder"), (far, "receiver")):
+        facts = end.facts()
+        assert facts.authentication == {"ec": "ecdsa_secp256r1_sha256", "rsa": "rsa_pkcs1_sha256"}[kind]
+        modes.check(stacks.demanded(PQ_AUTH, allowed[party]), facts)
+        with pytest.raises(PolicyViolation):
+            modes.check(PQ_AUTH, facts)
+
+
+def test_an_allowed_classical_chain_does_not_allow_a_classical_leaf(parties: Parties) -> None:
+    files = under(parties.mldsa, "forwarder", parties.forwarder, "ec")
+    assert files.mldsa is not None
+    allowing = msgspec.structs.replace(files.mldsa, allow_classical_chain=True)
+    (found,) = problems(msgspec.structs.replace(files, mldsa=allowing), "pq-auth")
+    assert found.startswith("tls.mldsa.certificate: its key is EC secp256r1; ")
+    facts = Facts(
+        version="TLSv1.3",
+        group="X25519MLKEM768",
+        cipher="",
+        identities=(),
+        authentication="ecdsa_secp256r1_sha256",
+        certificate_algorithm="EC secp256r1",
+    )
+    with pytest.raises(PolicyViolation):
+        modes.check(msgspec.structs.replace(PQ_AUTH, classical_chain=True), facts)
+
+
+@pytest.mark.parametrize("kind", ["ec", "rsa"])
+def test_an_ecdsa_leaf_under_another_classical_ca_passes_hybrid(parties: Parties, tmp_path: Path, kind: str) -> None:
+    authority = pki.create_authority(tmp_path, kind=kind)
+    client, server = (
+        Credentials(*msgspec.structs.astuple(issue(authority, party, **NAMES[party])))
+        for party in ("forwarder", "receiver")
+    )
+    assert problems(client, "hybrid") == problems(server, "hybrid", accepting=True) == []
+    for facts in link(client, server, ["hybrid"], "hybrid"):
+        modes.check(MODES["hybrid"], facts)
+
+
 def test_an_intermediate_does_not_hide_an_ecdsa_root(parties: Parties, tmp_path: Path) -> None:
     server = trusting(under(intermediate(tmp_path), "receiver", parties.receiver), parties.receiver)
     assert server.mldsa is not None
@@ -237,15 +275,6 @@ def test_an_authority_that_is_not_trusted_is_refused_by_both_ends(parties: Parti
 
 
 # -- what it finds in its own files ----------------------------------------------------------------------------------
-
-
-def problems(credentials: Credentials, *names: str, accepting: bool = False) -> list[str]:
-    """What `validate` prints, without the paths."""
-    try:
-        stacks.check(credentials, [MODES[name] for name in names], accepting=accepting)
-    except ConfigError as error:
-        return [f"{problem.key}: {problem.message}" for problem in error.problems]
-    return []
 
 
 REMEDY = "mode pq-auth demands mldsa65 in every place: use `logfwd pki init` and `issue` with --key mldsa65"
