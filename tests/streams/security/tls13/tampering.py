@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ from streams.security.tls13.endpoint import Tls13Endpoint as Endpoint
 from streams.security.tls13.names import ContentType
 from tests.streams.security.tls13.support import carry
 
+EVERY_BYTE = "EVERY_BYTE" in os.environ
+"""Set it to change every byte of the long messages, too; that takes minutes."""
 Change = Callable[[int, list[bytes]], list[bytes]]
 """Takes the number of messages sent before and a flight's messages; gives what is sent instead."""
 
@@ -70,3 +73,8 @@ def replaced(number: int, messages_instead: Callable[[bytes], list[bytes]]) -> C
         return changed
 
     return change
+
+
+def places(message: bytes, beginning: int) -> list[int]:
+    """Every byte of a short message and of what begins a long one, every 61st of the rest."""
+    return [at for at in range(len(message)) if EVERY_BYTE or at < beginning or len(message) < 400 or at % 61 == 0]
