@@ -41,6 +41,7 @@ DOORS = {
         "logfwd.commands.spool",
     ),
     "prometheus_client": ("streams.telemetry.*",),
+    "blake3": ("logfwd.sources.http.body",),
     "h11": ("logfwd.sources.http.connection",),
     # every stack is behind a seam, as a library is
     "streams.security.openssl": ("streams.security.stacks", "streams.security.openssl.*", "bench.handshakes.parties"),

@@ -12,7 +12,7 @@ from bench.lab.clients import Copies, Posts, Sender, Syslog
 from bench.lab.load import JSON_LINES, Base, Form
 from bench.lab.rig import Forwarder
 
-LARGE_BODY_CONNECTIONS = 4
+LARGE_BODY_CONNECTIONS = 8
 ONE_RECORD_CONNECTIONS = 16
 
 

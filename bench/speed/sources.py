@@ -183,7 +183,7 @@ def sources(
     add, headers, path    the same with [add], [headers], path_field
     raw, text             a file in this format
     cri, docker           container logs whose lines hold JSON; cri-text, docker-text: plain text
-    http, http-key        requests with many records over 4 connections; with an Idempotency-Key each
+    http, http-key        requests with many records over 8 connections; with an Idempotency-Key each
     http-gzip             the same, compressed
     http-one              requests with one record each over 16 connections: records/s are requests/s
     tcp, udp, unix        syslog messages of RFC 5424 over one socket

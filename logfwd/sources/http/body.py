@@ -15,11 +15,11 @@ import enum
 import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
 from itertools import chain
 from typing import NamedTuple
 
 import msgspec
+from blake3 import blake3
 
 from logfwd.sources.http.answers import malformed, not_supported
 
@@ -201,12 +201,12 @@ def _messages(lines: bytes, charset: str, max_record_bytes: int) -> bytes:
 
 def digests(body: bytes, kind: BodyType, ends: list[int]) -> list[bytes]:
     """For each of these ascending offsets, the digest of the body up to there, and of how it is read."""
-    hashed, done, found = blake2b(f"{kind.kind.value}\0{kind.charset}\0".encode(), digest_size=DIGEST_BYTES), 0, []
+    hashed, done, found = blake3(f"{kind.kind.value}\0{kind.charset}\0".encode()), 0, []
     view = memoryview(body)
     for end in ends:
         hashed.update(view[done:end])
         done = end
-        found.append(hashed.copy().digest())
+        found.append(hashed.digest(DIGEST_BYTES))
     return found
 
 

@@ -60,7 +60,7 @@ class Head(msgspec.Struct, frozen=True):
 class Body(Protocol):
     """The body of the request under way."""
 
-    async def piece(self) -> bytes:
+    async def piece(self) -> bytes | bytearray:
         """Its next bytes as they come, b"" at its end; refuses a client that is too slow."""
 
 
@@ -159,7 +159,7 @@ class Connection:
             raise Refused(431, "malformed", "the head of the request is larger than 16 KiB", close=True)
         return event
 
-    async def piece(self) -> bytes:
+    async def piece(self) -> bytes | bytearray:
         """The next bytes of the body under way; b"" at its end."""
         if self._body_deadline is None:
             self._body_deadline = asyncio.get_running_loop().time() + self._limits.body_seconds
@@ -179,7 +179,7 @@ class Connection:
             raise malformed(f"the body comes in chunks of less than {LEAST_CHUNK_BYTES} bytes")
         if self._chunks % CHUNKS_A_TURN == 0:
             await asyncio.sleep(0)
-        return bytes(event.data)
+        return event.data
 
     async def _event(self) -> object:
         """The next event, from bytes that were received or are still to come."""

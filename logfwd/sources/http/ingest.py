@@ -7,7 +7,7 @@
     hand-over   from here on only the outcome answers
     answer      DONE 200; FAILED 503; UNKNOWN: the connection is closed without an answer
 
-Large bodies are decompressed, cut and checked on a thread, so that other streams are not held up.
+Large bodies are decompressed and checked on a thread, so that other streams are not held up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TypeVar
 from logfwd.sources.front import Admission, Front, Outcome, Request
 from logfwd.sources.http import body, coding
 from logfwd.sources.http.answers import Answer, Refused, malformed, stored, too_large, try_again
-from logfwd.sources.http.body import BodyType, CountInvalid, Part
+from logfwd.sources.http.body import BodyType, CountInvalid, Kind, Part
 from logfwd.sources.http.connection import Body, Head, stopping
 from logfwd.sources.http.settings import Served
 from logfwd.sources.http.tokens import Tokens
@@ -36,6 +36,8 @@ PATH = "/ingest/"
 MAX_KEY_BYTES = 255
 INLINE_BYTES = 64 * KIB
 """Bodies up to this size are handled on the event loop: faster than the way to a thread and back."""
+LINES_SHARE = 8
+"""Lines that are only cut, and hashed where there is a key, cost less than an eighth of JSON that is looked into."""
 
 THREADS = 2
 """Large bodies that are handled at the same time: each takes its size a few times over."""
@@ -149,7 +151,9 @@ class Ingest:
     async def _hand_over(
         self, served: Served, data: bytes, kind: BodyType, tally: _Tally, admission: Admission
     ) -> Request:
-        blocks = await self._aside(len(data), partial(_blocks, served, data, kind, tally, self._count_invalid))
+        is_looked_into = kind.kind is not Kind.LINES or served.refuses_invalid
+        size = len(data) if is_looked_into else len(data) // LINES_SHARE
+        blocks = await self._aside(size, partial(_blocks, served, data, kind, tally, self._count_invalid))
         if self.is_stopping:
             raise stopping()
         return admission.hand_over(blocks, tally.hashed or None)
