@@ -146,8 +146,9 @@ class Forwarder:
                 spool.keys.max_keys = source.max_keys
             with self._front.open(original.name) as handle:
                 others = partial(self._sources_beyond, original.name)
-                count = partial(self.metrics.count_records, original.name)
-                context = Context(original.own_record_bytes, original.batch.max_batch_bytes, handle, others, count)
+                counters = (self.metrics.count_records, self.metrics.count_files, self.metrics.count_file_bytes)
+                counts = (partial(count, original.name) for count in counters)
+                context = Context(original.own_record_bytes, original.batch.max_batch_bytes, handle, others, *counts)
                 pipeline = Pipeline(
                     original,
                     twins,

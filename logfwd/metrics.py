@@ -100,6 +100,22 @@ ENDED_CONNECTIONS = Metric(
     "Syslog connections that were refused or ended: first_byte, octet_count, too_long, half_message, idle, "
     "too_many_connections, handshake, weaker_than_mode, identity.",
 )
+FILES = Metric(
+    "logfwd_files_total",
+    "counter",
+    "",
+    ("stream", "event"),
+    "Files of a source by what became of them: read_again (from the start, perhaps repeated), gone_unread, not_found "
+    "(rotated to a place that is not known), recognised (by content alone), edited (before the position), forgotten.",
+)
+FILE_BYTES = Metric(
+    "logfwd_file_bytes_total",
+    "counter",
+    "bytes",
+    ("stream", "event"),
+    "Bytes by what became of their file: possible repeats of read_again, lost ones of gone_unread; of not_found, "
+    "recognised and edited those before the position.",
+)
 FORWARDER = (
     BATCH_DURATION,
     BATCH_STAGE,
@@ -117,6 +133,8 @@ FORWARDER = (
     EVICTED_KEYS,
     DROPPED_MESSAGES,
     ENDED_CONNECTIONS,
+    FILES,
+    FILE_BYTES,
 )
 
 
@@ -141,6 +159,8 @@ class ForwarderMetrics(Metrics):
         self.evicted_keys = self._counter(EVICTED_KEYS)
         self.dropped_messages = self._counter(DROPPED_MESSAGES)
         self.ended_connections = self._counter(ENDED_CONNECTIONS)
+        self.files = self._counter(FILES)
+        self.file_bytes = self._counter(FILE_BYTES)
         self._started_at = clock()
 
     def observe_handshake(self, facts: Facts, *, stream: str, mode: str, role: str) -> None:
@@ -175,6 +195,14 @@ class ForwarderMetrics(Metrics):
     def count_records(self, stream: str, state: str, records: int) -> None:
         """Count records of a stream by a state that its source knows."""
         self.records.labels(stream, state).inc(records)
+
+    def count_files(self, stream: str, event: str, files: int) -> None:
+        """Count files of a stream by what became of them."""
+        self.files.labels(stream, event).inc(files)
+
+    def count_file_bytes(self, stream: str, event: str, size: int) -> None:
+        """Count bytes of files by what became of their file."""
+        self.file_bytes.labels(stream, event).inc(size)
 
     def observe_backlog(self, backlog: Backlog) -> None:
         """Set the spool's gauges from a backlog."""

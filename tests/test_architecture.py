@@ -99,6 +99,7 @@ CORES = (
     "logfwd.intake.rawlines",
     "logfwd.sources.formats",
     "logfwd.sources.formats.*",
+    "logfwd.sources.file.which",
     "logfwd.sources.position",
     "logfwd.sources.settings",
     "logfwd.sources.syslog.framing",

@@ -11,6 +11,7 @@ FILE_LINES = 350
 FUNCTION_LINES = 50
 
 LONGER = {
+    "bench/dashboard/panels.py": "one dashboard, panel by panel",
     "logfwd/pipeline.py": "the path of a batch in the order of its picture; its parts share what is under way",
     "streams/config/toml.py": "one reader: each kind of value needs all the others",
 }
@@ -21,6 +22,7 @@ LONGER_TESTS = {
     "tests/logfwd/sources/file/test_joined.py": "joined lines, with every point at which the forwarder may be killed",
     "tests/logfwd/sources/file/test_rotation.py": "every way to rotate",
     "tests/logfwd/sources/file/test_used_inodes.py": "every way in which an inode is used again",
+    "tests/logfwd/sources/file/test_which.py": "the table of which.py, row by row",
     "tests/logfwd/sources/test_source_contract.py": "one suite that every source passes",
     "tests/logfwd/spool/test_store.py": "one spool, from open to close",
     "tests/logfwd/test_definition.py": "each key of a stream file and its mistakes",

@@ -194,6 +194,22 @@ ROWS: dict[str, Sequence[Panel]] = {
             "cps",
         ),
         Panel(
+            "Files that may have cost or repeated records",
+            "Bytes of files that were read again from the start, or whose end was never read; of not_found, recognised "
+            "and edited: the bytes before the position, which are neither lost nor repeated.",
+            [
+                (
+                    f'sum by (stream, event) (rate(logfwd_file_bytes_total{{stream=~"$stream"}}[{NOW}]))',
+                    "{{stream}} {{event}}",
+                ),
+                (
+                    f'sum by (stream, event) (rate(logfwd_files_total{{stream=~"$stream"}}[{NOW}]))',
+                    "{{stream}} {{event}}, files",
+                ),
+            ],
+            "Bps",
+        ),
+        Panel(
             "Syslog messages dropped, connections refused",
             "Messages per second that were sent and not kept (no_room: the stream's buffer is full; receive_queue: the "
             "kernel's is; too_long), and syslog connections per second that were refused or ended, by reason.",

@@ -35,12 +35,13 @@ class Draft:
 
     def positions(self) -> dict[str, Position]:
         """For each key, where its source goes on after this draft. Sources without positions have none here."""
-        last = {block.key: block for block in self.blocks if block.key}
-        positions = {key: position_after(block) for key, block in last.items()}
+        last: dict[str, Block | Position] = {}
         for block in self.blocks:
+            if block.key:
+                last[block.key] = block
             if block.positions is not None and block.receipt is None:
-                positions |= block.positions
-        return positions
+                last |= block.positions
+        return {key: position_after(at) if isinstance(at, Block) else at for key, at in last.items()}
 
     def awaited(self) -> list[tuple[int, Block]]:
         """The blocks that have a receipt, without their bytes, and the place of each among the draft's blocks."""

@@ -24,6 +24,9 @@ class Context(NamedTuple):
     """The [source] tables of the other streams, as they are now: a reload may change them."""
     count_records: Count = ignore
     """Counts records by a state of `logfwd_records_total`."""
+    count_files: Count = ignore
+    count_file_bytes: Count = ignore
+    """Count files, and their bytes, by an event of `logfwd_files_total`."""
 
 
 def make_source(settings: SourceSettings, context: Context) -> Source:
@@ -32,6 +35,7 @@ def make_source(settings: SourceSettings, context: Context) -> Source:
 
 
 def _file(settings: FileSource, context: Context) -> Source:
+    from logfwd.sources.file.report import Report
     from logfwd.sources.file.source import FileTail
 
     def files() -> list[FileSource]:
@@ -43,6 +47,7 @@ def _file(settings: FileSource, context: Context) -> Source:
         block_bytes=context.block_bytes,
         others=files,
         count=context.count_records,
+        report=Report(context.count_files, context.count_file_bytes),
     )
 
 

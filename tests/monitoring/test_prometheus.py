@@ -21,6 +21,8 @@ WITHOUT_TROUBLE_EMPTY = (
     "logfwd_run_resets_total",
     "logfwd_http_requests_total",  # no stream takes requests here
     "logfwd_evicted_keys_total",
+    "logfwd_file_bytes_total",
+    "logfwd_files_total",
     "logfwd_syslog_dropped_messages_total",
     "logfwd_syslog_ended_connections_total",
     "logreceiver_clones_suspected_total",

@@ -1,36 +1,76 @@
-"""Which of the listed files to follow, and from where: new ones, lost ones that are back, and copies."""
+"""Which of the listed files to follow, and from where: new ones, lost ones that are back, and copies.
+
+At the stream's first scan ever, files with rotated names count as read; so do the configured ones with `start_at =
+"end"`. That the scan was made, and for which patterns, is stored together with these positions under `SCAN_KEY`. From
+then on a file is new if no position explains it, whatever its times say. If a pattern is added later, the rotated files
+that it brings count as read, too.
+"""
 
 from __future__ import annotations
 
+import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import inf
+
+import msgspec
 
 from logfwd.sources.file.followed import FollowedFiles
 from logfwd.sources.file.held import Held
-from logfwd.sources.file.identity import FileId, Moved, Place, begins_alike
-from logfwd.sources.file.lost import Lost
+from logfwd.sources.file.identity import COMPRESSED, FileId, Head, Moved, Place, begins_alike, head_of, place_at
+from logfwd.sources.file.lost import CANDIDATES, Lost
 from logfwd.sources.file.names import age_order
 from logfwd.sources.file.scan import Found
 from logfwd.sources.file.tail import Deleted, Replaced, Tail
+from logfwd.sources.file.which import ENOUGH_BYTES, Verdict
+from logfwd.sources.position import FILE, Mark, Position
+
+SCAN_KEY = "scan"
+
+CLOCK_TICK_MS = 20
+"""The kernel sets file times from its last tick, so they are a little behind the clock."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
 class Adoption:
     """Begins to follow the files of one source."""
 
-    def __init__(self, files: FollowedFiles, *, at_end: bool) -> None:
-        self._files, self.at_end = files, at_end
-        self.held = Held(files.settings.rotated_wait_seconds)
-        self.family_since_ms: dict[str, float] = {}
-        """Unseen rotated files of these families are ours if they were written since then …"""
-        self.recent_ms = -inf
-        """… and since then, because earlier scans would have seen older ones."""
+    def __init__(self, files: FollowedFiles, positions: Mapping[str, Mark]) -> None:
+        self._files, settings = files, files.settings
+        self.held = Held(settings.rotated_wait_seconds, files.report)
+        self._patterns = (*settings.paths, *settings.rotated)
+        self._known: Collection[str] = ()
+        """Patterns for which a scan was made before; rotated files of others are old."""
+        self._stored: Collection[str] = ()
+        self._read_until_ms: dict[str, float] | None = None
+        """After an upgrade, once: rotated files of these families are old if they were last written before."""
+        self._dismissed: dict[FileId, tuple[int, int, int]] = {}
+        """Files that are not ours, with size, time of last write, and the positions that they were compared with."""
+        if SCAN_KEY in positions:
+            self._known = self._stored = _patterns(positions[SCAN_KEY])
+        elif positions:
+            self._known, self._read_until_ms = self._patterns, {}
+        self._at_end = settings.start_at == "end" and not positions
+        self._by_path: dict[str, Tail] | None = None
+        """The files that were followed before this scan's new ones, by path; None until they are asked for."""
+        self._by_head: dict[Head, list[Tail]] = {}
+        self._wall_ms = 0
 
-    def adopt_all(self, unknown: list[Found], now: float) -> None:
+    def note_upgraded(self, lost: Lost) -> None:
+        """Note a position of a version that did not store which scans were made."""
+        if self._read_until_ms is not None:
+            for name in {lost.family, lost.path}:
+                self._read_until_ms[name] = max(self._read_until_ms.get(name, -inf), lost.written_ms - CLOCK_TICK_MS)
+
+    def adopt_all(self, found: Mapping[FileId, Found], present: Collection[str], now: float, wall_ms: int) -> None:
         """Follow new files, oldest first. If one was moved meanwhile, the rest has to wait for the next scan."""
         adopted: list[Tail] = []
+        self._by_path, self._by_head, self._wall_ms = None, {}, wall_ms
+        unknown = self._unknown(found)
         try:
-            claims = self._files.lost.claims(unknown, now)
+            claims = self._files.lost.claims(unknown, present)
             others = [(file, None) for file in sorted(unknown, key=lambda file: file.age_order)]
             for file, lost in [*claims, *others]:
                 tail = self._adopt(file, now) if lost is None else self._resume(file, lost, now)
@@ -39,16 +79,49 @@ class Adoption:
         except Moved:
             self._files.scan_wanted = self._files.incomplete = True
         self._link(adopted)
+        if set(self._stored) != set(self._patterns):
+            self._first_scan_made(found)
 
-    def unknown(self, files: Mapping[FileId, Found]) -> list[Found]:
+    def _unknown(self, files: Mapping[FileId, Found]) -> list[Found]:
         """Files that are not followed."""
         self._files.compressed &= {(file.id, file.mtime_ns) for file in files.values()}
         self.held.keep(files)
+        generation = self._files.lost.generation
+        self._dismissed = {id_: each for id_, each in self._dismissed.items() if id_ in files}
         return [
             file
             for id_, file in files.items()
-            if id_ not in self._files.tails and (id_, file.mtime_ns) not in self._files.compressed
+            if id_ not in self._files.tails
+            and (id_, file.mtime_ns) not in self._files.compressed
+            and self._dismissed.get(id_) != (file.size, file.mtime_ns, generation)
         ]
+
+    def _dismiss(self, file: Found) -> None:
+        self._dismissed[file.id] = file.size, file.mtime_ns, self._files.lost.generation
+
+    def _first_scan_made(self, found: Mapping[FileId, Found]) -> None:
+        """Store which patterns were scanned, together with what counts as read."""
+        known = self._files.lost.inodes()
+        for file in found.values():
+            is_old = self._at_end if file.configured else file.rotated and self._is_old(file)
+            if is_old and file.size and file.id not in self._files.tails and file.id[1] not in known:
+                self._count_as_read(file, Place(file.id[1], file.size))  # it cannot be read now
+        self._at_end, self._read_until_ms = False, None
+        self._known = self._stored = self._patterns
+        self._files.announced[SCAN_KEY] = Position(FILE, Mark(0, detail=_encode(self._patterns)).encode())
+
+    def _count_as_read(self, file: Found, place: Place) -> None:
+        written_ms = file.mtime_ns // 1_000_000
+        lost = Lost(uuid.uuid4().hex, file.path, file.family, place, written_ms, seen=True, id=file.id)
+        self._files.lost.add(lost)
+        self._files.committed[lost.key] = place.offset
+        self._files.announced[lost.key] = lost.position()
+
+    def _is_old(self, file: Found) -> bool:
+        """True for a rotated file from before the first scan for its pattern."""
+        if self._read_until_ms is not None:
+            return file.mtime_ns / 1_000_000 < self._read_until_ms.get(file.family, inf)
+        return file.rotated not in self._known
 
     def _resume(self, file: Found, lost: Lost, now: float) -> Tail | None:
         """Follow a file from its lost position on."""
@@ -67,20 +140,20 @@ class Adoption:
         if not self._files.start(tail):
             return None
         self._files.lost.take(lost)
+        if tail.place.offset and not tail.place.tail_bytes:  # its size was all that was known
+            tail.place, tail.announce = self._files.end_of(tail), True
         return tail
 
     def _adopt(self, file: Found, now: float) -> Tail | None:
         """Follow an unknown file, unless it is an old file or a copy."""
-        since_ms = max(self.family_since_ms.get(file.family, inf), self.recent_ms)
-        old = file.mtime_ns / 1_000_000 < since_ms
-        if not file.configured and (not file.size or old) and not self._files.lost.awaits_copy(file.family):
+        if not file.configured and not file.size and not self._files.lost.awaits_copy(file.family):
             return None
         tail = Tail(
             uuid.uuid4().hex,
             file.path,
             file.family,
             file.id,
-            Place(file.id[1]),
+            Place(file.id[1], head_start=self._files.settings.header_bytes),
             self._files.settings.encoding,
             gone=not file.configured,
             active_at=now,
@@ -89,10 +162,13 @@ class Adoption:
         if not self._files.start(tail):
             return None
         try:
-            if file.path != file.family and not self._is_from_rotation(file, tail, now, old=old):
+            if not self._is_ours(file, tail, now):
                 self._undo(tail)
                 return None
-            if self.at_end:
+            if self._at_end and tail.place.offset == 0:
+                tail.place = self._files.end_of(tail)
+                self._files.announced[tail.key] = tail.position()
+            elif self._is_too_old(file, tail):
                 tail.place, tail.announce = self._files.end_of(tail), True
         except Moved:
             self._undo(tail)
@@ -104,45 +180,86 @@ class Adoption:
             return None
         return tail
 
+    def _is_too_old(self, file: Found, tail: Tail) -> bool:
+        """True for a new file that was last written longer than `ignore_older` ago."""
+        limit = self._files.settings.ignore_older_seconds
+        return bool(limit) and not tail.place.offset and self._wall_ms - file.mtime_ns / 1e6 > limit * 1000
+
     def _undo(self, tail: Tail) -> None:
         """Stop following a file that has turned out not to be new."""
         self._files.drop(tail)
         self._files.committed.pop(tail.key, None)
 
-    def _is_from_rotation(self, file: Found, tail: Tail, now: float, *, old: bool) -> bool:
-        """True if a file with a rotated name has to be followed. A copy takes over its original's position."""
-        if self._is_copy_of_followed(tail):
-            return self.held.has_waited(file, now)
-        if (copied := self._files.lost.copied(file, tail.fd, held=file.id in self.held)) is None:
-            return file.configured or (file.size > 0 and not old)
-        lost, place = copied
-        if not file.configured and file.size <= place.offset and not place.state:
-            return False
+    def _is_ours(self, file: Found, tail: Tail, now: float) -> bool:
+        """True if a file that no inode explains is to be followed: a copy takes over a position, the rest is new."""
+        if (original := self._original(file, tail)) is not None:
+            return self.held.has_waited(file, now, original)
+        found = self._files.lost.by_content(file, tail.fd, held=file.id in self.held)
+        if found is None:
+            return self._is_new(file, tail)
+        lost, place, verdict = found
+        if verdict is Verdict.WAIT:
+            return self.held.has_waited(file, now, lost.path)
         self._files.lost.take(lost)
+        if verdict is Verdict.MOVED:
+            self._files.report.recognised(file.path, lost.path, place.offset)
         del self._files.committed[tail.key]
         tail.key, tail.place, tail.announce = lost.key, place, True
         tail.lines = self._files.lines_of(tail)
         return True
 
-    def _is_copy_of_followed(self, tail: Tail) -> bool:
-        """True if the file may be a copy, perhaps unfinished, of a followed original that is still whole."""
-        for original in list(self._files.tails.values()):
-            if original.path != tail.family or original.rotated_at is not None:
-                continue
+    def _is_new(self, file: Found, tail: Tail) -> bool:
+        """True if a file that no position explains is to be read from its start."""
+        if file.configured:
+            return True
+        if not file.rotated:
+            self._dismiss(file)
+        elif self._is_old(file):
+            if not os.pread(tail.fd, 8, 0).startswith(COMPRESSED):
+                self._count_as_read(file, place_at(tail.fd, file.size, self._files.settings.header_bytes))
+        else:
+            return file.size > 0
+        return False
+
+    def _original(self, file: Found, tail: Tail) -> str | None:
+        """The path of a followed file, still whole, of which this may be a copy, perhaps an unfinished one."""
+        for original in self._candidates(file, tail):
             try:
                 if not self._files.open(original, keep=tail) or begins_alike(tail.fd, original.fd):
-                    return True
+                    return original.path
                 if not original.place.fits(original.fd):
-                    self._files.truncated(original)
+                    self._files.replaced(original)
             except Replaced:
-                self._files.truncated(original)
+                self._files.replaced(original)
             except Deleted:
                 self._files.deleted(original)
                 self._files.scan_wanted = True
-        return False
+        return None
+
+    def _candidates(self, file: Found, tail: Tail) -> list[Tail]:
+        """Followed files of which this may be a copy: by its rotated name, or by at least 1 KiB of equal content."""
+        if self._by_path is None:
+            self._by_path = {}
+            for each in self._files.tails.values():
+                if each is not tail and each.rotated_at is None:
+                    self._by_path[each.path] = each
+                    self._by_head.setdefault(each.place.head, []).append(each)
+        if file.path != file.family:
+            found = [self._by_path[file.family]] if file.family in self._by_path else []
+        else:
+            head = head_of(tail.fd, self._files.settings.header_bytes)
+            found = self._by_head.get(head, [])[:CANDIDATES] if head[1] >= ENOUGH_BYTES else []
+        return [each for each in found if each is not tail and not each.ended]
 
     def _link(self, adopted: list[Tail]) -> None:
         """Make each new file wait for the one before it in its family."""
         for tail in sorted(adopted, key=lambda tail: age_order(tail.path, tail.family, tail.mtime_ns)):
             tail.after = tail.predecessor = self._files.newest.get(tail.family)
             self._files.newest[tail.family] = tail
+
+
+def _patterns(mark: Mark) -> tuple[str, ...]:
+    try:
+        return _decode(mark.detail)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return ()

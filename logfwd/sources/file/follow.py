@@ -17,27 +17,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from math import inf
 
-from logfwd.sources.file.adopt import Adoption
+from logfwd.sources.file.adopt import SCAN_KEY, Adoption
 from logfwd.sources.file.followed import FollowedFiles
 from logfwd.sources.file.identity import FileId, Moved, has_state, open_same
-from logfwd.sources.file.lost import from_marks, is_doubtful, log_read_again
+from logfwd.sources.file.lost import DOUBT, from_marks, is_doubtful
 from logfwd.sources.file.notify import Inotify
 from logfwd.sources.file.reading import Reading
+from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Finder, Found, Others
 from logfwd.sources.file.tail import Tail
 from logfwd.sources.formats.encodings import FIRST_BYTES
 from logfwd.sources.formats.text import Count, ignore
 from logfwd.sources.position import Mark
 from logfwd.sources.settings import FileSource
-
-CLOCK_TICK_MS = 20
-"""The kernel sets file times from its last tick, so they are a little behind the clock."""
-
-RECENT_MS = 10_000
-"""A rotated file that no scan has seen counts as new if it was written at most this long before the last scan. This is
-longer than a scan can be late, so a file that could not be opened for a moment, or that a listing lacked, is found."""
 
 FULL_SCAN_SECONDS = 10.0
 """How often files are listed although no directory has changed: a link may have, or a released file may have grown."""
@@ -61,24 +54,22 @@ class Follower:
         notifier: Inotify | None = None,
         others: Others = tuple,
         count: Count = ignore,
+        report: Report | None = None,
     ) -> None:
         finder = Finder(settings, others)
-        self._files = FollowedFiles(settings, finder, positions, max_record_bytes, notifier, count)
-        self._adoption = Adoption(self._files, at_end=settings.start_at == "end" and not positions)
+        self._files = FollowedFiles(settings, finder, positions, max_record_bytes, notifier, count, report or Report())
+        self._adoption = Adoption(self._files, positions)
         plain = settings.format in ("json", "raw")
         self._reading = Reading(self._files, block_bytes if plain else max(block_bytes // BLOCKS, FIRST_BYTES))
         self.read, self.end_due = self._reading.read, self._reading.end_due
         self._full_scan_at = 0.0
         self._stamps: dict[str, int] = {}  # the directories' times of last change, as of the last listing
         self._unstable = 0  # scans in a row during which files were renamed
-        lost, unreadable = from_marks(positions)
+        lost, unreadable = from_marks({key: mark for key, mark in positions.items() if key != SCAN_KEY})
         self._files.forget(unreadable)
         for each in lost:
             self._files.lost.add(each)
-            since_ms = each.written_ms - CLOCK_TICK_MS
-            for name in {each.family, each.path}:
-                since = self._adoption.family_since_ms
-                since[name] = max(since.get(name, -inf), since_ms)
+            self._adoption.note_upgraded(each)
 
     @property
     def scan_wanted(self) -> bool:
@@ -139,11 +130,8 @@ class Follower:
         if self._is_calm(now):
             self.poll(now)
             return
-        self._files.scan_wanted = self._files.incomplete = (
-            False  # first: what happens during the scan may ask for the next one
-        )
-        directories = self._directories()
-        found, strays = self._list(directories)
+        self._files.scan_wanted = self._files.incomplete = False  # first: what happens now may ask for the next scan
+        found, strays = self._list(self._directories(absent=True), now)
         # Known files come first: one that was truncated or is gone gives up its position, which a copy or a renamed
         # file may take over. New ones are adopted only in a scan that leaves no such question open (`scan_wanted`).
         for tail in list(self._files.tails.values()):
@@ -152,15 +140,14 @@ class Follower:
             except OSError as error:
                 self._files.trouble(tail, error)
         if not self._files.scan_wanted or self._unstable > UNSTABLE_SCANS:
-            self._adoption.adopt_all(self._adoption.unknown({file.id: file for file in strays} | found), now)
+            every = {file.id: file for file in strays} | found
+            self._adoption.adopt_all(every, self._stamps.keys(), now, wall_ms)
         self._settle(now)
-        self._files.forget(self._files.lost.expire(now))
-        self._adoption.at_end = False  # only what the first scan finds is old
-        for family in self._files.families():
-            self._adoption.family_since_ms.setdefault(family, wall_ms - CLOCK_TICK_MS)
-        if not self._files.incomplete:
-            self._adoption.recent_ms = wall_ms - RECENT_MS
-            self._forget_families()
+        lost = self._files.lost
+        self._files.forget(lost.expire(now, self._stamps.keys(), {file.path for file in found.values()}))
+        self._files.announced |= lost.aged()
+        self._files.scan_wanted |= lost.search_wanted
+        lost.search_wanted = False
         self._files.opened.watch_directories(self._stamps.keys() | self._files.finder.roots)
         self._full_scan_at = now + FULL_SCAN_SECONDS
 
@@ -171,20 +158,17 @@ class Follower:
             and not self._files.scan_wanted
             and self._files.finder.is_plain
             and all(tail.fd >= 0 and tail.rotated_at is None for tail in self._files.tails.values())
-            and self._files.finder.stamps(self._directories()) == self._stamps
+            and self._files.finder.stamps(self._directories(absent=False)) == self._stamps
         )
 
-    def _directories(self) -> set[str]:
-        """The directories that contain files of ours, did so before, or may in future."""
-        paths = self._files.families() | set(self._adoption.family_since_ms) | self._files.lost.paths()
-        return self._files.finder.directories | {os.path.dirname(path) or "." for path in paths}
+    def _directories(self, *, absent: bool) -> set[str]:
+        """The directories that contain files of ours, did so before, or may in future.
 
-    def _forget_families(self) -> None:
-        """Forget names in directories that are gone, unless a position of theirs is kept."""
-        known = self._files.families() | self._files.lost.families()
-        for family in self._adoption.family_since_ms.keys() - known:
-            if (os.path.dirname(family) or ".") not in self._stamps:
-                del self._adoption.family_since_ms[family]
+        `absent`: also those of lost positions that the last listing lacked. There may be thousands of them.
+        """
+        followed = {os.path.dirname(family) or "." for family in self._files.families()}
+        lost = {os.path.dirname(path) or "." for path in self._files.lost.paths()}
+        return self._files.finder.directories | followed | (lost if absent else lost & self._stamps.keys())
 
     def _relocate(self, tail: Tail, found: Found | None, now: float) -> None:
         """Note that a followed file is where it was, has another name, or has no configured name any more."""
@@ -202,27 +186,29 @@ class Follower:
         else:
             self._files.look(tail, now, found)
 
-    def _list(self, directories: set[str]) -> tuple[dict[FileId, Found], list[Found]]:
+    def _list(self, directories: set[str], now: float) -> tuple[dict[FileId, Found], list[Found]]:
         """Configured files, and others that may be ours under a rotated name.
 
         A listing can lack files that are renamed while it is made, so it is repeated until no directory changes.
         """
-        families = self._files.families() | set(self._adoption.family_since_ms)
+        families = self._files.families() | self._files.lost.families()
         inodes = self._files.lost.inodes() | {tail.id[1] for tail in self._files.tails.values() if tail.fd < 0}
+        whole = self._files.lost.searched(now)
         for _ in range(LISTING_TRIES):
             stamps = self._files.finder.stamps(directories)
-            found, strays = self._files.finder.configured(), list(self._files.finder.strays(stamps, inodes, families))
+            found = self._files.finder.configured()
+            strays = list(self._files.finder.strays(stamps, inodes, families, whole))
             if self._files.finder.stamps(directories) == stamps:
                 self._stamps = stamps
                 self._unstable = 0
                 break
         else:
+            self._stamps = stamps
             self._unstable += 1
             self._files.scan_wanted = self._files.incomplete = True
         return found, strays
 
-    @staticmethod
-    def _is_another(tail: Tail, found: Found) -> bool:
+    def _is_another(self, tail: Tail, found: Found) -> bool:
         """True if the inode of a closed file now belongs to another one, under another path: the file was deleted."""
         try:
             fd = open_same(found.path, found.id)
@@ -234,7 +220,7 @@ class Follower:
             os.close(fd)
         written_ms = tail.mtime_ns // 1_000_000
         if same is None and is_doubtful(found, tail.path, tail.family, written_ms, missed=False):
-            log_read_again(found, tail.place.offset)
+            self._files.report.read_again(found.path, tail.place.offset, DOUBT)
             return True
         return same is False
 

@@ -12,17 +12,19 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import structs
 
-from logfwd.sources.file.identity import FileId, Place, end_of_lines, has_state
-from logfwd.sources.file.lost import Lost, LostPositions, log_unread
+from logfwd.sources.file.identity import FileId, Moved, Place, end_of_lines, has_state, open_same
+from logfwd.sources.file.lost import Lost, LostPositions
 from logfwd.sources.file.metadata import fields_by_name
 from logfwd.sources.file.notify import Inotify
 from logfwd.sources.file.openfiles import OpenFiles
+from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Finder, Found
 from logfwd.sources.file.tail import Deleted, Replaced, Tail
+from logfwd.sources.file.which import Verdict, with_same_inode
 from logfwd.sources.formats.encodings import FIRST_BYTES, encoding_of
 from logfwd.sources.formats.text import Count
 from logfwd.sources.lines import LineFormat, Lines
-from logfwd.sources.position import Block, Mark
+from logfwd.sources.position import Block, Mark, Position
 from logfwd.sources.settings import FileSource
 
 
@@ -37,11 +39,13 @@ class FollowedFiles:
         max_record_bytes: int,
         notifier: Inotify | None,
         count: Count,
+        report: Report,
     ) -> None:
         self.settings, self.finder, self.max_record_bytes = settings, finder, max_record_bytes
+        self.report = report
         self.format = LineFormat(settings, max_record_bytes, count)
         self._fields = fields_by_name(settings)
-        self.lost = LostPositions(finder.troubles)
+        self.lost = LostPositions(settings, finder.troubles, report)
         self.opened = OpenFiles(settings.max_open_files, notifier)
         self.tails: dict[FileId, Tail] = {}
         """Every followed file, open or closed."""
@@ -57,6 +61,8 @@ class FollowedFiles:
         """Keys whose positions the spool may delete with its next commit."""
         self.compressed: set[tuple[FileId, int]] = set()
         """Compressed files with their times of last write: they are not opened again until they are written to."""
+        self.announced: dict[str, Position] = {}
+        """Positions to be stored although nothing was read, all in one transaction."""
         self.scan_wanted = True
         self.incomplete = False
         """A scan left out files that it saw."""
@@ -134,7 +140,9 @@ class FollowedFiles:
         return block if self._fields is None or not block.data else structs.replace(block, fields=self._fields_of(tail))
 
     def end_of(self, tail: Tail) -> Place:
-        return end_of_lines(tail.fd, self.max_record_bytes, self.settings.encoding)
+        """The place after the last whole line; of those before the present position, if there is one."""
+        size = tail.place.offset or None
+        return end_of_lines(tail.fd, self.max_record_bytes, self.settings.encoding, tail.place.head_start, size)
 
     def open(self, tail: Tail, keep: Tail | None = None) -> bool:
         return self.opened.open(tail, lambda: self._make_room(keep))
@@ -178,8 +186,26 @@ class FollowedFiles:
         if not deleted and (tail.place.offset or (tail.size and tail.place.handle)):
             self._lose(tail)
         else:
-            log_unread(tail.path, 0 if deleted else tail.size)
+            self.report.gone_unread(tail.path, 0 if deleted else tail.size)
             self.forget([tail.key])
+
+    def replaced(self, tail: Tail) -> bool:
+        """The bytes before the position have changed: the file was edited (True), or emptied and written anew."""
+        try:
+            fd = open_same(tail.path, tail.id) if tail.fd < 0 else os.dup(tail.fd)
+        except Moved:
+            tail.mtime_ns, self.scan_wanted = -1, True
+            return False
+        try:
+            if with_same_inode(tail.place.evidence(fd)) is Verdict.EDITED:
+                self.report.edited(tail.path, tail.place.offset)
+                tail.place = tail.place.edited(fd)
+                self.enqueue(tail)
+                return True
+        finally:
+            os.close(fd)
+        self.truncated(tail)
+        return False
 
     def truncated(self, tail: Tail) -> None:
         """The file was emptied in place: the next scan finds its present content as a new file."""
@@ -205,8 +231,15 @@ class FollowedFiles:
     def deleted(self, tail: Tail) -> None:
         """A closed file was deleted and its inode used again; a scan finds the file that has it now."""
         self.drop(tail)
-        log_unread(tail.path, tail.size_closed - tail.place.offset)
+        self.report.gone_unread(tail.path, tail.size_closed - tail.place.offset)
         self.forget([tail.key])
+
+    def take_announced(self, wall_ms: int) -> Block | None:
+        """The positions to be stored, as a block without records."""
+        if not self.announced:
+            return None
+        positions, self.announced = self.announced, {}
+        return Block(b"", wall_ms, positions=positions)
 
     def forget(self, keys: Iterable[str]) -> None:
         for key in keys:

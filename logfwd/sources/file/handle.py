@@ -12,6 +12,18 @@ AT_EMPTY_PATH = 0x1000
 MAX_HANDLE_BYTES = 128
 
 
+def _boot() -> bytes:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return bytes.fromhex(file.read(36).replace(b"-", b"").decode())
+    except (OSError, ValueError):
+        return b""
+
+
+BOOT = _boot()
+"""Names the present boot: a device keeps its number as long as it lasts. Empty if it is unknown."""
+
+
 class _FileHandle(ctypes.Structure):
     _fields_ = (
         ("handle_bytes", ctypes.c_uint),

@@ -9,19 +9,16 @@ from __future__ import annotations
 from collections.abc import Container
 from math import inf
 
-import structlog
-
 from logfwd.sources.file.identity import FileId
+from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Found
-
-log = structlog.get_logger("logfwd.sources.file")
 
 
 class Held:
     """The copies that wait, each with its size and time of last write, and since when these are what they are."""
 
-    def __init__(self, wait_seconds: float) -> None:
-        self._wait_seconds = wait_seconds
+    def __init__(self, wait_seconds: float, report: Report | None = None) -> None:
+        self._wait_seconds, self._report = wait_seconds, report or Report()
         self._since: dict[FileId, tuple[int, int, float]] = {}
 
     def __contains__(self, id_: FileId) -> bool:
@@ -35,7 +32,7 @@ class Held:
         """When the first of the copies has waited long enough."""
         return min((since + self._wait_seconds for _, _, since in self._since.values()), default=inf)
 
-    def has_waited(self, copy: Found, now: float) -> bool:
+    def has_waited(self, copy: Found, now: float, original: str = "") -> bool:
         """True for a copy that has not changed for the time to wait. Never for an empty or an unconfigured one."""
         waits = copy.configured and copy.size > 0
         size, mtime_ns, since = self._since.get(copy.id, (-1, -1, inf))
@@ -47,10 +44,6 @@ class Held:
         if now - since < self._wait_seconds:
             return False
         del self._since[copy.id]
-        log.warning(
-            "file read again",
-            path=copy.path,
-            possible_repeat_bytes=copy.size,
-            reason=f"it begins like {copy.family}, which was not truncated within rotated_wait",
-        )
+        reason = f"it begins like {original or copy.family}, which was not truncated within rotated_wait"
+        self._report.read_again(copy.path, copy.size, reason)
         return True

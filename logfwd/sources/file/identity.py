@@ -1,8 +1,9 @@
-"""How a file is recognised: its inode and handle, a hash of its first bytes, and a hash of the bytes before a position.
+"""What a position knows of its file: inode and handle, and hashes of the file's head, of the bytes before the position,
+and of up to four windows in between. What follows from them is decided in which.py.
 
-The device is never compared across restarts, because its number can change on reboot. The head (the first 1 KiB at
-most) is extended while the file is shorter than that, and never reaches beyond what was handed over. So a file that
-only grew still fits, and one that was replaced, truncated or given a used inode does not.
+The device is compared within one boot only, because its number can change on reboot. The head (the first 1 KiB at most,
+behind `header_bytes`) is extended while the file is shorter than that, and never reaches beyond what was handed over.
+So a file that only grew still fits, and one that was replaced, truncated or given a used inode does not.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import os
 
 import msgspec
 
-from logfwd.sources.file.handle import handle_of, same_handle
+from logfwd.sources.file.handle import BOOT, handle_of, same_handle
+from logfwd.sources.file.which import Evidence
 from logfwd.sources.formats import encodings
 from logfwd.sources.position import TAIL_BYTES, Mark, tail_hash
 
@@ -21,6 +23,14 @@ FileId = tuple[int, int]
 HEAD_BYTES = 1024
 COMPRESSED = (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh91AY&SY", b"BZh61AY&SY", b"\x04\x22\x4d\x18")
 """How gzip, zstd, xz, bzip2 and lz4 files begin."""
+
+
+WINDOW_BYTES, WINDOWS = 256, 4
+WINDOWS_FROM = 4096
+"""A file with fewer bytes before the position has no windows: an edit cannot be told from a rewrite there."""
+
+Windows = tuple[tuple[int, bytes], ...]
+"""Offset and hash of each window."""
 
 
 class Detail(msgspec.Struct, frozen=True, array_like=True):
@@ -34,6 +44,11 @@ class Detail(msgspec.Struct, frozen=True, array_like=True):
     written_ms: int
     handle: bytes = b""  # marks of earlier versions have none, and no state
     state: bytes = b""
+    windows: Windows = ()
+    head_start: int = 0
+    device: int = 0
+    boot: bytes = b""
+    away_seconds: int = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -51,6 +66,16 @@ class Place(msgspec.Struct, frozen=True):
     head_hash: bytes = b""
     handle: bytes = b""
     state: bytes = b""  # what the reader of the lines has to know here (formats/)
+    windows: Windows = ()
+    windows_for: int = 0  # the offset for which the windows were chosen
+    head_start: int = 0  # the head begins here (`header_bytes`)
+    device: int = 0
+    boot: bytes = b""
+
+    @property
+    def head(self) -> Head:
+        """What files that begin alike have in common."""
+        return self.head_start, self.head_bytes, self.head_hash
 
     def is_of(self, fd: int) -> bool | None:
         """Whether an open file with this inode is the position's file; None where the file system has no handles."""
@@ -58,14 +83,33 @@ class Place(msgspec.Struct, frozen=True):
 
     def in_file(self, fd: int) -> Place:
         """The same place in the open file: in a copy, or in the file itself if the stored mark has no handle."""
-        return msgspec.structs.replace(self, inode=os.fstat(fd).st_ino, handle=handle_of(fd))
+        status = os.fstat(fd)
+        return msgspec.structs.replace(self, inode=status.st_ino, handle=handle_of(fd), device=status.st_dev, boot=BOOT)
+
+    def evidence(self, fd: int) -> Evidence:
+        """What an open file shows of this position."""
+        status = os.fstat(fd)
+        size = status.st_size
+        head_fits, tail_fits = self.head_fits(fd), self.tail_fits(fd)
+        return Evidence(
+            same_inode=status.st_ino == self.inode,
+            same_handle=self.is_of(fd),
+            same_device=status.st_dev == self.device if self.boot and self.boot == BOOT else None,
+            long_enough=size >= self.offset,
+            head_fits=head_fits,
+            tail_fits=tail_fits,
+            window_fits=not tail_fits and any(_window(fd, at) == hash_ for at, hash_ in self.windows),
+            compared_bytes=max(self.head_bytes, self.tail_bytes),
+            is_whole=size == self.offset,
+            at_start=not self.offset,
+        )
 
     def fits(self, fd: int) -> bool:
         """True if the open file still has the content that it had around this position."""
         return self.head_fits(fd) and self.tail_fits(fd) and os.fstat(fd).st_size >= self.offset
 
     def head_fits(self, fd: int) -> bool:
-        return _matches(os.pread(fd, self.head_bytes, 0), self.head_bytes, self.head_hash)
+        return _matches(os.pread(fd, self.head_bytes, self.head_start), self.head_bytes, self.head_hash)
 
     def tail_fits(self, fd: int) -> bool:
         tail = os.pread(fd, self.tail_bytes, self.offset - self.tail_bytes)
@@ -78,12 +122,52 @@ class Place(msgspec.Struct, frozen=True):
     def after(self, tail: bytes, offset: int, fd: int) -> Place:
         """The place at `offset`, preceded by `tail`; the head is extended while it is short."""
         head_bytes, head_hash = self.head_bytes, self.head_hash
-        if head_bytes < HEAD_BYTES and offset > head_bytes:
-            head = os.pread(fd, min(offset, HEAD_BYTES), 0)
+        if head_bytes < HEAD_BYTES and offset > self.head_start + head_bytes:
+            head = os.pread(fd, min(offset - self.head_start, HEAD_BYTES), self.head_start)
             head_bytes, head_hash = len(head), tail_hash(head)
+        windows, windows_for = self.windows, self.windows_for
+        if offset >= WINDOWS_FROM and offset > windows_for + windows_for // 4:
+            windows, windows_for = _windows(fd, offset), offset
         tail = tail[-TAIL_BYTES:]
-        tail_digest = tail_hash(tail) if tail else b""
-        return Place(self.inode, offset, len(tail), tail_digest, head_bytes, head_hash, self.handle, self.state)
+        return Place(
+            self.inode,
+            offset,
+            len(tail),
+            tail_hash(tail) if tail else b"",
+            head_bytes,
+            head_hash,
+            self.handle,
+            self.state,
+            windows,
+            windows_for,
+            self.head_start,
+            self.device,
+            self.boot,
+        )
+
+    def begins(self, fd: int, size: int) -> bool:
+        """True if a file that ends before the position has all windows that it is long enough for, and one at least."""
+        within = [(at, hash_) for at, hash_ in self.windows if at + WINDOW_BYTES <= size]
+        return bool(within) and all(_window(fd, at) == hash_ for at, hash_ in within)
+
+    def edited(self, fd: int) -> Place:
+        """The same place in its file, whose earlier bytes have changed."""
+        start = max(self.offset - TAIL_BYTES, 0)
+        fresh = msgspec.structs.replace(self, windows_for=0)
+        return fresh.after(os.pread(fd, self.offset - start, start), self.offset, fd)
+
+
+Head = tuple[int, int, bytes]
+"""Start, length and hash of a head."""
+
+
+def _windows(fd: int, offset: int) -> Windows:
+    starts = (offset * part // (WINDOWS + 1) for part in range(1, WINDOWS + 1))
+    return tuple((start, _window(fd, start)) for start in starts)
+
+
+def _window(fd: int, start: int) -> bytes:
+    return tail_hash(os.pread(fd, WINDOW_BYTES, start))
 
 
 def _matches(data: bytes, length: int, expected: bytes) -> bool:
@@ -107,19 +191,21 @@ def open_same(path: str, id_: FileId) -> int:
     return fd
 
 
-def place_at(fd: int, offset: int) -> Place:
+def place_at(fd: int, offset: int, head_start: int = 0) -> Place:
     """The place at an offset of an open file, computed from its present content."""
     start = max(offset - TAIL_BYTES, 0)
-    return Place(os.fstat(fd).st_ino, handle=handle_of(fd)).after(os.pread(fd, offset - start, start), offset, fd)
+    place = Place(0, head_start=head_start).in_file(fd)
+    return place.after(os.pread(fd, offset - start, start), offset, fd)
 
 
-def end_of_lines(fd: int, reach_bytes: int, encoding: str) -> Place:
-    """The place after the last whole line of an open file; at its end if that is beyond `reach_bytes`."""
+def end_of_lines(fd: int, reach_bytes: int, encoding: str, head_start: int = 0, size: int | None = None) -> Place:
+    """The place after the last whole line of an open file (of its first `size` bytes); at the end if that is beyond
+    `reach_bytes`."""
     known = encodings.encoding_of(encoding, os.pread(fd, encodings.FIRST_BYTES, 0))
-    size = os.fstat(fd).st_size // known.unit * known.unit
+    size = (os.fstat(fd).st_size if size is None else size) // known.unit * known.unit
     start = max(size - reach_bytes, 0) // known.unit * known.unit
     end = encodings.end_of_lines(os.pread(fd, size - start, start), 0, known)
-    return place_at(fd, start + end if end else size if start else 0)
+    return place_at(fd, start + end if end else size if start else 0, head_start)
 
 
 def begins_alike(fd: int, other: int) -> bool:
@@ -131,7 +217,13 @@ def begins_alike(fd: int, other: int) -> bool:
     )
 
 
-def detail_of(place: Place, path: str, family: str, written_ms: int) -> bytes:
+def head_of(fd: int, head_start: int) -> Head:
+    """The head by which a position may know this file: its first 1 KiB, or all of a shorter one."""
+    head = os.pread(fd, HEAD_BYTES, head_start)
+    return head_start, len(head), tail_hash(head)
+
+
+def detail_of(place: Place, path: str, family: str, written_ms: int, away_seconds: int = 0) -> bytes:
     """The detail of a mark."""
     return _encode(
         Detail(
@@ -143,6 +235,11 @@ def detail_of(place: Place, path: str, family: str, written_ms: int) -> bytes:
             written_ms,
             place.handle,
             place.state,
+            place.windows,
+            place.head_start,
+            place.device,
+            place.boot,
+            away_seconds,
         )
     )
 
@@ -161,4 +258,17 @@ def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
         return None
     head = detail.head_bytes, detail.head_hash
     tail = mark.tail_bytes, mark.tail_hash
-    return Place(detail.inode, mark.offset, *tail, *head, detail.handle, detail.state), detail
+    place = Place(
+        detail.inode,
+        mark.offset,
+        *tail,
+        *head,
+        detail.handle,
+        detail.state,
+        windows=detail.windows,
+        windows_for=mark.offset if detail.windows else 0,
+        head_start=detail.head_start,
+        device=detail.device,
+        boot=detail.boot,
+    )
+    return place, detail

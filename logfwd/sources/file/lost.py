@@ -1,36 +1,46 @@
 """Positions whose file is not followed now: stored ones after a start, and those of released files.
 
-A file takes over such a position if inode, handle and content agree, whatever its name. If the position's file was
-emptied in place (copytruncate), content alone is enough: then the file is the copy. Otherwise content alone never makes
-a new file a known one: where there are no handles and an inode may have been used again, the file is read from its
-start, and the possible repeats are logged. A position is kept for an hour after its file was last seen, because a
-directory may be unmounted and come back.
+Which file takes over such a position is decided in which.py; here it is looked for. Files with the inode come first,
+then those with the same head. Without handles, a file with inode and content of one that went away may be a new one:
+then it is read from its start, and the possible repeats are reported.
+
+A position ages while its file is not there and its directory can be looked into, and is forgotten after
+`forget_after`. Its age survives restarts in steps of an hour; the time between two lives does not count.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
 
 import structlog
 
-from logfwd.sources.file.identity import FileId, Place, open_same, place_at, read_mark
+from logfwd.sources.file.identity import Detail, FileId, Head, Place, detail_of, head_of, open_same, place_at, read_mark
+from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Found, Troubles
-from logfwd.sources.position import Mark
+from logfwd.sources.file.which import ENOUGH_BYTES, Own, Verdict, with_other_inode, with_same_inode
+from logfwd.sources.position import FILE, Mark, Position
+from logfwd.sources.settings import FileSource
 
-LOST_SECONDS = 3600.0
+CANDIDATES = 64
+"""How many positions with the same head are compared with a file."""
+
+MAX_LOST = 10_000
+"""More positions of absent files than this are not kept, however young they are."""
+
+AGING_SECONDS, STORED_AGE_SECONDS = 10.0, 3600
 
 log = structlog.get_logger("logfwd.sources.file")
 
 
 @dataclass(slots=True)
 class Lost:
-    """One position. `until` is None before the first scan.
+    """One position.
 
-    `truncated`: its file was emptied in place. `missed`: its directory was listed and the file was not there. `id`: the
-    file in this life; None for a stored position. `unread_bytes`: how much was not read when the file was released.
+    `truncated`: its file was emptied in place. `missed`: its directory was listed and the file was not there. `seen`:
+    the last scan saw its file. `id`: the file in this life; None for a stored position. `unread_bytes`: how much was
+    not read when the file was released. `since`: when its rest was first looked for; `said`: that was given up.
     """
 
     key: str
@@ -38,24 +48,25 @@ class Lost:
     family: str
     place: Place
     written_ms: int = 0
-    until: float | None = None
     truncated: bool = False
     missed: bool = False
+    seen: bool = False
     id: FileId | None = None
     unread_bytes: int = 0
+    away_seconds: float = 0.0
+    stored_age: int = 0
+    since: float | None = None
+    said: bool = False
 
     def has_family(self, family: str) -> bool:
         """True for its family, and for its path: an earlier version may have stored a shortened family."""
         return family in (self.family, self.path)
 
-
-class Match(Enum):
-    """How a file with a position's inode relates to that position."""
-
-    SAME = auto()
-    CHANGED = auto()  # the position's file, but other content
-    ANOTHER = auto()  # another file
-    DOUBTFUL = auto()  # the content of the position's file, but perhaps in another file
+    def position(self) -> Position:
+        """The position with its age, as the spool stores it."""
+        self.stored_age = int(self.away_seconds)
+        detail = detail_of(self.place, self.path, self.family, self.written_ms, self.stored_age)
+        return Position(FILE, Mark(self.place.offset, self.place.tail_bytes, self.place.tail_hash, detail).encode())
 
 
 def is_doubtful(file: Found, path: str, family: str, written_ms: int, *, missed: bool) -> bool:
@@ -69,20 +80,7 @@ def is_doubtful(file: Found, path: str, family: str, written_ms: int, *, missed:
     return missed or (file.path != path and file.family not in (path, family))
 
 
-def log_read_again(file: Found, offset: int) -> None:
-    """Log that a file is read from its start although it may be one that was read before."""
-    log.warning(
-        "file read again",
-        path=file.path,
-        possible_repeat_bytes=offset,
-        reason="same inode and content as a file that went away; without file handles, it may be that file",
-    )
-
-
-def log_unread(path: str, unread_bytes: int) -> None:
-    """Log how many bytes of a file that is gone were never read, if any."""
-    if unread_bytes > 0:
-        log.warning("file gone unread", path=path, bytes=unread_bytes)
+DOUBT = "same inode and content as a file that went away; without file handles, it may be that file"
 
 
 def from_marks(positions: Mapping[str, Mark]) -> tuple[list[Lost], list[str]]:
@@ -93,26 +91,43 @@ def from_marks(positions: Mapping[str, Mark]) -> tuple[list[Lost], list[str]]:
             log.warning("position unreadable", key=key)
             unreadable.append(key)
         else:
-            place, detail = known
-            path, family = os.fsdecode(detail.path), os.fsdecode(detail.family)
-            lost.append(Lost(key, path, family, place, detail.written_ms))
+            lost.append(_lost(key, *known))
     return lost, unreadable
+
+
+def _lost(key: str, place: Place, detail: Detail) -> Lost:
+    path, family, age = os.fsdecode(detail.path), os.fsdecode(detail.family), detail.away_seconds
+    return Lost(key, path, family, place, detail.written_ms, away_seconds=age, stored_age=age)
 
 
 class LostPositions:
     """The lost positions of one source, by key."""
 
-    def __init__(self, troubles: Troubles) -> None:
+    def __init__(self, settings: FileSource, troubles: Troubles, report: Report) -> None:
         self._lost: dict[str, Lost] = {}
+        self._by_head: dict[Head, dict[str, Lost]] = {}
         self._deleted: list[str] = []
-        self._troubles = troubles
+        self._troubles, self._report = troubles, report
+        self._wait_seconds, self._forget_seconds = settings.rotated_wait_seconds, settings.forget_after_seconds
+        self._head_start = settings.header_bytes
+        self._aged_at: float | None = None
+        self.search_wanted = False
+        """A file is to be looked for in a whole directory that the last scan has not listed so."""
+        self.generation = 0
+        """Goes up with each position that is added: what fitted none before may fit one now."""
 
     def add(self, lost: Lost) -> None:
         self._lost[lost.key] = lost
+        self._by_head.setdefault(lost.place.head, {})[lost.key] = lost
+        self.generation += 1
 
     def take(self, lost: Lost) -> None:
         """Remove a position that a file has taken over."""
         del self._lost[lost.key]
+        same = self._by_head[lost.place.head]
+        del same[lost.key]
+        if not same:
+            del self._by_head[lost.place.head]
 
     def inodes(self) -> set[int]:
         return {lost.place.inode for lost in self._lost.values()}
@@ -123,46 +138,97 @@ class LostPositions:
     def paths(self) -> set[str]:
         return {lost.path for lost in self._lost.values()}
 
-    def awaits_copy(self, family: str) -> bool:
-        """True if a file of this family was emptied in place, so that a copy may hold its unread rest."""
-        return any(lost.truncated and lost.has_family(family) for lost in self._lost.values())
+    def searched(self, now: float) -> set[str]:
+        """Directories in which any file may be the rest of one that was emptied or is gone."""
+        for lost in self._lost.values():
+            if lost.truncated and lost.since is None:
+                lost.since = now
+        return {
+            os.path.dirname(lost.path) or "."
+            for lost in self._lost.values()
+            if lost.since is not None and now - lost.since <= self._wait_seconds
+        }
 
-    def expire(self, now: float) -> list[str]:
-        """Remove the positions of files that are deleted, or have not been seen for an hour; their keys."""
-        expired, self._deleted = self._deleted, []
+    def expire(self, now: float, present: Collection[str], configured: Collection[str]) -> Iterator[str]:
+        """Remove the positions of files that are deleted or were away for too long; yields their keys.
+
+        `present`: the directories that were listed. `configured`: the paths of the files that were.
+        """
+        yield from self._deleted
+        self._deleted = []
+        for lost in self._lost.values():
+            self._search(lost, now, present, configured)
+        if self._aged_at is None or now - self._aged_at >= AGING_SECONDS:
+            passed, self._aged_at = now - (now if self._aged_at is None else self._aged_at), now
+            yield from self._age(passed, present)
+
+    def _search(self, lost: Lost, now: float, present: Collection[str], configured: Collection[str]) -> None:
+        """Begin to look for the rest of a file, or say that it is not found."""
+        if lost.since is None:
+            gone = not lost.seen and _directory(lost.path) in present and (lost.id is None or lost.unread_bytes > 0)
+            if gone:
+                lost.since = now
+                self.search_wanted = True
+        elif not lost.said and now - lost.since > self._wait_seconds:
+            lost.said = True
+            if lost.id is None and not lost.seen and lost.path in configured:
+                self._report.not_found(lost.path, lost.place.offset)
+            elif not lost.seen:
+                self._report.gone_unread(lost.path, lost.unread_bytes)
+                lost.unread_bytes = 0
+
+    def _age(self, passed: float, present: Collection[str]) -> Iterator[str]:
+        can_look: dict[str, bool] = {}
         for lost in list(self._lost.values()):
-            if lost.until is None:
-                lost.until = now + LOST_SECONDS
-            elif lost.until <= now:
-                expired.append(lost.key)
-                self._delete(lost)
-        return expired
+            if lost.seen:
+                lost.away_seconds = 0.0
+                continue
+            directory = _directory(lost.path)
+            if directory not in can_look:
+                can_look[directory] = directory in present or _is_gone(directory)
+            if can_look[directory]:
+                lost.away_seconds += passed
+            if lost.away_seconds >= self._forget_seconds:
+                yield from self._delete(lost)
+        if (over := len(self._lost) - MAX_LOST) > 0:
+            absent = sorted(
+                (each for each in self._lost.values() if not each.seen), key=lambda each: -each.away_seconds
+            )
+            for lost in absent[: over + MAX_LOST // 10]:
+                yield from self._delete(lost)
+            self._report.forgotten(len(absent[: over + MAX_LOST // 10]))
 
-    def _delete(self, lost: Lost) -> None:
+    def _delete(self, lost: Lost) -> list[str]:
         self.take(lost)
-        log_unread(lost.path, lost.unread_bytes)
+        self._report.gone_unread(lost.path, lost.unread_bytes)
+        return [lost.key]
 
-    def claims(self, unknown: list[Found], now: float) -> list[tuple[Found, Lost]]:
-        """Files of lost positions by inode, handle and content, oldest first.
+    def aged(self) -> dict[str, Position]:
+        """Positions whose stored age is more than an hour behind."""
+        late = (lost for lost in self._lost.values() if lost.away_seconds - lost.stored_age >= STORED_AGE_SECONDS)
+        return {lost.key: lost.position() for lost in late}
+
+    # -- by inode ------------------------------------------------------------------------------------------------
+
+    def claims(self, unknown: list[Found], present: Collection[str]) -> list[tuple[Found, Lost]]:
+        """Files of lost positions by inode, handle and content, oldest first. `present`: directories that were listed.
 
         Removes from `unknown` every file that must not be taken for a new one: these, files read to their end, and
         files that cannot be read now. Raises Moved.
         """
         by_inode: dict[int, list[Lost]] = {}
         for lost in self._lost.values():
+            lost.seen = False
             by_inode.setdefault(lost.place.inode, []).append(lost)
-        self._note_missed({file.id[1] for file in unknown})
+        inodes = {file.id[1] for file in unknown}
+        for lost in self._lost.values():
+            lost.missed = lost.missed or (lost.place.inode not in inodes and _directory(lost.path) in present)
         claims: list[tuple[Found, Lost]] = []
         for file in [file for file in unknown if file.id[1] in by_inode]:
             candidates = by_inode[file.id[1]]
-            if (matches := self._match(file, candidates)) is None:
+            if (fitting := self._compare(file, candidates)) is None:
                 unknown.remove(file)
-                for lost in candidates:
-                    lost.until = now + LOST_SECONDS
                 continue
-            for lost, match in matches:
-                self._note(file, lost, match, now)
-            fitting = [lost for lost, match in matches if match is Match.SAME]
             candidates[:] = [lost for lost in candidates if lost.key in self._lost]
             if fitting:
                 unknown.remove(file)
@@ -172,64 +238,103 @@ class LostPositions:
                     claims.append((file, best))
         return sorted(claims, key=lambda claim: claim[0].age_order)
 
-    def _note_missed(self, inodes: set[int]) -> None:
-        """Note which files a listing lacks, given its inodes. A directory that is away says nothing about its files."""
-        is_there: dict[str, bool] = {}
-        for lost in self._lost.values():
-            if not lost.missed and lost.place.inode not in inodes:
-                directory = os.path.dirname(lost.path) or "."
-                if directory not in is_there:
-                    is_there[directory] = os.path.isdir(directory)
-                lost.missed = is_there[directory]
-
-    def _note(self, file: Found, lost: Lost, match: Match, now: float) -> None:
-        """Note what a file with the inode of a lost position means for it."""
-        if match is Match.SAME:
-            lost.until, lost.missed = now + LOST_SECONDS, False
-        elif match is Match.CHANGED:
-            lost.truncated = lost.truncated or lost.path == file.path
-        else:
-            if match is Match.DOUBTFUL:
-                log_read_again(file, lost.place.offset)
-            if lost.id == file.id:  # its inode was used again, so its file is deleted
-                self._delete(lost)
-                self._deleted.append(lost.key)
-
-    def _match(self, file: Found, candidates: list[Lost]) -> list[tuple[Lost, Match]] | None:
-        """How the file relates to each of the positions; None if it cannot be read now."""
+    def _compare(self, file: Found, candidates: list[Lost]) -> list[Lost] | None:
+        """Those of these positions that are of this file; None if it cannot be read now."""
         try:
             fd = open_same(file.path, file.id)
             try:
-                return [(lost, _match(file, fd, lost)) for lost in candidates]
+                return [lost for lost in candidates if self._is_of(file, fd, lost)]
             finally:
                 os.close(fd)
         except OSError as error:
             self._troubles.note(file.path, error.strerror or str(error))
+            for lost in candidates:
+                lost.seen = True
             return None
 
-    def copied(self, file: Found, fd: int, *, held: bool) -> tuple[Lost, Place] | None:
-        """The position of a truncated original that this copy takes over, and its place in the copy.
+    def _is_of(self, file: Found, fd: int, lost: Lost) -> bool:
+        """True if a file with the inode of a lost position is its file; notes what it means for the position."""
+        evidence = lost.place.evidence(fd)
+        verdict = with_same_inode(evidence)
+        if verdict is Verdict.EMPTIED:
+            lost.truncated = lost.truncated or lost.path == file.path
+            return False
+        doubtful = evidence.same_handle is None and is_doubtful(
+            file, lost.path, lost.family, lost.written_ms, missed=lost.missed
+        )
+        if verdict is Verdict.ANOTHER or doubtful:
+            if doubtful:
+                self._report.read_again(file.path, lost.place.offset, DOUBT)
+            if lost.id == file.id:  # its inode was used again, so its file is deleted
+                self._deleted += self._delete(lost)
+            return False
+        if verdict is Verdict.EDITED:
+            self._report.edited(file.path, lost.place.offset)
+            self.take(lost)
+            lost.place = lost.place.edited(fd)
+            self.add(lost)
+        lost.seen, lost.missed = True, False
+        return True
 
-        A copy that ends before the position was read completely from the original. It is recognised by a full head: a
-        shorter one reaches up to the position. `held`: the copy was seen while the original was still whole.
+    # -- by content ----------------------------------------------------------------------------------------------
+
+    def awaits_copy(self, family: str) -> bool:
+        """True if a file of this family was emptied in place, so that a copy may hold its unread rest."""
+        return any(lost.truncated and lost.has_family(family) for lost in self._lost.values())
+
+    def by_content(self, file: Found, fd: int, *, held: bool) -> tuple[Lost, Place, Verdict] | None:
+        """The position that this file has to do with by its content, its place in the file, and what the file is.
+
+        `held`: the file was seen as a copy while its original was still whole.
         """
-        size = os.fstat(fd).st_size
         for lost in self._lost.values():
-            if not lost.truncated or not lost.has_family(file.family):
-                continue
-            if lost.place.fits(fd):
-                return lost, lost.place.in_file(fd)
-            if size < lost.place.offset and (held or lost.place.head_fits(fd)):
-                return lost, place_at(fd, size)
+            if lost.truncated and (place := _in_copy(lost, file, fd, held=held)) is not None:
+                return lost, place, Verdict.COPY
+        found: tuple[Lost, Place, Verdict] | None = None
+        for lost in self._nearest(file, head_of(fd, self._head_start)):
+            own = Own.PRESENT if lost.seen else Own.GONE
+            verdict = with_other_inode(lost.place.evidence(fd), own, is_rotated_name=False)
+            if verdict is Verdict.MOVED:
+                return lost, lost.place.in_file(fd), verdict
+            if verdict is Verdict.WAIT:
+                found = found or (lost, lost.place, verdict)
+        return found
+
+    def _nearest(self, file: Found, head: Head) -> list[Lost]:
+        same = [lost for lost in self._by_head.get(head, {}).values() if not lost.truncated]
+        name = os.path.basename(file.path)
+        same.sort(key=lambda lost: (lost.path != file.path, os.path.basename(lost.path) != name, -lost.place.offset))
+        return same[:CANDIDATES]
+
+
+def _in_copy(lost: Lost, file: Found, fd: int, *, held: bool) -> Place | None:
+    """The place of an emptied file's position in its copy; None if the file is not its copy.
+
+    A copy that ends before the position was read completely from the original. It is recognised by a full head, or by
+    windows: a shorter head reaches up to the position.
+    """
+    evidence = lost.place.evidence(fd)
+    rotated = lost.has_family(file.family)
+    if with_other_inode(evidence, Own.EMPTIED, is_rotated_name=rotated) is Verdict.COPY:
+        return lost.place.in_file(fd)
+    if evidence.long_enough or not file.size:
         return None
+    if rotated and (held or evidence.head_fits):
+        return place_at(fd, file.size, lost.place.head_start)
+    if evidence.head_fits and lost.place.head_bytes >= ENOUGH_BYTES and lost.place.begins(fd, file.size):
+        return place_at(fd, file.size, lost.place.head_start)
+    return None
 
 
-def _match(file: Found, fd: int, lost: Lost) -> Match:
-    same = lost.place.is_of(fd)
-    if same is False:
-        return Match.ANOTHER
-    if not lost.place.fits(fd):
-        return Match.CHANGED
-    if same or not is_doubtful(file, lost.path, lost.family, lost.written_ms, missed=lost.missed):
-        return Match.SAME if same or lost.place.offset else Match.ANOTHER
-    return Match.DOUBTFUL
+def _directory(path: str) -> str:
+    return os.path.dirname(path) or "."
+
+
+def _is_gone(directory: str) -> bool:
+    try:
+        os.stat(directory)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False

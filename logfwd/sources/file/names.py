@@ -1,14 +1,15 @@
 """Rotated names: which configured name a rotated file had before, and which of several files is older.
 
 A rotated name is a *whole* configured name followed by `.` or `-` and a number of one to three digits, a date (with a
-time), or "old". A configured name is never shortened: for a stream that reads `worker-1`, `worker-2` is not a rotation,
-while `worker-1.1` and `worker-1-20260131` are.
+time), or "old"; or it has a date (and time) before its last suffix: `app-2026-01-31.log`. A configured name is never
+shortened: for `worker-1`, `worker-2` is not a rotation, while `worker-1.1` and `worker-1-20260131` are.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 
 _ENDING = re.compile(r"[.\-](?:\d[\dT:.\-_Z]*|old)$")
@@ -17,17 +18,32 @@ _DAY = r"(?:19|20)\d\d(?:[.\-_]?(?:0[1-9]|1[0-2])[.\-_]?(?:0[1-9]|[12]\d|3[01])|
 _SUFFIX = re.compile(rf"\d{{1,3}}|{_DAY}[\dT:.\-_]*Z?|1\d{{9}}|old")
 """An index; a day or month, perhaps with a time or an index; seconds since 1970 (logrotate's `%s`); "old"."""
 
+_DATED = re.compile(
+    r"[.\-]((?:19|20)\d\d[.\-_]?(?:0[1-9]|1[0-2])[.\-_]?(?:0[1-9]|[12]\d|3[01])[\dT:.\-_]*Z?)(?=\.[A-Za-z]\w*$)"
+)
+"""A whole date, perhaps with a time, before the last suffix."""
+
 _INDEX = re.compile(r"[.\-](\d{1,3})$")
 
 
 def bases(path: str) -> Iterator[str]:
     """Names that the file may have had before rotation renamed it, longest first."""
-    found = _ENDING.search(path, path.rfind("/") + 2)
-    if found is None:
+    start = path.rfind("/") + 2
+    if (dated := _DATED.search(path, start)) is not None:
+        yield path[: dated.start()] + path[dated.end() :]
+    if (found := _ENDING.search(path, start)) is None:
         return
     for at in range(len(path) - 2, found.start() - 1, -1):
         if path[at] in ".-" and _SUFFIX.fullmatch(path, at + 1):
             yield path[:at]
+
+
+def family_by_stem(path: str, families: Collection[str]) -> str:
+    """The family whose name, without its suffix, this name begins with (the longest one); else the path."""
+    name = os.path.basename(path)
+    stems = {os.path.splitext(os.path.basename(family))[0]: family for family in sorted(families)}
+    fitting = [stem for stem in stems if stem and name.startswith(stem)]
+    return stems[max(fitting, key=len)] if fitting else path
 
 
 def matches(path: str, pattern: str) -> bool:

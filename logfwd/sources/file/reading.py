@@ -20,6 +20,8 @@ class Reading:
 
     def read(self, now: float, wall_ms: int) -> Block | None:
         """The next block, from each file in turn; None when nothing more can be read now."""
+        if len(self._files.announced) > 1:  # what counts as read is stored before anything is read
+            return self._files.take_announced(wall_ms)
         while self._files.ready:
             tail, successor = self._files.ready[0], None
             while tail.after is not None:
@@ -35,7 +37,7 @@ class Reading:
             elif tail.ready:
                 tail.ready = False
                 self._files.ready.popleft()
-        return None
+        return self._files.take_announced(wall_ms)
 
     def _read(self, tail: Tail, now: float, wall_ms: int) -> Block | None:
         try:
@@ -51,8 +53,7 @@ class Reading:
                 block = self._ended(tail, now, wall_ms)
                 return block if block is None else self._files.with_fields(tail, block)
         except Replaced:
-            self._files.truncated(tail)
-            return None
+            return self._read(tail, now, wall_ms) if self._is_edited(tail) else None
         except Deleted:
             self._files.deleted(tail)
             self._files.scan_wanted = True
@@ -74,6 +75,13 @@ class Reading:
             tail.size = max(tail.size, block.end)
             block = self._files.with_fields(tail, block)
         return block
+
+    def _is_edited(self, tail: Tail) -> bool:
+        try:
+            return self._files.replaced(tail)
+        except OSError as error:
+            self._files.trouble(tail, error)
+            return False
 
     def _inherited(self, tail: Tail, now: float, wall_ms: int, *, has_heir: bool = False) -> Block | None:
         """Before the first lines of a file: the rest of its predecessor, and then what is open at its end.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import stat
@@ -12,16 +13,17 @@ from typing import NamedTuple
 import structlog
 
 from logfwd.sources.file.identity import FileId
-from logfwd.sources.file.names import age_order, bases, matches
+from logfwd.sources.file.names import age_order, bases, family_by_stem, matches
 from logfwd.sources.settings import FileSource
 
 log = structlog.get_logger("logfwd.sources.file")
 
 
 class Found(NamedTuple):
-    """A regular file as a scan found it. `configured` is False if no glob leads to it.
+    """A regular file as a scan found it. `configured` is False if no glob of `paths` leads to it.
 
-    `family` is the configured name whose rotation gave the file its name; the path itself if none did.
+    `family` is the configured name whose rotation gave the file its name; the path itself if none did. `rotated` is the
+    pattern that makes a file that is not configured a rotated one; empty if none does.
     """
 
     path: str
@@ -31,6 +33,7 @@ class Found(NamedTuple):
     ctime_ns: int
     family: str
     configured: bool = True
+    rotated: str = ""
 
     @property
     def age_order(self) -> tuple[bool, int, int]:
@@ -82,7 +85,7 @@ class Finder:
     def __init__(self, settings: FileSource, others: Others = tuple) -> None:
         self._settings, self._others = settings, others
         self.troubles = Troubles()
-        folders = {os.path.dirname(pattern) or "." for pattern in settings.paths}
+        folders = {os.path.dirname(pattern) or "." for pattern in (*settings.paths, *settings.rotated)}
         self.directories = {folder for folder in folders if not glob.has_magic(folder)}
         self._is_plain = folders == self.directories
         self.roots = {_root(folder) for folder in folders}
@@ -156,11 +159,11 @@ class Finder:
         return {directory: stamp for directory, stamp in stamps if stamp}
 
     def strays(
-        self, directories: Collection[str], inodes: Collection[int], families: Collection[str]
+        self, directories: Collection[str], inodes: Collection[int], families: Collection[str], whole: Collection[str]
     ) -> Iterator[Found]:
-        """Files in these directories with one of these inodes, or with a rotated name of one of these families.
+        """Files that are not configured: with one of these inodes, a rotated name, or in a `whole` directory.
 
-        Only configured names count as families, so a name is never shortened to one that is not configured.
+        Only configured names have rotated ones, so a name is never shortened to one that is not configured.
         """
         for directory in directories:
             try:
@@ -169,24 +172,45 @@ class Finder:
                 continue
             with entries:
                 for entry in entries:
-                    family = next((base for base in bases(entry.path) if base in families), entry.path)
-                    if entry.inode() in inodes or (family != entry.path and self._is_rotated(entry.path, family)):
-                        yield from _stray(entry, family)
+                    family, pattern = self._rotated_from(entry.path)
+                    if pattern or directory in whole or entry.inode() in inodes:
+                        yield from _stray(entry, family, pattern)
+        for pattern in self._settings.rotated:
+            for path in glob.glob(pattern, recursive=True):
+                if not self.is_configured(path) and not excludes(self._settings, path):
+                    with contextlib.suppress(OSError):
+                        status = os.stat(path, follow_symlinks=False)
+                        if stat.S_ISREG(status.st_mode):
+                            family = family_by_stem(path, families)
+                            yield _found(path, status, family)._replace(configured=False, rotated=pattern)
 
-    def _is_rotated(self, path: str, family: str) -> bool:
-        """True for a rotated name of this family, unless another stream reads the name but not the family."""
-        if not self.is_configured(family) or excludes(self._settings, path):
-            return False
-        return not any(leads_to(other, path) and not leads_to(other, family) for other in self._others())
+    def _rotated_from(self, path: str) -> tuple[str, str]:
+        """The configured name that became this one by rotation, and its pattern; the path and "" if none did.
+
+        A name that another stream reads, but not the one that it would come from, is not a rotated one.
+        """
+        for base in bases(path):
+            if (pattern := self.pattern_of(base)) and not excludes(self._settings, path):
+                if any(leads_to(other, path) and not leads_to(other, base) for other in self._others()):
+                    break
+                return base, pattern
+        return path, ""
+
+    def pattern_of(self, path: str) -> str:
+        """The pattern of `paths` that leads to this name, perhaps by a link; "" if none does."""
+        name = self._targets.get(path, path)
+        if excludes(self._settings, name):
+            return ""
+        return next((pattern for pattern in self._settings.paths if matches(name, pattern)), "")
 
 
-def _stray(entry: os.DirEntry[str], family: str) -> Iterator[Found]:
+def _stray(entry: os.DirEntry[str], family: str, pattern: str) -> Iterator[Found]:
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError:
         return
     if stat.S_ISREG(status.st_mode):
-        yield _found(entry.path, status, family)._replace(configured=False)
+        yield _found(entry.path, status, family)._replace(configured=False, rotated=pattern)
 
 
 def _found(path: str, status: os.stat_result, family: str) -> Found:

@@ -18,6 +18,7 @@ import structlog
 from logfwd.clocks import clock
 from logfwd.sources.file.follow import Follower
 from logfwd.sources.file.notify import Inotify
+from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Others
 from logfwd.sources.formats.text import Count, ignore
 from logfwd.sources.position import FILE, Block, Mark, Position
@@ -49,9 +50,11 @@ class FileTail:
         use_inotify: bool = True,
         others: Others = tuple,
         count: Count = ignore,
+        report: Report | None = None,
     ) -> None:
         self._settings, self._max_record_bytes, self._block_bytes = settings, max_record_bytes, block_bytes
         self._use_inotify, self._others, self._count = use_inotify, others, count
+        self._report = report or Report()
         self._follower: Follower | None = None
         self._scan_at = self._urgent_scan_at = self._last_scan_cpu_seconds = 0.0
         self._active_until = 0.0
@@ -70,6 +73,7 @@ class FileTail:
             notifier=notifier,
             others=self._others,
             count=self._count,
+            report=self._report,
         )
         scan = True
         written: Iterable[int] = ()

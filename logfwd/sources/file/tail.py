@@ -70,7 +70,7 @@ class Tail:
         place = self.place
         if self.announce:
             self.announce = False
-            return self._block(b"", place.offset, wall_ms)
+            return Block(b"", wall_ms, positions={self.key: self.position()})
         most = max(block_bytes, max_record_bytes + 1)
         data = self._fetch(block_bytes if self.lines is not None else most)
         begin = place.tail_bytes

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from logfwd.intake.batcher import Draft
+from logfwd.sources.file.adopt import SCAN_KEY
 from logfwd.sources.file.follow import Follower
+from logfwd.sources.file.report import Report
 from logfwd.sources.file.source import marks
 from logfwd.sources.position import Block, Mark
 from logfwd.sources.settings import FileSource
@@ -36,10 +38,13 @@ class Reader:
             **lines,
         )
         self.counted: Counter[str] = Counter()
+        self.files: Counter[str] = Counter()
+        self.file_bytes: Counter[str] = Counter()
         self.block_bytes, self.max_record_bytes = block_bytes, max_record_bytes
         self.others = others
         self.now = 1000.0
         self.positions: dict[str, Mark] = {}
+        self.scans: dict[str, Mark] = {}
         self.blocks: list[Block] = []
         self.uncommitted: list[Block] = []
         self.follower = self._make()
@@ -47,11 +52,15 @@ class Reader:
     def _make(self) -> Follower:
         return Follower(
             self.settings,
-            self.positions,
+            self.positions | self.scans,
             block_bytes=self.block_bytes,
             max_record_bytes=self.max_record_bytes,
             others=lambda: self.others,
             count=self._count,
+            report=Report(
+                lambda event, files: self.files.update({event: files}),
+                lambda event, size: self.file_bytes.update({event: size}),
+            ),
         )
 
     def _count(self, state: str, records: int) -> None:
@@ -75,6 +84,8 @@ class Reader:
     def commit(self) -> None:
         committed = marks(Draft(self.uncommitted).positions())
         self.positions |= committed
+        if SCAN_KEY in committed:
+            self.scans = {SCAN_KEY: self.positions.pop(SCAN_KEY)}
         for key in self.follower.forgotten():
             self.positions.pop(key, None)
         self.follower.committed(committed)

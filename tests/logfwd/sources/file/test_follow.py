@@ -273,7 +273,7 @@ def test_the_position_of_a_file_that_does_not_return_is_forgotten(tmp_path: Path
     reader.turn()
     log.rename(tmp_path.parent / f"{tmp_path.name}.moved")
     for _ in range(10):
-        reader.turn(600)
+        reader.turn(4 * 86_400)
     assert reader.positions == {}
 
 

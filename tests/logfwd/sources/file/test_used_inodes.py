@@ -158,7 +158,7 @@ def test_a_stored_position_is_kept_while_its_file_may_be_on_another_file_system(
     settle(reader, tmp_path, 2)
     assert len(reader.positions) == 3
     for _ in range(8):
-        reader.turn(600)
+        reader.turn(5 * 86_400)
     assert len(reader.positions) == 2
 
 
