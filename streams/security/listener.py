@@ -1,9 +1,14 @@
-"""Accepts links on one address. Half-open handshakes have a deadline and a bound; a failed one is reported."""
+"""Accepts links on one address. Half-open handshakes have a deadline and a bound; a failed one is reported.
+
+When there are as many as the bound allows, the oldest peer that has said nothing for a while makes room for the next:
+so connections on which nothing comes keep nobody out.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -11,6 +16,9 @@ from streams.addresses import UNIX, join_address, split_address
 from streams.errors import HandshakeFailed, LinkError
 from streams.security.endpoint import Party
 from streams.security.transport import INBOX_HIGH_BYTES, Link
+
+SILENT_SECONDS = 1.0
+"""Who has sent nothing for so long may have to make room for others."""
 
 
 class Listener:
@@ -31,7 +39,8 @@ class Listener:
         self._on_link, self._on_failure = on_link, on_failure
         self._handshake_timeout, self._max_pending = handshake_timeout, max_pending
         self._inbox_bytes, self._answers_after_goodbye = inbox_bytes, answers_after_goodbye
-        self._pending = 0
+        self._pending: dict[Link, float] = {}
+        """Handshakes under way, and when each began; the oldest first."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
         self._unix_path: Path | None = None
@@ -81,9 +90,9 @@ class Listener:
         return link
 
     async def _serve(self, link: Link) -> None:
-        self._pending += 1
+        self._pending[link] = time.monotonic()
         try:
-            if self._pending > self._max_pending:
+            if len(self._pending) > self._max_pending and not self._make_room():
                 link.established.cancel()  # nobody waits for it
                 await asyncio.sleep(0)  # by then the link has its connection, and can be closed
                 raise HandshakeFailed("too_many_handshakes", "too many handshakes under way")
@@ -96,11 +105,24 @@ class Listener:
             self._report(link, HandshakeFailed("disconnected", str(error)))
             return
         finally:
-            self._pending -= 1
+            self._pending.pop(link, None)
         try:
             await self._on_link(link)
         finally:
             link.abort()
+
+    def _make_room(self) -> bool:
+        """End the handshake of the oldest peer that says nothing; False if all are at work, or have just come."""
+        long_ago = time.monotonic() - SILENT_SECONDS
+        for link, since in self._pending.items():
+            if since > long_ago:
+                return False
+            if link.attempt().bytes_in == 0 and not link.established.done():
+                del self._pending[link]
+                error = HandshakeFailed("too_many_handshakes", "made room for others: it had sent nothing so far")
+                link.established.set_exception(error)
+                return True
+        return False
 
     def _report(self, link: Link, error: HandshakeFailed) -> None:
         error.seen = link.attempt().log_fields()

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from streams.errors import HandshakeFailed, LinkError
-from streams.security import modes, stacks, transport
+from streams.security import listener, modes, stacks, transport
 from streams.security.endpoint import ALPN, Credentials
 from streams.security.openssl import context as openssl
 from streams.security.openssl.groups import client_settings
@@ -160,6 +160,21 @@ async def test_a_peer_that_stays_silent_meets_a_deadline(parties: Parties) -> No
         assert (await server.failure()).reason == "timeout"
         assert await reader.read() == b""
         writer.close()
+
+
+async def test_whoever_says_nothing_makes_room_for_others(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "SILENT_SECONDS", 0.0)
+    async with echo(parties.receiver, ["hybrid"], max_pending=2) as server:
+        host, port = server.listener.address.rsplit(":", 1)
+        silent = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
+        link = await dial(server, parties.forwarder, "hybrid")
+        link.write(b"hello")
+        assert await link.receive() == b"hello"
+        assert await silent[0][0].read() == b""  # the oldest
+        assert [failure.reason for failure in server.failures] == ["too_many_handshakes"]
+        await link.close()
+        for _, writer in silent:
+            writer.close()
 
 
 async def test_one_handshake_too_many_is_closed_at_once(parties: Parties) -> None:
