@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from streams.config.units import MIB
 from streams.errors import ConfigError, Problem
+
+LEAST_FREE_BYTES = 8 * MIB
+"""For a spool, its write-ahead log and its reserve."""
 
 
 @contextlib.contextmanager
@@ -16,11 +21,23 @@ def lock(state_dir: Path) -> Iterator[None]:
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = (state_dir / "lock").open("wb")
+        lacking = _lacking_bytes(state_dir)
     except OSError as error:
         raise ConfigError([Problem(state_dir, "state_dir", f"cannot be used: {error}")]) from error
     with file:
+        if lacking > 0:
+            needs = f"the first start needs {LEAST_FREE_BYTES / MIB:.0f} MiB free there, {lacking / MIB:.1f} MiB more"
+            raise ConfigError([Problem(state_dir, "state_dir", f"is on a disk that is too full or too small: {needs}")])
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError([Problem(state_dir, "state_dir", "is in use by another logfwd process")]) from None
         yield
+
+
+def _lacking_bytes(state_dir: Path) -> int:
+    """How much more the first spool needs; 0 if there is one: on a full disk it can still drain."""
+    if any(state_dir.glob("*.spool")):
+        return 0
+    stat = os.statvfs(state_dir)
+    return LEAST_FREE_BYTES - stat.f_bavail * stat.f_frsize

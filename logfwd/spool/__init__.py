@@ -12,7 +12,7 @@ synchronous = FULL, auto_vacuum = INCREMENTAL. These files may be next to it:
     .spool.suspect        the reason why the file has to be replaced at the next open
     .spool.scratch        a copy that salvage reads; can be deleted
     .spool.damaged-TIME   a damaged file that was replaced, with its log; never changed again
-    .reserve              16 MiB that are released when the disk is full
+    .reserve              16 MiB, less on a small disk, that are released when the disk is full
 
 TABLES of version 2 (`schema.py`). Numbers are never negative unless noted.
 

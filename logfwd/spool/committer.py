@@ -155,7 +155,7 @@ class Committer:
             except sqlite3.Error as error:
                 self.broken = describe(self._path, error)
             self.reusable_bytes = shrinker.reusable_bytes
-        while not self._queue.empty():
+        while not self._queue.empty() and not (group and self._room.is_small):
             group.append(self._queue.get())
 
     def _answer(self, connection: sqlite3.Connection, question: _Question) -> None:

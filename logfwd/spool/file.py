@@ -117,14 +117,22 @@ def writer(path: Path) -> sqlite3.Connection:
                 raise SpoolCorrupt(f"{path}: the header is damaged")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
+            # Debian's SQLite overwrites what is deleted: that writes every batch twice, and a full disk could not drain
+            connection.execute("PRAGMA secure_delete = FAST")
             connection.execute("PRAGMA cache_size = -4096")
             connection.execute("PRAGMA journal_size_limit = 33554432")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {log_pages(total_bytes(path))}")
             if version < SCHEMA_VERSION:
                 _upgrade(connection)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def log_pages(disk_bytes: int) -> int:
+    """How long the write-ahead log may grow: SQLite's default, or a 16th of a small disk."""
+    return max(min(disk_bytes // 16 // PAGE_BYTES, 1000), 16)
 
 
 def _upgrade(connection: sqlite3.Connection) -> None:
@@ -226,6 +234,8 @@ _DAMAGE = {
     sqlite3.SQLITE_MISMATCH,
     sqlite3.SQLITE_TOOBIG,
 }
+FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+PROBE_BYTES = 4 * 1024 * 1024
 _UNREADABLE = {266, 522}  # SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ: lost sectors, or a truncated file
 
 
@@ -239,7 +249,7 @@ def clear_errors(path: Path) -> Iterator[None]:
     except (OverflowError, UnicodeDecodeError) as error:
         raise SpoolCorrupt(f"{path}: {error}") from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL_ERRORS:
             raise SpoolFull(f"{path}: the disk is full ({error}); free some space") from error
         raise SpoolError(f"{path}: {error}") from error
 
@@ -255,7 +265,7 @@ def describe(path: Path, error: sqlite3.Error, *, opening: bool = False) -> Spoo
     """What an SQLite error means for the spool, in one sentence."""
     extended = getattr(error, "sqlite_errorcode", 0)
     code = extended & 0xFF
-    if code == sqlite3.SQLITE_FULL or _is_full(path):
+    if code == sqlite3.SQLITE_FULL or _is_full(path) or (code == sqlite3.SQLITE_IOERR and _is_over_quota(path)):
         return SpoolFull(f"{path}: the disk is full ({error}); free some space")
     if code in _DAMAGE or extended in _UNREADABLE:
         return SpoolCorrupt(f"{path}: {error}")
@@ -275,9 +285,29 @@ def _is_full(path: Path) -> bool:
     return False
 
 
+def _is_over_quota(path: Path) -> bool:
+    """True if the system refuses room that the file system has; SQLite calls that an I/O error."""
+    probe = beside(path, ".probe")
+    try:
+        with probe.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, PROBE_BYTES)
+    except OSError as error:
+        return error.errno in FULL_ERRORS
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return False
+
+
 def _is_no_file(path: Path) -> bool:
     """True if something other than a file is in place of the spool or of its log."""
     return any(part.exists() and not part.is_file() for part in (path, beside(path, "-wal"), beside(path, "-shm")))
+
+
+def total_bytes(path: Path) -> int:
+    """Bytes of the file system of a path."""
+    stat = os.statvfs(path.parent)
+    return stat.f_blocks * stat.f_frsize
 
 
 def free_bytes(path: Path) -> int:

@@ -15,19 +15,20 @@ from bench.lab.site import Program, Site
 from logreceiver.sinks.log.sink import read_records
 
 DISK_MB = 80
+SPOOL_DISKS_MB = (40, 24)
 RECORDS = 120_000
-"""About 70 MB, sent uncompressed."""
+"""About 70 MB, sent uncompressed: half of it is more than a spool on one of SPOOL_DISKS_MB takes."""
 STREAM = 'codec = "none"\n[source]\ntype = "file"\npaths = ["in.log"]\n'
 LOG_SINK = 'type = "log"\ndirectory = "log"'
 QUICK_STOP = 'stop_grace = "1s"'
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of DISK_MB."""
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of its own, of DISK_MB or as many as the test asks for."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={getattr(request, 'param', DISK_MB)}m", "tmpfs", str(disk)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip(f"cannot mount a small tmpfs ({done.stderr.strip()}): run the tests as root")
@@ -71,6 +72,12 @@ def tells_of_full_disk(program: Program, spool: Path) -> bool:
     return any(str(spool) in str(event) and "free some space" in str(event) for event in program.events())
 
 
+def put_state_on(disk: Path, site: Site) -> None:
+    config = site.directory / "logfwd.toml"
+    config.write_text(config.read_text().replace('state_dir = "state"', f'state_dir = "{disk}"'))
+
+
+@pytest.mark.parametrize("small_disk", SPOOL_DISKS_MB, indirect=True)
 def test_a_full_disk_under_the_spool_makes_the_source_wait_and_the_spool_still_drains(
     site: Site, small_disk: Path
 ) -> None:
@@ -78,8 +85,7 @@ def test_a_full_disk_under_the_spool_makes_the_source_wait_and_the_spool_still_d
     site.write_receiver(LOG_SINK, listeners={addresses[0]: '["hybrid"]'})
     site.receiver.stop()
     site.write_forwarder(addresses, more=QUICK_STOP)
-    config = site.directory / "logfwd.toml"
-    config.write_text(config.read_text().replace('state_dir = "state"', f'state_dir = "{small_disk}"'))
+    put_state_on(small_disk, site)
     site.write_stream("s", STREAM)
     write_input(site, 0, RECORDS // 2)
     site.start_forwarder()
@@ -96,6 +102,19 @@ def test_a_full_disk_under_the_spool_makes_the_source_wait_and_the_spool_still_d
     assert site.streams()["s"]["resets"] == 0
     site.stop()
     assert judged(site.directory / "log", RECORDS).exact
+
+
+@pytest.mark.parametrize("small_disk", [4], indirect=True)
+def test_a_disk_that_is_too_small_is_refused_with_what_it_takes(site: Site, small_disk: Path) -> None:
+    site.write_forwarder(["localhost:1"], more=QUICK_STOP)
+    put_state_on(small_disk, site)
+    site.write_stream("s", STREAM)
+    site.forwarder.start()
+    assert site.forwarder.wait(seconds=60) == 78
+    said = site.forwarder.tail()
+    assert f"{small_disk}: state_dir: " in said
+    assert "needs 8 MiB free there, 4.0 MiB more" in said
+    assert "Traceback" not in said
 
 
 def test_a_full_disk_under_the_log_refuses_batches_and_goes_on_when_there_is_room(site: Site, small_disk: Path) -> None:

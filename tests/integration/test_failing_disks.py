@@ -71,7 +71,9 @@ def test_a_disk_that_takes_nothing_for_a_while_stops_its_stream_and_no_record_is
     assert wait_until(lambda: not ready(host), LIMIT_SECONDS, every_seconds=0.05), host.forwarder.tail()
     assert host.forwarder.stop() == 0
     assert stored(host) == list(range(3 * N))
-    assert "Traceback" not in host.forwarder.log_path.read_text()
+    said = host.forwarder.log_path.read_text()
+    assert "Traceback" not in said
+    assert ("disk is full" in said) == (fault == errno.EDQUOT)
 
 
 def test_a_disk_that_hangs_does_not_keep_a_forwarder_from_ending(host: OddHost, disk: FaultyDisk) -> None:
