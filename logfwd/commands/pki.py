@@ -10,9 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import click
+from cryptography import x509
 
 from streams.security.authentication import signed_with, strength
-from streams.security.pki import KEYS, LEAF_KEYS, Authority, PkiError, create_authority, describe, key_algorithm
+from streams.security.pki import (
+    DELEGATES,
+    KEYS,
+    LEAF_KEYS,
+    Authority,
+    PkiError,
+    create_authority,
+    key_algorithm,
+    signature_algorithm,
+)
 
 DIRECTORY = click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 OTHERS = "rsa (RSA 3072) and mldsa44 (ML-DSA-44), which no mode of a stream accepts, for other purposes."
@@ -86,10 +96,18 @@ def init(directory: Path, kind: str, name: str, force: bool) -> None:
 @click.option(
     "--out", required=True, help="Prefix of both files: --out forwarder makes forwarder.pem and forwarder.key."
 )
+@click.option("--delegates", is_flag=True, help="Let its key sign delegated credentials (`logfwd pki delegate`).")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @_clear_errors
 def issue(
-    directory: Path, kind: str, identities: tuple[str, ...], hosts: tuple[str, ...], days: int, out: str, force: bool
+    directory: Path,
+    kind: str,
+    identities: tuple[str, ...],
+    hosts: tuple[str, ...],
+    days: int,
+    out: str,
+    delegates: bool,
+    force: bool,
 ) -> None:
     """Issue a certificate and its key from the authority in DIRECTORY.
 
@@ -97,16 +115,63 @@ def issue(
     --host, a forwarder's has none.
     """
     authority = Authority.load(directory)
-    files = authority.issue(identities=identities, hosts=hosts, out=directory / out, kind=kind, days=days, force=force)
+    files = authority.issue(
+        identities=identities,
+        hosts=hosts,
+        out=directory / out,
+        kind=kind,
+        days=days,
+        delegates=delegates,
+        force=force,
+    )
     click.echo(f"created {files.certificate} and {files.key}, valid for {days} days")
     signer = key_algorithm(authority.certificate)
-    if strength(signed_with(signer)) < strength(signed_with(describe(files.certificate)["key"])):
+    if strength(signed_with(signer)) < strength(signed_with(_describe(files.certificate)["key"])):
         mode = "kemtls" if kind == "mlkem768" else "pq-auth"
         click.echo(
             f"note: the authority's key is {signer}, so the certificate proves no more than that; "
             f"mode {mode} refuses it. Issue it from an authority of `logfwd pki init --key mldsa65`",
             err=True,
         )
+
+
+@pki.command()
+@click.option("--certificate", required=True, type=click.Path(path_type=Path), help="Certificate that delegates.")
+@click.option("--signer", "signer", required=True, type=click.Path(path_type=Path), help="Its private key.")
+@click.option(
+    "--role",
+    required=True,
+    type=click.Choice(["receiver", "forwarder"]),
+    help="Who shows the credential: peers refuse it in the other role.",
+)
+@click.option(
+    "--key",
+    "kind",
+    type=click.Choice(list(DELEGATES)),
+    default="mlkem768",
+    show_default=True,
+    help="Kind of the new key: mlkem768, for mode kemtls; the others sign, which no mode of a stream uses yet.",
+)
+@click.option(
+    "--hours", default=24.0, show_default=True, type=click.FloatRange(0, 24, min_open=True), help="Hours that it lasts."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File for the new key and its credential.")
+@click.option("--force", is_flag=True, help="Replace an existing file, in one step.")
+@_clear_errors
+def delegate(certificate: Path, signer: Path, role: str, kind: str, hours: float, out: Path, force: bool) -> None:
+    """Make a short-lived key that stands for a certificate's.
+
+    A delegated credential (RFC 9345): the certificate's key signs the new one. Experimental. A host that shows it needs
+    the certificate but not the certificate's key, which can stay elsewhere.
+
+    The certificate must come from `logfwd pki issue --delegates`. Run this again with --force before the credential
+    expires, best when half of its time has passed. A credential lasts no longer than its certificate.
+    """
+    from streams.security import stacks
+
+    accepting = role == "receiver"
+    until = stacks.delegate(certificate, signer, out, kind=kind, accepting=accepting, hours=hours, force=force)
+    click.echo(f"created {out}, for a {role}, valid until {until:%Y-%m-%d %H:%M:%S} UTC")
 
 
 @pki.command()
@@ -119,7 +184,7 @@ def show(path: Path, as_json: bool) -> None:
     Prints names, kind of key, expiry, issuer, and how the certificate is signed; then the same of each further
     certificate in the file (the intermediates of a chain).
     """
-    rows = [describe(file) for file in (sorted(path.glob("*.pem")) if path.is_dir() else [path])]
+    rows = [_describe(file) for file in (sorted(path.glob("*.pem")) if path.is_dir() else [path])]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -133,3 +198,34 @@ def show(path: Path, as_json: bool) -> None:
         )
         for link in row["chain"]:
             click.echo(f"  then {link['subject']}; {link['key']}; signed with {link['signature']}")
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    """The fields of one certificate file, as `logfwd pki show` prints them; `chain` has those after the first."""
+    try:
+        leaf, *others = x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PkiError(f"{path}: not a certificate: {error}") from error
+    try:
+        san = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [str(name.value) for name in san]
+    except x509.ExtensionNotFound:
+        names = []
+    return {
+        "file": str(path),
+        "subject": leaf.subject.rfc4514_string(),
+        "names": names,
+        "key": key_algorithm(leaf),
+        "issuer": leaf.issuer.rfc4514_string(),
+        "signature": signature_algorithm(leaf),
+        "chain": [
+            {
+                "subject": other.subject.rfc4514_string(),
+                "key": key_algorithm(other),
+                "signature": signature_algorithm(other),
+            }
+            for other in others
+        ],
+        "starts": leaf.not_valid_before_utc.isoformat(),
+        "expires": leaf.not_valid_after_utc.isoformat(),
+    }

@@ -16,7 +16,6 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -49,6 +48,11 @@ LEAF_KEYS: Mapping[str, Callable[[], PrivateKey | mlkem.MLKEM768PrivateKey]] = {
     "mlkem768": mlkem.MLKEM768PrivateKey.generate,
 }
 """Those of leaves: also ML-KEM of FIPS 203, which signs nothing and so cannot be an authority's."""
+
+DELEGATES = {kind: make for kind, make in LEAF_KEYS.items() if kind != "rsa"}
+"""Those that a leaf may delegate to: RFC 9345 refuses keys of rsaEncryption."""
+DELEGATION_USAGE = x509.ObjectIdentifier("1.3.6.1.4.1.44363.44")
+"""The extension of a leaf that may delegate (RFC 9345 section 4.2)."""
 
 _SIGNATURES = {
     SignatureAlgorithmOID.ECDSA_WITH_SHA256: "ECDSA with SHA-256",
@@ -138,13 +142,16 @@ class Authority:
         kind: str = "ec",
         days: int = 90,
         not_before: datetime.datetime | None = None,
+        delegates: bool = False,
         force: bool = False,
     ) -> LeafFiles:
         """Write a leaf and its key to OUT.pem and OUT.key; see `leaf`."""
-        leaf = self.leaf(identities=identities, hosts=hosts, kind=kind, days=days, not_before=not_before)
+        leaf = self.leaf(
+            identities=identities, hosts=hosts, kind=kind, days=days, not_before=not_before, delegates=delegates
+        )
         files = LeafFiles(out.with_name(out.name + ".pem"), out.with_name(out.name + ".key"))
-        _write(files.key, leaf.key, private=True, force=force)
-        _write(files.certificate, leaf.certificate, force=True)
+        write(files.key, leaf.key, private=True, force=force)
+        write(files.certificate, leaf.certificate, force=True)
         return files
 
     def leaf(
@@ -155,12 +162,15 @@ class Authority:
         kind: str = "ec",
         days: int = 90,
         not_before: datetime.datetime | None = None,
+        delegates: bool = False,
     ) -> Leaf:
         """A leaf and its key, in memory. Identities with a colon are URIs, others are DNS names.
 
         `kind`: one of `LEAF_KEYS`. A leaf with a KEM's key is for one role: a receiver's if it has hosts, else a
-        forwarder's.
+        forwarder's. One that delegates may sign delegated credentials (`tls13/delegated.py`).
         """
+        if delegates and kind not in KEYS:
+            raise PkiError(f"a certificate with --key {kind} cannot delegate: its key signs nothing")
         try:
             names = _names(identities, hosts)
         except ValueError as error:
@@ -172,16 +182,19 @@ class Authority:
         key = LEAF_KEYS[kind]()
         subject = (list(identities) or list(hosts))[0][:64]
         usage, purposes = _uses(key, accepting=bool(hosts))
-        leaf = (
+        builder = (
             _builder(subject, self.certificate.subject, key.public_key(), start, end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(usage, critical=True)
             .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-            .sign(self._key, _digest(self._key))
         )
-        return Leaf(leaf.public_bytes(serialization.Encoding.PEM), _pem(key))
+        if delegates:
+            null = b"\x05\x00"
+            builder = builder.add_extension(x509.UnrecognizedExtension(DELEGATION_USAGE, null), critical=False)
+        leaf = builder.sign(self._key, _digest(self._key))
+        return Leaf(leaf.public_bytes(serialization.Encoding.PEM), pem_of(key))
 
     def pem(self) -> bytes:
         """The root's certificate."""
@@ -197,10 +210,10 @@ def create_authority(
     except OSError as error:
         raise PkiError(f"{directory} cannot be created: {error}") from error
     authority = Authority.new(directory, name=name, kind=kind)
-    _write(directory / "ca.key", _pem(authority._key), private=True, force=force)
-    _write(directory / "ca.pem", authority.pem(), force=True)
+    write(directory / "ca.key", pem_of(authority._key), private=True, force=force)
+    write(directory / "ca.pem", authority.pem(), force=True)
     grant = f"{secrets.token_hex(4)}:{secrets.token_hex(32)}\n".encode()
-    _write(directory / "grant.key", grant, private=True, force=force)
+    write(directory / "grant.key", grant, private=True, force=force)
     return authority
 
 
@@ -231,37 +244,6 @@ def signature_algorithm(certificate: x509.Certificate) -> str:
     """How a certificate is signed: "ECDSA with SHA-256", "ML-DSA-65"; the OID of an algorithm not known here."""
     oid = certificate.signature_algorithm_oid
     return _SIGNATURES.get(oid, oid.dotted_string)
-
-
-def describe(path: Path) -> dict[str, Any]:
-    """The fields of one certificate file, as `logfwd pki show` prints them; `chain` has those after the first."""
-    try:
-        leaf, *others = x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise PkiError(f"{path}: not a certificate: {error}") from error
-    try:
-        san = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        names = [str(name.value) for name in san]
-    except x509.ExtensionNotFound:
-        names = []
-    return {
-        "file": str(path),
-        "subject": leaf.subject.rfc4514_string(),
-        "names": names,
-        "key": key_algorithm(leaf),
-        "issuer": leaf.issuer.rfc4514_string(),
-        "signature": signature_algorithm(leaf),
-        "chain": [
-            {
-                "subject": other.subject.rfc4514_string(),
-                "key": key_algorithm(other),
-                "signature": signature_algorithm(other),
-            }
-            for other in others
-        ],
-        "starts": leaf.not_valid_before_utc.isoformat(),
-        "expires": leaf.not_valid_after_utc.isoformat(),
-    }
 
 
 def _builder(
@@ -327,13 +309,14 @@ def _digest(key: PrivateKey) -> hashes.SHA256 | None:
     return hashes.SHA256() if isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) else None
 
 
-def _pem(key: PrivateKey | mlkem.MLKEM768PrivateKey) -> bytes:
+def pem_of(key: PrivateKey | mlkem.MLKEM768PrivateKey) -> bytes:
+    """A private key in PKCS #8."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
-def _write(path: Path, data: bytes, *, private: bool = False, force: bool = False) -> None:
+def write(path: Path, data: bytes, *, private: bool = False, force: bool = False) -> None:
     """Write a file whole or not at all; a private one has mode 0600 from its first byte."""
     try:
         create_file(path, data, mode=0o600 if private else 0o644, replace=force)

@@ -8,6 +8,7 @@ bytes of a connection are the same in all of them.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
@@ -166,6 +167,20 @@ def check_foreign(files: Files, used: Iterable[Mode]) -> None:
     """Raise ConfigError for files that cannot be loaded; servers of somebody else's judge our chain by their rules."""
     for stack in sorted({mode.stack for mode in used}):
         _stack(stack).check(files)
+
+
+def delegate(
+    certificate: Path, key: Path, out: Path, *, kind: str, accepting: bool, hours: float, force: bool
+) -> datetime.datetime:
+    """Write a key and its delegated credential, for the stack that knows them; returns the credential's end.
+
+    `kind`: one of `pki.DELEGATES`. PkiError says what is wrong.
+    """
+    from streams.security.tls13 import delegated_files
+    from streams.security.tls13.delegated import CLIENT, SERVER
+
+    side, lifetime = SERVER if accepting else CLIENT, datetime.timedelta(hours=hours)
+    return delegated_files.delegate(certificate, key, out, kind=kind, side=side, lifetime=lifetime, force=force)
 
 
 def self_test(used: Iterable[Mode]) -> None:

@@ -5,7 +5,7 @@
     records                                  records sealed and opened, in either direction
     settings handshake client server         who may send which message when; what is agreed on
     authentication signature kemtls pdk      the ways to authenticate, and what they share
-    kem delegated                            long-term KEM keys; keys that a leaf delegates to
+    kem delegated delegated_files            long-term KEM keys; keys that a leaf delegates to, and their files
     certificates party endpoint              chains verified, own files loaded, and the methods that a link uses
 
 Left out on purpose: resumption, PSK, early data (not even skipped: a client that sends some is refused), renegotiation,

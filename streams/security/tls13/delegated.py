@@ -19,13 +19,13 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from streams.security.pki import DELEGATION_USAGE
 from streams.security.tls13.alerts import Abort, illegal
 from streams.security.tls13.codec import Reader, vector
 from streams.security.tls13.kem import KEMS
 from streams.security.tls13.schemes import SCHEMES, Signer
 
 SERVER, CLIENT = "server", "client"
-DELEGATION_USAGE = x509.ObjectIdentifier("1.3.6.1.4.1.44363.44")
 MAX_LIFETIME = datetime.timedelta(days=7)
 ISSUED_LIFETIME = datetime.timedelta(hours=24)
 """RFC 9345 allows seven days; ours live for one."""

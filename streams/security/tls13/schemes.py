@@ -79,8 +79,8 @@ class KeySigner:
     """A private key in memory; ValueError for a kind that no scheme fits."""
 
     def __init__(self, key: Any) -> None:
-        self._key = key
-        self.schemes = schemes_of(key.public_key())
+        self._key, self.public_key = key, key.public_key()
+        self.schemes = schemes_of(self.public_key)
         if not self.schemes:
             raise ValueError(f"no signature scheme of TLS 1.3 fits a {type(key).__name__}")
 

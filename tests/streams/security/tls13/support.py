@@ -19,8 +19,8 @@ from streams.security.endpoint import Endpoint as Peer
 from streams.security.modes import TLS13, Mode
 from streams.security.openssl import context
 from streams.security.openssl.endpoint import OpenSSLEndpoint
+from streams.security.pki import DELEGATION_USAGE
 from streams.security.tls13.certificates import Trust
-from streams.security.tls13.delegated import DELEGATION_USAGE
 from streams.security.tls13.endpoint import Tls13Endpoint as Endpoint
 from streams.security.tls13.groups import GROUP_CODES
 from streams.security.tls13.kem import KEMS, KemKey
