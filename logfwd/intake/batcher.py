@@ -165,4 +165,5 @@ def _piece(block: Block, begin: int, end: int) -> Block:
         ends,
         source=block.source,
         fields=block.fields,
+        is_checked=block.is_checked,
     )

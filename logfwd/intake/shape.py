@@ -95,14 +95,14 @@ def split(shape: Shape, block: Block, *, invalid: Literal["wrap", "drop"], max_r
     opening = _opening(fields)
     if opening:
         max_record_bytes = max(max_record_bytes - len(opening) + 1, MIN_RECORD_BYTES)
-    elif shape.key_field is None:
+    elif shape.key_field is None and not block.is_checked:
         values, *counts = jsonlines.split(
             block.data, invalid=invalid, max_record_bytes=max_record_bytes, ends=block.ends, origin=origin
         )
         return Part(values, b"", [], *counts)
     keys = _keys(shape.key_field, fields)
     if block.ends is None and jsonlines.may_be_valid(block.data, max_record_bytes):
-        part = _all_objects(block.data, opening, keys)
+        part = _all_objects(block.data, opening, keys, is_checked=block.is_checked and shape.key_field is None)
         if part is not None:
             return part
     lines = jsonlines.split(
@@ -112,14 +112,17 @@ def split(shape: Shape, block: Block, *, invalid: Literal["wrap", "drop"], max_r
     return Part(*_opened(lines.values, opening), found, lines.invalid, lines.blank)
 
 
-def _all_objects(data: bytes, opening: bytes, keys: _Keys) -> Part | None:
-    """The records of a block in which each line is one, with nothing around it; None for other blocks."""
+def _all_objects(data: bytes, opening: bytes, keys: _Keys, *, is_checked: bool) -> Part | None:
+    """The records of a block in which each line is one, with nothing around it; None for other blocks.
+
+    `is_checked`: each line is known to be an object, and no key is wanted.
+    """
     reader, cut = io.BytesIO(data), _WITHOUT_BRACE if opening else _WITHOUT_NEWLINE  # the reader shares the block
     values: list[BytesLike] = []
     found: list[bytes] = []
     while lines := reader.readlines(_PORTION_BYTES):
         try:
-            found += keys.of_records(lines)
+            found += [] if is_checked else keys.of_records(lines)
         except (msgspec.DecodeError, RecursionError):
             return None
         cut_lines = list(map(cut, lines))

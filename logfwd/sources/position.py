@@ -119,6 +119,8 @@ class Block(msgspec.Struct, frozen=True):
     source: str = FILE
     fields: bytes = b""
     """Members of a JSON object, without its braces, that every record of the block has in front of its own."""
+    is_checked: bool = False
+    """True if the source made every line: each is a JSON object that begins and ends with its brace."""
 
     @property
     def is_whole(self) -> bool:

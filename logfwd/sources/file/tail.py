@@ -155,4 +155,5 @@ class Tail:
         if self.lines is None:
             return Block(data=data, read_at_ms=wall_ms, key=self.key, start=start, end=end, detail=mark.detail)
         positions = {self.key: Position(FILE, mark.encode())}
-        return Block(data=data, read_at_ms=wall_ms, start=start, end=end, positions=positions)
+        is_checked = self.lines.is_checked
+        return Block(data, wall_ms, start=start, end=end, positions=positions, is_checked=is_checked)

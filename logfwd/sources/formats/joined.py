@@ -97,6 +97,9 @@ class JoinedLines:
         self._encoding = UTF_8
         self._open: dict[str, _Open] = {}
         self._records: list[bytes] = []
+        self._has_others = False
+        self.is_checked = True
+        """Whether every line that `feed` or `end` returned last is a record; others are not in the format."""
 
     # -- positions -----------------------------------------------------------------------------------------------
 
@@ -185,6 +188,7 @@ class JoinedLines:
 
     def _taken(self) -> bytes:
         records, self._records = self._records, []
+        self.is_checked, self._has_others = not self._has_others, False
         return joined(records)
 
     def _line(self, raw: bytes, offset: int, *, is_carried: bool) -> None:
@@ -192,6 +196,7 @@ class JoinedLines:
         piece = Piece("", line, True, {}) if rules.parse is None else rules.parse(line)
         if piece is None:
             self._records.append(line.removesuffix(b"\r"))  # it is judged when it is sealed, as in format json
+            self._has_others = True
             return
         record = self._open.get(piece.stream)
         if record is None and piece.is_end and rules.begins is None:

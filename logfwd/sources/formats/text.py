@@ -50,6 +50,8 @@ class TextLines:
     """The lines of one file, in order."""
 
     can_end = False
+    is_checked = True
+    """Every line that `feed` and `end` return is a record."""
 
     def __init__(self, max_record_bytes: int, count: Count, origin: object = "") -> None:
         self._max_record_bytes, self._count, self._origin = max_record_bytes, count, origin

@@ -153,6 +153,18 @@ def test_fields_of_a_block_follow_those_of_the_stream() -> None:
     assert values(sealed(first, nothing, first, shape=PLAIN)) == [b"{" + expected[0]] * 2
 
 
+@pytest.mark.parametrize("shape", [PLAIN, HOST, Shape(key_field="a"), Shape(HOST.fields, key_field="a")])
+def test_records_that_their_source_made_are_framed_as_if_they_were_validated(shape: Shape) -> None:
+    data = b'{"a":1}\n{}\n{"b":"\xc3\xa9"}\n' + b'{"a":"' + b"x" * 900 + b'"}\n'
+    made = [Block(data, NOW_MS, is_checked=is_checked) for is_checked in (False, True)]
+    expected, found = (records(sealed(block, shape=shape)) for block in made)
+    assert found == expected
+    assert values(sealed(Block(b'{"not json}\n', NOW_MS, is_checked=True), shape=PLAIN)) == [b'{"not json}']
+    short, long_ = (sealed(block, shape=shape, max_record_bytes=300) for block in made)
+    assert records(short) == records(long_)
+    assert short.invalid == long_.invalid == 1
+
+
 def test_records_whose_ends_are_known_get_the_fields() -> None:
     spread = [b'{"a":\n1}', b"{}", b"two\nlines", b'{"b":2}']
     block = Block(b"".join(spread), NOW_MS, ends=array("I", accumulate(map(len, spread))))

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from logfwd.intake import jsonlines
 from logfwd.sources.formats import containers, whole
 from logfwd.sources.formats.containers import Parse
 from logfwd.sources.formats.encodings import UTF_8
 from logfwd.sources.formats.joined import JoinedLines, Rules
+from logfwd.sources.formats.text import ignore
 
 TIME = b"2026-01-31T10:00:00.000000001Z"
 LIMIT = 2000
@@ -105,6 +107,8 @@ def fed(parse: Parse, blocks: list[bytes], *, one_by_one: bool) -> Made:
         for block in blocks:
             made.append(lines.feed(block, start, UTF_8))
             start += len(block)
+            judged = jsonlines.split(made[-1], invalid="wrap", max_record_bytes=LIMIT)
+            assert lines.is_checked <= (judged.invalid == judged.blank == 0)
     return b"".join(made), lines.state(), counted
 
 
@@ -146,6 +150,9 @@ def test_usual_lines_are_taken_many_at_a_time(
     parse: Parse, line: Callable[[bytes, bytes, bytes, bytes], bytes], content: bytes
 ) -> None:
     block = b"".join(line(TIME, stream, b"F", content) + b"\n" for stream in (b"stdout", b"stderr") * 500)
+    reader = JoinedLines(Rules(parse, None, 1, LIMIT, LIMIT), ignore)
+    assert reader.feed(block, 0, UTF_8).count(b"\n") == 1000
+    assert reader.is_checked
     for portion in whole.portions(block):
         made = whole.WHOLE[parse](portion, LIMIT)
         assert made is not None
