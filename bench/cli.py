@@ -26,6 +26,7 @@ ELSEWHERE = {
     "sources": "bench.speed.sources",
     "sustained": "bench.speed.sustained",
     "throughput": "bench.speed.throughput",
+    "waiting": "bench.speed.waiting",
     "watch": "bench.watch",
 }
 

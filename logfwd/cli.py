@@ -10,7 +10,7 @@ import click
 from logfwd.commands.options import CONFIG
 from logfwd.config import load_forwarder
 from streams import program
-from streams.errors import ConfigError
+from streams.errors import ConfigError, SpoolError
 from streams.signals import Stop
 from streams.telemetry import logs
 
@@ -100,6 +100,13 @@ def validate(path: Path, connect: bool) -> None:
         click.echo(
             f"{stream.name}: {kind}, mode {stream.security}, to {', '.join(stream.receivers or config.receivers)}"
         )
+    from logfwd.spool.remains import of_removed_streams
+
+    try:
+        for part in of_removed_streams(config.state_dir, {stream.name for stream in config.streams}):
+            click.echo(f"{part.file} holds a removed stream, see logfwd spool rm: {part}", err=True)
+    except (SpoolError, OSError) as error:
+        click.echo(f"remains of removed streams cannot be listed: {error}", err=True)
     if connect:
         from logfwd.commands.probe import probe
 

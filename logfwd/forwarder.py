@@ -82,6 +82,7 @@ class Forwarder:
                 self.admin_address = server.address
                 log.info("admin listening", address=server.address)
             self.metrics.on_scrape(self._observe)
+            _tell_of_remains(self.config)
             self._share_descriptors()
             await self._listen()
             for group in groups(self.config).values():
@@ -230,6 +231,14 @@ class Forwarder:
         """The rows of /api/v1/streams."""
         pipelines = [keeper.pipeline for keeper in self._keepers.values() if keeper.pipeline is not None]
         return status.rows(pipelines, self.metrics)
+
+
+def _tell_of_remains(config: ForwarderConfig) -> None:
+    """A removed stream's spool takes room on the disk, and what waits in it is not sent."""
+    for path in sorted(config.state_dir.glob("*.spool")):
+        if path.stem not in groups(config):
+            remedy = "configure the stream again to send what waits, or delete it with logfwd spool rm"
+            log.warning("spool of a removed stream", stream=path.stem, bytes=path.stat().st_size, remedy=remedy)
 
 
 def _sections(config: ForwarderConfig) -> set[str]:

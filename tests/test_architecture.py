@@ -39,6 +39,7 @@ DOORS = {
     "sqlite3": (
         "logfwd.spool.*",
         "logfwd.commands.spool",
+        "logfwd.commands.spools",
     ),
     "prometheus_client": ("streams.telemetry.*",),
     "blake3": ("logfwd.sources.http.body",),

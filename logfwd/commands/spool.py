@@ -1,6 +1,6 @@
-"""`logfwd spool`: list, print and check what is waiting on this host's disk, and requeue dead letters.
+"""`logfwd spool`: list, print and check what is waiting on this host's disk; requeue dead letters; remove remains.
 
-Everything except `requeue` uses a read-only connection and works while the forwarder runs.
+Everything except `requeue` and `rm` uses a read-only connection and works while the forwarder runs.
 """
 
 from __future__ import annotations
@@ -11,23 +11,20 @@ import datetime
 import json
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
-from functools import wraps
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
-from logfwd import state_dir
-from logfwd.commands.options import CONFIG
-from logfwd.config import ForwarderConfig, load_forwarder
+from logfwd.commands.spool_rm import rm
+from logfwd.commands.spools import file_of, reading, spool_command, spools_of, streams_in, without_forwarder
+from logfwd.config import ForwarderConfig
 from logfwd.sources.position import FILE, Mark
-from logfwd.spool.file import reader
 from logfwd.spool.schema import TOTALS, rows
 from logfwd.spool.verify import verify
-from streams import program
 from streams.columns import aligned
-from streams.errors import BatchCorrupt, ConfigError, SpoolError
+from streams.errors import BatchCorrupt
 from streams.records import batch as recordbatch
 from streams.records.printed import printed
 
@@ -35,36 +32,23 @@ MOST_BYTES = 64 * 1024 * 1024
 """Largest size of a batch after decompression."""
 
 
-def _command(command: Callable[..., None]) -> Callable[..., None]:
-    """Load the configuration that -c names, and report errors as one clear line."""
-
-    @CONFIG
-    @wraps(command)
-    def run(path: Path, *args: Any, **options: Any) -> None:
-        try:
-            command(load_forwarder(path), *args, **options)
-        except ConfigError as error:
-            program.refuse_config(error)
-        except (SpoolError, sqlite3.Error, OSError) as error:
-            raise click.ClickException(str(error)) from error
-
-    return run
-
-
-@click.group()
+@click.group(short_help="Inspect the spools, requeue dead letters, delete remains.")
 def spool() -> None:
-    """Inspect the spools, and requeue batches that could not be stored.
+    """Inspect the spools, requeue batches that could not be stored, and delete what removed streams left.
 
     A stream's batches wait in state_dir/STREAM.spool (a twin's in the file of its original) until a receiver has stored
     them. Batches that can never be stored, for example because even a single record is too large for the topic, are
     moved to the dead letters: export them, or fix the topic and requeue them.
 
-    All commands except requeue only read, and work while the forwarder runs.
+    All commands except requeue and rm only read, and work while the forwarder runs.
     """
 
 
+spool.add_command(rm)
+
+
 @spool.command("ls")
-@_command
+@spool_command
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array with ids, totals and file positions.")
 def list_spools(config: ForwarderConfig, as_json: bool) -> None:
     """List every stream that has a spool.
@@ -73,9 +57,9 @@ def list_spools(config: ForwarderConfig, as_json: bool) -> None:
     (UTC), the records in dead letters, and the number of stored file positions.
     """
     rows: list[dict[str, Any]] = []
-    for path in _spools(config):
-        with _reading(path) as connection:
-            rows += [_summary(config, path, connection, stream) for stream in _streams_in(path, connection)]
+    for path in spools_of(config):
+        with reading(path) as connection:
+            rows += [_summary(config, path, connection, stream) for stream in streams_in(path, connection)]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -95,7 +79,7 @@ def list_spools(config: ForwarderConfig, as_json: bool) -> None:
 
 
 @spool.command()
-@_command
+@spool_command
 @click.argument("stream")
 @click.option(
     "--records",
@@ -111,7 +95,7 @@ def show(config: ForwarderConfig, stream: str, records: int) -> None:
     They are in the order in which they will be sent. Each batch starts with a line "# batch …" that shows its run,
     records, bytes, time of reading (UTC) and sequences.
     """
-    with _reading(_file_of(config, stream)) as connection:
+    with reading(file_of(config, stream)) as connection:
         left = records
         for row_id, run, count, size, sequence, payload in connection.execute(
             "SELECT batches.id, run, record_count, size, base_sequence, payload "
@@ -133,7 +117,7 @@ def show(config: ForwarderConfig, stream: str, records: int) -> None:
 
 
 @spool.command("verify")
-@_command
+@spool_command
 @click.argument("stream")
 def verify_spool(config: ForwarderConfig, stream: str) -> None:
     """Check STREAM's spool file for damage.
@@ -143,8 +127,8 @@ def verify_spool(config: ForwarderConfig, stream: str) -> None:
     by hand: when the forwarder meets the damage, it puts everything intact into a new file and keeps the damaged one as
     STREAM.spool.damaged-TIME.
     """
-    path = _file_of(config, stream)
-    with _reading(path) as connection:
+    path = file_of(config, stream)
+    with reading(path) as connection:
         report = verify(connection)
     for problem in report.problems:
         click.echo(f"{path}: {problem}")
@@ -155,7 +139,7 @@ def verify_spool(config: ForwarderConfig, stream: str) -> None:
 
 
 @spool.command()
-@_command
+@spool_command
 @click.argument("stream")
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to create; - writes to stdout."
@@ -175,7 +159,7 @@ def export(config: ForwarderConfig, stream: str, out: Path, dead_letters: bool) 
         "ORDER BY run, batches.id"
     )
     written, damaged = 0, 0
-    with _reading(_file_of(config, stream)) as connection, _output(out) as file:
+    with reading(file_of(config, stream)) as connection, _output(out) as file:
         for row_id, payload in connection.execute(sql, (stream,)):
             try:
                 lines = b"".join(value + b"\n" for value in _values(payload))
@@ -191,7 +175,7 @@ def export(config: ForwarderConfig, stream: str, out: Path, dead_letters: bool) 
 
 
 @spool.command()
-@_command
+@spool_command
 @click.argument("stream")
 @click.option("--id", "letter", type=int, help="Requeue only this dead letter (`ls --json` shows the ids).")
 def requeue(config: ForwarderConfig, stream: str, letter: int | None) -> None:
@@ -203,12 +187,8 @@ def requeue(config: ForwarderConfig, stream: str, letter: int | None) -> None:
     from logfwd.spool.requeue import requeue as requeue_letters
     from streams.telemetry import logs
 
-    path = _file_of(config, stream)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(state_dir.lock(config.state_dir))
-        except ConfigError as error:
-            raise click.ClickException(f"{error}; stop the forwarder, requeue, and start it again") from error
+    path = file_of(config, stream)
+    with without_forwarder(config, "requeue"):
         logs.configure(level="warning")
         done, damaged = asyncio.run(requeue_letters(path, stream, letter))
     for problem in damaged:
@@ -220,44 +200,7 @@ def requeue(config: ForwarderConfig, stream: str, letter: int | None) -> None:
         sys.exit(1)
 
 
-# -- finding and reading -----------------------------------------------------------------------------------------
-
-
-def _spools(config: ForwarderConfig) -> list[Path]:
-    return sorted(config.state_dir.glob("*.spool"))
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A consistent snapshot of a spool, however long it takes to read."""
-    with contextlib.closing(reader(path)) as connection:
-        connection.execute("BEGIN")
-        yield connection
-
-
-def _file_of(config: ForwarderConfig, stream: str) -> Path:
-    """The file that holds a stream's batches."""
-    originals = {found.name: found.mirror_of or found.name for found in config.streams}
-    path = config.state_dir / f"{originals.get(stream, stream)}.spool"
-    if path.is_file():
-        return path
-    known: set[str] = set()
-    for other in _spools(config):
-        with _reading(other) as connection:
-            streams = _streams_in(other, connection)
-        if stream in streams:
-            return other
-        known.update(streams)
-    names = ", ".join(sorted(known)) or "none"
-    raise click.ClickException(f"stream {stream!r} has no spool in {config.state_dir}; there are spools for: {names}")
-
-
-def _streams_in(path: Path, connection: sqlite3.Connection) -> list[str]:
-    """All streams of a file, the original first."""
-    found = connection.execute(
-        "SELECT stream FROM totals UNION SELECT stream FROM batches UNION SELECT stream FROM runs"
-    )
-    return sorted({path.stem, *(stream for (stream,) in found)}, key=lambda name: (name != path.stem, name))
+# -- printing --------------------------------------------------------------------------------------------------
 
 
 def _summary(config: ForwarderConfig, path: Path, connection: sqlite3.Connection, stream: str) -> dict[str, Any]:

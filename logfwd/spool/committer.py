@@ -136,6 +136,8 @@ class Committer:
         for question in group:
             if isinstance(question, _Question):
                 self._answer(connection, question)
+        if None not in group and self.broken is None and shrinker.is_step_due():
+            self._shrink(shrinker, until=lambda: True)
         self._room.remake_reserve()
 
     def _fail(self, group: list[_Entry | _Question | None]) -> None:
@@ -150,13 +152,16 @@ class Committer:
         try:
             group.append(self._queue.get(timeout=IDLE_SECONDS if self.broken is None and shrinker.is_due else None))
         except queue.Empty:
-            try:
-                shrinker.shrink(until=lambda: not self._queue.empty())
-            except sqlite3.Error as error:
-                self.broken = describe(self._path, error)
-            self.reusable_bytes = shrinker.reusable_bytes
+            self._shrink(shrinker, until=lambda: not self._queue.empty())
         while not self._queue.empty() and not (group and self._room.is_small):
             group.append(self._queue.get())
+
+    def _shrink(self, shrinker: Shrinker, until: Callable[[], bool]) -> None:
+        try:
+            shrinker.shrink(until)
+        except sqlite3.Error as error:
+            self.broken = describe(self._path, error)
+        self.reusable_bytes = shrinker.reusable_bytes
 
     def _answer(self, connection: sqlite3.Connection, question: _Question) -> None:
         error: SpoolError | None = self.broken

@@ -1,4 +1,4 @@
-"""Returns free pages of the spool's file to the file system while the spool is idle.
+"""Returns free pages of the spool's file to the file system: all while the spool is idle, some while it is busy.
 
 A file created in version 2 can return any number of pages (auto_vacuum = INCREMENTAL). A file upgraded from version 1
 cannot: it is rewritten once (VACUUM) when it is nearly empty, and is then like a new file.
@@ -7,6 +7,7 @@ cannot: it is rewritten once (VACUUM) when it is nearly empty, and is then like 
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 
 from logfwd.spool.schema import PAGE_BYTES
@@ -15,6 +16,8 @@ KEEP_FREE_BYTES = 16 * 1024 * 1024
 """Free pages that stay in the file, for later batches."""
 STEP_BYTES = 1024 * 1024
 """Freed in one transaction, so that a commit that arrives meanwhile waits only milliseconds."""
+BUSY_SECONDS = 1.0
+"""While commits keep coming, which may be for ever, one step is taken in this time."""
 REWRITE_BYTES = 4 * 1024 * 1024
 """An upgraded file is rewritten when no more than this of it is in use."""
 
@@ -33,24 +36,29 @@ class Shrinker:
         self.is_due = True
         """False if nothing was left to do after the last commit."""
         self.reusable_bytes = 0
+        self._stepped_at = time.monotonic()
 
     def look_again(self) -> None:
         """Call after a commit: there may be more free pages."""
         self.is_due = True
 
+    def is_step_due(self) -> bool:
+        """True if one step should be taken although commits keep coming."""
+        return self.is_due and time.monotonic() >= self._stepped_at + BUSY_SECONDS
+
     def shrink(self, until: Callable[[], bool]) -> None:
         """Return pages until few are free or `until` says that other work waits. A full disk ends it silently."""
-        self.is_due = False
+        self.is_due, self._stepped_at = False, time.monotonic()
         try:
             smaller = self._ask("auto_vacuum") == 0 and self._rewrite()
             while (free := reusable_bytes(self._connection)) > KEEP_FREE_BYTES and self._ask("auto_vacuum") != 0:
-                if until():
-                    self.is_due = True
-                    break
                 pages = min(free - KEEP_FREE_BYTES, STEP_BYTES) // PAGE_BYTES + 1
                 # execute() would free a single page: it steps through a statement once
                 self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
                 smaller = True
+                if until():
+                    self.is_due = True
+                    break
             if smaller:
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as error:

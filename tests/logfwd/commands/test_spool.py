@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from logfwd import state_dir
 from logfwd.cli import main
+from logfwd.spool.store import Spool
 from streams.records import batch as recordbatch
 from streams.records.body import Extras, frame, header_fields, key_field
 from tests.support import spool_v1
-from tests.support.spools import dead_letters, fill, waiting
+from tests.support.spools import accept, backlog_of, dead_letters, fill, waiting
 from tests.support.tls import Parties
 
 
@@ -142,3 +144,75 @@ def test_requeue_works_on_a_spool_of_version_1(old_config: Path) -> None:
     assert "no problems" in run(old_config, "verify", "http")[1]
     (http, _) = json.loads(run(old_config, "ls", "--json")[1])
     assert (http["records"], http["dead_letter_records"]) == (42, 0)
+
+
+# -- what removed streams left ---------------------------------------------------------------------------------------
+
+
+def remove_from_config(config: Path, stream: str = "http") -> None:
+    """The stream is configured no more; another one is."""
+    (config.parent / "streams.d" / f"{stream}.toml").unlink()
+    (config.parent / "streams.d" / "dns.toml").write_text('name = "dns"\n[source]\ntype = "stdin"\n')
+
+
+def test_a_configured_stream_s_spool_is_not_removed(config: Path, tmp_path: Path) -> None:
+    code, output = run(config, "rm", "http", "--force")
+    assert (code, "stream http is configured; remove its file from" in output) == (1, True)
+    assert (tmp_path / "state" / "http.spool").is_file()
+
+
+def test_what_was_not_stored_is_counted_and_stays_unless_forced(config: Path, tmp_path: Path) -> None:
+    remove_from_config(config)
+    (tmp_path / "state" / "http.spool.damaged-1").touch()
+    counts = "http: waiting batches 17 (51 records, 2260 bytes), dead letters 1 (3 records)"
+    code, output = run(config, "rm", "http")
+    assert (code, f"holds what was not stored yet: {counts}. Export it" in output) == (1, True), output
+    assert "51" in run(config, "ls")[1]
+    code, output = run(config, "rm", "http", "--force")
+    assert code == 0
+    assert "removed" in output
+    assert f"discarded {counts}" in output
+    assert {found.name for found in (tmp_path / "state").iterdir()} == {"lock", "http.spool.damaged-1"}
+    assert "http.spool.damaged-1, a damaged spool that was set aside" in output
+
+
+def test_a_forwarder_that_runs_keeps_the_spool_of_a_removed_stream(config: Path, tmp_path: Path) -> None:
+    remove_from_config(config)
+    with state_dir.lock(tmp_path / "state"):
+        code, output = run(config, "rm", "http", "--force")
+    assert (code, "stop the forwarder, remove the spool, and start it again" in output) == (1, True)
+    assert (tmp_path / "state" / "http.spool").is_file()
+
+
+def test_a_removed_twin_leaves_the_file_and_the_payloads_of_its_original(config: Path, tmp_path: Path) -> None:
+    spool = tmp_path / "state" / "http.spool"
+
+    async def mirror() -> None:
+        async with Spool(spool) as opened:
+            original, twin = backlog_of(opened), backlog_of(opened, "pq")
+            for number in range(20, 30):
+                await accept(opened, number, original, twin)
+
+    asyncio.run(mirror())
+    validated = CliRunner().invoke(main, ["validate", "-c", str(config)])
+    assert (validated.exit_code, "pq: waiting batches 10 (30 records" in validated.output) == (0, True)
+    assert run(config, "rm", "pq")[0] == 1
+    code, output = run(config, "rm", "pq", "--force")
+    assert (code, output.splitlines()[0]) == (0, f"removed pq from {spool}")
+    assert "no problems" in run(config, "verify", "http")[1]
+    assert [row["stream"] for row in json.loads(run(config, "ls", "--json")[1])] == ["http"]
+    assert asyncio.run(waiting(spool))[0] == list(range(3, 30))
+
+
+def test_a_spool_without_waiting_batches_is_removed_at_once(config: Path, tmp_path: Path) -> None:
+    remove_from_config(config)
+    spool = tmp_path / "state" / "http.spool"
+    with contextlib.closing(sqlite3.connect(spool)) as connection, connection:
+        for table in ("batches", "blobs", "dead_letters"):
+            connection.execute(f"DELETE FROM {table}")
+    assert run(config, "rm", "http")[0] == 0
+    assert not spool.exists()
+    assert run(config, "rm", "http") == (
+        1,
+        f"Error: stream 'http' has no spool in {tmp_path}/state; there are spools for: none\n",
+    )
