@@ -61,7 +61,13 @@ class SpoolLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     max_spool_bytes: Annotated[int, Meta(ge=16 * MIB)] = GIB
     max_waiting_batches: Annotated[int, Meta(ge=1_000)] = 5_000_000
+    max_dead_letter_bytes: Annotated[int, Meta(ge=1 * MIB)] | None = None
     when_full: Literal["block", "drop_oldest"] = "block"
+
+    @property
+    def dead_letter_bytes(self) -> int:
+        """What dead letters may take; by default a tenth of what batches may."""
+        return self.max_dead_letter_bytes or self.max_spool_bytes // 10
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -75,8 +75,8 @@ class Keeper:
         """Why the stream does not work, if it does not: itself by its name, parts of its source as NAME/PART."""
         if self.trouble:
             return {self.name: self.trouble}
-        health = {} if self.pipeline is None else self.pipeline.source.health()
-        return {f"{self.name}/{part}": reason for part, reason in health.items()}
+        parts = {} if self.pipeline is None else self.pipeline.troubles()
+        return {f"{self.name}/{part}": reason for part, reason in parts.items()}
 
     async def stop(self, grace_seconds: float) -> None:
         """Seal, drain for at most `grace_seconds`, end; batches that are not acknowledged stay in the spool."""

@@ -35,6 +35,13 @@ RECORDS = Metric(
 SPOOL_BYTES = Metric("logfwd_spool_bytes", "gauge", "bytes", ("stream",), "Bytes of batches waiting in the spool.")
 SPOOL_BATCHES = Metric("logfwd_spool_batches", "gauge", "", ("stream",), "Batches waiting in the spool.")
 SPOOL_RECORDS = Metric("logfwd_spool_records", "gauge", "", ("stream",), "Records waiting in the spool.")
+DEAD_LETTER_BYTES = Metric(
+    "logfwd_dead_letter_bytes",
+    "gauge",
+    "bytes",
+    ("stream",),
+    "Bytes of dead letters in the spool, each with 300 for itself: what counts in max_dead_letter_bytes.",
+)
 UNACCOUNTED = Metric(
     "logfwd_unaccounted_records",
     "gauge",
@@ -124,6 +131,7 @@ FORWARDER = (
     SPOOL_BYTES,
     SPOOL_BATCHES,
     SPOOL_RECORDS,
+    DEAD_LETTER_BYTES,
     UNACCOUNTED,
     SPOOL_OLDEST,
     SOURCE_LAG,
@@ -150,6 +158,7 @@ class ForwarderMetrics(Metrics):
         self.spool_bytes = self._gauge(SPOOL_BYTES)
         self.spool_batches = self._gauge(SPOOL_BATCHES)
         self.spool_records = self._gauge(SPOOL_RECORDS)
+        self.dead_letter_bytes = self._gauge(DEAD_LETTER_BYTES)
         self.unaccounted = self._gauge(UNACCOUNTED)
         self.spool_oldest = self._gauge(SPOOL_OLDEST)
         self.source_lag = self._gauge(SOURCE_LAG)
@@ -210,6 +219,7 @@ class ForwarderMetrics(Metrics):
         self.spool_bytes.labels(stream).set(backlog.waiting_bytes)
         self.spool_batches.labels(stream).set(backlog.waiting_batches)
         self.spool_records.labels(stream).set(waiting)
+        self.dead_letter_bytes.labels(stream).set(backlog.dead_letters.byte_count)
         gone = totals.acknowledged + totals.dropped + totals.dead_lettered
         self.unaccounted.labels(stream).set(totals.accepted - gone - waiting)
         self.spool_oldest.labels(stream).set(self.oldest_seconds(backlog))

@@ -154,6 +154,11 @@ class Pipeline:
         """Take nothing more from the source; `run` seals the blocks that were read, drains, and returns."""
         self._stop_reading.set()
 
+    def troubles(self) -> dict[str, str]:
+        """What keeps a part of the source, or a batch, waiting: reasons by name."""
+        letters = self.senders[0].delivery.trouble
+        return {**self.source.health(), **({"dead letters": letters} if letters else {})}
+
     def room_bytes(self) -> float:
         """How many bytes of batches the spool may still take."""
         original = self._backlogs[0]
@@ -351,12 +356,14 @@ class Pipeline:
 
 def _backlog(spool: Spool, stream: Stream) -> Backlog:
     limits = stream.spool
-    return spool.backlog(
+    backlog = spool.backlog(
         stream.name,
         max_bytes=limits.max_spool_bytes,
         max_batches=limits.max_waiting_batches,
         drops_oldest=stream.mirror_of is not None or limits.when_full == "drop_oldest",
     )
+    backlog.dead_letters.max_bytes = limits.dead_letter_bytes
+    return backlog
 
 
 def _look_at(done: asyncio.Future[None]) -> None:

@@ -234,8 +234,11 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "Spool",
-            "Bytes of batches waiting to be acknowledged.",
-            [('sum by (stream) (logfwd_spool_bytes{stream=~"$stream"})', "{{stream}}")],
+            "Bytes of batches waiting to be acknowledged, and of dead letters.",
+            [
+                ('sum by (stream) (logfwd_spool_bytes{stream=~"$stream"})', "{{stream}}"),
+                ('sum by (stream) (logfwd_dead_letter_bytes{stream=~"$stream"})', "{{stream}} dead letters"),
+            ],
             "bytes",
         ),
         Panel(

@@ -27,6 +27,8 @@ LOOK_SECONDS = 1.0
 PING_IDLE_SECONDS = 10.0
 SILENCE_PINGS = 3
 REPORT_SECONDS = 10.0
+FULL_PAUSE_SECONDS = 10.0
+"""Pause before a batch is tried again that cannot be set aside, since the dead letters are full."""
 CLOCK_SKEW_WARNING_SECONDS = 30.0
 
 
@@ -200,7 +202,7 @@ class Conversation:
         if self._refusal is not None:
             (row, nack, alone), self._refusal = self._refusal, None
             if await self._delivery.refused(row, nack, alone=alone) is Remedy.BACK_OFF:
-                await self._pause(self._backoff.next())
+                await self._pause(FULL_PAUSE_SECONDS if self._delivery.trouble else self._backoff.next())
             if Code.parse(nack.code) is Code.CLOCK:
                 self.leave("the receiver's clock has changed")  # the next WELCOME brings its new time
 
@@ -225,7 +227,8 @@ class Conversation:
             payload = await self._delivery.stamped_payload(row, run, now_ms)
         except BatchCorrupt as error:
             await self._all_answered()  # a dead letter leaves a gap: only a reset, with nothing on the wire, closes it
-            await self._delivery.dead_letter(row, "rotten", str(error))
+            if not await self._delivery.dead_letter(row, "rotten", str(error)):
+                await self._pause(FULL_PAUSE_SECONDS)
             raise LinkError("a batch failed its CRC in the spool; resuming") from error
         if self._refusal is not None or not self._wire.can_send_batch:
             return False

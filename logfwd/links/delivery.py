@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -15,6 +16,7 @@ from logfwd.definition import Stream
 from logfwd.links.resume import Answer, GoOn, Plan, Recovery, Remedy, Reset
 from logfwd.metrics import ForwarderMetrics
 from logfwd.spool.backlog import Backlog
+from logfwd.spool.letters import oldest
 from logfwd.spool.notes import Notes
 from logfwd.spool.rows import Row, Run
 from logfwd.spool.store import Spool
@@ -44,6 +46,8 @@ class Delivery:
         self.answer_timeout_seconds = answer_timeout_seconds
         self.progress = asyncio.Event()
         """Set at every acknowledgement, for a pipeline that follows the pace of the link."""
+        self.trouble = ""
+        """Why a batch waits that should become a dead letter; empty while none does."""
         self._spool = spool
         self._recoveries: dict[int, Recovery] = {}
         """By run number. They outlive links: a refusal on one link counts on the next."""
@@ -162,6 +166,7 @@ class Delivery:
         self._observe(row, ack, sent_at)
         notes = Notes()
         leaving = self.backlog.acknowledge(row, notes)
+        self.trouble = ""
         count = sum(done.record_count for done in leaving)
         self._acknowledged.inc(count)
         self._spool.ride_along(notes)  # not awaited: losing a deletion costs a question, never a record
@@ -193,8 +198,8 @@ class Delivery:
         self.metrics.link_failures.labels(self.stream.name, str(code)).inc()
         if remedy is Remedy.SPLIT:
             await self._split(row)
-        elif remedy is Remedy.DEAD_LETTER:
-            await self.dead_letter(row, str(code), nack.text)
+        elif remedy is Remedy.DEAD_LETTER and not await self.dead_letter(row, str(code), nack.text):
+            return Remedy.BACK_OFF
         return remedy
 
     async def _split(self, row: Row) -> None:
@@ -205,14 +210,41 @@ class Delivery:
         self.backlog.split(row, (first, second), notes)
         await self._spool.commit(notes)
 
-    async def dead_letter(self, row: Row, code: str, text: str) -> None:
-        """Move a batch out of the way for good, visibly."""
+    async def dead_letter(self, row: Row, code: str, text: str) -> bool:
+        """Move a batch out of the way for good, visibly; False if the dead letters are full, and it has to wait."""
+        if not await self._make_room_for(row, code):
+            return False
         recovery, notes = self._recovery_of(row), Notes()
         self.backlog.dead_letter(row, code, text, notes)
         await self._spool.commit(notes)
         recovery.dead_lettered()
         self.metrics.records.labels(self.stream.name, "dead_lettered").inc(row.record_count)
         self.log.error("batch dead-lettered", code=code, detail=text, records=row.record_count)
+        return True
+
+    async def _make_room_for(self, row: Row, code: str) -> bool:
+        """Room among the dead letters, by dropping the oldest ones if that is the stream's policy."""
+        backlog = self.backlog
+        while not backlog.dead_letters.has_room(row):
+            if not backlog.drops_oldest:
+                self._tell_of_full_letters(code)
+                return False
+            if (letter := await self._spool.ask(partial(oldest, stream=self.stream.name))) is None:
+                break
+            notes = Notes()
+            backlog.drop_dead_letter(letter, notes)
+            await self._spool.commit(notes)
+            self.metrics.records.labels(self.stream.name, "dropped").inc(letter.record_count)
+            self.log.warning("oldest dead letter dropped", records=letter.record_count, id=letter.id)
+        self.trouble = ""
+        return True
+
+    def _tell_of_full_letters(self, code: str) -> None:
+        if self.trouble:
+            return
+        remedy = "see logfwd spool ls; fix the cause, then requeue or export them, or raise max_dead_letter_bytes"
+        self.trouble = f"a batch waits that cannot be stored ({code}): max_dead_letter_bytes is used up; {remedy}"
+        self.log.error("dead letters full", code=code, bytes=self.backlog.dead_letters.byte_count, remedy=remedy)
 
     def report(self) -> m.Report:
         """The stream's totals, for the receiver's ledger."""

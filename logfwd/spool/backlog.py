@@ -20,22 +20,19 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
 from logfwd.spool.beyond import LEAST_ROWS, WINDOW_ROWS, Beyond, Segment
 from logfwd.spool.blobs import Blobs
 from logfwd.spool.keys import Keys
-from logfwd.spool.rows import ROW_ID_STEP, Changes, Row, Run, Totals
+from logfwd.spool.rows import ROW_BYTES, ROW_ID_STEP, Changes, DeadLetters, Letter, Row, Run, Totals
 from streams.records.batch import Packed
 
 STAMP_STEP = 64
 """Most batches of a run that may be stamped and unacknowledged at a time: they can no longer be dropped or moved."""
 
 MAX_PRODUCER_EPOCH = 32_766
-
-ROW_BYTES = 300
-"""What a batch takes beside its payload, on disk and in memory together: so much of the budget."""
 
 
 @dataclass(slots=True)
@@ -66,6 +63,7 @@ class Backlog:
     """Takes new batches. None after an open, and after its reset: the next batch begins a new run."""
     keys: Keys = field(default_factory=Keys)
     """Idempotency keys in the same file: they take part of the budget."""
+    dead_letters: DeadLetters = field(default_factory=DeadLetters)
 
     def adopt(self, rows: Iterable[Row], beyond: Beyond) -> None:
         """Take over what was read from the disk. `blobs` has counted it already."""
@@ -283,15 +281,7 @@ class Backlog:
         ids = (row.id, row.id + max((end - row.id) // 2, 1))
         sequence = row.base_sequence
         for offset, (row_id, half) in enumerate(zip(ids, halves, strict=True)):
-            new = replace(
-                row,
-                id=row_id,
-                blob=self.blobs.add(half.payload, changes),
-                size=len(half.payload),
-                record_count=half.record_count,
-                base_sequence=sequence,
-                payload=half.payload,
-            )
+            new = row.half(row_id, self.blobs.add(half.payload, changes), half, sequence)
             sequence = None if sequence is None else sequence + half.record_count
             self.rows.insert(index + offset, new)
             self.waiting_bytes += new.size
@@ -303,7 +293,16 @@ class Backlog:
         """Move a batch that can never be stored to the dead letters. Leaves a gap: the run must be reset."""
         changes.put_dead_letter(self.stream, row, code, text)
         self.totals.dead_lettered += row.record_count
+        self.dead_letters.add(row)
         self._remove(row, changes)
+        changes.put_totals(self.stream, self.totals)
+
+    def drop_dead_letter(self, letter: Letter, changes: Changes) -> None:
+        """Give up the oldest dead letter for a newer one."""
+        self.dead_letters.remove(letter)
+        changes.delete_dead_letter(letter.id)
+        self.totals.dead_lettered -= letter.record_count
+        self.totals.dropped += letter.record_count
         changes.put_totals(self.stream, self.totals)
 
     def requeue(self, batch: Packed, blob: int, changes: Changes) -> None:

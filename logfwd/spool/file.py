@@ -23,6 +23,7 @@ from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
 from logfwd.spool.first_page import has_known_header
 from logfwd.spool.keys import Keys
+from logfwd.spool.letters import bytes_by_stream
 from logfwd.spool.rows import Run, Totals
 from logfwd.spool.schema import (
     PAGE_BYTES,
@@ -51,6 +52,7 @@ class Contents:
     waiting: dict[str, Waiting] = field(default_factory=dict)
     totals: dict[str, Totals] = field(default_factory=dict)
     keys: Keys = field(default_factory=Keys)
+    dead_letter_bytes: dict[str, int] = field(default_factory=dict)
     last_row: int = 0
     last_blob: int = 0
 
@@ -201,7 +203,7 @@ def load(path: Path, connection: sqlite3.Connection) -> Contents:
         found.totals = {stream: Totals(*rest) for stream, *rest in rows(connection, "totals")}
         for key in key_ids(connection):
             found.keys.adopt(*key)
-        connection.execute("SELECT id, stream, payload FROM dead_letters LIMIT 1").fetchall()
+        found.dead_letter_bytes = bytes_by_stream(connection)
         found.last_row = connection.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()[0]
         found.last_blob = connection.execute("SELECT coalesce(max(id), 0) FROM blobs").fetchone()[0]
     if "forwarder_id" not in found.meta:

@@ -5,8 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from typing import Protocol
+
+from streams.records.batch import Packed
+
+ROW_BYTES = 300
+"""What a batch takes beside its payload, on disk and in memory together: so much of its budget."""
 
 ROW_ID_STEP = 1 << 20
 """Room between neighbouring row ids, so that a row can be halved in place down to single records."""
@@ -56,6 +62,12 @@ class Row:
         assert self.base_sequence is not None
         return self.base_sequence + self.record_count - 1
 
+    def half(self, row_id: int, blob: int, half: Packed, sequence: int | None) -> Row:
+        """A part of it with a payload of its own."""
+        size, payload = len(half.payload), half.payload
+        changed = {"id": row_id, "blob": blob, "record_count": half.record_count, "size": size}
+        return replace(self, **changed, base_sequence=sequence, payload=payload)
+
 
 @dataclass(slots=True)
 class Totals:
@@ -75,6 +87,33 @@ class Totals:
     filtered: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter: a batch that was set aside."""
+
+    id: int
+    record_count: int
+    size: int
+
+
+@dataclass(slots=True)
+class DeadLetters:
+    """How much of their budget a stream's dead letters take."""
+
+    max_bytes: int = sys.maxsize
+    byte_count: int = 0
+
+    def has_room(self, row: Row) -> bool:
+        """False if the row would exceed the budget as a dead letter; any may be the only one."""
+        return not self.byte_count or self.byte_count + row.size + ROW_BYTES <= self.max_bytes
+
+    def add(self, row: Row) -> None:
+        self.byte_count += row.size + ROW_BYTES
+
+    def remove(self, letter: Letter) -> None:
+        self.byte_count -= letter.size + ROW_BYTES
+
+
 class Changes(Protocol):
     """Notes for one transaction; logfwd/spool/notes.py turns them into SQL."""
 
@@ -88,3 +127,4 @@ class Changes(Protocol):
     def delete_run(self, stream: str, run: Run) -> None: ...
     def put_totals(self, stream: str, totals: Totals) -> None: ...
     def put_dead_letter(self, stream: str, row: Row, code: str, text: str) -> None: ...
+    def delete_dead_letter(self, dead_letter: int) -> None: ...

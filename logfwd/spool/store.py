@@ -31,7 +31,7 @@ from logfwd.sources.position import Position
 from logfwd.spool.backlog import Backlog
 from logfwd.spool.beyond import Segment
 from logfwd.spool.blobs import Blobs
-from logfwd.spool.committer import Committer
+from logfwd.spool.committer import Committer, T
 from logfwd.spool.file import Contents, close_unfinished, describe, has_log, install, load, read_key, writer
 from logfwd.spool.keys import BUDGET_SHARE, Keys
 from logfwd.spool.notes import Notes
@@ -233,6 +233,7 @@ class Spool:
             self.blobs.adopt((), backlog.beyond)
         else:
             backlog.adopt(waiting.rows, waiting.beyond)
+        backlog.dead_letters.byte_count = self._contents.dead_letter_bytes.get(stream, 0)
         self._backlogs[stream] = backlog
         return backlog
 
@@ -240,18 +241,16 @@ class Spool:
         """Read more batches of the streams that have few left in memory."""
         for backlog in self._backlogs.values():
             if (segment := backlog.next_segment()) is not None:
-                question = partial(read_segment, stream=backlog.stream, segment=segment)
-                answer = self._committer.ask(question)
+                answer = self._committer.ask(partial(read_segment, stream=backlog.stream, segment=segment))
                 answer.add_done_callback(partial(self._take, backlog, segment))
 
     def _take(self, backlog: Backlog, segment: Segment, answer: asyncio.Future[list[Row]]) -> None:
         if not answer.cancelled() and answer.exception() is None:
             try:
                 backlog.take(segment, answer.result())
+                self._read_on()  # it may have been dropped meanwhile
             except SpoolCorrupt as error:
                 self._committer.broken = SpoolCorrupt(f"{self.path}: {error}")
-            else:
-                self._read_on()  # it may have been dropped meanwhile
         if (on_read := self.on_read.get(backlog.stream)) is not None:
             on_read()
 
@@ -311,10 +310,14 @@ class Spool:
         row_id = self.keys.find(key_hash)
         if row_id is None:
             return None
+        key = await self.ask(lambda connection: read_key(connection, row_id, key_hash))
+        return None if key is None or key.expires <= time.time() else key
+
+    async def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Read something, with all notes in effect that were handed in before."""
         if error := self._committer.broken or self._closed:
             raise error
-        key = await self._committer.ask(lambda connection: read_key(connection, row_id, key_hash))
-        return None if key is None or key.expires <= time.time() else key
+        return await self._committer.ask(question)
 
     async def raise_when_broken(self, until: asyncio.Future[None]) -> None:
         """Raise the error that breaks the spool as soon as there is one, or return when `until` is done."""

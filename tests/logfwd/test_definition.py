@@ -84,6 +84,12 @@ def test_relative_globs_start_at_the_configurations_directory_and_absolute_ones_
         ("[batch]\nmax_batch_records = 1.5\n", "batch.max_batch_records", "1.5 is not a whole number"),
         ("[batch]\nmax_batch_records = true\n", "batch.max_batch_records", "True is not a whole number"),
         ('[batch]\nmax_record_bytes = "1MiB"\n', "batch.max_record_bytes", "is more than batch.max_batch_bytes"),
+        (
+            '[spool]\nmax_dead_letter_bytes = "1KiB"\n',
+            "spool.max_dead_letter_bytes",
+            "must be at least 1MiB",
+        ),
+        ("[spool]\nmax_waiting_batches = 10\n", "spool.max_waiting_batches", "is 10; it must be at least 1000"),
         ('[spool]\nmax_spool_bytes = "1MiB"\n', "spool.max_spool_bytes", "is 1MiB; it must be at least 16MiB"),
         (
             '[spool]\nwhen_full = "drop-oldest"\n',

@@ -79,7 +79,7 @@ async def test_what_keeps_a_source_from_working_is_shown_under_its_stream(monkey
 
     @contextlib.asynccontextmanager
     async def make(_: Group) -> AsyncGenerator[Any, None]:
-        yield SimpleNamespace(run=stopped.wait, stop_reading=stopped.set, source=SimpleNamespace(health=lambda: health))
+        yield SimpleNamespace(run=stopped.wait, stop_reading=stopped.set, troubles=lambda: health)
 
     one = Keeper(GROUP, make, lambda: None)
     await eventually(lambda: one.pipeline is not None)

@@ -23,9 +23,9 @@ from logfwd.links.sender import Sender
 from logfwd.pipeline import PAYLOADS_IN_MEMORY
 from logfwd.sources.front import Front, Handle, Outcome
 from logfwd.sources.position import Block
-from logfwd.spool.backlog import ROW_BYTES, Backlog
+from logfwd.spool.backlog import Backlog
 from logfwd.spool.notes import Notes
-from logfwd.spool.rows import Run
+from logfwd.spool.rows import ROW_BYTES, Run
 from logfwd.spool.store import Spool
 from tests.support.given import Gate, Given, at, record
 from tests.support.installation import eventually

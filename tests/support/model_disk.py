@@ -102,5 +102,8 @@ class ModelDisk:
         copy = replace(totals)
         self.pending.append(lambda: self.totals.__setitem__(stream, copy))
 
+    def delete_dead_letter(self, dead_letter: int) -> None:
+        self.pending.append(lambda: self.dead.pop(dead_letter))
+
     def put_dead_letter(self, stream: str, row: Row, code: str, text: str) -> None:
         self.pending.append(lambda: self.dead.append(self.blobs[row.blob]))

@@ -15,9 +15,9 @@ from logfwd.links.sender import Connect
 from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
 from logfwd.sources import Source
-from logfwd.spool.backlog import ROW_BYTES, Backlog
+from logfwd.spool.backlog import Backlog
 from logfwd.spool.notes import Notes
-from logfwd.spool.rows import Run
+from logfwd.spool.rows import ROW_BYTES, Run
 from logfwd.spool.store import Spool
 from streams.errors import LinkError
 from streams.records import batch as recordbatch

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from click.testing import CliRunner
 
 from logfwd import state_dir
@@ -19,6 +22,16 @@ from streams.records.body import Extras, frame, header_fields, key_field
 from tests.support import spool_v1
 from tests.support.spools import accept, backlog_of, dead_letters, fill, waiting
 from tests.support.tls import Parties
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command configures the logs of its process, which here is that of all tests."""
+    root, configured = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.configure(**configured)
 
 
 @pytest.fixture

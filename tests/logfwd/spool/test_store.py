@@ -12,10 +12,10 @@ import pytest
 
 from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
-from logfwd.spool.backlog import ROW_BYTES, Backlog
+from logfwd.spool.backlog import Backlog
 from logfwd.spool.file import reader, writer
 from logfwd.spool.notes import Notes
-from logfwd.spool.rows import ROW_ID_STEP, Row, Run, Totals
+from logfwd.spool.rows import ROW_BYTES, ROW_ID_STEP, Row, Run, Totals
 from logfwd.spool.salvage import replace_damaged
 from logfwd.spool.schema import SCHEMA_VERSION
 from logfwd.spool.shrink import KEEP_FREE_BYTES, reusable_bytes

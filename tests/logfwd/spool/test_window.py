@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from logfwd.spool.backlog import ROW_BYTES, Backlog
+from logfwd.spool.backlog import Backlog
 from logfwd.spool.beyond import WINDOW_ROWS
 from logfwd.spool.file import reader
 from logfwd.spool.notes import Notes
-from logfwd.spool.rows import Run
+from logfwd.spool.rows import ROW_BYTES, Run
 from logfwd.spool.store import Spool
 from logfwd.spool.verify import verify
 from streams.errors import SpoolCorrupt
