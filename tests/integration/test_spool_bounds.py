@@ -15,6 +15,7 @@ import pytest
 from bench.lab.feeder import numbered_lines
 from bench.lab.oracle import Finding, judge
 from bench.lab.site import Site
+from logfwd.spool.beyond import WINDOW_ROWS
 from logreceiver.sinks.log.sink import read_records
 from tests.integration.test_ledger import answer_of
 
@@ -111,6 +112,30 @@ def test_a_spool_that_drops_lets_the_oldest_records_go_and_the_ledger_says_how_m
     text = answer_of(site, "s")[1]
     print(text)
     assert f"dropped {dropped}" in text
+
+
+def test_a_backlog_longer_than_what_is_in_memory_is_stored_once_though_the_forwarder_is_killed(site: Site) -> None:
+    """It is killed while the spool fills, and twice while it drains; each record is a batch of its own."""
+    batches = 3 * WINDOW_ROWS
+    site.write_stream("s", STREAM.format(name="s") + "max_batch_records = 1\n")
+    write(site, "s", batches)
+    site.start_forwarder()
+    until(site, lambda: numbers(site, "s")["waiting"] > WINDOW_ROWS)
+    site.forwarder.kill()
+    site.start_forwarder()
+    until(site, lambda: numbers(site, "s")["waiting"] == batches, 90)
+    assert site.streams()["s"]["spool"]["batches"] == batches
+    site.start_receiver()
+    for share in (0.2, 0.6):
+        until(site, lambda at=share: numbers(site, "s")["acknowledged"] > at * batches, 90)  # type: ignore[misc]
+        site.forwarder.kill()
+        site.start_forwarder()
+    assert site.wait_until_acknowledged(batches, ["s"], 120), site.forwarder.tail()
+    assert site.streams()["s"]["resets"] == 0
+    site.stop()
+    finding = judged(site, "s", batches)
+    print(finding)
+    assert finding.exact, finding
 
 
 def test_a_spool_that_is_damaged_under_a_running_forwarder_is_set_aside_and_the_forwarder_goes_on(site: Site) -> None:
