@@ -84,7 +84,11 @@ class Sender:
         try:
             while not self._stopping:
                 try:
-                    await self._use(await self._new_link())
+                    link = await self._new_link()
+                    if self._stopping:  # while it was made
+                        await link.close()
+                        break
+                    await self._use(link)
                     self._backoff.reset()
                 except LINK_FAILURES as error:
                     await self._failed(error)

@@ -1,4 +1,4 @@
-"""How long a stream without a link waits for the next one."""
+"""How long a stream without a link waits for the next one, and that it stops while one is made."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ def events() -> Iterator[list[EventDict]]:
         yield events
 
 
+def delivery() -> Any:
+    return SimpleNamespace(
+        stream=Stream(name="s"),
+        backlog=SimpleNamespace(waiting_batches=0),
+        wake_by=lambda _: None,
+        metrics=ForwarderMetrics(CollectorRegistry()),
+    )
+
+
 async def pauses(
     events: list[EventDict], monkeypatch: pytest.MonkeyPatch, *script: tuple[bool, Exception]
 ) -> list[float]:
@@ -47,17 +56,11 @@ async def pauses(
     monkeypatch.setattr("logfwd.links.backoff.random.uniform", lambda low, high: high)
     monkeypatch.setattr(sender, "Conversation", Lost)
     Lost.script = list(script)
-    delivery: Any = SimpleNamespace(
-        stream=Stream(name="s"),
-        backlog=SimpleNamespace(waiting_batches=0),
-        wake_by=lambda _: None,
-        metrics=ForwarderMetrics(CollectorRegistry()),
-    )
 
     async def connect() -> Any:
         return None
 
-    one = Sender(delivery, connect)
+    one = Sender(delivery(), connect)
 
     class NoTime:
         """Every pause is over at once."""
@@ -100,3 +103,19 @@ async def test_a_forwarder_whose_link_another_copy_took_over_waits_longer(
     taken_over = LinkRefused(Code.SUPERSEDED, "another link")
     (pause,) = await pauses(events, monkeypatch, (True, taken_over))
     assert pause == 1.5 * CLONE_PAUSE_SECONDS
+
+
+async def test_a_link_that_is_made_while_the_sender_stops_is_closed_at_once() -> None:
+    closed: list[bool] = []
+
+    async def close() -> None:
+        closed.append(True)
+
+    async def connect() -> Any:
+        one.stop()
+        return SimpleNamespace(close=close)
+
+    one = Sender(delivery(), connect)
+    async with asyncio.timeout(60):
+        await one.run()
+    assert closed == [True]
