@@ -33,6 +33,7 @@ from prometheus_client import CollectorRegistry
 from streams.addresses import join_address, split_address
 from streams.descriptors import readable
 from streams.errors import PipelineError
+from streams.telemetry import logs
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 MAX_LINE_BYTES = 4096
 MAX_HEADER_BYTES = 4096
 CLOSE_SECONDS = 1.0
+RETRY_SECONDS = 5.0
+
+log = logs.get_logger("admin")
 
 
 class AdminUnavailable(PipelineError):
@@ -79,7 +83,7 @@ async def serve(
             status = application.Status(ready, streams, durations, more or {})
             return application.make(registry, status, about, local_host)
 
-        server = asyncio.create_task(_answer(sock, make_application))
+        server = asyncio.create_task(_keep_answering(sock, make_application))
         try:
             yield Server(join_address(bound_host, port))
         finally:
@@ -96,6 +100,16 @@ def _listen(address: str) -> socket.socket:
         raise AdminUnavailable(f"admin.address {address}: cannot listen there: {error.strerror or error}") from error
     listening.setblocking(False)
     return listening
+
+
+async def _keep_answering(sock: socket.socket, make_application: Callable[[], web.Application]) -> None:
+    while True:
+        try:
+            with sock.dup() as same:  # what serves it closes it
+                await _answer(same, make_application)
+        except Exception as error:  # the top of a task; such as too little memory for the server
+            log.exception("admin failed", reason=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 async def _answer(sock: socket.socket, make_application: Callable[[], web.Application]) -> None:

@@ -6,13 +6,16 @@ import asyncio
 import importlib.metadata
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
 
 from logfwd.metrics import ForwarderMetrics
 from streams.addresses import split_address
-from streams.telemetry import admin
+from streams.telemetry import admin, application
 from streams.telemetry.application import PAGE
 from streams.telemetry.metrics import CollectorRegistry
 
@@ -208,3 +211,21 @@ async def test_there_is_no_answer_after_the_end(client: aiohttp.ClientSession) -
         address = server.address
     with pytest.raises(aiohttp.ClientConnectionError):
         await client.get(f"http://{address}/healthz")
+
+
+async def test_a_server_that_fails_is_said_and_started_again(
+    client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = application.make, [MemoryError("no more"), MemoryError("still no more")]
+
+    def make(*arguments: Any) -> web.Application:
+        if failures:
+            raise failures.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(application, "make", make)
+    monkeypatch.setattr(admin, "RETRY_SECONDS", 0.0)
+    with capture_logs() as events:
+        async with admin.serve("127.0.0.1:0", CollectorRegistry(), ready=dict, streams=list) as server:
+            assert (await client.get(f"http://{server.address}/healthz")).status == 200
+    assert [event["event"] for event in events] == ["admin failed", "admin failed"]
