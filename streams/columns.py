@@ -1,4 +1,4 @@
-"""Rows of text as aligned columns, for results that people read and scripts may cut."""
+"""Rows of text as aligned columns, for results that people read and scripts may cut; text of peers made harmless."""
 
 from __future__ import annotations
 
@@ -14,3 +14,10 @@ def aligned(rows: Sequence[Sequence[str]], *, numbers_from: int) -> Iterator[str
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
+
+
+def harmless(text: str) -> str:
+    """Text from a peer for a terminal: what is not printable, such as an escape sequence, is spelled out."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

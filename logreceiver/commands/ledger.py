@@ -19,7 +19,7 @@ from logreceiver.sinks import Reader, RunState
 from logreceiver.sinks.make import make_reader
 from logreceiver.sinks.settings import AnySink, LogSink
 from streams import program
-from streams.columns import aligned
+from streams.columns import aligned, harmless
 from streams.errors import SinkUnavailable
 from streams.telemetry import logs
 
@@ -123,11 +123,11 @@ def show(answers: list[Answer], *, as_json_lines: bool) -> None:
 def _show_one(answer: Answer, *, several: bool) -> None:
     twin = f", twin of {answer.twin_of}" if answer.twin_of else ""
     forwarder = f", forwarder {answer.forwarder_id}" if several else ""
-    click.echo(
+    _say(
         f"{answer.stream}: sent {_number(answer.sent)}, stored {_number(answer.stored)}, "
         f"missing {_number(answer.missing)}, twice {_number(answer.twice)}"
     )
-    click.echo(f"  from {answer.identity}{forwarder}{twin}, {_time(answer.first_ms)} to {_time(answer.last_ms)}")
+    _say(f"  from {answer.identity}{forwarder}{twin}, {_time(answer.first_ms)} to {_time(answer.last_ms)}")
     reported = "never" if answer.reported_ms is None else _time(answer.reported_ms)
     rows = [
         ("waiting", answer.waiting),
@@ -153,9 +153,14 @@ def _show_one(answer: Answer, *, several: bool) -> None:
         for share in answer.shares
     ]
     for line in aligned(table, numbers_from=4):
-        click.echo(f"    {line}")
+        _say(f"    {line}")
     for note in answer.notes:
-        click.echo(f"  note: {note}")
+        _say(f"  note: {note}")
+
+
+def _say(line: str) -> None:
+    """Print a line with what a forwarder said of itself."""
+    click.echo(harmless(line))
 
 
 def _number(value: int | None) -> str:

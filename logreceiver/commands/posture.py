@@ -16,6 +16,7 @@ from logreceiver.commands.options import CONFIG, load
 from logreceiver.posture import Certificate, Report, Share, merge
 from streams import program
 from streams.addresses import join_address, split_address
+from streams.columns import harmless
 from streams.telemetry import client
 from streams.telemetry.client import NotAnswered
 
@@ -78,9 +79,9 @@ def show(report: Report, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(report), indent=2))
         return
-    console = Console()
+    console = Console(markup=False)
     if not console.is_terminal:
-        console = Console(width=WIDTH_OF_A_FILE)
+        console = Console(markup=False, width=WIDTH_OF_A_FILE)
     console.print(
         f"since {report.since:%Y-%m-%dT%H:%M:%SZ}: {report.links} links, {report.open_links} open, "
         f"{_size(report.bytes)} in batches"
@@ -98,7 +99,7 @@ def _streams(report: Report) -> Table:
     )
     for each in report.streams:
         for number, share in enumerate(each.shares):
-            names = ("", "") if number else (each.stream, each.identity)
+            names = ("", "") if number else (harmless(each.stream), harmless(each.identity))
             table.add_row(*names, *_cells(share))
     table.add_section()
     for number, share in enumerate(report.shares):
@@ -126,7 +127,7 @@ def _certificates(certificates: Sequence[Certificate]) -> Table:
     for each in certificates:
         expires = "unknown" if each.expires is None else f"{each.expires:%Y-%m-%dT%H:%M:%SZ}"
         days = "" if each.days_left is None else f"{each.days_left:.1f}"
-        table.add_row(each.identity, each.algorithm, expires, days, str(each.open_links))
+        table.add_row(harmless(each.identity), each.algorithm, expires, days, str(each.open_links))
     return table
 
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from logreceiver.commands.posture import show
 from logreceiver.posture import MAX_ACCOUNTS, Account, OpenLink, Posture, Report, merge
 from logreceiver.posture import report as make_report
 from streams.security.endpoint import Facts
@@ -157,3 +158,13 @@ def test_a_merged_report_covers_the_time_of_all_workers() -> None:
     )
     for merged in (merge([earlier, later]), merge([later, earlier])):
         assert (merged.since, merged.now) == (START, NOW + timedelta(hours=1))
+
+
+def test_names_that_peers_chose_are_text_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    posture = Posture()
+    posture.opened("[/x]\x1b[2J", "[bold]host", HYBRID)
+    show(report(posture), as_json=False)
+    shown = capsys.readouterr().out
+    assert "[/x]\\x1b[2J" in shown
+    assert "[bold]host" in shown
+    assert "\x1b" not in shown

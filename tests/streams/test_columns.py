@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.columns import aligned
+from streams.columns import aligned, harmless
 
 
 def test_texts_are_aligned_on_the_left_and_numbers_on_the_right() -> None:
@@ -17,3 +17,8 @@ def test_texts_are_aligned_on_the_left_and_numbers_on_the_right() -> None:
 
 def test_no_rows_are_no_lines() -> None:
     assert list(aligned([], numbers_from=0)) == []
+
+
+def test_what_a_terminal_would_obey_is_spelled_out_and_the_rest_stays() -> None:
+    assert harmless("\x1b[2J\rspiffe://a/\u00e9") == "\\x1b[2J\\rspiffe://a/\u00e9"
+    assert harmless("http – 5 %") == "http – 5 %"
