@@ -17,6 +17,7 @@ import structlog
 
 from logfwd.clocks import clock
 from logfwd.sources.file.follow import Follower
+from logfwd.sources.file.hanging import Hanging
 from logfwd.sources.file.notify import Inotify
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Others
@@ -59,6 +60,7 @@ class FileTail:
         self._scan_at = self._urgent_scan_at = self._last_scan_cpu_seconds = 0.0
         self._active_until = 0.0
         self._end_at = inf
+        self._hanging = Hanging(settings.paths)
 
     async def blocks(self, positions: Mapping[str, Position]) -> AsyncGenerator[Block, None]:
         """Blocks of whole lines; an empty one carries only a position. Never ends by itself."""
@@ -77,9 +79,12 @@ class FileTail:
         )
         scan = True
         written: Iterable[int] = ()
+        watching = asyncio.create_task(self._hanging.watch())
         try:
             while True:
+                self._hanging.step_began = clock()
                 blocks = await loop.run_in_executor(thread, self._step, follower, scan, written)
+                self._hanging.step_began = None
                 if blocks:
                     breathe = sum(len(block.data) for block in blocks) < self._block_bytes // 4
                     while blocks:  # drops each as it is handed over, so none is kept while the next are read
@@ -90,6 +95,7 @@ class FileTail:
                     await asyncio.sleep(BREATH_SECONDS)
                 written, scan = ((), False) if notifier is None else notifier.drain()
         finally:
+            watching.cancel()
             thread.submit(_close, follower, notifier)  # after the step that may be under way
             thread.shutdown(wait=False)
 
@@ -163,8 +169,9 @@ class FileTail:
         return []
 
     def health(self) -> Mapping[str, str]:
-        """Nothing: a file that cannot be read is logged and tried again."""
-        return {}
+        """Whether the file system answers. A file that cannot be read is logged and tried again."""
+        seconds = self._hanging.seconds
+        return {"files": f"no answer from the file system for {seconds:.0f} s"} if seconds else {}
 
     def lag_bytes(self) -> int:
         """Bytes in the followed files that are not committed yet."""
