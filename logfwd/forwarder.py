@@ -122,6 +122,10 @@ class Forwarder:
             twins={twin.name: twin.security for twin in group[1]},
         )
 
+    async def _restart(self, group: Group) -> None:
+        await self._keepers[group[0].name].stop(self.config.stop_grace_seconds)
+        self._start(group)
+
     def _one_finished(self) -> None:
         if all(keeper.finished for keeper in self._keepers.values()):
             self.finished.set()
@@ -202,12 +206,10 @@ class Forwarder:
         before, self.config = self.config, config
         self._share_descriptors()
         await self._listen()
-        for name, group in new.items():
-            if name not in old:
-                self._start(group)
-            elif everywhere or group != old[name]:
-                await self._keepers[name].stop(config.stop_grace_seconds)
-                self._start(group)
+        changed = [group for name, group in new.items() if name in old and (everywhere or group != old[name])]
+        for name in new.keys() - old.keys():
+            self._start(new[name])
+        await asyncio.gather(*(self._restart(group) for group in changed))
         for name in twins_gone:
             self.metrics.remove_stream(name)
         self.metrics.forget_certificates(_sections(before) - _sections(config))

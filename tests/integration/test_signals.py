@@ -14,7 +14,7 @@ import pytest
 
 from bench.lab.processes import wait_until
 from bench.lab.site import Program
-from tests.support.hosts import FILE_STREAM, LIMIT_SECONDS, OddHost, seconds_to_stop
+from tests.support.hosts import FILE_STREAM, LIMIT_SECONDS, OddHost, free_ports, seconds_to_stop
 
 GRACE_SECONDS, CLOSING_SECONDS, BUSY_SECONDS = 1.0, 3.0, 10.0
 """`stop_grace` of these sites; what closing may take; how much longer a busy machine may take for all of it."""
@@ -102,6 +102,32 @@ def test_a_receiver_ends_though_peers_say_or_take_nothing(host: OddHost) -> None
         assert ends_in_time(host.receiver) == 0
 
 
+def test_a_forwarder_ends_though_its_clients_are_in_the_middle_of_something(host: OddHost) -> None:
+    http, syslog = free_ports(2)
+    host.site.write_stream("web", f'[source]\ntype = "http"\naddress = "127.0.0.1:{http}"\n')
+    host.site.write_stream("log", f'[source]\ntype = "syslog"\ntcp = ["127.0.0.1:{syslog}"]\n')
+    host.start(host.receiver)
+    host.start(host.forwarder)
+    head = f"POST /ingest/web HTTP/1.1\r\nHost: 127.0.0.1:{http}\r\nContent-Length: 100000\r\n"
+    beginnings = ((http, b""), (http, b"POST /ing"), (http, f"{head}\r\n{{".encode()), (syslog, b"1000 <14>1 "))
+    with contextlib.ExitStack() as stack:
+        for port, beginning in beginnings * 10:
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            client.sendall(beginning)
+        assert ends_in_time(host.forwarder) == 0
+
+
+def test_a_receiver_ends_though_its_broker_says_nothing(host: OddHost) -> None:
+    (broker,) = free_ports(1)
+    host.set_sink(f'type = "kafka"\nbrokers = ["127.0.0.1:{broker}"]')
+    with silent_server(f"127.0.0.1:{broker}"):
+        host.start(host.receiver)
+        host.append('{"n":1}')
+        host.start(host.forwarder)
+        assert ends_in_time(host.receiver) == 0
+        assert ends_in_time(host.forwarder) == 0
+
+
 def test_a_sigterm_during_the_start_ends_the_program(host: OddHost) -> None:
     for program in (host.receiver, host.forwarder):
         program.start()
@@ -133,6 +159,23 @@ def test_a_stream_that_is_added_during_a_reload_starts(host: OddHost) -> None:
     host.site.write_stream("t", FILE_STREAM.replace("in.log", "other.log"))
     host.forwarder.signal(signal.SIGHUP)
     assert [event["streams"] for event in host.forwarder.wait_for("config reloaded", times=2)] == [["s"], ["s", "t"]]
+
+
+def test_streams_that_a_reload_changes_stop_together(host: OddHost) -> None:
+    config = host.directory / "logfwd.toml"
+    config.write_text(config.read_text().replace('stop_grace = "1s"', 'stop_grace = "4s"'))
+    names = [f"t{number}" for number in range(10)]
+    for name in names:
+        host.append('{"n":1}', name=f"{name}.log")
+        host.site.write_stream(name, FILE_STREAM.replace("in.log", f"{name}.log"))
+    host.start(host.forwarder)
+    assert wait_until(
+        lambda: host.metric(host.forwarder, "logfwd_spool_batches") == len(names), LIMIT_SECONDS, every_seconds=0.05
+    )
+    for name in names:
+        host.site.write_stream(name, "window = 1\n" + FILE_STREAM.replace("in.log", f"{name}.log"))
+    host.forwarder.signal(signal.SIGHUP)
+    host.forwarder.wait_for("config reloaded", seconds=30)  # one after the other they would take 40 s
 
 
 def test_nothing_starts_after_a_sigterm_that_comes_during_a_reload(host: OddHost) -> None:

@@ -36,14 +36,16 @@ class OddHost:
         self.receiver_admin, self.forwarder_admin = f"127.0.0.1:{receiver_admin}", f"127.0.0.1:{forwarder_admin}"
         self.link_address = f"127.0.0.1:{link}"
         self.site.make_pki()
-        self.site.write_receiver(
-            'type = "log"\ndirectory = "log"', listeners={self.link_address: '["hybrid"]'}, more=limits
-        )
+        self.set_sink('type = "log"\ndirectory = "log"', limits)
         self.site.write_forwarder([self.link_address], more=SITE_GRACE)
         self.site.write_stream("s", stream)
-        self._set_admin("logreceiver.toml", self.receiver_admin)
         self._set_admin("logfwd.toml", self.forwarder_admin)
         self.site.admin_address = self.forwarder_admin
+
+    def set_sink(self, sink: str, limits: str = "") -> None:
+        """Write the receiver's configuration with this [sink]."""
+        self.site.write_receiver(sink, listeners={self.link_address: '["hybrid"]'}, more=limits)
+        self._set_admin("logreceiver.toml", self.receiver_admin)
 
     def _set_admin(self, name: str, address: str) -> None:
         config = self.directory / name
@@ -125,4 +127,6 @@ def seconds_to_stop(program: Program) -> tuple[int, float]:
     """SIGTERM: the exit code, and how long it took."""
     started = time.monotonic()
     code = program.stop(seconds=LIMIT_SECONDS)
-    return code, time.monotonic() - started
+    seconds = time.monotonic() - started
+    print(f"{Path(program.argv[-3]).name} ended with {code}, {seconds:.2f} s after SIGTERM")
+    return code, seconds
