@@ -39,7 +39,7 @@ class FaultyDisk:
         program.environment = {
             **program.environment,
             "LD_PRELOAD": str(self.library),
-            "FAULTY_DIRECTORY": str(self.directory),
+            "FAULTY_DIRECTORY": f"{self.directory}/",
             "FAULTY_CONTROL": str(self.control),
         }
 

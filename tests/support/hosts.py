@@ -128,5 +128,5 @@ def seconds_to_stop(program: Program) -> tuple[int, float]:
     started = time.monotonic()
     code = program.stop(seconds=LIMIT_SECONDS)
     seconds = time.monotonic() - started
-    print(f"{Path(program.argv[-3]).name} ended with {code}, {seconds:.2f} s after SIGTERM")
+    print(f"{Path(program.argv[-4]).name} ended with {code}, {seconds:.2f} s after SIGTERM")
     return code, seconds
