@@ -171,6 +171,8 @@ class Service:
         self._links[identity] += 1
         try:
             await session.run()
+        except Exception as error:  # the top of a link's task; such as too little memory
+            log.exception("session failed", peer=link.peer, reason=f"{type(error).__name__}: {error}")
         finally:
             self._live.discard(session)
             self._links[identity] -= 1
