@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -73,3 +74,21 @@ def test_a_user_without_a_name_and_home_can_run_both_programs(open_directory: Pa
         assert (open_directory / "state" / "s.spool").stat().st_uid == NAMELESS
         assert host.forwarder.stop() == 0
         assert host.receiver.stop() == 0
+
+
+def test_a_program_that_is_process_1_of_a_container_takes_signals(open_directory: Path) -> None:
+    namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("cannot make a process namespace: run the tests as root")
+    with OddHost(open_directory) as host:
+        host.append('{"n":1}')
+        for program in (host.receiver, host.forwarder):
+            program.argv = [*namespace, *program.argv]
+            host.start(program)
+        host.wait_acknowledged(1)
+        for program, event in ((host.forwarder, "config reloaded"), (host.receiver, "certificate reloaded")):
+            (inside,) = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+            os.kill(int(inside), signal.SIGHUP)
+            program.wait_for(event)
+            os.kill(int(inside), signal.SIGTERM)
+            assert program.wait(seconds=60) == 0, program.tail()
