@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from bench.figures import bootstrap, report
 from bench.figures.measure import Usage, percentile
@@ -120,7 +121,7 @@ def _pair(row: Mapping[str, Any], first: str, second: str) -> str:
 
 
 COLUMNS: Sequence[report.Column] = (
-    ("input", lambda r: r["title"]),
+    ("input", lambda r: escape(r["title"])),
     ("records/s", lambda r: f"{r['records_per_second']:,.0f}"),
     ("MB/s", lambda r: f"{r['megabytes_per_second']:.0f}"),
     ("CPU-s/GB", lambda r: f"{r['cpu_seconds_per_gb']['forwarder']:.2f}"),
@@ -195,7 +196,7 @@ def sources(
     "batch" is the time from sealing a batch until the receiver has stored it, "answer" the time from a request to its
     200, when its records are durable in the spool; both p50 / p99.
 
-    Takes about five minutes with the defaults.
+    Takes about ten minutes with the defaults.
     """
     runs: dict[Input, list[dict[str, Any]]] = {each: [] for each in inputs_of(chosen)}
     with report.workplace(as_json) as (directory, console):
