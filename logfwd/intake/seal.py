@@ -72,10 +72,12 @@ def seal(
 def _extras(parts: Sequence[Part], shape: Shape) -> Extras:
     """What is framed with the values of all parts."""
     keys = None if shape.key_field is None else [key for each in parts for key in each.keys]
-    openings = {each.opening for each in parts if each.values} or {b""}
-    if len(openings) == 1:  # as nearly always: one file fills a batch
-        return Extras(openings.pop(), None, keys, shape.headers)
-    return Extras(b"", [each.opening for each in parts for _ in each.values], keys, shape.headers)
+    if all(each.opening == shape.opening for each in parts):
+        return Extras(shape.opening, None, keys, shape.headers)
+    openings: list[bytes] = []  # of files: too many to be `opening`, for each of which framing keeps tables
+    for each in parts:
+        openings += [each.opening] * len(each.values)
+    return Extras(b"", openings, keys, shape.headers)
 
 
 def _added_bytes(parts: Sequence[Part], shape: Shape) -> int:
