@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 
 from logfwd.spool.rows import Row, Run, Totals
 from logfwd.spool.schema import rows
@@ -54,19 +56,23 @@ def _shapes_of(table: str) -> Callable[[sqlite3.Connection, Report], Iterator[st
 
 def _payloads(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
     """Check every payload against its CRC and against the rows that refer to it."""
-    ids = [blob for (blob,) in connection.execute("SELECT id FROM blobs ORDER BY id")]
-    for blob in ids:
+    # both in the order of payloads, side by side: there may be millions, and `batches` has no index of them
+    owned = groupby(connection.execute("SELECT blob, id, record_count, size FROM batches ORDER BY blob"), itemgetter(0))
+    owner, owners = next(owned, (None, iter(())))
+    for (blob,) in connection.execute("SELECT id FROM blobs ORDER BY id"):
         report.blobs += 1
+        while isinstance(owner, int) and owner < blob:
+            owner, owners = next(owned, (None, iter(())))
+        own = list(owners) if owner == blob else []
         try:
             (payload,) = connection.execute("SELECT payload FROM blobs WHERE id = ?", (blob,)).fetchone()
             header = recordbatch.check(payload)
         except (BatchCorrupt, sqlite3.Error, TypeError) as error:
             yield f"payload {blob} is damaged: {error}"
             continue
-        owners = connection.execute("SELECT id, record_count, size FROM batches WHERE blob = ?", (blob,)).fetchall()
-        if not owners:
+        if not own:
             yield f"payload {blob} belongs to no batch"
-        for row_id, count, size in owners:
+        for _, row_id, count, size in own:
             if (count, size) != (header.record_count, len(payload)):
                 yield (
                     f"batch {row_id} is listed with {count} records and {size} bytes, "
@@ -76,25 +82,26 @@ def _payloads(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
 
 def _references(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
     """Check that batches have payloads and runs, that stamps ascend, and that the totals balance."""
-    blobs = {blob for (blob,) in connection.execute("SELECT id FROM blobs")}
+    for row_id, stream, blob in connection.execute(
+        "SELECT id, stream, blob FROM batches WHERE blob NOT IN (SELECT id FROM blobs)"
+    ):
+        yield f"payload {blob} of batch {row_id} of {stream} is missing"
     runs = {(stream, rest[0]): Run(*rest) for stream, *rest in rows(connection, "runs")}
-    batches: dict[str, list[Row]] = defaultdict(list)
-    for row_id, stream, *rest in rows(connection, "batches", "ORDER BY run, id"):
-        batches[stream].append(Row(row_id, *rest))
-    for stream, waiting in batches.items():
-        previous: Row | None = None
-        for row in waiting:
-            report.batches += 1
-            if row.blob not in blobs:
-                yield f"payload {row.blob} of batch {row.id} of {stream} is missing"
-            run = runs.get((stream, row.run))
-            if run is None:
-                yield f"batch {row.id} of {stream} belongs to run {row.run}, which does not exist"
-            elif fault := _stamp_fault(run, previous if previous and previous.run == row.run else None, row):
-                yield f"batch {row.id} of {stream} {fault}"
-            previous = row
+    waiting: Counter[str] = Counter()
+    before: tuple[str, Row] | None = None
+    for row_id, stream, *rest in rows(connection, "batches", "ORDER BY stream, run, id"):
+        row = Row(row_id, *rest)
+        report.batches += 1
+        waiting[stream] += row.record_count
+        run = runs.get((stream, row.run))
+        previous = before[1] if before is not None and (before[0], before[1].run) == (stream, row.run) else None
+        if run is None:
+            yield f"batch {row.id} of {stream} belongs to run {row.run}, which does not exist"
+        elif fault := _stamp_fault(run, previous, row):
+            yield f"batch {row.id} of {stream} {fault}"
+        before = stream, row
     for stream, *sums in rows(connection, "totals"):
-        yield from _unbalanced(stream, Totals(*sums), sum(row.record_count for row in batches[stream]))
+        yield from _unbalanced(stream, Totals(*sums), waiting[stream])
 
 
 def _stamp_fault(run: Run, previous: Row | None, row: Row) -> str:
