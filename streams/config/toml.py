@@ -59,7 +59,7 @@ def parse(path: Path, base: Path | None = None) -> Table:
     if len(data) > MAX_FILE_BYTES:
         raise _refusal(path, "is larger than 1 MiB; this is not a configuration")
     try:
-        table = tomllib.loads(data.decode())
+        table = tomllib.loads(data.decode("utf-8-sig"))  # editors on Windows write a byte order mark
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise _refusal(path, f"is not UTF-8 (line {line})") from error

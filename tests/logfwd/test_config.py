@@ -124,6 +124,12 @@ def test_a_directory_in_place_of_a_tls_file_is_named(site: Path) -> None:
     assert "Is a directory" in problems(site)["logfwd.toml", "tls.certificate"]
 
 
+def test_files_written_on_windows_are_read(site: Path) -> None:
+    for path in (site / "logfwd.toml", site / "streams.d" / "http.toml"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert [stream.name for stream in load_forwarder(site / "logfwd.toml").streams] == ["http"]
+
+
 @pytest.mark.parametrize("text", ["", "\n\n", "# nothing\n"])
 def test_a_blank_config_is_refused_whole(site: Path, text: str) -> None:
     (site / "logfwd.toml").write_text(text)

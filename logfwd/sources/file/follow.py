@@ -94,7 +94,7 @@ class Follower:
 
     def lag_bytes(self) -> int:
         return sum(
-            max(tail.size - self._files.committed.get(tail.key, tail.size), 0)
+            max(tail.size - tail.zeros_at_end - self._files.committed.get(tail.key, tail.size), 0)
             for tail in list(self._files.tails.values())
         )
 
@@ -229,7 +229,7 @@ class Follower:
         for tail in list(self._files.tails.values()):
             if tail.ready or not self._files.is_quiet(tail, now):
                 continue
-            if tail.size > tail.place.offset or (tail.lines is not None and tail.lines.has_open):
+            if tail.unread_bytes > 0 or (tail.lines is not None and tail.lines.has_open):
                 self._files.enqueue(tail)
             elif not tail.gone:
                 tail.rotated_at = None

@@ -163,7 +163,7 @@ class FollowedFiles:
 
     def is_done(self, tail: Tail) -> bool:
         """True for a file that was read to its end and is committed up to there."""
-        is_read = not tail.ready and tail.size <= tail.place.offset <= self.committed[tail.key]
+        is_read = not tail.ready and tail.unread_bytes <= 0 and tail.place.offset <= self.committed[tail.key]
         return is_read and not tail.place.state and tail.key not in self.committed_open
 
     def drop(self, tail: Tail) -> None:
@@ -214,7 +214,7 @@ class FollowedFiles:
         self.scan_wanted = True
 
     def _lose(self, tail: Tail, *, truncated: bool = False) -> None:
-        unread_bytes, written_ms = tail.size - tail.place.offset, tail.mtime_ns // 1_000_000
+        written_ms = tail.mtime_ns // 1_000_000
         self.lost.add(
             Lost(
                 tail.key,
@@ -224,7 +224,7 @@ class FollowedFiles:
                 written_ms,
                 truncated=truncated,
                 id=tail.id,
-                unread_bytes=unread_bytes,
+                unread_bytes=tail.unread_bytes,
             )
         )
 

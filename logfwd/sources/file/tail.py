@@ -7,11 +7,12 @@ that was truncated and has grown again is never taken for its own continuation.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec import structs
 
 from logfwd.sources.file.identity import COMPRESSED, FileId, Place, detail_of
+from logfwd.sources.file.zeros import ZERO, Zeros, end_of_zeros
 from logfwd.sources.formats.encodings import (
     FIRST_BYTES,
     UTF_8,
@@ -64,45 +65,89 @@ class Tail:
     predecessor: Tail | None = None  # records that are open at its end go on here
     lines: Lines | None = None  # makes records of the lines; without it, each line is one
     encoding: Encoding | None = None  # None until the first bytes are there
+    zeros: Zeros = field(default_factory=Zeros)
+    zeros_at_end: int = 0  # bytes at its end that are not data yet, as of the last read
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes after the position, as of the last look."""
+        return self.size - self.zeros_at_end - self.place.offset
 
     def read(self, block_bytes: int, max_record_bytes: int, wall_ms: int, *, final: bool) -> Block | None:
         """The next whole lines; None at the end. `final` turns an unfinished last line into a record."""
-        place = self.place
+        place, self.zeros_at_end = self.place, 0
         if self.announce:
             self.announce = False
             return Block(b"", wall_ms, positions={self.key: self.position()})
         most = max(block_bytes, max_record_bytes + 1)
-        data = self._fetch(block_bytes if self.lines is not None else most)
-        begin = place.tail_bytes
+        origin, begin = place.offset - place.tail_bytes, place.tail_bytes
+        data = self._fetch(origin, begin + (block_bytes if self.lines is not None else most))
         if not place.tail_matches(data) or (len(data) == begin and os.fstat(self.fd).st_size < place.offset):
             raise Replaced
-        encoding = UTF_8
-        if not place.offset:
-            if data.startswith(COMPRESSED):
-                raise Compressed
-            encoding = self._encoding_of(data)
-            begin += len(encoding.bom) if data.startswith(encoding.bom) else 0
-        elif self.lines is not None:
-            encoding = self.encoding or self._encoding_of(os.pread(self.fd, FIRST_BYTES, 0))
+        encoding = self._encoding(data)
+        if not place.offset and data.startswith(encoding.bom):
+            begin += len(encoding.bom)
+        if data[begin : begin + 1] == ZERO and encoding.unit == 1:
+            if (first := self._first_after_zeros(origin + begin)) is None:
+                return None
+            origin, begin = first, 0
+            data = self._fetch(origin, most)
         stop = end_of_lines(data, begin, encoding)
-        if not stop and self.lines is not None and len(data) < place.tail_bytes + most:
-            data = self._fetch(most)
+        if not stop and self.lines is not None and len(data) < begin + most:
+            data = self._fetch(origin, begin + most)
             stop = end_of_lines(data, begin, encoding)
-        added, is_cut = b"", False
-        if not stop and len(data) - begin >= max_record_bytes:
-            added, is_cut = encoding.newline, True
+        if ZERO in data and encoding.unit == 1:
+            data, stop = self._without_zeros(data, origin, begin, stop)
+        is_cut = not stop and len(data) - begin >= max_record_bytes
+        added = b"" if stop else encoding.newline
+        if is_cut:
             stop = begin + max_record_bytes
             if self.lines is not None:
                 stop = begin + whole_characters(data[begin:stop], encoding)
-        elif not stop and final and len(data) > place.tail_bytes:
-            added, stop = encoding.newline, len(data)
         elif not stop:
-            return None
-        return self._found(data[begin:stop], begin - place.tail_bytes, added, encoding, wall_ms, is_cut=is_cut)
+            if not final or origin + len(data) == place.offset:
+                return None
+            stop = len(data)
+        skipped = origin + begin - place.offset
+        return self._found(data[begin:stop], skipped, added, encoding, wall_ms, is_cut=is_cut)
 
-    def _fetch(self, size: int) -> bytes:
-        """The bytes before the position, and up to `size` after it."""
-        return os.pread(self.fd, self.place.tail_bytes + size, self.place.offset - self.place.tail_bytes)
+    def _fetch(self, offset: int, size: int) -> bytes:
+        return os.pread(self.fd, size, offset)
+
+    def _first_after_zeros(self, offset: int) -> int | None:
+        """Where data goes on after the zeros at `offset`; None if they reach to the end of the file."""
+        first = end_of_zeros(self.fd, offset)
+        if first is None:
+            self.zeros_at_end = os.fstat(self.fd).st_size - offset
+        elif os.pread(self.fd, 1, offset) != ZERO:
+            return offset  # a memory-mapped line was being written while it was read
+        else:
+            self.zeros.skip(self.path, first - offset)
+        return first
+
+    def _without_zeros(self, data: bytes, origin: int, begin: int, stop: int) -> tuple[bytes, int]:
+        """Data that ends before zeros that are not part of a line, and the end of its whole lines."""
+        again = self._fetch(origin, len(data))
+        if again != data:  # a memory-mapped line was being written: the whole ones are read when nothing changes
+            return data[:begin], 0
+        if stop and (filler := data.find(b"\n" + ZERO, begin, stop)) >= 0:
+            return data, filler + 1
+        rest = data[begin:].rstrip(ZERO)
+        end = origin + begin + len(rest)
+        if not stop and len(rest) < len(data) - begin and end_of_zeros(self.fd, end) is None:
+            self.zeros_at_end = os.fstat(self.fd).st_size - end
+            return data[: begin + len(rest)], 0
+        return data, stop
+
+    def _encoding(self, data: bytes) -> Encoding:
+        """How lines end; `data` are the first bytes of the file if nothing was read yet. Raises Compressed."""
+        if not self.place.offset:
+            if data.startswith(COMPRESSED):
+                raise Compressed
+            return self._encoding_of(data)
+        if self.lines is None:
+            return UTF_8
+        return self.encoding or self._encoding_of(os.pread(self.fd, FIRST_BYTES, 0))
 
     def _encoding_of(self, first: bytes) -> Encoding:
         """The encoding, by the first bytes of the file; remembered when they are all there."""

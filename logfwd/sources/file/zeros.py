@@ -1,0 +1,51 @@
+"""Zeros in a file that are not data: holes, and room that was reserved before anything was written to it.
+
+A writer without O_APPEND that goes on after a truncate leaves a hole; preallocated and memory-mapped files end in zeros
+that become lines later. So zeros directly after a line, or at the start of a file, are skipped once a byte follows that
+is none, and zeros up to the end of a file are not read. Zeros within a line are part of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import structlog
+
+ZERO = b"\0"
+STEP_BYTES = 1024 * 1024
+
+log = structlog.get_logger("logfwd.sources.file")
+
+
+class Zeros:
+    """The zeros that were skipped in one file."""
+
+    def __init__(self) -> None:
+        self._skipped_bytes = self._logged_bytes = 0
+
+    def skip(self, path: str, byte_count: int) -> None:
+        """Log them: at first, and then whenever they have doubled."""
+        self._skipped_bytes += byte_count
+        if self._skipped_bytes >= 2 * self._logged_bytes:
+            self._logged_bytes = self._skipped_bytes
+            log.warning("zeros skipped", path=path, bytes=self._skipped_bytes)
+
+
+def end_of_zeros(fd: int, offset: int) -> int | None:
+    """The offset of the first byte that is not zero, from `offset` on; None if only zeros follow.
+
+    Holes are not read where the file system can tell where data begins.
+    """
+    while (data := os.pread(fd, STEP_BYTES, offset)) and not (rest := data.lstrip(ZERO)):
+        offset = _next_data(fd, offset + len(data))
+    return offset + len(data) - len(rest) if data else None
+
+
+def _next_data(fd: int, offset: int) -> int:
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # no data follows
+            return os.fstat(fd).st_size
+        return offset  # not every file system knows

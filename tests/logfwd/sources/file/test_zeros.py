@@ -1,0 +1,137 @@
+"""Holes, preallocated and memory-mapped files: zeros that are not data."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from logfwd.sources.file.zeros import end_of_zeros
+from tests.logfwd.sources.file.follow_harness import Reader
+
+MIB = 1024 * 1024
+
+
+def test_the_hole_of_a_writer_that_goes_on_after_a_truncate_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    with path.open("wb") as file:
+        file.write(b'{"n":0}\n' * 200_000)
+        file.flush()
+        reader = Reader(path)
+        reader.turn()
+        os.truncate(path, 0)
+        reader.turn()
+        file.write(b'{"n":"after-1"}\n')
+        file.flush()
+        reader.turn()
+        file.write(b'{"n":"after-2"}\n')
+    reader.turn()
+    assert reader.lines[200_000:] == [b'{"n":"after-1"}', b'{"n":"after-2"}']
+    assert reader.follower.lag_bytes() == 0
+
+
+def test_a_memory_mapped_file_is_read_as_its_lines_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "m.log"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    os.ftruncate(fd, 4 * MIB)
+    reader = Reader(path)
+    written, at = [], 0
+    with mmap.mmap(fd, 4 * MIB) as view:
+        for batch in range(6):
+            for number in range(5000):
+                line = b'{"n":%d}\n' % (batch * 5000 + number)
+                view[at : at + len(line)] = line
+                at += len(line)
+                written.append(line.rstrip())
+            view[at : at + 5] = b'{"n":'  # half a line
+            view.flush()
+            reader.turn()
+            assert reader.lines == written
+            assert reader.follower.lag_bytes() in (0, 5)
+    os.close(fd)
+
+
+def test_zeros_within_a_line_are_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(b"one\ntwo\0\0half\n")
+    reader = Reader(path)
+    reader.turn()
+    assert reader.lines == [b"one", b"two\0\0half"]
+
+
+def test_filler_between_lines_is_skipped_and_the_last_line_of_a_rotated_file_ends_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(b"\0\0one\n" + bytes(5 * MIB) + b"two\n\0three" + bytes(3 * MIB))
+    reader = Reader(path)
+    reader.turn()
+    assert reader.lines == [b"one", b"two"]
+    path.rename(tmp_path / "a.log.1")
+    reader.turn()
+    reader.turn(seconds=1000)
+    reader.turn(seconds=1000)
+    assert reader.lines == [b"one", b"two", b"three"]
+    assert reader.follower.open_files == 0
+
+
+def test_a_line_before_a_large_hole_waits_for_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(b"half")
+    os.truncate(path, 64 * MIB)
+    reader = Reader(path)
+    reader.turn()
+    assert reader.lines == []
+    with path.open("r+b") as file:
+        file.seek(4)
+        file.write(b" whole\n")
+    reader.turn()
+    assert reader.lines == [b"half whole"]
+
+
+def test_zeros_are_characters_in_utf_16(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes("\0one\n\0\0two\n".encode("utf-16-be"))
+    reader = Reader(path, format="text", encoding="utf-16-be")
+    reader.turn()
+    assert [line.replace(b" ", b"") for line in reader.lines] == [
+        b'{"message":"\\u0000one"}',
+        b'{"message":"\\u0000\\u0000two"}',
+    ]
+
+
+@pytest.mark.parametrize("hole", [0, 3, 70_000, 5 * MIB])
+def test_the_end_of_zeros_is_found_with_and_without_a_hole(tmp_path: Path, hole: int) -> None:
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        file.write(b"ab" + bytes(10))
+        file.seek(hole, os.SEEK_CUR)
+        file.write(b"x")
+    with path.open("rb") as file:
+        assert end_of_zeros(file.fileno(), 2) == 12 + hole
+        assert end_of_zeros(file.fileno(), 0) == 0
+        assert end_of_zeros(file.fileno(), 13 + hole) is None
+    os.truncate(path, 12 + hole)
+    with path.open("rb") as file:
+        assert end_of_zeros(file.fileno(), 2) is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from([b"a\n", b"bc\n", b"\0", b"\0" * 5, b"d"]), max_size=14), st.integers(1, 9), st.data())
+def test_any_file_of_lines_and_zeros_is_read_alike_in_one_piece_and_in_growing_ones(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], block_bytes: int, data: st.DataObject
+) -> None:
+    content = b"".join(pieces)
+    path = tmp_path_factory.mktemp("zeros") / "a.log"
+    expected = [line.lstrip(b"\0") for line in content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]]
+    at, reader = 0, None
+    with path.open("ab", buffering=0) as file:
+        while at < len(content):
+            size = data.draw(st.integers(1, len(content)))
+            file.write(content[at : at + size])
+            at += size
+            reader = reader or Reader(path, block_bytes=block_bytes)
+            reader.turn()
+    assert (reader.lines if reader else []) == expected
