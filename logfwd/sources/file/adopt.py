@@ -17,11 +17,21 @@ import msgspec
 
 from logfwd.sources.file.followed import FollowedFiles
 from logfwd.sources.file.held import Held
-from logfwd.sources.file.identity import COMPRESSED, FileId, Head, Moved, Place, begins_alike, head_of, place_at
+from logfwd.sources.file.identity import (
+    COMPRESSED,
+    FileId,
+    Head,
+    Moved,
+    Place,
+    begins_alike,
+    head_of,
+    open_same,
+    place_at,
+)
 from logfwd.sources.file.lost import CANDIDATES, Lost
 from logfwd.sources.file.names import age_order
 from logfwd.sources.file.scan import Found
-from logfwd.sources.file.tail import Deleted, Replaced, Tail
+from logfwd.sources.file.tail import Tail
 from logfwd.sources.file.which import ENOUGH_BYTES, Verdict
 from logfwd.sources.position import FILE, Mark, Position
 
@@ -53,8 +63,8 @@ class Adoption:
         elif positions:
             self._known, self._read_until_ms = self._patterns, {}
         self._at_end = settings.start_at == "end" and not positions
-        self._by_path: dict[str, Tail] | None = None
-        """The files that were followed before this scan's new ones, by path; None until they are asked for."""
+        self._by_name: dict[str, list[Tail]] = {}
+        """The followed files by path and family, and by their heads; empty until this scan asks for them."""
         self._by_head: dict[Head, list[Tail]] = {}
         self._wall_ms = 0
 
@@ -67,15 +77,19 @@ class Adoption:
     def adopt_all(self, found: Mapping[FileId, Found], present: Collection[str], now: float, wall_ms: int) -> None:
         """Follow new files, oldest first. If one was moved meanwhile, the rest has to wait for the next scan."""
         adopted: list[Tail] = []
-        self._by_path, self._by_head, self._wall_ms = None, {}, wall_ms
+        self._by_name, self._by_head, self._wall_ms = {}, {}, wall_ms
         unknown = self._unknown(found)
         try:
             claims = self._files.lost.claims(unknown, present)
-            others = [(file, None) for file in sorted(unknown, key=lambda file: file.age_order)]
+            # originals before their rotated files: one of these may be a copy (`_link` gives the order of reading)
+            unknown.sort(key=lambda file: (file.path != file.family, file.age_order))
+            others = [(file, None) for file in unknown]
             for file, lost in [*claims, *others]:
                 tail = self._adopt(file, now) if lost is None else self._resume(file, lost, now)
                 if tail is not None:
                     adopted.append(tail)
+                    if self._by_name:
+                        self._note_name(tail)
         except Moved:
             self._files.scan_wanted = self._files.incomplete = True
         self._link(adopted)
@@ -224,32 +238,37 @@ class Adoption:
     def _original(self, file: Found, tail: Tail) -> str | None:
         """The path of a followed file, still whole, of which this may be a copy, perhaps an unfinished one."""
         for original in self._candidates(file, tail):
+            # not counted among the open files: the two have to be open together, even if the limit is one
+            fd = open_same(original.path, original.id) if original.fd < 0 else os.dup(original.fd)
             try:
-                if not self._files.open(original, keep=tail) or begins_alike(tail.fd, original.fd):
+                if original.place.is_of(fd) is False:
+                    self._files.deleted(original)
+                    self._files.scan_wanted = True
+                elif begins_alike(tail.fd, fd):
                     return original.path
-                if not original.place.fits(original.fd):
+                elif not original.place.fits(fd):
                     self._files.replaced(original)
-            except Replaced:
-                self._files.replaced(original)
-            except Deleted:
-                self._files.deleted(original)
-                self._files.scan_wanted = True
+            finally:
+                os.close(fd)
         return None
 
     def _candidates(self, file: Found, tail: Tail) -> list[Tail]:
         """Followed files of which this may be a copy: by its rotated name, or by at least 1 KiB of equal content."""
-        if self._by_path is None:
-            self._by_path = {}
+        if not self._by_name:
             for each in self._files.tails.values():
-                if each is not tail and each.rotated_at is None:
-                    self._by_path[each.path] = each
+                if each is not tail:
+                    self._note_name(each)
                     self._by_head.setdefault(each.place.head, []).append(each)
         if file.path != file.family:
-            found = [self._by_path[file.family]] if file.family in self._by_path else []
+            found = self._by_name.get(file.family, [])[-CANDIDATES:]
         else:
             head = head_of(tail.fd, self._files.settings.header_bytes)
             found = self._by_head.get(head, [])[:CANDIDATES] if head[1] >= ENOUGH_BYTES else []
         return [each for each in found if each is not tail and not each.ended]
+
+    def _note_name(self, tail: Tail) -> None:
+        for name in {tail.path, tail.family}:
+            self._by_name.setdefault(name, []).append(tail)
 
     def _link(self, adopted: list[Tail]) -> None:
         """Make each new file wait for the one before it in its family."""

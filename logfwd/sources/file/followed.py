@@ -144,12 +144,12 @@ class FollowedFiles:
         size = tail.place.offset or None
         return end_of_lines(tail.fd, self.max_record_bytes, self.settings.encoding, tail.place.head_start, size)
 
-    def open(self, tail: Tail, keep: Tail | None = None) -> bool:
-        return self.opened.open(tail, lambda: self._make_room(keep))
+    def open(self, tail: Tail) -> bool:
+        return self.opened.open(tail, self._make_room)
 
-    def _make_room(self, keep: Tail | None) -> bool:
+    def _make_room(self) -> bool:
         """Close the least recently active file that can be opened again, or release a rotated one that is done."""
-        can_close = [tail for tail in self.opened.tails if tail is not keep and (not tail.gone or self.is_done(tail))]
+        can_close = [tail for tail in self.opened.tails if not tail.gone or self.is_done(tail)]
         while can_close:
             least = min(can_close, key=lambda tail: (tail.ready, tail.active_at))
             if least.gone:

@@ -257,7 +257,8 @@ class LostPositions:
         evidence = lost.place.evidence(fd)
         verdict = with_same_inode(evidence)
         if verdict is Verdict.EMPTIED:
-            lost.truncated = lost.truncated or lost.path == file.path
+            its_own = evidence.same_handle or lost.path == file.path or lost.has_family(file.family)
+            lost.truncated = lost.truncated or its_own
             return False
         doubtful = evidence.same_handle is None and is_doubtful(
             file, lost.path, lost.family, lost.written_ms, missed=lost.missed

@@ -175,6 +175,7 @@ class Finder:
                     family, pattern = self._rotated_from(entry.path)
                     if pattern or directory in whole or entry.inode() in inodes:
                         yield from _stray(entry, family, pattern)
+        families = [each for each in families if self._settings.rotated and self.is_configured(each)]
         for pattern in self._settings.rotated:
             for path in glob.glob(pattern, recursive=True):
                 if not self.is_configured(path) and not excludes(self._settings, path):
