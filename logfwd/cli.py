@@ -14,7 +14,7 @@ from streams.errors import ConfigError, SpoolError
 from streams.signals import Stop
 from streams.telemetry import logs
 
-ELSEWHERE = {"pki": "logfwd.commands.pki", "spool": "logfwd.commands.spool"}
+ELSEWHERE = {"positions": "logfwd.commands.positions", "pki": "logfwd.commands.pki", "spool": "logfwd.commands.spool"}
 
 
 @click.group(cls=program.Commands, elsewhere=ELSEWHERE, context_settings={"help_option_names": ["-h", "--help"]})
