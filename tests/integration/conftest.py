@@ -62,6 +62,11 @@ def nginx_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def logrotate_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _unpacked(("logrotate", "libpopt0", "libacl1", "libselinux1"), tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def curl() -> str:
     return _program("curl")
 
