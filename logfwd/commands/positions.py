@@ -91,7 +91,8 @@ def list_positions(config: ForwarderConfig, stream: str, as_json: bool) -> None:
 def set_position(config: ForwarderConfig, stream: str, file: str, offset: str) -> None:
     """Read PATH from OFFSET on.
 
-    OFFSET is a number of bytes at which a line begins, "start", or "end" (after the last whole line). What lies before it is not read, what was read behind it is read again.
+    OFFSET is a number of bytes at which a line begins, "start", or "end" (after the last whole line). What lies before
+    it is not read, what was read behind it is read again.
     """
     path = os.path.abspath(file)
     source = next((each.source for each in config.streams if each.name == stream), None)
