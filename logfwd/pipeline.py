@@ -26,7 +26,7 @@ import structlog
 from logfwd.clocks import clock
 from logfwd.definition import Stream
 from logfwd.intake.batcher import Batcher, Draft
-from logfwd.intake.seal import Sealed, seal
+from logfwd.intake.seal import FRAMING_ALLOWANCE, Sealed, seal
 from logfwd.intake.shape import Shape, make_shape
 from logfwd.links.delivery import Delivery
 from logfwd.links.sender import Connect, Sender
@@ -37,6 +37,7 @@ from logfwd.spool.backlog import Backlog
 from logfwd.spool.notes import Notes
 from logfwd.spool.rows import Row
 from logfwd.spool.store import Spool
+from streams.config.units import KIB
 from streams.errors import SpoolFull
 from streams.records.batch import Codec
 
@@ -44,6 +45,8 @@ SEALS_IN_FLIGHT = 2
 COMMITS_IN_FLIGHT = 4
 PAYLOADS_IN_MEMORY = 8
 ROOM_CHECK_SECONDS = 0.02
+ROOM_FOR_BATCHES_BYTES = 64 * KIB
+"""Of a spool's budget, what requests leave to the batches that they become: headers, rows, short records."""
 REMEDIES = {
     "disk": "free some space on its disk",
     "max_spool_bytes": "see why its receivers are away or slow, or raise the limit",
@@ -160,11 +163,14 @@ class Pipeline:
         return {**self.source.health(), **({"dead letters": letters} if letters else {})}
 
     def room_bytes(self) -> float:
-        """How many bytes of batches the spool may still take."""
+        """How many bytes of requests the spool may still take; so few that they fit when they are batches."""
         original = self._backlogs[0]
         if not self._spool.has_disk_room():
             return 0
-        return math.inf if original.drops_oldest else 0 if original.full_limit(0) else original.room_bytes
+        if original.drops_oldest:
+            return math.inf
+        room = 0 if original.full_limit(0) else original.room_bytes
+        return max(room - room // (FRAMING_ALLOWANCE + 1) - ROOM_FOR_BATCHES_BYTES, 0)
 
     async def _drained(self, intake: asyncio.Task[None]) -> None:
         await asyncio.shield(intake)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from logfwd.sources.front import Front, Handle, Outcome
 from logfwd.sources.keys import key_hash
@@ -14,7 +16,7 @@ from logfwd.sources.position import Block
 from logfwd.spool.store import Spool
 from streams.errors import NoRoom, NotServed, SpoolFull
 from tests.support.installation import eventually
-from tests.support.pipelines import DROPPING, pipeline_on, records_in, running, stamped
+from tests.support.pipelines import DROPPING, STREAM, pipeline_on, records_in, running, stamped
 from tests.support.push_source import BadRequest, Push
 
 
@@ -216,13 +218,42 @@ async def test_a_full_spool_reaches_the_client_before_anything_is_taken(tmp_path
                 backlog = pipeline.senders[0].backlog
                 handle.start(pipeline.room_bytes, spool.key)
                 assert await source.send(b"{}\n") is Outcome.DONE
-                backlog.max_bytes -= backlog.room_bytes - 10
-                assert pipeline.room_bytes() == 10
+                room = backlog.room_bytes
+                backlog.max_bytes -= room - 10
+                assert pipeline.room_bytes() == 0
                 with pytest.raises(NoRoom):
                     await source.send(b'{"n":12345}\n')
                 assert (len(backlog.rows), handle.lag_bytes) == (1, 0)
-                backlog.max_bytes += 1000
+                backlog.max_bytes += room
                 assert await source.send(b'{"n":12345}\n') is Outcome.DONE
+
+
+@pytest.mark.parametrize("records", [1, 7, 300])
+async def test_what_is_admitted_to_a_spool_that_is_nearly_full_is_stored_without_waiting_for_room(
+    tmp_path: Path, records: int
+) -> None:
+    """Batches take more room than the requests that they were; a client that was let in would wait for Kafka."""
+    front, body = Front(), b'{"n":1,"text":"short"}\n' * records
+    async with Spool(tmp_path / "s.spool") as spool:
+        with front.open("s") as handle:
+            source = Push(handle)
+            stream = structs.replace(STREAM, codec="none")
+            async with pipeline_on(spool, source, stream) as pipeline, running(pipeline):
+                handle.start(pipeline.room_bytes, spool.key)
+                assert await source.send(body) is Outcome.DONE
+                backlog = pipeline.senders[0].backlog
+                backlog.max_bytes -= backlog.room_bytes - 100_000
+
+                async def client(number: int) -> int:
+                    with contextlib.suppress(NoRoom):
+                        for sent in range(10_000):
+                            assert await source.send(body, b"%d %d" % (number, sent)) is Outcome.DONE
+                    return sent
+
+                async with asyncio.timeout(15):
+                    sent = await asyncio.gather(*map(client, range(8)))
+                assert sum(sent) > 0
+                assert 0 <= backlog.room_bytes < 100_000
 
 
 # -- idempotency keys ----------------------------------------------------------------------------------------------
