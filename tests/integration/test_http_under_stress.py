@@ -131,35 +131,6 @@ def test_kill_9_while_clients_send_and_try_again(tmp_path: Path) -> None:
     assert sum(at_least_once.values()) >= sum(expected.values())
 
 
-@pytest.mark.kafka
-def test_with_kafka_away_memory_stays_flat_and_what_was_answered_200_arrives(tmp_path: Path) -> None:
-    address = free_address()
-    source = f'[spool]\nmax_spool_bytes = "16MiB"\n[source]\ntype = "http"\naddress = "{address}"\n'
-    with Kafka(tmp_path / "kafka") as kafka, Site(tmp_path / "site") as site:
-        start(site, kafka, {"web": f'codec = "none"\n{source}'})
-        senders = [Sender(address, "web", n, with_key=n % 2 == 0, insists=False, sizes=(300, 30_000)) for n in range(8)]
-        memory: list[int] = []
-        with sending(*senders):
-            time.sleep(3)
-            kafka.pause()
-            try:
-                for _ in range(80):
-                    time.sleep(0.1)
-                    memory.append(rss_bytes(site))
-                answers = sum((sender.answers for sender in senders), Counter[int]())
-            finally:
-                kafka.resume()
-            time.sleep(2)
-        assert site.wait_until_drained(["web"], 90), site.streams()
-        site.stop()
-        stored = ids_in(kafka, "web")
-    assert answers[429] > 50, answers
-    assert max(memory[40:]) <= max(memory[:40]) * 1.15, [size // MIB for size in memory]
-    assert max(memory) < 400 * MIB
-    assert stored == Counter(record for sender in senders for record in sender.accepted)
-    assert not set(stored) & {record for sender in senders for record in sender.refused}
-
-
 # -- harm ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,5 @@
-"""Kafka is stopped, then killed, under full input of every source: the forwarder's memory stays flat, each client
-is told in its protocol's words (429, a socket or a pipe that is not read, datagrams dropped and counted), and once Kafka
+"""Kafka is stopped, then killed, under full input of every source: the forwarder's memory stays flat, each client is
+told in its protocol's words (429, a socket or a pipe that is not read, datagrams dropped and counted), and once Kafka
 is back, everything that was taken is there once."""
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from tests.support.to_kafka import rss_bytes, start, syslog_source
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 SPOOL = 'codec = "none"\n[spool]\nmax_spool_bytes = "16MiB"\n'
 STREAMS = ("file", "stdin", "web", "connections", "datagrams")
-PADDING = "x" * 1000
-LINES = 40_000
+PADDING = "x" * 4000
+LINES = 8_000
 """What the file and standard input hold: more than fits into a spool."""
 LOOKS, EVERY_SECONDS = 40, 0.1
 
@@ -84,7 +84,7 @@ class Pressure:
         os.mkfifo(self._fifo)
         (site.directory / "in.log").write_bytes(b"".join(map(line, range(LINES))))
         site.forwarder.argv[:0] = ["sh", "-c", f'exec "$@" < {self._fifo}', "sh"]
-        self.web = [Sender(f"127.0.0.1:{self._http}", "web", n, n == 0, insists=False, sizes=(300,)) for n in range(2)]
+        self.web = [Sender(f"127.0.0.1:{self._http}", "web", n, n == 0, insists=False, sizes=(3000,)) for n in range(2)]
         self._pipe = os.open(self._fifo, os.O_RDWR)  # so that neither end waits for the other to be opened
         start(site, kafka, {name: SPOOL + source for name, source in self._sources().items()})
         site.forwarder.wait_for("http listening")
@@ -116,8 +116,8 @@ class Pressure:
                 "stdin": Pusher(self._write, limit=LINES),
                 "tcp": Pusher(lambda n: tcp.sendall(counted([message("tcp", n)]))),
                 "tls": Pusher(lambda n: tls.sendall(counted([message("tls", n)]))),
-                "udp": Pusher(lambda n: udp.send(message("udp", n)), pause_seconds=0.002),
-                "unix": Pusher(lambda n: unix.send(message("unix", n)), pause_seconds=0.002),
+                "udp": Pusher(lambda n: udp.send(message("udp", n)), pause_seconds=0.01),
+                "unix": Pusher(lambda n: unix.send(message("unix", n)), pause_seconds=0.01),
             }
             for pusher in pushers.values():
                 pusher.start()
@@ -141,6 +141,11 @@ class Pressure:
             rows = self.site.streams()
             return rows if rows.keys() == set(STREAMS) else {}
         return {}
+
+    def flows(self) -> bool:
+        """Something of every stream is in Kafka."""
+        rows = self.rows()
+        return bool(rows) and all(row["records"]["acknowledged"] for row in rows.values())
 
     def is_full(self) -> bool:
         """Every spool, up to a batch that does not fit."""
@@ -174,6 +179,7 @@ def test_with_kafka_stopped_and_killed_under_full_input_of_every_source_memory_i
 ) -> None:
     with Kafka(tmp_path / "kafka") as kafka, Site(tmp_path / "site") as site:
         pressure = Pressure(site, kafka)
+        idle = rss_bytes(site)
         with pressure.pushers() as pushers:
             assert wait_until(
                 lambda: (
@@ -197,7 +203,8 @@ def test_with_kafka_stopped_and_killed_under_full_input_of_every_source_memory_i
         site.stop()
         stored = {name: pressure.stored(name) for name in STREAMS}
         pressure.close()
-    print(f"memory, MiB: Kafka stopped {min(stopped) // MIB}–{max(stopped) // MIB}, killed {max(killed) // MIB}")
+    print(f"memory, MiB: idle {idle // MIB}, Kafka stopped {min(stopped) // MIB}–{max(stopped) // MIB},", end=" ")
+    print(f"killed {min(killed) // MIB}–{max(killed) // MIB}")
     print(f"taken in {LOOKS * EVERY_SECONDS:.0f} s each: stopped {taken_stopped}, killed {taken_killed}")
     print(f"429: {refused}; dropped: {dict(dropped)}; longest send to the Unix socket {slowest * 1000:.0f} ms")
     assert max(stopped + killed) < 400 * MIB
@@ -205,7 +212,7 @@ def test_with_kafka_stopped_and_killed_under_full_input_of_every_source_memory_i
     for name in ("stdin", "tcp", "tls"):
         assert taken_stopped[name] == taken_killed[name] == 0, f"{name}: the client waits"
     for name in ("udp", "unix"):
-        assert min(taken_stopped[name], taken_killed[name]) > 100, f"{name}: the client goes on"
+        assert min(taken_stopped[name], taken_killed[name]) > 50, f"{name}: the client goes on"
     assert refused > 20
     judge(pressure, sent, stored, dropped)
 
@@ -218,7 +225,7 @@ def judge(
         assert [record["n"] for record in stored[name]] == list(range(LINES)), name
     accepted = Counter(each for sender in pressure.web for each in sender.accepted)
     assert Counter(record["id"] for record in stored["web"]) == accepted
-    assert len(accepted) > 1000
+    assert len(accepted) > 10_000
     numbers: dict[str, list[int]] = {app: [] for app in ("tcp", "tls", "udp", "unix")}
     for record in stored["connections"] + stored["datagrams"]:
         numbers[record["app"]].append(int(record["message"].split()[0]))
