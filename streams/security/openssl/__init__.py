@@ -5,5 +5,7 @@ used here are private (`SSL._lib`, `SSL._ffi`), so versions are pinned, and ever
 mode that the configuration names (`stacks.self_test`); a mode that a reload adds is judged by its first link.
 
 Kept on every link: mutual authentication, no resumption, no early data, no renegotiation, ALPN. A TLS 1.3 server
-still sends its two tickets, because the switch for them is not exported; nobody can resume a session with them.
+still sends its two tickets, because the switch for them is not exported; nobody can resume a session with them. It
+sends them with the first thing that it says: a client that never reads, as most of syslog's, must have nothing unread
+when it closes its connection, or the system resets it and drops what is on its way.
 """

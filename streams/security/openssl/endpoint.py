@@ -78,6 +78,7 @@ class OpenSSLEndpoint:
         self.complete = False
         self.bytes_in = self.bytes_out = 0
         self._last_flight: list[bytes | bytearray] = []
+        self._tickets: list[bytes | bytearray] = []
         self._pointer = _ffi.new("char **")
         self._starved = False
         self._failed: SSL.Error | None = None
@@ -119,7 +120,10 @@ class OpenSSLEndpoint:
             raise HandshakeFailed("alpn", f"the peer does not speak {ALPN.decode()}")
         if not self._server_side or self._connection.get_protocol_version_name() == TLS12:
             self._last_flight = self.take()  # the handshake's own; the tickets of a TLS 1.3 server are not
-        self.complete = True
+            self.complete = True
+        else:
+            self.complete = True
+            self._tickets = self.take()  # they wait for something else to be sent
         return True
 
     def facts(self, connect_seconds: float = 0.0) -> Facts:
@@ -167,7 +171,8 @@ class OpenSSLEndpoint:
         if (size := self._waiting(outgoing)) > 0:
             part = bytearray(size)
             _lib.BIO_read(outgoing, _ffi.from_buffer(part), size)
-            parts.append(part)
+            parts += [*self._tickets, part]
+            self._tickets = []
             if not self.complete:
                 self.bytes_out += size
         return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ssl
 import stat
@@ -63,8 +64,14 @@ def joined(client: Party, server: Party) -> tuple[Endpoint, Endpoint]:
 def test_a_session_is_never_resumed(parties: Parties, mode: str) -> None:
     client = client_context(MODES[mode], parties.forwarder)
     server = server_context([MODES[mode]], parties.receiver)
-    first = OpenSSLEndpoint(client, server_side=False, host="localhost")
-    shake_hands(first, OpenSSLEndpoint(server, server_side=True))
+    first, its_server = (
+        OpenSSLEndpoint(client, server_side=False, host="localhost"),
+        OpenSSLEndpoint(server, server_side=True),
+    )
+    shake_hands(first, its_server)
+    its_server.write(b"tickets come with this")
+    pass_on(its_server, first)
+    assert first.read() == b"tickets come with this"
     session = first._connection.get_session()
     assert session is not None
     again = OpenSSLEndpoint(client, server_side=False, host="localhost")
@@ -73,6 +80,30 @@ def test_a_session_is_never_resumed(parties: Parties, mode: str) -> None:
     shake_hands(again, far)
     for end in (again, far):
         assert not SSL._lib.SSL_session_reused(end._connection._ssl)  # type: ignore[attr-defined]
+
+
+def test_a_server_that_says_nothing_sends_no_tickets(parties: Parties) -> None:
+    """A client that never reads would close its connection with unread bytes: the system then drops what it sent."""
+    context = ssl.create_default_context(cafile=str(parties.receiver.ca))
+    context.load_cert_chain(parties.forwarder.certificate, parties.forwarder.key)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    near = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    far = OpenSSLEndpoint(server_context([MODES["classical"]], parties.receiver), server_side=True, alpn=None)
+    while not far.complete:
+        incoming.write(b"".join(far.take()))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            near.do_handshake()
+        far.feed(outgoing.read())
+        far.handshake()
+    assert far.take() == []
+    assert near.version() == "TLSv1.3"
+    near.write(b"log line")
+    far.feed(outgoing.read())
+    assert far.read() == b"log line"
+    assert far.take() == []
+    far.write(b"answer")
+    incoming.write(b"".join(far.take()))
+    assert near.read() == b"answer"
 
 
 def test_a_peer_that_renegotiates_is_refused(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
