@@ -62,7 +62,7 @@ def load_forwarder(path: Path) -> ForwarderConfig:
     if isinstance(directory, str) and not isinstance(directory, FromFile):
         streams = _load_streams(base / directory, base, problems)
     if config is not None:
-        toml.add(problems, path, lacking(config.tls, {stream.security for stream in streams}))
+        toml.add(problems, path, lacking(config.tls, {stream.security for stream in streams}, accepting=False))
     if problems or config is None:
         raise ConfigError(problems)
     return msgspec.structs.replace(config, streams_dir=base / config.streams_dir, streams=tuple(streams))

@@ -132,5 +132,5 @@ def _check(config: ReceiverConfig) -> Iterator[Fault]:
                 f"allow[{index}].topic",
                 f"{rule.topic} is the ledger's topic, which only receivers write; use another topic",
             )
-    yield from lacking(config.tls, config.served_modes)
+    yield from lacking(config.tls, config.served_modes, accepting=True)
     yield from config.sink.check()

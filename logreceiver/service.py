@@ -206,7 +206,7 @@ class Service:
         """When each file of each certificate was written; empty while one of them is missing."""
         sections = self._config.tls.sections()
         with contextlib.suppress(OSError):
-            return tuple(path.stat().st_mtime for each in sections for path in (each.certificate, each.key, each.ca))
+            return tuple(path.stat().st_mtime for each in sections for path in each.paths())
         return ()
 
     async def reload(self) -> None:

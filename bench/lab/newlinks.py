@@ -26,7 +26,7 @@ def credentials(pki: Path, name: str) -> Credentials:
     return Credentials(
         *_files(pki, name),
         mldsa=MlDsaFiles(*_files(pki / "mldsa", name)),
-        mlkem=MlKemFiles(*_files(pki / "mldsa", f"{name}-kem")),
+        mlkem=MlKemFiles(*_files(pki / "mldsa", f"{name}-kem"), stored_keys=(pki / "mldsa" / "receiver.pdk",)),
     )
 
 

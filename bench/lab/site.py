@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.lab import adminclient
 from bench.lab.processes import StartFailed, die_with_parent, wait_until
-from streams.security import pki
+from streams.security import pki, stored_keys
 from streams.security.modes import MODES
 from streams.telemetry.client import NotAnswered
 
@@ -167,7 +167,7 @@ class Site:
     def make_pki(self) -> None:
         """One authority for ECDSA, in pki/, and one for ML-DSA, in pki/mldsa/; leaves for every mode and both programs.
 
-        The ML-DSA authority also signs the leaves with ML-KEM keys, NAME-kem.
+        The ML-DSA authority also signs the leaves with ML-KEM keys, NAME-kem; receiver.pdk has the receiver's.
         """
         hosts = ["localhost", "127.0.0.1"]
         for directory, kinds in (("pki", {"ec": ""}), ("pki/mldsa", {"mldsa65": "", "mlkem768": "-kem"})):
@@ -177,10 +177,11 @@ class Site:
                 receiver, forwarder = at / f"receiver{ending}", at / f"forwarder{ending}"
                 authority.issue(identities=["logreceiver"], hosts=hosts, out=receiver, kind=kind, days=30)
                 authority.issue(identities=[self.identity], hosts=[], out=forwarder, kind=kind, days=30)
+        stored_keys.store(at / "receiver-kem.pem", at / "receiver.pdk", force=True)
 
     def _tls(self, name: str) -> str:
-        """The sections of the authorities that there are."""
-        return "".join(
+        """The sections of the authorities that there are; the last one's last line is for forwarders alone."""
+        sections = "".join(
             f'[{section}]\ncertificate = "{pki}/{leaf}.pem"\nkey = "{pki}/{leaf}.key"\nca = "{pki}/ca.pem"\n'
             for section, pki, leaf in (
                 ("tls", "pki", name),
@@ -189,6 +190,8 @@ class Site:
             )
             if (self.directory / pki).exists()
         )
+        stored = 'stored_keys = ["pki/mldsa/receiver.pdk"]\n'
+        return sections + (stored if name == "forwarder" and "[tls.mlkem]" in sections else "")
 
     def write_receiver(
         self, sink: str, *, listeners: Mapping[str, str], more: str = "", name: str = "logreceiver"

@@ -12,6 +12,7 @@ from typing import Any
 import click
 from cryptography import x509
 
+from streams.security import stored_keys
 from streams.security.authentication import signed_with, strength
 from streams.security.pki import (
     DELEGATES,
@@ -133,6 +134,22 @@ def issue(
             f"mode {mode} refuses it. Issue it from an authority of `logfwd pki init --key mldsa65`",
             err=True,
         )
+
+
+@pki.command(short_help="Write a receiver's key to a file for forwarders.")
+@click.argument("certificate", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write: --out receiver.pdk.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+@_clear_errors
+def pdk(certificate: Path, out: Path, force: bool) -> None:
+    """Write the key in a receiver's CERTIFICATE to a file for forwarders: mode kemtls-pdk (experimental).
+
+    CERTIFICATE was issued with --key mlkem768 and --host. Copy the file to every forwarder, and name it there in
+    tls.mlkem.stored_keys. It holds the key, the receiver's hosts, and when the certificate expires. It is not secret,
+    but trusted: forwarders send to whoever has this key.
+    """
+    found = stored_keys.store(certificate, out, force=force)
+    click.echo(f"created {out}: for {', '.join(found.names)}, until {found.until:%Y-%m-%d %H:%M} UTC")
 
 
 @pki.command()

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import msgspec
 
-from streams.config.kinds import AuthorityFile, CertificateFile, KeyFile
+from streams.config.kinds import AuthorityFile, CertificateFile, KeyFile, StoredKeyFile
 from streams.config.toml import Fault
-from streams.security.endpoint import Files, MlDsaFiles, MlKemFiles
+from streams.security.endpoint import Files, KeyPair, MlDsaFiles, MlKemFiles
 
 
 class MlDsa(MlDsaFiles, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,12 +20,21 @@ class MlDsa(MlDsaFiles, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ca: AuthorityFile
 
 
+class Previous(KeyPair, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PEM files of a leaf that was replaced, and its key."""
+
+    certificate: CertificateFile
+    key: KeyFile
+
+
 class MlKem(MlKemFiles, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """PEM files for mode kemtls: own leaf with an ML-KEM-768 key, its key, and the ML-DSA CA that peers chain to."""
 
     certificate: CertificateFile
     key: KeyFile
     ca: AuthorityFile
+    stored_keys: tuple[StoredKeyFile, ...] = ()
+    previous: tuple[Previous, ...] = ()
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,18 +74,35 @@ class SinkTls(Files, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ca: AuthorityFile
 
 
-def lacking(tls: Tls, names: Iterable[str]) -> Iterator[Fault]:
-    """Faults of a configuration that uses modes without the files that they need."""
+def lacking(tls: Tls, names: Iterable[str], *, accepting: bool) -> Iterator[Fault]:
+    """Faults of a configuration that uses modes without the files that they need, or has those of the other role."""
     from streams.errors import ConfigError
     from streams.security.modes import MODES
     from streams.security.stacks import files_for
 
     incomplete = list(tls.incomplete())
     yield from incomplete
-    for name in sorted(set(names) & MODES.keys()):
-        if incomplete and MODES[name].section == Files.section:
+    known = [MODES[name] for name in sorted(set(names) & MODES.keys())]
+    for mode in known:
+        if incomplete and mode.section == Files.section:
             continue
         try:
-            files_for(MODES[name], tls)
+            files_for(mode, tls)
         except ConfigError as error:
             yield from ((problem.key, problem.message) for problem in error.problems)
+    yield from _stored_keys(tls.mlkem, [mode.name for mode in known if mode.stored_key], accepting=accepting)
+
+
+def _stored_keys(files: MlKem | None, names: list[str], *, accepting: bool) -> Iterator[Fault]:
+    if files is None:
+        return
+    if accepting and files.stored_keys:
+        yield (
+            "tls.mlkem.stored_keys",
+            "is for forwarders; a receiver has its own key and, after it was replaced, previous",
+        )
+    if not accepting and files.previous:
+        yield "tls.mlkem.previous", "is for receivers; a forwarder has only its present key"
+    if names and not accepting and not files.stored_keys:
+        text = f"is missing; mode {names[0]} needs the keys of its receivers: make them with `logfwd pki pdk`"
+        yield "tls.mlkem.stored_keys", text

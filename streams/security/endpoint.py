@@ -28,6 +28,10 @@ class Files(msgspec.Struct, frozen=True):
     key: Path
     ca: Path
 
+    def paths(self) -> tuple[Path, ...]:
+        """Every file, to see whether one has changed."""
+        return (self.certificate, self.key, self.ca)
+
 
 class PostQuantumFiles(Files, frozen=True):
     """Files for modes that demand post-quantum authentication: links have no use for others."""
@@ -45,11 +49,27 @@ class MlDsaFiles(PostQuantumFiles, frozen=True):
     leaf_kind: ClassVar[str] = "mldsa65"
 
 
+class KeyPair(msgspec.Struct, frozen=True):
+    """A leaf and its key."""
+
+    certificate: Path
+    key: Path
+
+
 class MlKemFiles(PostQuantumFiles, frozen=True):
     """A leaf with an ML-KEM key, below an authority with ML-DSA keys."""
 
     section: ClassVar[str] = "tls.mlkem"
     leaf_kind: ClassVar[str] = "mlkem768"
+
+    stored_keys: tuple[Path, ...] = ()
+    """A forwarder's: the keys of receivers (`stored_keys.py`)."""
+    previous: Sequence[KeyPair] = ()
+    """A receiver's: leaves whose keys forwarders may still have stored."""
+
+    def paths(self) -> tuple[Path, ...]:
+        pairs = [path for pair in self.previous for path in (pair.certificate, pair.key)]
+        return (*super().paths(), *self.stored_keys, *pairs)
 
 
 class HasFiles(Protocol):
@@ -81,7 +101,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """The weakest of the algorithm that the peer proved its key with and those that its chain is signed with."""
     certificate_expires: datetime.datetime | None = None
     certificate_algorithm: str = "none"
-    """Of the key in the peer's certificate."""
+    """Of the key in the peer's certificate, or of the one stored beforehand."""
     handshake_seconds: float = 0.0
     connect_seconds: float = 0.0
     bytes_in: int = 0

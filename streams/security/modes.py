@@ -45,6 +45,8 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the configuration lets the chain above a key of this mode be signed with anything."""
     section: str = "tls"
     """The section of the configuration with the files for this mode (`Files.section`)."""
+    stored_key: bool = False
+    """Whether the client has stored the server's key beforehand, so that no certificate of the server travels."""
     stack: str = "openssl"
     """The TLS stack that serves this mode; `stacks.py` knows them."""
 
@@ -71,6 +73,16 @@ MODES: Mapping[str, Mode] = {
             authentication=ML_KEM,
             chains=("mldsa65", "mldsa87"),
             section="tls.mlkem",
+            stack="tls13",
+        ),
+        Mode(
+            name="kemtls-pdk",
+            version=TLS13,
+            groups=(X25519MLKEM768,),
+            authentication=ML_KEM,
+            chains=("mldsa65", "mldsa87"),
+            section="tls.mlkem",
+            stored_key=True,
             stack="tls13",
         ),
     )

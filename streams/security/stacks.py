@@ -111,21 +111,30 @@ def ssl_context(mode: Mode, files: Files) -> ssl.SSLContext:
 
 
 def common_stack(served: Iterable[Mode]) -> str:
-    """The stack of all these modes. ConfigError if they have several: one port serves one stack."""
-    stacks = {mode.stack: mode.name for mode in served}
-    if len(stacks) > 1:
-        examples = " and ".join(f"{name!r} ({stack})" for stack, name in sorted(stacks.items()))
-        text = f"{examples} need different TLS stacks, which cannot share a port; give each its own [[listener]]"
+    """The stack of all these modes. ConfigError if they have several handshakes: one port serves one."""
+    groups = by_port(served)
+    if len(groups) > 1:
+        examples = " and ".join(f"{group[-1].name!r} ({_way(group[-1])})" for group in sorted(groups, key=_ways))
+        stacks = "TLS stacks" if len({group[0].stack for group in groups}) > 1 else "handshakes"
+        text = f"{examples} need different {stacks}, which cannot share a port; give each its own [[listener]]"
         raise ConfigError([Problem(Path("listener"), "modes", text)])
-    return next(iter(stacks))
+    return groups[0][0].stack
 
 
 def by_port(served: Iterable[Mode]) -> list[list[Mode]]:
     """The modes in as few groups as possible, each of which one port can serve."""
     groups: dict[str, list[Mode]] = {}
     for mode in served:
-        groups.setdefault(mode.stack, []).append(mode)
+        groups.setdefault(_way(mode), []).append(mode)
     return list(groups.values())
+
+
+def _way(mode: Mode) -> str:
+    return f"{mode.stack} with stored keys" if mode.stored_key else mode.stack
+
+
+def _ways(group: list[Mode]) -> str:
+    return _way(group[0])
 
 
 def check(credentials: HasFiles, used: Iterable[Mode], *, accepting: bool) -> None:
@@ -207,13 +216,19 @@ class _Made(list[Files]):
 
 def _make(kind: type[Files], near: _Made, far: _Made, held: contextlib.ExitStack) -> None:
     """In memory, for as long as `held`: there may be no directory to write to."""
-    from streams.security import pki
+    from cryptography import x509
+
+    from streams.security import pki, stored_keys
 
     authority = pki.Authority.new(Path(), name="self-test", kind=kind.authority_kind)
     for side, name, hosts in ((near, "near", []), (far, "far", ["localhost"])):
         leaf = authority.leaf(identities=[name], hosts=hosts, days=1, kind=kind.leaf_kind)
         parts = (leaf.certificate, leaf.key, authority.pem())
         side.append(kind(*(held.enter_context(file_in_memory(part)) for part in parts)))
+    if isinstance(near[-1], MlKemFiles):
+        stored = stored_keys.of(x509.load_pem_x509_certificate(leaf.certificate)).encode()
+        path = held.enter_context(file_in_memory(stored.encode()))
+        near[-1] = msgspec.structs.replace(near[-1], stored_keys=(path,))
 
 
 def _shake_hands(mode: Mode, connecting: HasFiles, accepting: HasFiles) -> None:

@@ -25,6 +25,7 @@ ca = "pki/ca.pem"
 SECTIONS = ("tls", "tls.mldsa", "tls.mlkem")
 MLDSA = '[tls.mldsa]\ncertificate = "pki/me.pem"\nkey = "pki/me.key"\nca = "pki/ca.pem"\n'
 MLKEM = MLDSA.replace("mldsa", "mlkem")
+STORED = MLKEM + 'stored_keys = ["pki/me.pem"]\n'
 SOURCE = '[source]\ntype = "file"\npaths = ["a.log"]\n'
 
 
@@ -218,6 +219,18 @@ def test_a_host_without_classical_modes_needs_no_classical_files(site: Path) -> 
     assert problems(site) == {("logfwd.toml", f"tls.{key}"): text for key in ("key", "ca")}
 
 
+def test_a_stream_with_stored_keys_needs_some_and_no_files_of_a_receiver(site: Path) -> None:
+    write_stream(site, "safe", f'security = "kemtls-pdk"\n{SOURCE.replace("a.log", "b.log")}')
+    (site / "logfwd.toml").write_text(CONFIG + MLKEM)
+    assert problems(site) == {
+        ("logfwd.toml", "tls.mlkem.stored_keys"): "is missing; mode kemtls-pdk needs the keys of its receivers: "
+        "make them with `logfwd pki pdk`"
+    }
+    pair = '[[tls.mlkem.previous]]\ncertificate = "pki/me.pem"\nkey = "pki/me.key"\n'
+    (site / "logfwd.toml").write_text(CONFIG + STORED + pair)
+    assert problems(site).keys() == {("logfwd.toml", "tls.mlkem.previous")}
+
+
 def test_a_stream_in_mode_kemtls_without_its_certificate_is_named_with_the_remedy(site: Path) -> None:
     write_stream(site, "safe", f'security = "kemtls"\n{SOURCE.replace("a.log", "b.log")}')
     assert problems(site) == {
@@ -235,11 +248,12 @@ def test_the_examples_have_no_problem_but_certificates_that_are_not_made_yet() -
     with pytest.raises(ConfigError) as caught:
         load_forwarder(EXAMPLES / "logfwd.toml")
     keys = [problem.key for problem in caught.value.problems]
-    assert keys == [f"{section}.{key}" for section in SECTIONS for key in ("certificate", "key", "ca")]
+    files = [f"{section}.{key}" for section in SECTIONS for key in ("certificate", "key", "ca")]
+    assert keys == [*files, "tls.mlkem.stored_keys[0]"]
 
 
 def test_there_is_an_example_for_every_mode_and_it_loads(site: Path) -> None:
-    (site / "logfwd.toml").write_text(f'streams_dir = "{EXAMPLES / "modes.d"}"\n{CONFIG}{MLDSA}{MLKEM}')
+    (site / "logfwd.toml").write_text(f'streams_dir = "{EXAMPLES / "modes.d"}"\n{CONFIG}{MLDSA}{STORED}')
     streams = load_forwarder(site / "logfwd.toml").streams
     assert {stream.security: stream.name for stream in streams} == {mode: f"app-{mode}" for mode in MODES}
 

@@ -19,8 +19,8 @@ from logreceiver.config import Allow, Listener, ReceiverConfig
 from logreceiver.service import Service
 from logreceiver.sinks.log.sink import read_records
 from logreceiver.sinks.settings import LogSink
-from streams.config.sections import MlDsa, MlKem, Tls
-from streams.security.endpoint import Credentials
+from streams.config.sections import MlDsa, MlKem, Previous, Tls
+from streams.security.endpoint import Credentials, MlKemFiles
 from streams.security.modes import MODES
 from tests.support.tls import Parties
 
@@ -96,7 +96,18 @@ def _section(credentials: Credentials) -> Tls:
         key=credentials.key,
         ca=credentials.ca,
         mldsa=None if mldsa is None else MlDsa(certificate=mldsa.certificate, key=mldsa.key, ca=mldsa.ca),
-        mlkem=None if mlkem is None else MlKem(certificate=mlkem.certificate, key=mlkem.key, ca=mlkem.ca),
+        mlkem=None if mlkem is None else _mlkem(mlkem),
+    )
+
+
+def _mlkem(files: MlKemFiles) -> MlKem:
+    previous = tuple(Previous(certificate=each.certificate, key=each.key) for each in files.previous)
+    return MlKem(
+        certificate=files.certificate,
+        key=files.key,
+        ca=files.ca,
+        stored_keys=files.stored_keys,
+        previous=previous,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from streams.errors import ConfigError, HandshakeFailed
-from streams.security import pki, stacks
+from streams.security import pki, stacks, stored_keys
 from streams.security.endpoint import Credentials, Endpoint, Files, MlDsaFiles, MlKemFiles
 from streams.security.listener import Listener, listen
 from streams.security.modes import MODES
@@ -33,6 +33,17 @@ class Parties:
         self.mldsa = pki.create_authority(self.directory / "mldsa", kind="mldsa65")
         self.receiver = self._both("receiver", identities=["receiver"], hosts=["localhost", "127.0.0.1"])
         self.forwarder = self._both("forwarder", identities=[FORWARDER])
+        assert self.forwarder.mlkem is not None
+        kept = self.store_key("receiver-kem")
+        self.forwarder = msgspec.structs.replace(
+            self.forwarder, mlkem=msgspec.structs.replace(self.forwarder.mlkem, stored_keys=(kept,))
+        )
+
+    def store_key(self, leaf: str) -> Path:
+        """The file with which forwarders are given the key of a leaf of the ML-DSA authority."""
+        path = self.mldsa.directory / f"{leaf}.pdk"
+        stored_keys.store(self.mldsa.directory / f"{leaf}.pem", path, force=True)
+        return path
 
     def _both(self, name: str, **names: Any) -> Credentials:
         signing = issue(self.mldsa, name, kind="mldsa65", **names)

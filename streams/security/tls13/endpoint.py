@@ -103,13 +103,19 @@ class Tls13Endpoint:
             cipher=agreed.suite.name if agreed.suite is not None else "none",
             authentication=self._authentication(),
             identities=identities(leaf) if leaf is not None else agreed.names,
-            certificate_expires=leaf.not_valid_after_utc if leaf is not None else None,
-            certificate_algorithm=key_algorithm(leaf) if leaf is not None else "none",
+            certificate_expires=leaf.not_valid_after_utc if leaf is not None else agreed.until,
+            certificate_algorithm=self._key_algorithm(),
             handshake_seconds=self._seconds or (time.perf_counter() - self._started if self._started else 0.0),
             connect_seconds=connect_seconds,
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
         )
+
+    def _key_algorithm(self) -> str:
+        agreed = self._shake.agreed
+        if agreed.peer is not None:
+            return key_algorithm(agreed.peer.leaf)
+        return (agreed.proof or "none") if agreed.names else "none"
 
     def _authentication(self) -> str:
         """The weakest of what the peer's identity depends on: the proof of its key, its chain, its credential."""

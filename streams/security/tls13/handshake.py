@@ -6,6 +6,7 @@ is an unexpected_message. A change of the read key must fall between two records
 
 from __future__ import annotations
 
+import datetime
 import hmac
 from collections.abc import Callable, Mapping
 
@@ -46,6 +47,8 @@ class Agreed(msgspec.Struct):
     """The algorithm that the peer has proved its key with: a signature scheme's name, or a KEM's."""
     names: tuple[str, ...] = ()
     """Of a peer that shows no certificate, since its key was distributed beforehand."""
+    until: datetime.datetime | None = None
+    """The end of that key."""
 
 
 class Handshake:

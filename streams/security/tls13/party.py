@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from streams.errors import ConfigError, Problem
+from streams.security import stored_keys
 from streams.security.chains import host_of, led_to, refused
-from streams.security.endpoint import ALPN, Files
+from streams.security.endpoint import ALPN, Files, MlKemFiles
 from streams.security.modes import TLS13, Mode
 from streams.security.tls13.alerts import Abort
 from streams.security.tls13.certificates import Trust, now
@@ -25,13 +26,16 @@ from streams.security.tls13.groups import GROUP_CODES
 from streams.security.tls13.handshake import KeyLog
 from streams.security.tls13.kem import KEM_CODES, KemKey, kem_of
 from streams.security.tls13.kemtls import KemAuthentication, KemCredential
-from streams.security.tls13.pdk import PdkAuthentication, PdkClient, PdkServer
+from streams.security.tls13.pdk import PdkAuthentication, PdkClient, PdkServer, ServerKey, StoredKey, fingerprint
 from streams.security.tls13.records import RecordReader, RecordWriter
 from streams.security.tls13.schemes import CHAIN_SCHEMES, SCHEME_CODES, KeySigner
 from streams.security.tls13.server import Server
 from streams.security.tls13.settings import Authentication, Settings
 from streams.security.tls13.signature import Credential, Signature
 from streams.security.tls13.suites import SUITES
+
+PDK_SUITE = 0x1301
+"""TLS_AES_128_GCM_SHA256: a client with a stored key offers one suite, since it needs the hash at once."""
 
 
 class Tls13Party:
@@ -44,30 +48,43 @@ class Tls13Party:
         *,
         accepting: bool,
         key_log: KeyLog | None = None,
+        stored: Sequence[StoredKey] = (),
     ) -> None:
+        """`stored`: the keys of servers from which a client with stored keys takes the one for each connection."""
         self.settings, self.expires = settings, expires
         self._accepting, self._key_log = accepting, key_log
+        self._stored = stored
 
     def endpoint(self, host: str | None = None) -> Tls13Endpoint:
         """An endpoint for a new connection. ValueError for a connecting one without a usable name of its server."""
-        reader, writer = RecordReader(), RecordWriter()
-        stored = isinstance(self.settings.authentication, PdkAuthentication)
+        reader, writer, settings = RecordReader(), RecordWriter(), self.settings
+        way = settings.authentication
         side: Client | Server
         if self._accepting:
-            side = (PdkServer if stored else Server)(self.settings, reader, writer, key_log=self._key_log)
+            make_server = PdkServer if isinstance(way, PdkAuthentication) else Server
+            side = make_server(settings, reader, writer, key_log=self._key_log)
         else:
             if host is None:
                 raise ValueError("a connecting party must name the server")
-            sni, name = self.settings.trust.names_of(host)
-            make = PdkClient if stored else Client
-            side = make(self.settings, reader, writer, host=name, sni=sni, key_log=self._key_log)
+            sni, name = settings.trust.names_of(host)
+            if self._stored and isinstance(way, PdkAuthentication):
+                way = msgspec.structs.replace(way, stored=newest(self._stored, name))
+                settings = msgspec.structs.replace(settings, authentication=way)
+            make_client = PdkClient if isinstance(way, PdkAuthentication) else Client
+            side = make_client(settings, reader, writer, host=name, sni=sni, key_log=self._key_log)
         return Tls13Endpoint(side, reader, writer)
+
+
+def newest(stored: Sequence[StoredKey], host: str) -> StoredKey:
+    """The key for a host that lasts longest; without one, any, which the client then refuses with its names."""
+    return max(stored, key=lambda each: (host in each.names, each.until))
 
 
 def client(mode: Mode, files: Files, *, key_log: Path | None = None) -> Tls13Party:
     """Connects in exactly one mode. `key_log` gets the TLS secrets of its links (SSLKEYLOGFILE's format)."""
     keys = None if key_log is None else _KeyLog(key_log)
-    return _party([mode], load(files), accepting=False, key_log=keys)
+    stored = load_stored(files) if mode.stored_key else []
+    return _party([mode], load(files), accepting=False, key_log=keys, stored=stored)
 
 
 def foreign(mode: Mode, files: Files) -> Tls13Party:
@@ -77,7 +94,9 @@ def foreign(mode: Mode, files: Files) -> Tls13Party:
 
 def server(modes: Iterable[Mode], *files: Files) -> Tls13Party:
     """Accepts links in any of several modes, best group first; `files` has those of every mode, each once."""
-    return _party(list(modes), load(*files), accepting=True)
+    together, loaded = list(modes), load(*files)
+    keys = server_keys(files[0], loaded) if any(mode.stored_key for mode in together) else {}
+    return _party(together, loaded, accepting=True, keys=keys)
 
 
 def foreign_server(
@@ -94,10 +113,18 @@ def foreign_server(
 def check(files: Files) -> None:
     """Raise ConfigError for files that no link could use."""
     load(files)
+    _previous(files)
+    for path in files.stored_keys if isinstance(files, MlKemFiles) else ():
+        stored_keys.read(path, files.section)
 
 
 def verify(files: Files, *, accepting: bool) -> Iterator[Problem]:
     """Why peers with this stack would refuse our certificate; one that another CA has issued is left to them."""
+    if isinstance(files, MlKemFiles):
+        for path in files.stored_keys:
+            if (until := stored_keys.read(path, files.section).until) < now():
+                text = f"has expired at {until:%Y-%m-%dT%H:%M:%SZ}; remove it, and {stored_keys.REMEDY} again"
+                yield Problem(path, f"{files.section}.stored_keys", text)
     chain = _read(files.certificate, files.section, "certificate", x509.load_pem_x509_certificates)
     roots = _read(files.ca, files.section, "ca", x509.load_pem_x509_certificates)
     host = host_of(chain[0]) if accepting else None
@@ -127,22 +154,66 @@ def load(*files: Files, clock: Callable[[], datetime.datetime] = now) -> Loaded:
     return Loaded(tuple(credential for credential, _ in found), trust, min(expires for _, expires in found))
 
 
+def load_stored(files: Files) -> list[StoredKey]:
+    """The keys of servers that a client has stored; ConfigError if it has none, or names the file that is wrong."""
+    paths = files.stored_keys if isinstance(files, MlKemFiles) else ()
+    if not paths:
+        text = f"is missing: the keys of servers; {stored_keys.REMEDY}"
+        raise ConfigError([Problem(files.certificate, f"{files.section}.stored_keys", text)])
+    found = [stored_keys.read(path, files.section) for path in paths]
+    return [StoredKey(each.spki, each.names, each.until) for each in found]
+
+
+def server_keys(files: Files, loaded: Loaded) -> dict[bytes, ServerKey]:
+    """The keys that clients may have stored, each until its certificate expires, by fingerprint."""
+    present = [(each, loaded.expires) for each in loaded.credentials if isinstance(each, KemCredential)]
+    return {fingerprint(_spki(each)): ServerKey(each.key, until) for each, until in present + _previous(files)}
+
+
+def _previous(files: Files) -> list[tuple[KemCredential, datetime.datetime]]:
+    """Leaves that were replaced, and when each expires."""
+    section, found = f"{files.section}.previous", []
+    for pair in files.previous if isinstance(files, MlKemFiles) else ():
+        credential, until = _read_credential(section, pair.certificate, pair.key)
+        if not isinstance(credential, KemCredential):
+            text = "its key is not of a KEM, so no forwarder can have stored it: remove the pair"
+            raise ConfigError([Problem(pair.certificate, f"{section}.certificate", text)])
+        found.append((credential, until))
+    return found
+
+
+def _spki(credential: KemCredential) -> bytes:
+    key = x509.load_der_x509_certificate(credential.chain[0]).public_key()
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
 def _party(
-    modes: list[Mode], loaded: Loaded, *, accepting: bool, alpn: bytes | None = ALPN, key_log: KeyLog | None = None
+    modes: list[Mode],
+    loaded: Loaded,
+    *,
+    accepting: bool,
+    alpn: bytes | None = ALPN,
+    key_log: KeyLog | None = None,
+    stored: Sequence[StoredKey] = (),
+    keys: Mapping[bytes, ServerKey] | None = None,
 ) -> Tls13Party:
     groups = {group for mode in modes for group in mode.groups}
     if any(mode.version != TLS13 for mode in modes) or not groups <= GROUP_CODES.keys():
         raise ValueError("this stack speaks TLS 1.3 alone, with the groups in groups.py")
     codes = tuple(code for name, code in GROUP_CODES.items() if name in groups)
+    way = _authentication(modes, loaded.credentials)
+    by_stored_key = any(mode.stored_key for mode in modes)
+    if isinstance(way, KemAuthentication) and by_stored_key:
+        way = PdkAuthentication(way, keys=keys or {})
     settings = Settings(
         groups=codes,
         shares=codes,
-        suites=tuple(SUITES),
-        authentication=_authentication(modes, loaded.credentials),
+        suites=(PDK_SUITE,) if by_stored_key else tuple(SUITES),
+        authentication=way,
         trust=loaded.trust,
         alpn=alpn,
     )
-    return Tls13Party(settings, loaded.expires, accepting=accepting, key_log=key_log)
+    return Tls13Party(settings, loaded.expires, accepting=accepting, key_log=key_log, stored=stored)
 
 
 def _authentication(modes: list[Mode], credentials: Sequence[Credential | KemCredential]) -> Authentication:

@@ -128,7 +128,8 @@ class PdkClientHalf:
         assert stored is not None, "a client has one"
         shake.check_finished(schedule.keyed_by_stage("s finished"), body, raw)
         kem = kem_of(stored.load())
-        shake.agreed.names, shake.agreed.proof = stored.names, kem.name if kem is not None else None
+        shake.agreed.names, shake.agreed.until = stored.names, stored.until
+        shake.agreed.proof = kem.name if kem is not None else None
         shake.read_with(shake.server_traffic())
         shake.send_finished(schedule.keyed_by_stage("c finished"))
         shake.write_with(shake.client_traffic())

@@ -25,7 +25,7 @@ def test_every_mode_has_a_stack() -> None:
 def test_one_port_serves_one_stack(tmp_path: Path) -> None:
     receiver = Parties(tmp_path).receiver
     ports = stacks.by_port(MODES.values())
-    assert [stacks.common_stack(port) for port in ports] == ["openssl", "tls13"]
+    assert [stacks.common_stack(port) for port in ports] == ["openssl", "tls13", "tls13"]
     assert sorted(mode.name for port in ports for mode in port) == sorted(MODES)
     for port in ports:
         stacks.server(port, receiver)
@@ -33,6 +33,9 @@ def test_one_port_serves_one_stack(tmp_path: Path) -> None:
         stacks.server([MODES["hybrid"], OTHER], receiver)
     with pytest.raises(ConfigError, match=r"'hybrid' \(openssl\) and 'kemtls' \(tls13\) need different TLS stacks"):
         stacks.server([MODES["hybrid"], MODES["kemtls"]], receiver)
+    stored = r"'kemtls' \(tls13\) and 'kemtls-pdk' \(tls13 with stored keys\) need different handshakes"
+    with pytest.raises(ConfigError, match=stored):
+        stacks.server([MODES["kemtls"], MODES["kemtls-pdk"]], receiver)
 
 
 def test_files_that_cannot_be_used_are_found_without_a_link(tmp_path: Path) -> None:
