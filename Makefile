@@ -2,6 +2,7 @@
 PYTHON ?= python3
 INPUT  ?=
 SINK   ?= log
+MODES  ?=
 SEED   ?= 1
 STRICT ?=
 
@@ -17,8 +18,8 @@ RUN := .venv/bin
 help: ## Show this list of targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: .venv/.runtime $(if $(filter kafka,$(SINK)),.venv/.kafka) ## Run two streams side by side on this machine (SINK=log|kafka, INPUT=file)
-	@$(RUN)/logbench demo --sink $(SINK) --seed $(SEED) $(if $(INPUT),--input $(INPUT))
+demo: .venv/.runtime $(if $(filter kafka,$(SINK)),.venv/.kafka) ## Run streams side by side on this machine (SINK=log|kafka, MODES=all, INPUT=file)
+	@$(RUN)/logbench demo --sink $(SINK) --seed $(SEED) $(if $(MODES),--modes $(MODES)) $(if $(INPUT),--input $(INPUT))
 
 test: .venv/.dev ## Run every test, including those against a real Kafka
 	@STRICT=$(STRICT) $(RUN)/pytest --numprocesses 2

@@ -1,4 +1,4 @@
-"""`logbench demo`: two streams with the same records, one classical and one hybrid post-quantum, side by side.
+"""`logbench demo`: streams with the same records side by side: a classical and a hybrid one, or one for each mode.
 
 Creates a private CA, starts a receiver and a forwarder as an operator would, feeds them HTTP request records, reads the
 stored records back, and says whether every record arrived once and in order.
@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,13 +26,16 @@ from bench.figures import report
 from bench.lab.generate import generate_http
 from bench.lab.processes import StartFailed
 from bench.lab.site import Site
+from streams.security.modes import MODES
 
 STREAMS = {"http": "classical", "pq-stream": "hybrid"}
+"""The streams that it shows by default, and their modes."""
 RECORDS = 20_000
 FEED_SECONDS = 4.0
 FEED_STEPS = 40
 WATCHDOG_SECONDS = 120.0
 EXTRA_HANDSHAKES = 20
+SIDE_BY_SIDE = 3
 MARK = ".logbench-demo"
 """A file in every directory that a demo made: only such a directory is deleted for the next one."""
 
@@ -76,22 +79,31 @@ def _kafka(directory: Path) -> Iterator[Any]:
         yield kafka
 
 
-def _lay_out(site: Site, sink: str) -> None:
+def streams_of(modes: Sequence[str]) -> dict[str, str]:
+    """A stream for each of these modes; every one after the first is a twin of the first."""
+    if list(modes) == list(STREAMS.values()):
+        return STREAMS
+    return {f"http-{mode}" if number else "http": mode for number, mode in enumerate(modes)}
+
+
+def lay_out(site: Site, sink: str, streams: Mapping[str, str]) -> None:
+    """Write every file and start the receiver: each stream has a listener of its own, which serves its mode alone."""
     site.make_pki()
-    listeners = {"127.0.0.1:0": '["classical"]', "localhost:0": '["hybrid"]'}
-    site.write_receiver(sink, listeners=listeners)
-    classical, hybrid = site.start_receiver(listeners=2)
-    site.write_forwarder([hybrid])
-    source = '[source]\ntype = "file"\npaths = ["http.log"]\n'
-    site.write_stream("http", f'security = "classical"\nreceivers = ["{classical}"]\n{source}')
-    site.write_stream("pq-stream", f'security = "hybrid"\nmirror_of = "http"\nreceivers = ["{hybrid}"]\n')
+    site.write_receiver(sink, listeners=[("localhost:0", f'["{mode}"]') for mode in streams.values()])
+    addresses = site.start_receiver(listeners=len(streams))
+    site.write_forwarder(addresses[:1])
+    original = next(iter(streams))
+    for (name, mode), address in zip(streams.items(), addresses, strict=True):
+        source = '[source]\ntype = "file"\npaths = ["http.log"]\n'
+        rest = source if name == original else f'mirror_of = "{original}"\n'
+        site.write_stream(name, f'security = "{mode}"\nreceivers = ["{address}"]\n{rest}')
 
 
-def _handshakes(site: Site, addresses: dict[str, str]) -> dict[str, list[float]]:
+def _handshakes(site: Site, streams: Mapping[str, str], addresses: dict[str, str]) -> dict[str, list[float]]:
     """A few more handshakes of each mode, in turn, so that the median is meaningful."""
     from bench.lab.newlinks import Turn, shake_hands
 
-    turns = [Turn(name, mode, addresses[name]) for name, mode in STREAMS.items()] * EXTRA_HANDSHAKES
+    turns = [Turn(name, mode, addresses[name]) for name, mode in streams.items()] * EXTRA_HANDSHAKES
     found = shake_hands(site.directory / "pki", turns)
     return {name: [facts.handshake_seconds for facts in each] for name, each in found.items()}
 
@@ -112,6 +124,7 @@ FIGURES: Sequence[report.Column] = (
     ("stream", lambda r: r["stream"]),
     ("configured mode", lambda r: r["mode"]),
     ("negotiated group", lambda r: (r["link"] or {}).get("group", "–")),
+    ("authentication", lambda r: (r["link"] or {}).get("authentication", "–")),
     ("TLS version", lambda r: (r["link"] or {}).get("version", "–")),
     ("records sent", lambda r: str(r["arrival"].sent)),
     ("records stored", lambda r: str(r["arrival"].stored)),
@@ -124,11 +137,16 @@ FIGURES: Sequence[report.Column] = (
 )
 
 
-def _table(arrivals: dict[str, Arrival], rows: dict[str, dict[str, Any]], handshakes: dict[str, list[float]]) -> Table:
-    found = [{**rows[name], "arrival": arrivals[name], "handshakes": handshakes[name]} for name in STREAMS]
-    return report.table(
-        "The same records over classical and over hybrid post-quantum TLS", FIGURES, found, upright=True
-    )
+def _tables(
+    arrivals: dict[str, Arrival], rows: dict[str, dict[str, Any]], handshakes: dict[str, list[float]]
+) -> Iterator[Table]:
+    """As many streams side by side as fit into a terminal."""
+    found = [{**rows[name], "arrival": arrivals[name], "handshakes": handshakes[name]} for name in arrivals]
+    title = f"The same records in {len(found)} security modes"
+    if [row["mode"] for row in found] == list(STREAMS.values()):
+        title = "The same records over classical and over hybrid post-quantum TLS"
+    for start in range(0, len(found), SIDE_BY_SIDE):
+        yield report.table("" if start else title, FIGURES, found[start : start + SIDE_BY_SIDE], upright=True)
 
 
 def make_room(directory: Path) -> None:
@@ -140,8 +158,10 @@ def make_room(directory: Path) -> None:
     (directory / MARK).touch()
 
 
-def run_demo(directory: Path, *, sink: str, lines: list[bytes], console: Console) -> bool:
-    """Run the whole demo; True if every record of both streams arrived once and in order."""
+def run_demo(
+    directory: Path, *, sink: str, lines: list[bytes], console: Console, streams: Mapping[str, str] = STREAMS
+) -> bool:
+    """Run the whole demo; True if every record of every stream arrived once and in order."""
     make_room(directory)
     with contextlib.ExitStack() as stack:
         kafka = stack.enter_context(_kafka(directory)) if sink == "kafka" else None
@@ -150,23 +170,28 @@ def run_demo(directory: Path, *, sink: str, lines: list[bytes], console: Console
         else:
             toml = f'type = "kafka"\nbrokers = ["{kafka.bootstrap}"]\ncreate_topics = true'
         site = stack.enter_context(Site(directory))
-        _lay_out(site, toml)
+        lay_out(site, toml, streams)
         (directory / "http.log").touch()
         site.start_forwarder()
         started = time.monotonic()
         feed(directory / "http.log", lines)
-        everything = site.wait_until_acknowledged(len(lines), list(STREAMS), WATCHDOG_SECONDS - FEED_SECONDS)
+        everything = site.wait_until_acknowledged(len(lines), list(streams), WATCHDOG_SECONDS - FEED_SECONDS)
         elapsed = time.monotonic() - started
         rows = site.streams()
         if not everything:
             console.print(f"[bold red]not everything was acknowledged within {WATCHDOG_SECONDS:.0f} s[/]")
-        addresses = {name: rows[name]["link"]["receiver"] for name in STREAMS if rows[name]["link"]}
-        handshakes = _handshakes(site, addresses) if len(addresses) == len(STREAMS) else {name: [] for name in STREAMS}
+        addresses = {name: rows[name]["link"]["receiver"] for name in streams if rows[name]["link"]}
+        handshakes: dict[str, list[float]] = {name: [] for name in streams}
+        if len(addresses) == len(streams):
+            handshakes = _handshakes(site, streams, addresses)
         site.stop()
-        arrivals = {name: compare(lines, _stored(site, kafka, name)) for name in STREAMS}
-        console.print(_table(arrivals, rows, handshakes))
+        arrivals = {name: compare(lines, _stored(site, kafka, name)) for name in streams}
+        for table in _tables(arrivals, rows, handshakes):
+            console.print(table)
         console.print(f"{len(lines)} records per stream in {elapsed:.1f} s, fed at the pace of a busy server")
-        _show_where(console, directory, sink)
+        if unaudited := [mode for mode in streams.values() if MODES[mode].stack == "tls13"]:
+            console.print(f"{' and '.join(unaudited)}: experimental and unaudited (docs/kemtls.md)")
+        _show_where(console, directory, sink, list(streams)[-1])
     return everything and all(arrival.complete for arrival in arrivals.values())
 
 
@@ -178,21 +203,35 @@ def _stored(site: Site, kafka: Any, topic: str) -> list[bytes]:
     return [bytes(record.value or b"") for record in read_records(site.directory / "log", topic)]
 
 
-def _show_where(console: Console, directory: Path, sink: str) -> None:
+def _show_where(console: Console, directory: Path, sink: str, stream: str) -> None:
     console.print(f"configs, logs and data are in {directory}")
     if sink == "log":
-        console.print(f"print the records: .venv/bin/logreceiver cat pq-stream -d {directory / 'log'}", soft_wrap=True)
+        console.print(f"print the records: .venv/bin/logreceiver cat {stream} -d {directory / 'log'}", soft_wrap=True)
     else:
         console.print("the demo's broker has stopped; run your own with docker-compose.yml", soft_wrap=True)
 
 
-@click.command(short_help="Send the same records through two streams, and compare.")
+def _modes(_: click.Context, __: click.Parameter, value: str) -> list[str]:
+    names = list(MODES) if value == "all" else list(dict.fromkeys(value.split(",")))
+    if unknown := sorted(set(names) - set(MODES)):
+        raise click.BadParameter(f"unknown: {', '.join(unknown)}; write all, or some of {', '.join(MODES)}")
+    return names
+
+
+@click.command(short_help="Send the same records through several streams, and compare.")
 @click.option(
     "--sink",
     type=click.Choice(["log", "kafka"]),
     default="log",
     show_default=True,
     help="log: the receiver's embedded log; kafka: a real broker, started for the demo.",
+)
+@click.option(
+    "--modes",
+    default=",".join(STREAMS.values()),
+    show_default=True,
+    callback=_modes,
+    help="Security modes, separated by commas, or all: a stream and a listener for each.",
 )
 @click.option(
     "--input",
@@ -209,11 +248,12 @@ def _show_where(console: Console, directory: Path, sink: str) -> None:
     show_default=True,
     help="Holds configs, logs and data afterwards; that of an earlier demo is deleted first.",
 )
-def demo(sink: str, source: Path | None, records: int, seed: int, directory: Path) -> None:
-    """Send the same records through a classical and a hybrid post-quantum stream, and compare the two.
+def demo(sink: str, modes: list[str], source: Path | None, records: int, seed: int, directory: Path) -> None:
+    """Send the same records through a classical and a hybrid post-quantum stream, or in other modes, and compare them.
 
     Starts a receiver and a forwarder with a private CA, feeds them, and prints for each stream the negotiated TLS
-    group, the durations of handshakes and batches in ms, and how many records were stored, missing or duplicated.
+    group, how the receiver was authenticated, the durations of handshakes and batches in ms, and how many records were
+    stored, missing or duplicated.
 
     Takes about ten seconds, with Kafka half a minute. Exit code 0: every record arrived once and in order; 1: not.
     """
@@ -222,7 +262,7 @@ def demo(sink: str, source: Path | None, records: int, seed: int, directory: Pat
     )
     console = Console()
     try:
-        complete = run_demo(directory, sink=sink, lines=lines, console=console)
+        complete = run_demo(directory, sink=sink, lines=lines, console=console, streams=streams_of(modes))
     except StartFailed as error:
         raise click.ClickException(str(error)) from error
     console.print(

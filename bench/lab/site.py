@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,16 +194,22 @@ class Site:
         return sections + (stored if name == "forwarder" and "[tls.mlkem]" in sections else "")
 
     def write_receiver(
-        self, sink: str, *, listeners: Mapping[str, str], more: str = "", name: str = "logreceiver"
+        self,
+        sink: str,
+        *,
+        listeners: Mapping[str, str] | Sequence[tuple[str, str]],
+        more: str = "",
+        name: str = "logreceiver",
     ) -> None:
         """`listeners`: address → modes as a TOML list, e.g. {"127.0.0.1:0": '["hybrid"]'}; `sink`: TOML of [sink]."""
+        pairs = listeners.items() if isinstance(listeners, Mapping) else listeners
         parts = [
             'grant_key_file = "pki/grant.key"\nstop_grace = "3s"\n',
             more,
             self._tls("receiver"),
             '[admin]\naddress = "127.0.0.1:0"\n',
         ]
-        parts += [f'[[listener]]\naddress = "{address}"\nmodes = {modes}\n' for address, modes in listeners.items()]
+        parts += [f'[[listener]]\naddress = "{address}"\nmodes = {modes}\n' for address, modes in pairs]
         all_modes = json.dumps(list(MODES))  # a list of strings is the same in TOML
         parts.append(f'[[allow]]\nidentity = "spiffe://demo/*"\nstreams = ["*"]\nmodes = {all_modes}\n')
         parts.append(f"[sink]\n{sink}\n")
