@@ -281,6 +281,17 @@ ROWS: dict[str, Sequence[Panel]] = {
             ],
         ),
         Panel(
+            "Authentication",
+            "Handshakes of the forwarders by how the receiver was authenticated: the weakest of its own key and the "
+            "signatures of its chain. " + RARE,
+            [
+                (
+                    'sum by (stream, authentication) (tls_authentications_total{role="forwarder", stream=~"$stream"})',
+                    "{{stream}} {{authentication}}",
+                )
+            ],
+        ),
+        Panel(
             "Failed handshakes and refused links",
             "Since the programs started, by result or code.",
             [

@@ -62,6 +62,14 @@ HANDSHAKES = Metric(
     "Handshakes by result: ok, or the reason of the failure. A forwarder counts ok at WELCOME, when its certificate "
     "has been accepted. A receiver knows stream and mode from HELLO on; they are empty for links that end before it.",
 )
+AUTHENTICATIONS = Metric(
+    "tls_authentications_total",
+    "counter",
+    "",
+    ("stream", "mode", "authentication", "role"),
+    "Handshakes with result ok by how the peer was authenticated: the weakest of the algorithm that it proved its key "
+    "with and those that its chain is signed with.",
+)
 TLS_BYTES = Metric(
     "tls_handshake_bytes",
     "histogram",
@@ -99,7 +107,17 @@ DROPPED_LINES = Metric(
     (),
     "Log lines that could not be written to standard error: nobody reads it, it is full, or closed.",
 )
-SHARED = (HANDSHAKE, CONNECT, HANDSHAKES, TLS_BYTES, VIOLATIONS, DOWNGRADES, CERTIFICATE_EXPIRY, DROPPED_LINES)
+SHARED = (
+    HANDSHAKE,
+    CONNECT,
+    HANDSHAKES,
+    AUTHENTICATIONS,
+    TLS_BYTES,
+    VIOLATIONS,
+    DOWNGRADES,
+    CERTIFICATE_EXPIRY,
+    DROPPED_LINES,
+)
 
 
 class _Hooks(Collector):
@@ -135,6 +153,7 @@ class Metrics:
         self.handshake_seconds = self._windowed(HANDSHAKE)
         self.connect_seconds = self._histogram(CONNECT)
         self.handshakes = self._counter(HANDSHAKES)
+        self.authentications = self._counter(AUTHENTICATIONS)
         self.handshake_bytes = self._histogram(TLS_BYTES)
         self.policy_violations = self._counter(VIOLATIONS)
         self.downgrades = self._counter(DOWNGRADES)
@@ -185,6 +204,7 @@ class Metrics:
 
     def _count_ok(self, facts: Facts, stream: str, mode: str, role: str) -> None:
         self.handshakes.labels(stream, mode, facts.group, facts.version, role, "ok").inc()
+        self.authentications.labels(stream, mode, facts.authentication, role).inc()
 
     # -- making families -----------------------------------------------------------------------------------------
 

@@ -131,6 +131,8 @@ def test_both_ends_count_the_same_records_under_their_modes(addresses: Addresses
             one = {"stream": stream, "mode": mode, "group": MODES[mode].groups[0], "role": role}
             assert value(program, "tls_handshakes", "tls_handshakes_total", **one, result="ok") == 1
             assert value(program, "tls_handshake_seconds", "tls_handshake_seconds_count", **one) == 1
+            peer = {"stream": stream, "mode": mode, "role": role, "authentication": "ecdsa_secp256r1_sha256"}
+            assert value(program, "tls_authentications", "tls_authentications_total", **peer) == 1
 
 
 async def test_a_batch_that_may_be_stored_is_counted_as_uncertain(
