@@ -97,9 +97,8 @@ def validate(path: Path, connect: bool) -> None:
         program.refuse_config(error)
     for stream in config.streams:
         kind = f"twin of {stream.mirror_of}" if stream.mirror_of else "stream"
-        click.echo(
-            f"{stream.name}: {kind}, mode {stream.security}, to {', '.join(stream.receivers or config.receivers)}"
-        )
+        mode, receivers = modes.MODES[stream.security].label, ", ".join(stream.receivers or config.receivers)
+        click.echo(f"{stream.name}: {kind}, mode {mode}, to {receivers}")
     from logfwd.spool.remains import of_removed_streams
 
     try:

@@ -102,11 +102,13 @@ def validate(path: Path) -> None:
 
     Prints every problem and exits with 78, or prints what the receiver would serve and where it would write.
     """
+    from streams.security.modes import MODES
+
     config = load(path)
     if problems := list(_problems_of_files(config)):
         program.refuse_config(ConfigError(problems))
     for listener in config.listener:
-        click.echo(f"listener {listener.address}: {', '.join(listener.modes)}")
+        click.echo(f"listener {listener.address}: {', '.join(MODES[name].label for name in listener.modes)}")
     for rule in config.allow:
         click.echo(
             f"{rule.identity} may write {', '.join(rule.streams)} in mode {', '.join(rule.modes)} to {rule.topic}"

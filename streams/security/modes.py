@@ -50,6 +50,16 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     stack: str = "openssl"
     """The TLS stack that serves this mode; `stacks.py` knows them."""
 
+    @property
+    def experimental(self) -> bool:
+        """Whether it runs on our own TLS, which nobody has audited."""
+        return self.stack == "tls13"
+
+    @property
+    def label(self) -> str:
+        """The name as people are shown it before they use the mode."""
+        return f"{self.name} (experimental, unaudited)" if self.experimental else self.name
+
 
 MODES: Mapping[str, Mode] = {
     mode.name: mode

@@ -15,12 +15,15 @@ from pathlib import Path
 from types import ModuleType
 
 import msgspec
+import structlog
 
 from streams.errors import ConfigError, HandshakeFailed, LinkError, Problem
 from streams.files import file_in_memory
 from streams.security import modes
 from streams.security.endpoint import Files, HasFiles, MlDsaFiles, MlKemFiles, Party, PostQuantumFiles
 from streams.security.modes import Mode
+
+log = structlog.get_logger("streams.security")
 
 SECTIONS = {files.section: files for files in (Files, MlDsaFiles, MlKemFiles)}
 
@@ -195,6 +198,12 @@ def delegate(
 def self_test(used: Iterable[Mode]) -> None:
     """Make a handshake with ourselves in each mode and check its result; ConfigError if a mode does not work here."""
     together = list(used)
+    for mode in together:
+        if mode.experimental:
+            remedy = "use pq-auth where protection matters; docs/kemtls.md says what is not claimed"
+            log.warning(
+                "experimental mode", mode=mode.name, reason="our own TLS, which nobody has audited", remedy=remedy
+            )
     with contextlib.ExitStack() as held:
         near, far = _Made(), _Made()
         for section in {mode.section for mode in together}:

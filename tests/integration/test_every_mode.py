@@ -48,7 +48,7 @@ def test_the_real_records_arrive_in_every_mode_and_every_report_says_how_links_a
         with chromium() as browser, visit(browser, site.admin_address) as page:
             for name, (mode, group, how) in expected.items():
                 head = page.locator(f'th[data-stream="{name}"]')
-                for part in (mode, group, how):
+                for part in (f"{mode} (experimental)" if MODES[mode].experimental else mode, group, how):
                     expect(head).to_contain_text(part)
         assert site.forwarder.stop() == 0
         (original, *_) = streams

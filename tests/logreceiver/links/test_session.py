@@ -35,14 +35,13 @@ from tests.support.plaintext import FORWARDER, links
 M = TypeVar("M", bound=m.Message)
 HELLO = m.Hello(m.VERSION, "forwarder-id", "boot", "http", "hybrid")
 PATIENCE_SECONDS = 5.0
+MODES = ("hybrid", "hybrid-preferred", "pq-auth", "kemtls", "kemtls-pdk")
 TLS = Tls(certificate=Path("leaf.pem"), key=Path("leaf.key"), ca=Path("ca.pem"))
 CONFIG = ReceiverConfig(
     tls=TLS,
     grant_key_file=Path("grant.key"),
     listener=(Listener(address=":7443"),),
-    allow=(
-        Allow(identity="spiffe://test/*", streams=("http", "audit"), modes=("hybrid", "hybrid-preferred", "pq-auth")),
-    ),
+    allow=(Allow(identity="spiffe://test/*", streams=("http", "audit"), modes=MODES),),
     sink=LogSink(directory=Path("log")),
 )
 
@@ -200,7 +199,7 @@ async def test_a_peer_that_says_no_hello_is_not_waited_for() -> None:
     [
         ({"version": 2}, {}, Code.BAD_VERSION, "version 1, not 2"),
         ({"stream": "secrets"}, {}, Code.NOT_ALLOWED, "may not write stream 'secrets'"),
-        ({"mode": "classical"}, {}, Code.NOT_ALLOWED, "in mode hybrid, hybrid-preferred, pq-auth, not 'classical'"),
+        ({"mode": "classical"}, {}, Code.NOT_ALLOWED, f"in mode {', '.join(MODES)}, not 'classical'"),
         ({}, {"identities": ("spiffe://other/x",)}, Code.NOT_ALLOWED, "spiffe://other/x may not write"),
         ({}, {"identities": ()}, Code.NOT_ALLOWED, "names no identity"),
         ({}, {"group": "X25519"}, Code.POLICY, "demands TLSv1.3 with X25519MLKEM768, the link has TLSv1.3 with X25519"),
@@ -211,6 +210,8 @@ async def test_a_peer_that_says_no_hello_is_not_waited_for() -> None:
             Code.POLICY,
             "this one is by rsa_pss_rsae_sha256",
         ),
+        ({"mode": "kemtls"}, {}, Code.POLICY, "authenticated by ML-KEM-768, this one is by ecdsa_secp256r1_sha256"),
+        ({"mode": "kemtls-pdk"}, {}, Code.POLICY, "authenticated by ML-KEM-768, this one is by ecdsa_secp256r1_sha256"),
         ({"mode": "pq-auth"}, {}, Code.POLICY, "authenticated by mldsa65, this one is by ecdsa_secp256r1_sha256"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from streams.errors import ConfigError, HandshakeFailed, PolicyViolation
 from streams.security import modes, stacks
@@ -18,8 +19,12 @@ from tests.support.tls import Parties
 OTHER = msgspec.structs.replace(MODES["hybrid"], name="other", stack="another")
 
 
-def test_every_mode_has_a_stack() -> None:
-    stacks.self_test(MODES.values())
+def test_every_mode_has_a_stack_and_the_experimental_ones_are_said_aloud() -> None:
+    with capture_logs() as events:
+        stacks.self_test(MODES.values())
+    assert [(each["event"], each["mode"]) for each in events] == [
+        ("experimental mode", name) for name in ("kemtls", "kemtls-pdk")
+    ]
 
 
 def test_one_port_serves_one_stack(tmp_path: Path) -> None:
