@@ -1,4 +1,4 @@
-"""`logbench primitives`: the operations of a key exchange on their own, through every library available here.
+"""`logbench primitives`: the operations of key exchange and authentication on their own, by every library here.
 
 These are `cryptography` (whose OpenSSL the links use; pyOpenSSL's binding to it has no such calls of its own),
 `pqcrypto` (an independent ML-KEM, and the only one with ML-KEM-512), and Go's standard library if a Go is installed,
@@ -24,7 +24,8 @@ from typing import Any
 
 import click
 from cryptography.hazmat.backends.openssl import backend
-from cryptography.hazmat.primitives.asymmetric import ec, mlkem
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, mldsa, mlkem
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pqcrypto import kem as pqcrypto_kems
 
@@ -42,9 +43,13 @@ SENT_BYTES = {
     ("ML-KEM-768", "encaps"): 1088,
     ("ML-KEM-1024", "keygen"): 1568,
     ("ML-KEM-1024", "encaps"): 1568,
+    ("ECDSA P-256", "sign"): 72,
+    ("ML-DSA-44", "sign"): 2420,
+    ("ML-DSA-65", "sign"): 3309,
 }
 """Size of the part of an operation's result that is sent to the peer: an uncompressed point (RFC 8446 §4.2.8.2), a
-public key of RFC 7748, an encapsulation key or a ciphertext (FIPS 203, table 3)."""
+public key of RFC 7748, an encapsulation key or a ciphertext (FIPS 203, table 3), a signature (FIPS 204,
+table 2; ECDSA's in DER, at most)."""
 OF_2022: Sequence[report.Row] = tuple(
     {"library": "2022: Go, i7-9750H", "primitive": primitive, "operation": name, "ns": {"value": ns}, **memory}
     for primitive, name, ns, memory in (
@@ -131,6 +136,21 @@ def operations() -> Iterator[Operation]:
     yield Operation(library, "X25519", "derive", lambda: own.exchange(other))
     for kem in kems():
         yield from _kem_operations(kem)
+    yield from _signatures(library)
+
+
+def _signatures(library: str) -> Iterator[Operation]:
+    """What a handshake with signatures does in place of encaps and decaps: over 130 bytes, as in CertificateVerify."""
+    content = bytes(130)
+    keys: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "ECDSA P-256": (ec.generate_private_key(ec.SECP256R1()), (ec.ECDSA(hashes.SHA256()),)),
+        "ML-DSA-44": (mldsa.MLDSA44PrivateKey.generate(), ()),
+        "ML-DSA-65": (mldsa.MLDSA65PrivateKey.generate(), ()),
+    }
+    for name, (key, more) in keys.items():
+        signature = key.sign(content, *more)
+        yield Operation(library, name, "sign", functools.partial(key.sign, content, *more))
+        yield Operation(library, name, "verify", functools.partial(key.public_key().verify, signature, content, *more))
 
 
 def _kem_operations(kem: Kem) -> Iterator[Operation]:
@@ -242,7 +262,7 @@ def exchanges(rows: Sequence[report.Row]) -> list[dict[str, Any]]:
     return found
 
 
-@click.command(short_help="Measure P-256, X25519 and ML-KEM in each library.")
+@click.command(short_help="Measure key exchange, KEMs and signatures in each library.")
 @click.option(
     "--rounds",
     type=click.IntRange(2),
@@ -252,7 +272,7 @@ def exchanges(rows: Sequence[report.Row]) -> list[dict[str, Any]]:
 )
 @report.as_json_option
 def primitives(rounds: int, as_json: bool) -> None:
-    """ns/op of P-256, X25519 and ML-KEM in every library available here, next to the table of 2022.
+    """ns/op of P-256, X25519, ML-KEM, ECDSA and ML-DSA in the libraries available here, next to the table of 2022.
 
     Times are CPU nanoseconds per operation with a 95 % interval; bytes are what an operation sends to the peer. Go's
     standard library is measured too if Go 1.24 or later is installed.
@@ -275,7 +295,7 @@ def primitives(rounds: int, as_json: bool) -> None:
             + ("the same secret" if each["agree"] else "DIFFERENT SECRETS")
             for each in agreement
         ]
-        report.show(console, "key-exchange primitives", COLUMNS, [*OF_2022, *rows], notes)
+        report.show(console, "primitives of key exchange and authentication", COLUMNS, [*OF_2022, *rows], notes)
     if not all(each["agree"] for each in agreement):
         raise click.ClickException("libraries disagree about ML-KEM")
 
