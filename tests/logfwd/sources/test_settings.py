@@ -76,6 +76,7 @@ def test_streams_may_share_a_listener_on_the_same_terms() -> None:
         (HttpSource(tls=TLS, identities=("a",)), "source.identities"),
         (HttpSource(identities=("a",)), "source.identities"),
         (HttpSource(tls=replace(TLS, modes=("hybrid", "pq-auth"))), "source.tls.modes"),
+        (HttpSource(tls=replace(TLS, modes=("kemtls",))), "source.tls.modes"),
     ],
 )
 def test_who_may_reach_a_listener_is_said_aloud(settings: HttpSource, key: str | None) -> None:
