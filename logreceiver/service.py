@@ -105,7 +105,7 @@ class Service:
             )
             self._stack.push_async_callback(listener.close)
             self.listeners.append(listener)
-            self.metrics.own_certificate(party.expires, user=settings.address)
+            self.metrics.own_certificate(party.expires, user=settings.address, delegated=party.delegated_until)
             log.info("listening", address=listener.address, modes=list(settings.modes))
         if config.admin is not None:
             server = await self._stack.enter_async_context(
@@ -228,7 +228,7 @@ class Service:
             return
         for settings, listener, party in zip(self._config.listener, self.listeners, parties, strict=True):
             listener.replace(party)
-            self.metrics.own_certificate(party.expires, user=settings.address)
+            self.metrics.own_certificate(party.expires, user=settings.address, delegated=party.delegated_until)
         log.info("certificate reloaded")
 
     # -- for admin ---------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ class Connector:
             party = stacks.client(mode, config.tls)
         except ConfigError as error:
             raise LinkError(str(error)) from error  # the files may be mended while we run
-        self._metrics.own_certificate(party.expires, user=mode.section)
+        self._metrics.own_certificate(party.expires, user=mode.section, delegated=party.delegated_until)
         stream_log = log.bind(stream=stream.name, mode=mode.name)
         try:
             link = await connect(

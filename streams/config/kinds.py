@@ -86,6 +86,7 @@ Glob = Annotated[str, Meta(extra={"path": True})]
 
 CertificateFile = Annotated[Path, readable("create it with `logfwd pki issue`")]
 KeyFile = Annotated[Path, readable("create it with `logfwd pki issue`")]
+DelegatedFile = Annotated[Path, readable("create it with `logfwd pki delegate`")]
 AuthorityFile = Annotated[Path, readable("create it with `logfwd pki init`, or copy the existing one")]
 StoredKeyFile = Annotated[Path, readable("create it with `logfwd pki pdk`, and copy it here")]
 GrantKeyFile = Annotated[Path, readable("create it with `logfwd pki init`; all receivers of a cluster share one")]

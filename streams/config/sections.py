@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import msgspec
 
-from streams.config.kinds import AuthorityFile, CertificateFile, KeyFile, StoredKeyFile
+from streams.config.kinds import AuthorityFile, CertificateFile, DelegatedFile, KeyFile, StoredKeyFile
 from streams.config.toml import Fault
-from streams.security.endpoint import Files, KeyPair, MlDsaFiles, MlKemFiles
+from streams.security.endpoint import DelegatedFiles, Files, KeyPair, MlDsaFiles, MlKemFiles
 
 
 class MlDsa(MlDsaFiles, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,6 +37,14 @@ class MlKem(MlKemFiles, frozen=True, kw_only=True, forbid_unknown_fields=True):
     previous: tuple[Previous, ...] = ()
 
 
+class Delegated(DelegatedFiles, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PEM files for mode kemtls, in place of [tls.mlkem]: an ML-DSA-65 leaf, a delegated key, and the ML-DSA CA."""
+
+    certificate: CertificateFile
+    key: DelegatedFile
+    ca: AuthorityFile
+
+
 class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """PEM files: own leaf (with intermediates), its key, and the CA that peers must chain to; all three or none.
 
@@ -48,13 +56,14 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ca: AuthorityFile | None = None
     mldsa: MlDsa | None = None
     mlkem: MlKem | None = None
+    delegated: Delegated | None = None
 
     def sections(self) -> list[Files]:
         """The files of each section that there is."""
         found: list[Files] = []
         if self.certificate is not None and self.key is not None and self.ca is not None:
             found.append(Files(self.certificate, self.key, self.ca))
-        return found + [each for each in (self.mldsa, self.mlkem) if each is not None]
+        return found + [each for each in (self.mldsa, self.mlkem, self.delegated) if each is not None]
 
     def incomplete(self) -> Iterator[Fault]:
         """Faults of a [tls] with some of its files."""

@@ -94,7 +94,7 @@ def _wrong_kinds(
     files: Files, mode: Mode, chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
 ) -> Iterator[Problem]:
     key, demanded, remedy = key_algorithm(chain[0]), mode.authentication, _remedy(files, mode)
-    if signed_with(key) not in demanded:
+    if signed_with(key) not in (mode.chains if files.stands_for else demanded):
         yield _problem(files, "certificate", f"its key is {key}; {remedy}")
     least = min(map(strength, demanded))
     if not least or mode.classical_chain:
@@ -151,7 +151,9 @@ def _name(certificate: x509.Certificate) -> str:
 
 def _remedy(files: Files, mode: Mode) -> str:
     kinds = " or ".join(mode.authentication)
-    if mode.chains:
+    if files.stands_for:
+        demanded = f"{' or '.join(mode.chains)} in a leaf that delegates, and above it"
+    elif mode.chains:
         demanded = f"{kinds} in the leaf, and {' or '.join(mode.chains)} above it"
     else:
         demanded = f"{kinds} in {'every place' if min(map(strength, mode.authentication)) else 'a leaf'}"

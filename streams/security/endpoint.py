@@ -20,6 +20,8 @@ class Files(msgspec.Struct, frozen=True):
 
     section: ClassVar[str] = "tls"
     """The section of a configuration that names these files, for error messages."""
+    stands_for: ClassVar[str] = ""
+    """The section that modes name, where it is another one: these files are used in its place."""
     authority_kind: ClassVar[str] = "ec"
     leaf_kind: ClassVar[str] = "ec"
     """The kinds of key (`pki.py`) that `logfwd pki init` and `issue` make for this section."""
@@ -72,6 +74,14 @@ class MlKemFiles(PostQuantumFiles, frozen=True):
         return (*super().paths(), *self.stored_keys, *pairs)
 
 
+class DelegatedFiles(PostQuantumFiles, frozen=True):
+    """A leaf with an ML-DSA key, and a file with an ML-KEM key that it has delegated to; in place of [tls.mlkem]."""
+
+    section: ClassVar[str] = "tls.delegated"
+    stands_for: ClassVar[str] = "tls.mlkem"
+    leaf_kind: ClassVar[str] = "mldsa65"
+
+
 class HasFiles(Protocol):
     """All files of one party; `Mode.section` says which of them a mode uses."""
 
@@ -84,9 +94,10 @@ class Credentials(Files, frozen=True):
 
     mldsa: MlDsaFiles | None = None
     mlkem: MlKemFiles | None = None
+    delegated: DelegatedFiles | None = None
 
     def sections(self) -> Sequence[Files]:
-        return [each for each in (self, self.mldsa, self.mlkem) if each is not None]
+        return [each for each in (self, self.mldsa, self.mlkem, self.delegated) if each is not None]
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +176,10 @@ class Party(Protocol):
     @property
     def expires(self) -> datetime.datetime:
         """When the certificate that its links show expires."""
+
+    @property
+    def delegated_until(self) -> datetime.datetime | None:
+        """When the delegated credential that they show expires; None without one."""
 
     def endpoint(self, host: str | None = None) -> Endpoint:
         """An endpoint for a new connection; a connecting side gives the name that the server must prove.

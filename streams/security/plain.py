@@ -59,6 +59,7 @@ class PlainParty:
     """One side without TLS."""
 
     expires = datetime.datetime.max.replace(tzinfo=datetime.UTC)
+    delegated_until: datetime.datetime | None = None
     """No certificate is shown, so none expires."""
 
     def endpoint(self, host: str | None = None) -> PlainEndpoint:

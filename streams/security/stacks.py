@@ -20,7 +20,7 @@ import structlog
 from streams.errors import ConfigError, HandshakeFailed, LinkError, Problem
 from streams.files import file_in_memory
 from streams.security import modes
-from streams.security.endpoint import Files, HasFiles, MlDsaFiles, MlKemFiles, Party, PostQuantumFiles
+from streams.security.endpoint import DelegatedFiles, Files, HasFiles, MlDsaFiles, MlKemFiles, Party, PostQuantumFiles
 from streams.security.modes import Mode
 
 log = structlog.get_logger("streams.security")
@@ -78,7 +78,10 @@ def _fit_files(used: Iterable[Mode], credentials: HasFiles) -> list[Files]:
 
 def files_for(mode: Mode, credentials: HasFiles) -> Files:
     """The files that a mode uses. ConfigError if there are none."""
-    files = {each.section: each for each in credentials.sections()}
+    sections = credentials.sections()
+    files = {each.section: each for each in sections}
+    if not mode.stored_key:  # a stored key is a leaf's
+        files |= {each.stands_for: each for each in sections if each.stands_for}
     if mode.section not in files:
         raise ConfigError([Problem(Path(mode.name), mode.section, f"is missing; {remedy_for(mode)}")])
     return files[mode.section]
@@ -87,7 +90,8 @@ def files_for(mode: Mode, credentials: HasFiles) -> Files:
 def demanded(mode: Mode, credentials: HasFiles) -> Mode:
     """The mode as this party's configuration wants it: a classical chain may be allowed."""
     for files in credentials.sections():
-        if files.section == mode.section and isinstance(files, PostQuantumFiles) and files.allow_classical_chain:
+        serves = mode.section in (files.section, files.stands_for)
+        if serves and isinstance(files, PostQuantumFiles) and files.allow_classical_chain:
             return msgspec.structs.replace(mode, classical_chain=True)
     return mode
 
@@ -169,7 +173,9 @@ def _problems_of(files: Files, used: list[Mode], *, accepting: bool) -> list[Pro
         return error.problems
     if wrong := list(chains.wrong_kinds(files, used)):
         return wrong
-    stacks = {mode.stack for mode in used} | ({"openssl"} if not isinstance(files, MlKemFiles) else set())
+    stacks = {mode.stack for mode in used} | (
+        {"openssl"} if not isinstance(files, MlKemFiles | DelegatedFiles) else set()
+    )
     verifiers = [chains.refusals, *(_stack(name).verify for name in sorted(stacks))]
     found = (list(verify(files, accepting=accepting)) for verify in verifiers)
     return next(filter(None, found), [])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable
+from itertools import product
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
@@ -98,7 +99,8 @@ CERTIFICATE_EXPIRY = Metric(
     "seconds",
     ("stream", "owner"),
     "When a certificate expires, in seconds since the epoch: own, the program's certificate (stream is empty; the "
-    "first to expire if it has several); peer, the receiver's certificate on the newest link of a forwarder's stream.",
+    "first to expire if it has several); delegated, its delegated credential, likewise, if it has one; peer, the "
+    "receiver's certificate on the newest link of a forwarder's stream.",
 )
 DROPPED_LINES = Metric(
     "log_lines_dropped_total",
@@ -158,7 +160,7 @@ class Metrics:
         self.policy_violations = self._counter(VIOLATIONS)
         self.downgrades = self._counter(DOWNGRADES)
         self.certificate_expiry = self._gauge(CERTIFICATE_EXPIRY)
-        self._own_certificates: dict[str, float] = {}
+        self._own_certificates: dict[str, dict[str, float]] = {"own": {}, "delegated": {}}
         self._dropped_lines, self._counted_lines = self._counter(DROPPED_LINES), 0
         self.on_scrape(self._count_dropped_lines)
 
@@ -175,20 +177,31 @@ class Metrics:
         """Count a handshake that ended without a link. A receiver knows neither stream nor mode by then."""
         self.handshakes.labels(stream, mode, "", "", role, reason).inc()
 
-    def own_certificate(self, expires: datetime.datetime, *, user: str) -> None:
-        """When the certificate expires that a user of one presents on new links; the first to expire is shown."""
-        self._own_certificates[user] = expires.timestamp()
-        self._show_own_certificate()
+    def own_certificate(
+        self, expires: datetime.datetime, *, user: str, delegated: datetime.datetime | None = None
+    ) -> None:
+        """When what a user presents on new links expires; the first to expire is shown.
+
+        `delegated`: the end of the credential that stands for the certificate's key, if there is one.
+        """
+        for owner, end in (("own", expires), ("delegated", delegated)):
+            self._own_certificates[owner].pop(user, None)
+            if end is not None:
+                self._own_certificates[owner][user] = end.timestamp()
+        self._show_own_certificates()
 
     def forget_certificates(self, users: Iterable[str]) -> None:
         """Leave out certificates that are no longer used; the others stay."""
-        for user in users:
-            self._own_certificates.pop(user, None)
-        self._show_own_certificate()
+        for user, ends in product(users, self._own_certificates.values()):
+            ends.pop(user, None)
+        self._show_own_certificates()
 
-    def _show_own_certificate(self) -> None:
-        if self._own_certificates:
-            self.certificate_expiry.labels("", "own").set(min(self._own_certificates.values()))
+    def _show_own_certificates(self) -> None:
+        for owner, ends in self._own_certificates.items():
+            if ends:
+                self.certificate_expiry.labels("", owner).set(min(ends.values()))
+            elif owner == "delegated":
+                self.certificate_expiry.remove_by_labels({"owner": owner})
 
     def remove_stream(self, stream: str) -> None:
         """Forget a stream that no longer exists, so that its last values are not exposed forever."""

@@ -19,7 +19,7 @@ from logreceiver.config import Allow, Listener, ReceiverConfig
 from logreceiver.service import Service
 from logreceiver.sinks.log.sink import read_records
 from logreceiver.sinks.settings import LogSink
-from streams.config.sections import MlDsa, MlKem, Previous, Tls
+from streams.config.sections import Delegated, MlDsa, MlKem, Previous, Tls
 from streams.security.endpoint import Credentials, MlKemFiles
 from streams.security.modes import MODES
 from tests.support.tls import Parties
@@ -90,13 +90,16 @@ class Installation:
 
 
 def _section(credentials: Credentials) -> Tls:
-    mldsa, mlkem = credentials.mldsa, credentials.mlkem
+    mldsa, mlkem, delegated = credentials.mldsa, credentials.mlkem, credentials.delegated
     return Tls(
         certificate=credentials.certificate,
         key=credentials.key,
         ca=credentials.ca,
         mldsa=None if mldsa is None else MlDsa(certificate=mldsa.certificate, key=mldsa.key, ca=mldsa.ca),
         mlkem=None if mlkem is None else _mlkem(mlkem),
+        delegated=None
+        if delegated is None
+        else Delegated(certificate=delegated.certificate, key=delegated.key, ca=delegated.ca),
     )
 
 

@@ -86,6 +86,7 @@ class PlaintextParty:
     """One side that learns these facts in every handshake."""
 
     expires = datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC)
+    delegated_until: datetime.datetime | None = None
 
     def __init__(self, facts: Facts = FACTS) -> None:
         self._facts = facts

@@ -13,7 +13,7 @@ import msgspec
 
 from streams.errors import ConfigError, HandshakeFailed
 from streams.security import pki, stacks, stored_keys
-from streams.security.endpoint import Credentials, Endpoint, Files, MlDsaFiles, MlKemFiles
+from streams.security.endpoint import Credentials, DelegatedFiles, Endpoint, Files, MlDsaFiles, MlKemFiles
 from streams.security.listener import Listener, listen
 from streams.security.modes import MODES
 from streams.security.transport import Link, connect
@@ -149,3 +149,18 @@ async def dial(server: Echo, credentials: Credentials, mode: str, *, server_name
         connect_timeout=5,
         handshake_timeout=5,
     )
+
+
+_NAMES: dict[str, dict[str, list[str]]] = {
+    "receiver": {"identities": ["receiver"], "hosts": ["localhost"]},
+    "forwarder": {"identities": [FORWARDER]},
+}
+
+
+def delegating(parties: Parties, role: str, *, kind: str = "mlkem768", shown_by: str = "") -> DelegatedFiles:
+    """The files of a role with a delegated key; the certificate's own key is not among them."""
+    leaf = issue(parties.mldsa, f"{role}-signs", kind="mldsa65", delegates=True, force=True, **_NAMES[role])
+    out = leaf.key.with_suffix(".dc")
+    accepting = (shown_by or role) == "receiver"
+    stacks.delegate(leaf.certificate, leaf.key, out, kind=kind, accepting=accepting, hours=24, force=True)
+    return DelegatedFiles(leaf.certificate, out, leaf.ca)

@@ -27,6 +27,9 @@ from streams.security.openssl.endpoint import OpenSSLEndpoint
 class OpenSSLParty:
     """Makes endpoints of one context; an `accepting` party waits for the peer's ClientHello."""
 
+    delegated_until: datetime.datetime | None = None
+    """OpenSSL knows no delegated credentials."""
+
     def __init__(
         self,
         context: SSL.Context,

@@ -58,29 +58,30 @@ def encode(raw: bytes) -> bytes:
     return f"-----BEGIN {LABEL}-----\n".encode() + lines + f"-----END {LABEL}-----\n".encode()
 
 
-def read(data: bytes, leaf: x509.Certificate, sides: Sequence[str] = (SERVER, CLIENT)) -> Delegated | None:
-    """The credential in a file, checked as a peer in one of these roles does; None if there is none.
+def read(data: bytes, leaf: x509.Certificate, public_key: Any, sides: Sequence[str] = (SERVER, CLIENT)) -> Delegated:
+    """The credential in a file for this key, checked as a peer does in one of these roles.
 
-    ValueError says why a peer would refuse it.
+    It goes with a leaf whose key is elsewhere. ValueError says what is wrong.
     """
     block = _BLOCK.search(data)
     if block is None:
-        return None
+        raise ValueError("there is no delegated credential in it")
     raw, refusals = base64.b64decode(block[1]), []
     for side in sides:
         try:
-            found = _check(raw, side, leaf)
+            found, key = _check(raw, side, leaf)
         except Abort as refusal:
             refusals.append(_words(refusal))
-        else:
-            until = leaf.not_valid_before_utc + datetime.timedelta(seconds=found.valid_time)
-            return Delegated(raw, found.scheme, found.algorithm, until)
+            continue
+        if key != public_key:
+            raise ValueError("its credential is for another key")
+        until = leaf.not_valid_before_utc + datetime.timedelta(seconds=found.valid_time)
+        return Delegated(raw, found.scheme, found.algorithm, until)
     raise ValueError(refusals[0])
 
 
-def _check(raw: bytes, side: str, leaf: x509.Certificate) -> delegated.DelegatedCredential:
-    found, _ = delegated.check(raw, side, leaf, now=now(), schemes=(*KEMS, *SCHEMES), algorithms=tuple(SCHEMES))
-    return found
+def _check(raw: bytes, side: str, leaf: x509.Certificate) -> tuple[delegated.DelegatedCredential, Any]:
+    return delegated.check(raw, side, leaf, now=now(), schemes=(*KEMS, *SCHEMES), algorithms=tuple(SCHEMES))
 
 
 def _words(refusal: Abort) -> str:

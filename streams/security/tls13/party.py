@@ -16,11 +16,13 @@ from cryptography.hazmat.primitives import serialization
 from streams.errors import ConfigError, Problem
 from streams.security import stored_keys
 from streams.security.chains import host_of, led_to, refused
-from streams.security.endpoint import ALPN, Files, MlKemFiles
+from streams.security.endpoint import ALPN, DelegatedFiles, Files, MlKemFiles
 from streams.security.modes import TLS13, Mode
+from streams.security.tls13 import delegated_files
 from streams.security.tls13.alerts import Abort
 from streams.security.tls13.certificates import Trust, now
 from streams.security.tls13.client import Client
+from streams.security.tls13.delegated import CLIENT, SERVER
 from streams.security.tls13.endpoint import Tls13Endpoint
 from streams.security.tls13.groups import GROUP_CODES
 from streams.security.tls13.handshake import KeyLog
@@ -55,6 +57,13 @@ class Tls13Party:
         self._accepting, self._key_log = accepting, key_log
         self._stored = stored
 
+    @property
+    def delegated_until(self) -> datetime.datetime | None:
+        """When the delegated credential that its links show expires; None without one."""
+        way = self.settings.authentication
+        credential = way.credential if isinstance(way, KemAuthentication | Signature) else None
+        return None if credential is None or credential.delegated is None else credential.delegated.until
+
     def endpoint(self, host: str | None = None) -> Tls13Endpoint:
         """An endpoint for a new connection. ValueError for a connecting one without a usable name of its server."""
         reader, writer, settings = RecordReader(), RecordWriter(), self.settings
@@ -84,7 +93,7 @@ def client(mode: Mode, files: Files, *, key_log: Path | None = None) -> Tls13Par
     """Connects in exactly one mode. `key_log` gets the TLS secrets of its links (SSLKEYLOGFILE's format)."""
     keys = None if key_log is None else _KeyLog(key_log)
     stored = load_stored(files) if mode.stored_key else []
-    return _party([mode], load(files), accepting=False, key_log=keys, stored=stored)
+    return _party([mode], load(files, sides=(CLIENT,)), accepting=False, key_log=keys, stored=stored)
 
 
 def foreign(mode: Mode, files: Files) -> Tls13Party:
@@ -94,7 +103,7 @@ def foreign(mode: Mode, files: Files) -> Tls13Party:
 
 def server(modes: Iterable[Mode], *files: Files) -> Tls13Party:
     """Accepts links in any of several modes, best group first; `files` has those of every mode, each once."""
-    together, loaded = list(modes), load(*files)
+    together, loaded = list(modes), load(*files, sides=(SERVER,))
     keys = server_keys(files[0], loaded) if any(mode.stored_key for mode in together) else {}
     return _party(together, loaded, accepting=True, keys=keys)
 
@@ -146,9 +155,19 @@ class Loaded(msgspec.Struct, frozen=True):
     """When the first of the leaves expires."""
 
 
-def load(*files: Files, clock: Callable[[], datetime.datetime] = now) -> Loaded:
-    """Read a party's PEM files; ConfigError names the file and what is wrong with it."""
-    found = [_read_credential(each.section, each.certificate, each.key) for each in files]
+def load(
+    *files: Files, sides: Sequence[str] = (SERVER, CLIENT), clock: Callable[[], datetime.datetime] = now
+) -> Loaded:
+    """Read a party's PEM files; ConfigError names the file and what is wrong with it.
+
+    `sides`: in which roles a delegated credential may be.
+    """
+    found = [
+        _read_delegated(each, sides)
+        if isinstance(each, DelegatedFiles)
+        else _read_credential(each.section, each.certificate, each.key)
+        for each in files
+    ]
     roots = [_read(each.ca, each.section, "ca", x509.load_pem_x509_certificates) for each in files]
     trust = Trust([root for some in roots for root in some], clock=clock)
     return Loaded(tuple(credential for credential, _ in found), trust, min(expires for _, expires in found))
@@ -204,7 +223,8 @@ def _party(
     way = _authentication(modes, loaded.credentials)
     by_stored_key = any(mode.stored_key for mode in modes)
     if isinstance(way, KemAuthentication) and by_stored_key:
-        way = PdkAuthentication(way, keys=keys or {})
+        plain = msgspec.structs.replace(way, delegated_kems=(), delegation_schemes=())
+        way = PdkAuthentication(plain, keys=keys or {})
     settings = Settings(
         groups=codes,
         shares=codes,
@@ -226,7 +246,7 @@ def _authentication(modes: list[Mode], credentials: Sequence[Credential | KemCre
     by_kem = [each for each in credentials if isinstance(each, KemCredential)]
     by_signature = [each for each in credentials if isinstance(each, Credential)]
     if kems and len(by_kem) == len(credentials) == 1:
-        return KemAuthentication(kems, chains, by_kem[0])
+        return KemAuthentication(kems, chains, by_kem[0], delegated_kems=kems, delegation_schemes=schemes)
     if not kems and not by_kem:
         first, *others = by_signature
         return Signature(schemes, first, alternatives=tuple(others))
@@ -250,6 +270,23 @@ def _read_credential(
     if not matches:
         raise ConfigError([Problem(key, f"{section}.key", "is not the certificate's key")])
     return found, chain[0].not_valid_after_utc
+
+
+def _read_delegated(files: DelegatedFiles, sides: Sequence[str]) -> tuple[KemCredential, datetime.datetime]:
+    """A leaf with its chain, and the KEM's key that it has delegated to; when the leaf expires."""
+    section = files.section
+    leaf, *others = _read(files.certificate, section, "certificate", x509.load_pem_x509_certificates)
+    data = _read(files.key, section, "key", bytes)
+    private = _read(files.key, section, "key", lambda data: serialization.load_pem_private_key(data, None))
+    try:
+        found = delegated_files.read(data, leaf, private.public_key(), sides)
+        key = KemKey(private)
+    except ValueError as error:
+        text = f"cannot be used: {error}; make it again with `logfwd pki delegate --role"
+        role = " or ".join("receiver" if side == SERVER else "forwarder" for side in sides)
+        raise ConfigError([Problem(files.key, f"{section}.key", f"{text} {role}`")]) from error
+    ders = tuple(one.public_bytes(serialization.Encoding.DER) for one in (leaf, *others))
+    return KemCredential(ders, key, found), leaf.not_valid_after_utc
 
 
 def _read(path: Path, section: str, key: str, parse: Callable[[bytes], Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,8 @@ def leaf_of(directory: Path, role: str) -> x509.Certificate:
 def loaded(directory: Path, role: str, out: Path) -> tuple[bytes, Any, Any]:
     """The leaf, the delegated key and the credential."""
     leaf, data = leaf_of(directory, role), out.read_bytes()
-    der = leaf.public_bytes(serialization.Encoding.DER)
-    return (
-        der,
-        serialization.load_pem_private_key(data, None),
-        delegated_files.read(data, leaf, (ROLES[role][0],)),
-    )
+    der, key = leaf.public_bytes(serialization.Encoding.DER), serialization.load_pem_private_key(data, None)
+    return der, key, delegated_files.read(data, leaf, key.public_key(), (ROLES[role][0],))
 
 
 def settings(directory: Path, way: Any) -> Settings:
@@ -151,9 +148,13 @@ def test_a_credential_is_of_no_use_in_the_other_role_or_with_another_certificate
 ) -> None:
     assert delegate(directory, "receiver", tmp_path / "dc").exit_code == 0
     data, leaf = (tmp_path / "dc").read_bytes(), leaf_of(directory, "receiver")
-    assert delegated_files.read(data, leaf) is not None
+    key = serialization.load_pem_private_key(data, None).public_key()
+    assert delegated_files.read(data, leaf, key).raw in base64.b64decode(b"".join(data.split(b"-----")[6].split()))
     with pytest.raises(ValueError, match="its signature is wrong"):
-        delegated_files.read(data, leaf, (CLIENT,))
+        delegated_files.read(data, leaf, key, (CLIENT,))
     with pytest.raises(ValueError, match="its signature is wrong"):
-        delegated_files.read(data, leaf_of(directory, "forwarder"))
-    assert delegated_files.read((directory / "receiver.key").read_bytes(), leaf) is None
+        delegated_files.read(data, leaf_of(directory, "forwarder"), key)
+    with pytest.raises(ValueError, match="for another key"):
+        delegated_files.read(data, leaf, leaf.public_key())
+    with pytest.raises(ValueError, match="no delegated credential"):
+        delegated_files.read((directory / "receiver.key").read_bytes(), leaf, key)
