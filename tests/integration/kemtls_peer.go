@@ -5,6 +5,8 @@
 // peer client|server PORT HOST|- CA.pem LEAF.der SEED.hex mutual|server-only [STORED.der]
 //
 // With STORED.der, the server's SubjectPublicKeyInfo, a client uses the stored key, and a server expects that.
+// With the environment variable DELEGATED, the file of a delegated credential, LEAF.der signs and SEED.hex is the
+// credential's, and the other side may show one, too.
 package main
 
 import (
@@ -12,6 +14,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ecdh"
+	"crypto/ecdsa"
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/mlkem"
@@ -25,6 +28,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 )
 
 func must[T any](value T, err error) T {
@@ -159,10 +163,41 @@ func (r *reader) extensions() map[int]reader {
 }
 
 type identity struct {
-	der, seed, ca []byte
+	der, seed, ca, delegated []byte
 }
 
-func (me identity) certificate() []byte { return cat(vec8(nil), vec24(cat(vec24(me.der), vec16(nil)))) }
+const delegatedCredential = 34
+
+func (me identity) certificate() []byte {
+	extra := []byte(nil)
+	if me.delegated != nil {
+		extra = extension(delegatedCredential, me.delegated)
+	}
+	return cat(vec8(nil), vec24(cat(vec24(me.der), vec16(extra))))
+}
+
+// The SubjectPublicKeyInfo in a delegated credential, checked as RFC 9345 section 4.1.3 says.
+func delegatedKey(raw reader, leaf *x509.Certificate, side string) []byte {
+	whole := bytes.Clone(raw)
+	seconds, scheme, spki := raw.number(4), raw.number(2), raw.vector(3)
+	signed := whole[:len(whole)-len(raw)]
+	algorithm, signature := raw.number(2), raw.vector(2)
+	end := leaf.NotBefore.Add(time.Duration(seconds) * time.Second)
+	if now := time.Now(); now.After(end) || end.After(now.Add(7*24*time.Hour)) {
+		panic("a credential of another time")
+	}
+	permits := false
+	for _, each := range leaf.Extensions {
+		permits = permits || each.Id.String() == "1.3.6.1.4.1.44363.44"
+	}
+	context := cat(bytes.Repeat([]byte(" "), 64), []byte("TLS, "+side+" delegated credentials\x00"))
+	digest := sha256.Sum256(cat(context, leaf.Raw, signed, u16(algorithm)))
+	if !permits || scheme != 0xFE02 || algorithm != 0x0403 ||
+		!ecdsa.VerifyASN1(leaf.PublicKey.(*ecdsa.PublicKey), digest[:], signature) {
+		panic("a wrong credential")
+	}
+	return spki
+}
 func (me identity) decapsulate(body []byte) []byte {
 	r := reader(body)
 	if len(r.vector(1)) != 0 {
@@ -179,6 +214,10 @@ func (me identity) encapsulate(certificate []byte, host string, usage x509.ExtKe
 	roots.AppendCertsFromPEM(me.ca)
 	must(leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: host, KeyUsages: []x509.ExtKeyUsage{usage}}))
 	spki := leaf.RawSubjectPublicKeyInfo
+	if raw, ok := list.extensions()[delegatedCredential]; ok {
+		side := map[x509.ExtKeyUsage]string{x509.ExtKeyUsageServerAuth: "server", x509.ExtKeyUsageClientAuth: "client"}
+		spki = delegatedKey(raw, leaf, side[usage])
+	}
 	secret, ciphertext := must(mlkem.NewEncapsulationKey768(spki[len(spki)-1184:])).Encapsulate()
 	return secret, cat(vec8(nil), vec16(ciphertext))
 }
@@ -391,7 +430,12 @@ func (l *link) storedServer(me identity, spki []byte, mutual bool) {
 func main() {
 	role, port, host, mutual := os.Args[1], os.Args[2], os.Args[3], os.Args[7] == "mutual"
 	me := identity{must(os.ReadFile(os.Args[5])),
-		must(hex.DecodeString(strings.TrimSpace(string(must(os.ReadFile(os.Args[6])))))), must(os.ReadFile(os.Args[4]))}
+		must(hex.DecodeString(strings.TrimSpace(string(must(os.ReadFile(os.Args[6])))))), must(os.ReadFile(os.Args[4])), nil}
+	if path := os.Getenv("DELEGATED"); path != "" {
+		me.delegated = must(os.ReadFile(path))
+		authentication = cat(extension(13, vec16(cat(u16(0xFE02), u16(0x0403)))), extension(50, vec16(u16(0x0403))),
+			extension(delegatedCredential, vec16(u16(0xFE02))))
+	}
 	if role == "client" {
 		l := &link{Conn: must(net.Dial("tcp", "localhost:"+port))}
 		if len(os.Args) > 8 {

@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from streams.security.tls13.endpoint import Tls13Endpoint as Endpoint
+from streams.security.tls13.kem import KEM_CODES, KemKey
 from streams.security.tls13.kemtls import KemAuthentication, KemCredential
 from streams.security.tls13.pdk import PdkAuthentication, ServerKey, StoredKey, fingerprint
 from streams.security.tls13.schemes import SCHEME_CODES
@@ -21,6 +22,7 @@ from tests.integration.test_foreign_tls13_peers import flush, serve, until
 from tests.streams.security.tls13.support import (
     DAY,
     HOST,
+    MAKE_KEY,
     NOW,
     Authority,
     client_of,
@@ -29,6 +31,7 @@ from tests.streams.security.tls13.support import (
     pem,
     server_of,
 )
+from tests.streams.security.tls13.test_delegated import Leaf
 
 CLIENT = "spiffe://test/forwarder"
 CHAIN = (SCHEME_CODES["ecdsa_secp256r1_sha256"],)
@@ -139,3 +142,79 @@ def test_our_client_speaks_with_its_server(form: str, stored: bool, go_peer: str
             assert until(client, link, 5) == b"hello"
         assert process.wait(30) == 0, process.stderr
     assert client.facts().identities == (HOST,)
+
+
+# -- delegated credentials ---------------------------------------------------------------------------------------------
+
+
+class DelegatedFiles(Files):
+    """Leaves that sign, and KEM keys that they have delegated to."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.client, self.server = (self._delegated(name) for name in (CLIENT, HOST))
+
+    def _delegated(self, name: str) -> KemCredential:
+        leaf, key = Leaf(name, authority=self.authority), MAKE_KEY["mlkem768"]()
+        return KemCredential((leaf.der,), KemKey(key), leaf.delegate(KEM_CODES["ML-KEM-768"], key.public_key()))
+
+    def written(self, credential: KemCredential) -> list[str]:
+        assert credential.delegated is not None
+        (self.directory / "delegated").write_bytes(credential.delegated.raw)
+        return super().written(credential)
+
+    def environment(self) -> dict[str, str]:
+        return {"DELEGATED": str(self.directory / "delegated")}
+
+    def accepting(self, credential: KemCredential, host: str | None, *, ask: bool) -> Endpoint:
+        """A side that accepts a delegated key."""
+        kems = (KEM_CODES["ML-KEM-768"],)
+        way = KemAuthentication(kems, CHAIN, credential, delegated_kems=kems, delegation_schemes=CHAIN)
+        made = kem_settings(self.authority, credential, authentication=way, suites=(0x1301,), ask_client=ask)
+        return server_of(made) if host is None else client_of(made, host)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_delegated_keys_with_its_client(form: str, go_peer: str, tmp_path: Path) -> None:
+    files = DelegatedFiles(tmp_path)
+    endpoint, seen = files.accepting(files.server, None, ask=FORMS[form]), list[bytes]()
+    with socket.create_server(("localhost", 0)) as listener:
+        listener.settimeout(30)
+        thread = threading.Thread(target=serve, args=(endpoint, listener, seen))
+        thread.start()
+        command = [go_peer, "client", str(listener.getsockname()[1]), HOST, *files.written(files.client), form]
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, env=files.environment()
+        )
+        thread.join(30)
+    assert answer.returncode == 0, answer.stderr
+    assert (json.loads(answer.stdout)["echo"], seen) == ("hello", [b"hello"])
+    assert endpoint.facts().identities == ((CLIENT,) if FORMS[form] else ())
+    peer = endpoint._shake.agreed.peer
+    assert (peer is not None and peer.delegated_by == "ecdsa_secp256r1_sha256") == FORMS[form]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_delegated_keys_with_its_server(form: str, go_peer: str, tmp_path: Path) -> None:
+    files = DelegatedFiles(tmp_path)
+    client = files.accepting(files.client, HOST, ask=FORMS[form])
+    command = [go_peer, "server", "0", "-", *files.written(files.server), form]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=files.environment()
+    ) as process:
+        assert process.stdout is not None
+        port = json.loads(process.stdout.readline())["port"]
+        with socket.create_connection(("localhost", port), 30) as link:
+            link.settimeout(30)
+            while not client.complete:
+                client.handshake()
+                flush(client, link)
+                if not client.complete:
+                    client.feed(link.recv(65536))
+            client.write(b"hello")
+            flush(client, link)
+            assert until(client, link, 5) == b"hello"
+        assert process.wait(30) == 0, process.stderr
+    peer = client._shake.agreed.peer
+    assert peer is not None
+    assert (client.facts().identities, peer.delegated_by) == ((HOST,), "ecdsa_secp256r1_sha256")
