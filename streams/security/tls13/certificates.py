@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import ipaddress
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -149,6 +150,7 @@ class Trust:
         return Abort(Alert.BAD_CERTIFICATE, f"peer's certificate: {error}", "certificate_invalid")
 
 
+@lru_cache(MAX_KEPT)
 def _subject(host: str) -> x509.DNSName | x509.IPAddress:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
