@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.settings import TYPES, FileSource, LineSource, SourceSettings
+from logfwd.sources.syslog.settings import SyslogSource
 from streams.config.kinds import Address, HostName, ModeName, TopicName, check_not_empty, checked, shown
 from streams.config.toml import Fault
 from streams.config.units import GIB, KIB, MIB, show_size
@@ -88,6 +89,17 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     key_field: Annotated[str, checked(check_not_empty)] | None = None
     batch: BatchLimits = BatchLimits()
     spool: SpoolLimits = SpoolLimits()
+
+    @property
+    def defaults(self) -> Mapping[str, Constant]:
+        """Fields of [add] that the messages of its source may have, too: only records without them get them."""
+        own = self.source.own_fields if isinstance(self.source, SyslogSource) else ()
+        return {name: value for name, value in self.add.items() if name in own}
+
+    @property
+    def constants(self) -> Mapping[str, Constant]:
+        """Fields of [add] that every record gets."""
+        return {name: value for name, value in self.add.items() if name not in self.defaults}
 
     @property
     def own_record_bytes(self) -> int:

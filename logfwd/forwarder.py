@@ -270,7 +270,7 @@ def _served(config: ForwarderConfig) -> list[Served]:
 def _served_by_syslog(config: ForwarderConfig) -> list[syslog.Served]:
     """The streams that take syslog messages from listeners."""
     return [
-        syslog.Served(stream.name, stream.source)
+        syslog.Served(stream.name, stream.source, stream.defaults)
         for stream in config.streams
         if isinstance(stream.source, syslog.SyslogSource)
     ]

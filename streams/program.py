@@ -64,9 +64,15 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
         sys.exit(EX_UNAVAILABLE)
 
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread that computes may keep the event loop's from running, instead of Python's 5 ms: each time that the
+loop has called the kernel, it waits as long for every such thread."""
+
+
 def serve(main: Callable[[Stop], Awaitable[None]]) -> NoReturn:
     """Run a program until it ends or is told to stop; then end the process, whatever its threads are doing."""
     settle_heap()
+    sys.setswitchinterval(SWITCH_SECONDS)
     descriptors.raise_limit()
     threading.excepthook = _end_with_thread
     leave(_served(main))

@@ -77,7 +77,7 @@ def make_shape(stream: Stream) -> Shape:
     """The shape that a stream's definition asks for."""
     headers = [(name.encode(), text.encode()) for name, text in stream.headers.items()]
     is_raw = isinstance(stream.source, LineSource) and stream.source.format == "raw"
-    return Shape(members(stream.add), header_fields(headers), stream.key_field, is_raw)
+    return Shape(members(stream.constants), header_fields(headers), stream.key_field, is_raw)
 
 
 def _opening(fields: bytes) -> bytes:

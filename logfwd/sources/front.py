@@ -30,6 +30,7 @@ from msgspec import structs
 
 from logfwd.sources.keys import Key
 from logfwd.sources.position import Block
+from logfwd.sources.turns import Turns
 from streams.config.units import MIB
 from streams.errors import NoRoom, NotServed, PipelineError
 
@@ -262,6 +263,8 @@ class Front:
         self._reserved = 0
         self._handles: dict[str, Handle] = {}
         self._kept: dict[str, object] = {}
+        self.turns = Turns()
+        """Which all listeners share."""
 
     @contextlib.contextmanager
     def open(self, stream: str) -> Iterator[Handle]:

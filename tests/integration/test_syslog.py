@@ -280,3 +280,36 @@ async def test_a_socket_of_a_killed_process_is_replaced_and_one_in_use_is_not(in
             await logger("-u", str(path), "hello")
             await eventually(lambda: accepted(forwarder) == 1)
     assert not path.exists()
+
+
+async def test_a_field_of_add_is_for_messages_that_have_none_of_that_name(installation: Installation) -> None:
+    """No record has a name twice, and what is not a syslog message gets the field, too."""
+    path = str(installation.directory / "log.sock")
+    source = SyslogSource(unix=(path,))
+    add = {"host": "here", "cluster": "a"}
+    sent = (
+        b"<13>1 - web1 app - - - one",
+        b"<13>1 - - app - - - two",
+        b"nonsense",
+        b"<13>app: three",
+        b"\xff",
+        b"<13>1 - web2 app - - - \xff",
+    )
+    async with (
+        running(installation.receiver_config()) as service,
+        serving(installation, source, service.listeners[0].address, add=add) as forwarder,
+    ):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.connect(path)
+            for each in sent:
+                sender.send(each)
+        await eventually(lambda: len(installation.stored()) == len(sent))
+        assert count(forwarder, "dropped_messages", "no_room") == 0
+    members = [json.loads(record, object_pairs_hook=list) for record in installation.stored()]
+    assert [[name for name, _ in each] for each in members] == [
+        list(dict.fromkeys(name for name, _ in each)) for each in members
+    ]
+    fields = [dict(each) for each in members]
+    assert [each["host"] for each in fields] == ["web1", "here", "here", "here", "here", "web2"]
+    assert {each["cluster"] for each in fields} == {"a"}
+    assert [each.get("invalid", False) for each in fields] == [False, False, True, False, True, False]

@@ -11,19 +11,26 @@ so parts depend on nothing that a reload may change, except for their size: ever
 from __future__ import annotations
 
 import codecs
+import contextlib
 import enum
 import re
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 import msgspec
 from blake3 import blake3
 
-from logfwd.sources.http.answers import malformed, not_supported
+from logfwd.sources.http.answers import malformed, not_supported, too_large
+from streams.config.units import KIB
 
 DIGEST_BYTES = 16
+MOST_RECORDS = 500_000
+"""In one body: each costs its own time and memory, however short it is."""
+PIECE_BYTES = 128 * KIB
+"""An array is decoded in pieces of about this size: it takes 50 times its size in memory, and no other thread runs."""
 
 _BLANKS = b" \t\r\n"
 _BOM = codecs.BOM_UTF8
@@ -103,7 +110,11 @@ def parts(body: bytes, kind: BodyType, *, start: int = 0, block_bytes: int, max_
     The last part ends where the body does. A part is larger than `block_bytes` only if it has a single record.
     """
     if kind.kind is Kind.JSON and (first := _first(body)) is not None:
-        return list(_elements(body, start, block_bytes) if first == b"[" else _object(body, start))
+        found = list(_elements(body, start, block_bytes) if first == b"[" else _object(body, start))
+        found[-1:] = [part._replace(end=len(body)) for part in found[-1:]]
+        return found
+    if body.count(b"\n") > MOST_RECORDS:
+        raise _too_many()
     lines = _lines(body, start or _after_bom(body), block_bytes)
     if kind.kind is Kind.TEXT:
         return [part._replace(data=_messages(part.data, kind.charset, max_record_bytes)) for part in lines]
@@ -123,11 +134,11 @@ def _first(body: bytes) -> bytes | None:
         return first
     if first != b"{":
         raise malformed("the body is not a JSON object or array; for other lines use Content-Type text/plain")
+    if _is_json(body[blanks.end() : body.find(b"\n", blanks.end()) + 1]):
+        return None
     try:
         _anything.decode(memoryview(body)[_after_bom(body) :])
     except (msgspec.DecodeError, RecursionError) as error:
-        if _is_json(body[blanks.end() : body.find(b"\n", blanks.end()) + 1]):
-            return None
         raise _not_json(error) from error
     return first
 
@@ -153,29 +164,86 @@ def _object(body: bytes, start: int) -> Iterator[Part]:
 
 def _elements(body: bytes, start: int, block_bytes: int) -> Iterator[Part]:
     """An array's elements: msgspec gives each as it is written, and they follow each other in the body."""
-    bom = _after_bom(body)
+    begin = body.index(b"[", _after_bom(body)) + 1
+    for elements, at, end in _some_elements(body, begin, min(block_bytes, PIECE_BYTES)):
+        lengths = list(map(len, elements))
+        ends = _ends_in(body, at, end, lengths)
+        first = bisect_right(ends, start)
+        sizes = [*accumulate(lengths, initial=0)]
+        while first < len(ends):
+            last = max(bisect_right(sizes, sizes[first] + block_bytes) - 1, first + 1)
+            yield Part(b"".join(elements[first:last]), ends[last - 1], array("Q", accumulate(lengths[first:last])))
+            first = last
+
+
+def _ends_in(body: bytes, at: int, end: int, lengths: Sequence[int]) -> Sequence[int]:
+    """Where elements of these lengths, all between these offsets, end in a body."""
+    if sum(lengths) + len(lengths) - 1 == end - at:  # nothing but a comma between each two
+        return [each - 1 for each in accumulate((length + 1 for length in lengths), initial=at)][1:]
+    ends = []
+    at = _FIRST.match(body, at).end()  # type: ignore[union-attr]
+    for length in lengths:
+        ends.append(at + length)
+        at = _BETWEEN.match(body, at + length).end()  # type: ignore[union-attr]
+    return ends
+
+
+def _some_elements(body: bytes, begin: int, size: int) -> Iterator[tuple[Sequence[msgspec.Raw], int, int]]:
+    """The elements of an array that begins before this offset, with where they begin and end; refuses other bodies.
+
+    They come in pieces of about this size.
+    """
+    at, count = begin, 0
+    while at <= len(body):
+        elements, end = _next_elements(body, at, size)
+        if not elements and (at > begin or end < len(body)):  # nothing beside a comma
+            raise _fault_of(body)
+        count += len(elements)
+        if count > MOST_RECORDS:
+            raise _too_many()
+        yield elements, at, end if end < len(body) else body.rindex(b"]")
+        at = end + 1
+
+
+def _next_elements(body: bytes, at: int, size: int) -> tuple[Sequence[msgspec.Raw], int]:
+    """The next elements, and where they end: at a comma, or with the body.
+
+    What ends at a comma is an array of its own only if that comma is between two elements: within a string, or an
+    element of several parts, something would be left open.
+    """
+    view = memoryview(body)
+    while size < len(body) - at:
+        for comma in _commas(body, at, at + size):
+            with contextlib.suppress(msgspec.DecodeError, RecursionError):
+                return _array.decode(b"[" + view[at:comma] + b"]"), comma
+        size *= 2  # for an element that is larger than this
     try:
-        elements = _array.decode(memoryview(body)[bom:])
+        return _array.decode(b"[" + view[at:]), len(body)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise _not_json(error) from error
-    at = body.index(b"[", bom) + 1
-    at += len(_FIRST.match(body, at)[0])  # type: ignore[index]
-    data, ends, size, end = list[bytes](), array("Q"), 0, at
-    for element in elements:
-        length = len(element)
-        if at + length <= start:
-            at = _BETWEEN.match(body, at + length).end()  # type: ignore[union-attr]
-            continue
-        if data and size + length > block_bytes:
-            yield Part(b"".join(data), end, ends)
-            data, ends, size = [], array("Q"), 0
-        data.append(body[at : at + length])
-        size += length
-        ends.append(size)
-        end = at + length
-        at = _BETWEEN.match(body, end).end()  # type: ignore[union-attr]
-    if data:
-        yield Part(b"".join(data), len(body), ends)
+        raise _fault_of(body) from error
+
+
+def _commas(body: bytes, begin: int, end: int) -> Iterator[int]:
+    """Commas that may be between two elements, the likeliest first: each wrong one costs a look at the whole piece."""
+    tried = set[int]()
+    for separator in (b"},{", b"},\n", b"}, ", b"},", b","):
+        found = body.rfind(separator, begin, end)
+        if found >= 0 and (comma := found + separator.index(b",")) not in tried:
+            tried.add(comma)
+            yield comma
+
+
+def _fault_of(body: bytes) -> Exception:
+    """What the decoder says of a whole body that it refuses."""
+    try:
+        _anything.decode(memoryview(body)[_after_bom(body) :])
+    except (msgspec.DecodeError, RecursionError) as error:
+        return _not_json(error)
+    return malformed("the body is not valid JSON")
+
+
+def _too_many() -> Exception:
+    return too_large(f"the body has more than {MOST_RECORDS:,} records; send fewer at a time")
 
 
 def _lines(body: bytes, start: int, block_bytes: int) -> Iterator[Part]:

@@ -15,6 +15,7 @@ import h11
 import msgspec
 
 from logfwd.sources.http.answers import Answer, Refused, malformed, try_again
+from logfwd.sources.turns import Turns
 from streams.config.units import KIB
 from streams.errors import LinkError
 from streams.security.transport import Link
@@ -32,7 +33,7 @@ TURNED_AWAY_SECONDS = 0.2
 """The same for a client that found too many others."""
 GATHER_BYTES = 64 * KIB
 """Of a body whose length is known, this much is waited for at a time: fewer turns of the event loop."""
-CHUNKS_A_TURN = 64
+CHUNKS_A_SHARE = 16
 """Pieces of a body that are taken before other tasks get their turn."""
 FREE_CHUNKS, LEAST_CHUNK_BYTES = 1024, 64
 """A body of more chunks than this must have larger ones: each costs as much as a whole request."""
@@ -78,8 +79,8 @@ Handler = Callable[[Head, Body], Awaitable[Answer | None]]
 class Connection:
     """Serves one link until either side ends it."""
 
-    def __init__(self, link: Link, handle: Handler, limits: Limits) -> None:
-        self._link, self._handle, self._limits = link, handle, limits
+    def __init__(self, link: Link, handle: Handler, limits: Limits, turns: Turns) -> None:
+        self._link, self._handle, self._limits, self._turns = link, handle, limits, turns
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._waiting: asyncio.Timeout | None = None
         self._stopping = False
@@ -147,8 +148,8 @@ class Connection:
                 async with self._until(loop.time() + self._quiet_seconds):
                     self._http.receive_data(await self._link.receive())
             self._quiet_seconds = IDLE_SECONDS
-            async with self._until(loop.time() + self._limits.header_seconds):
-                event = await self._event()
+            await self._turns.take()
+            event = await self._event(loop.time() + self._limits.header_seconds)
         except TimeoutError:
             if not self._http.trailing_data[0] or self._stopping:
                 return None
@@ -164,8 +165,7 @@ class Connection:
         if self._body_deadline is None:
             self._body_deadline = asyncio.get_running_loop().time() + self._limits.body_seconds
         try:
-            async with self._until(self._body_deadline):
-                event = await self._event()
+            event = await self._event(self._body_deadline)
         except TimeoutError:
             if self._stopping:
                 raise stopping() from None
@@ -177,17 +177,22 @@ class Connection:
         self._chunk_bytes += len(event.data)
         if self._chunks > FREE_CHUNKS and self._chunk_bytes < self._chunks * LEAST_CHUNK_BYTES:
             raise malformed(f"the body comes in chunks of less than {LEAST_CHUNK_BYTES} bytes")
-        if self._chunks % CHUNKS_A_TURN == 0:
-            await asyncio.sleep(0)
+        if self._chunks % CHUNKS_A_SHARE == 0:
+            await self._turns.take()
         return event.data
 
-    async def _event(self) -> object:
-        """The next event, from bytes that were received or are still to come."""
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            if self._http.they_are_waiting_for_100_continue:
-                go_on = self._http.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
-                self._link.write(go_on or b"")
-            self._http.receive_data(await self._link.receive(min(self._body_left, GATHER_BYTES) or 1))
+    async def _event(self, deadline: float) -> object:
+        """The next event, from bytes that were received or that come by the deadline; TimeoutError if they do not."""
+        event: object = self._http.next_event()
+        if event is not h11.NEED_DATA:  # as in most requests, which come whole: nothing to wait for, no timer
+            return event
+        async with self._until(deadline):
+            while event is h11.NEED_DATA:
+                if self._http.they_are_waiting_for_100_continue:
+                    go_on = self._http.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+                    self._link.write(go_on or b"")
+                self._http.receive_data(await self._link.receive(min(self._body_left, GATHER_BYTES) or 1))
+                event = self._http.next_event()
         return event
 
     @contextlib.asynccontextmanager
@@ -206,6 +211,7 @@ class Connection:
         """Send an answer; True if the connection can be used again."""
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return False
+        await self._turns.take()
         close = answer.close or self._stopping or head is None or not await self._discard_small(head)
         headers = [
             (b"content-type", b"application/json"),
@@ -220,12 +226,13 @@ class Connection:
             out.append(self._http.send(h11.Data(data=answer.body)))
         out.append(self._http.send(h11.EndOfMessage()))
         self._link.write(b"".join(part for part in out if part))
-        try:
-            async with asyncio.timeout(WRITE_SECONDS):
-                await self._link.drain()
-        except TimeoutError:
-            self._link.abort()
-            return False
+        if self._link.held_up:
+            try:
+                async with asyncio.timeout(WRITE_SECONDS):
+                    await self._link.drain()
+            except TimeoutError:
+                self._link.abort()
+                return False
         states = self._http.states
         if states[h11.CLIENT] not in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED) and self._linger_seconds:
             await self._linger()

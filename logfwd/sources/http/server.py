@@ -20,6 +20,7 @@ from logfwd.sources.http.connection import Body, Connection, Head, Limits
 from logfwd.sources.http.ingest import Ingest
 from logfwd.sources.http.settings import Served, Terms
 from logfwd.sources.party import party_of
+from logfwd.sources.turns import Turns
 from streams.addresses import is_local
 from streams.config.units import KIB
 from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation
@@ -59,7 +60,7 @@ class HttpServer:
 
     def __init__(self, front: Front, observer: Observer, count_invalid: CountInvalid) -> None:
         self._ingest = Ingest(front, observer.count_http_request, count_invalid)
-        self._observer = observer
+        self._observer, self._turns = observer, front.turns
         self._doors: dict[Terms, _Door] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -71,7 +72,7 @@ class HttpServer:
             self._retire(self._doors.pop(terms))
         self.read_files()
         for terms in sorted(wanted - set(self._doors), key=lambda terms: terms.address):
-            self._doors[terms] = door = _Door(terms, self._ingest, self._observer)
+            self._doors[terms] = door = _Door(terms, self._ingest, self._observer, self._turns)
             await door.open()
 
     def read_files(self) -> None:
@@ -113,8 +114,8 @@ class HttpServer:
 class _Door:
     """One address, and the connections of its clients."""
 
-    def __init__(self, terms: Terms, ingest: Ingest, observer: Observer) -> None:
-        self._terms, self._ingest, self._observer = terms, ingest, observer
+    def __init__(self, terms: Terms, ingest: Ingest, observer: Observer, turns: Turns) -> None:
+        self._terms, self._ingest, self._observer, self._turns = terms, ingest, observer, turns
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._opening: asyncio.Task[None] | None = None
         self._turned_away = 0
@@ -191,7 +192,7 @@ class _Door:
                 return
             log.debug("http client connected", peer=link.peer, mode=mode.name, **link.facts.log_fields())
         limits = Limits(self._terms.header_seconds, self._terms.body_seconds)
-        connection = Connection(link, self._answer, limits)
+        connection = Connection(link, self._answer, limits, self._turns)
         if len(self._connections) >= self._terms.max_connections:
             await self._turn_away(connection)
             return

@@ -8,7 +8,7 @@ connection alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 import structlog
@@ -18,6 +18,7 @@ from logfwd.sources.syslog.counts import Losses
 from logfwd.sources.syslog.framing import Framer
 from logfwd.sources.syslog.inbox import Inbox, Records
 from logfwd.sources.syslog.settings import Served, SyslogSource
+from logfwd.sources.turns import SHARES, Turns
 from streams.config.units import KIB
 from streams.errors import HandshakeFailed, LinkError, PolicyViolation
 from streams.security import handshakes, modes
@@ -30,8 +31,8 @@ STOP_SECONDS = 1.0
 ALPN = b"syslog"
 """For clients that offer it; none is registered for RFC 5425."""
 INBOX_BYTES = 64 * KIB
-AT_ONCE = 128
-"""Messages of one connection that are parsed before others get their turn."""
+AT_ONCE, AT_ONCE_BYTES = 64, 16 * KIB
+"""Messages of one connection that are parsed before others get their turn, and their size unless it is a single one."""
 
 log = structlog.get_logger("logfwd.sources.syslog")
 
@@ -39,9 +40,12 @@ log = structlog.get_logger("logfwd.sources.syslog")
 class Connections:
     """One address."""
 
-    def __init__(self, transport: str, address: str, served: Served, inbox: Inbox, losses: Losses) -> None:
+    def __init__(
+        self, transport: str, address: str, served: Served, inbox: Inbox, losses: Losses, turns: Turns
+    ) -> None:
         self._transport, self._configured = transport, address
         self._served, self._inbox, self._losses = served, inbox, losses
+        self._turns = turns
         self._listener: Listener | None = None
         self._links: dict[Link, asyncio.Task[None]] = {}
         self.address = ""
@@ -141,13 +145,13 @@ class Connections:
             await self._end(framer, link)
 
     async def _take(self, messages: Sequence[bytes], *, parse: bool = True) -> None:
-        for start in range(0, len(messages), AT_ONCE):
-            records = Records(messages[start : start + AT_ONCE], parse=parse)
+        for some in _slices(messages):
+            await self._turns.take(SHARES if len(some[0]) > AT_ONCE_BYTES else 1)
+            records = Records(some, parse=parse, defaults=self._served.defaults)
             if self.settings.over != "drop":
                 await self._inbox.wait_and_put(records)
             elif not self._inbox.put(records):
                 self._losses.dropped("no_room", len(records.values))
-            await asyncio.sleep(0)
 
     async def _end(self, framer: Framer, link: Link) -> None:
         """The beginning of a message that has no end is kept: as a message if newlines end them, else as invalid."""
@@ -161,3 +165,15 @@ class Connections:
         if self._transport == "tcp_tls":
             handshakes.log_failed(log.bind(stream=self._served.stream, peer=peer), error)
             self._losses.ended("handshake", peer)
+
+
+def _slices(messages: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """In order, each within AT_ONCE and AT_ONCE_BYTES, or a single message."""
+    start = size = 0
+    for index, message in enumerate(messages):
+        if index > start and (index - start == AT_ONCE or size + len(message) > AT_ONCE_BYTES):
+            yield messages[start:index]
+            start, size = index, 0
+        size += len(message)
+    if messages:
+        yield messages[start:]

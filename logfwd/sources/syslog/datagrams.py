@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 from logfwd.sources.syslog.counts import Losses
 from logfwd.sources.syslog.inbox import Inbox, Records
-from logfwd.sources.syslog.settings import Served
+from logfwd.sources.syslog.settings import Served, SyslogSource
 from streams.addresses import join_address, split_address
-from streams.config.units import MIB
+from streams.config.units import KIB, MIB
 
 SO_RXQ_OVFL = 40
 """Linux: with each datagram comes how many were dropped for lack of room, since the socket was made (u32)."""
@@ -27,8 +27,8 @@ _COUNT = struct.Struct("@I")
 
 RECEIVE_BYTES = 4 * MIB
 """Asked of the kernel, which gives at most net.core.rmem_max."""
-AT_ONCE = 128
-"""Datagrams read before others get their turn."""
+AT_ONCE, AT_ONCE_BYTES = 128, 32 * KIB
+"""Datagrams read before others get their turn, and their size."""
 MOST_AT_THE_END = 65_536
 """Datagrams read when the socket is closed; some senders never pause."""
 
@@ -38,12 +38,16 @@ class Datagrams:
 
     def __init__(self, transport: str, address: str, served: Served, inbox: Inbox, losses: Losses) -> None:
         self._transport, self._configured = transport, address
-        self._settings, self._inbox, self._losses = served.settings, inbox, losses
+        self._served, self._inbox, self._losses = served, inbox, losses
         self._socket: socket.socket | None = None
         self._dropped_by_kernel = 0
         self._inode: tuple[int, int] | None = None
         self._buffer = bytearray()
         self.address = ""
+
+    @property
+    def _settings(self) -> SyslogSource:
+        return self._served.settings
 
     async def open(self) -> None:
         """Bind the socket and read it from now on; OSError if that is not possible."""
@@ -61,7 +65,7 @@ class Datagrams:
 
     def use(self, served: Served) -> None:
         """Go on with other limits; OSError if the permissions cannot be changed."""
-        before, self._settings = self._settings, served.settings
+        before, self._served = self._settings, served
         if self._inode is not None and before.permissions != self._settings.permissions:
             os.chmod(self._configured, self._settings.permissions)
 
@@ -83,22 +87,24 @@ class Datagrams:
 
     def _read(self) -> bool:
         """Take some of what has come; False if that was all."""
-        messages = self._receive(AT_ONCE)
+        messages, is_all = self._receive()
         if messages:
             self._put(messages)
-        return len(messages) == AT_ONCE
+        return not is_all
 
-    def _receive(self, most: int) -> list[bytes]:
+    def _receive(self) -> tuple[list[bytes], bool]:
+        """Messages that have come, and whether those are all."""
         assert self._socket is not None
         longest = self._settings.max_message_bytes
         if len(self._buffer) != longest + 1:
             self._buffer = bytearray(longest + 1)
         view, messages = memoryview(self._buffer), list[bytes]()
-        for _ in range(most):
+        left = AT_ONCE_BYTES
+        for _ in range(AT_ONCE):
             try:
                 size, ancillary, _, _ = self._socket.recvmsg_into([view], socket.CMSG_SPACE(_COUNT.size))
             except OSError:  # nothing more; or an error that an earlier answer of ours would have caused, had we any
-                break
+                return messages, True
             for level, kind, value in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, SO_RXQ_OVFL):
                     self._count_dropped_by_kernel(_COUNT.unpack(value)[0])
@@ -106,16 +112,22 @@ class Datagrams:
                 self._losses.dropped("too_long", 1)
             elif size:
                 messages.append(bytes(view[:size]))
-        return messages
+            left -= size
+            if left <= 0:
+                break
+        return messages, False
 
     def _put(self, messages: Sequence[bytes]) -> None:
-        records = Records(messages, local=self._transport == "unix")
+        records = self._records(messages)
         if self._inbox.put(records):
             return
         dropped = 0
         for message in messages:  # perhaps a few of them fit
-            dropped += not self._inbox.put(Records([message], local=self._transport == "unix"))
+            dropped += not self._inbox.put(self._records([message]))
         self._losses.dropped("no_room", dropped)
+
+    def _records(self, messages: Sequence[bytes]) -> Records:
+        return Records(messages, local=self._transport == "unix", defaults=self._served.defaults)
 
     def _count_dropped_by_kernel(self, total: int) -> None:
         dropped = (total - self._dropped_by_kernel) & 0xFFFF_FFFF

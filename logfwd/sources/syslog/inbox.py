@@ -13,6 +13,7 @@ from array import array
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 from logfwd.sources.front import Front, Handle
 from logfwd.sources.position import SYSLOG, Block, Position
@@ -26,6 +27,7 @@ KEY = "syslog"
 
 
 ROOM_CHECK_SECONDS = 0.05
+_NO_FIELDS: Mapping[str, Any] = {}
 
 
 def inbox_of(front: Front, stream: str) -> Inbox:
@@ -33,13 +35,26 @@ def inbox_of(front: Front, stream: str) -> Inbox:
     return front.keep(f"syslog {stream}", lambda: Inbox(front))
 
 
+class AsItIs(bytes):
+    """What is not a syslog message."""
+
+    __slots__ = ()
+
+
 class Records:
     """Messages that came together, as records: JSON, or as they are, if they are not syslog messages."""
 
-    def __init__(self, messages: Sequence[bytes], *, local: bool = False, parse: bool = True) -> None:
+    def __init__(
+        self,
+        messages: Sequence[bytes],
+        *,
+        local: bool = False,
+        parse: bool = True,
+        defaults: Mapping[str, Any] = _NO_FIELDS,
+    ) -> None:
         now = time.time()
-        parsed = [to_json(message, now, local=local) if parse else None for message in messages]
-        self.values = [message if one is None else one for one, message in zip(parsed, messages, strict=True)]
+        parsed = [to_json(message, now, local=local, defaults=defaults) if parse else None for message in messages]
+        self.values = [AsItIs(message) if one is None else one for one, message in zip(parsed, messages, strict=True)]
         self.byte_count = sum(map(len, self.values)) + len(self.values)
 
 
@@ -49,6 +64,8 @@ class Inbox:
     def __init__(self, front: Front, *, max_bytes: int = MIB) -> None:
         self._front = front
         self.max_bytes = max_bytes
+        self.fields = b""
+        """Members of a JSON object that records get which are not syslog messages; the others have them already."""
         self._waiting: deque[bytes] = deque()
         self._uncommitted = Uncommitted(KEY, SYSLOG)
         self._reserved = self._waiting_bytes = self._offset = 0
@@ -111,7 +128,10 @@ class Inbox:
     def _gather(self, block_bytes: int) -> bool:
         """Make one block of what waits; False if nothing does."""
         records, size = list[bytes](), 0
+        kind = type(self._waiting[0]) if self._waiting else bytes
         while self._waiting and (not size or size + len(self._waiting[0]) < block_bytes):
+            if type(self._waiting[0]) is not kind and self.fields:
+                break
             records.append(self._waiting.popleft())
             size += len(records[-1]) + 1
         if not records:
@@ -124,7 +144,10 @@ class Inbox:
         start = self._offset
         self._offset += len(data)
         session = self._uncommitted.session
-        self._uncommitted.append(Block(data, now_ms, KEY, start, self._offset, session, ends, source=SYSLOG))
+        fields = self.fields if kind is AsItIs else b""
+        self._uncommitted.append(
+            Block(data, now_ms, KEY, start, self._offset, session, ends, source=SYSLOG, fields=fields)
+        )
         self._settle()
         return True
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -59,6 +60,8 @@ _MONTHS = {
     for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)  # noqa: SIM905
 }
 
+_NONE: Mapping[str, Any] = {}
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -66,10 +69,11 @@ class Malformed(Exception):
     """Not a syslog message: no valid priority, or the start of RFC 5424 and not the rest of it."""
 
 
-def to_json(message: bytes, now: float, *, local: bool = False) -> bytes | None:
+def to_json(message: bytes, now: float, *, local: bool = False, defaults: Mapping[str, Any] = _NONE) -> bytes | None:
     """One message as one JSON object on one line; None if it is not a syslog message.
 
     `now`: wall-clock seconds. `local`: it was sent by a program on this host: syslog(3) sends no host name, nginx does.
+    `defaults`: fields that stand in front of the message's own, where it has none of that name.
     """
     try:
         text = message.decode()
@@ -81,7 +85,11 @@ def to_json(message: bytes, now: float, *, local: bool = False) -> bytes | None:
         fields = _parse(text, now, local)
     except Malformed:
         return None
-    return _encode(fields if whole else _repaired(fields))
+    if not whole:
+        fields = _repaired(fields)
+    if defaults:
+        fields = {name: value for name, value in defaults.items() if name not in fields} | fields
+    return _encode(fields)
 
 
 def _parse(text: str, now: float, local: bool) -> dict[str, Any]:
@@ -129,16 +137,22 @@ def _structured_data(text: str, start: int) -> tuple[dict[str, Any], int]:
 
 
 def _parameters(text: str) -> dict[str, Any]:
-    parameters: dict[str, Any] = {}
-    for name, sent in _PARAMETER.findall(text):
-        value = _ESCAPE.sub(r"\1", sent) if "\\" in sent else sent
-        if name not in parameters:
-            parameters[name] = value
-        elif isinstance(parameters[name], list):
-            parameters[name].append(value)
-        else:
-            parameters[name] = [parameters[name], value]
+    pairs: list[tuple[str, str]] = _PARAMETER.findall(text)
+    if "\\" in text:
+        pairs = [(name, _unescaped(sent) if "\\" in sent else sent) for name, sent in pairs]
+    parameters: dict[str, Any] = dict(pairs)
+    if len(parameters) < len(pairs):
+        values: dict[str, list[str]] = {name: [] for name in parameters}
+        for name, value in pairs:
+            values[name].append(value)
+        parameters = {name: each if len(each) > 1 else each[0] for name, each in values.items()}
     return parameters
+
+
+def _unescaped(sent: str) -> str:
+    if "\\\\" in sent:
+        return _ESCAPE.sub(r"\1", sent)
+    return sent.replace('\\"', '"').replace("\\]", "]")  # several times as fast
 
 
 # -- RFC 3164 ------------------------------------------------------------------------------------------------------

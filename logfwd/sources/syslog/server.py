@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import structlog
 
 from logfwd.sources.front import Front
@@ -46,7 +47,8 @@ class SyslogServer:
             for transport, address, _ in each.settings.addresses()
         }
         for each in streams:
-            inbox_of(self._front, each.stream).max_bytes = each.settings.max_buffer_bytes
+            inbox = inbox_of(self._front, each.stream)
+            inbox.max_bytes, inbox.fields = each.settings.max_buffer_bytes, msgspec.json.encode(each.defaults)[1:-1]
         for place in set(self._doors) - set(wanted):
             await self._doors.pop(place).stop()
         for place, served in wanted.items():
@@ -66,7 +68,7 @@ class SyslogServer:
         inbox, losses = inbox_of(self._front, stream), Losses(stream, self._counters)
         if transport in ("udp", "unix"):
             return _Door(place, served, Datagrams(transport, address, served, inbox, losses))
-        return _Door(place, served, Connections(transport, address, served, inbox, losses))
+        return _Door(place, served, Connections(transport, address, served, inbox, losses, self._front.turns))
 
     def address(self, stream: str, transport: str) -> str:
         """Where a stream's first listener of a transport is, with the real port."""

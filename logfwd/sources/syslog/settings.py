@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +12,12 @@ from logfwd.sources.terms import ListenerTls, SocketMode
 from streams.addresses import is_local
 from streams.config.kinds import ListenAddress, Pattern, shown
 from streams.config.units import KIB, MIB
+
+FIELDS = (
+    *("facility", "severity", "timestamp", "host", "app", "procid", "msgid", "structured_data", "message"),
+    "message_base64",
+)
+"""What a message may give its record (message.py)."""
 
 
 def check_socket_path(path: str) -> None:
@@ -40,6 +46,11 @@ class SyslogSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_connections: Annotated[int, Meta(ge=1, le=65_536)] = 256
     idle_seconds: Annotated[float, Meta(ge=1, le=7 * 86_400)] = 86_400.0
     message_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 60.0
+
+    @property
+    def own_fields(self) -> tuple[str, ...]:
+        """The fields that a message may give its record."""
+        return FIELDS
 
     @property
     def permissions(self) -> int:
@@ -113,7 +124,11 @@ def _port_of(transport: str) -> str:
 
 
 class Served(NamedTuple):
-    """A stream that takes syslog messages, and what its listeners have to know of it."""
+    """A stream that takes syslog messages, and what its listeners have to know of it.
+
+    `defaults`: fields that a record gets if its message has none of that name.
+    """
 
     stream: str
     settings: SyslogSource
+    defaults: Mapping[str, Any] = {}

@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from itertools import chain
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from logfwd.intake import jsonlines
 from logfwd.sources.http.answers import Refused
-from logfwd.sources.http.body import BodyType, Kind, Part, body_type, digests, first_invalid, parts
+from logfwd.sources.http.body import BodyType, Kind, Part, _records, body_type, digests, first_invalid, parts
 
 LINES, JSON, TEXT = (BodyType(kind) for kind in Kind)
 RECORD_BYTES = 1 << 20
@@ -72,6 +73,35 @@ def test_every_body_gives_its_records_and_may_be_continued_after_every_part(
     for index, part in enumerate(found):
         rest = cut(body, kind, start=part.end, block_bytes=2 * block_bytes)
         assert records(found[: index + 1]) + records(rest) == expected
+
+
+ARRAYS = st.text(alphabet='[]{},:"\\a1 \n', max_size=30)
+
+
+@given(ARRAYS, st.integers(1, 12))
+def test_what_is_not_an_array_is_refused_in_pieces_of_every_size(text: str, size: int) -> None:
+    """The decoder, given the whole body, is the oracle."""
+    body = f"[{text}]".encode()
+    try:
+        expected = [bytes(each) for each in msgspec.json.decode(body, type=list[msgspec.Raw])]
+    except msgspec.DecodeError:
+        expected = None
+    if expected is None:
+        with pytest.raises(Refused) as refused:
+            cut(body, JSON, block_bytes=size)
+        assert refused.value.answer.status == 400
+    else:
+        assert [each for part in cut(body, JSON, block_bytes=size) for each in _records(part)] == expected
+
+
+def test_a_body_has_a_limited_number_of_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    for most, accepted in ((5, True), (4, False)):
+        monkeypatch.setattr("logfwd.sources.http.body.MOST_RECORDS", most)
+        for body, kind in ((b"1\n" * 5, LINES), (b"1\n" * 5, TEXT), (b"[1,2,3,4,5]", JSON), (b"{}\n" * 5, JSON)):
+            if accepted:
+                assert len(records(cut(body, kind))) == 5
+            else:
+                assert refusal(body, kind).answer.status == 413
 
 
 @given(bodies(), st.integers(30, 100))

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from logfwd.sources.syslog.message import FACILITIES, SEVERITIES, to_json
+from logfwd.sources.syslog.settings import FIELDS
 
 NOW = float(calendar.timegm((2026, 11, 29, 19, 0, 0)))
 
@@ -28,6 +29,20 @@ def parsed(message: bytes, *, now: float = NOW, local: bool = False) -> dict[str
 
 def of(facility: str, severity: str, **fields: Any) -> dict[str, Any]:
     return {"facility": facility, "severity": severity, **fields}
+
+
+def test_every_field_of_a_record_is_known_to_the_configuration() -> None:
+    for sent in (b'<13>1 2026-11-29T19:09:12Z web app 1 ID [a@1 b="c"] x', b"<13>1 - - - - - - \xff"):
+        found = parsed(sent)
+        assert found is not None
+        assert set(found) <= set(FIELDS)
+
+
+def test_defaults_stand_in_front_where_the_message_has_no_such_field() -> None:
+    defaults = {"host": "here", "app": "none"}
+    assert to_json(b"<13>1 - - su - - - x", NOW, defaults=defaults) == (
+        b'{"host":"here","facility":"user","severity":"notice","app":"su","message":"x"}'
+    )
 
 
 def test_the_examples_of_rfc_5424() -> None:
