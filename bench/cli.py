@@ -14,6 +14,7 @@ ELSEWHERE = {
     "demo": "bench.demo",
     "generate": "bench.lab.generate",
     "handshakes": "bench.handshakes.command",
+    "hostile": "bench.chaos.hostile",
     "idle": "bench.speed.idle",
     "keys": "bench.speed.keys",
     "latency": "bench.speed.latency",

@@ -27,6 +27,8 @@ class Answered(NamedTuple):
     milliseconds: list[float]
     refused: int
     """Other answers, and requests without one."""
+    unsent: int
+    """Requests that were due and found no connection free before the time was up."""
 
     @property
     def per_second(self) -> float:
@@ -104,7 +106,7 @@ class Clients:
             self._free.append(made)
         everyone, keys = list(self._free), os.urandom(8).hex()
         started, sent, count = time.perf_counter(), 0, int(per_second * seconds)
-        while sent < count and self._lost < self._connections:
+        while time.perf_counter() - started < seconds and self._lost < self._connections:
             due = min(int((time.perf_counter() - started) * per_second) + 1, count)
             while sent < due and self._free:
                 request = request_of(self._stream, sent, b"%b-%d" % (keys.encode(), sent), self._record_bytes)
@@ -117,4 +119,4 @@ class Clients:
         passed = time.perf_counter() - started
         for each in everyone:
             each.close()
-        return Answered(passed, self._milliseconds, count - len(self._milliseconds))
+        return Answered(passed, self._milliseconds, sent - len(self._milliseconds), count - sent)

@@ -76,6 +76,7 @@ def one_run(
         "offered_per_second": rate,
         "requests": requests,
         "refused": answered.refused,
+        "unsent": answered.unsent,
         "seconds": passed,
         "requests_per_second": answered.per_second,
         "answer_p50_ms": percentile(answered.milliseconds, 0.5),
@@ -91,7 +92,7 @@ def one_run(
 COLUMNS: Sequence[report.Column] = (
     ("offered, requests/s", lambda r: f"{r['offered_per_second']:,.0f}"),
     ("answered 200", lambda r: f"{r['requests']:,}"),
-    ("other", lambda r: f"{r['refused']:,}"),
+    ("other / not sent in time", lambda r: f"{r['refused']:,} / {r['unsent']:,}"),
     ("requests/s", lambda r: f"{r['requests_per_second']:,.0f}"),
     (
         "answer p50 / p99 / max, ms",
