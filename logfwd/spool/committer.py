@@ -106,7 +106,7 @@ class Committer:
 
     def _run(self, connection: sqlite3.Connection) -> None:
         """Commit everything that is queued as one transaction, then answer questions; until stopped."""
-        running, shrinker = True, Shrinker(connection)
+        running, shrinker = True, Shrinker(connection, self._room.reusable_bytes_kept)
         while running:
             group: list[_Entry | _Question | None] = []
             try:

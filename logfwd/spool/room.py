@@ -15,13 +15,14 @@ from pathlib import Path
 import structlog
 
 from logfwd.spool.file import FULL_ERRORS, free_bytes, total_bytes
+from logfwd.spool.shrink import KEEP_FREE_BYTES
 from streams.config.units import MIB
 from streams.errors import SpoolError
 
 RESERVE_BYTES, SMALL_RESERVE_BYTES = 16 * MIB, 3 * MIB
 """A reserve has to be larger than the write-ahead log: to open a spool, what is in its log is written to its file."""
-RESERVE_PARTS, FREE_PARTS = 20, 4
-"""The reserve takes the 20th part of a small disk, and batches leave a quarter of it free."""
+RESERVE_PARTS, FREE_PARTS, KEPT_PARTS = 20, 4, 16
+"""The reserve takes the 20th part of a small disk, batches leave a quarter of it free, and a spool keeps a 16th."""
 SMALL_DISK_BYTES = 128 * MIB
 """Here only one batch at a time is written, so that the log stays short."""
 RESERVE_RETRY_SECONDS = 5.0
@@ -51,6 +52,11 @@ class Room:
     def is_small(self) -> bool:
         """Whether the file system is a small one, as of the last look for the reserve."""
         return self._total_bytes < SMALL_DISK_BYTES
+
+    @property
+    def reusable_bytes_kept(self) -> int:
+        """How much of the spool's file may stay free for later batches."""
+        return min(KEEP_FREE_BYTES, self._total_bytes // KEPT_PARTS) if self.is_small else KEEP_FREE_BYTES
 
     def is_enough(self, reusable_bytes: int) -> bool:
         """False when the file system is so full that the spool may only drain. `reusable_bytes`: free in its file."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from logfwd.spool.schema import PAGE_BYTES
 
 KEEP_FREE_BYTES = 16 * 1024 * 1024
-"""Free pages that stay in the file, for later batches."""
+"""Free pages that stay in the file, for later batches; fewer on a small disk, where the log needs the room."""
 STEP_BYTES = 1024 * 1024
 """Freed in one transaction, so that a commit that arrives meanwhile waits only milliseconds."""
 BUSY_SECONDS = 1.0
@@ -31,8 +31,8 @@ def reusable_bytes(connection: sqlite3.Connection) -> int:
 class Shrinker:
     """Shrinks the file of one connection, step by step."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, keep_free_bytes: int = KEEP_FREE_BYTES) -> None:
+        self._connection, self._keep_free_bytes = connection, keep_free_bytes
         self.is_due = True
         """False if nothing was left to do after the last commit."""
         self.reusable_bytes = 0
@@ -51,8 +51,8 @@ class Shrinker:
         self.is_due, self._stepped_at = False, time.monotonic()
         try:
             smaller = self._ask("auto_vacuum") == 0 and self._rewrite()
-            while (free := reusable_bytes(self._connection)) > KEEP_FREE_BYTES and self._ask("auto_vacuum") != 0:
-                pages = min(free - KEEP_FREE_BYTES, STEP_BYTES) // PAGE_BYTES + 1
+            while (free := reusable_bytes(self._connection)) > self._keep_free_bytes and self._ask("auto_vacuum") != 0:
+                pages = min(free - self._keep_free_bytes, STEP_BYTES) // PAGE_BYTES + 1
                 # execute() would free a single page: it steps through a statement once
                 self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
                 smaller = True

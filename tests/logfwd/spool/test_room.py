@@ -49,6 +49,7 @@ def test_a_small_disk_has_a_small_reserve(
     assert (tmp_path / "s.reserve").stat().st_size == reserve
     assert one.is_enough(0)
     assert one.is_small == (total < room.SMALL_DISK_BYTES)
+    assert one.reusable_bytes_kept == min(total // 16, 16 * MIB)
     for free, is_enough in ((least + 1, True), (least, False)):
         disk.free, disk.now = free, disk.now + 1
         assert one.is_enough(0) is is_enough
