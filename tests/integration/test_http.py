@@ -319,6 +319,13 @@ async def test_every_refusal_has_its_status_and_leaves_the_connection_usable(ser
     await asyncio.to_thread(send)
 
 
+async def test_a_request_without_a_body_is_refused_and_leaves_the_connection_usable(served: Served) -> None:
+    async with raw(served.address) as (reader, writer), asyncio.timeout(30):
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * 500)
+        for _ in range(500):
+            assert (await answer(reader)).status == 404
+
+
 async def test_other_methods_are_refused(served: Served) -> None:
     def send() -> None:
         with Client(served.address) as client:

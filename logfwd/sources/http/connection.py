@@ -244,7 +244,7 @@ class Connection:
             return True
         if self._http.they_are_waiting_for_100_continue:
             return False
-        if (length := head.content_length) is None or length > SMALL_BODY_BYTES:
+        if head.header("transfer-encoding") or (head.content_length or 0) > SMALL_BODY_BYTES:
             return False
         try:
             while await self.piece():
