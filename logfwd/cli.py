@@ -47,7 +47,10 @@ def run(path: Path, log_level: str) -> None:
     for longer than stop_grace and 3 s; 69 if a resource is not available, such as the admin address; 70 after a fault
     of the program itself; 78 for an invalid configuration, or a state_dir that cannot be used or is in use.
     """
+    from logfwd.sources.file.writers import ignore_lease_breaks
+
     logs.configure(level=log_level)
+    ignore_lease_breaks()
     try:
         config = load_forwarder(path)
     except ConfigError as error:

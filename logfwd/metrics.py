@@ -113,15 +113,16 @@ FILES = Metric(
     "",
     ("stream", "event"),
     "Files of a source by what became of them: read_again (from the start, perhaps repeated), gone_unread, not_found "
-    "(rotated to a place that is not known), recognised (by content alone), edited (before the position), forgotten.",
+    "(rotated to a place that is not known), recognised (by content alone), edited (before the position), forgotten, "
+    "let_go (deleted, and perhaps still written to).",
 )
 FILE_BYTES = Metric(
     "logfwd_file_bytes_total",
     "counter",
     "bytes",
     ("stream", "event"),
-    "Bytes by what became of their file: possible repeats of read_again, lost ones of gone_unread; of not_found, "
-    "recognised and edited those before the position.",
+    "Bytes by what became of their file: possible repeats of read_again, lost ones of gone_unread and let_go; of "
+    "not_found, recognised and edited those before the position.",
 )
 FORWARDER = (
     BATCH_DURATION,

@@ -143,6 +143,7 @@ class Follower:
             every = {file.id: file for file in strays} | found
             self._adoption.adopt_all(every, self._stamps.keys(), now, wall_ms)
         self._settle(now)
+        self._files.limit_deleted()
         lost = self._files.lost
         self._files.forget(lost.expire(now, self._stamps.keys(), {file.path for file in found.values()}))
         self._files.announced |= lost.aged()

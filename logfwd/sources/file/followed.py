@@ -21,11 +21,15 @@ from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Finder, Found
 from logfwd.sources.file.tail import Deleted, Replaced, Tail
 from logfwd.sources.file.which import Verdict, with_same_inode
+from logfwd.sources.file.writers import has_writer
 from logfwd.sources.formats.encodings import FIRST_BYTES, encoding_of
 from logfwd.sources.formats.text import Count
 from logfwd.sources.lines import LineFormat, Lines
 from logfwd.sources.position import Block, Mark, Position
 from logfwd.sources.settings import FileSource
+
+UNWRITTEN_SECONDS, WRITTEN_SECONDS = 1.0, 3600.0
+"""How long a rotated file is read on that has no writer any more, and one whose writer is silent."""
 
 
 class FollowedFiles:
@@ -96,9 +100,17 @@ class FollowedFiles:
         tail.mtime_ns = -1  # so the next look finds it changed and tries again
 
     def is_quiet(self, tail: Tail, now: float) -> bool:
-        """True for a rotated or deleted file that has not been written to for a while."""
-        since = tail.rotated_at
-        return since is not None and now - max(since, tail.active_at) >= self.settings.rotated_wait_seconds
+        """True for a rotated or deleted file that nobody will go on writing to, as far as can be known."""
+        if tail.rotated_at is None:
+            return False
+        wait_seconds = self.settings.rotated_wait_seconds
+        quiet_seconds = now - max(tail.rotated_at, tail.active_at)
+        if quiet_seconds < min(wait_seconds, UNWRITTEN_SECONDS):
+            return False
+        writer = has_writer(tail.fd) if tail.fd >= 0 else None
+        if writer is None:
+            return quiet_seconds >= wait_seconds
+        return not writer or quiet_seconds >= max(wait_seconds, WRITTEN_SECONDS)
 
     def start(self, tail: Tail) -> bool:
         """Begin to follow a file; False if it cannot be opened now."""
@@ -182,6 +194,8 @@ class FollowedFiles:
     def retire(self, tail: Tail) -> None:
         """Release a file that was read to its end or is not listed. Its position is kept unless it is deleted."""
         deleted = tail.fd >= 0 and os.fstat(tail.fd).st_nlink == 0
+        if deleted and has_writer(tail.fd):
+            self.report.let_go(tail.path, os.fstat(tail.fd).st_size - tail.place.offset)
         self.drop(tail)
         if not deleted and (tail.place.offset or (tail.size and tail.place.handle)):
             self._lose(tail)
@@ -206,6 +220,23 @@ class FollowedFiles:
             os.close(fd)
         self.truncated(tail)
         return False
+
+    def limit_deleted(self) -> None:
+        """Let go of the oldest deleted files while those that are held open use too much of the disk."""
+        held: list[tuple[float, int, Tail]] = []
+        for tail in self.opened.tails if self.settings.max_deleted_bytes else ():
+            status = os.fstat(tail.fd)
+            if tail.gone and not status.st_nlink:
+                held.append((tail.rotated_at or 0.0, status.st_blocks * 512, tail))
+        held.sort(key=lambda each: each[0])
+        over = sum(size for _, size, _ in held) - self.settings.max_deleted_bytes
+        for _, size, tail in held:
+            if over <= 0:
+                break
+            over -= size
+            self.report.let_go(tail.path, os.fstat(tail.fd).st_size - tail.place.offset)
+            self.drop(tail)
+            self.forget([tail.key])
 
     def truncated(self, tail: Tail) -> None:
         """The file was emptied in place: the next scan finds its present content as a new file."""

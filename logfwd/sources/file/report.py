@@ -9,7 +9,7 @@ from logfwd.sources.formats.text import Count, ignore
 log = structlog.get_logger("logfwd.sources.file")
 
 READ_AGAIN, GONE_UNREAD, RECOGNISED, EDITED = "read_again", "gone_unread", "recognised", "edited"
-NOT_FOUND, FORGOTTEN = "not_found", "forgotten"
+NOT_FOUND, FORGOTTEN, LET_GO = "not_found", "forgotten", "let_go"
 
 
 class Report:
@@ -57,3 +57,8 @@ class Report:
         """Positions of absent files were given up early, because there were too many."""
         self._count_files(FORGOTTEN, positions)
         log.warning("positions of absent files forgotten", positions=positions)
+
+    def let_go(self, path: str, unread_bytes: int) -> None:
+        """A deleted file is closed although it may still be written to, or was not read to its end."""
+        self._count(LET_GO, unread_bytes)
+        log.warning("let go of a file that may still be written", path=path, bytes=unread_bytes)
