@@ -131,6 +131,7 @@ class Follower:
             self.poll(now)
             return
         self._files.scan_wanted = self._files.incomplete = False  # first: what happens now may ask for the next scan
+        self._files.finder.note_renames(self._files.opened.take_renames())
         found, strays = self._list(self._directories(absent=True), now)
         # Known files come first: one that was truncated or is gone gives up its position, which a copy or a renamed
         # file may take over. New ones are adopted only in a scan that leaves no such question open (`scan_wanted`).

@@ -1,6 +1,7 @@
 """inotify(7) through ctypes: which followed files were written to, and whether a directory changed.
 
-Events only save polling. A missed or merged event costs time, never a line, because files are scanned anyway.
+Events save polling, and tell what a file that nobody had seen was called before it was renamed: the two events of a
+rename have one cookie. A missed or merged event costs time, and such a file if its new name is not a rotated one.
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from collections import deque
 
 IN_MODIFY = 0x2
 IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
 IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR = 0x4000, 0x8000, 0x1000000
 DIRECTORY_EVENTS = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
 READ_BYTES = 64 * 1024
+RENAMES = 1024
+"""How many renames are remembered until the next scan."""
 
 _EVENT = struct.Struct("iIII")
 
@@ -24,6 +28,10 @@ class Inotify:
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.fd = self._call(self._libc.inotify_init1, os.O_NONBLOCK | os.O_CLOEXEC)
+        self._directories: dict[int, str] = {}
+        self._moving: deque[tuple[int, str]] = deque(maxlen=RENAMES)  # cookies of renames, and the names before
+        self.renames: deque[tuple[str, str]] = deque(maxlen=RENAMES)
+        """Paths before and after each rename since they were last taken away, in order."""
 
     @staticmethod
     def _call(function: ctypes._NamedFuncPointer, *arguments: int | bytes) -> int:
@@ -37,7 +45,9 @@ class Inotify:
         return self._call(self._libc.inotify_add_watch, self.fd, b"/proc/self/fd/%d" % fd, IN_MODIFY)
 
     def watch_directory(self, path: str) -> int:
-        return self._call(self._libc.inotify_add_watch, self.fd, os.fsencode(path), DIRECTORY_EVENTS | IN_ONLYDIR)
+        watch = self._call(self._libc.inotify_add_watch, self.fd, os.fsencode(path), DIRECTORY_EVENTS | IN_ONLYDIR)
+        self._directories[watch] = path
+        return watch
 
     def remove(self, watch: int) -> None:
         """Remove a watch; the kernel may have removed it already."""
@@ -50,12 +60,24 @@ class Inotify:
         while data := self._read():
             position = 0
             while position < len(data):
-                watch, mask, _, name_bytes = _EVENT.unpack_from(data, position)
+                watch, mask, cookie, name_bytes = _EVENT.unpack_from(data, position)
                 position += _EVENT.size + name_bytes
+                if cookie and watch in self._directories:
+                    name = os.fsdecode(data[position - name_bytes : position].rstrip(b"\0"))
+                    self._note_rename(mask, cookie, os.path.join(self._directories[watch], name))
+                elif mask & IN_IGNORED:
+                    self._directories.pop(watch, None)
                 if mask & IN_MODIFY:
                     written.add(watch)
                 scan = scan or bool(mask & (DIRECTORY_EVENTS | IN_Q_OVERFLOW))
         return written, scan
+
+    def _note_rename(self, mask: int, cookie: int, path: str) -> None:
+        if mask & IN_MOVED_FROM:
+            self._moving.append((cookie, path))
+        for known, before in self._moving if mask & IN_MOVED_TO else ():
+            if known == cookie:
+                self.renames.append((before, path))
 
     def _read(self) -> bytes:
         try:

@@ -61,6 +61,11 @@ class OpenFiles:
         for tail in list(self.tails):
             self.close(tail)
 
+    def take_renames(self) -> list[tuple[str, str]]:
+        """Paths before and after each rename in the watched directories since the last call."""
+        renames = self._notifier.renames if self._notifier is not None else ()
+        return [renames.popleft() for _ in range(len(renames))] if renames else []
+
     def watched(self, watch: int) -> Tail | None:
         """The file to which the events with this watch number belong."""
         return self._watched.get(watch)

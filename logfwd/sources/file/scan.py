@@ -6,7 +6,7 @@ import contextlib
 import glob
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from fnmatch import fnmatch
 from typing import NamedTuple
 
@@ -90,6 +90,7 @@ class Finder:
         self._is_plain = folders == self.directories
         self.roots = {_root(folder) for folder in folders}
         """Directories in which a new directory may match a glob."""
+        self._renamed: dict[str, str] = {}  # since the last scan: the present name, and the configured one before
         self._targets: dict[str, str] = {}  # of symbolic links, which lead there: configured names as well
 
     def configured(self) -> dict[FileId, Found]:
@@ -190,12 +191,22 @@ class Finder:
 
         A name that another stream reads, but not the one that it would come from, is not a rotated one.
         """
+        if path in self._renamed:
+            return self._renamed[path], self.pattern_of(self._renamed[path])
         for base in bases(path):
             if (pattern := self.pattern_of(base)) and not excludes(self._settings, path):
                 if any(leads_to(other, path) and not leads_to(other, base) for other in self._others()):
                     break
                 return base, pattern
         return path, ""
+
+    def note_renames(self, renames: Iterable[tuple[str, str]]) -> None:
+        """Files that had configured names are ours under the names that they were given since the last scan."""
+        self._renamed.clear()
+        for before, path in renames:
+            origin = self._renamed.pop(before, before)
+            if self.pattern_of(origin) and not self.is_configured(path) and not excludes(self._settings, path):
+                self._renamed[path] = origin
 
     def pattern_of(self, path: str) -> str:
         """The pattern of `paths` that leads to this name, perhaps by a link; "" if none does."""

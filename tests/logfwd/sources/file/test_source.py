@@ -92,6 +92,30 @@ async def test_one_expensive_scan_does_not_delay_the_next(tmp_path: Path, monkey
             assert (await pull).data == b"2\n"
 
 
+@pytest.mark.parametrize("names", [("elsewhere",), ("a.1.log.bak", "b", "c"), ("app.log.1", "foreign")])
+async def test_a_file_made_and_renamed_before_anybody_looked_is_ours_by_the_cookie_of_its_rename(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    log = tmp_path / "app.log"
+    append(log, b"1\n")
+    append(tmp_path / "foreign.0", b"not ours\n")
+    tail = source(log, scan_seconds=0.5)
+    async with aclosing(tail.blocks({})) as blocks, asyncio.timeout(30):
+        assert (await lines(blocks)).data == b"1\n"
+        pull = asyncio.ensure_future(lines(blocks))
+        log.unlink()
+        append(log, b"2\n")  # from here on the event loop has no chance to look
+        last = log
+        for name in names:
+            last = last.rename(tmp_path / name)
+        (tmp_path / "foreign.0").rename(tmp_path / "foreign.1")
+        append(log, b"3\n")
+        got = (await pull).data
+        while got.count(b"\n") < 2:
+            got += (await lines(blocks)).data
+        assert sorted(got.split()) == [b"2", b"3"]
+
+
 async def test_a_new_directory_under_a_glob_is_noticed_by_events(tmp_path: Path) -> None:
     for name in ("logs", "prepared"):
         (tmp_path / name).mkdir()
