@@ -66,6 +66,8 @@ class Adoption:
         self._by_name: dict[str, list[Tail]] = {}
         """The followed files by path and family, and by their heads; empty until this scan asks for them."""
         self._by_head: dict[Head, list[Tail]] = {}
+        self._new_originals: dict[str, Found] = {}
+        """New files with unrotated names, by path: a rotated file may be a copy of one that is not followed yet."""
         self._wall_ms = 0
 
     def note_upgraded(self, lost: Lost) -> None:
@@ -81,9 +83,8 @@ class Adoption:
         unknown = self._unknown(found)
         try:
             claims = self._files.lost.claims(unknown, present)
-            # originals before their rotated files: one of these may be a copy (`_link` gives the order of reading)
-            unknown.sort(key=lambda file: (file.path != file.family, file.age_order))
-            others = [(file, None) for file in unknown]
+            self._new_originals = {file.path: file for file in unknown if file.path == file.family and file.size}
+            others = [(file, None) for file in sorted(unknown, key=lambda file: file.age_order)]
             for file, lost in [*claims, *others]:
                 tail = self._adopt(file, now) if lost is None else self._resume(file, lost, now)
                 if tail is not None:
@@ -250,7 +251,20 @@ class Adoption:
                     self._files.replaced(original)
             finally:
                 os.close(fd)
-        return None
+        return self._new_original(file, tail)
+
+    def _new_original(self, file: Found, tail: Tail) -> str | None:
+        original = self._new_originals.get(file.family) if file.path != file.family else None
+        if original is None:
+            return None
+        try:
+            fd = open_same(original.path, original.id)
+        except OSError:
+            return None
+        try:
+            return original.path if begins_alike(tail.fd, fd) else None
+        finally:
+            os.close(fd)
 
     def _candidates(self, file: Found, tail: Tail) -> list[Tail]:
         """Followed files of which this may be a copy: by its rotated name, or by at least 1 KiB of equal content."""
