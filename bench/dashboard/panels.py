@@ -356,6 +356,11 @@ ROWS: dict[str, Sequence[Panel]] = {
             "bytes",
         ),
         Panel(
+            "Log lines dropped",
+            "Since the programs started: nobody read standard error, or it was full or closed.",
+            [("sum by (job, instance) (log_lines_dropped_total)", "{{job}} {{instance}}")],
+        ),
+        Panel(
             "Programs",
             "1: the last scrape of its metrics succeeded.",
             [('up{job=~"logfwd|logreceiver"}', "{{job}} {{instance}}")],
