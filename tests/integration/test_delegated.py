@@ -18,7 +18,7 @@ async def test_records_arrive_and_a_renewed_credential_is_used_without_a_restart
     monkeypatch.setattr("logreceiver.service.CERTIFICATE_CHECK_SECONDS", 0.02)
     parties = installation.parties
     sides = {
-        role: msgspec.structs.replace(files, mlkem=None, delegated=delegating(parties, role))
+        role: msgspec.structs.replace(files, mlkem=None, delegated=delegating(parties, role, hours=12))
         for role, files in (("receiver", parties.receiver), ("forwarder", parties.forwarder))
     }
     labels = {"stream": "", "owner": "delegated"}
@@ -44,7 +44,7 @@ async def test_records_arrive_and_a_renewed_credential_is_used_without_a_restart
             await asyncio.sleep(0.05)  # by then the receiver has looked once
             delegating(parties, "receiver")
             await eventually(lambda: found(events, "certificate reloaded"))
-        assert expiry() > before
+        assert expiry() > before + 11 * 3600
         installation.append(*lines(5, start=5))
         async with forwarding(config) as forwarder:
             await eventually(lambda: acknowledged(forwarder) == 10)

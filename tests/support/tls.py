@@ -157,10 +157,12 @@ _NAMES: dict[str, dict[str, list[str]]] = {
 }
 
 
-def delegating(parties: Parties, role: str, *, kind: str = "mlkem768", shown_by: str = "") -> DelegatedFiles:
+def delegating(
+    parties: Parties, role: str, *, kind: str = "mlkem768", shown_by: str = "", hours: float = 24
+) -> DelegatedFiles:
     """The files of a role with a delegated key; the certificate's own key is not among them."""
     leaf = issue(parties.mldsa, f"{role}-signs", kind="mldsa65", delegates=True, force=True, **_NAMES[role])
     out = leaf.key.with_suffix(".dc")
     accepting = (shown_by or role) == "receiver"
-    stacks.delegate(leaf.certificate, leaf.key, out, kind=kind, accepting=accepting, hours=24, force=True)
+    stacks.delegate(leaf.certificate, leaf.key, out, kind=kind, accepting=accepting, hours=hours, force=True)
     return DelegatedFiles(leaf.certificate, out, leaf.ca)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -76,7 +77,7 @@ def of_the_past(files: DelegatedFiles, signer: Path) -> None:
 
 def test_own_files_that_no_peer_would_accept_are_refused_with_the_command_that_mends_them(parties: Parties) -> None:
     receiver = parties.receiver
-    made: list[tuple[dict[str, str], str]] = [
+    made: list[tuple[dict[str, Any], str]] = [
         ({"shown_by": "forwarder"}, "its signature is wrong"),
         ({"kind": "mldsa65"}, "is not a KEM's key"),
     ]
