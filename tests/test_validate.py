@@ -46,6 +46,33 @@ def test_a_key_that_is_not_the_certificate_s_is_told(
     assert problem in validate(program, tmp_path, key=key)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "remedy"),
+    [
+        ("logs/*.josn", "check the name"),
+        ("~/x.log", "~ is not expanded"),
+        ("logs/{a,b}.log", "{a,b} is not expanded"),
+        ("logs/app[1].log", "[[] for a bracket"),
+    ],
+)
+def test_a_pattern_that_leads_to_nothing_is_named_with_a_remedy(tmp_path: Path, pattern: str, remedy: str) -> None:
+    Parties(tmp_path)
+    for name in ("streams.d", "logs"):
+        (tmp_path / name).mkdir()
+    for name in ("a.json", "a.log", "app[1].log"):
+        (tmp_path / "logs" / name).touch()
+    source = f'type = "file"\npaths = ["logs/*.json", "logs/app[[]1].log", "{pattern}"]\n'
+    (tmp_path / "streams.d" / "http.toml").write_text(f'name = "http"\n[source]\n{source}')
+    tls = '[tls]\ncertificate = "forwarder.pem"\nkey = "forwarder.key"\nca = "ca.pem"\n'
+    (tmp_path / "config.toml").write_text(CONFIGS[logfwd].format(tls=tls))
+    result = CliRunner().invoke(logfwd, ["validate", "-c", str(tmp_path / "config.toml")])
+    said = [line for line in result.output.splitlines() if "no file found" in line]
+    assert result.exit_code == 0
+    assert len(said) == 1
+    assert pattern in said[0]
+    assert remedy in said[0]
+
+
 SAFE: dict[click.Group, tuple[str, str]] = {
     logfwd: ("forwarder", 'state_dir = "state"\nreceivers = ["localhost:7443"]\n{tls}'),
     logreceiver: ("receiver", CONFIGS[logreceiver].replace(':7443"\n', ':7443"\nmodes = ["hybrid", "pq-auth"]\n')),

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import structlog
 
+from logfwd.sources.file.globs import expand, remedy_for
 from logfwd.sources.file.identity import FileId
 from logfwd.sources.file.names import age_order, bases, family_by_stem, matches
 from logfwd.sources.settings import FileSource
@@ -91,14 +92,21 @@ class Finder:
         self.roots = {_root(folder) for folder in folders}
         """Directories in which a new directory may match a glob."""
         self._renamed: dict[str, str] = {}  # since the last scan: the present name, and the configured one before
+        self._unlisted: set[str] = set()
+        """Directories that the last scan could not list."""
+        self._empty: set[str] = set()
+        """Patterns for which the last scan found nothing."""
         self._targets: dict[str, str] = {}  # of symbolic links, which lead there: configured names as well
 
     def configured(self) -> dict[FileId, Found]:
         """The files that globs lead to, each of them once however many names it has."""
         found: dict[FileId, Found] = {}
-        seen: set[str] = set()
+        seen, empty, unlisted = set[str](), set[str](), self._unlisted
+        self._unlisted = set()
         for pattern in self._settings.paths:
-            paths = glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else [pattern]
+            paths = expand(pattern, self._not_listed)
+            if not any(os.path.lexists(path) for path in paths):
+                empty.add(pattern)
             if self._settings.added_fields:
                 paths.sort()  # of several names of a file, the first one names it in every scan
             for path in paths:
@@ -106,9 +114,18 @@ class Finder:
                     seen.add(path)
                     if (file := self._look_at(path, named=path == pattern)) is not None:
                         found.setdefault(file.id, file)
+        for directory in unlisted - self._unlisted:
+            self.troubles.over(directory)
         self.troubles.prune()
+        for pattern in sorted(empty - self._empty):
+            log.warning("no file found", pattern=pattern, remedy=remedy_for(pattern))
+        self._empty = empty
         names = {file.path for file in found.values()}
         return {id_: file._replace(family=self._family(file.path, names)) for id_, file in found.items()}
+
+    def _not_listed(self, directory: str, reason: str) -> None:
+        self._unlisted.add(directory)
+        self.troubles.note(directory, reason)
 
     def _family(self, path: str, names: Collection[str]) -> str:
         """The configured name that became this path: the longest one that exists, else the shortest possible one."""
@@ -178,7 +195,7 @@ class Finder:
                         yield from _stray(entry, family, pattern)
         families = [each for each in families if self._settings.rotated and self.is_configured(each)]
         for pattern in self._settings.rotated:
-            for path in glob.glob(pattern, recursive=True):
+            for path in expand(pattern, self._not_listed):
                 if not self.is_configured(path) and not excludes(self._settings, path):
                     with contextlib.suppress(OSError):
                         status = os.stat(path, follow_symlinks=False)
