@@ -13,13 +13,14 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import structlog
 
 from logfwd.sources.file.identity import Detail, FileId, Head, Place, detail_of, head_of, open_same, place_at, read_mark
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Found, Troubles
-from logfwd.sources.file.which import ENOUGH_BYTES, Own, Verdict, with_other_inode, with_same_inode
+from logfwd.sources.file.which import ENOUGH_BYTES, LEAST_BYTES, Own, Verdict, with_other_inode, with_same_inode
 from logfwd.sources.position import FILE, Mark, Position
 from logfwd.sources.settings import FileSource
 
@@ -106,6 +107,7 @@ class LostPositions:
     def __init__(self, settings: FileSource, troubles: Troubles, report: Report) -> None:
         self._lost: dict[str, Lost] = {}
         self._by_head: dict[Head, dict[str, Lost]] = {}
+        self._by_path: dict[str, Lost] = {}  # of several with one path, the latest
         self._deleted: list[str] = []
         self._troubles, self._report = troubles, report
         self._wait_seconds, self._forget_seconds = settings.rotated_wait_seconds, settings.forget_after_seconds
@@ -119,11 +121,14 @@ class LostPositions:
     def add(self, lost: Lost) -> None:
         self._lost[lost.key] = lost
         self._by_head.setdefault(lost.place.head, {})[lost.key] = lost
+        self._by_path[lost.path] = lost
         self.generation += 1
 
     def take(self, lost: Lost) -> None:
         """Remove a position that a file has taken over."""
         del self._lost[lost.key]
+        if self._by_path.get(lost.path) is lost:
+            del self._by_path[lost.path]
         same = self._by_head[lost.place.head]
         del same[lost.key]
         if not same:
@@ -302,10 +307,14 @@ class LostPositions:
         return found
 
     def _nearest(self, file: Found, head: Head) -> list[Lost]:
-        same = [lost for lost in self._by_head.get(head, {}).values() if not lost.truncated]
+        """Some of the positions with this head, those with the file's names first; thousands of files may be alike."""
+        if head[1] < LEAST_BYTES:
+            return []
+        alike = (*islice(reversed(self._by_head.get(head, {}).values()), CANDIDATES), self._by_path.get(file.path))
+        same = {each.key: each for each in alike if each and each.place.head == head and not each.truncated}
         name = os.path.basename(file.path)
-        same.sort(key=lambda lost: (lost.path != file.path, os.path.basename(lost.path) != name, -lost.place.offset))
-        return same[:CANDIDATES]
+        nearness = {each.key: (each.path != file.path, os.path.basename(each.path) != name) for each in same.values()}
+        return sorted(same.values(), key=lambda lost: (nearness[lost.key], -lost.place.offset))
 
 
 def _in_copy(lost: Lost, file: Found, fd: int, *, held: bool) -> Place | None:
