@@ -12,7 +12,7 @@ export UV_COMPILE_BYTECODE := 1
 UV  := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := .venv/bin
 
-.PHONY: demo test check format chaos bench clean setup help
+.PHONY: demo kafka test check format chaos bench clean setup help
 .DEFAULT_GOAL := help
 
 help: ## Show this list of targets
@@ -20,6 +20,9 @@ help: ## Show this list of targets
 
 demo: .venv/.runtime $(if $(filter kafka,$(SINK)),.venv/.kafka) ## Run streams side by side on this machine (SINK=log|kafka, MODES=all, INPUT=file)
 	@$(RUN)/logbench demo --sink $(SINK) --seed $(SEED) $(if $(MODES),--modes $(MODES)) $(if $(INPUT),--input $(INPUT))
+
+kafka: .venv/.kafka ## Run a Kafka on localhost:9092 until Ctrl-C, to try the pipeline against
+	@$(RUN)/logbench kafka
 
 test: .venv/.dev ## Run every test, including those against a real Kafka
 	@STRICT=$(STRICT) $(RUN)/pytest --numprocesses 2

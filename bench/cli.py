@@ -16,12 +16,14 @@ ELSEWHERE = {
     "handshakes": "bench.handshakes.command",
     "hostile": "bench.chaos.hostile",
     "idle": "bench.speed.idle",
+    "kafka": "bench.broker",
     "keys": "bench.speed.keys",
     "latency": "bench.speed.latency",
     "links": "bench.speed.links",
     "peers": "bench.speed.peers",
     "primitives": "bench.handshakes.primitives",
     "ramp": "bench.speed.sustained",
+    "records": "bench.broker",
     "stacks": "bench.handshakes.stacks",
     "stuck": "bench.chaos.stuck",
     "sources": "bench.speed.sources",
@@ -38,8 +40,8 @@ def main() -> None:
     """Run, measure and compare the pipeline on this machine, with real processes and a real Kafka.
 
     Each command starts the forwarder, the receiver and, with `--sink kafka`, a broker of its own, and stops them again;
-    only `watch` and `compare --admin` look at programs that already run. Kafka needs the dependency group `kafka`
-    (`make setup` installs it) and downloads its jars once (45 MB, to ~/.m2).
+    only `watch`, `records` and `compare --admin` look at programs that already run. Kafka needs the dependency group
+    `kafka` (`make setup` installs it) and downloads its jars once (45 MB, to ~/.m2).
 
     MB are 10⁶ bytes. Exit codes: 0 done; 1 not done, or the command's check failed; 2 bad usage.
     """

@@ -208,7 +208,7 @@ def _show_where(console: Console, directory: Path, sink: str, stream: str) -> No
     if sink == "log":
         console.print(f"print the records: .venv/bin/logreceiver cat {stream} -d {directory / 'log'}", soft_wrap=True)
     else:
-        console.print("the demo's broker has stopped; run your own with docker-compose.yml", soft_wrap=True)
+        console.print("the demo's broker has stopped; logbench kafka runs one that stays", soft_wrap=True)
 
 
 def _modes(_: click.Context, __: click.Parameter, value: str) -> list[str]:

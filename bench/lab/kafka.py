@@ -98,8 +98,8 @@ class Kafka:
     """`with Kafka(directory) as kafka` or `async with`: a cluster that is up inside the block.
 
     Brokers are numbered from 1. `protocol` is the security protocol of the listener that clients use; brokers and
-    controllers talk to each other over plaintext listeners of their own. `overrides` are server properties;
-    "{directory}" in a value is the broker's own directory.
+    controllers talk to each other over plaintext listeners of their own. `port` is the first broker's, for clients; a
+    free one if it is None. `overrides` are server properties; "{directory}" in a value is the broker's own directory.
     """
 
     def __init__(
@@ -110,6 +110,7 @@ class Kafka:
         overrides: Mapping[str, str] | None = None,
         protocol: str = "PLAINTEXT",
         host: str = "127.0.0.1",
+        port: int | None = None,
         jvm_options: Sequence[str] = (),
         artifacts: Sequence[str] = (),
         scram: Mapping[str, str] | None = None,
@@ -119,6 +120,7 @@ class Kafka:
         self._overrides = dict(overrides or {})
         self._protocol = protocol
         self._host = host
+        self._port = port
         self._jvm_options = tuple(jvm_options)
         self._artifacts = tuple(artifacts)
         self._scram = dict(scram or {})
@@ -228,13 +230,7 @@ class Kafka:
 
     def consume(self, topic: str) -> Iterator[bytes]:
         """The values in a topic now, read by Kafka's own consumer; in order within a partition."""
-        where = ["--bootstrap-server", self.internal, "--topic", topic]
-        offsets = run_tool("org.apache.kafka.tools.GetOffsetShell", where).decode().split()
-        count = sum(int(line.rpartition(":")[2]) for line in offsets)
-        if not count:
-            return iter(())
-        args = [*where, "--from-beginning", "--max-messages", str(count), "--timeout-ms", "30000"]
-        return iter(run_tool("org.apache.kafka.tools.consumer.ConsoleConsumer", args).split(b"\n")[:-1])
+        return consume(self.internal, topic)
 
     # -- starting ----------------------------------------------------------------------------------------------
 
@@ -244,6 +240,8 @@ class Kafka:
             directory = self.directory.resolve() / f"broker-{node_id}"
             directory.mkdir(parents=True)
             self.brokers.append(Broker(node_id, directory, next(ports), next(ports), next(ports)))
+        if self._port is not None:
+            self.brokers[0].port = self._port
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
         for broker in self.brokers:
             broker.properties_path.write_text("".join(f"{k}={v}\n" for k, v in self._properties(broker).items()))
@@ -320,3 +318,14 @@ class Kafka:
         for broker in brokers:
             if not wait_until(broker.has_started, START_SECONDS, every_seconds=0.05):
                 raise KafkaFailed(f"broker {broker.node_id}: not up within {START_SECONDS:.0f} s\n{broker.tail()}")
+
+
+def consume(bootstrap: str, topic: str) -> Iterator[bytes]:
+    """The values in a topic of any Kafka now, read by Kafka's own consumer; in order within a partition."""
+    where = ["--bootstrap-server", bootstrap, "--topic", topic]
+    offsets = run_tool("org.apache.kafka.tools.GetOffsetShell", where).decode().split()
+    count = sum(int(line.rpartition(":")[2]) for line in offsets)
+    if not count:
+        return iter(())
+    args = [*where, "--from-beginning", "--max-messages", str(count), "--timeout-ms", "30000"]
+    return iter(run_tool("org.apache.kafka.tools.consumer.ConsoleConsumer", args).split(b"\n")[:-1])

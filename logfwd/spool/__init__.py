@@ -1,7 +1,7 @@
 """Batches and source positions on disk until they are acknowledged: one SQLite file per original stream.
 
 `store.py` is a spool in use, `committer.py` its thread; `backlog.py` decides, in memory, what waits: it knows the
-first 2000 batches of a stream one by one, and the others by their sums (`beyond.py`); `notes.py` turns decisions into
+first 400 batches of a stream one by one, and the others by their sums (`beyond.py`); `notes.py` turns decisions into
 SQL; `keys.py` remembers requests of clients; `salvage.py` and `verify.py` deal with damage.
 
 FILES. STREAM.spool is an SQLite database for one original stream and its twins: pages of 16 KiB, write-ahead log,

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from logfwd.spool.rows import Row
 from streams.errors import SpoolCorrupt
 
-WINDOW_ROWS = 2000
+WINDOW_ROWS = 400
 """Batches of a stream that are kept in memory; each takes about 300 bytes."""
-LEAST_ROWS = 1000
+LEAST_ROWS = 200
 """The next segment is read when no more than these are left."""
-SEGMENT_ROWS = 1000
+SEGMENT_ROWS = 200
 
 
 @dataclass(slots=True, eq=False)
