@@ -161,12 +161,12 @@ class Metrics:
         self.downgrades = self._counter(DOWNGRADES)
         self.certificate_expiry = self._gauge(CERTIFICATE_EXPIRY)
         self._own_certificates: dict[str, dict[str, float]] = {"own": {}, "delegated": {}}
-        self._dropped_lines, self._counted_lines = self._counter(DROPPED_LINES), 0
+        self.dropped_lines, self._counted_lines = self._counter(DROPPED_LINES), 0
         self.on_scrape(self._count_dropped_lines)
 
     def _count_dropped_lines(self) -> None:
         dropped = logs.dropped_lines()
-        self._dropped_lines.inc(dropped - self._counted_lines)
+        self.dropped_lines.inc(dropped - self._counted_lines)
         self._counted_lines = dropped
 
     def on_scrape(self, hook: Callable[[], None]) -> None:

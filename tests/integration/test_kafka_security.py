@@ -16,7 +16,7 @@ from bench.lab.kafkatools import KafkaFailed, jars, java
 from logreceiver.sinks import Kind, RunState
 from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.kafka.sink import KafkaSink
-from streams.config.sections import Tls
+from streams.config.sections import SinkTls
 from streams.errors import Code, ConfigError, SinkUnavailable
 from tests.support.batches import batch, values
 from tests.support.delivery import joined, numbered, way_to
@@ -36,7 +36,7 @@ class Secured:
 
     kafka: Kafka
     directory: Path
-    tls: Tls
+    tls: SinkTls
 
     def settings(self, user: str, **changes: Any) -> sink_settings.KafkaSink:
         password_file = self.directory / f"{user}.password"
@@ -57,7 +57,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     directory = tmp_path_factory.mktemp("secured")
     parties = Parties(directory / "pki")
     ours = parties.forwarder
-    tls = Tls(certificate=ours.certificate, key=ours.key, ca=directory / "broker" / "ca.pem")
+    tls = SinkTls(certificate=ours.certificate, key=ours.key, ca=directory / "broker" / "ca.pem")
     with secured_kafka(directory / "broker", client_ca=ours.ca, users=USERS) as kafka:
         yield Secured(kafka, directory, tls)
 

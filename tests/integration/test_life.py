@@ -195,7 +195,8 @@ async def test_a_stream_that_gets_another_type_of_source_drops_its_old_positions
         async with forwarding(clients) as forwarder:  # nothing is left to drop
             await eventually(lambda: not forwarder._ready())
         (event,) = found(events, "positions dropped")
-        assert (event["sources"], event["source"], event["positions"]) == (["file"], "http", 1)
+        # two positions: that of its file, and the note that its first scan was made
+        assert (event["sources"], event["source"], event["positions"]) == (["file"], "http", 2)
         async with forwarding(files) as forwarder:
             await eventually(lambda: acknowledged(forwarder) == 20)
     assert installation.stored() == lines(10) * 2, "its files are new ones"

@@ -14,7 +14,7 @@ from bench.lab.oracle import Finding, judge
 from bench.lab.site import Site, command
 
 LINES = 200
-ROUNDS = 40 if os.environ.get("CHAOS") == "1" else 7
+ROUNDS = 40 if os.environ.get("CHAOS") == "1" else 4
 MODES = {
     "create": "create",
     "copytruncate": "copytruncate",
