@@ -38,7 +38,8 @@ format: .venv/.dev ## Rewrite the code in the project's format
 
 chaos: .venv/.dev ## Kill -9 every part for half an hour, and count missing and duplicated records
 	@$(RUN)/logbench chaos --seeds 20 --minutes 1
-	@CHAOS=1 STRICT=$(STRICT) $(RUN)/pytest tests/integration/test_resume_matrix.py tests/integration/test_leader_change.py
+	@CHAOS=1 STRICT=$(STRICT) $(RUN)/pytest tests/integration/test_resume_matrix.py tests/integration/test_leader_change.py \
+	  tests/integration/test_container_logs.py tests/integration/test_logrotate.py tests/bench/test_hostile.py
 
 bench: .venv/.dev ## Measure throughput, CPU and memory from file to Kafka, compared with this machine's own limit
 	@$(RUN)/logbench throughput --sink kafka

@@ -78,6 +78,7 @@ class Link(asyncio.BufferedProtocol):
         self._writing_paused = False
         self.established: asyncio.Future[None] = loop.create_future()
         """The end of the handshake; `facts` exists from then on."""
+        self.established.add_done_callback(_retrieve)
         self.peer = ""
         self.facts: Facts
         self.connect_seconds = 0.0
@@ -291,6 +292,12 @@ class Link(asyncio.BufferedProtocol):
 
 
 # -- making links --------------------------------------------------------------------------------------------------
+
+
+def _retrieve(done: asyncio.Future[None]) -> None:
+    """A failed handshake is known to the link itself; asyncio need not report that nobody waited for it."""
+    if not done.cancelled():
+        done.exception()
 
 
 async def connect(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -13,8 +14,12 @@ from bench.chaos.hostile import MOST_GROWN_MB, hostile, judged
 ROW = {"title": "abuse", "outcomes": {"413": 1}, "unexpected": [], "peak_rss_mb": 100.0, "during_ms": [1.0, 4.0]}
 
 
+LISTENERS = ["http", "tcp", "udp", "unix"] if os.environ.get("CHAOS") == "1" else ["unix"]
+"""All of them in `make chaos`; the suite abuses HTTP in tests/integration/test_http_under_stress.py."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("listener", ["http", "tcp", "udp", "unix"])
+@pytest.mark.parametrize("listener", LISTENERS)
 def test_abuse_gets_typed_answers_and_little_memory(listener: str) -> None:
     chosen = [name for name, attack in ATTACKS.items() if attack.listener == listener]
     arguments = [part for name in chosen for part in ("--attack", name)]
