@@ -77,8 +77,8 @@ class Link(asyncio.BufferedProtocol):
         self._reading_paused = False
         self._writing_paused = False
         self.established: asyncio.Future[None] = loop.create_future()
-        """The end of the handshake; `facts` exists from then on."""
-        self.established.add_done_callback(_retrieve)
+        """The end of the handshake, after which there are `facts`."""
+        self.established.add_done_callback(lambda done: done.cancelled() or done.exception())  # no report if unawaited
         self.peer = ""
         self.facts: Facts
         self.connect_seconds = 0.0
@@ -292,12 +292,6 @@ class Link(asyncio.BufferedProtocol):
 
 
 # -- making links --------------------------------------------------------------------------------------------------
-
-
-def _retrieve(done: asyncio.Future[None]) -> None:
-    """A failed handshake is known to the link itself; asyncio need not report that nobody waited for it."""
-    if not done.cancelled():
-        done.exception()
 
 
 async def connect(
