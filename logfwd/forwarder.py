@@ -237,8 +237,9 @@ class Forwarder:
 
 def _tell_of_remains(config: ForwarderConfig) -> None:
     """A removed stream's spool takes room on the disk, and what waits in it is not sent."""
+    configured = groups(config)
     for path in sorted(config.state_dir.glob("*.spool")):
-        if path.stem not in groups(config):
+        if path.stem not in configured:
             remedy = "configure the stream again to send what waits, or delete it with logfwd spool rm"
             log.warning("spool of a removed stream", stream=path.stem, bytes=path.stat().st_size, remedy=remedy)
 

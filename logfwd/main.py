@@ -1,4 +1,4 @@
-"""Where `logfwd` begins: what cannot wait until its command line is imported, and that."""
+"""Entry point of `logfwd`: does what cannot wait for imports, then imports the command line and runs it."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ import uvloop
 
 from bench.handshakes import mlkem512, wire_bytes
 from bench.handshakes.authority import Authority
+from bench.handshakes.server import answer
 from bench.handshakes.tap import tapped
-from streams.errors import LinkError
 from streams.security.endpoint import ALPN
 from streams.security.listener import listen
 from streams.security.modes import TLS13
@@ -27,7 +27,6 @@ from streams.security.tls13.party import Tls13Party
 from streams.security.tls13.schemes import SCHEME_CODES, KeySigner
 from streams.security.tls13.settings import Settings
 from streams.security.tls13.signature import Credential, Signature
-from streams.security.transport import Link
 
 HOST = "localhost"
 
@@ -91,7 +90,7 @@ async def _measure(each: Handshake) -> tuple[int, int]:
 
     server, client = (Tls13Party(made, now(), accepting=accepting) for made, accepting in _settings(each))
     client = Tls13Party(client.settings, now(), accepting=False, key_log=note)
-    listener = await listen("127.0.0.1:0", server, _answer, on_failure=_failed)
+    listener = await listen("127.0.0.1:0", server, answer, on_failure=_failed)
     facts, pieces = await tapped(listener.address, client)
     await listener.close()
     messages, wire = wire_bytes.take_apart(pieces, cipher=facts.cipher, key_log="\n".join(secrets))
@@ -119,16 +118,6 @@ def _settings(each: Handshake) -> Iterator[tuple[Settings, bool]]:
             ),
             accepting,
         )
-
-
-async def _answer(link: Link) -> None:
-    try:
-        link.write(await link.receive())
-        while await link.receive():
-            pass
-        await link.close()
-    except LinkError:
-        link.abort()
 
 
 def _failed(peer: str, error: Exception) -> None:

@@ -37,6 +37,26 @@ CLIENT = "spiffe://test/forwarder"
 CHAIN = (SCHEME_CODES["ecdsa_secp256r1_sha256"],)
 
 
+def speak_with_server(command: list[str], client: Endpoint, environment: dict[str, str] | None = None) -> None:
+    """Start the other implementation's server, connect to it, and have it echo a greeting; both ends must end well."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        port = json.loads(process.stdout.readline())["port"]
+        with socket.create_connection(("localhost", port), 30) as link:
+            link.settimeout(30)
+            while not client.complete:
+                client.handshake()
+                flush(client, link)
+                if not client.complete:
+                    client.feed(link.recv(65536))
+            client.write(b"hello")
+            flush(client, link)
+            assert until(client, link, 5) == b"hello"
+        assert process.wait(30) == 0, process.stderr
+
+
 @pytest.fixture(scope="module")
 def go_peer(tmp_path_factory: pytest.TempPathFactory) -> str:
     found = shutil.which("go")
@@ -127,20 +147,7 @@ def test_our_client_speaks_with_its_server(form: str, stored: bool, go_peer: str
     client = files.endpoint(files.client, HOST, ask=FORMS[form], stored=stored)
     command = [go_peer, "server", "0", "-", *files.written(files.server), form]
     command += [str(tmp_path / "stored.der")] * stored
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        port = json.loads(process.stdout.readline())["port"]
-        with socket.create_connection(("localhost", port), 30) as link:
-            link.settimeout(30)
-            while not client.complete:
-                client.handshake()
-                flush(client, link)
-                if not client.complete:
-                    client.feed(link.recv(65536))
-            client.write(b"hello")
-            flush(client, link)
-            assert until(client, link, 5) == b"hello"
-        assert process.wait(30) == 0, process.stderr
+    speak_with_server(command, client)
     assert client.facts().identities == (HOST,)
 
 
@@ -199,22 +206,7 @@ def test_delegated_keys_with_its_server(form: str, go_peer: str, tmp_path: Path)
     files = DelegatedFiles(tmp_path)
     client = files.accepting(files.client, HOST, ask=FORMS[form])
     command = [go_peer, "server", "0", "-", *files.written(files.server), form]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=files.environment()
-    ) as process:
-        assert process.stdout is not None
-        port = json.loads(process.stdout.readline())["port"]
-        with socket.create_connection(("localhost", port), 30) as link:
-            link.settimeout(30)
-            while not client.complete:
-                client.handshake()
-                flush(client, link)
-                if not client.complete:
-                    client.feed(link.recv(65536))
-            client.write(b"hello")
-            flush(client, link)
-            assert until(client, link, 5) == b"hello"
-        assert process.wait(30) == 0, process.stderr
+    speak_with_server(command, client, files.environment())
     peer = client._shake.agreed.peer
     assert peer is not None
     assert (client.facts().identities, peer.delegated_by) == ((HOST,), "ecdsa_secp256r1_sha256")

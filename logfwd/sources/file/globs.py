@@ -1,7 +1,7 @@
 """Expands the globs of `paths`, as glob.glob does, but a directory that `**` reaches is looked into once.
 
-So links that lead in circles, or the same directory under many names, cost nothing. A directory that cannot be listed
-is reported, where glob.glob finds nothing in silence.
+So links in circles end, and a directory with many names costs no more than one. A directory that cannot be listed is
+reported, where glob.glob silently finds nothing.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _tree(root: str, note: Note) -> Iterator[str]:
 
 
 def remedy_for(pattern: str) -> str:
-    """What to do about a pattern that leads to nothing: its characters may mean something else than was thought."""
+    """What to do about a pattern that leads to nothing: its characters may not mean what its author thought."""
     name = pattern.rpartition("/")[2]
     if "~" in pattern:
         return "write the home directory in full: ~ is not expanded"

@@ -1,8 +1,8 @@
 """Zeros in a file that are not data: holes, and room that was reserved before anything was written to it.
 
 A writer without O_APPEND that goes on after a truncate leaves a hole; preallocated and memory-mapped files end in zeros
-that become lines later. So zeros directly after a line, or at the start of a file, are skipped once a byte follows that
-is none, and zeros up to the end of a file are not read. Zeros within a line are part of it.
+that become lines later. So zeros directly after a line, or at the start of a file, are skipped once another byte
+follows, and zeros up to the end of a file are not read. Zeros within a line are part of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Zeros:
         self._skipped_bytes = self._logged_bytes = 0
 
     def skip(self, path: str, byte_count: int) -> None:
-        """Log them: at first, and then whenever they have doubled."""
+        """Count skipped zeros; log the sum at first, and then whenever it has doubled."""
         self._skipped_bytes += byte_count
         if self._skipped_bytes >= 2 * self._logged_bytes:
             self._logged_bytes = self._skipped_bytes
