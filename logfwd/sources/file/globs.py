@@ -16,8 +16,11 @@ from logfwd.sources.settings import FileSource
 Note = Callable[[str, str], None]
 """Called with the path and the reason of what cannot be read."""
 
+Follows = Callable[[str], bool]
+"""Called with a link to a directory that `**` has reached: whether to look into it."""
 
-def expand(pattern: str, note: Note) -> list[str]:
+
+def expand(pattern: str, note: Note, follows: Follows = lambda _: True) -> list[str]:
     """The paths that a pattern leads to; one without wildcards leads to itself, whether or not it exists."""
     if not glob.has_magic(pattern):
         return [pattern]
@@ -27,9 +30,9 @@ def expand(pattern: str, note: Note) -> list[str]:
     at = parts.index("**")
     rest = "/".join(parts[at + 1 :]) or "*"
     found: list[str] = []
-    for root in expand("/".join(parts[:at]) or ("/" if pattern.startswith("/") else "."), note):
-        for directory in _tree(root, note):
-            found += expand(os.path.join(glob.escape(directory), rest), note)
+    for root in expand("/".join(parts[:at]) or ("/" if pattern.startswith("/") else "."), note, follows):
+        for directory in _tree(root, note, follows):
+            found += expand(os.path.join(glob.escape(directory), rest), note, follows)
     return found
 
 
@@ -45,7 +48,7 @@ def _plain(pattern: str, note: Note) -> Iterator[str]:
         yield from glob.glob(os.path.join(glob.escape(each), name))
 
 
-def _tree(root: str, note: Note) -> Iterator[str]:
+def _tree(root: str, note: Note, follows: Follows) -> Iterator[str]:
     """A directory and all those below it, each of them once; links are followed last, so that real names count."""
     seen: set[tuple[int, int]] = set()
     waiting, links = deque([root]), deque[str]()
@@ -59,7 +62,9 @@ def _tree(root: str, note: Note) -> Iterator[str]:
             with os.scandir(directory) as entries:
                 for entry in entries:
                     if not entry.name.startswith(".") and entry.is_dir():
-                        (links if entry.is_symlink() else waiting).append(os.path.join(directory, entry.name))
+                        path, is_link = os.path.join(directory, entry.name), entry.is_symlink()
+                        if not is_link or follows(path):
+                            (links if is_link else waiting).append(path)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:

@@ -8,12 +8,14 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from fnmatch import fnmatch
+from functools import partial
 from typing import NamedTuple
 
 import structlog
 
 from logfwd.sources.file.globs import expand, remedy_for
 from logfwd.sources.file.identity import FileId
+from logfwd.sources.file.links import Links
 from logfwd.sources.file.names import age_order, bases, family_by_stem, matches
 from logfwd.sources.settings import FileSource
 
@@ -97,14 +99,17 @@ class Finder:
         self._empty: set[str] = set()
         """Patterns for which the last scan found nothing."""
         self._targets: dict[str, str] = {}  # of symbolic links, which lead there: configured names as well
+        self._links = Links(settings.follow_links)
 
     def configured(self) -> dict[FileId, Found]:
         """The files that globs lead to, each of them once however many names it has."""
         found: dict[FileId, Found] = {}
         seen, empty, unlisted = set[str](), set[str](), self._unlisted
         self._unlisted = set()
+        self._links.forget()
         for pattern in self._settings.paths:
-            paths = expand(pattern, self._not_listed)
+            root = _root(os.path.dirname(pattern))
+            paths = expand(pattern, self._not_listed, partial(self._is_followed, root))
             if not any(os.path.lexists(path) for path in paths):
                 empty.add(pattern)
             if self._settings.added_fields:
@@ -112,7 +117,7 @@ class Finder:
             for path in paths:
                 if path not in seen and not excludes(self._settings, path):
                     seen.add(path)
-                    if (file := self._look_at(path, named=path == pattern)) is not None:
+                    if (file := self._look_at(path, root, named=path == pattern)) is not None:
                         found.setdefault(file.id, file)
         for directory in unlisted - self._unlisted:
             self.troubles.over(directory)
@@ -145,15 +150,24 @@ class Finder:
         """The name that `paths` matches: that of the symbolic link, where only one leads to it."""
         return self._targets.get(family, family)
 
-    def _look_at(self, path: str, *, named: bool) -> Found | None:
+    def _is_followed(self, root: str, directory: str) -> bool:
+        """True for a directory that no link leads to which is not followed; says so."""
+        if refusal := self._links.refusal_of_directory(directory, root):
+            self.troubles.note(directory, refusal)
+        return not refusal
+
+    def _look_at(self, path: str, root: str, *, named: bool) -> Found | None:
         try:
-            status = os.stat(path)
+            refusal, status = self._links.refusal(path, root), os.stat(path)
         except FileNotFoundError as error:
             if os.path.islink(path):
                 self.troubles.note(path, f"symbolic link: {error.strerror}")
             return None
         except OSError as error:
             self.troubles.note(path, error.strerror or str(error))
+            return None
+        if refusal:
+            self.troubles.note(path, refusal)
             return None
         if stat.S_ISREG(status.st_mode):
             if os.path.islink(path):  # rotation happens next to the file itself
@@ -184,6 +198,8 @@ class Finder:
         Only configured names have rotated ones, so a name is never shortened to one that is not configured.
         """
         for directory in directories:
+            if self._links.refusal_of_directory(directory, directory):
+                continue
             try:
                 entries = os.scandir(directory)
             except OSError:
@@ -195,7 +211,8 @@ class Finder:
                         yield from _stray(entry, family, pattern)
         families = [each for each in families if self._settings.rotated and self.is_configured(each)]
         for pattern in self._settings.rotated:
-            for path in expand(pattern, self._not_listed):
+            root = _root(os.path.dirname(pattern))
+            for path in expand(pattern, self._not_listed, partial(self._is_followed, root)):
                 if not self.is_configured(path) and not excludes(self._settings, path):
                     with contextlib.suppress(OSError):
                         status = os.stat(path, follow_symlinks=False)
