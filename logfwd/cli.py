@@ -89,7 +89,7 @@ def validate(path: Path, connect: bool) -> None:
     Prints all problems, each with its file and key, and exits with 78; or prints one line per stream and exits with 0.
     With --connect it exits with 69 if any stream cannot make a link.
     """
-    from logfwd.sources.file.globs import empty_patterns, remedy_for
+    from logfwd.sources.file.preview import unread
     from logfwd.sources.listeners import check as check_listeners
     from streams.security import modes, stacks
 
@@ -103,8 +103,8 @@ def validate(path: Path, connect: bool) -> None:
         kind = f"twin of {stream.mirror_of}" if stream.mirror_of else "stream"
         mode, receivers = modes.MODES[stream.security].label, ", ".join(stream.receivers or config.receivers)
         click.echo(f"{stream.name}: {kind}, mode {mode}, to {receivers}")
-        for pattern in empty_patterns(stream.source):
-            click.echo(f"{stream.name}: no file found for {pattern}: {remedy_for(pattern)}", err=True)
+        for sentence in unread(stream.source):
+            click.echo(f"{stream.name}: {sentence}", err=True)
     from logfwd.spool.remains import of_removed_streams
 
     try:

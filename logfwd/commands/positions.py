@@ -17,6 +17,7 @@ from logfwd.commands.spools import file_of, reading, spool_command, without_forw
 from logfwd.config import ForwarderConfig
 from logfwd.sources.file.adopt import SCAN_KEY
 from logfwd.sources.file.identity import Detail, Place, detail_of, place_at, read_mark
+from logfwd.sources.file.plain import SIGNATURE_BYTES, compression_of
 from logfwd.sources.position import FILE, Mark, Position
 from logfwd.sources.settings import FileSource
 from logfwd.spool.notes import Notes
@@ -41,7 +42,8 @@ class Stored(NamedTuple):
         size = None
         with contextlib.suppress(OSError):
             status = os.stat(self.path)
-            size = status.st_size if status.st_ino == self.place.inode else None
+            known = status.st_size if self.place.archive is None else self.place.archive.plain_bytes
+            size = known if status.st_ino == self.place.inode else None
         return {
             "path": self.path,
             "offset": self.place.offset,
@@ -99,6 +101,8 @@ def set_position(config: ForwarderConfig, stream: str, file: str, offset: str) -
     head_start = source.header_bytes if isinstance(source, FileSource) else 0
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        if compression_of(os.pread(fd, SIGNATURE_BYTES, 0)):
+            raise click.ClickException(f"{path} is compressed: its position can only be removed (`positions rm`)")
         at = _offset(fd, path, offset)
         place, status = place_at(fd, at, head_start), os.fstat(fd)
     finally:

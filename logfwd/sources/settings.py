@@ -77,6 +77,7 @@ class FileSource(LineSource, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     forget_after_seconds: Annotated[float, Meta(ge=60, le=3660 * 86_400)] = 30 * 86_400.0
     ignore_older_seconds: Annotated[float, Meta(ge=0, le=3660 * 86_400)] = 0.0
     header_bytes: Annotated[int, Meta(ge=0, le=MIB)] = 0
+    compressed: Literal["finish", "read"] = "finish"
     follow_links: Literal["same_owner", "all", "none"] = "same_owner"
     path_field: Annotated[str, checked(check_not_empty)] | None = None
     kubernetes: bool = False

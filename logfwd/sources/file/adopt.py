@@ -15,10 +15,10 @@ from math import inf
 
 import msgspec
 
+from logfwd.sources.file.archives import Archives
 from logfwd.sources.file.followed import FollowedFiles
 from logfwd.sources.file.held import Held
 from logfwd.sources.file.identity import (
-    COMPRESSED,
     FileId,
     Head,
     Moved,
@@ -28,14 +28,17 @@ from logfwd.sources.file.identity import (
     open_same,
     place_at,
 )
-from logfwd.sources.file.lost import CANDIDATES, Lost
+from logfwd.sources.file.lost import CANDIDATES
 from logfwd.sources.file.names import age_order
+from logfwd.sources.file.released import Lost
 from logfwd.sources.file.scan import Found
 from logfwd.sources.file.tail import Tail
 from logfwd.sources.file.which import ENOUGH_BYTES, Verdict
 from logfwd.sources.position import FILE, Mark, Position
 
 SCAN_KEY = "scan"
+COMPRESSED = "\0compressed"
+"""Stands among the patterns that were scanned, once the compressed rotated files that were there count as read."""
 
 CLOCK_TICK_MS = 20
 """The kernel sets file times from its last tick, so they are a little behind the clock."""
@@ -50,7 +53,8 @@ class Adoption:
     def __init__(self, files: FollowedFiles, positions: Mapping[str, Mark]) -> None:
         self._files, settings = files, files.settings
         self.held = Held(settings.rotated_wait_seconds, files.report)
-        self._patterns = (*settings.paths, *settings.rotated)
+        self.archives = Archives(files)
+        self._patterns = (*settings.paths, *settings.rotated, COMPRESSED)
         self._known: Collection[str] = ()
         """Patterns for which a scan was made before; rotated files of others are old."""
         self._stored: Collection[str] = ()
@@ -83,6 +87,10 @@ class Adoption:
         unknown = self._unknown(found)
         try:
             claims = self._files.lost.claims(unknown, present)
+            unknown = self.archives.sort_out(unknown, now)
+            adopted += self.archives.adopt(self._counts_as_read, now)
+            held = self.archives.held_families()
+            unknown = [file for file in unknown if file.family not in held]
             self._new_originals = {file.path: file for file in unknown if file.path == file.family and file.size}
             others = [(file, None) for file in sorted(unknown, key=lambda file: file.age_order)]
             for file, lost in [*claims, *others]:
@@ -99,16 +107,13 @@ class Adoption:
 
     def _unknown(self, files: Mapping[FileId, Found]) -> list[Found]:
         """Files that are not followed."""
-        self._files.compressed &= {(file.id, file.mtime_ns) for file in files.values()}
         self.held.keep(files)
         generation = self._files.lost.generation
         self._dismissed = {id_: each for id_, each in self._dismissed.items() if id_ in files}
         return [
             file
             for id_, file in files.items()
-            if id_ not in self._files.tails
-            and (id_, file.mtime_ns) not in self._files.compressed
-            and self._dismissed.get(id_) != (file.size, file.mtime_ns, generation)
+            if id_ not in self._files.tails and self._dismissed.get(id_) != (file.size, file.mtime_ns, generation)
         ]
 
     def _dismiss(self, file: Found) -> None:
@@ -119,7 +124,8 @@ class Adoption:
         known = self._files.lost.inodes()
         for file in found.values():
             is_old = self._at_end if file.configured else file.rotated and self._is_old(file)
-            if is_old and file.size and file.id not in self._files.tails and file.id[1] not in known:
+            is_taken = file.id in self._files.tails or file.id[1] in known or file.id in self.archives
+            if is_old and file.size and not is_taken:
                 self._count_as_read(file, Place(file.id[1], file.size))  # it cannot be read now
         self._at_end, self._read_until_ms = False, None
         self._known = self._stored = self._patterns
@@ -138,9 +144,16 @@ class Adoption:
             return file.mtime_ns / 1_000_000 < self._read_until_ms.get(file.family, inf)
         return file.rotated not in self._known
 
+    def _counts_as_read(self, file: Found) -> bool:
+        """True for a compressed file from before the first scan, or one that is too old."""
+        if file.rotated and (self._is_old(file) or COMPRESSED not in self._known):
+            return True
+        return (file.configured and self._at_end) or self._is_too_old(file)
+
     def _resume(self, file: Found, lost: Lost, now: float) -> Tail | None:
         """Follow a file from its lost position on."""
-        moved = not file.configured or file.path != lost.path
+        is_archive = lost.place.archive is not None
+        moved = not file.configured or file.path != lost.path or is_archive
         tail = Tail(
             lost.key,
             file.path,
@@ -148,7 +161,7 @@ class Adoption:
             file.id,
             lost.place,
             self._files.settings.encoding,
-            gone=not file.configured,
+            gone=not file.configured or is_archive,
             active_at=now,
             rotated_at=now if moved else None,
         )
@@ -183,7 +196,7 @@ class Adoption:
             if self._at_end and tail.place.offset == 0:
                 tail.place = self._files.end_of(tail)
                 self._files.announced[tail.key] = tail.position()
-            elif self._is_too_old(file, tail):
+            elif not tail.place.offset and self._is_too_old(file):
                 tail.place, tail.announce = self._files.end_of(tail), True
         except Moved:
             self._undo(tail)
@@ -195,10 +208,10 @@ class Adoption:
             return None
         return tail
 
-    def _is_too_old(self, file: Found, tail: Tail) -> bool:
+    def _is_too_old(self, file: Found) -> bool:
         """True for a new file that was last written longer than `ignore_older` ago."""
         limit = self._files.settings.ignore_older_seconds
-        return bool(limit) and not tail.place.offset and self._wall_ms - file.mtime_ns / 1e6 > limit * 1000
+        return bool(limit) and self._wall_ms - file.mtime_ns / 1e6 > limit * 1000
 
     def _undo(self, tail: Tail) -> None:
         """Stop following a file that has turned out not to be new."""
@@ -230,8 +243,7 @@ class Adoption:
         if not file.rotated:
             self._dismiss(file)
         elif self._is_old(file):
-            if not os.pread(tail.fd, 8, 0).startswith(COMPRESSED):
-                self._count_as_read(file, place_at(tail.fd, file.size, self._files.settings.header_bytes))
+            self._count_as_read(file, place_at(tail.fd, file.size, self._files.settings.header_bytes))
         else:
             return file.size > 0
         return False

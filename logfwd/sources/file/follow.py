@@ -21,11 +21,11 @@ from collections.abc import Iterable, Mapping
 from logfwd.sources.file.adopt import SCAN_KEY, Adoption
 from logfwd.sources.file.followed import FollowedFiles
 from logfwd.sources.file.identity import FileId, Moved, has_state, open_same
-from logfwd.sources.file.lost import DOUBT, from_marks, is_doubtful
 from logfwd.sources.file.notify import Inotify
 from logfwd.sources.file.reading import Reading
+from logfwd.sources.file.released import DOUBT, from_marks, is_doubtful
 from logfwd.sources.file.report import Report
-from logfwd.sources.file.scan import Finder, Found, Others
+from logfwd.sources.file.scan import Finder, Found, Others, Troubles
 from logfwd.sources.file.tail import Tail
 from logfwd.sources.formats.encodings import FIRST_BYTES
 from logfwd.sources.formats.text import Count, ignore
@@ -56,12 +56,13 @@ class Follower:
         count: Count = ignore,
         report: Report | None = None,
     ) -> None:
-        finder = Finder(settings, others)
-        self._files = FollowedFiles(settings, finder, positions, max_record_bytes, notifier, count, report or Report())
+        report = report or Report()
+        finder = Finder(settings, others, Troubles(report))
+        self._files = FollowedFiles(settings, finder, positions, max_record_bytes, notifier, count, report)
         self._adoption = Adoption(self._files, positions)
         plain = settings.format in ("json", "raw")
         self._reading = Reading(self._files, block_bytes if plain else max(block_bytes // BLOCKS, FIRST_BYTES))
-        self.read, self.end_due = self._reading.read, self._reading.end_due
+        self.read = self._reading.read
         self._full_scan_at = 0.0
         self._stamps: dict[str, int] = {}  # the directories' times of last change, as of the last listing
         self._unstable = 0  # scans in a row during which files were renamed
@@ -79,6 +80,12 @@ class Follower:
     @scan_wanted.setter
     def scan_wanted(self, wanted: bool) -> None:
         self._files.scan_wanted = wanted
+
+    def end_due(self, now: float) -> float:
+        """Do what time asks for between two reads; returns when it does so again."""
+        if self._adoption.archives.step(now):
+            return now
+        return self._reading.end_due(now)
 
     # -- for other threads ---------------------------------------------------------------------------------------
 
@@ -159,6 +166,7 @@ class Follower:
             now < min(self._full_scan_at, self._adoption.held.deadline())
             and not self._files.scan_wanted
             and self._files.finder.is_plain
+            and not self._adoption.archives.is_busy
             and all(tail.fd >= 0 and tail.rotated_at is None for tail in self._files.tails.values())
             and self._files.finder.stamps(self._directories(absent=False)) == self._stamps
         )
@@ -176,6 +184,8 @@ class Follower:
         """Note that a followed file is where it was, has another name, or has no configured name any more."""
         if found is None and not tail.gone:
             tail.gone, tail.rotated_at = True, now
+        elif found is not None and tail.place.archive is not None:
+            tail.path = found.path
         elif found is not None:
             tail.gone = False
             if found.path != tail.path and not _leads_to(tail.path, tail.id):

@@ -13,10 +13,12 @@ from collections.abc import Iterable, Mapping
 from msgspec import structs
 
 from logfwd.sources.file.identity import FileId, Moved, Place, end_of_lines, has_state, open_same
-from logfwd.sources.file.lost import Lost, LostPositions
+from logfwd.sources.file.lost import LostPositions
 from logfwd.sources.file.metadata import fields_by_name
 from logfwd.sources.file.notify import Inotify
 from logfwd.sources.file.openfiles import OpenFiles
+from logfwd.sources.file.plain import pread
+from logfwd.sources.file.released import Lost
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Finder, Found
 from logfwd.sources.file.tail import Deleted, Replaced, Tail
@@ -63,8 +65,10 @@ class FollowedFiles:
         """Positions that hold a state: their files may still be needed."""
         self.forgotten: deque[str] = deque()
         """Keys whose positions the spool may delete with its next commit."""
-        self.compressed: set[tuple[FileId, int]] = set()
-        """Compressed files with their times of last write: they are not opened again until they are written to."""
+        self.plain_heads: list[bytes] = []
+        """How the content of compressed files begins that may turn out to be that of other files (archives.py)."""
+        self.deleted_originals: dict[str, Lost] = {}
+        """Positions of deleted files of which such a compressed file may have been made."""
         self.announced: dict[str, Position] = {}
         """Positions to be stored although nothing was read, all in one transaction."""
         self.scan_wanted = True
@@ -75,7 +79,9 @@ class FollowedFiles:
         return {tail.family for tail in self.tails.values()}
 
     def look(self, tail: Tail, now: float, found: Found | None = None) -> None:
-        """Queue a file that has changed since the last look."""
+        """Queue a file that has changed since the last look. A compressed one does not."""
+        if tail.place.archive is not None:
+            return
         if found is not None:
             size, mtime_ns, ctime_ns = found.size, found.mtime_ns, found.ctime_ns
         else:
@@ -103,6 +109,8 @@ class FollowedFiles:
         """True for a rotated or deleted file that nobody will go on writing to, as far as can be known."""
         if tail.rotated_at is None:
             return False
+        if tail.place.archive is not None:
+            return True
         wait_seconds = self.settings.rotated_wait_seconds
         quiet_seconds = now - max(tail.rotated_at, tail.active_at)
         if quiet_seconds < min(wait_seconds, UNWRITTEN_SECONDS):
@@ -128,9 +136,9 @@ class FollowedFiles:
             self.incomplete = True
             return False
         if not tail.place.handle:
-            tail.place = tail.place.in_file(tail.fd)
+            tail.place = tail.place.in_file(tail.fd, tail.place.archive)
         tail.lines = self.lines_of(tail)
-        tail.size, tail.mtime_ns, tail.ctime_ns = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        tail.size, tail.mtime_ns, tail.ctime_ns = tail.content_bytes, status.st_mtime_ns, status.st_ctime_ns
         self.tails[tail.id] = tail
         self.committed.setdefault(tail.key, tail.place.offset)
         self.enqueue(tail)
@@ -140,8 +148,8 @@ class FollowedFiles:
         """What makes records of the lines; None for lines that are records already."""
         fields_bytes = len(self._fields_of(tail))
         if (lines := self.format.reader(tail.key, fields_bytes + 1 if fields_bytes else 0)) is not None:
-            encoding = encoding_of(self.settings.encoding, os.pread(tail.fd, FIRST_BYTES, 0))
-            lines.restore(tail.place.state, lambda offset, size: os.pread(tail.fd, size, offset), encoding)
+            encoding = encoding_of(self.settings.encoding, pread(tail.content, FIRST_BYTES, 0))
+            lines.restore(tail.place.state, lambda offset, size: pread(tail.content, size, offset), encoding)
         return lines
 
     def _fields_of(self, tail: Tail) -> bytes:
@@ -199,12 +207,17 @@ class FollowedFiles:
         self.drop(tail)
         if not deleted and (tail.place.offset or (tail.size and tail.place.handle)):
             self._lose(tail)
+        elif deleted and tail.place.archive is None and any(map(tail.place.begins_with, self.plain_heads)):
+            self.deleted_originals[tail.key] = lost_from(tail)
         else:
             self.report.gone_unread(tail.path, 0 if deleted else tail.size)
             self.forget([tail.key])
 
     def replaced(self, tail: Tail) -> bool:
         """The bytes before the position have changed: the file was edited (True), or emptied and written anew."""
+        if tail.place.archive is not None:
+            self.truncated(tail)
+            return False
         try:
             fd = open_same(tail.path, tail.id) if tail.fd < 0 else os.dup(tail.fd)
         except Moved:
@@ -245,19 +258,7 @@ class FollowedFiles:
         self.scan_wanted = True
 
     def _lose(self, tail: Tail, *, truncated: bool = False) -> None:
-        written_ms = tail.mtime_ns // 1_000_000
-        self.lost.add(
-            Lost(
-                tail.key,
-                tail.path,
-                tail.family,
-                tail.place,
-                written_ms,
-                truncated=truncated,
-                id=tail.id,
-                unread_bytes=tail.unread_bytes,
-            )
-        )
+        self.lost.add(lost_from(tail, truncated=truncated))
 
     def deleted(self, tail: Tail) -> None:
         """A closed file was deleted and its inode used again; a scan finds the file that has it now."""
@@ -277,3 +278,18 @@ class FollowedFiles:
             self.committed.pop(key, None)
             self.committed_open.discard(key)
             self.forgotten.append(key)
+
+
+def lost_from(tail: Tail, *, truncated: bool = False) -> Lost:
+    """The position of a file that is not followed any more."""
+    written_ms, unread_bytes = tail.mtime_ns // 1_000_000, tail.unread_bytes
+    return Lost(
+        tail.key,
+        tail.path,
+        tail.family,
+        tail.place,
+        written_ms,
+        truncated=truncated and tail.place.archive is None,
+        id=tail.id,
+        unread_bytes=unread_bytes,
+    )

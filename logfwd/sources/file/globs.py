@@ -11,8 +11,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from logfwd.sources.settings import FileSource
-
 Note = Callable[[str, str], None]
 """Called with the path and the reason of what cannot be read."""
 
@@ -83,10 +81,3 @@ def remedy_for(pattern: str) -> str:
     if "[" in name:
         return "write [[] for a bracket in a name: [1] stands for the character 1"
     return "check the name, unless the file is still to come: it is read as soon as it is there"
-
-
-def empty_patterns(source: object) -> list[str]:
-    """The patterns of a source of files that lead to nothing at present."""
-    if not isinstance(source, FileSource):
-        return []
-    return [pattern for pattern in source.paths if not any(map(os.path.lexists, expand(pattern, lambda *_: None)))]

@@ -13,6 +13,7 @@ import os
 import msgspec
 
 from logfwd.sources.file.handle import BOOT, handle_of, same_handle
+from logfwd.sources.file.plain import Plain, pread
 from logfwd.sources.file.which import Evidence
 from logfwd.sources.formats import encodings
 from logfwd.sources.position import TAIL_BYTES, Mark, tail_hash
@@ -21,9 +22,6 @@ FileId = tuple[int, int]
 """Device and inode. Identifies a file while it is open or listed, never across a restart."""
 
 HEAD_BYTES = 1024
-COMPRESSED = (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh91AY&SY", b"BZh61AY&SY", b"\x04\x22\x4d\x18")
-"""How gzip, zstd, xz, bzip2 and lz4 files begin."""
-
 
 WINDOW_BYTES, WINDOWS = 256, 4
 WINDOWS_FROM = 4096
@@ -31,6 +29,28 @@ WINDOWS_FROM = 4096
 
 Windows = tuple[tuple[int, bytes], ...]
 """Offset and hash of each window."""
+
+
+class Archive(msgspec.Struct, frozen=True, array_like=True):
+    """What a compressed file is recognised by: its size and a hash of its first and last 1 KiB; and its plain size.
+
+    The rest of a place in it, offset and hashes, is that of its plain content.
+    """
+
+    raw_bytes: int
+    raw_hash: bytes
+    plain_bytes: int
+
+    def is_of(self, fd: int) -> bool:
+        """True if this is the open file."""
+        return self.raw_bytes == os.fstat(fd).st_size and self.raw_hash == archive_of(fd).raw_hash
+
+
+def archive_of(fd: int, plain_bytes: int = 0) -> Archive:
+    """An open compressed file, as a position knows it."""
+    size = os.fstat(fd).st_size
+    ends = os.pread(fd, HEAD_BYTES, 0) + os.pread(fd, HEAD_BYTES, max(size - HEAD_BYTES, 0))
+    return Archive(size, tail_hash(ends), plain_bytes)
 
 
 class Detail(msgspec.Struct, frozen=True, array_like=True):
@@ -49,6 +69,7 @@ class Detail(msgspec.Struct, frozen=True, array_like=True):
     device: int = 0
     boot: bytes = b""
     away_seconds: int = 0
+    archive: Archive | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -71,6 +92,7 @@ class Place(msgspec.Struct, frozen=True):
     head_start: int = 0  # the head begins here (`header_bytes`)
     device: int = 0
     boot: bytes = b""
+    archive: Archive | None = None  # if the file is a compressed one
 
     @property
     def head(self) -> Head:
@@ -81,10 +103,11 @@ class Place(msgspec.Struct, frozen=True):
         """Whether an open file with this inode is the position's file; None where the file system has no handles."""
         return same_handle(self.handle, handle_of(fd))
 
-    def in_file(self, fd: int) -> Place:
+    def in_file(self, fd: int, archive: Archive | None = None) -> Place:
         """The same place in the open file: in a copy, or in the file itself if the stored mark has no handle."""
         status = os.fstat(fd)
-        return msgspec.structs.replace(self, inode=status.st_ino, handle=handle_of(fd), device=status.st_dev, boot=BOOT)
+        file = {"inode": status.st_ino, "handle": handle_of(fd), "device": status.st_dev, "boot": BOOT}
+        return msgspec.structs.replace(self, **file, archive=archive)
 
     def evidence(self, fd: int) -> Evidence:
         """What an open file shows of this position."""
@@ -106,6 +129,8 @@ class Place(msgspec.Struct, frozen=True):
 
     def fits(self, fd: int) -> bool:
         """True if the open file still has the content that it had around this position."""
+        if self.archive is not None:
+            return self.archive.is_of(fd)
         return self.head_fits(fd) and self.tail_fits(fd) and os.fstat(fd).st_size >= self.offset
 
     def head_fits(self, fd: int) -> bool:
@@ -115,19 +140,23 @@ class Place(msgspec.Struct, frozen=True):
         tail = os.pread(fd, self.tail_bytes, self.offset - self.tail_bytes)
         return _matches(tail, self.tail_bytes, self.tail_hash)
 
+    def begins_with(self, head: bytes) -> bool:
+        """True if these first bytes (behind `header_bytes`) begin with the head of this position, not an empty one."""
+        return bool(self.head_bytes) and _matches(head[: self.head_bytes], self.head_bytes, self.head_hash)
+
     def tail_matches(self, data: bytes) -> bool:
         """True if bytes that were read from the start of the tail begin with the tail."""
         return _matches(data[: self.tail_bytes], self.tail_bytes, self.tail_hash)
 
-    def after(self, tail: bytes, offset: int, fd: int) -> Place:
+    def after(self, tail: bytes, offset: int, file: int | Plain) -> Place:
         """The place at `offset`, preceded by `tail`; the head is extended while it is short."""
         head_bytes, head_hash = self.head_bytes, self.head_hash
         if head_bytes < HEAD_BYTES and offset > self.head_start + head_bytes:
-            head = os.pread(fd, min(offset - self.head_start, HEAD_BYTES), self.head_start)
+            head = pread(file, min(offset - self.head_start, HEAD_BYTES), self.head_start)
             head_bytes, head_hash = len(head), tail_hash(head)
         windows, windows_for = self.windows, self.windows_for
-        if offset >= WINDOWS_FROM and offset > windows_for + windows_for // 4:
-            windows, windows_for = _windows(fd, offset), offset
+        if isinstance(file, int) and offset >= WINDOWS_FROM and offset > windows_for + windows_for // 4:
+            windows, windows_for = _windows(file, offset), offset
         tail = tail[-TAIL_BYTES:]
         return Place(
             self.inode,
@@ -143,6 +172,7 @@ class Place(msgspec.Struct, frozen=True):
             self.head_start,
             self.device,
             self.boot,
+            self.archive,
         )
 
     def begins(self, fd: int, size: int) -> bool:
@@ -240,6 +270,7 @@ def detail_of(place: Place, path: str, family: str, written_ms: int, away_second
             place.device,
             place.boot,
             away_seconds,
+            place.archive,
         )
     )
 
@@ -270,5 +301,6 @@ def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
         head_start=detail.head_start,
         device=detail.device,
         boot=detail.boot,
+        archive=detail.archive,
     )
     return place, detail

@@ -11,17 +11,15 @@ A position ages while its file is not there and its directory can be looked into
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from itertools import islice
 
-import structlog
-
-from logfwd.sources.file.identity import Detail, FileId, Head, Place, detail_of, head_of, open_same, place_at, read_mark
+from logfwd.sources.file.identity import Head, Place, head_of, open_same, place_at
+from logfwd.sources.file.released import DOUBT, Lost, is_doubtful
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Found, Troubles
 from logfwd.sources.file.which import ENOUGH_BYTES, LEAST_BYTES, Own, Verdict, with_other_inode, with_same_inode
-from logfwd.sources.position import FILE, Mark, Position
+from logfwd.sources.position import Position, tail_hash
 from logfwd.sources.settings import FileSource
 
 CANDIDATES = 64
@@ -31,74 +29,6 @@ MAX_LOST = 10_000
 """More positions of absent files than this are not kept, however young they are."""
 
 AGING_SECONDS, STORED_AGE_SECONDS = 10.0, 3600
-
-log = structlog.get_logger("logfwd.sources.file")
-
-
-@dataclass(slots=True)
-class Lost:
-    """One position.
-
-    `truncated`: its file was emptied in place. `missed`: its directory was listed and the file was not there. `seen`:
-    the last scan saw its file. `id`: the file in this life; None for a stored position. `unread_bytes`: how much was
-    not read when the file was released. `since`: when its rest was first looked for; `said`: that was given up.
-    """
-
-    key: str
-    path: str
-    family: str
-    place: Place
-    written_ms: int = 0
-    truncated: bool = False
-    missed: bool = False
-    seen: bool = False
-    id: FileId | None = None
-    unread_bytes: int = 0
-    away_seconds: float = 0.0
-    stored_age: int = 0
-    since: float | None = None
-    said: bool = False
-
-    def has_family(self, family: str) -> bool:
-        """True for its family, and for its path: an earlier version may have stored a shortened family."""
-        return family in (self.family, self.path)
-
-    def position(self) -> Position:
-        """The position with its age, as the spool stores it."""
-        self.stored_age = int(self.away_seconds)
-        detail = detail_of(self.place, self.path, self.family, self.written_ms, self.stored_age)
-        return Position(FILE, Mark(self.place.offset, self.place.tail_bytes, self.place.tail_hash, detail).encode())
-
-
-def is_doubtful(file: Found, path: str, family: str, written_ms: int, *, missed: bool) -> bool:
-    """True if a file has inode and content of the one that was at `path`, and yet may be a new one.
-
-    A file that was not written to since then is the same. One that was may be another if it was not there in between,
-    or if its name is not a rotated one. A file that is not configured is never doubtful: it would not be read as new.
-    """
-    if not file.configured or file.mtime_ns // 1_000_000 == written_ms:
-        return False
-    return missed or (file.path != path and file.family not in (path, family))
-
-
-DOUBT = "same inode and content as a file that went away; without file handles, it may be that file"
-
-
-def from_marks(positions: Mapping[str, Mark]) -> tuple[list[Lost], list[str]]:
-    """Stored marks as lost positions, and the keys of marks that cannot be decoded."""
-    lost, unreadable = [], []
-    for key, mark in positions.items():
-        if (known := read_mark(mark)) is None:
-            log.warning("position unreadable", key=key)
-            unreadable.append(key)
-        else:
-            lost.append(_lost(key, *known))
-    return lost, unreadable
-
-
-def _lost(key: str, place: Place, detail: Detail) -> Lost:
-    path, family, age = os.fsdecode(detail.path), os.fsdecode(detail.family), detail.away_seconds
-    return Lost(key, path, family, place, detail.written_ms, away_seconds=age, stored_age=age)
 
 
 class LostPositions:
@@ -133,6 +63,11 @@ class LostPositions:
         del same[lost.key]
         if not same:
             del self._by_head[lost.place.head]
+
+    def discard(self, key: str) -> None:
+        """Remove the position with this key, if it is here."""
+        if key in self._lost:
+            self.take(self._lost[key])
 
     def inodes(self) -> set[int]:
         return {lost.place.inode for lost in self._lost.values()}
@@ -169,6 +104,8 @@ class LostPositions:
 
     def _search(self, lost: Lost, now: float, present: Collection[str], configured: Collection[str]) -> None:
         """Begin to look for the rest of a file, or say that it is not found."""
+        if lost.place.archive is not None and not lost.unread_bytes:
+            return
         if lost.since is None:
             gone = not lost.seen and _directory(lost.path) in present and (lost.id is None or lost.unread_bytes > 0)
             if gone:
@@ -239,7 +176,7 @@ class LostPositions:
                 unknown.remove(file)
                 best = max(fitting, key=lambda lost: lost.place.offset)
                 candidates.remove(best)
-                if file.configured or file.size > best.place.offset or best.place.state:
+                if best.has_more(file):
                     claims.append((file, best))
         return sorted(claims, key=lambda claim: claim[0].age_order)
 
@@ -259,6 +196,10 @@ class LostPositions:
 
     def _is_of(self, file: Found, fd: int, lost: Lost) -> bool:
         """True if a file with the inode of a lost position is its file; notes what it means for the position."""
+        if lost.place.archive is not None:
+            lost.seen = lost.place.archive.is_of(fd)
+            lost.missed = not lost.seen
+            return lost.seen
         evidence = lost.place.evidence(fd)
         verdict = with_same_inode(evidence)
         if verdict is Verdict.EMPTIED:
@@ -281,6 +222,15 @@ class LostPositions:
             self.add(lost)
         lost.seen, lost.missed = True, False
         return True
+
+    def alike(self, head: bytes, family: str) -> list[Lost]:
+        """Positions whose file began as this content does: by 1 KiB, or by less of it within a family."""
+        full = (self._head_start, len(head), tail_hash(head))
+        alike = {each.key: each for each in islice(reversed(self._by_head.get(full, {}).values()), CANDIDATES)}
+        for each in self._lost.values():
+            if each.has_family(family) and each.place.begins_with(head):
+                alike[each.key] = each
+        return list(alike.values())
 
     # -- by content ----------------------------------------------------------------------------------------------
 

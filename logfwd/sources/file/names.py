@@ -1,8 +1,9 @@
 """Rotated names: which configured name a rotated file had before, and which of several files is older.
 
 A rotated name is a *whole* configured name followed by `.` or `-` and a number of one to three digits, a date (with a
-time), or "old"; or it has a date (and time) before its last suffix: `app-2026-01-31.log`. A configured name is never
-shortened: for `worker-1`, `worker-2` is not a rotation, while `worker-1.1` and `worker-1-20260131` are.
+time), or "old"; or it has a date (and time) before its last suffix: `app-2026-01-31.log`. Behind it, or
+behind the configured name alone, stands the `.gz`, `.zst`, `.bz2` or `.xz` of a compressed file. A configured name is
+never shortened: for `worker-1`, `worker-2` is not a rotation, while `worker-1.1` and `worker-1-20260131` are.
 """
 
 from __future__ import annotations
@@ -25,9 +26,15 @@ _DATED = re.compile(
 
 _INDEX = re.compile(r"[.\-](\d{1,3})$")
 
+_COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
+"""What a compressed file's name ends in."""
+
 
 def bases(path: str) -> Iterator[str]:
-    """Names that the file may have had before rotation renamed it, longest first."""
+    """Names that the file may have had before rotation renamed or compressed it, longest first."""
+    if path.endswith(_COMPRESSED):
+        path = os.path.splitext(path)[0]
+        yield path
     start = path.rfind("/") + 2
     if (dated := _DATED.search(path, start)) is not None:
         yield path[: dated.start()] + path[dated.end() :]
@@ -61,5 +68,5 @@ def _matches(names: list[str], patterns: list[str]) -> bool:
 
 def age_order(path: str, family: str, mtime_ns: int) -> tuple[bool, int, int]:
     """Sorts the files of a family oldest first: by time of last write, then by index; the unrotated name last."""
-    index = _INDEX.search(path)
+    index = _INDEX.search(os.path.splitext(path)[0] if path.endswith(_COMPRESSED) else path)
     return path == family, mtime_ns, -int(index[1]) if index else 0

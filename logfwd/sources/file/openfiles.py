@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from logfwd.sources.file.identity import open_same
 from logfwd.sources.file.notify import Inotify
+from logfwd.sources.file.plain import Plain
 from logfwd.sources.file.tail import Deleted, Replaced, Tail
 
 
@@ -39,6 +40,7 @@ class OpenFiles:
             os.close(fd)
             raise
         tail.fd = fd
+        tail.plain = None if tail.place.archive is None else Plain(fd)
         self.tails.add(tail)
         if self._notifier is not None:
             with contextlib.suppress(OSError):
@@ -56,6 +58,7 @@ class OpenFiles:
         tail.size_closed = tail.size
         self.tails.remove(tail)
         tail.fd = tail.watch = -1
+        tail.plain = None
 
     def close_all(self) -> None:
         for tail in list(self.tails):

@@ -7,6 +7,7 @@ from math import inf
 
 from logfwd.sources.file.followed import FollowedFiles
 from logfwd.sources.file.identity import Moved
+from logfwd.sources.file.plain import Damaged
 from logfwd.sources.file.tail import Compressed, Deleted, Replaced, Tail
 from logfwd.sources.formats.joined import JoinedLines
 from logfwd.sources.position import Block
@@ -63,8 +64,13 @@ class Reading:
             tail.mtime_ns = -1
             return None
         except Compressed:
-            self._files.compressed.add((tail.id, os.fstat(tail.fd).st_mtime_ns))
             self._files.drop(tail)
+            self._files.forget([tail.key])
+            self._files.scan_wanted = True
+            return None
+        except Damaged as error:  # it was whole when it was looked through: it has changed
+            self._files.report.damaged(tail.path, tail.unread_bytes, str(error))
+            self._files.replaced(tail)
             return None
         except OSError as error:
             self._files.trouble(tail, error)

@@ -10,6 +10,7 @@ log = structlog.get_logger("logfwd.sources.file")
 
 READ_AGAIN, GONE_UNREAD, RECOGNISED, EDITED = "read_again", "gone_unread", "recognised", "edited"
 NOT_FOUND, FORGOTTEN, LET_GO = "not_found", "forgotten", "let_go"
+COMPRESSED, DAMAGED, UNREADABLE = "compressed", "damaged", "unreadable"
 
 
 class Report:
@@ -62,3 +63,18 @@ class Report:
         """A deleted file is closed although it may still be written to, or was not read to its end."""
         self._count(LET_GO, unread_bytes)
         log.warning("let go of a file that may still be written", path=path, bytes=unread_bytes)
+
+    def unreadable(self, path: str, reason: str) -> None:
+        """A file or directory cannot be read, or is not followed; it is tried again."""
+        self._count_files(UNREADABLE, 1)
+        log.warning("file unreadable", path=path, reason=reason)
+
+    def compressed(self, path: str, size: int, reason: str) -> None:
+        """A compressed file is not read; its plain size is not known."""
+        self._count(COMPRESSED, size)
+        log.warning("compressed file not read", path=path, bytes=size, reason=reason)
+
+    def damaged(self, path: str, size: int, reason: str) -> None:
+        """A compressed file cannot be decompressed to its end, so that nothing more is read of it."""
+        self._count(DAMAGED, size)
+        log.warning("compressed file damaged", path=path, bytes=size, reason=reason)

@@ -17,6 +17,7 @@ from logfwd.sources.file.globs import expand, remedy_for
 from logfwd.sources.file.identity import FileId
 from logfwd.sources.file.links import Links
 from logfwd.sources.file.names import age_order, bases, family_by_stem, matches
+from logfwd.sources.file.report import Report
 from logfwd.sources.settings import FileSource
 
 log = structlog.get_logger("logfwd.sources.file")
@@ -46,8 +47,9 @@ class Found(NamedTuple):
 class Troubles:
     """Logs once for each file that it cannot be read, and once that it can be read again."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Report | None = None) -> None:
         self._known: dict[str, str] = {}
+        self._report = report or Report()
 
     def __bool__(self) -> bool:
         return bool(self._known)
@@ -55,7 +57,7 @@ class Troubles:
     def note(self, path: str, reason: str) -> None:
         if self._known.get(path) != reason:
             self._known[path] = reason
-            log.warning("file unreadable", path=path, reason=reason)
+            self._report.unreadable(path, reason)
 
     def over(self, path: str) -> None:
         if self._known.pop(path, None) is not None:
@@ -85,9 +87,9 @@ def excludes(settings: FileSource, path: str) -> bool:
 class Finder:
     """Finds files for one source."""
 
-    def __init__(self, settings: FileSource, others: Others = tuple) -> None:
+    def __init__(self, settings: FileSource, others: Others = tuple, troubles: Troubles | None = None) -> None:
         self._settings, self._others = settings, others
-        self.troubles = Troubles()
+        self.troubles = Troubles() if troubles is None else troubles
         folders = {os.path.dirname(pattern) or "." for pattern in (*settings.paths, *settings.rotated)}
         self.directories = {folder for folder in folders if not glob.has_magic(folder)}
         self._is_plain = folders == self.directories
@@ -96,7 +98,7 @@ class Finder:
         self._renamed: dict[str, str] = {}  # since the last scan: the present name, and the configured one before
         self._unlisted: set[str] = set()
         """Directories that the last scan could not list."""
-        self._empty: set[str] = set()
+        self.empty: set[str] = set()
         """Patterns for which the last scan found nothing."""
         self._targets: dict[str, str] = {}  # of symbolic links, which lead there: configured names as well
         self._links = Links(settings.follow_links)
@@ -122,9 +124,9 @@ class Finder:
         for directory in unlisted - self._unlisted:
             self.troubles.over(directory)
         self.troubles.prune()
-        for pattern in sorted(empty - self._empty):
+        for pattern in sorted(empty - self.empty):
             log.warning("no file found", pattern=pattern, remedy=remedy_for(pattern))
-        self._empty = empty
+        self.empty = empty
         names = {file.path for file in found.values()}
         return {id_: file._replace(family=self._family(file.path, names)) for id_, file in found.items()}
 

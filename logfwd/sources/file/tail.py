@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
-from logfwd.sources.file.identity import COMPRESSED, FileId, Place, detail_of
+from logfwd.sources.file.identity import FileId, Place, detail_of
+from logfwd.sources.file.plain import Plain, compression_of, pread
 from logfwd.sources.file.zeros import ZERO, Zeros, end_of_zeros
 from logfwd.sources.formats.encodings import (
     FIRST_BYTES,
@@ -49,6 +50,7 @@ class Tail:
     place: Place
     encoding_name: str = "utf-8"
     fd: int = -1
+    plain: Plain | None = None  # the content of an open compressed file
     watch: int = -1
     size: int = 0
     mtime_ns: int = -1
@@ -73,6 +75,17 @@ class Tail:
         """Bytes after the position, as of the last look."""
         return self.size - self.zeros_at_end - self.place.offset
 
+    @property
+    def content(self) -> int | Plain:
+        """What its lines are read from."""
+        return self.fd if self.plain is None else self.plain
+
+    @property
+    def content_bytes(self) -> int:
+        """How large that is at the moment."""
+        archive = self.place.archive
+        return os.fstat(self.fd).st_size if archive is None else archive.plain_bytes
+
     def read(self, block_bytes: int, max_record_bytes: int, wall_ms: int, *, final: bool) -> Block | None:
         """The next whole lines; None at the end. `final` turns an unfinished last line into a record."""
         place, self.zeros_at_end = self.place, 0
@@ -82,7 +95,7 @@ class Tail:
         most = max(block_bytes, max_record_bytes + 1)
         origin, begin = place.offset - place.tail_bytes, place.tail_bytes
         data = self._fetch(origin, begin + (block_bytes if self.lines is not None else most))
-        if not place.tail_matches(data) or (len(data) == begin and os.fstat(self.fd).st_size < place.offset):
+        if not place.tail_matches(data) or (len(data) == begin and self.content_bytes < place.offset):
             raise Replaced
         encoding = self._encoding(data)
         if not place.offset and data.startswith(encoding.bom):
@@ -112,14 +125,14 @@ class Tail:
         return self._found(data[begin:stop], skipped, added, encoding, wall_ms, is_cut=is_cut)
 
     def _fetch(self, offset: int, size: int) -> bytes:
-        return os.pread(self.fd, size, offset)
+        return pread(self.content, size, offset)
 
     def _first_after_zeros(self, offset: int) -> int | None:
         """Where data goes on after the zeros at `offset`; None if they reach to the end of the file."""
-        first = end_of_zeros(self.fd, offset)
+        first = end_of_zeros(self.content, offset)
         if first is None:
-            self.zeros_at_end = os.fstat(self.fd).st_size - offset
-        elif os.pread(self.fd, 1, offset) != ZERO:
+            self.zeros_at_end = self.content_bytes - offset
+        elif self.plain is None and self._fetch(offset, 1) != ZERO:
             return offset  # a memory-mapped line was being written while it was read
         else:
             self.zeros.skip(self.path, first - offset)
@@ -134,20 +147,20 @@ class Tail:
             return data, filler + 1
         rest = data[begin:].rstrip(ZERO)
         end = origin + begin + len(rest)
-        if not stop and len(rest) < len(data) - begin and end_of_zeros(self.fd, end) is None:
-            self.zeros_at_end = os.fstat(self.fd).st_size - end
+        if not stop and len(rest) < len(data) - begin and end_of_zeros(self.content, end) is None:
+            self.zeros_at_end = self.content_bytes - end
             return data[: begin + len(rest)], 0
         return data, stop
 
     def _encoding(self, data: bytes) -> Encoding:
         """How lines end; `data` are the first bytes of the file if nothing was read yet. Raises Compressed."""
         if not self.place.offset:
-            if data.startswith(COMPRESSED):
+            if self.plain is None and compression_of(data):
                 raise Compressed
             return self._encoding_of(data)
         if self.lines is None:
             return UTF_8
-        return self.encoding or self._encoding_of(os.pread(self.fd, FIRST_BYTES, 0))
+        return self.encoding or self._encoding_of(self._fetch(0, FIRST_BYTES))
 
     def _encoding_of(self, first: bytes) -> Encoding:
         """The encoding, by the first bytes of the file; remembered when they are all there."""
@@ -161,7 +174,7 @@ class Tail:
     ) -> Block:
         """A block of these bytes of the file, which begin `skipped` bytes after the position."""
         start = self.place.offset + skipped
-        self.place = self.place.after(own[-TAIL_BYTES:], start + len(own), self.fd)
+        self.place = self.place.after(own[-TAIL_BYTES:], start + len(own), self.content)
         if self.lines is None:
             return self._block(own + added if own and added else own, start, wall_ms)
         records = self.lines.feed(own, start, encoding, cut=is_cut)

@@ -12,6 +12,8 @@ import os
 
 import structlog
 
+from logfwd.sources.file.plain import Plain, pread
+
 ZERO = b"\0"
 STEP_BYTES = 1024 * 1024
 
@@ -32,13 +34,15 @@ class Zeros:
             log.warning("zeros skipped", path=path, bytes=self._skipped_bytes)
 
 
-def end_of_zeros(fd: int, offset: int) -> int | None:
+def end_of_zeros(file: int | Plain, offset: int) -> int | None:
     """The offset of the first byte that is not zero, from `offset` on; None if only zeros follow.
 
     Holes are not read where the file system can tell where data begins.
     """
-    while (data := os.pread(fd, STEP_BYTES, offset)) and not (rest := data.lstrip(ZERO)):
-        offset = _next_data(fd, offset + len(data))
+    while (data := pread(file, STEP_BYTES, offset)) and not (rest := data.lstrip(ZERO)):
+        offset += len(data)
+        if isinstance(file, int):
+            offset = _next_data(file, offset)
     return offset + len(data) - len(rest) if data else None
 
 

@@ -99,7 +99,7 @@ class Reader:
         self.follower.poll(self.now)
         self.scan()
         self.read()
-        while self.follower.scan_wanted:
+        while self.follower.end_due(self.now) <= self.now or self.follower.scan_wanted:
             self.scan()
             self.read()
         self.commit()

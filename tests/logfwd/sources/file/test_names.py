@@ -25,6 +25,9 @@ from logfwd.sources.file.names import age_order, bases, matches
         ".2026-01",
         "-1769868000",
         "-20260131-1769868000",
+        "-20260131.gz",
+        ".1.zst",
+        ".gz",
     ],
 )
 @pytest.mark.parametrize("name", ["/logs/access.log", "/logs/worker-1", "/logs/1"])
@@ -43,7 +46,7 @@ def test_a_rotated_name_leads_back_to_the_whole_name(name: str, ending: str) -> 
         "/logs/worker-20261331",
         "/logs/worker-20260132",
         "/logs/app.1.log",
-        "/logs/app.log.1.gz",
+        "/logs/app.log.1.zip",
         "/logs/app.older",
         "/logs.1/app",
         "/logs/.1",

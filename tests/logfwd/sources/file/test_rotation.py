@@ -327,20 +327,6 @@ def test_rotated_files_are_read_oldest_first_at_a_first_start(tmp_path: Path, lo
     assert reader.lines == expected((0, 50))
 
 
-def test_a_compressed_rotated_file_is_not_read(tmp_path: Path, log: Path) -> None:
-    reader = Reader(tmp_path / "access.log*")
-    append(log, numbered(0, 2))
-    packed = tmp_path / "access.log.2.gz"
-    packed.touch()
-    reader.turn()
-    packed.write_bytes(b"\x1f\x8b\x08" + b"\n" * 100)
-    for _ in range(3):
-        reader.turn()
-    append(packed, b"\n" * 100)
-    reader.turn()
-    assert reader.lines == expected((0, 2))
-
-
 def test_a_rotated_file_that_is_still_written_to_is_not_finished(tmp_path: Path, log: Path) -> None:
     reader = Reader(log)
     parts = [b"%d half" % number + b" line\n" for number in range(10)]

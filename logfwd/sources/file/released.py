@@ -1,0 +1,90 @@
+"""One position whose file is not followed now: a stored one after a start, or that of a file that was released."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from logfwd.sources.file.identity import Detail, FileId, Place, detail_of, read_mark
+from logfwd.sources.file.scan import Found
+from logfwd.sources.position import FILE, Mark, Position
+
+log = structlog.get_logger("logfwd.sources.file")
+
+
+@dataclass(slots=True)
+class Lost:
+    """One position.
+
+    `truncated`: its file was emptied in place. `missed`: its directory was listed and the file was not there. `seen`:
+    the last scan saw its file. `id`: the file in this life; None for a stored position. `unread_bytes`: how much was
+    not read when the file was released. `since`: when its rest was first looked for; `said`: that was given up.
+    """
+
+    key: str
+    path: str
+    family: str
+    place: Place
+    written_ms: int = 0
+    truncated: bool = False
+    missed: bool = False
+    seen: bool = False
+    id: FileId | None = None
+    unread_bytes: int = 0
+    away_seconds: float = 0.0
+    stored_age: int = 0
+    since: float | None = None
+    said: bool = False
+
+    def has_family(self, family: str) -> bool:
+        """True for its family, and for its path: an earlier version may have stored a shortened family."""
+        return family in (self.family, self.path)
+
+    def has_more(self, file: Found) -> bool:
+        """True if its file is to be followed again: a configured one always is, others if they have grown."""
+        if self.place.archive is not None:
+            return self.place.offset < self.place.archive.plain_bytes or bool(self.place.state)
+        return file.configured or file.size > self.place.offset or bool(self.place.state)
+
+    def position(self) -> Position:
+        """The position with its age, as the spool stores it."""
+        self.stored_age = int(self.away_seconds)
+        detail = detail_of(self.place, self.path, self.family, self.written_ms, self.stored_age)
+        return Position(FILE, Mark(self.place.offset, self.place.tail_bytes, self.place.tail_hash, detail).encode())
+
+
+def is_doubtful(file: Found, path: str, family: str, written_ms: int, *, missed: bool) -> bool:
+    """True if a file has inode and content of the one that was at `path`, and yet may be a new one.
+
+    A file that was not written to since then is the same. One that was may be another if it was not there in between,
+    or if its name is not a rotated one. A file that is not configured is never doubtful: it would not be read as new.
+    """
+    if not file.configured or file.mtime_ns // 1_000_000 == written_ms:
+        return False
+    return missed or (file.path != path and file.family not in (path, family))
+
+
+DOUBT = "same inode and content as a file that went away; without file handles, it may be that file"
+
+
+def from_marks(positions: Mapping[str, Mark]) -> tuple[list[Lost], list[str]]:
+    """Stored marks as lost positions, and the keys of marks that cannot be decoded."""
+    lost, unreadable = [], []
+    for key, mark in positions.items():
+        if (known := read_mark(mark)) is None:
+            log.warning("position unreadable", key=key)
+            unreadable.append(key)
+        else:
+            lost.append(_lost(key, *known))
+    return lost, unreadable
+
+
+def _lost(key: str, place: Place, detail: Detail) -> Lost:
+    path, family, age = os.fsdecode(detail.path), os.fsdecode(detail.family), detail.away_seconds
+    unread_bytes = max(place.archive.plain_bytes - place.offset, 0) if place.archive is not None else 0
+    return Lost(
+        key, path, family, place, detail.written_ms, unread_bytes=unread_bytes, away_seconds=age, stored_age=age
+    )
