@@ -3,7 +3,8 @@
 A draft stays within the stream's limit of bytes unless a single record, or a block that must not be cut, exceeds it
 alone; the limit of records is enforced where they are parsed (seal.py). Blocks are cut only where they must be, after a
 record: at a newline, or where the block says. Order is kept: the blocks of all drafts, joined, are the blocks that were
-added. A block that fits is passed on without a copy or a look.
+added. A block that fits is passed on without a copy or a look. Once one of a series of full blocks was cut, what is
+left of it is a draft of its own, so that the next ones fit again.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class Batcher:
         self._full_bytes = self._max_bytes - self._max_bytes // FULL_SHARE
         self._linger_seconds = limits.linger_seconds
         self._open = Draft()
+        self._has_cut = False  # the block before this one, which was full by itself
         self._linger_ends = 0.0
         self._deadline: float | None = None
 
@@ -90,6 +92,10 @@ class Batcher:
         begin = 0
         if block.is_whole and self._open.blocks and self._open.byte_count + len(block.data) > self._max_bytes:
             full.append(self._take())
+        is_full = self._full_bytes <= len(block.data) <= self._max_bytes
+        if is_full and self._has_cut and self._open.blocks:
+            full.append(self._take())  # else every full block from here on would be cut, and so copied
+        self._has_cut = False
         while (size := len(block.data) - begin) or not block.data:
             if self._open.byte_count + size <= self._max_bytes or block.is_whole:
                 self._append(_piece(block, begin, len(block.data)), now)
@@ -97,7 +103,7 @@ class Batcher:
             end = self._cut(block, begin)
             if end > begin:
                 self._append(_piece(block, begin, end), now)
-                begin = end
+                begin, self._has_cut = end, is_full
             full.append(self._take())
         if self._open.byte_count >= self._full_bytes:
             full.append(self._take())

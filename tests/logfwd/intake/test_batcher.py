@@ -121,6 +121,8 @@ def test_a_full_draft_is_nearly_full_or_could_not_have_taken_the_next_line(
 ) -> None:
     _, drafts = run(limits(size), items)
     for draft, following in itertools.pairwise(drafts):
+        if following.byte_count >= size - size // FULL_SHARE and len(following.blocks) == 1:
+            continue  # a full block in a series of them is not cut
         line = next((part.data for part in following.blocks if part.data), b"").split(b"\n")[0] + b"\n"
         nearly_full = draft.byte_count >= size - size // FULL_SHARE
         assert nearly_full or draft.byte_count + len(line) > size
@@ -132,6 +134,25 @@ def test_a_block_within_the_limits_is_passed_on_uncopied() -> None:
     draft = batcher.flush()
     assert draft is not None
     assert draft.blocks[0] is given_block
+
+
+def test_of_a_series_of_full_blocks_only_the_first_is_cut() -> None:
+    batcher, lines = Batcher(limits(100)), b"0123456789abcdefgh\n" * 5
+    first, *others = [block(lines, start=at) for at in range(19, 400, 95)]
+    assert batcher.add(block(lines[:19]), 0.0) == []
+    assert [each.byte_count for each in batcher.add(first, 0.0)] == [95]
+    drafts = [draft for each in others for draft in batcher.add(each, 0.0)]
+    assert [each.byte_count for each in drafts] == [19, *[95] * len(others)]
+    assert all(draft.blocks[0] is each for draft, each in zip(drafts[1:], others, strict=True))
+
+
+def test_full_blocks_that_alternate_with_small_ones_fill_their_batches() -> None:
+    batcher, line = Batcher(limits(100)), b"012345678\n"
+    drafts: list[Draft] = []
+    for start in range(0, 1300, 130):
+        drafts += batcher.add(block(line * 3, start=start), 0.0)
+        drafts += batcher.add(block(line * 10, start=start + 30), 0.0)
+    assert {each.byte_count for each in drafts} == {100}
 
 
 def test_linger_counts_from_the_first_block_of_the_open_draft() -> None:
