@@ -37,7 +37,17 @@ _HANDSHAKE, _ALERT, _CCS, _DATA = (
         ContentType.APPLICATION_DATA,
     )
 )
+_MAJOR = TLS12 >> 8
 _CCS_RECORD = b"\x14\x03\x03\x00\x01\x01"
+
+
+def _header(length: int) -> bytes:
+    """Of a protected record with so much content."""
+    return b"\x17\x03\x03" + (length + 1 + TAG_BYTES).to_bytes(2)
+
+
+_FULL_HEADER = _header(MAX_PLAINTEXT)
+_NOTHING = memoryview(b"")
 
 
 class _Rooms(threading.local):
@@ -111,18 +121,20 @@ class RecordWriter:
         count = -(-size // MAX_PLAINTEXT) or 1
         sealed = bytearray(size + count * (HEADER_BYTES + 1 + TAG_BYTES))
         encrypt_into, iv, sequence, inner = keys.aead.encrypt_into, keys.iv, self.records, _rooms.sealing
+        length, header = MAX_PLAINTEXT, _FULL_HEADER
+        inner[length] = kind
         with memoryview(sealed) as target:
             at = 0
             for start in range(0, size or 1, MAX_PLAINTEXT):
-                piece = content[start : start + MAX_PLAINTEXT]
-                length = len(piece)
-                inner[:length] = piece
-                inner[length] = kind
-                header = b"\x17\x03\x03" + (length + 1 + TAG_BYTES).to_bytes(2)
+                if size - start < MAX_PLAINTEXT:
+                    length = size - start
+                    inner, header = inner[: length + 1], _header(length)
+                    inner[length] = kind
+                inner[:length] = content[start : start + length]
                 body = at + HEADER_BYTES
                 end = body + length + 1 + TAG_BYTES
                 target[at:body] = header
-                encrypt_into((iv ^ sequence).to_bytes(12), inner[: length + 1], header, target[body:end])
+                encrypt_into((iv ^ sequence).to_bytes(12), inner, header, target[body:end])
                 sequence += 1
                 at = end
         self.records = sequence
@@ -141,7 +153,7 @@ class RecordReader:
     """Records to content, one at a time, so that keys can change between two of them."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._data = _NOTHING
         self._at = 0
         self.sequence = 0
         self._empty_in_a_row = 0
@@ -155,7 +167,7 @@ class RecordReader:
     @property
     def waiting(self) -> int:
         """Bytes that have come and are in no record that was handed out."""
-        return len(self._buffer) - self._at
+        return len(self._data) - self._at
 
     def install(self, suite: Suite, secret: bytes, *, keep_previous: bool = False) -> None:
         """Open with keys of this secret from now on; sequence numbers start over.
@@ -173,11 +185,10 @@ class RecordReader:
         self.install(self._suite, next_traffic_secret(self._suite, self._secret))
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Take bytes from the peer."""
-        if self._at:
-            del self._buffer[: self._at]
-            self._at = 0
-        self._buffer += data
+        """Take bytes from the peer. What is left of those before is part of one record."""
+        left = self._data[self._at :]
+        self._data = memoryview(bytes(data) if not left else b"".join((left, data)))
+        self._at = 0
 
     def next(self) -> Record | None:
         """The next record's content, or None if it has not come whole. For handshakes, where few bytes travel."""
@@ -187,44 +198,41 @@ class RecordReader:
 
     def next_into(self, room: memoryview) -> tuple[int, int] | None:
         """Like `next`, with the content written to `room` (of at least MAX_CIPHERTEXT bytes); returns type and size."""
-        found = self._next_into(room)
-        while found is not None and found[0] == _CCS:
-            found = self._next_into(room)
-        return found
-
-    def _next_into(self, room: memoryview) -> tuple[int, int] | None:
-        buffer, at = self._buffer, self._at
-        have = len(buffer) - at
+        data, at = self._data, self._at
+        have = len(data) - at
         if have < HEADER_BYTES:
-            if have:
-                self._check_start(buffer[at], buffer[at + 1] if have > 1 else 3)
+            if not have:
+                self._data, self._at = _NOTHING, 0  # an idle link keeps no memory
+            elif not _CCS <= data[at] <= _DATA or (have > 1 and data[at + 1] != _MAJOR):
+                raise self._not_tls()
             return None
-        kind = buffer[at]
-        self._check_start(kind, buffer[at + 1])
-        size = buffer[at + 3] << 8 | buffer[at + 4]
+        kind = data[at]
+        if not _CCS <= kind <= _DATA or data[at + 1] != _MAJOR:
+            raise self._not_tls()
+        size = data[at + 3] << 8 | data[at + 4]
         sealed = self._keys is not None and kind == _DATA
         if size > (MAX_CIPHERTEXT if sealed else MAX_PLAINTEXT):
             raise Abort(Alert.RECORD_OVERFLOW, f"a record of {size} bytes")
-        end = at + HEADER_BYTES + size
+        body = at + HEADER_BYTES
+        end = body + size
         if have < HEADER_BYTES + size:
             return None
-        with memoryview(buffer) as view:
-            body = view[at + HEADER_BYTES : end]
-            if sealed:
-                kind, size = self._open(bytes(view[at : at + HEADER_BYTES]), body, room)
-            else:
-                self._check_plain(kind, body)
-                room[:size] = body
-            body.release()
+        if sealed:
+            kind, size = self._open(bytes(data[at:body]), data[body:end], room)
+        else:
+            self._check_plain(kind, data[body:end])
+            room[:size] = data[body:end]
         self._at = end
-        self._count_empty(kind, size)
-        return kind, size
+        if size and kind != _CCS:
+            self._empty_in_a_row = 0
+        else:
+            self._count_empty(kind, size)
+        return self.next_into(room) if kind == _CCS else (kind, size)
 
-    def _check_start(self, kind: int, major: int) -> None:
-        """Fail at the first byte that cannot be TLS, before waiting for more of it."""
-        if not _CCS <= kind <= _DATA or major != TLS12 >> 8:
-            reason = "tls_error" if self._any_opened or self._keys is not None else "not_tls"
-            raise Abort(Alert.UNEXPECTED_MESSAGE, "the peer's bytes are not a TLS record", reason)
+    def _not_tls(self) -> Abort:
+        """At the first byte that cannot be TLS, before waiting for more of it."""
+        reason = "tls_error" if self._any_opened or self._keys is not None else "not_tls"
+        return Abort(Alert.UNEXPECTED_MESSAGE, "the peer's bytes are not a TLS record", reason)
 
     def _check_plain(self, kind: int, body: memoryview) -> None:
         """Only these come unprotected: handshake messages before there are keys, one change_cipher_spec, alerts."""
@@ -276,9 +284,6 @@ class RecordReader:
             raise spoiled
 
     def _count_empty(self, kind: int, size: int) -> None:
-        if size and kind != _CCS:
-            self._empty_in_a_row = 0
-            return
         self._empty_in_a_row += 1
         if (not size and kind != _DATA) or self._empty_in_a_row > MAX_EMPTY:
             raise unexpected("an empty record")
