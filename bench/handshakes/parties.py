@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from cryptography import x509
@@ -17,7 +17,7 @@ from bench.handshakes.authority import Authority
 from streams.security.endpoint import ALPN, Credentials, Party
 from streams.security.modes import TLS13, X25519MLKEM768, Mode
 from streams.security.openssl import party as openssl
-from streams.security.tls13.certificates import Trust, now
+from streams.security.tls13.certificates import KEEP, Trust, now
 from streams.security.tls13.groups import GROUP_CODES
 from streams.security.tls13.kem import KEM_CODES, KemKey
 from streams.security.tls13.kemtls import KemAuthentication, KemCredential
@@ -34,11 +34,11 @@ _HOUR = datetime.timedelta(hours=1)
 _numbers = count()
 
 
-class Sides:
-    """A connecting and an accepting party. `prepare` is for what a handshake should find anew, outside its time."""
+class Sides(NamedTuple):
+    """A connecting and an accepting party."""
 
-    def __init__(self, client: Party, server: Party, renew: Callable[[], None] = lambda: None) -> None:
-        self.client, self.server, self.prepare = client, server, renew
+    client: Party
+    server: Party
 
 
 # -- OpenSSL -------------------------------------------------------------------------------------------------------
@@ -70,27 +70,21 @@ def _files(root: Authority, leaf: str, name: str, directory: Path) -> Credential
 # -- our own -------------------------------------------------------------------------------------------------------
 
 
-def _own(root: Authority, ways: Sequence[Authentication], mutual: bool, *, anew: bool = False) -> Sides:
-    """`ways` are the client's and the server's. With `anew` no chain has been seen before."""
+def _own(root: Authority, ways: Sequence[Authentication], mutual: bool, *, keep: datetime.timedelta = KEEP) -> Sides:
+    """`ways` are the client's and the server's; each keeps the chains that it has verified for so long."""
 
     def party(way: Authentication, accepting: bool) -> Tls13Party:
         settings = Settings(
             groups=(GROUP_CODES[X25519MLKEM768],),
             suites=(0x1301,),
             authentication=way,
-            trust=Trust([root.certificate]),
+            trust=Trust([root.certificate], keep=keep),
             alpn=ALPN,
             ask_client=mutual,
         )
         return Tls13Party(settings, now(), accepting=accepting)
 
-    client, server = party(ways[0], False), party(ways[1], True)
-
-    def forget() -> None:
-        for one in (client, server):
-            one.settings = msgspec.structs.replace(one.settings, trust=Trust([root.certificate]))
-
-    return Sides(client, server, forget) if anew else Sides(client, server)
+    return Sides(party(ways[0], False), party(ways[1], True))
 
 
 def _signatures(_: Path, mutual: bool) -> Sides:
@@ -100,7 +94,7 @@ def _signatures(_: Path, mutual: bool) -> Sides:
     return _own(root, [Signature(schemes, Credential(chain, KeySigner(key))) for chain, key in held], mutual)
 
 
-def _kems(root: Authority, mutual: bool) -> tuple[list[KemAuthentication], Any]:
+def _kems(root: Authority) -> tuple[list[KemAuthentication], Any]:
     """The client's way and the server's, and the server's key."""
     held = [root.leaf("ML-KEM-768", name) for name in NAMES]
     kems, schemes = (KEM_CODES["ML-KEM-768"],), (SCHEME_CODES["mldsa44"],)
@@ -108,14 +102,14 @@ def _kems(root: Authority, mutual: bool) -> tuple[list[KemAuthentication], Any]:
     return ways, held[1][1]
 
 
-def _kemtls(anew: bool, _: Path, mutual: bool) -> Sides:
+def _kemtls(keep: datetime.timedelta, _: Path, mutual: bool) -> Sides:
     root = Authority("ML-DSA-44")
-    return _own(root, _kems(root, mutual)[0], mutual, anew=anew)
+    return _own(root, _kems(root)[0], mutual, keep=keep)
 
 
 def _stored_key(_: Path, mutual: bool) -> Sides:
     root = Authority("ML-DSA-44")
-    (client, server), key = _kems(root, mutual)
+    (client, server), key = _kems(root)
     spki = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     until = now() + _HOUR
     stored, keys = StoredKey(spki, (HOST,), until), {fingerprint(spki): ServerKey(KemKey(key), until)}
@@ -129,8 +123,8 @@ KINDS: Mapping[str, Callable[[Path, bool], Sides]] = {
     "OpenSSL: ML-DSA-44": partial(_openssl, "ML-DSA-44", "ML-DSA-44"),
     "OpenSSL: ML-DSA-65": partial(_openssl, "ML-DSA-65", "ML-DSA-65"),
     "ours: ECDSA": _signatures,
-    "KEMTLS": partial(_kemtls, False),
-    "KEMTLS, new chains": partial(_kemtls, True),
+    "KEMTLS": partial(_kemtls, KEEP),
+    "KEMTLS, new chains": partial(_kemtls, datetime.timedelta()),
     "KEMTLS, stored key": _stored_key,
 }
 """By name: the two sides, with certificates in a directory, authenticated both or the server alone."""

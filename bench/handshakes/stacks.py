@@ -58,7 +58,6 @@ GOALS = (
 def shake_hands(sides: Sides) -> tuple[int, int]:
     """One handshake in memory: CPU nanoseconds of the client and of the server."""
     spent, clock = [0, 0], time.thread_time_ns
-    sides.prepare()
     started = clock()
     client: Endpoint = sides.client.endpoint(HOST)
     spent[0] += clock() - started
@@ -126,7 +125,6 @@ def goal_rows(costs: Costs) -> Iterator[dict[str, Any]]:
 
 def seal_and_open(sides: Sides, total: int) -> float:
     """Records in memory: CPU seconds per GB of both ends."""
-    sides.prepare()
     client, server = sides.client.endpoint(HOST), sides.server.endpoint()
     for _ in range(4):
         for one, other in ((client, server), (server, client)):
@@ -179,7 +177,6 @@ def data_costs(directory: Path, rounds: int, total: int) -> Mapping[str, Mapping
     for number in range(rounds + 1):
         for name in list(sides)[:: -1 if number % 2 else 1]:
             records = seal_and_open(sides[name], total)
-            sides[name].prepare()
             link, rate = uvloop.run(long_link(sides[name].client, sides[name].server, total))
             if number:
                 for key, value in (("records", records), ("link", link), ("rate", rate)):

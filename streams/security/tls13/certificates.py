@@ -62,10 +62,16 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class Trust:
-    """The CAs that a party trusts."""
+    """The CAs that a party trusts, and for how long it remembers that they have signed a chain."""
 
-    def __init__(self, roots: Sequence[x509.Certificate], *, clock: Callable[[], datetime.datetime] = now) -> None:
-        self._roots, self.clock = tuple(roots), clock
+    def __init__(
+        self,
+        roots: Sequence[x509.Certificate],
+        *,
+        clock: Callable[[], datetime.datetime] = now,
+        keep: datetime.timedelta = KEEP,
+    ) -> None:
+        self._roots, self.clock, self._keep = tuple(roots), clock, keep
         self._store = Store(list(roots)) if roots else None
         self._kept: dict[tuple[bytes, str | None], tuple[Peer, datetime.datetime]] = {}
         self._names: dict[str, tuple[bytes | None, str]] = {}
@@ -94,7 +100,7 @@ class Trust:
         peer = self._verify(chain, host, time)
         if len(self._kept) >= MAX_KEPT:
             self._kept.clear()
-        self._kept[key] = (peer, min(peer.expires, time + KEEP))
+        self._kept[key] = (peer, min(peer.expires, time + self._keep))
         return peer
 
     def _policy(self) -> PolicyBuilder:
