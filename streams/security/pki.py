@@ -220,9 +220,13 @@ def create_authority(
 def key_algorithm(certificate: x509.Certificate) -> str:
     """The kind of key in a certificate: "EC secp256r1", "RSA 3072", "ML-DSA-65", "ML-KEM-768"."""
     try:
-        key = certificate.public_key()
+        return key_name(certificate.public_key())
     except (UnsupportedAlgorithm, ValueError):
         return certificate.public_key_algorithm_oid.dotted_string
+
+
+def key_name(key: object) -> str:
+    """The kind of a public key, spelled likewise."""
     if isinstance(key, ec.EllipticCurvePublicKey):
         return f"EC {key.curve.name}"
     if isinstance(key, rsa.RSAPublicKey):

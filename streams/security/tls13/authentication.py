@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -10,13 +11,22 @@ from streams.security.tls13 import extensions as ext
 from streams.security.tls13.alerts import Abort, Alert, illegal, unexpected
 from streams.security.tls13.certificates import Peer, Trust
 from streams.security.tls13.delegated import CLIENT, SERVER, check
-from streams.security.tls13.messages import CertificateEntry, parse_certificate, parse_certificate_request
+from streams.security.tls13.messages import (
+    Certificate,
+    CertificateEntry,
+    parse_certificate,
+    parse_certificate_request,
+)
 from streams.security.tls13.names import Extension
 from streams.security.tls13.schemes import SCHEMES
 
 
-def entries(chain: Sequence[bytes], with_leaf: dict[int, bytes]) -> tuple[CertificateEntry, ...]:
-    return tuple(CertificateEntry(der, {} if number else with_leaf) for number, der in enumerate(chain))
+@lru_cache(64)
+def certificate_message(chain: tuple[bytes, ...], delegated: bytes | None = None) -> bytes:
+    """Our own Certificate, the leaf with its delegated credential if there is one: the same for every peer."""
+    with_leaf: dict[int, bytes] = {} if delegated is None else {Extension.DELEGATED_CREDENTIAL: delegated}
+    entries = (CertificateEntry(der, {} if number else with_leaf) for number, der in enumerate(chain))
+    return Certificate(b"", tuple(entries)).encode()
 
 
 def read_chain(

@@ -55,6 +55,8 @@ class Client:
         self._chance = chance or Chance()
         self._pairs: dict[int, KeyPair] = {}
         self._hello: ClientHello
+        self._first = b""
+        """The first hello as it was sent."""
         self._retry_suite: int | None = None
         self._half = settings.authentication.client(self.shake, settings, host)
 
@@ -65,7 +67,8 @@ class Client:
         shake.writer.first_version = b"\x03\x01"  # for middleboxes (section 5.1)
         self._hello = self.first_hello()
         shake.client_random = self._hello.random
-        shake.writer.write(22, self._hello.encode())
+        self._first = self._hello.encode()
+        shake.writer.write(22, self._first)
         shake.expect({HandshakeType.SERVER_HELLO: self._server_hello})
 
     # -- hellos ------------------------------------------------------------------------------------------------
@@ -131,7 +134,7 @@ class Client:
     def _begin_transcript(self, suite: Suite) -> None:
         """The suite's hash is known."""
         self.shake.begin(suite)
-        self.shake.transcript.add(self._hello.encode())
+        self.shake.transcript.add(self._first)
 
     def _check(self, hello: ServerHello) -> None:
         """The rules for a ServerHello and a HelloRetryRequest alike (section 4.1.3)."""

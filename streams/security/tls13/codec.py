@@ -5,6 +5,7 @@ A `Reader` never looks outside the bytes it was given; anything that does not fi
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 
 from streams.security.tls13.alerts import decode_error
@@ -47,7 +48,7 @@ class Reader:
         data = self.vector(length_bytes, least=2)
         if len(data) % 2:
             raise decode_error(f"{self._what} holds an odd number of bytes")
-        return tuple(int.from_bytes(data[at : at + 2]) for at in range(0, len(data), 2))
+        return struct.unpack(f">{len(data) // 2}H", data)
 
     @property
     def more(self) -> bool:
@@ -66,4 +67,5 @@ def vector(length_bytes: int, data: bytes) -> bytes:
 
 def u16s(values: Iterable[int], length_bytes: int = 2) -> bytes:
     """A vector of 16-bit numbers."""
-    return vector(length_bytes, b"".join(value.to_bytes(2) for value in values))
+    numbers = tuple(values)
+    return vector(length_bytes, struct.pack(f">{len(numbers)}H", *numbers))

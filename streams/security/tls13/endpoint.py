@@ -12,7 +12,7 @@ import time
 from streams.errors import HandshakeFailed, LinkError
 from streams.security.authentication import weakest
 from streams.security.endpoint import Facts
-from streams.security.pki import identities, key_algorithm
+from streams.security.pki import identities, key_algorithm, key_name
 from streams.security.tls13.alerts import FATAL, WARNING, Abort, Alert, PeerAlert, alert_name, decode_error, unexpected
 from streams.security.tls13.client import Client
 from streams.security.tls13.groups import GROUP_NAMES
@@ -114,7 +114,8 @@ class Tls13Endpoint:
     def _key_algorithm(self) -> str:
         agreed = self._shake.agreed
         if agreed.peer is not None:
-            return key_algorithm(agreed.peer.leaf)
+            delegated = agreed.peer.delegated_scheme is not None
+            return key_algorithm(agreed.peer.leaf) if delegated else key_name(agreed.peer.key)  # it is parsed already
         return (agreed.proof or "none") if agreed.names else "none"
 
     def _authentication(self) -> str:

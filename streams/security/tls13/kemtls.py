@@ -29,8 +29,8 @@ from streams.security.tls13.alerts import Abort, Alert, decode_error, illegal
 from streams.security.tls13.authentication import (
     accepted_delegated,
     accepted_schemes,
+    certificate_message,
     certificate_required,
-    entries,
     read_chain,
     read_request,
     unsupported_key,
@@ -39,7 +39,7 @@ from streams.security.tls13.certificates import Peer, Trust
 from streams.security.tls13.delegated import Delegated
 from streams.security.tls13.handshake import Handshake
 from streams.security.tls13.kem import KEMS, KemKey, encapsulate, encode_encapsulation, kem_of, parse_encapsulation
-from streams.security.tls13.messages import Certificate, CertificateRequest
+from streams.security.tls13.messages import CertificateRequest
 from streams.security.tls13.names import Extension, HandshakeType
 from streams.security.tls13.schemes import CHAIN_SCHEMES
 from streams.security.tls13.settings import Settings
@@ -125,11 +125,8 @@ def read_kem_chain(body: bytes, way: KemAuthentication, trust: Trust, host: str 
 
 def send_chain(shake: Handshake, credential: KemCredential | None) -> None:
     """Our certificates; an empty list if we have none."""
-    extra: dict[int, bytes] = {}
-    if credential is not None and credential.delegated is not None:
-        extra[Extension.DELEGATED_CREDENTIAL] = credential.delegated.raw
-    chain = credential.chain if credential is not None else ()
-    shake.send(Certificate(b"", entries(chain, extra)).encode())
+    chain, delegated = (credential.chain, credential.delegated) if credential is not None else ((), None)
+    shake.send(certificate_message(chain, None if delegated is None else delegated.raw))
 
 
 def _authenticated_secrets(shake: Handshake, secret: bytes) -> tuple[bytes, bytes]:

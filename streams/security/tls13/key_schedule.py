@@ -32,6 +32,10 @@ def _hmac(hash_name: str, key: bytes, data: bytes) -> bytes:
     return digest
 
 
+_FIRST = b"\x01"
+"""HKDF-Expand's counter: one block is always enough."""
+
+
 @cache
 def _info(label: str, context_bytes: int, length: int) -> bytes:
     """HkdfLabel up to its context, of that many bytes."""
@@ -45,8 +49,7 @@ def extract(hash_name: str, salt: bytes, secret: bytes) -> bytes:
 
 def expand_label(hash_name: str, secret: bytes, label: str, context: bytes, length: int) -> bytes:
     """HKDF-Expand-Label (section 7.1), up to the hash's own length."""
-    info = _info(label, len(context), length) + context + b"\x01"  # HKDF-Expand's counter: one block is enough
-    return _hmac(hash_name, secret, info)[:length]
+    return _hmac(hash_name, secret, _info(label, len(context), length) + context + _FIRST)[:length]
 
 
 class Transcript:
@@ -83,11 +86,16 @@ class KeySchedule:
         self.suite = suite
         self.zeros = bytes(suite.hash_bytes)
         self._empty = _HASHES[suite.hash][0](b"").digest()
-        self._secret = extract(suite.hash, self.zeros, self.zeros if early is None else early)
+        self._salt = b""
+        """The next stage's, where it is known beforehand."""
+        if early is None:
+            self._secret, self._salt = _without_input(suite)
+        else:
+            self._secret = extract(suite.hash, self.zeros, early)
 
     def advance(self, secret: bytes | None = None) -> None:
         """The next of the three; without an input zeros stand for it."""
-        salt = self.derive("derived", self._empty)
+        salt, self._salt = self._salt or self.derive("derived", self._empty), b""
         self._secret = extract(self.suite.hash, salt, self.zeros if secret is None else secret)
 
     def derive(self, label: str, transcript_hash: bytes) -> bytes:
@@ -111,6 +119,14 @@ class KeySchedule:
     def forget(self) -> None:
         """Drop the present secret: everything has been derived."""
         self._secret = b""
+
+
+@cache
+def _without_input(suite: Suite) -> tuple[bytes, bytes]:
+    """The early secret without an input and the salt that follows from it: the same in every handshake."""
+    zeros, empty = bytes(suite.hash_bytes), _HASHES[suite.hash][0](b"").digest()
+    early = extract(suite.hash, zeros, zeros)
+    return early, expand_label(suite.hash, early, "derived", empty, suite.hash_bytes)
 
 
 def traffic_keys(suite: Suite, secret: bytes) -> TrafficKeys:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -54,13 +55,19 @@ class StoredKey(msgspec.Struct, frozen=True):
 
     def load(self) -> Any:
         """The key; ValueError if it is not one of a KEM of ours."""
-        try:
-            key = serialization.load_der_public_key(self.spki)
-        except UnsupportedAlgorithm as error:
-            raise ValueError(str(error)) from error
-        if kem_of(key) is None:
-            raise ValueError(f"a {type(key).__name__} is not a KEM's key")
-        return key
+        return _load(self.spki)
+
+
+@lru_cache(64)
+def _load(spki: bytes) -> Any:
+    """Read once: this takes as long as to encapsulate."""
+    try:
+        key = serialization.load_der_public_key(spki)
+    except UnsupportedAlgorithm as error:
+        raise ValueError(str(error)) from error
+    if kem_of(key) is None:
+        raise ValueError(f"a {type(key).__name__} is not a KEM's key")
+    return key
 
 
 class ServerKey(msgspec.Struct, frozen=True):
@@ -157,7 +164,7 @@ class PdkClient(Client):
         self._ciphertext, secret = encapsulate(self._stored.load())
         super().start()
         shake.begin(suite, secret)
-        shake.transcript.add(self._hello.encode())
+        shake.transcript.add(self._first)
         if self._way.kem.credential is not None:
             early = shake.derive("c e hs traffic", shake.transcript.hash(), "CLIENT_EARLY_HANDSHAKE_TRAFFIC_SECRET")
             shake.writer.change_cipher_spec_before_sealed()

@@ -16,8 +16,8 @@ from streams.security.tls13.alerts import Abort, Alert, decode_error, illegal
 from streams.security.tls13.authentication import (
     accepted_delegated,
     accepted_schemes,
+    certificate_message,
     certificate_required,
-    entries,
     read_chain,
     read_request,
     unsupported_key,
@@ -25,12 +25,7 @@ from streams.security.tls13.authentication import (
 from streams.security.tls13.certificates import Peer, Trust
 from streams.security.tls13.delegated import CLIENT, SERVER, Delegated
 from streams.security.tls13.handshake import Handshake
-from streams.security.tls13.messages import (
-    Certificate,
-    CertificateRequest,
-    CertificateVerify,
-    parse_certificate_verify,
-)
+from streams.security.tls13.messages import CertificateRequest, CertificateVerify, parse_certificate_verify
 from streams.security.tls13.names import Extension, HandshakeType
 from streams.security.tls13.schemes import SCHEMES, Signer, schemes_of, verify
 from streams.security.tls13.settings import Settings, pick
@@ -39,11 +34,11 @@ from streams.security.tls13.settings import Settings, pick
 class Credential(msgspec.Struct, frozen=True):
     """A side's certificates in DER, the leaf first and the root not among them, and the signer that has the leaf's key.
 
-    A side that has a delegated credential uses it with peers that accept one.
+    A side that has a delegated credential uses it with peers that accept one. The leaf's key may then be elsewhere.
     """
 
     chain: tuple[bytes, ...]
-    signer: Signer
+    signer: Signer | None
     delegated: Delegated | None = None
     delegated_signer: Signer | None = None
 
@@ -80,11 +75,11 @@ def signed_content(side: str, transcript_hash: bytes) -> bytes:
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """The scheme and key of the proof, and the extensions that travel with the leaf."""
+    """The scheme and key of the proof, and the delegated credential that travels with the leaf."""
 
     scheme: int
     signer: Signer
-    with_leaf: dict[int, bytes]
+    delegated: bytes | None = None
 
 
 def choose_proof(credential: Credential, offered: Mapping[int, bytes], now: datetime.datetime) -> Proof:
@@ -92,6 +87,8 @@ def choose_proof(credential: Credential, offered: Mapping[int, bytes], now: date
     proof = find_proof(credential, offered, now)
     if proof is None:
         text = "the peer accepts no signature scheme that fits our certificate"
+        if credential.signer is None:
+            text = "the peer does not accept our delegated credential, or it has expired"
         raise Abort(Alert.HANDSHAKE_FAILURE, text, "no_shared_signature_algorithm")
     return proof
 
@@ -100,15 +97,15 @@ def find_proof(credential: Credential, offered: Mapping[int, bytes], now: dateti
     accepted, delegated = accepted_schemes(offered), credential.delegated
     if delegated is not None and delegated.fits(accepted_delegated(offered), accepted, now):
         assert credential.delegated_signer is not None, "it comes with its key"
-        extra: dict[int, bytes] = {Extension.DELEGATED_CREDENTIAL: delegated.raw}
-        return Proof(delegated.scheme, credential.delegated_signer, extra)
-    scheme = pick(credential.signer.schemes, accepted)
-    return None if scheme is None else Proof(scheme, credential.signer, {})
+        return Proof(delegated.scheme, credential.delegated_signer, delegated.raw)
+    signer = credential.signer
+    scheme = None if signer is None else pick(signer.schemes, accepted)
+    return None if signer is None or scheme is None else Proof(scheme, signer)
 
 
 def send_certificate(shake: Handshake, credential: Credential, proof: Proof, side: str) -> None:
     """Our certificates, and the proof that we hold the leaf's or the delegated key."""
-    shake.send(Certificate(b"", entries(credential.chain, proof.with_leaf)).encode())
+    shake.send(certificate_message(credential.chain, proof.delegated))
     content = signed_content(side, shake.transcript.hash())
     shake.send(CertificateVerify(proof.scheme, proof.signer.sign(proof.scheme, content)).encode())
 
@@ -184,7 +181,7 @@ class SigningClient:
         """An empty list if we have none; the server ends the connection if it needs one."""
         credential = self._way.credential
         if credential is None:
-            self._shake.send(Certificate(b"", ()).encode())
+            self._shake.send(certificate_message(()))
         else:
             proof = choose_proof(credential, wanted, self._settings.trust.clock())
             send_certificate(self._shake, credential, proof, CLIENT)
