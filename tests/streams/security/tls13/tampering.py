@@ -6,9 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
+
 from streams.errors import HandshakeFailed
+from streams.security.tls13.alerts import Abort, Alert
 from streams.security.tls13.endpoint import Tls13Endpoint as Endpoint
-from streams.security.tls13.names import ContentType
+from streams.security.tls13.names import ContentType, HandshakeType
 from tests.streams.security.tls13.support import carry
 
 EVERY_BYTE = "EVERY_BYTE" in os.environ
@@ -73,6 +76,27 @@ def replaced(number: int, messages_instead: Callable[[bytes], list[bytes]]) -> C
         return changed
 
     return change
+
+
+KINDS = (*HandshakeType, 0, 3, 5, 25, 255)
+"""Every handshake message that this stack knows, and others."""
+
+
+def all_unexpected_after(connected: Callable[[], tuple[Endpoint, Endpoint]]) -> None:
+    """Once a handshake is over, no message but KeyUpdate may come, to either side."""
+    for kind in KINDS:
+        for side in (0, 1):
+            ends = connected()
+            one, other = ends[side], ends[1 - side]
+            one._writer.write(ContentType.HANDSHAKE, bytes((kind, 0, 0, 1, 0)))
+            carry(one, other)
+            if kind == HandshakeType.KEY_UPDATE:
+                assert other.read() == b""
+                continue
+            with pytest.raises(HandshakeFailed) as caught:
+                other.read()
+            assert isinstance(caught.value.__cause__, Abort)
+            assert caught.value.__cause__.alert == Alert.UNEXPECTED_MESSAGE, f"{kind}"
 
 
 def places(message: bytes, beginning: int) -> list[int]:

@@ -34,7 +34,16 @@ from tests.streams.security.tls13.support import (
     our_server,
     server_of,
 )
-from tests.streams.security.tls13.tampering import Change, instead, outcome, places, replaced, spoil
+from tests.streams.security.tls13.tampering import (
+    KINDS,
+    Change,
+    all_unexpected_after,
+    instead,
+    outcome,
+    places,
+    replaced,
+    spoil,
+)
 
 CLIENT = "spiffe://test/forwarder"
 AUTHORITY = Authority("mldsa44")
@@ -336,7 +345,7 @@ def test_each_message_out_of_place_is_unexpected(ask: bool, side: str) -> None:
     assert [message[0] for message in honest] == FLOWS[ask, side]
     for number, message in enumerate(honest):
         expected = HandshakeType(message[0])
-        for kind in (*HandshakeType, 0, 3, 5, 25, 255):
+        for kind in KINDS:
             if kind in (expected, also.get(expected)):
                 continue
             client, server = ends(ask=ask)
@@ -361,14 +370,16 @@ def test_no_handshake_survives_a_message_left_out_repeated_or_followed(ask: bool
             assert not (client.complete and server.complete)
 
 
-def test_tickets_are_unexpected_here() -> None:
-    client, server = ends()
-    connect(client, server)
-    server._writer.write(22, b"\4\0\0\0")
-    client.feed(b"".join(server.take()))
-    with pytest.raises(HandshakeFailed) as caught:
-        client.read()
-    assert alert_of(caught.value) == Alert.UNEXPECTED_MESSAGE
+@pytest.mark.parametrize("ask", [True, False])
+def test_after_completion_each_message_but_key_update_is_unexpected(ask: bool) -> None:
+    """Tickets too: this mode has none."""
+
+    def connected() -> tuple[Endpoint, Endpoint]:
+        client, server = ends(ask=ask)
+        connect(client, server)
+        return client, server
+
+    all_unexpected_after(connected)
 
 
 # -- parts -------------------------------------------------------------------------------------------------------

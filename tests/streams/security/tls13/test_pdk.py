@@ -18,7 +18,7 @@ from streams.security.tls13.codec import vector
 from streams.security.tls13.endpoint import Tls13Endpoint as Endpoint
 from streams.security.tls13.kem import KemKey, encode_encapsulation
 from streams.security.tls13.kemtls import KemAuthentication, KemCredential
-from streams.security.tls13.names import RETRY_RANDOM, Extension, HandshakeType
+from streams.security.tls13.names import RETRY_RANDOM, Extension
 from streams.security.tls13.pdk import PdkAuthentication, ServerKey, StoredKey, fingerprint
 from streams.security.tls13.settings import Settings
 from tests.streams.security.tls13.support import (
@@ -34,7 +34,16 @@ from tests.streams.security.tls13.support import (
     kem_settings,
     server_of,
 )
-from tests.streams.security.tls13.tampering import Change, instead, outcome, places, replaced, spoil
+from tests.streams.security.tls13.tampering import (
+    KINDS,
+    Change,
+    all_unexpected_after,
+    instead,
+    outcome,
+    places,
+    replaced,
+    spoil,
+)
 
 CLIENT = "spiffe://test/forwarder"
 AUTHORITY = Authority("mldsa44")
@@ -285,13 +294,23 @@ def test_each_message_out_of_place_is_unexpected(ask: bool, side: str) -> None:
     honest = messages_of(ask)[side]
     assert [message[0] for message in honest] == FLOWS[ask, side]
     for number, message in enumerate(honest):
-        for kind in (*HandshakeType, 0, 3, 5, 25, 255):
+        for kind in KINDS:
             if kind == message[0]:
                 continue
             client, server = fresh(ask)
             change = partial(instead, [bytes((kind, 0, 0, 0))])
             spoil({"client": client, "server": server}[side], replaced(number, change))
             assert alert_of(outcome(client, server)[0]) == Alert.UNEXPECTED_MESSAGE
+
+
+@pytest.mark.parametrize("ask", [True, False])
+def test_after_completion_each_message_but_key_update_is_unexpected(ask: bool) -> None:
+    def connected() -> tuple[Endpoint, Endpoint]:
+        client, server = fresh(ask)
+        connect(client, server)
+        return client, server
+
+    all_unexpected_after(connected)
 
 
 def test_a_wrong_ciphertext_for_the_client_is_refused_by_its_length_or_at_finished() -> None:
