@@ -5,6 +5,7 @@ SINK   ?= log
 MODES  ?=
 SEED   ?= 1
 STRICT ?=
+MINUTES ?= 60
 
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
@@ -12,7 +13,7 @@ export UV_COMPILE_BYTECODE := 1
 UV  := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := .venv/bin
 
-.PHONY: demo kafka test check format chaos bench clean setup help
+.PHONY: demo kafka test check format chaos fuzz bench clean setup help
 .DEFAULT_GOAL := help
 
 help: ## Show this list of targets
@@ -40,6 +41,9 @@ chaos: .venv/.dev ## Kill -9 every part for half an hour, and count missing and 
 	@$(RUN)/logbench chaos --seeds 20 --minutes 1
 	@CHAOS=1 STRICT=$(STRICT) $(RUN)/pytest tests/integration/test_resume_matrix.py tests/integration/test_leader_change.py \
 	  tests/integration/test_container_logs.py tests/integration/test_logrotate.py tests/bench/test_hostile.py
+
+fuzz: .venv/.dev ## Feed random handshakes to our own TLS 1.3 for MINUTES, with a seed that is printed
+	@$(RUN)/python -m tests.streams.security.tls13.fuzz --minutes $(MINUTES)
 
 bench: .venv/.dev ## Measure throughput, CPU and memory from file to Kafka, compared with this machine's own limit
 	@$(RUN)/logbench throughput --sink kafka
