@@ -60,9 +60,9 @@ def run(path: Path, log_level: str) -> None:
         import asyncio
 
         from logfwd.forwarder import Forwarder
-        from streams.security import modes, stacks
+        from streams.security import stacks
 
-        stacks.self_test(modes.MODES[name] for name in sorted(config.modes))
+        stacks.self_test(stacks.named(sorted(config.modes), config.tls))
         forwarder = Forwarder(config)
         stop.grace_seconds = lambda: forwarder.config.stop_grace_seconds
         async with forwarder:
@@ -91,18 +91,18 @@ def validate(path: Path, connect: bool) -> None:
     """
     from logfwd.sources.file.preview import unread
     from logfwd.sources.listeners import check as check_listeners
-    from streams.security import modes, stacks
+    from streams.security import stacks
 
     try:
         config = load_forwarder(path)
-        stacks.check(config.tls, [modes.MODES[name] for name in sorted(config.modes)], accepting=False)
+        stacks.check(config.tls, stacks.named(sorted(config.modes), config.tls), accepting=False)
         check_listeners([stream.source for stream in config.streams])
     except ConfigError as error:
         program.refuse_config(error)
     for stream in config.streams:
         kind = f"twin of {stream.mirror_of}" if stream.mirror_of else "stream"
-        mode, receivers = modes.MODES[stream.security].label, ", ".join(stream.receivers or config.receivers)
-        click.echo(f"{stream.name}: {kind}, mode {mode}, to {receivers}")
+        (mode,) = stacks.named([stream.security], config.tls)
+        click.echo(f"{stream.name}: {kind}, mode {mode.label}, to {', '.join(stream.receivers or config.receivers)}")
         for sentence in unread(stream.source):
             click.echo(f"{stream.name}: {sentence}", err=True)
     from logfwd.spool.remains import of_removed_streams

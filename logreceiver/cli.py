@@ -71,7 +71,8 @@ def run(path: Path, log_level: str, workers: int) -> None:
         from streams.security import modes, stacks
 
         stop.grace_seconds = lambda: config.stop_grace_seconds
-        stacks.self_test(modes.MODES[name] for name in sorted(config.modes))
+        towards_sink = [modes.MODES[name] for name in sorted(config.sink.modes)]
+        stacks.self_test(dict.fromkeys(stacks.named(sorted(config.served_modes), config.tls) + towards_sink))
         async with Service(config, worker=worker) as service:
             program.has_started()
             stop.on_reload = service.reload
@@ -102,13 +103,14 @@ def validate(path: Path) -> None:
 
     Prints every problem and exits with 78, or prints what the receiver would serve and where it would write.
     """
-    from streams.security.modes import MODES
+    from streams.security import stacks
 
     config = load(path)
     if problems := list(_problems_of_files(config)):
         program.refuse_config(ConfigError(problems))
     for listener in config.listener:
-        click.echo(f"listener {listener.address}: {', '.join(MODES[name].label for name in listener.modes)}")
+        served = stacks.named(listener.modes, config.tls)
+        click.echo(f"listener {listener.address}: {', '.join(mode.label for mode in served)}")
     for rule in config.allow:
         click.echo(
             f"{rule.identity} may write {', '.join(rule.streams)} in mode {', '.join(rule.modes)} to {rule.topic}"
@@ -123,7 +125,7 @@ def _problems_of_files(config: ReceiverConfig) -> Iterator[Problem]:
     from streams.security.modes import MODES
 
     checks: list[Callable[[], object]] = [lambda: Grants.load(config.grant_key_file)]
-    used = [MODES[name] for name in sorted(config.served_modes)]
+    used = stacks.named(sorted(config.served_modes), config.tls)
     checks.append(functools.partial(stacks.check, config.tls, used, accepting=True))
     if config.sink.tls is not None:
         towards_sink = [MODES[name] for name in config.sink.modes]

@@ -102,15 +102,15 @@ def json_schema() -> dict[str, Any]:
     return schema.json_schema(ReceiverConfig)
 
 
-def _apart(names: Iterable[str]) -> Iterator[str]:
+def _apart(names: Iterable[str], tls: Tls) -> Iterator[str]:
     """What is wrong with these modes on one port: they may need different TLS stacks."""
     from streams.security.modes import MODES
-    from streams.security.stacks import common_stack
+    from streams.security.stacks import common_stack, named
 
-    known = [MODES[name] for name in names if name in MODES]  # an unknown name is a problem of its own
+    known = [name for name in names if name in MODES]  # an unknown name is a problem of its own
     try:
         if known:
-            common_stack(known)
+            common_stack(named(known, tls))
     except ConfigError as error:
         yield from (problem.message for problem in error.problems)
 
@@ -125,7 +125,7 @@ def _check(config: ReceiverConfig) -> Iterator[Fault]:
                 f"{address} is already used by another listener; give all its modes to one listener",
             )
         seen.add(address)
-        yield from ((f"listener[{index}].modes", message) for message in _apart(listener.modes))
+        yield from ((f"listener[{index}].modes", message) for message in _apart(listener.modes, config.tls))
     for index, rule in enumerate(config.allow):
         if config.ledger is not None and rule.topic == config.ledger.topic:
             yield (

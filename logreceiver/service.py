@@ -31,7 +31,7 @@ from logreceiver.sinks.make import make_sink
 from streams import descriptors
 from streams.addresses import join_address, split_address
 from streams.errors import Code, ConfigError, HandshakeFailed
-from streams.security import handshakes, modes, stacks
+from streams.security import handshakes, stacks
 from streams.security.endpoint import Party
 from streams.security.listener import Listener, listen
 from streams.security.transport import Link
@@ -134,7 +134,7 @@ class Service:
             log.warning("few descriptors", limit=limit, wanted=wanted, max_links=self._max_links, remedy=remedy)
 
     def _party(self, settings: ListenerSettings) -> Party:
-        return stacks.server([modes.MODES[name] for name in settings.modes], self._config.tls)
+        return stacks.server(stacks.named(settings.modes, self._config.tls), self._config.tls)
 
     def _admin_address(self, settings: Admin) -> str:
         host, port = split_address(settings.address)
@@ -215,7 +215,7 @@ class Service:
 
     def reload_certificates(self) -> None:
         """Use the current files for new links; keep the old ones if peers would refuse these."""
-        served = [modes.MODES[name] for name in sorted(self._config.served_modes)]
+        served = stacks.named(sorted(self._config.served_modes), self._config.tls)
         try:
             stacks.check(self._config.tls, served, accepting=True)
             parties = [self._party(settings) for settings in self._config.listener]

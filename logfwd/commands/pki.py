@@ -167,7 +167,7 @@ def pdk(certificate: Path, out: Path, force: bool) -> None:
     type=click.Choice(list(DELEGATES)),
     default="mlkem768",
     show_default=True,
-    help="Kind of the new key: mlkem768, for mode kemtls; the others sign, which no mode of a stream uses yet.",
+    help="Kind of the new key: mlkem768 for mode kemtls, mldsa65 for pq-auth, ec for the other modes with TLS 1.3.",
 )
 @click.option(
     "--hours", default=24.0, show_default=True, type=click.FloatRange(0, 24, min_open=True), help="Hours that it lasts."

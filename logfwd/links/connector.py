@@ -12,7 +12,7 @@ from logfwd.definition import Stream
 from logfwd.links.sender import Connect
 from logfwd.metrics import ForwarderMetrics
 from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation
-from streams.security import handshakes, modes, stacks
+from streams.security import handshakes, stacks
 from streams.security.transport import Link, connect
 
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -40,7 +40,7 @@ class Connector:
 
     async def _connect(self, stream: Stream, receiver: str) -> Link:
         config = self._config
-        mode = stacks.demanded(modes.MODES[stream.security], config.tls)
+        (mode,) = stacks.named([stream.security], config.tls)
         try:
             party = stacks.client(mode, config.tls)
         except ConfigError as error:

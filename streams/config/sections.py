@@ -38,7 +38,7 @@ class MlKem(MlKemFiles, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Delegated(DelegatedFiles, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """PEM files for mode kemtls, in place of [tls.mlkem]: an ML-DSA-65 leaf, a delegated key, and the ML-DSA CA."""
+    """PEM files in place of those with the delegated key's kind: a leaf that signs, a delegated key, and the CA."""
 
     certificate: CertificateFile
     key: DelegatedFile
@@ -57,6 +57,7 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     mldsa: MlDsa | None = None
     mlkem: MlKem | None = None
     delegated: Delegated | None = None
+    accept_delegated: bool = False
 
     def sections(self) -> list[Files]:
         """The files of each section that there is."""

@@ -94,7 +94,7 @@ def _wrong_kinds(
     files: Files, mode: Mode, chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
 ) -> Iterator[Problem]:
     key, demanded, remedy = key_algorithm(chain[0]), mode.authentication, _remedy(files, mode)
-    if signed_with(key) not in (mode.chains if files.stands_for else demanded):
+    if signed_with(key) not in (_delegating(mode) if files.stands_for else demanded):
         yield _problem(files, "certificate", f"its key is {key}; {remedy}")
     least = min(map(strength, demanded))
     if not least or mode.classical_chain:
@@ -150,18 +150,24 @@ def _name(certificate: x509.Certificate) -> str:
 
 
 def _remedy(files: Files, mode: Mode) -> str:
-    kinds = " or ".join(mode.authentication)
+    kinds, above = " or ".join(mode.authentication), bool(min(map(strength, mode.authentication)))
     if files.stands_for:
-        demanded = f"{' or '.join(mode.chains)} in a leaf that delegates, and above it"
+        demanded = f"{' or '.join(_delegating(mode))} in a leaf that delegates{', and above it' if above else ''}"
     elif mode.chains:
         demanded = f"{kinds} in the leaf, and {' or '.join(mode.chains)} above it"
     else:
-        demanded = f"{kinds} in {'every place' if min(map(strength, mode.authentication)) else 'a leaf'}"
-    if files.authority_kind == files.leaf_kind:
-        commands = f"`logfwd pki init` and `issue` with --key {files.leaf_kind}"
+        demanded = f"{kinds} in {'every place' if above else 'a leaf'}"
+    authority, leaf = files.kinds
+    if authority == leaf:
+        commands = f"`logfwd pki init` and `issue` with --key {leaf}"
     else:
-        commands = f"`logfwd pki init --key {files.authority_kind}` and `issue --key {files.leaf_kind}`"
+        commands = f"`logfwd pki init --key {authority}` and `issue --key {leaf}`"
     return f"mode {mode.name} demands {demanded}: use {commands}"
+
+
+def _delegating(mode: Mode) -> tuple[str, ...]:
+    """The schemes of a leaf that signs a delegated credential for this mode."""
+    return mode.chains or mode.authentication
 
 
 def _problem(files: Files, key: str, text: str) -> Problem:

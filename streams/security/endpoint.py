@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import msgspec
 
@@ -20,8 +20,6 @@ class Files(msgspec.Struct, frozen=True):
 
     section: ClassVar[str] = "tls"
     """The section of a configuration that names these files, for error messages."""
-    stands_for: ClassVar[str] = ""
-    """The section that modes name, where it is another one: these files are used in its place."""
     authority_kind: ClassVar[str] = "ec"
     leaf_kind: ClassVar[str] = "ec"
     """The kinds of key (`pki.py`) that `logfwd pki init` and `issue` make for this section."""
@@ -29,6 +27,16 @@ class Files(msgspec.Struct, frozen=True):
     certificate: Path
     key: Path
     ca: Path
+
+    @property
+    def stands_for(self) -> str:
+        """The section that modes name, where it is another one: these files are used in its place."""
+        return ""
+
+    @property
+    def kinds(self) -> tuple[str, str]:
+        """The kinds of key of the authority and of the leaf."""
+        return self.authority_kind, self.leaf_kind
 
     def paths(self) -> tuple[Path, ...]:
         """Every file, to see whether one has changed."""
@@ -74,16 +82,32 @@ class MlKemFiles(PostQuantumFiles, frozen=True):
         return (*super().paths(), *self.stored_keys, *pairs)
 
 
+DelegatedKind = Literal["ec", "mldsa65", "mlkem768"]
+
+
 class DelegatedFiles(PostQuantumFiles, frozen=True):
-    """A leaf with an ML-DSA key, and a file with an ML-KEM key that it has delegated to; in place of [tls.mlkem]."""
+    """A leaf that signs, and a file with a key that it has delegated to; in place of the section for such keys."""
 
     section: ClassVar[str] = "tls.delegated"
-    stands_for: ClassVar[str] = "tls.mlkem"
-    leaf_kind: ClassVar[str] = "mldsa65"
+
+    kind: DelegatedKind = "mlkem768"
+    """Of the delegated key."""
+
+    @property
+    def stands_for(self) -> str:
+        return {"ec": Files, "mldsa65": MlDsaFiles, "mlkem768": MlKemFiles}[self.kind].section
+
+    @property
+    def kinds(self) -> tuple[str, str]:
+        return ("ec", "ec") if self.kind == "ec" else ("mldsa65", "mldsa65")
 
 
 class HasFiles(Protocol):
     """All files of one party; `Mode.section` says which of them a mode uses."""
+
+    @property
+    def accept_delegated(self) -> bool:
+        """Whether peers may show delegated credentials in the modes with signatures, which OpenSSL does not know."""
 
     def sections(self) -> Sequence[Files]:
         """The files of each section that there is."""
@@ -95,6 +119,7 @@ class Credentials(Files, frozen=True):
     mldsa: MlDsaFiles | None = None
     mlkem: MlKemFiles | None = None
     delegated: DelegatedFiles | None = None
+    accept_delegated: bool = False
 
     def sections(self) -> Sequence[Files]:
         return [each for each in (self, self.mldsa, self.mlkem, self.delegated) if each is not None]

@@ -56,6 +56,11 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
         return self.stack == "tls13"
 
     @property
+    def takes_delegated(self) -> bool:
+        """Whether a delegated credential (RFC 9345) can stand for a certificate's key: in TLS 1.3, and not stored."""
+        return self.version == TLS13 and not self.stored_key
+
+    @property
     def label(self) -> str:
         """The name as people are shown it before they use the mode."""
         return f"{self.name} (experimental, unaudited)" if self.experimental else self.name

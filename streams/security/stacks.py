@@ -80,7 +80,7 @@ def files_for(mode: Mode, credentials: HasFiles) -> Files:
     """The files that a mode uses. ConfigError if there are none."""
     sections = credentials.sections()
     files = {each.section: each for each in sections}
-    if not mode.stored_key:  # a stored key is a leaf's
+    if mode.takes_delegated:
         files |= {each.stands_for: each for each in sections if each.stands_for}
     if mode.section not in files:
         raise ConfigError([Problem(Path(mode.name), mode.section, f"is missing; {remedy_for(mode)}")])
@@ -88,12 +88,28 @@ def files_for(mode: Mode, credentials: HasFiles) -> Files:
 
 
 def demanded(mode: Mode, credentials: HasFiles) -> Mode:
-    """The mode as this party's configuration wants it: a classical chain may be allowed."""
-    for files in credentials.sections():
+    """The mode as this party's configuration wants it: a classical chain, delegated credentials may be allowed.
+
+    OpenSSL does not know the latter. So where one is shown or accepted for a signing key, all modes that could have one
+    are served by our own stack: they go on to share ports.
+    """
+    sections = credentials.sections()
+    if mode.takes_delegated and (credentials.accept_delegated or any(map(_delegates_signing, sections))):
+        mode = msgspec.structs.replace(mode, stack="tls13")
+    for files in sections:
         serves = mode.section in (files.section, files.stands_for)
         if serves and isinstance(files, PostQuantumFiles) and files.allow_classical_chain:
             return msgspec.structs.replace(mode, classical_chain=True)
     return mode
+
+
+def _delegates_signing(files: Files) -> bool:
+    return bool(files.stands_for) and files.stands_for != MlKemFiles.section
+
+
+def named(names: Iterable[str], credentials: HasFiles) -> list[Mode]:
+    """The modes of these names, each once and in their order, as this party's configuration wants them."""
+    return [demanded(modes.MODES[name], credentials) for name in dict.fromkeys(names)]
 
 
 def remedy_for(mode: Mode) -> str:
@@ -206,7 +222,7 @@ def self_test(used: Iterable[Mode]) -> None:
     together = list(used)
     for mode in together:
         if mode.experimental:
-            remedy = "use pq-auth where protection matters; docs/kemtls.md says what is not claimed"
+            remedy = "use hybrid or pq-auth, over OpenSSL, where protection matters; see docs/kemtls.md"
             log.warning(
                 "experimental mode", mode=mode.name, reason="our own TLS, which nobody has audited", remedy=remedy
             )
@@ -223,7 +239,9 @@ def self_test(used: Iterable[Mode]) -> None:
 
 
 class _Made(list[Files]):
-    """The files of one side of a self-test."""
+    """The files of one side of a self-test, in which the modes are given as they are to be."""
+
+    accept_delegated = False
 
     def sections(self) -> list[Files]:
         return self

@@ -13,7 +13,15 @@ import msgspec
 
 from streams.errors import ConfigError, HandshakeFailed
 from streams.security import pki, stacks, stored_keys
-from streams.security.endpoint import Credentials, DelegatedFiles, Endpoint, Files, MlDsaFiles, MlKemFiles
+from streams.security.endpoint import (
+    Credentials,
+    DelegatedFiles,
+    DelegatedKind,
+    Endpoint,
+    Files,
+    MlDsaFiles,
+    MlKemFiles,
+)
 from streams.security.listener import Listener, listen
 from streams.security.modes import MODES
 from streams.security.transport import Link, connect
@@ -158,11 +166,12 @@ _NAMES: dict[str, dict[str, list[str]]] = {
 
 
 def delegating(
-    parties: Parties, role: str, *, kind: str = "mlkem768", shown_by: str = "", hours: float = 24
+    parties: Parties, role: str, *, kind: DelegatedKind = "mlkem768", shown_by: str = "", hours: float = 24
 ) -> DelegatedFiles:
     """The files of a role with a delegated key; the certificate's own key is not among them."""
-    leaf = issue(parties.mldsa, f"{role}-signs", kind="mldsa65", delegates=True, force=True, **_NAMES[role])
+    authority, signs = (parties.authority, "ec") if kind == "ec" else (parties.mldsa, "mldsa65")
+    leaf = issue(authority, f"{role}-signs", kind=signs, delegates=True, force=True, **_NAMES[role])
     out = leaf.key.with_suffix(".dc")
     accepting = (shown_by or role) == "receiver"
     stacks.delegate(leaf.certificate, leaf.key, out, kind=kind, accepting=accepting, hours=hours, force=True)
-    return DelegatedFiles(leaf.certificate, out, leaf.ca)
+    return DelegatedFiles(leaf.certificate, out, leaf.ca, kind=kind)

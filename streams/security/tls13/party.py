@@ -22,7 +22,7 @@ from streams.security.tls13 import delegated_files
 from streams.security.tls13.alerts import Abort
 from streams.security.tls13.certificates import Trust, now
 from streams.security.tls13.client import Client
-from streams.security.tls13.delegated import CLIENT, SERVER
+from streams.security.tls13.delegated import CLIENT, SERVER, Delegated
 from streams.security.tls13.endpoint import Tls13Endpoint
 from streams.security.tls13.groups import GROUP_CODES
 from streams.security.tls13.handshake import KeyLog
@@ -61,8 +61,12 @@ class Tls13Party:
     def delegated_until(self) -> datetime.datetime | None:
         """When the delegated credential that its links show expires; None without one."""
         way = self.settings.authentication
-        credential = way.credential if isinstance(way, KemAuthentication | Signature) else None
-        return None if credential is None or credential.delegated is None else credential.delegated.until
+        held: list[Credential | KemCredential | None] = []
+        if isinstance(way, KemAuthentication | Signature):
+            held.append(way.credential)
+        if isinstance(way, Signature):
+            held += way.alternatives
+        return min((each.delegated.until for each in held if each and each.delegated), default=None)
 
     def endpoint(self, host: str | None = None) -> Tls13Endpoint:
         """An endpoint for a new connection. ValueError for a connecting one without a usable name of its server."""
@@ -249,7 +253,7 @@ def _authentication(modes: list[Mode], credentials: Sequence[Credential | KemCre
         return KemAuthentication(kems, chains, by_kem[0], delegated_kems=kems, delegation_schemes=schemes)
     if not kems and not by_kem:
         first, *others = by_signature
-        return Signature(schemes, first, alternatives=tuple(others))
+        return Signature(schemes, first, delegated_schemes=schemes, alternatives=tuple(others))
     names = ", ".join(mode.name for mode in modes)
     raise ValueError(f"the certificate's key is not of the kind that {names} authenticates with")
 
@@ -272,21 +276,35 @@ def _read_credential(
     return found, chain[0].not_valid_after_utc
 
 
-def _read_delegated(files: DelegatedFiles, sides: Sequence[str]) -> tuple[KemCredential, datetime.datetime]:
-    """A leaf with its chain, and the KEM's key that it has delegated to; when the leaf expires."""
+_DELEGATED = {"ec": "ecdsa_secp256r1_sha256", "mldsa65": "mldsa65", "mlkem768": "ML-KEM-768"}
+"""The scheme or KEM of each kind of delegated key."""
+
+
+def _read_delegated(
+    files: DelegatedFiles, sides: Sequence[str]
+) -> tuple[Credential | KemCredential, datetime.datetime]:
+    """A leaf with its chain, and the key that it has delegated to; when the leaf expires."""
     section = files.section
     leaf, *others = _read(files.certificate, section, "certificate", x509.load_pem_x509_certificates)
     data = _read(files.key, section, "key", bytes)
     private = _read(files.key, section, "key", lambda data: serialization.load_pem_private_key(data, None))
+    ders = tuple(one.public_bytes(serialization.Encoding.DER) for one in (leaf, *others))
     try:
         found = delegated_files.read(data, leaf, private.public_key(), sides)
-        key = KemKey(private)
+        if found.scheme != (SCHEME_CODES | KEM_CODES)[_DELEGATED[files.kind]]:
+            raise ValueError(f"its key is not of the kind {files.kind}, which {section}.kind says")
+        made = _delegated_credential(ders, private, found)
     except ValueError as error:
-        text = f"cannot be used: {error}; make it again with `logfwd pki delegate --role"
         role = " or ".join("receiver" if side == SERVER else "forwarder" for side in sides)
-        raise ConfigError([Problem(files.key, f"{section}.key", f"{text} {role}`")]) from error
-    ders = tuple(one.public_bytes(serialization.Encoding.DER) for one in (leaf, *others))
-    return KemCredential(ders, key, found), leaf.not_valid_after_utc
+        text = f"cannot be used: {error}; make it again with `logfwd pki delegate --role {role} --key {files.kind}`"
+        raise ConfigError([Problem(files.key, f"{section}.key", text)]) from error
+    return made, leaf.not_valid_after_utc
+
+
+def _delegated_credential(chain: tuple[bytes, ...], key: Any, found: Delegated) -> Credential | KemCredential:
+    if kem_of(key.public_key()) is not None:
+        return KemCredential(chain, KemKey(key), found)
+    return Credential(chain, None, found, KeySigner(key))
 
 
 def _read(path: Path, section: str, key: str, parse: Callable[[bytes], Any]) -> Any:

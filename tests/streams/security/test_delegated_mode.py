@@ -1,4 +1,4 @@
-"""Mode kemtls with [tls.delegated]: keys that last a day, in either end; each refusal of own files by its name."""
+"""[tls.delegated]: keys that last a day, in either end and every mode that takes them; refusals by their names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import mlkem
 
 from streams.errors import ConfigError, HandshakeFailed
 from streams.security import modes, pki, stacks
-from streams.security.endpoint import Credentials, DelegatedFiles
+from streams.security.endpoint import Credentials, DelegatedFiles, DelegatedKind
 from streams.security.modes import MODES
 from streams.security.tls13 import delegated, delegated_files
 from streams.security.tls13.kem import KEM_CODES
@@ -30,7 +30,9 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Parties:
 
 
 def having(party: Credentials, files: DelegatedFiles) -> Credentials:
-    """A party with these files alone."""
+    """A party that has these files in place of those with their kind of key."""
+    if files.kind == "mldsa65":
+        return msgspec.structs.replace(party, mldsa=None, delegated=files)
     return msgspec.structs.replace(party, mlkem=None, delegated=files)
 
 
@@ -62,6 +64,72 @@ def test_it_stands_for_tls_mlkem_in_kemtls_alone(parties: Parties) -> None:
         stacks.files_for(MODES["kemtls-pdk"], having(parties.receiver, files))
 
 
+SIGNING: list[tuple[str, DelegatedKind, str]] = [
+    ("hybrid", "ec", "ecdsa_secp256r1_sha256"),
+    ("hybrid-preferred", "ec", "ecdsa_secp256r1_sha256"),
+    ("hybrid-p256", "ec", "ecdsa_secp256r1_sha256"),
+    ("classical", "ec", "ecdsa_secp256r1_sha256"),
+    ("pq-auth", "mldsa65", "mldsa65"),
+]
+
+
+@pytest.mark.parametrize("ours", ["receiver", "forwarder", "both"])
+@pytest.mark.parametrize(("name", "kind", "authentication"), SIGNING)
+def test_a_delegated_key_signs_in_every_mode_with_signatures(
+    name: str, kind: DelegatedKind, authentication: str, ours: str, parties: Parties
+) -> None:
+    mode = MODES[name]
+    forwarder, receiver = (
+        having(party, delegating(parties, role, kind=kind))
+        if ours in (role, "both")
+        else msgspec.structs.replace(party, accept_delegated=True)
+        for role, party in (("forwarder", parties.forwarder), ("receiver", parties.receiver))
+    )
+    stacks.check(forwarder, [mode], accepting=False)
+    stacks.check(receiver, [mode], accepting=True)
+    client, server = stacks.client(mode, forwarder), stacks.server([mode], receiver)
+    assert [party.delegated_until is not None for party in (client, server)] == [
+        ours in ("forwarder", "both"),
+        ours in ("receiver", "both"),
+    ]
+    near, far = client.endpoint("localhost"), server.endpoint()
+    shake_hands(near, far)
+    for end, identity in ((near, "receiver"), (far, FORWARDER)):
+        facts = end.facts()
+        modes.check(mode, facts)
+        assert (facts.authentication, facts.identities[0]) == (authentication, identity)
+        assert facts.group == mode.groups[0]
+
+
+def test_a_peer_over_openssl_takes_no_delegated_key_and_both_ends_say_so(parties: Parties) -> None:
+    hybrid = MODES["hybrid"]
+    plain, shown = parties.forwarder, having(parties.receiver, delegating(parties, "receiver", kind="ec"))
+    near, far = stacks.client(hybrid, plain).endpoint("localhost"), stacks.server([hybrid], shown).endpoint()
+    with pytest.raises(HandshakeFailed, match="the peer does not accept our delegated credential") as refused:
+        shake_hands(near, far)
+    assert refused.value.reason == "no_shared_signature_algorithm"
+    with pytest.raises(HandshakeFailed, match="handshake failure"):
+        near.handshake()
+
+
+def test_modes_that_take_delegated_keys_share_a_port_and_older_tls_needs_its_own(parties: Parties) -> None:
+    receiver = msgspec.structs.replace(parties.receiver, accept_delegated=True)
+    for shown in (receiver, having(parties.receiver, delegating(parties, "receiver", kind="ec"))):
+        together = stacks.named(["hybrid", "pq-auth", "hybrid"], shown)
+        assert [mode.name for mode in together] == ["hybrid", "pq-auth"]
+        assert stacks.common_stack(together) == "tls13"
+        assert all("experimental" in mode.label for mode in together)
+        with pytest.raises(ConfigError, match=r"'classical-tls12' .openssl. and 'hybrid' .tls13. need different"):
+            stacks.common_stack(stacks.named(["hybrid", "classical-tls12"], shown))
+        stacks.self_test(together)
+    assert stacks.files_for(MODES["classical-tls12"], shown).section == "tls"
+
+
+def test_a_kem_in_tls_delegated_leaves_the_modes_with_signatures_to_openssl(parties: Parties) -> None:
+    receiver = having(parties.receiver, delegating(parties, "receiver"))
+    assert [mode.stack for mode in stacks.named(["hybrid", "kemtls"], receiver)] == ["openssl", "tls13"]
+
+
 def of_the_past(files: DelegatedFiles, signer: Path) -> None:
     """Replace the credential by one that has expired."""
     leaf = x509.load_pem_x509_certificate(files.certificate.read_bytes())
@@ -79,11 +147,12 @@ def test_own_files_that_no_peer_would_accept_are_refused_with_the_command_that_m
     receiver = parties.receiver
     made: list[tuple[dict[str, Any], str]] = [
         ({"shown_by": "forwarder"}, "its signature is wrong"),
-        ({"kind": "mldsa65"}, "is not a KEM's key"),
+        ({"kind": "mldsa65"}, "is not of the kind mlkem768"),
     ]
     for options, text in made:
+        wrong = msgspec.structs.replace(delegating(parties, "receiver", **options), kind="mlkem768")
         with pytest.raises(ConfigError) as refused:
-            stacks.server([KEMTLS], having(receiver, delegating(parties, "receiver", **options)))
+            stacks.server([KEMTLS], having(receiver, wrong))
         assert "tls.delegated.key" in str(refused.value)
         assert text in str(refused.value)
         assert "logfwd pki delegate --role receiver" in str(refused.value)
