@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 from itertools import count
 
@@ -13,6 +14,8 @@ from logfwd.links.sender import Connect
 from logfwd.metrics import ForwarderMetrics
 from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation
 from streams.security import handshakes, stacks
+from streams.security.endpoint import Party
+from streams.security.modes import Mode
 from streams.security.transport import Link, connect
 
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -22,11 +25,17 @@ log = structlog.get_logger("logfwd")
 
 
 class Connector:
-    """Makes links as one config says; certificate files are read again for every link."""
+    """Makes links as one config says; certificate files are read again for every link.
+
+    While they hold the same bytes the party stays the same one: its keys are parsed, and it knows which of the
+    receivers' chains it has verified.
+    """
 
     def __init__(self, config: ForwarderConfig, metrics: ForwarderMetrics) -> None:
         self._config = config
         self._metrics = metrics
+        self._parties: dict[str, tuple[bytes, Party]] = {}
+        """By mode, with the digest of its files."""
 
     def of(self, stream: Stream) -> Connect:
         """How a stream makes its next link: to each receiver in turn, starting with a random one."""
@@ -42,7 +51,7 @@ class Connector:
         config = self._config
         (mode,) = stacks.named([stream.security], config.tls)
         try:
-            party = stacks.client(mode, config.tls)
+            party = self._party(mode)
         except ConfigError as error:
             raise LinkError(str(error)) from error  # the files may be mended while we run
         self._metrics.own_certificate(party.expires, user=mode.section, delegated=party.delegated_until)
@@ -68,3 +77,18 @@ class Connector:
             link.abort()
             raise
         return link
+
+    def _party(self, mode: Mode) -> Party:
+        """ConfigError if the files cannot be used, or hold a delegated credential that has expired."""
+        digest = stacks.digest_of_files(mode, self._config.tls)
+        kept = self._parties.get(mode.name)
+        if kept is not None and kept[0] == digest and not _expired(kept[1]):
+            return kept[1]
+        party = stacks.client(mode, self._config.tls)
+        if digest:
+            self._parties[mode.name] = digest, party
+        return party
+
+
+def _expired(party: Party) -> bool:
+    return party.delegated_until is not None and party.delegated_until <= datetime.datetime.now(datetime.UTC)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
@@ -85,6 +86,18 @@ def files_for(mode: Mode, credentials: HasFiles) -> Files:
     if mode.section not in files:
         raise ConfigError([Problem(Path(mode.name), mode.section, f"is missing; {remedy_for(mode)}")])
     return files[mode.section]
+
+
+def digest_of_files(mode: Mode, credentials: HasFiles) -> bytes:
+    """A hash over what a mode's files hold now; empty if one cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        for path in files_for(mode, credentials).paths():
+            data = path.read_bytes()
+            digest.update(len(data).to_bytes(8) + data)
+    except (OSError, ConfigError):
+        return b""
+    return digest.digest()
 
 
 def demanded(mode: Mode, credentials: HasFiles) -> Mode:

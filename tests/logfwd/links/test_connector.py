@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,14 +17,16 @@ from logfwd.definition import Stream
 from logfwd.links import connector
 from logfwd.links.connector import Connector
 from logfwd.metrics import ForwarderMetrics
-from streams.config.sections import Tls
-from streams.errors import HandshakeFailed, LinkError, PolicyViolation
+from streams.config.sections import Delegated, MlKem, Tls
+from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation
 from streams.security import stacks
 from streams.security.endpoint import Facts
 from streams.security.listener import Listener, listen
+from streams.security.modes import MODES
 from streams.security.transport import Link
 from streams.telemetry.metrics import CollectorRegistry
 from tests.support.plaintext import FACTS, FORWARDER, PlaintextParty
+from tests.support.tls import Parties, delegating
 
 EXPIRES = PlaintextParty.expires.timestamp()
 STREAM = Stream(name="http")
@@ -154,3 +157,45 @@ async def test_a_stream_s_own_receivers_and_server_name_come_before_the_config_s
 async def test_files_that_cannot_be_used_fail_the_link_and_not_the_stream(registry: CollectorRegistry) -> None:
     with pytest.raises(LinkError, match=r"leaf\.pem: tls\.certificate: cannot be used"):
         await connector_to(registry, "a:1").of(STREAM)()
+
+
+async def test_a_party_is_kept_until_one_of_its_files_holds_something_else(
+    tmp_path: Path, registry: CollectorRegistry
+) -> None:
+    parties = Parties(tmp_path)
+    mode, files = MODES["kemtls"], parties.forwarder.mlkem
+    assert files is not None
+    own = Connector(
+        ForwarderConfig(
+            state_dir=Path("state"),
+            tls=Tls(mlkem=MlKem(certificate=files.certificate, key=files.key, ca=files.ca)),
+            receivers=("a:1",),
+        ),
+        ForwarderMetrics(registry),
+    )
+    first = own._party(mode)
+    files.ca.touch()
+    assert own._party(mode) is first, "the same bytes, written later"
+    files.ca.write_bytes(files.ca.read_bytes() * 2)
+    assert own._party(mode) is not first
+    files.key.unlink()
+    with pytest.raises(ConfigError, match=r"tls\.mlkem\.key"):
+        own._party(mode)
+
+
+async def test_a_party_is_not_kept_longer_than_its_delegated_credential(
+    tmp_path: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = delegating(Parties(tmp_path), "forwarder", hours=1)
+    own = Connector(
+        ForwarderConfig(
+            state_dir=Path("state"),
+            tls=Tls(delegated=Delegated(certificate=made.certificate, key=made.key, ca=made.ca)),
+            receivers=("a:1",),
+        ),
+        ForwarderMetrics(registry),
+    )
+    first = own._party(MODES["kemtls"])
+    assert own._party(MODES["kemtls"]) is first
+    monkeypatch.setattr(type(first), "delegated_until", datetime.datetime.now(datetime.UTC))
+    assert own._party(MODES["kemtls"]) is not first
