@@ -20,7 +20,6 @@ TABLES of version 2 (`schema.py`). Numbers are never negative unless noted.
                                forwarder_id   random, for the life of the spool
                                open           1 while a process uses the file: there must be a log then
                                definition     JSON: the original stream and its twins as last configured
-                               first_scan     1 if the source has looked for its files before
                                roots          JSON: root page of each table; only in an upgraded file
     runs          one row per run that has batches or is being sealed into: the grant of a receiver (producer_id is -1
                   before it), the next sequence, and the last acknowledged one (-1: none)
@@ -41,8 +40,8 @@ has at least one row in `batches`; every row in `batches` has its blob and its r
 overlap and stay below the next sequence. For each stream, accepted = acknowledged + waiting + dropped + dead_lettered.
 The newest row of a key says how much of the request is in the spool.
 
-VERSIONS. Version 1 has no `keys`, `definition` and `first_scan`, no totals `sampled`, `limited` and `filtered`, no
-auto_vacuum, and positions of files only. It is upgraded in one transaction when it is opened for writing; commands that
+VERSIONS. Version 1 has no `keys` and `definition`, no totals `sampled`, `limited` and `filtered`, no auto_vacuum,
+and positions of files only. It is upgraded in one transaction when it is opened for writing; commands that
 only read show it unchanged. The new tables of an upgraded file can begin at any page (`roots`), until the file is
 rewritten when it is nearly empty (`shrink.py`). A program refuses a newer version if the header and `meta` agree
 on it; if they disagree, the file is damaged.

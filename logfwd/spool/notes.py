@@ -129,7 +129,3 @@ class Notes:
         for table in ("batches", "dead_letters", "runs", "totals"):
             self._note(f"DELETE FROM {table} WHERE stream = ?", stream)  # noqa: S608 (names of our own)
         self._note("DELETE FROM blobs WHERE id NOT IN (SELECT blob FROM batches)")
-
-    def put_first_scan(self) -> None:
-        """Record that the source has looked for its files once: files that appear later are new."""
-        self._note_current(("meta", "first_scan"), "INSERT OR REPLACE INTO meta VALUES ('first_scan', '1')")

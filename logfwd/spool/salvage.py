@@ -142,7 +142,7 @@ class Salvage:
 
     def _meta_and_positions(self) -> None:
         for key, value in self._read("meta"):
-            if key in ("forwarder_id", "definition", "first_scan") and value:
+            if key in ("forwarder_id", "definition") and value:
                 self._put("meta", key, value)
         for row in self._read("positions"):
             self._put("positions", *row)

@@ -59,8 +59,6 @@ class Spool:
         self.path = path
         self.definition = definition
         """As given; without one, the last one that was stored."""
-        self.first_scan_made = False
-        """True if the source has looked for its files before (`Notes.put_first_scan`)."""
         self.positions: dict[str, Position] = {}
         self.blobs = Blobs()
         self.keys = Keys()
@@ -130,7 +128,6 @@ class Spool:
             raise
         self.forwarder_id, self.positions = self._contents.meta["forwarder_id"], self._contents.positions
         self.definition = self.definition or self._contents.meta.get("definition", "")
-        self.first_scan_made = self._contents.meta.get("first_scan") == "1"
         self.keys = self._contents.keys
         for waiting in self._contents.waiting.values():  # of every stream, before any is changed: they share payloads
             self.blobs.adopt(waiting.rows, waiting.beyond)

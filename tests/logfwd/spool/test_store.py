@@ -104,20 +104,17 @@ async def test_every_boot_seals_into_a_run_of_its_own(tmp_path: Path) -> None:
             assert [row.run for row in backlog.rows] == list(range(1, boot + 2))
 
 
-async def test_the_last_definition_and_the_first_scan_are_remembered(tmp_path: Path) -> None:
+async def test_the_last_definition_is_remembered(tmp_path: Path) -> None:
     path = tmp_path / "s.spool"
     async with Spool(path, definition="one") as spool:
-        assert (spool.definition, spool.first_scan_made) == ("one", False)
+        assert spool.definition == "one"
     async with Spool(path) as spool:
         assert spool.definition == "one"
-        notes = Notes()
-        notes.put_first_scan()
-        await spool.commit(notes)
     async with Spool(path, definition="two"):
         pass
     damage(path)
     async with Spool(path) as spool:
-        assert (spool.definition, spool.first_scan_made) == ("two", True)
+        assert spool.definition == "two"
 
 
 async def test_a_position_is_deleted_after_it_expired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

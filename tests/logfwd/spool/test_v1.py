@@ -41,7 +41,6 @@ async def upgrade(path: Path) -> Path:
     async with Spool(path) as spool:
         notes = Notes()
         spool.keys.put(KEY_HASH, KEY, notes)
-        notes.put_first_scan()
         await spool.commit(notes)
     return path
 
@@ -157,7 +156,6 @@ async def test_a_wrecked_table_of_version_1_is_noticed_before_the_upgrade(path: 
 async def has_what_version_2_adds(path: Path) -> None:
     async with Spool(path) as spool:
         assert await spool.key(KEY_HASH) == KEY
-        assert spool.first_scan_made
 
 
 async def test_a_nearly_empty_upgraded_spool_becomes_like_a_new_one_when_it_is_idle(
