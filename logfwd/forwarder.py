@@ -146,6 +146,7 @@ class Forwarder:
                 self.metrics.run_resets.labels(name, "spool_damaged").inc()
             for name, records in spool.lost_records.items():
                 self.metrics.records.labels(name, "dropped").inc(records)
+            _tell_of_removed_twins(spool, {original.name, *(twin.name for twin in twins)})
             spool.keep_positions_of(kind_of(source))
             if isinstance(source, HttpSource):
                 spool.keys.max_keys = source.max_keys
@@ -240,8 +241,19 @@ def _tell_of_remains(config: ForwarderConfig) -> None:
     configured = groups(config)
     for path in sorted(config.state_dir.glob("*.spool")):
         if path.stem not in configured:
-            remedy = "configure the stream again to send what waits, or delete it with logfwd spool rm"
-            log.warning("spool of a removed stream", stream=path.stem, bytes=path.stat().st_size, remedy=remedy)
+            _tell_of_removed(path.stem, path.stat().st_size)
+
+
+def _tell_of_removed_twins(spool: Spool, configured: set[str]) -> None:
+    """What waits for a removed twin takes room in the spool of its original, and is not sent."""
+    for stream, waiting in spool.waiting.items():
+        if stream not in configured:
+            _tell_of_removed(stream, waiting.size)
+
+
+def _tell_of_removed(stream: str, byte_count: int) -> None:
+    remedy = "configure the stream again to send what waits, or delete it with logfwd spool rm"
+    log.warning("spool of a removed stream", stream=stream, bytes=byte_count, remedy=remedy)
 
 
 def _sections(config: ForwarderConfig) -> set[str]:

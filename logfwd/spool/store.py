@@ -18,7 +18,7 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from logfwd.spool.rows import Row, Totals
 from logfwd.spool.salvage import replace_damaged
 from logfwd.spool.schema import beside
 from logfwd.spool.shrink import reusable_bytes
-from logfwd.spool.waiting import read_segment
+from logfwd.spool.waiting import Waiting, read_segment
 from streams.errors import SpoolCorrupt, SpoolError
 
 RIDE_ALONG_SECONDS = 0.2
@@ -60,6 +60,8 @@ class Spool:
         self.definition = definition
         """As given; without one, the last one that was stored."""
         self.positions: dict[str, Position] = {}
+        self.waiting: Mapping[str, Waiting] = {}
+        """What waited in the file when it was opened, by stream."""
         self.blobs = Blobs()
         self.keys = Keys()
         self.forwarder_id = ""
@@ -128,8 +130,8 @@ class Spool:
             raise
         self.forwarder_id, self.positions = self._contents.meta["forwarder_id"], self._contents.positions
         self.definition = self.definition or self._contents.meta.get("definition", "")
-        self.keys = self._contents.keys
-        for waiting in self._contents.waiting.values():  # of every stream, before any is changed: they share payloads
+        self.keys, self.waiting = self._contents.keys, self._contents.waiting
+        for waiting in self.waiting.values():  # of every stream, before any is changed: they share payloads
             self.blobs.adopt(waiting.rows, waiting.beyond)
         self.blobs.start_after(self._contents.last_row, self._contents.last_blob)
         self._room.make_reserve()
@@ -226,7 +228,7 @@ class Spool:
             if owner == stream:
                 backlog.runs[run.number] = run
                 backlog.last_run_number = run.number
-        if (waiting := self._contents.waiting.get(stream)) is None:
+        if (waiting := self.waiting.get(stream)) is None:
             self.blobs.adopt((), backlog.beyond)
         else:
             backlog.adopt(waiting.rows, waiting.beyond)

@@ -39,6 +39,11 @@ class Waiting:
     rows: list[Row] = field(default_factory=list)
     beyond: Beyond = field(default_factory=Beyond)
 
+    @property
+    def size(self) -> int:
+        """Bytes of their payloads."""
+        return sum(part.size for part in (*self.rows, *self.beyond))
+
 
 def read_waiting(connection: sqlite3.Connection) -> dict[str, Waiting]:
     """The waiting batches of every stream; SpoolCorrupt for values that no spool can contain."""

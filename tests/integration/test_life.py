@@ -95,6 +95,26 @@ async def test_a_stream_is_added_by_a_reload_and_none_is_removed(installation: I
     assert len([event for event in events if event["event"] == "config rejected"]) == 2
 
 
+async def test_a_twin_that_is_removed_while_its_batches_wait_is_named_at_the_reload_and_at_the_next_start(
+    installation: Installation, events: Events
+) -> None:
+    async with running(installation.receiver_config()) as service:
+        address = service.listeners[0].address
+        twin = installation.stream(name="copy", mirror_of="http", source=None, receivers=("localhost:1",))
+        both, alone = (installation.forwarder_config(address, installation.stream(), *more) for more in ((twin,), ()))
+        async with forwarding(both) as forwarder:
+            installation.append(*lines(10))
+            await eventually(lambda: acknowledged(forwarder) == 10)
+            assert found(events, "spool of a removed stream") == []
+            assert await forwarder.reload(lambda: alone)
+            await eventually(lambda: len(found(events, "spool of a removed stream")) == 1)
+        async with forwarding(alone):
+            await eventually(lambda: len(found(events, "spool of a removed stream")) == 2)
+    for told in found(events, "spool of a removed stream"):
+        assert told["stream"] == "copy"
+        assert told["bytes"] > 0
+
+
 async def test_a_forwarder_goes_on_after_a_reload_that_changes_its_only_stream(installation: Installation) -> None:
     async with running(installation.receiver_config()) as service:
         address = service.listeners[0].address
