@@ -29,7 +29,8 @@ RECORDS = Metric(
     "",
     ("stream", "state"),
     "Records by state: accepted, invalid, acknowledged, dropped, dead_lettered; of formats other than json also "
-    "undecodable (with U+FFFD in place of bytes that are not of the encoding) and cut (lines in several parts). "
+    "undecodable (with U+FFFD in place of bytes that are not of the encoding) and cut (lines in several parts); also "
+    "too_long (cuts of lines over 16 MiB, which become several lines). "
     "Accepted = acknowledged + spooled + dropped + dead_lettered.",
 )
 SPOOL_BYTES = Metric("logfwd_spool_bytes", "gauge", "bytes", ("stream",), "Bytes of batches waiting in the spool.")

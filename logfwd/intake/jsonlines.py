@@ -161,7 +161,6 @@ def _wrapped(line: bytes, max_record_bytes: int, origin: object) -> list[bytes]:
         name, text = "message", line.decode()
     except UnicodeDecodeError:
         name, text = "message_base64", base64.b64encode(line).decode()
-    whole = _encode({name: text, "invalid": True})
-    if len(whole) <= max_record_bytes:
+    if len(text) < max_record_bytes and len(whole := _encode({name: text, "invalid": True})) <= max_record_bytes:
         return [whole]
     return in_parts(name, text, {"invalid": True}, max_record_bytes, line_id(origin))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from logfwd.sources.formats import containers
-from logfwd.sources.formats.joined import JoinedLines, Rules
+from logfwd.sources.formats.joined import JoinedLines, LongRecords, Rules
 from logfwd.sources.formats.patterns import compile_pattern
 from logfwd.sources.formats.text import Count, TextLines
 from logfwd.sources.settings import LineSource
@@ -24,6 +24,7 @@ class LineFormat:
         self.wait_seconds = multiline.wait_seconds if multiline is not None else None
         """How long a record stays open although it may be whole; None if none is ever open so."""
         self._rules: Rules | None = None
+        self._long = LongRecords()
         if not self.has_readers or (settings.format == "text" and multiline is None):
             return
         begins, max_lines, max_bytes = None, 1, max_record_bytes
@@ -41,4 +42,4 @@ class LineFormat:
         if self._rules is None:
             return TextLines(most, self._count, origin)
         rules = self._rules._replace(max_bytes=min(self._rules.max_bytes, most), max_record_bytes=most)
-        return JoinedLines(rules, self._count, origin)
+        return JoinedLines(rules, self._count, origin, self._long)

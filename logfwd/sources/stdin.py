@@ -30,6 +30,7 @@ from logfwd.sources.formats.encodings import (
 )
 from logfwd.sources.formats.text import Count, ignore
 from logfwd.sources.lines import LineFormat, Lines
+from logfwd.sources.longlines import MAX_LINE_BYTES, Cuts
 from logfwd.sources.position import STDIN, Block, Mark, Position
 from logfwd.sources.settings import StdinSource
 from logfwd.sources.uncommitted import Uncommitted
@@ -58,8 +59,9 @@ class Stdin:
     ) -> None:
         self.max_record_bytes, self.settings, self.count = max_record_bytes, settings, count
         self._block_bytes, self._fd = block_bytes, fd
-        self._unfinished: list[bytes] = []
-        self._unfinished_bytes = 0
+        self._unfinished = bytearray()
+        """What was read of a line whose end was not."""
+        self._cuts = Cuts()
         self._offset = 0
         self._uncommitted = Uncommitted(KEY, STDIN)
         self._reading: asyncio.Future[bytes] | None = None
@@ -135,8 +137,7 @@ class Stdin:
         if not is_end:
             return
         if self._unfinished:
-            self._uncommitted.append(self._block(b"".join(self._unfinished), added=b"\n"))
-            self._unfinished, self._unfinished_bytes = [], 0
+            self._uncommitted.append(self._block(self._taken(len(self._unfinished)), added=b"\n"))
         self._end_records(everything=True)
         self._ended = True
 
@@ -154,52 +155,46 @@ class Stdin:
 
     def _must_wait_for_encoding(self, data: bytes) -> bool:
         """True while the first bytes, which decide about byte order and mark, are not there; keeps them."""
-        if not data or b"\n" in data or self._unfinished_bytes + len(data) >= FIRST_BYTES:
+        if not data or b"\n" in data or len(self._unfinished) + len(data) >= FIRST_BYTES:
             return False
-        self._unfinished.append(data)
-        self._unfinished_bytes += len(data)
+        self._unfinished += data
         return True
 
     def _begin(self, data: bytes) -> bytes:
         """The first bytes without their mark."""
-        first = b"".join([*self._unfinished, data])
-        self._unfinished, self._unfinished_bytes = [], 0
+        first = self._taken(len(self._unfinished)) + data
         self._encoding = encoding_of(self.settings.encoding, first)
+        self._cuts = Cuts(self.count)
         made = LineFormat(self.settings, self.max_record_bytes, self.count)
         self._lines, self._wait_seconds = made.reader(self._uncommitted.session), made.wait_seconds
         self._offset = len(self._encoding.bom) if first.startswith(self._encoding.bom) else 0
         return first[self._offset :]
 
     def _cut(self, data: bytes) -> Iterator[Block]:
-        """The whole lines of the unfinished line and these bytes; a line without end leaves in fragments."""
+        """The whole lines of the unfinished line and these bytes; a line without end is cut."""
         encoding = self._encoding or UTF_8
-        if encoding.unit > 1 and self._unfinished:  # what was read may begin within a code unit
-            data = b"".join([*self._unfinished, data])
-            self._unfinished, self._unfinished_bytes = [], 0
-        if stop := end_of_lines(data, 0, encoding):
-            whole = data[:stop] if not self._unfinished else b"".join([*self._unfinished, data[:stop]])
-            self._unfinished, self._unfinished_bytes = [], 0
-            yield self._block(whole)
-        if stop < len(data):
-            self._unfinished.append(data[stop:])
-            self._unfinished_bytes += len(data) - stop
-        if self._unfinished_bytes >= self.max_record_bytes:
-            line, start, size = b"".join(self._unfinished), 0, self.max_record_bytes
-            while len(line) - start >= size:
-                end = start + size
-                if self.settings.format == "text":
-                    end = start + whole_characters(line[start:end], encoding)
-                yield self._block(line[start:end], added=b"\n", is_cut=True)
-                start = end
-            self._unfinished = [line[start:]] if start < len(line) else []
-            self._unfinished_bytes = len(line) - start
+        begin = len(self._unfinished) // encoding.unit * encoding.unit  # what was read may end within a code unit
+        self._unfinished += data
+        if stop := end_of_lines(self._unfinished, begin, encoding):
+            yield self._block(self._taken(stop))
+        while len(self._unfinished) >= MAX_LINE_BYTES:
+            line = bytes(self._unfinished[:MAX_LINE_BYTES])
+            yield self._block(self._taken(whole_characters(line, encoding)), added=b"\n")
+            self._cuts.cut(KEY)
 
-    def _block(self, data: bytes, added: bytes = b"", *, is_cut: bool = False) -> Block:
+    def _taken(self, size: int) -> bytes:
+        """The first bytes of what is unfinished, which are so no more."""
+        with memoryview(self._unfinished) as unfinished:
+            taken = bytes(unfinished[:size])
+        del self._unfinished[:size]
+        return taken
+
+    def _block(self, data: bytes, added: bytes = b"") -> Block:
         start = self._offset
         self._offset += len(data)
         now_ms = time.time_ns() // 1_000_000
         if self._lines is not None:
-            return self._made(self._lines.feed(data, start, self._encoding or UTF_8, cut=is_cut), start)
+            return self._made(self._lines.feed(data, start, self._encoding or UTF_8), start)
         return Block(data + added, now_ms, KEY, start, self._offset, self._uncommitted.session, source=STDIN)
 
     def committed(self, positions: Mapping[str, Position]) -> None:
@@ -220,7 +215,7 @@ class Stdin:
 
     def lag_bytes(self) -> int:
         """Bytes that were read and are not committed; how many wait in the pipe is not known."""
-        return self._unfinished_bytes + self._uncommitted.byte_count
+        return len(self._unfinished) + self._uncommitted.byte_count
 
     @property
     def has_ended(self) -> bool:

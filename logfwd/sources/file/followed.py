@@ -27,6 +27,7 @@ from logfwd.sources.file.writers import has_writer
 from logfwd.sources.formats.encodings import FIRST_BYTES, encoding_of
 from logfwd.sources.formats.text import Count
 from logfwd.sources.lines import LineFormat, Lines
+from logfwd.sources.longlines import Cuts
 from logfwd.sources.position import Block, Mark, Position
 from logfwd.sources.settings import FileSource
 
@@ -50,6 +51,7 @@ class FollowedFiles:
         self.settings, self.finder, self.max_record_bytes = settings, finder, max_record_bytes
         self.report = report
         self.format = LineFormat(settings, max_record_bytes, count)
+        self._cuts = Cuts(count)
         self._fields = fields_by_name(settings)
         self.lost = LostPositions(settings, finder.troubles, report)
         self.opened = OpenFiles(settings.max_open_files, notifier)
@@ -137,7 +139,7 @@ class FollowedFiles:
             return False
         if not tail.place.handle:
             tail.place = tail.place.in_file(tail.fd, tail.place.archive)
-        tail.lines = self.lines_of(tail)
+        tail.lines, tail.cuts = self.lines_of(tail), self._cuts
         tail.size, tail.mtime_ns, tail.ctime_ns = tail.content_bytes, status.st_mtime_ns, status.st_ctime_ns
         self.tails[tail.id] = tail
         self.committed.setdefault(tail.key, tail.place.offset)

@@ -47,9 +47,7 @@ class Reading:
                 return None
             if tail.predecessor is not None and (block := self._inherited(tail, now, wall_ms)) is not None:
                 return block
-            block = tail.read(
-                self._block_bytes, self._files.max_record_bytes, wall_ms, final=self._files.is_quiet(tail, now)
-            )
+            block = tail.read(self._block_bytes, wall_ms, final=self._files.is_quiet(tail, now))
             if block is None:
                 block = self._ended(tail, now, wall_ms)
                 return block if block is None else self._files.with_fields(tail, block)

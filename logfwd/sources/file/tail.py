@@ -2,6 +2,9 @@
 
 Each read fetches the bytes before the position together with those after it, in one call, and compares them. So a file
 that was truncated and has grown again is never taken for its own continuation.
+
+A line that is longer than a block is read when its end is there, and as one block: wherever a forwarder is killed, all
+of its records are stored, or none.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from msgspec import structs
 
 from logfwd.sources.file.identity import FileId, Place, detail_of
 from logfwd.sources.file.plain import Plain, compression_of, pread
-from logfwd.sources.file.zeros import ZERO, Zeros, end_of_zeros
+from logfwd.sources.file.zeros import STEP_BYTES, ZERO, Zeros, end_of_zeros
 from logfwd.sources.formats.encodings import (
     FIRST_BYTES,
     UTF_8,
@@ -24,6 +27,7 @@ from logfwd.sources.formats.encodings import (
 )
 from logfwd.sources.formats.joined import JoinedLines
 from logfwd.sources.lines import Lines
+from logfwd.sources.longlines import MAX_LINE_BYTES, Cuts
 from logfwd.sources.position import FILE, TAIL_BYTES, Block, Mark, Position
 
 
@@ -69,6 +73,8 @@ class Tail:
     encoding: Encoding | None = None  # None until the first bytes are there
     zeros: Zeros = field(default_factory=Zeros)
     zeros_at_end: int = 0  # bytes at its end that are not data yet, as of the last read
+    cuts: Cuts = field(default_factory=Cuts)
+    searched: int = 0  # up to here there is no end of the line at the position
 
     @property
     def unread_bytes(self) -> int:
@@ -86,15 +92,14 @@ class Tail:
         archive = self.place.archive
         return os.fstat(self.fd).st_size if archive is None else archive.plain_bytes
 
-    def read(self, block_bytes: int, max_record_bytes: int, wall_ms: int, *, final: bool) -> Block | None:
+    def read(self, block_bytes: int, wall_ms: int, *, final: bool) -> Block | None:
         """The next whole lines; None at the end. `final` turns an unfinished last line into a record."""
         place, self.zeros_at_end = self.place, 0
         if self.announce:
             self.announce = False
             return Block(b"", wall_ms, positions={self.key: self.position()})
-        most = max(block_bytes, max_record_bytes + 1)
         origin, begin = place.offset - place.tail_bytes, place.tail_bytes
-        data = self._fetch(origin, begin + (block_bytes if self.lines is not None else most))
+        data = self._fetch(origin, begin + block_bytes)
         if not place.tail_matches(data) or (len(data) == begin and self.content_bytes < place.offset):
             raise Replaced
         encoding = self._encoding(data)
@@ -104,28 +109,52 @@ class Tail:
             if (first := self._first_after_zeros(origin + begin)) is None:
                 return None
             origin, begin = first, 0
-            data = self._fetch(origin, most)
+            data = self._fetch(origin, block_bytes)
         stop = end_of_lines(data, begin, encoding)
-        if not stop and self.lines is not None and len(data) < begin + most:
-            data = self._fetch(origin, begin + most)
+        if not stop and (more := self._line_bytes(origin, begin, len(data), encoding, final=final)):
+            data = self._fetch(origin, begin + more)
             stop = end_of_lines(data, begin, encoding)
         if ZERO in data and encoding.unit == 1:
             data, stop = self._without_zeros(data, origin, begin, stop)
-        is_cut = not stop and len(data) - begin >= max_record_bytes
         added = b"" if stop else encoding.newline
-        if is_cut:
-            stop = begin + max_record_bytes
-            if self.lines is not None:
-                stop = begin + whole_characters(data[begin:stop], encoding)
+        if not stop and len(data) - begin >= MAX_LINE_BYTES:
+            stop = begin + whole_characters(data[begin : begin + MAX_LINE_BYTES], encoding)
+            self.cuts.cut(self.path)
         elif not stop:
             if not final or origin + len(data) == place.offset:
                 return None
             stop = len(data)
         skipped = origin + begin - place.offset
-        return self._found(data[begin:stop], skipped, added, encoding, wall_ms, is_cut=is_cut)
+        return self._found(data[begin:stop], skipped, added, encoding, wall_ms)
 
     def _fetch(self, offset: int, size: int) -> bytes:
         return pread(self.content, size, offset)
+
+    def _line_bytes(self, origin: int, begin: int, known: int, encoding: Encoding, *, final: bool) -> int:
+        """How many bytes to read of a line that begins `begin` bytes after `origin` and is not whole in `known` bytes.
+
+        0 if its end is not there: it is waited for, up to MAX_LINE_BYTES, unless what is there is `final`.
+        """
+        start, unit = origin + begin, encoding.unit
+        at = max(start + (known - begin) // unit * unit, self.searched)
+        while at - start < MAX_LINE_BYTES:
+            data = self._ahead(origin, at)
+            if stop := end_of_lines(data, 0, encoding):
+                return at + stop - start
+            if len(data) < unit:
+                break
+            if unit == 1 and data.startswith(ZERO) and end_of_zeros(self.content, at) is None:
+                break
+            at += len(data) // unit * unit
+            if unit > 1 or ZERO not in data:  # zeros may become data, and hold the end then
+                self.searched = at
+        return MAX_LINE_BYTES if final or at - start >= MAX_LINE_BYTES else 0
+
+    def _ahead(self, origin: int, at: int) -> bytes:
+        """Bytes from `at` on. What is compressed is kept from `origin` on: reading backwards would begin again."""
+        if self.plain is None:
+            return self._fetch(at, STEP_BYTES)
+        return self._fetch(origin, at - origin + STEP_BYTES)[at - origin :]
 
     def _first_after_zeros(self, offset: int) -> int | None:
         """Where data goes on after the zeros at `offset`; None if they reach to the end of the file."""
@@ -169,15 +198,13 @@ class Tail:
             self.encoding = encoding
         return encoding
 
-    def _found(
-        self, own: bytes, skipped: int, added: bytes, encoding: Encoding, wall_ms: int, *, is_cut: bool
-    ) -> Block:
+    def _found(self, own: bytes, skipped: int, added: bytes, encoding: Encoding, wall_ms: int) -> Block:
         """A block of these bytes of the file, which begin `skipped` bytes after the position."""
         start = self.place.offset + skipped
         self.place = self.place.after(own[-TAIL_BYTES:], start + len(own), self.content)
         if self.lines is None:
             return self._block(own + added if own and added else own, start, wall_ms)
-        records = self.lines.feed(own, start, encoding, cut=is_cut)
+        records = self.lines.feed(own, start, encoding)
         self.place = structs.replace(self.place, state=self.lines.state())
         return self._block(records, start, wall_ms)
 
@@ -192,10 +219,10 @@ class Tail:
         """Go on with the open records of the file before this one; the block holds the positions of both."""
         assert isinstance(self.lines, JoinedLines)
         assert isinstance(other.lines, JoinedLines)
-        self.lines.inherit(other.lines.give())
+        records = self.lines.inherit(other.lines.give())
         self.place = structs.replace(self.place, state=self.lines.state())
         other.place = structs.replace(other.place, state=b"")
-        block = self._block(b"", self.place.offset, wall_ms)
+        block = self._block(records, self.place.offset, wall_ms)
         return structs.replace(block, positions={**(block.positions or {}), other.key: other.position()})
 
     def position(self) -> Position:

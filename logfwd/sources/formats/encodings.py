@@ -65,7 +65,7 @@ def encoding_of(name: str, first: bytes) -> Encoding:
     return _FIXED.get(canonical) or Encoding(canonical, b"\n")
 
 
-def end_of_lines(data: bytes, begin: int, encoding: Encoding) -> int:
+def end_of_lines(data: bytes | bytearray, begin: int, encoding: Encoding) -> int:
     """The index after the last newline in `data[begin:]`, where `begin` is at a code unit; 0 if there is none."""
     unit, stop = encoding.unit, len(data)
     while (found := data.rfind(encoding.newline, begin, stop)) >= 0:

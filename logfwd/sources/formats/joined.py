@@ -6,13 +6,15 @@ length of each line of the open records, and these are read again at a start. Li
 rotation are stored themselves. So wherever a forwarder is killed, no record is lost, repeated or split.
 
 Bounds: an open record that has `max_bytes`, `max_lines` or 1000 lines of the file leaves as a part (parts.py), and what
-follows is its next part.
+follows is its next part. But the pieces of a single line wait for its end, so that each part can say how many there
+are: up to MAX_OPEN_BYTES, for MOST_LONG records of a source at a time, and unless it came from the file before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+from weakref import WeakSet
 
 import msgspec
 
@@ -22,8 +24,11 @@ from logfwd.sources.formats.encodings import UTF_8, Encoding, whole_characters
 from logfwd.sources.formats.parts import in_parts, line_id
 from logfwd.sources.formats.text import CUT, UNDECODABLE, Count, joined, raw_lines
 from logfwd.sources.formats.whole import WHOLE, portions
+from streams.config.units import MIB
 
 MAX_PARTS = 1000
+MAX_OPEN_BYTES, MOST_LONG = 16 * MIB, 4
+"""How long a line in pieces may be, and how many over `max_bytes` a source may have open: they are in memory."""
 
 Read = Callable[[int, int], bytes]
 """Bytes of the file: offset and length."""
@@ -88,11 +93,16 @@ _encode_state = msgspec.msgpack.Encoder().encode
 _decode_state = msgspec.msgpack.Decoder(list[Saved]).decode
 
 
-class JoinedLines:
-    """The lines of one file, in order."""
+LongRecords = WeakSet[_Open]
+"""The open records of one source that are longer than `max_bytes`."""
 
-    def __init__(self, rules: Rules, count: Count, origin: object = "") -> None:
+
+class JoinedLines:
+    """The lines of one file, in order. `long` is common to all files of the source."""
+
+    def __init__(self, rules: Rules, count: Count, origin: object = "", long: LongRecords | None = None) -> None:
         self._rules, self._count, self._origin = rules, count, origin
+        self._long = LongRecords() if long is None else long
         self._whole = WHOLE.get(rules.parse) if rules.begins is None and rules.parse is not None else None
         self._encoding = UTF_8
         self._open: dict[str, _Open] = {}
@@ -122,9 +132,10 @@ class JoinedLines:
         self._open.clear()
         return saved
 
-    def inherit(self, saved: Sequence[Saved]) -> None:
-        """Go on with the open records of the file before a rotation."""
+    def inherit(self, saved: Sequence[Saved]) -> bytes:
+        """Go on with the open records of the file before a rotation; what is too long for a position are JSON lines."""
         self._resume(saved, lambda _, __: b"", is_carried=True)
+        return self._taken()
 
     def _resume(self, saved: Sequence[Saved], read: Read, *, is_carried: bool) -> None:
         for each in saved:
@@ -157,12 +168,8 @@ class JoinedLines:
     def _may_be_whole(record: _Open) -> bool:
         return not record.pieces and (bool(record.texts) or record.part > 1) and not record.is_within_line
 
-    def feed(self, data: bytes, start: int, encoding: Encoding, *, cut: bool = False) -> bytes:
-        """The JSON lines of the records that whole lines, which stand at `start` in the file, have made whole.
-
-        `cut`: the line is too long to be read at once; its pieces are lines by themselves.
-        """
-        del cut
+    def feed(self, data: bytes, start: int, encoding: Encoding) -> bytes:
+        """The JSON lines of the records that whole lines, which stand at `start` in the file, have made whole."""
         self._encoding = encoding
         for portion in portions(data) if self._whole is not None else (data,):
             self._feed(portion, start)
@@ -215,8 +222,21 @@ class JoinedLines:
             if rules.begins is None:
                 self._close(record)
                 return
-        if record.size >= rules.max_bytes or len(record.texts) >= rules.max_lines or len(record.lines) >= MAX_PARTS:
+        if self._is_full(record, is_carried=is_carried):
             self._emit_part(record)
+
+    def _is_full(self, record: _Open, *, is_carried: bool) -> bool:
+        rules = self._rules
+        if len(record.texts) >= rules.max_lines or len(record.lines) >= MAX_PARTS or record.size >= MAX_OPEN_BYTES:
+            return True
+        if record.size < rules.max_bytes:
+            return False
+        if rules.begins is not None or is_carried or record.part > 1:
+            return True
+        if record not in self._long and len(self._long) >= MOST_LONG:
+            return True
+        self._long.add(record)
+        return False
 
     def _ends_before(self, record: _Open, piece: Piece) -> bool:
         """True if a piece begins a line that begins the next record."""
@@ -282,6 +302,7 @@ class JoinedLines:
         text = self._content(record)
         self._records += self._parts(record, text, is_end=False)
         record.texts, record.lines, record.size = [], [], 0
+        self._long.discard(record)
         record.is_within_line = record.began_within_line = is_within_line
         record.pieces, record.rest = [rest] if rest else [], rest
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import tty
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -81,16 +82,29 @@ async def test_a_terminal_gives_lines_and_ends_when_it_hangs_up() -> None:
     assert got == b"one\ntwo\n"
 
 
-async def test_an_overlong_line_is_handed_over_in_fragments(tmp_path: Path) -> None:
+async def test_a_line_longer_than_a_read_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "input"
     path.write_bytes(b"a\n" + b"x" * 950 + b"\nb\n")
     with path.open("rb") as file:
         blocks = await everything(Stdin(max_record_bytes=300, block_bytes=128, fd=file.fileno()))
-    first, *fragments, last, nothing = b"".join(block.data for block in blocks).split(b"\n")
-    assert (first, b"".join(fragments), last, nothing) == (b"a", b"x" * 950, b"b", b"")
-    assert len(fragments) > 1
+    assert b"".join(block.data for block in blocks).splitlines() == [b"a", b"x" * 950, b"b"]
     assert blocks[-1].end == 955
-    assert max(len(block.data) for block in blocks) <= 300 + 128
+
+
+async def test_a_line_without_end_is_cut_at_whole_characters_and_that_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logfwd.sources.stdin.MAX_LINE_BYTES", 400)
+    path, counted = tmp_path / "input", Counter[str]()
+    path.write_text("x" + "é" * 500 + "\nb\n", encoding="utf-8")
+    with path.open("rb") as file:
+        source = Stdin(max_record_bytes=300, block_bytes=128, fd=file.fileno())
+        source.count = lambda state, lines: counted.update({state: lines})
+        blocks = await everything(source)
+    *pieces, last = b"".join(block.data for block in blocks).decode().splitlines()
+    assert ("".join(pieces), last) == ("x" + "é" * 500, "b")
+    assert [len(piece.encode()) for piece in pieces] == [399, 400, 202]
+    assert counted == {"too_long": 2}
 
 
 async def test_waiting_for_input_can_be_cancelled_and_goes_on_later() -> None:
@@ -153,7 +167,7 @@ async def test_a_long_line_of_text_comes_in_parts_with_one_id() -> None:
     assert "".join(str(part["message"]) for part in parts) == line
     assert [part["part"] for part in parts] == list(range(1, len(parts) + 1))
     assert len({part["line_id"] for part in parts}) == 1
-    assert parts[-1]["parts"] == len(parts)
+    assert {part["parts"] for part in parts} == {len(parts)}
     assert short == {"message": "short"}
 
 

@@ -224,18 +224,6 @@ def test_files_take_turns_block_by_block(tmp_path: Path) -> None:
     assert len(set(keys)) == 3
 
 
-def test_an_overlong_line_is_handed_over_in_fragments(tmp_path: Path) -> None:
-    log = tmp_path / "a.log"
-    append(log, b"a\n" + b"x" * 1000)
-    reader = Reader(log, block_bytes=100, max_record_bytes=300)
-    reader.turn()
-    assert reader.lines == [b"a", b"x" * 300, b"x" * 300, b"x" * 300]
-    reader.restart()
-    append(log, b"y\nb\n")
-    assert reader.turn() == [b"x" * 100 + b"y", b"b"]
-    assert max(len(block.data) for block in reader.blocks) <= 301
-
-
 def test_the_lag_counts_uncommitted_bytes(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     append(log, numbered(0, 10))

@@ -233,10 +233,49 @@ def test_a_record_beyond_the_bounds_comes_in_parts_with_one_id_over_kills(tmp_pa
     assert [part["part"] for part in parts] == list(range(1, len(parts) + 1))
     assert len({part["line_id"] for part in parts}) == 1
     assert {part["time"] for part in parts} == {TIME.format(0)}
-    assert parts[-1]["parts"] == len(parts)
+    assert {part["parts"] for part in parts} == {len(parts)}
     assert last["message"] == "next"
     assert max(map(len, reader.lines)) <= 1000
     assert not reader.counted["undecodable"]
+
+
+def test_of_a_long_line_that_a_rotation_falls_into_only_the_last_part_says_how_many_over_kills(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    pieces = [f"é{number:06d}" * 20 for number in range(40)]
+    lines = [cri(number, "stdout", "P", piece) for number, piece in enumerate(pieces)]
+    path.write_bytes(b"".join(lines[:30]))
+    reader = Reader(path, format="cri", block_bytes=300, max_record_bytes=1000)
+    reader.turn()
+    rotate(path)
+    path.write_bytes(b"".join(lines[30:]) + cri(99, "stdout", "F", "!") + cri(100, "stdout", "F", "next"))
+    for _ in range(60):
+        reader.scan()
+        reader.read(1)
+        reader.commit()
+        reader.read(1)
+        reader.restart()
+    reader.turn()
+    *parts, last = records(reader)
+    assert "".join(part["message"] for part in parts) == "".join(pieces) + "!"
+    assert [part["part"] for part in parts] == list(range(1, len(parts) + 1))
+    assert len({part["line_id"] for part in parts}) == 1
+    assert [part["parts"] for part in parts if "parts" in part] == [len(parts)] * sum("parts" in part for part in parts)
+    assert parts[-1]["parts"] == len(parts)
+    assert last["message"] == "next"
+    assert all(len(mark.encode()) < 4000 for mark in reader.positions.values()), "no position holds the whole line"
+
+
+def test_four_long_lines_of_a_source_wait_for_their_ends_and_a_fifth_leaves_in_parts(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.log" for number in range(5)]
+    for path in paths:
+        path.write_bytes(cri(0, "stdout", "P", "x" * 400) * 3)
+    reader = Reader(*paths, format="cri", max_record_bytes=1000)
+    reader.turn()
+    assert [record.get("parts") for record in records(reader)] == [None, None]
+    for path in paths:
+        append(path, cri(1, "stdout", "F", "!"))
+    reader.turn()
+    assert sorted(record.get("parts", 0) for record in records(reader)) == [0, 0, *[2] * 8, 3]
 
 
 def test_a_thousand_parts_are_the_most_that_wait(tmp_path: Path) -> None:

@@ -159,24 +159,10 @@ def test_a_line_longer_than_a_read_comes_in_parts_with_one_id_also_over_restarts
     *parts, short = reader.lines
     found = parts_of(parts)
     assert "".join(part["message"] for part in found) == line
-    assert [part.get("parts") for part in found if "parts" in part] == [len(found)]
+    assert {part["parts"] for part in found} == {len(found)}
     assert json.loads(short) == {"message": "short"}
     assert reader.counted["cut"] == 1
     assert not reader.counted["undecodable"]
-
-
-def test_a_rotated_file_that_ends_where_a_long_line_was_cut_is_released(tmp_path: Path) -> None:
-    path = tmp_path / "app.log"
-    path.write_bytes(b"x" * 1000)
-    reader = Reader(path, format="text", max_record_bytes=1000, block_bytes=1000)
-    reader.turn()
-    path.rename(tmp_path / "app.log.1")
-    path.write_bytes(b"next\n")
-    for _ in range(6):
-        reader.turn(10.0)
-    assert messages(reader)[-1] == "next"
-    assert "".join(messages(reader)[:-1]) == "x" * 1000
-    assert reader.follower.open_files == 1
 
 
 def test_a_rotated_file_gives_its_unfinished_line_even_if_it_ends_within_a_character(tmp_path: Path) -> None:
