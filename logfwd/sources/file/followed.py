@@ -97,6 +97,9 @@ class FollowedFiles:
                 tail.active_at = now
             tail.size, tail.mtime_ns, tail.ctime_ns = size, mtime_ns, ctime_ns
             self.enqueue(tail)
+        elif tail.is_filled:
+            tail.active_at = now
+            self.enqueue(tail)
 
     def enqueue(self, tail: Tail) -> None:
         if not tail.ready:
@@ -170,10 +173,13 @@ class FollowedFiles:
         return self.opened.open(tail, self._make_room)
 
     def _make_room(self) -> bool:
-        """Close the least recently active file that can be opened again, or release a rotated one that is done."""
+        """Close the least recently active file that can be opened again, or release a rotated one that is done.
+
+        Those that may be memory-mapped come last: what is written to them is seen only while they are open.
+        """
         can_close = [tail for tail in self.opened.tails if not tail.gone or self.is_done(tail)]
         while can_close:
-            least = min(can_close, key=lambda tail: (tail.ready, tail.active_at))
+            least = min(can_close, key=lambda tail: (tail.ready, tail.zeros_at_end > 0, tail.active_at))
             if least.gone:
                 self.retire(least)
                 return True

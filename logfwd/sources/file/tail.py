@@ -92,6 +92,12 @@ class Tail:
         archive = self.place.archive
         return os.fstat(self.fd).st_size if archive is None else archive.plain_bytes
 
+    @property
+    def is_filled(self) -> bool:
+        """True if its zeros at the end have become data: writes to mapped memory need not change its time."""
+        at = self.size - self.zeros_at_end
+        return bool(self.zeros_at_end) and self.fd >= 0 and self.plain is None and self._fetch(at, 1) != ZERO
+
     def read(self, block_bytes: int, wall_ms: int, *, final: bool) -> Block | None:
         """The next whole lines; None at the end. `final` turns an unfinished last line into a record."""
         place, self.zeros_at_end = self.place, 0
@@ -143,7 +149,7 @@ class Tail:
                 return at + stop - start
             if len(data) < unit:
                 break
-            if unit == 1 and data.startswith(ZERO) and end_of_zeros(self.content, at) is None:
+            if unit == 1 and self.plain is None and data.startswith(ZERO) and end_of_zeros(self.fd, at) is None:
                 break
             at += len(data) // unit * unit
             if unit > 1 or ZERO not in data:  # zeros may become data, and hold the end then
@@ -171,6 +177,7 @@ class Tail:
         """Data that ends before zeros that are not part of a line, and the end of its whole lines."""
         again = self._fetch(origin, len(data))
         if again != data:  # a memory-mapped line was being written: the whole ones are read when nothing changes
+            self.mtime_ns = -1  # so the next look finds it changed
             return data[:begin], 0
         if stop and (filler := data.find(b"\n" + ZERO, begin, stop)) >= 0:
             return data, filler + 1

@@ -55,6 +55,65 @@ def test_a_memory_mapped_file_is_read_as_its_lines_are_written(tmp_path: Path) -
     os.close(fd)
 
 
+def test_what_is_written_to_mapped_memory_is_read_although_the_file_gets_no_new_time(tmp_path: Path) -> None:
+    path = tmp_path / "m.log"
+    with path.open("w+b") as file:
+        file.truncate(MIB)
+        with mmap.mmap(file.fileno(), MIB) as view:
+            view[:4] = b"one\n"
+            reader = Reader(path)
+            reader.turn()
+            written_ns = path.stat().st_mtime_ns
+            at = 4
+            for piece in (b"two\n", b"th", b"ree\n", b"four\n"):  # all in the page that was written to before
+                view[at : at + len(piece)] = piece
+                at += len(piece)
+                assert path.stat().st_mtime_ns == written_ns, "it has a new time: this test shows nothing"
+                reader.turn()
+                assert reader.lines == bytes(view[: view.rfind(b"\n") + 1]).splitlines()
+    assert reader.follower.lag_bytes() == 0
+
+
+def test_what_is_written_to_mapped_memory_during_a_read_is_read_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, pread = tmp_path / "m.log", os.pread
+    with path.open("w+b") as file:
+        file.truncate(MIB)
+        with mmap.mmap(file.fileno(), MIB) as view:
+            view[:4] = b"one\n"
+            reader = Reader(path)
+            reader.turn()
+
+            def read_and_write(fd: int, size: int, offset: int) -> bytes:
+                data = pread(fd, size, offset)
+                if size > MIB:
+                    view[8:12] = b"six\n"
+                return data
+
+            view[4:8] = b"two\n"
+            monkeypatch.setattr(os, "pread", read_and_write)
+            reader.turn()
+            monkeypatch.setattr(os, "pread", pread)
+            reader.turn()
+            assert reader.lines == [b"one", b"two", b"six"]
+
+
+def test_a_file_that_may_be_mapped_stays_open_while_others_are_closed(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    with path.open("w+b") as file:
+        file.truncate(MIB)
+        with mmap.mmap(file.fileno(), MIB) as view:
+            view[:4] = b"one\n"
+            reader = Reader(tmp_path / "*.log", max_open_files=2)
+            reader.turn()
+            for number in range(4):
+                (tmp_path / f"b{number}.log").write_bytes(b"other\n")
+                reader.turn()
+            view[4:8] = b"two\n"
+            assert b"two" in reader.turn()
+
+
 def test_zeros_within_a_line_are_part_of_it(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"one\ntwo\0\0half\n")
