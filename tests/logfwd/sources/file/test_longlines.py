@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from logfwd.intake.shape import PLAIN, split
+from logfwd.sources.file.plain import plain_pieces
 from tests.logfwd.sources.file.follow_harness import Reader, append
 
 BLOCK_BYTES, RECORD_BYTES, MIB = 64, 300, 1024 * 1024
@@ -189,3 +192,23 @@ def test_a_long_line_with_zeros_inside_is_one_line(tmp_path: Path) -> None:
     reader = Reader(path, block_bytes=BLOCK_BYTES)
     reader.turn()
     assert reader.lines == [b"a" + bytes(500) + b"b", b"end"]
+
+
+def test_long_lines_of_a_compressed_file_are_read_without_beginning_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = list[int]()
+
+    def counted(fd: int) -> Iterator[bytes]:
+        begun.append(fd)
+        return plain_pieces(fd)
+
+    lines = [b"x" * (50_000 + number) for number in range(30)]
+    path = tmp_path / "a.log.gz"
+    path.write_bytes(gzip.compress(b"\n".join([*lines, b""])))
+    reader = Reader(path, compressed="read", block_bytes=4096)
+    monkeypatch.setattr("logfwd.sources.file.plain.plain_pieces", counted)
+    for _ in range(5):
+        reader.turn()
+    assert reader.lines == lines
+    assert len(begun) < len(lines)
