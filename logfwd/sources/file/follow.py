@@ -117,10 +117,11 @@ class Follower:
     def close(self) -> None:
         self._files.opened.close_all()
 
-    def written(self, watches: Iterable[int], now: float) -> None:
-        """These watches reported a write."""
-        for watch in watches:
-            if (tail := self._files.opened.watched(watch)) is not None:
+    def written(self, watches: Iterable[int], paths: Iterable[str], now: float) -> None:
+        """These watches reported a write, and those of directories writes to these paths."""
+        opened = self._files.opened
+        for tail in (*map(opened.watched, watches), *map(opened.closed_at, paths)):
+            if tail is not None:
                 tail.active_at = now
                 self._files.enqueue(tail)
 
@@ -157,7 +158,7 @@ class Follower:
         self._files.announced |= lost.aged()
         self._files.scan_wanted |= lost.search_wanted
         lost.search_wanted = False
-        self._files.opened.watch_directories(self._stamps.keys() | self._files.finder.roots)
+        self._files.opened.watch_directories(self._stamps.keys() | self._files.finder.roots, self._files.tails.values())
         self._full_scan_at = now + FULL_SCAN_SECONDS
 
     def _is_calm(self, now: float) -> bool:
@@ -209,7 +210,8 @@ class Follower:
         for _ in range(LISTING_TRIES):
             stamps = self._files.finder.stamps(directories)
             found = self._files.finder.configured()
-            strays = list(self._files.finder.strays(stamps, inodes, families, whole))
+            names = {file.path for file in found.values()}
+            strays = list(self._files.finder.strays(stamps, inodes, families, whole, names))
             if self._files.finder.stamps(directories) == stamps:
                 self._stamps = stamps
                 self._unstable = 0

@@ -184,7 +184,7 @@ class FollowedFiles:
                 self.retire(least)
                 return True
             if self.is_done(least) or os.fstat(least.fd).st_nlink:
-                self.opened.close(least)
+                self.opened.set_aside(least)
                 return True
             can_close.remove(least)  # deleted and not read to its end: it could not be opened again
         return False

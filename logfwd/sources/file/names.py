@@ -12,6 +12,10 @@ import os
 import re
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
+from functools import lru_cache
+
+KNOWN_NAMES = 32_768
+"""For so many names it is remembered what they may have been before: every scan asks again."""
 
 _ENDING = re.compile(r"[.\-](?:\d[\dT:.\-_Z]*|old)$")
 
@@ -30,8 +34,13 @@ _COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 """What a compressed file's name ends in."""
 
 
-def bases(path: str) -> Iterator[str]:
+@lru_cache(KNOWN_NAMES)
+def bases(path: str) -> tuple[str, ...]:
     """Names that the file may have had before rotation renamed or compressed it, longest first."""
+    return tuple(_bases(path))
+
+
+def _bases(path: str) -> Iterator[str]:
     if path.endswith(_COMPRESSED):
         path = os.path.splitext(path)[0]
         yield path

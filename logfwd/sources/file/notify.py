@@ -1,5 +1,8 @@
 """inotify(7) through ctypes: which followed files were written to, and whether a directory changed.
 
+An open file has a watch of its own, whatever its path becomes. Files that are followed and closed for want of
+descriptors are noticed by the watch of their directory, which then reports writes to any file in it.
+
 Events save polling, and tell what a file that nobody had seen was called before it was renamed: the two events of a
 rename have one cookie. A missed or merged event costs time, and such a file if its new name is not a rotated one.
 """
@@ -10,6 +13,7 @@ import ctypes
 import os
 import struct
 from collections import deque
+from typing import NamedTuple
 
 IN_MODIFY = 0x2
 IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
@@ -20,6 +24,17 @@ RENAMES = 1024
 """How many renames are remembered until the next scan."""
 
 _EVENT = struct.Struct("iIII")
+
+
+class Events(NamedTuple):
+    """What happened: the watches of open files that were written to, paths that were, and whether a scan is needed."""
+
+    watches: set[int]
+    paths: set[str]
+    scan: bool
+
+
+NOTHING = Events(set(), set(), scan=False)
 
 
 class Inotify:
@@ -44,8 +59,10 @@ class Inotify:
         """Watch an open file whatever its path becomes; the watch number that its events carry."""
         return self._call(self._libc.inotify_add_watch, self.fd, b"/proc/self/fd/%d" % fd, IN_MODIFY)
 
-    def watch_directory(self, path: str) -> int:
-        watch = self._call(self._libc.inotify_add_watch, self.fd, os.fsencode(path), DIRECTORY_EVENTS | IN_ONLYDIR)
+    def watch_directory(self, path: str, *, writes: bool = False) -> int:
+        """Watch a directory for names that come, go or change; for `writes` to its files, too."""
+        mask = DIRECTORY_EVENTS | IN_ONLYDIR | (IN_MODIFY if writes else 0)
+        watch = self._call(self._libc.inotify_add_watch, self.fd, os.fsencode(path), mask)
         self._directories[watch] = path
         return watch
 
@@ -53,24 +70,28 @@ class Inotify:
         """Remove a watch; the kernel may have removed it already."""
         self._libc.inotify_rm_watch(self.fd, watch)
 
-    def drain(self) -> tuple[set[int], bool]:
-        """The watches of files written to since the last call, and whether a scan is needed."""
-        written: set[int] = set()
-        scan = False
+    def drain(self) -> Events:
+        """What happened since the last call."""
+        watches, paths, scan = set[int](), set[str](), False
         while data := self._read():
             position = 0
             while position < len(data):
                 watch, mask, cookie, name_bytes = _EVENT.unpack_from(data, position)
                 position += _EVENT.size + name_bytes
-                if cookie and watch in self._directories:
+                directory = self._directories.get(watch) if name_bytes else None
+                if directory is not None and (cookie or mask & IN_MODIFY):
                     name = os.fsdecode(data[position - name_bytes : position].rstrip(b"\0"))
-                    self._note_rename(mask, cookie, os.path.join(self._directories[watch], name))
+                    path = os.path.join(directory, name)
+                    if mask & IN_MODIFY:
+                        paths.add(path)
+                    else:
+                        self._note_rename(mask, cookie, path)
+                elif mask & IN_MODIFY:
+                    watches.add(watch)
                 elif mask & IN_IGNORED:
                     self._directories.pop(watch, None)
-                if mask & IN_MODIFY:
-                    written.add(watch)
                 scan = scan or bool(mask & (DIRECTORY_EVENTS | IN_Q_OVERFLOW))
-        return written, scan
+        return Events(watches, paths, scan)
 
     def _note_rename(self, mask: int, cookie: int, path: str) -> None:
         if mask & IN_MOVED_FROM:

@@ -1,10 +1,13 @@
-"""The followed files that are open: never more than a limit, each with an inotify watch where available."""
+"""The followed files that are open: never more than a limit, each with an inotify watch where available.
+
+Those that were closed to make room are known by their paths: their directories are watched for writes.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from logfwd.sources.file.identity import open_same
 from logfwd.sources.file.notify import Inotify
@@ -18,6 +21,7 @@ class OpenFiles:
     def __init__(self, limit: int, notifier: Inotify | None) -> None:
         self._limit, self._notifier = limit, notifier
         self._watched: dict[int, Tail] = {}
+        self._closed: dict[str, Tail] = {}
         self.tails: set[Tail] = set()
 
     def open(self, tail: Tail, make_room: Callable[[], bool]) -> bool:
@@ -42,6 +46,7 @@ class OpenFiles:
         tail.fd = fd
         tail.plain = None if tail.place.archive is None else Plain(fd)
         self.tails.add(tail)
+        self._closed.pop(tail.path, None)
         if self._notifier is not None:
             with contextlib.suppress(OSError):
                 tail.watch = self._notifier.watch_file(fd)
@@ -60,6 +65,17 @@ class OpenFiles:
         tail.fd = tail.watch = -1
         tail.plain = None
 
+    def set_aside(self, tail: Tail) -> None:
+        """Close a file that is still followed."""
+        status = os.fstat(tail.fd)
+        if status.st_size == tail.place.offset and tail.place.fits(tail.fd):  # so no scan opens it for nothing
+            tail.size, tail.mtime_ns, tail.ctime_ns = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        self.close(tail)
+        self._closed[tail.path] = tail
+        if self._notifier is not None:
+            with contextlib.suppress(OSError):
+                self._notifier.watch_directory(os.path.dirname(tail.path), writes=True)
+
     def close_all(self) -> None:
         for tail in list(self.tails):
             self.close(tail)
@@ -73,14 +89,23 @@ class OpenFiles:
         """The file to which the events with this watch number belong."""
         return self._watched.get(watch)
 
+    def closed_at(self, path: str) -> Tail | None:
+        """The closed file with this path."""
+        return self._closed.get(path)
+
     @property
     def all_watched(self) -> bool:
         """False while a file is open that has no watch."""
         return len(self._watched) == len(self.tails)
 
-    def watch_directories(self, directories: set[str]) -> None:
-        """Watch directories for files that appear, disappear or are renamed. Repeating this is cheap and harmless."""
+    def watch_directories(self, directories: set[str], followed: Iterable[Tail]) -> None:
+        """Watch directories for files that appear, disappear or are renamed, and for writes to closed files.
+
+        Repeating this is cheap and harmless.
+        """
+        self._closed = {tail.path: tail for tail in followed if tail.fd < 0}
         if self._notifier is not None:
-            for directory in directories:
+            of_closed = {os.path.dirname(path) for path in self._closed}
+            for directory in directories | of_closed:
                 with contextlib.suppress(OSError):
-                    self._notifier.watch_directory(directory)
+                    self._notifier.watch_directory(directory, writes=directory in of_closed)

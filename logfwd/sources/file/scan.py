@@ -193,10 +193,16 @@ class Finder:
         return {directory: stamp for directory, stamp in stamps if stamp}
 
     def strays(
-        self, directories: Collection[str], inodes: Collection[int], families: Collection[str], whole: Collection[str]
+        self,
+        directories: Collection[str],
+        inodes: Collection[int],
+        families: Collection[str],
+        whole: Collection[str],
+        known: Collection[str],
     ) -> Iterator[Found]:
         """Files that are not configured: with one of these inodes, a rotated name, or in a `whole` directory.
 
+        `known`: paths that were listed as configured; in a directory of thousands, these are nearly all.
         Only configured names have rotated ones, so a name is never shortened to one that is not configured.
         """
         for directory in directories:
@@ -208,6 +214,8 @@ class Finder:
                 continue
             with entries:
                 for entry in entries:
+                    if entry.path in known:
+                        continue
                     family, pattern = self._rotated_from(entry.path)
                     if pattern or directory in whole or entry.inode() in inodes:
                         yield from _stray(entry, family, pattern)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 
@@ -18,7 +18,7 @@ import structlog
 from logfwd.clocks import clock
 from logfwd.sources.file.follow import Follower
 from logfwd.sources.file.hanging import Hanging
-from logfwd.sources.file.notify import Inotify
+from logfwd.sources.file.notify import NOTHING, Events, Inotify
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Others
 from logfwd.sources.formats.text import Count, ignore
@@ -77,13 +77,12 @@ class FileTail:
             count=self._count,
             report=self._report,
         )
-        scan = True
-        written: Iterable[int] = ()
+        events = NOTHING._replace(scan=True)
         watching = asyncio.create_task(self._hanging.watch())
         try:
             while True:
                 self._hanging.step_began = clock()
-                blocks = await loop.run_in_executor(thread, self._step, follower, scan, written)
+                blocks = await loop.run_in_executor(thread, self._step, follower, events)
                 self._hanging.step_began = None
                 if blocks:
                     breathe = sum(len(block.data) for block in blocks) < self._block_bytes // 4
@@ -93,7 +92,7 @@ class FileTail:
                     breathe = await self._wait(follower, notifier)
                 if breathe:
                     await asyncio.sleep(BREATH_SECONDS)
-                written, scan = ((), False) if notifier is None else notifier.drain()
+                events = NOTHING if notifier is None else notifier.drain()
         finally:
             watching.cancel()
             thread.submit(_close, follower, notifier)  # after the step that may be under way
@@ -108,13 +107,13 @@ class FileTail:
             log.warning("inotify unavailable", reason=str(error))
             return None
 
-    def _step(self, follower: Follower, scan: bool, written: Iterable[int]) -> list[Block]:
+    def _step(self, follower: Follower, events: Events) -> list[Block]:
         """Scan if it is time, then read up to one block's size from as many files as needed. Runs in the thread."""
         now, wall_ms = clock(), time.time_ns() // 1_000_000
-        follower.scan_wanted = follower.scan_wanted or scan
+        follower.scan_wanted = follower.scan_wanted or events.scan
         if now >= self._scan_at or (follower.scan_wanted and now >= self._urgent_scan_at):
             self._scan(follower, now, wall_ms)
-        follower.written(written, now)
+        follower.written(events.watches, events.paths, now)
         self._end_at = follower.end_due(now)
         if follower.needs_polling:
             follower.poll(now)

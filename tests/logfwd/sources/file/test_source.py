@@ -44,6 +44,21 @@ async def test_a_new_file_and_each_of_its_lines_are_read_soon(tmp_path: Path, us
             assert (await pull).data == b"%d\n" % number
 
 
+async def test_a_line_in_a_file_that_is_closed_for_want_of_descriptors_is_read_at_once(tmp_path: Path) -> None:
+    for name in "abc":
+        append(tmp_path / f"{name}.log", b"first\n")
+    settings = FileSource(paths=(str(tmp_path / "*.log"),), scan_seconds=3600, max_open_files=1)
+    tail = FileTail(settings, max_record_bytes=4096)
+    async with asyncio.timeout(10), aclosing(tail.blocks({})) as blocks:
+        for _ in "abc":
+            tail.committed(Draft([await lines(blocks)]).positions())
+        for name in "abcabc":
+            pull = asyncio.ensure_future(lines(blocks))
+            await asyncio.sleep(0.05)
+            append(tmp_path / f"{name}.log", name.encode() + b"\n")
+            assert (await pull).data == name.encode() + b"\n"
+
+
 async def test_it_can_be_cancelled_while_waiting_and_continues_from_its_marks(tmp_path: Path) -> None:
     append(tmp_path / "a.log", numbered(0, 10))
     tail = source(tmp_path / "a.log")
