@@ -83,16 +83,23 @@ class Adoption:
     def adopt_all(self, found: Mapping[FileId, Found], present: Collection[str], now: float, wall_ms: int) -> None:
         """Follow new files, oldest first. If one was moved meanwhile, the rest has to wait for the next scan."""
         adopted: list[Tail] = []
+        emptied = self._files.lost.emptied
         self._by_name, self._by_head, self._wall_ms = {}, {}, wall_ms
-        unknown = self._unknown(found)
+        unknown, emptied.is_new = self._unknown(found), False
         try:
             claims = self._files.lost.claims(unknown, present)
             unknown = self.archives.sort_out(unknown, now)
             adopted += self.archives.adopt(self._counts_as_read, now)
             held = self.archives.held_families()
             unknown = [file for file in unknown if file.family not in held]
+            if emptied.is_new:  # what this scan has listed may lack the copy
+                self._files.scan_wanted = self._files.incomplete = True
+                unknown.clear()
+            emptied.choose(unknown, self.held)
             self._new_originals = {file.path: file for file in unknown if file.path == file.family and file.size}
-            others = [(file, None) for file in sorted(unknown, key=lambda file: file.age_order)]
+            # copies that take over positions come first: the others are compared with them
+            unknown.sort(key=lambda file: (not emptied.is_taken_by(file), file.age_order))
+            others = [(file, None) for file in unknown]
             for file, lost in [*claims, *others]:
                 tail = self._adopt(file, now) if lost is None else self._resume(file, lost, now)
                 if tail is not None:
@@ -174,7 +181,7 @@ class Adoption:
 
     def _adopt(self, file: Found, now: float) -> Tail | None:
         """Follow an unknown file, unless it is an old file or a copy."""
-        if not file.configured and not file.size and not self._files.lost.awaits_copy(file.family):
+        if not file.configured and not file.size and not self._files.lost.emptied.awaits_copy(file.family):
             return None
         tail = Tail(
             uuid.uuid4().hex,
@@ -231,6 +238,10 @@ class Adoption:
         self._files.lost.take(lost)
         if verdict is Verdict.MOVED:
             self._files.report.recognised(file.path, lost.path, place.offset)
+        elif verdict is Verdict.EDITED:
+            self._files.report.edited(file.path, place.offset)
+        if not file.configured and file.path == file.family:
+            tail.family = lost.family  # whatever a copy is called, what is new in its original comes after it
         del self._files.committed[tail.key]
         tail.key, tail.place, tail.announce = lost.key, place, True
         tail.lines = self._files.lines_of(tail)
@@ -299,8 +310,14 @@ class Adoption:
     def _link(self, adopted: list[Tail]) -> None:
         """Make each new file wait for the one before it in its family."""
         for tail in sorted(adopted, key=lambda tail: age_order(tail.path, tail.family, tail.mtime_ns)):
-            tail.after = tail.predecessor = self._files.newest.get(tail.family)
-            self._files.newest[tail.family] = tail
+            last = self._files.newest.get(tail.family)
+            if last is not None and last.path == tail.family != tail.path and not last.place.offset:
+                # emptied before anything was read of it: what it had then is in this copy
+                tail.after = tail.predecessor = last.predecessor
+                last.after = last.predecessor = tail
+            else:
+                tail.after = tail.predecessor = last
+                self._files.newest[tail.family] = tail
 
 
 def _patterns(mark: Mark) -> tuple[str, ...]:

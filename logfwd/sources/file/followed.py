@@ -209,12 +209,13 @@ class FollowedFiles:
 
     def retire(self, tail: Tail) -> None:
         """Release a file that was read to its end or is not listed. Its position is kept unless it is deleted."""
-        deleted = tail.fd >= 0 and os.fstat(tail.fd).st_nlink == 0
+        has_name = tail.fd >= 0 and os.fstat(tail.fd).st_nlink > 0
+        deleted = tail.fd >= 0 and not has_name
         if deleted and has_writer(tail.fd):
             self.report.let_go(tail.path, os.fstat(tail.fd).st_size - tail.place.offset)
         self.drop(tail)
         if not deleted and (tail.place.offset or (tail.size and tail.place.handle)):
-            self._lose(tail)
+            self._lose(tail, seen=has_name)
         elif deleted and tail.place.archive is None and any(map(tail.place.begins_with, self.plain_heads)):
             self.deleted_originals[tail.key] = lost_from(tail)
         else:
@@ -265,8 +266,8 @@ class FollowedFiles:
         self._lose(tail, truncated=True)
         self.scan_wanted = True
 
-    def _lose(self, tail: Tail, *, truncated: bool = False) -> None:
-        self.lost.add(lost_from(tail, truncated=truncated))
+    def _lose(self, tail: Tail, *, truncated: bool = False, seen: bool = False) -> None:
+        self.lost.add(lost_from(tail, truncated=truncated, seen=seen))
 
     def deleted(self, tail: Tail) -> None:
         """A closed file was deleted and its inode used again; a scan finds the file that has it now."""
@@ -288,7 +289,7 @@ class FollowedFiles:
             self.forgotten.append(key)
 
 
-def lost_from(tail: Tail, *, truncated: bool = False) -> Lost:
+def lost_from(tail: Tail, *, truncated: bool = False, seen: bool = False) -> Lost:
     """The position of a file that is not followed any more."""
     written_ms, unread_bytes = tail.mtime_ns // 1_000_000, tail.unread_bytes
     return Lost(
@@ -298,6 +299,8 @@ def lost_from(tail: Tail, *, truncated: bool = False) -> Lost:
         tail.place,
         written_ms,
         truncated=truncated and tail.place.archive is None,
+        seen=seen,
+        seen_at=tail.path,
         id=tail.id,
         unread_bytes=unread_bytes,
     )

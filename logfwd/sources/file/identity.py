@@ -15,6 +15,7 @@ import msgspec
 from logfwd.sources.file.handle import BOOT, handle_of, same_handle
 from logfwd.sources.file.plain import Plain, pread
 from logfwd.sources.file.which import Evidence
+from logfwd.sources.file.zeros import data_parts
 from logfwd.sources.formats import encodings
 from logfwd.sources.position import TAIL_BYTES, Mark, tail_hash
 
@@ -25,7 +26,7 @@ HEAD_BYTES = 1024
 
 WINDOW_BYTES, WINDOWS = 256, 4
 WINDOWS_FROM = 4096
-"""A file with fewer bytes before the position has no windows: an edit cannot be told from a rewrite there."""
+"""A file with fewer bytes of data before the position has no windows: an edit cannot be told from a rewrite there."""
 
 Windows = tuple[tuple[int, bytes], ...]
 """Offset and hash of each window."""
@@ -155,8 +156,9 @@ class Place(msgspec.Struct, frozen=True):
             head = pread(file, min(offset - self.head_start, HEAD_BYTES), self.head_start)
             head_bytes, head_hash = len(head), tail_hash(head)
         windows, windows_for = self.windows, self.windows_for
-        if isinstance(file, int) and offset >= WINDOWS_FROM and offset > windows_for + windows_for // 4:
-            windows, windows_for = _windows(file, offset), offset
+        is_due = offset >= WINDOWS_FROM and offset > windows_for + windows_for // 4
+        if is_due and isinstance(file, int) and (found := _windows(file, offset)):
+            windows, windows_for = found, offset
         tail = tail[-TAIL_BYTES:]
         return Place(
             self.inode,
@@ -192,8 +194,21 @@ Head = tuple[int, int, bytes]
 
 
 def _windows(fd: int, offset: int) -> Windows:
-    starts = (offset * part // (WINDOWS + 1) for part in range(1, WINDOWS + 1))
-    return tuple((start, _window(fd, start)) for start in starts)
+    """Windows at even distances in the data before the position; zeros, and thus holes, prove nothing."""
+    parts = data_parts(fd, offset)
+    if (total := sum(map(len, parts))) < WINDOWS_FROM:
+        return ()
+    starts = (_nth(parts, total * part // (WINDOWS + 1)) for part in range(1, WINDOWS + 1))
+    return tuple((start, _window(fd, start)) for start in starts if os.pread(fd, WINDOW_BYTES, start).strip(b"\0"))
+
+
+def _nth(parts: list[range], number: int) -> int:
+    """The number-th of the offsets in these parts."""
+    for part in parts:
+        if number < len(part):
+            break
+        number -= len(part)
+    return part.start + number
 
 
 def _window(fd: int, start: int) -> bytes:

@@ -14,11 +14,12 @@ import os
 from collections.abc import Collection, Iterator
 from itertools import islice
 
-from logfwd.sources.file.identity import Head, Place, head_of, open_same, place_at
+from logfwd.sources.file.copies import Emptied
+from logfwd.sources.file.identity import Head, Place, begins_alike, head_of, open_same
 from logfwd.sources.file.released import DOUBT, Lost, is_doubtful
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Found, Troubles
-from logfwd.sources.file.which import ENOUGH_BYTES, LEAST_BYTES, Own, Verdict, with_other_inode, with_same_inode
+from logfwd.sources.file.which import LEAST_BYTES, Own, Verdict, with_other_inode, with_same_inode
 from logfwd.sources.position import Position, tail_hash
 from logfwd.sources.settings import FileSource
 
@@ -38,6 +39,7 @@ class LostPositions:
         self._lost: dict[str, Lost] = {}
         self._by_head: dict[Head, dict[str, Lost]] = {}
         self._by_path: dict[str, Lost] = {}  # of several with one path, the latest
+        self.emptied = Emptied()
         self._deleted: list[str] = []
         self._troubles, self._report = troubles, report
         self._wait_seconds, self._forget_seconds = settings.rotated_wait_seconds, settings.forget_after_seconds
@@ -52,11 +54,14 @@ class LostPositions:
         self._lost[lost.key] = lost
         self._by_head.setdefault(lost.place.head, {})[lost.key] = lost
         self._by_path[lost.path] = lost
+        if lost.truncated:
+            self.emptied.add(lost)
         self.generation += 1
 
     def take(self, lost: Lost) -> None:
         """Remove a position that a file has taken over."""
         del self._lost[lost.key]
+        self.emptied.discard(lost)
         if self._by_path.get(lost.path) is lost:
             del self._by_path[lost.path]
         same = self._by_head[lost.place.head]
@@ -80,9 +85,7 @@ class LostPositions:
 
     def searched(self, now: float) -> set[str]:
         """Directories in which any file may be the rest of one that was emptied or is gone."""
-        for lost in self._lost.values():
-            if lost.truncated and lost.since is None:
-                lost.since = now
+        self.emptied.begin_search(now)
         return {
             os.path.dirname(lost.path) or "."
             for lost in self._lost.values()
@@ -204,7 +207,8 @@ class LostPositions:
         verdict = with_same_inode(evidence)
         if verdict is Verdict.EMPTIED:
             its_own = evidence.same_handle or lost.path == file.path or lost.has_family(file.family)
-            lost.truncated = lost.truncated or its_own
+            if its_own and not lost.truncated:
+                self.emptied.add(lost)
             return False
         doubtful = evidence.same_handle is None and is_doubtful(
             file, lost.path, lost.family, lost.written_ms, missed=lost.missed
@@ -220,7 +224,7 @@ class LostPositions:
             self.take(lost)
             lost.place = lost.place.edited(fd)
             self.add(lost)
-        lost.seen, lost.missed = True, False
+        lost.seen, lost.missed, lost.seen_at = True, False, file.path
         return True
 
     def alike(self, head: bytes, family: str) -> list[Lost]:
@@ -234,18 +238,13 @@ class LostPositions:
 
     # -- by content ----------------------------------------------------------------------------------------------
 
-    def awaits_copy(self, family: str) -> bool:
-        """True if a file of this family was emptied in place, so that a copy may hold its unread rest."""
-        return any(lost.truncated and lost.has_family(family) for lost in self._lost.values())
-
     def by_content(self, file: Found, fd: int, *, held: bool) -> tuple[Lost, Place, Verdict] | None:
         """The position that this file has to do with by its content, its place in the file, and what the file is.
 
         `held`: the file was seen as a copy while its original was still whole.
         """
-        for lost in self._lost.values():
-            if lost.truncated and (place := _in_copy(lost, file, fd, held=held)) is not None:
-                return lost, place, Verdict.COPY
+        if (copied := self.emptied.copied_by(file, fd, held=held)) is not None:
+            return copied
         found: tuple[Lost, Place, Verdict] | None = None
         for lost in self._nearest(file, head_of(fd, self._head_start)):
             own = Own.PRESENT if lost.seen else Own.GONE
@@ -254,7 +253,17 @@ class LostPositions:
                 return lost, lost.place.in_file(fd), verdict
             if verdict is Verdict.WAIT:
                 found = found or (lost, lost.place, verdict)
-        return found
+        return found or self._part_of(file, fd)
+
+    def _part_of(self, file: Found, fd: int) -> tuple[Lost, Place, Verdict] | None:
+        """The position whose present file goes on where this one ends: an earlier copy of it."""
+        rotated = file.path != file.family
+        head = head_of(fd, self._head_start)
+        alike = (lost for lost in self._lost.values() if lost.has_family(file.family)) if rotated else ()
+        for lost in (*self._nearest(file, head), *alike):
+            if lost.seen and _is_part(fd, lost):
+                return lost, lost.place, Verdict.WAIT
+        return None
 
     def _nearest(self, file: Found, head: Head) -> list[Lost]:
         """Some of the positions with this head, those with the file's names first; thousands of files may be alike."""
@@ -267,23 +276,18 @@ class LostPositions:
         return sorted(same.values(), key=lambda lost: (nearness[lost.key], -lost.place.offset))
 
 
-def _in_copy(lost: Lost, file: Found, fd: int, *, held: bool) -> Place | None:
-    """The place of an emptied file's position in its copy; None if the file is not its copy.
-
-    A copy that ends before the position was read completely from the original. It is recognised by a full head, or by
-    windows: a shorter head reaches up to the position.
-    """
-    evidence = lost.place.evidence(fd)
-    rotated = lost.has_family(file.family)
-    if with_other_inode(evidence, Own.EMPTIED, is_rotated_name=rotated) is Verdict.COPY:
-        return lost.place.in_file(fd)
-    if evidence.long_enough or not file.size:
-        return None
-    if rotated and (held or evidence.head_fits):
-        return place_at(fd, file.size, lost.place.head_start)
-    if evidence.head_fits and lost.place.head_bytes >= ENOUGH_BYTES and lost.place.begins(fd, file.size):
-        return place_at(fd, file.size, lost.place.head_start)
-    return None
+def _is_part(fd: int, lost: Lost) -> bool:
+    """True for a file that begins as the present file of a position does, and ends before it."""
+    try:
+        other = os.open(lost.seen_at, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        size = os.fstat(fd).st_size
+        is_its_own = os.fstat(other).st_ino == lost.place.inode
+        return is_its_own and 0 < size < lost.place.offset and begins_alike(fd, other)
+    finally:
+        os.close(other)
 
 
 def _directory(path: str) -> str:

@@ -68,7 +68,8 @@ class OpenFiles:
     def set_aside(self, tail: Tail) -> None:
         """Close a file that is still followed."""
         status = os.fstat(tail.fd)
-        if status.st_size == tail.place.offset and tail.place.fits(tail.fd):  # so no scan opens it for nothing
+        is_read = tail.plain is None and status.st_size == tail.place.offset
+        if is_read and tail.place.fits(tail.fd):  # so no scan opens it for nothing
             tail.size, tail.mtime_ns, tail.ctime_ns = status.st_size, status.st_mtime_ns, status.st_ctime_ns
         self.close(tail)
         self._closed[tail.path] = tail

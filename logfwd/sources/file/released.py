@@ -20,8 +20,9 @@ class Lost:
     """One position.
 
     `truncated`: its file was emptied in place. `missed`: its directory was listed and the file was not there. `seen`:
-    the last scan saw its file. `id`: the file in this life; None for a stored position. `unread_bytes`: how much was
-    not read when the file was released. `since`: when its rest was first looked for; `said`: that was given up.
+    the last scan saw its file, `seen_at` this path. `id`: the file in this life; None for a stored position.
+    `unread_bytes`: how much was not read when the file was released. `since`: when its rest was first looked for;
+    `said`: that was given up.
     """
 
     key: str
@@ -32,6 +33,7 @@ class Lost:
     truncated: bool = False
     missed: bool = False
     seen: bool = False
+    seen_at: str = ""
     id: FileId | None = None
     unread_bytes: int = 0
     away_seconds: float = 0.0

@@ -15,6 +15,8 @@ lies because it is used again, content alone because it is copied.
 | same inode, but another handle, or another device within a boot  |               | ANOTHER: a new file, though its   |
 |                                                                  |               | content is equal                  |
 | other inode, content fits                                        | emptied       | COPY: takes P                     |
+| other inode, not shorter than P, head fits, tail differs, a      | emptied       | EDITED before it was copied:      |
+| window fits                                                      |               | takes P, counted                  |
 | other inode, content fits by at least 1 KiB, or F is no longer   | gone, not     | MOVED or restored: takes P,       |
 | than P                                                           | known deleted | counted                           |
 | other inode, content fits                                        | deleted       | NEW: from 0                       |
@@ -58,6 +60,10 @@ class Evidence(NamedTuple):
     def content_fits(self) -> bool:
         return self.long_enough and self.head_fits and self.tail_fits
 
+    @property
+    def is_edited(self) -> bool:
+        return self.long_enough and self.head_fits and self.window_fits
+
 
 class Own(Enum):
     """What became of a position's own file."""
@@ -86,13 +92,13 @@ def with_same_inode(evidence: Evidence) -> Verdict:
         return Verdict.ANOTHER
     if evidence.content_fits:
         return Verdict.SAME if evidence.same_handle or not evidence.at_start else Verdict.ANOTHER
-    if evidence.long_enough and evidence.head_fits and evidence.window_fits:
-        return Verdict.EDITED
-    return Verdict.EMPTIED
+    return Verdict.EDITED if evidence.is_edited else Verdict.EMPTIED
 
 
 def with_other_inode(evidence: Evidence, own: Own, *, is_rotated_name: bool) -> Verdict:
     """The verdict on a file that only its content can connect with a position."""
+    if own is Own.EMPTIED and evidence.is_edited:
+        return Verdict.EDITED
     if not evidence.content_fits or not evidence.compared_bytes:
         return Verdict.NEW
     if not is_rotated_name and evidence.compared_bytes < LEAST_BYTES:

@@ -46,6 +46,20 @@ def end_of_zeros(file: int | Plain, offset: int) -> int | None:
     return offset + len(data) - len(rest) if data else None
 
 
+def data_parts(fd: int, end: int) -> list[range]:
+    """The parts before `end` that are not holes; all of it where the file system does not know."""
+    parts, at = list[range](), 0
+    try:
+        while at < end:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+            at = os.lseek(fd, start, os.SEEK_HOLE)
+            parts.append(range(min(start, end), min(at, end)))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            return [range(end)]
+    return parts
+
+
 def _next_data(fd: int, offset: int) -> int:
     try:
         return os.lseek(fd, offset, os.SEEK_DATA)

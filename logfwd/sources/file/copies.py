@@ -1,0 +1,93 @@
+"""Positions of files that were emptied in place, and the copies that take them over.
+
+There may be several copies of a file: the one that was made for the truncate, and others made before. The largest of
+them has all that was written; the others are parts of it, and wait like copies beside a whole original (held.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from logfwd.sources.file.held import Held
+from logfwd.sources.file.identity import Place, open_same, place_at
+from logfwd.sources.file.released import Lost
+from logfwd.sources.file.scan import Found
+from logfwd.sources.file.which import ENOUGH_BYTES, Own, Verdict, with_other_inode
+
+
+class Emptied:
+    """The positions of emptied files, until a copy takes them."""
+
+    def __init__(self) -> None:
+        self._lost: dict[str, Lost] = {}
+        self._largest: dict[str, Found] = {}
+        """The largest copy of each that this scan has found."""
+        self.is_new = False
+        """One was added since this was reset: its copy may be younger than what is listed."""
+
+    def add(self, lost: Lost) -> None:
+        lost.truncated = self.is_new = True
+        self._lost[lost.key] = lost
+
+    def discard(self, lost: Lost) -> None:
+        self._lost.pop(lost.key, None)
+
+    def begin_search(self, now: float) -> None:
+        """Note since when copies of these files are looked for."""
+        for lost in self._lost.values():
+            if lost.since is None:
+                lost.since = now
+
+    def awaits_copy(self, family: str) -> bool:
+        """True if a file of this family was emptied, so that a copy may hold its unread rest."""
+        return any(lost.has_family(family) for lost in self._lost.values())
+
+    def choose(self, files: Iterable[Found], held: Held) -> None:
+        """Find the largest copy of each emptied file among these, but for those that cannot be read. Raises Moved."""
+        self._largest = {}
+        for file in files if self._lost else ():
+            try:
+                fd = open_same(file.path, file.id)
+            except OSError:
+                continue
+            try:
+                for lost in self._lost.values():
+                    if _in_copy(lost, file, fd, held=file.id in held) is not None:
+                        known = self._largest.get(lost.key, file)
+                        self._largest[lost.key] = max(known, file, key=lambda each: each.size)
+            finally:
+                os.close(fd)
+
+    def is_taken_by(self, file: Found) -> bool:
+        """True for the largest copy of an emptied file."""
+        return any(each.id == file.id for each in self._largest.values())
+
+    def copied_by(self, file: Found, fd: int, *, held: bool) -> tuple[Lost, Place, Verdict] | None:
+        """The position that this file takes over as a copy, and its place there; WAIT if a larger copy takes it."""
+        for lost in self._lost.values():
+            if (found := _in_copy(lost, file, fd, held=held)) is not None:
+                largest = self._largest.get(lost.key)
+                return lost, *(found if largest is not None and largest.id == file.id else (found[0], Verdict.WAIT))
+        return None
+
+
+def _in_copy(lost: Lost, file: Found, fd: int, *, held: bool) -> tuple[Place, Verdict] | None:
+    """The place of an emptied file's position in its copy, COPY or EDITED; None if the file is not its copy.
+
+    A copy that ends before the position was read completely from the original. It is recognised by a full head, or by
+    windows: a shorter head reaches up to the position.
+    """
+    evidence = lost.place.evidence(fd)
+    rotated = lost.has_family(file.family)
+    match with_other_inode(evidence, Own.EMPTIED, is_rotated_name=rotated):
+        case Verdict.COPY:
+            return lost.place.in_file(fd), Verdict.COPY
+        case Verdict.EDITED:
+            return lost.place.in_file(fd).edited(fd), Verdict.EDITED
+    if evidence.long_enough or not file.size:
+        return None
+    has_head = evidence.head_fits and lost.place.head_bytes >= ENOUGH_BYTES and lost.place.begins(fd, file.size)
+    if has_head or (rotated and (held or evidence.head_fits)):
+        return place_at(fd, file.size, lost.place.head_start), Verdict.COPY
+    return None

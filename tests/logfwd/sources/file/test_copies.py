@@ -1,0 +1,99 @@
+"""Several copies of one emptied file, edited ones, and emptied files that begin with a hole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.logfwd.sources.file.follow_harness import Reader, append, numbered
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "a.log"
+
+
+@pytest.mark.parametrize("read_before", [50, 150])
+@pytest.mark.parametrize("is_up", [True, False])
+@pytest.mark.parametrize("backup", ["a.log.1", "a.log.bak"])
+def test_of_several_copies_the_largest_takes_the_position_and_the_others_are_not_read(
+    log: Path, read_before: int, is_up: bool, backup: str
+) -> None:
+    append(log, numbered(0, read_before))
+    reader = Reader(log)
+    reader.turn()
+    append(log, numbered(read_before, 160))
+    shutil.copyfile(log, log.with_name(backup))
+    append(log, numbered(160, 200))
+    shutil.copyfile(log, log.with_name("a.log.2"))
+    os.truncate(log, 0)
+    append(log, numbered(200, 210))
+    if not is_up:
+        reader.restart()
+    for _ in range(10):
+        reader.turn(2)
+    reader.restart()
+    reader.turn()
+    assert reader.lines == numbered(0, 210).splitlines()
+
+
+def test_a_file_edited_before_it_was_copied_and_emptied_goes_on_in_its_copy(log: Path) -> None:
+    append(log, numbered(0, 200))
+    reader = Reader(log)
+    reader.turn()
+    with log.open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(b"9")
+    append(log, numbered(200, 210))
+    shutil.copyfile(log, log.with_name("a.log.1"))
+    os.truncate(log, 0)
+    append(log, numbered(210, 220))
+    reader.turn()
+    reader.turn()
+    assert reader.lines == numbered(0, 220).splitlines()
+    assert reader.files["edited"] == 1
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_a_writer_that_keeps_its_offset_leaves_holes_that_are_no_evidence(log: Path, rounds: int) -> None:
+    """Zeros are equal in all files: an emptied one that begins with a hole is not an edited one."""
+    reader = Reader(log)
+    reader.turn()
+    number, end = 0, 0
+
+    def write(count: int) -> None:
+        nonlocal number, end
+        with log.open("r+b" if log.exists() else "wb") as file:
+            file.seek(end)
+            file.write(numbered(number, number + count))
+            end = file.tell()
+        number += count
+
+    for turn in range(rounds):
+        write(200)
+        reader.turn()
+        write(50)  # not read before it is copied
+        shutil.copyfile(log, log.with_name(f"a.log.{turn + 1}"))
+        os.truncate(log, 0)
+    write(200)
+    reader.turn()
+    reader.turn()
+    assert reader.lines == numbered(0, number).splitlines()
+
+
+def test_a_file_that_begins_with_a_hole_is_known_to_be_edited(log: Path) -> None:
+    log.touch()
+    os.truncate(log, 4_000_000)
+    append(log, numbered(0, 200))
+    reader = Reader(log)
+    reader.turn()
+    with log.open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(b"9")
+    append(log, numbered(200, 210))
+    reader.turn()
+    assert reader.lines == numbered(0, 210).splitlines()
+    assert reader.files["edited"] == 1
