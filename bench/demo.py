@@ -211,13 +211,6 @@ def _show_where(console: Console, directory: Path, sink: str, stream: str) -> No
         console.print("the demo's broker has stopped; logbench kafka runs one that stays", soft_wrap=True)
 
 
-def _modes(_: click.Context, __: click.Parameter, value: str) -> list[str]:
-    names = list(MODES) if value == "all" else list(dict.fromkeys(value.split(",")))
-    if unknown := sorted(set(names) - set(MODES)):
-        raise click.BadParameter(f"unknown: {', '.join(unknown)}; write all, or some of {', '.join(MODES)}")
-    return names
-
-
 @click.command(short_help="Send the same records through several streams, and compare.")
 @click.option(
     "--sink",
@@ -230,7 +223,7 @@ def _modes(_: click.Context, __: click.Parameter, value: str) -> list[str]:
     "--modes",
     default=",".join(STREAMS.values()),
     show_default=True,
-    callback=_modes,
+    type=report.Modes(),
     help="Security modes, separated by commas, or all: a stream and a listener for each.",
 )
 @click.option(

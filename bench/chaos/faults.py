@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 RECEIVERS = (1, 2)
+FILES = ("a", "b")
 GAP_SECONDS = (0.15, 1.45)
 COIN = 0.4
 BROKER_START_SECONDS = 8.0
@@ -57,8 +58,11 @@ def _kinds() -> dict[str, Kind]:
         "stop broker": Kind(1.5, ("broker",), (0.5, 3.0)),
         "reload": Kind(2.0, ("forwarder",)),
         "step clock": Kind(1.5, ("clock",), (0.5, 5.0)),
-        "rotate a": Kind(1.5, ("file a",)),
-        "rotate b": Kind(1.5, ("file b",)),
+        "stall log": Kind(1.0, ("log",), (1.0, 8.0)),
+        "renew receiver": Kind(0.7, ("leaves",)),
+        "renew forwarder": Kind(0.7, ("leaves",)),
+        "delegate receiver": Kind(0.7, ("leaves",)),
+        "delegate forwarder": Kind(0.7, ("leaves",)),
     }
     for number in RECEIVERS:
         receiver, link = f"receiver {number}", f"link {number}"
@@ -67,11 +71,22 @@ def _kinds() -> dict[str, Kind]:
             f"swap {receiver}": Kind(1.5, (receiver, "broker"), (0.6, 3.0)),
             f"stop {receiver}": Kind(1.0, (receiver,), (0.5, 3.0)),
             # Longer than the forwarder waits: it moves to the other receiver, then this one wakes up.
-            f"stall {receiver}": Kind(0.7, (receiver,), (5.0, 8.0)),
+            f"hang {receiver}": Kind(0.7, (receiver,), (5.0, 8.0)),
             f"cut {link}": Kind(2.5, (link,)),
             f"delay {link}": Kind(1.0, (link,), (1.0, 4.0)),
             f"throttle {link}": Kind(1.0, (link,), (1.0, 4.0)),
-            f"hole {link}": Kind(1.2, (link,), (1.0, 8.0)),
+            f"silence {link}": Kind(1.2, (link,), (1.0, 8.0)),
+        }
+    for name in FILES:
+        file = (f"file {name}",)
+        kinds |= {
+            f"rotate {name}": Kind(1.2, file),
+            f"copy {name}": Kind(0.8, file),
+            f"truncate {name}": Kind(1.2, file),
+            f"hole {name}": Kind(0.8, file),
+            f"edit {name}": Kind(1.0, file),
+            f"recycle {name}": Kind(1.2, file),
+            f"unmount {name}": Kind(1.0, file, (0.5, 6.0)),
         }
     return kinds
 

@@ -6,18 +6,23 @@ repaired. So faults of different targets overlap, and all of it happens in the t
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import count
+from dataclasses import dataclass
+from itertools import chain, count
 
 from bench.chaos.faultproxy import FaultProxy
 from bench.chaos.faults import Fault
-from bench.lab.feeder import Feeder
+from bench.chaos.stalledlog import LogPipe
+from bench.chaos.writer import Writer
 from bench.lab.kafka import Kafka
+from bench.lab.leaves import Leaves
 from bench.lab.site import Program
+from streams.telemetry.client import NotAnswered
 
 CUT_BYTES, CUT_ANSWER_BYTES = 40_000, 1_500
 LONGEST_DELAY_SECONDS = 0.3
@@ -30,36 +35,50 @@ LONGEST_STEP_SECONDS = 3 * 3600.0
 Parts = Iterator[float]
 
 
-class Striker:
-    """`programs` by the names that the schedule uses; `proxies[0]` stands before receiver 1."""
+@dataclass(frozen=True)
+class Targets:
+    """What faults are injected into. `proxies[0]` are those before receiver 1; the others by the schedule's names."""
 
-    def __init__(
-        self,
-        programs: Mapping[str, Program],
-        kafka: Kafka,
-        proxies: Sequence[FaultProxy],
-        feeders: Mapping[str, Feeder],
-        rewrite: Callable[[float], None],
-        set_clock: Callable[[float], None],
-    ) -> None:
+    programs: Mapping[str, Program]
+    kafka: Kafka
+    proxies: Sequence[Sequence[FaultProxy]]
+    writers: Mapping[str, Writer]
+    log: LogPipe
+    leaves: Leaves
+    rewrite: Callable[[float], None]
+    set_clock: Callable[[float], None]
+    stored: Callable[[str], int]
+    """How many records of a file are stored; raises NotAnswered, KeyError."""
+
+
+class Striker:
+    """Injects faults into its targets, and repairs them."""
+
+    def __init__(self, targets: Targets) -> None:
         self.counts: Counter[str] = Counter()
         self.deaths: list[str] = []
         """Programs that ended although no fault had killed them."""
-        self._programs, self._kafka, self._proxies, self._feeders = programs, kafka, proxies, feeders
-        self._rewrite, self._set_clock = rewrite, set_clock
-        self._down: set[str] = set()
+        self._programs, self._kafka, self._targets = targets.programs, targets.kafka, targets
+        self._away: set[str] = set()
+        """Programs that a fault has killed or stopped."""
+        self._stored: Counter[str] = Counter()
         self._verbs: dict[str, Callable[[Fault], Parts]] = {
             "kill": self._kill,
             "swap": self._swap,
             "stop": self._stop,
-            "stall": self._stop,
+            "hang": self._stop,
             "reload": self._reload,
-            "rotate": self._rotate,
             "step": self._step,
+            "stall": self._stall,
+            "renew": self._renew,
+            "delegate": self._renew,
             "cut": self._cut,
             "delay": self._delay,
             "throttle": self._throttle,
-            "hole": self._hole,
+            "silence": self._silence,
+            "unmount": self._unmount,
+            "recycle": self._recycle,
+            **dict.fromkeys(("rotate", "copy", "truncate", "hole", "edit"), self._change_file),
         }
 
     def run(self, faults: Iterable[Fault]) -> None:
@@ -73,7 +92,7 @@ class Striker:
             pause = next(parts, None)
             if pause is not None:
                 heapq.heappush(agenda, (at + pause, next(ids), parts))
-        for proxy in self._proxies:
+        for proxy in chain(*self._targets.proxies):
             proxy.heal()
 
     def _begin(self, fault: Fault) -> Parts:
@@ -82,7 +101,7 @@ class Striker:
 
     def _look_for_deaths(self) -> None:
         for name, program in self._programs.items():
-            if name not in self._down and not program.running():
+            if name not in self._away and not program.running():
                 self.deaths.append(f"{name}:\n{program.tail(10)}")
                 program.start()
 
@@ -114,56 +133,118 @@ class Striker:
             yield fault.seconds
             self._kafka.resume()
         else:
+            self._away.add(fault.whom)
             self._programs[fault.whom].signal(signal.SIGSTOP)
             yield fault.seconds
             self._programs[fault.whom].signal(signal.SIGCONT)
+            self._away.discard(fault.whom)
 
     def _take_down(self, name: str) -> None:
-        self._down.add(name)
+        self._away.add(name)
         self._programs[name].kill()
 
     def _put_up(self, name: str) -> None:
         self._programs[name].start()
-        self._down.discard(name)
+        self._away.discard(name)
 
     def _reload(self, fault: Fault) -> Parts:
-        forwarder = self._programs["forwarder"]
-        self._rewrite(fault.size)
-        if any(event.get("event") == "admin listening" for event in forwarder.events()):
-            forwarder.signal(signal.SIGHUP)  # earlier it would end the process: the handler is not installed yet
+        self._targets.rewrite(fault.size)
+        if self._is_up("forwarder"):
+            self._programs["forwarder"].signal(signal.SIGHUP)
         else:
             self.counts[fault.kind] -= 1
         yield from ()
 
-    def _step(self, fault: Fault) -> Parts:
-        self._set_clock((2 * fault.size - 1) * LONGEST_STEP_SECONDS)
-        yield fault.seconds
-        self._set_clock(0.0)
+    def _is_up(self, name: str) -> bool:
+        """True for a program that has read its configuration and its certificates."""
+        events = self._programs[name].events()
+        return name not in self._away and any(event.get("event") == "admin listening" for event in events)
 
-    # -- files and links ---------------------------------------------------------------------------------------
+    def _renew(self, fault: Fault) -> Parts:
+        """Renew leaves or the delegated key of a program; certificate and key change one after the other.
 
-    def _rotate(self, fault: Fault) -> Parts:
-        self._feeders[fault.whom].rotate()
+        A receiver looks for new files every few seconds, or at once after SIGHUP; a forwarder uses them for new links.
+        """
+        programs = [name for name in self._programs if name.startswith(fault.whom)]
+        if not all(map(self._is_up, programs)):  # one that starts just now would refuse half a renewal, and end
+            self.counts[fault.kind] -= 1
+            return
+        (self._targets.leaves.issue if fault.verb == "renew" else self._targets.leaves.delegate)(fault.whom)
+        for name in programs if fault.coin else ():
+            self._programs[name].signal(signal.SIGHUP)
         yield from ()
 
-    def _proxy(self, fault: Fault) -> FaultProxy:
-        return self._proxies[int(fault.whom.removeprefix("link ")) - 1]
+    def _step(self, fault: Fault) -> Parts:
+        self._targets.set_clock((2 * fault.size - 1) * LONGEST_STEP_SECONDS)
+        yield fault.seconds
+        self._targets.set_clock(0.0)
+
+    def _stall(self, fault: Fault) -> Parts:
+        self._targets.log.stall()
+        yield fault.seconds
+        self._targets.log.resume()
+
+    # -- files -------------------------------------------------------------------------------------------------
+
+    def _change_file(self, fault: Fault) -> Parts:
+        writer = self._targets.writers[fault.whom]
+        match fault.verb:
+            case "rotate":
+                writer.rotate()
+            case "copy":
+                writer.copy(self._stored_of(fault.whom), rotated_name=fault.coin)
+            case "truncate":
+                writer.copy_and_truncate(goes_on=fault.coin, between=max(fault.size - 0.5, 0.0))
+            case "hole":
+                writer.make_hole(fault.size)
+            case "edit":
+                writer.edit(fault.size, at_end=fault.coin)
+        yield from ()
+
+    def _recycle(self, fault: Fault) -> Parts:
+        self._targets.writers[fault.whom].recycle(self._stored_of(fault.whom))
+        yield from ()
+
+    def _stored_of(self, name: str) -> int:
+        """How many records of a file are stored, as far as is known."""
+        if "forwarder" not in self._away:
+            with contextlib.suppress(NotAnswered, KeyError):
+                self._stored[name] = self._targets.stored(name)
+        return self._stored[name]
+
+    def _unmount(self, fault: Fault) -> Parts:
+        writer = self._targets.writers[fault.whom]
+        writer.unmount(leaves_empty=fault.coin)
+        yield fault.seconds
+        writer.mount()
+
+    # -- links -------------------------------------------------------------------------------------------------
+
+    def _proxies(self, fault: Fault) -> Sequence[FaultProxy]:
+        return self._targets.proxies[int(fault.whom.removeprefix("link ")) - 1]
 
     def _cut(self, fault: Fault) -> Parts:
-        self._proxy(fault).cut(int(fault.size * (CUT_ANSWER_BYTES if fault.coin else CUT_BYTES)), answers=fault.coin)
+        size = int(fault.size * (CUT_ANSWER_BYTES if fault.coin else CUT_BYTES))
+        for proxy in self._proxies(fault):
+            proxy.cut(size, answers=fault.coin)
         yield from ()
 
     def _delay(self, fault: Fault) -> Parts:
-        self._proxy(fault).delay(fault.size * LONGEST_DELAY_SECONDS)
-        yield fault.seconds
-        self._proxy(fault).delay(0.0)
+        yield from self._for_a_while(fault, FaultProxy.delay, fault.size * LONGEST_DELAY_SECONDS)
 
     def _throttle(self, fault: Fault) -> Parts:
-        self._proxy(fault).throttle(SLOWEST + fault.size * (FASTEST - SLOWEST))
-        yield fault.seconds
-        self._proxy(fault).throttle(0.0)
+        yield from self._for_a_while(fault, FaultProxy.throttle, SLOWEST + fault.size * (FASTEST - SLOWEST))
 
-    def _hole(self, fault: Fault) -> Parts:
-        self._proxy(fault).hold()
+    def _for_a_while(self, fault: Fault, change: Callable[[FaultProxy, float], None], value: float) -> Parts:
+        for proxy in self._proxies(fault):
+            change(proxy, value)
         yield fault.seconds
-        self._proxy(fault).release()
+        for proxy in self._proxies(fault):
+            change(proxy, 0.0)
+
+    def _silence(self, fault: Fault) -> Parts:
+        for proxy in self._proxies(fault):
+            proxy.hold()
+        yield fault.seconds
+        for proxy in self._proxies(fault):
+            proxy.release()

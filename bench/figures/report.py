@@ -22,6 +22,7 @@ from bench.lab.generate import RECORD_BYTES
 from bench.lab.load import Base, split_records
 from bench.lab.processes import StartFailed
 from streams.config.units import parse_size
+from streams.security.modes import MODES
 
 Row = Mapping[str, Any]
 
@@ -54,6 +55,18 @@ class Size(click.ParamType[int]):
             return parse_size(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Modes(click.ParamType[list[str]]):
+    """Names of security modes, separated by commas, or all of them; each once."""
+
+    name = "modes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        names = list(MODES) if value == "all" else list(dict.fromkeys(str(value).split(",")))
+        if unknown := sorted(set(names) - set(MODES)):
+            self.fail(f"unknown: {', '.join(unknown)}; write all, or some of {', '.join(MODES)}", param, ctx)
+        return names
 
 
 as_json_option = click.option(

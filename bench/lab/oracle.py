@@ -30,15 +30,22 @@ class Finding:
     out_of_order: int
     foreign: int = 0
     """Records that were never sent to this stream: from another source, with an unused number, or unreadable."""
+    excused: int = 0
+    """Records that are not stored, and that nothing promises."""
 
     @property
     def exact(self) -> bool:
         wrong = self.missing or self.twice or self.out_of_order or self.foreign
-        return not wrong and self.stored == self.sent
+        return not wrong and self.stored + self.excused == self.sent
 
 
-def judge(stream: str, sent: int, values: Iterable[bytes], *, source: str) -> Finding:
-    """Count missing records, repeated ones, and those whose first copy follows a later record."""
+def judge(
+    stream: str, sent: int, values: Iterable[bytes], *, source: str, may_be_lost: Iterable[range] = ()
+) -> Finding:
+    """Count missing records, repeated ones, and those whose first copy follows a later record.
+
+    `may_be_lost`: numbers of records that are not promised to be stored; if they are, then once and in order.
+    """
     seen = bytearray(sent)
     stored = twice = late = foreign = 0
     highest = -1
@@ -53,7 +60,8 @@ def judge(stream: str, sent: int, values: Iterable[bytes], *, source: str) -> Fi
             seen[number] = 1
             late += number < highest
             highest = max(highest, number)
-    return Finding(stream, sent, stored, seen.count(0), twice, late, foreign)
+    excused = sum(seen.count(0, each.start, each.stop) for each in may_be_lost)
+    return Finding(stream, sent, stored, seen.count(0) - excused, twice, late, foreign, excused)
 
 
 def _number(value: bytes, source: str) -> int:

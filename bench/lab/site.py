@@ -12,14 +12,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bench.lab import adminclient
+from bench.lab.leaves import Leaves
 from bench.lab.processes import StartFailed, die_with_parent, wait_until
-from streams.security import pki, stored_keys
 from streams.security.modes import MODES
 from streams.telemetry.client import NotAnswered
 
@@ -29,6 +29,10 @@ CALM_LOOKS = 8
 FORWARDER_IDENTITY = "spiffe://demo/host-1"
 
 
+def _append(path: Path) -> BinaryIO:
+    return path.open("ab")
+
+
 @dataclass
 class Program:
     """One of our programs as a child process; its log is JSON lines in a file."""
@@ -36,13 +40,15 @@ class Program:
     argv: list[str]
     log_path: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    open_output: Callable[[Path], BinaryIO] = _append
+    """Opens what it writes its log to: the file itself, or something that leads there."""
     process: subprocess.Popen[bytes] | None = None
     _log_start: int = 0
     usage: Any = None
 
     def start(self) -> None:
-        self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
-        with self.log_path.open("ab") as out:
+        with self.open_output(self.log_path) as out:
+            self._log_start = self.log_path.stat().st_size
             self.process = subprocess.Popen(
                 self.argv,
                 stdin=subprocess.DEVNULL,
@@ -156,6 +162,7 @@ class Site:
             [command("logfwd"), "run", "-c", str(self.directory / "logfwd.toml")], self.directory / "logfwd.log"
         )
         self.receiver = self.make_receiver("logreceiver")
+        self.leaves = Leaves(self.directory / "pki", self.identity)
 
     def make_receiver(self, name: str) -> Program:
         """A receiver configured by NAME.toml; a site may have several."""
@@ -165,33 +172,24 @@ class Site:
     # -- files -------------------------------------------------------------------------------------------------
 
     def make_pki(self) -> None:
-        """One authority for ECDSA, in pki/, and one for ML-DSA, in pki/mldsa/; leaves for every mode and both programs.
-
-        The ML-DSA authority also signs the leaves with ML-KEM keys, NAME-kem; receiver.pdk has the receiver's.
-        """
-        hosts = ["localhost", "127.0.0.1"]
-        for directory, kinds in (("pki", {"ec": ""}), ("pki/mldsa", {"mldsa65": "", "mlkem768": "-kem"})):
-            at = self.directory / directory
-            authority = pki.create_authority(at, kind=next(iter(kinds)))
-            for kind, ending in kinds.items():
-                receiver, forwarder = at / f"receiver{ending}", at / f"forwarder{ending}"
-                authority.issue(identities=["logreceiver"], hosts=hosts, out=receiver, kind=kind, days=30)
-                authority.issue(identities=[self.identity], hosts=[], out=forwarder, kind=kind, days=30)
-        stored_keys.store(at / "receiver-kem.pem", at / "receiver.pdk", force=True)
+        """The authorities, and leaves for every mode and both programs."""
+        self.leaves.make()
 
     def _tls(self, name: str) -> str:
-        """The sections of the authorities that there are; the last one's last line is for forwarders alone."""
-        sections = "".join(
-            f'[{section}]\ncertificate = "{pki}/{leaf}.pem"\nkey = "{pki}/{leaf}.key"\nca = "{pki}/ca.pem"\n'
-            for section, pki, leaf in (
-                ("tls", "pki", name),
-                ("tls.mldsa", "pki/mldsa", name),
-                ("tls.mlkem", "pki/mldsa", f"{name}-kem"),
-            )
-            if (self.directory / pki).exists()
-        )
+        """The sections for which there are files; the last line of [tls.mlkem] is for forwarders alone."""
+        sections = [
+            ("tls", "pki", name, f"{name}.key"),
+            ("tls.delegated", "pki/mldsa", f"{name}-signs", f"{name}.dc"),
+            ("tls.mldsa", "pki/mldsa", name, f"{name}.key"),
+            ("tls.mlkem", "pki/mldsa", f"{name}-kem", f"{name}-kem.key"),
+        ]
+        parts = [
+            f'[{section}]\ncertificate = "{pki}/{leaf}.pem"\nkey = "{pki}/{key}"\nca = "{pki}/ca.pem"\n'
+            for section, pki, leaf, key in sections
+            if (self.directory / pki / key).exists()
+        ]
         stored = 'stored_keys = ["pki/mldsa/receiver.pdk"]\n'
-        return sections + (stored if name == "forwarder" and "[tls.mlkem]" in sections else "")
+        return "".join(parts) + (stored if name == "forwarder" and parts and "[tls.mlkem]" in parts[-1] else "")
 
     def write_receiver(
         self,

@@ -9,7 +9,6 @@ from bench.lab.generate import generate_http
 from bench.lab.processes import wait_until
 from bench.lab.site import Site
 from logreceiver.sinks.log.sink import read_records
-from streams.security import pki, stored_keys
 
 PARTS, PART = 5, 2_000
 MODES = ("pq-auth", "kemtls", "kemtls-pdk")
@@ -19,14 +18,8 @@ SINK = 'type = "log"\ndirectory = "log"'
 
 def renew(site: Site) -> None:
     """New leaves for both programs, and the receiver's new key where the forwarder has stored the old one."""
-    directory = site.directory / "pki" / "mldsa"
-    authority = pki.Authority.load(directory)
-    names = {"receiver": (["logreceiver"], ["localhost", "127.0.0.1"]), "forwarder": ([site.identity], [])}
-    for name, (identities, hosts) in names.items():
-        for kind, ending in (("mldsa65", ""), ("mlkem768", "-kem")):
-            out = directory / f"{name}{ending}"
-            authority.issue(identities=identities, hosts=list(hosts), out=out, kind=kind, days=9, force=True)
-    stored_keys.store(directory / "receiver-kem.pem", directory / "receiver.pdk", force=True)
+    for name in ("receiver", "forwarder"):
+        site.leaves.issue(name)
 
 
 def test_kill_9_and_renewed_certificates_lose_and_repeat_nothing(tmp_path: Path) -> None:

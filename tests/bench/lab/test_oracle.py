@@ -38,3 +38,12 @@ def test_whatever_is_wrong_with_a_topic_is_counted(stored: list[bytes], wrong: d
 def test_a_topic_that_holds_each_record_once_in_order_is_exact() -> None:
     assert judge("s", 10, values(range(10)), source="a") == Finding("s", 10, 10, 0, 0, 0)
     assert judge("s", 10, values(range(10)), source="a").exact
+
+
+def test_records_that_are_not_promised_may_be_missing_but_not_wrong() -> None:
+    assert judge("s", 10, values([0, 1, 2, 5, 6, 7, 8, 9]), source="a", may_be_lost=[range(2, 5)]).exact
+    assert judge("s", 10, values(range(10)), source="a", may_be_lost=[range(2, 5)]).exact
+    one_more = judge("s", 10, values([0, 2, 5, 6, 7, 8, 9]), source="a", may_be_lost=[range(2, 5)])
+    assert (one_more.missing, one_more.excused, one_more.exact) == (1, 2, False)
+    twice = judge("s", 10, values([*range(10), 3]), source="a", may_be_lost=[range(2, 5)])
+    assert (twice.twice, twice.exact) == (1, False)
