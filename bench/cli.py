@@ -12,6 +12,7 @@ ELSEWHERE = {
     "compare": "bench.compare.command",
     "cost": "bench.speed.cost",
     "demo": "bench.demo",
+    "files": "bench.speed.files",
     "generate": "bench.lab.generate",
     "handshakes": "bench.handshakes.command",
     "hostile": "bench.chaos.hostile",
