@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Collection, Mapping
+from itertools import pairwise
 from math import inf
 
 import msgspec
@@ -108,7 +109,7 @@ class Adoption:
                         self._note_name(tail)
         except Moved:
             self._files.scan_wanted = self._files.incomplete = True
-        self._link(adopted)
+        self._link(adopted, found)
         if set(self._stored) != set(self._patterns):
             self._first_scan_made(found)
 
@@ -307,17 +308,25 @@ class Adoption:
         for name in {tail.path, tail.family}:
             self._by_name.setdefault(name, []).append(tail)
 
-    def _link(self, adopted: list[Tail]) -> None:
-        """Make each new file wait for the one before it in its family."""
-        for tail in sorted(adopted, key=lambda tail: age_order(tail.path, tail.family, tail.mtime_ns)):
-            last = self._files.newest.get(tail.family)
-            if last is not None and last.path == tail.family != tail.path and not last.place.offset:
-                # emptied before anything was read of it: what it had then is in this copy
-                tail.after = tail.predecessor = last.predecessor
-                last.after = last.predecessor = tail
-            else:
-                tail.after = tail.predecessor = last
-                self._files.newest[tail.family] = tail
+    def _link(self, adopted: list[Tail], found: Mapping[FileId, Found]) -> None:
+        """Give each new file its place in its family, by this scan's listing: one that is found late may be an old one.
+
+        It waits for the file before it, and the one behind it waits for it, and goes on with what is open at its end,
+        unless that was begun without it.
+        """
+
+        def age(tail: Tail) -> tuple[bool, int, int]:
+            file = found.get(tail.id)  # what is not listed is older than what is
+            return (False, -1, 0) if file is None else age_order(file.path, tail.family, file.mtime_ns)
+
+        for tail in sorted(adopted, key=age):
+            family = self._files.by_age.setdefault(tail.family, [])
+            at = next((at for at in range(len(family), 0, -1) if age(family[at - 1]) <= age(tail)), 0)
+            family.insert(at, tail)
+            for before, after in pairwise(family[max(at - 1, 0) : at + 2]):
+                if after is tail or not after.place.offset:
+                    after.after = before
+                    after.predecessor = None if after.place.offset else before
 
 
 def _patterns(mark: Mark) -> tuple[str, ...]:

@@ -202,7 +202,8 @@ class Follower:
     def _list(self, directories: set[str], now: float) -> tuple[dict[FileId, Found], list[Found]]:
         """Configured files, and others that may be ours under a rotated name.
 
-        A listing can lack files that are renamed while it is made, so it is repeated until no directory changes.
+        A listing can lack files that are renamed while it is made, so it is repeated until no directory changes. It is
+        repeated, too, if it leads to a directory that was not known: there may be rotated files.
         """
         families = self._files.families() | self._files.lost.families()
         inodes = self._files.lost.inodes() | {tail.id[1] for tail in self._files.tails.values() if tail.fd < 0}
@@ -212,7 +213,9 @@ class Follower:
             found = self._files.finder.configured()
             names = {file.path for file in found.values()}
             strays = list(self._files.finder.strays(stamps, inodes, families, whole, names))
-            if self._files.finder.stamps(directories) == stamps:
+            if new := {os.path.dirname(name) or "." for name in names} - directories:
+                directories |= new
+            elif self._files.finder.stamps(directories) == stamps:
                 self._stamps = stamps
                 self._unstable = 0
                 break

@@ -59,8 +59,8 @@ class FollowedFiles:
         """Every followed file, open or closed."""
         self.ready: deque[Tail] = deque()
         """Files that may have unread data, in the order of their turns; each is here at most once (`Tail.ready`)."""
-        self.newest: dict[str, Tail] = {}
-        """The last adopted file of each family: the next one waits until it was read."""
+        self.by_age: dict[str, list[Tail]] = {}
+        """The files of each family, oldest first: each waits until the one before it was read."""
         self.committed: dict[str, int] = {key: mark.offset for key, mark in positions.items()}
         """Offsets on disk, by key. A deleted file stays open until all that was read of it is on disk."""
         self.committed_open = {key for key, mark in positions.items() if has_state(mark)}
@@ -200,12 +200,14 @@ class FollowedFiles:
         del self.tails[tail.id]
         if tail.ready:
             self.ready.remove(tail)
-        for heir in self.tails.values() if self.format.has_readers else ():
+        if tail in (family := self.by_age.get(tail.family, [])):
+            family.remove(tail)
+            if not family:
+                del self.by_age[tail.family]
+        for heir in family:
             if heir.predecessor is tail:
                 heir.predecessor = tail.predecessor
         tail.ready, tail.ended, tail.after, tail.predecessor = False, True, None, None
-        if self.newest.get(tail.family) is tail:
-            del self.newest[tail.family]
 
     def retire(self, tail: Tail) -> None:
         """Release a file that was read to its end or is not listed. Its position is kept unless it is deleted."""

@@ -21,8 +21,8 @@ class Reading:
 
     def read(self, now: float, wall_ms: int) -> Block | None:
         """The next block, from each file in turn; None when nothing more can be read now."""
-        if len(self._files.announced) > 1:  # what counts as read is stored before anything is read
-            return self._files.take_announced(wall_ms)
+        if (block := self._files.take_announced(wall_ms)) is not None:  # what counts as read, before anything is read
+            return block
         while self._files.ready:
             tail, successor = self._files.ready[0], None
             while tail.after is not None:
@@ -38,7 +38,7 @@ class Reading:
             elif tail.ready:
                 tail.ready = False
                 self._files.ready.popleft()
-        return self._files.take_announced(wall_ms)
+        return None
 
     def _read(self, tail: Tail, now: float, wall_ms: int) -> Block | None:
         try:
@@ -90,19 +90,18 @@ class Reading:
     def _inherited(self, tail: Tail, now: float, wall_ms: int, *, has_heir: bool = False) -> Block | None:
         """Before the first lines of a file: the rest of its predecessor, and then what is open at its end.
 
-        A file without lines of its own inherits only for one that has some (`has_heir`).
+        A file without lines of its own inherits only for one that has some (`has_heir`); one that was begun does not.
         """
         other = tail.predecessor
         if other is None or not (has_heir or os.fstat(tail.fd).st_size > tail.place.offset):
             return None
-        if other.ended or not isinstance(other.lines, JoinedLines):
+        if tail.place.offset or other.ended or not isinstance(other.lines, JoinedLines):
             tail.predecessor = None
             return None
         if (block := self._inherited(other, now, wall_ms, has_heir=True)) is not None:
             return block
         if (block := self._read(other, now, wall_ms)) is not None:
             return block
-        tail.predecessor = other if not tail.place.offset else None
         return tail.inherit(other, wall_ms) if other.lines.has_open else None
 
     def _ended(self, tail: Tail, now: float, wall_ms: int) -> Block | None:
@@ -110,8 +109,8 @@ class Reading:
         if tail.lines is None or not tail.lines.has_open:
             return None
         if self._files.is_quiet(tail, now):
-            for heir in self._files.tails.values():
-                if heir.predecessor is tail and isinstance(tail.lines, JoinedLines):
+            for heir in self._files.by_age[tail.family]:
+                if heir.predecessor is tail and not heir.place.offset and isinstance(tail.lines, JoinedLines):
                     heir.predecessor = None
                     return heir.inherit(tail, wall_ms)
             return tail.end_records(wall_ms, everything=True)

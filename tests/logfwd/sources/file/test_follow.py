@@ -80,6 +80,34 @@ def test_start_at_end_is_remembered_even_if_nothing_was_read(tmp_path: Path) -> 
     assert reader.turn() == [b"written while stopped"]
 
 
+def test_the_first_scan_is_stored_before_anything_is_read(tmp_path: Path) -> None:
+    """Else a file that was there, and is rotated during a restart, would be one from before the first scan."""
+    names = [tmp_path / "a.log", tmp_path / "b.log"]
+    for number, path in enumerate(names):
+        append(path, numbered(10 * number, 10 * number + 10))
+    reader = Reader(*names)
+    reader.scan()
+    reader.read(1)
+    reader.commit()
+    reader.restart()
+    for path in names:
+        path.rename(f"{path}.1")
+    reader.turn()
+    assert sorted(reader.lines) == numbered(0, 20).splitlines()
+
+
+def test_rotated_files_in_a_directory_that_a_glob_leads_to_count_as_read_at_the_first_scan(tmp_path: Path) -> None:
+    """They are not found by a later scan, and then taken for new ones."""
+    (tmp_path / "pod").mkdir()
+    for number, name in enumerate(("app.log.1", "app.log")):
+        append(tmp_path / "pod" / name, numbered(10 * number, 10 * number + 10))
+    reader = Reader(tmp_path / "*" / "*.log")
+    reader.turn()
+    for _ in range(3):
+        reader.turn(10)
+    assert reader.lines == numbered(10, 20).splitlines()
+
+
 def test_a_file_with_several_names_is_read_once(tmp_path: Path) -> None:
     append(tmp_path / "a.log", numbered(0, 5))
     (tmp_path / "link.log").symlink_to(tmp_path / "a.log")
@@ -219,6 +247,7 @@ def test_files_take_turns_block_by_block(tmp_path: Path) -> None:
         append(tmp_path / f"{name}.log", numbered(0, 100))
     reader = Reader(tmp_path / "*.log", block_bytes=1024, max_record_bytes=512)
     reader.scan()
+    reader.read(1)  # that the scan was made
     keys = [block.key for block in reader.read(9)]
     assert keys[:3] == keys[3:6] == keys[6:9]
     assert len(set(keys)) == 3
