@@ -76,6 +76,7 @@ class Forwarder:
                         ready=self._ready,
                         streams=self.describe,
                         durations=self.metrics.batch_duration.since,
+                        prepare=self.metrics.prepare,
                         program="logfwd",
                     )
                 )

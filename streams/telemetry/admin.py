@@ -7,19 +7,19 @@ too: otherwise any web page could let a name of its own resolve to 127.0.0.1 and
 application.py has the paths. A forwarder also serves /api/v1/streams/NAME/batch-durations?since=COUNT: every batch
 duration after the first COUNT, for callers that need the values of a given period instead of recent percentiles.
 
-The program passes callables; they run on the event loop at each request, so they may read what the loop owns and must
-not block. /readyz answers 503 while there are reasons, by name, why the program is not ready; /healthz shows only that
-the loop turns.
+The program passes callables, which run on its event loop, so they may read what the loop owns and must not block. All
+else runs on a thread and a loop of its own (adminthread.py): no scrape holds up a batch, and /healthz answers at once
+however busy the program is. It shows that the program's loop turns; /readyz answers 503 while there are reasons, by
+name, why the program is not ready.
 
-The port is open from the start; the HTTP server is imported at the first connection, because it costs more than all
-other imports of a program together (0.15 CPU-s, 15 MB) and many hosts are never asked.
+The port is open from the start; the thread starts and the HTTP server is imported at the first connection, because it
+costs more than all other imports of a program together (0.15 CPU-s, 15 MB) and many hosts are never asked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import importlib.metadata
 import socket
 import time
@@ -34,15 +34,13 @@ from streams.addresses import join_address, split_address
 from streams.descriptors import readable
 from streams.errors import PipelineError
 from streams.telemetry import logs
+from streams.telemetry.adminthread import Loop, serving
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from streams.telemetry.application import Answers, Durations, Reasons, Rows
 
-MAX_LINE_BYTES = 4096
-MAX_HEADER_BYTES = 4096
-CLOSE_SECONDS = 1.0
 RETRY_SECONDS = 5.0
 
 log = logs.get_logger("admin")
@@ -68,19 +66,20 @@ async def serve(
     streams: Rows,
     durations: Durations | None = None,
     more: Answers | None = None,
+    prepare: Callable[[], None] = lambda: None,
     program: str = "",
 ) -> AsyncIterator[Server]:
-    """Serve until the block is left; raises AdminUnavailable."""
+    """Serve until the block is left; raises AdminUnavailable. `prepare` is called before each scrape."""
     started = time.time()
     with _listen(address) as sock:
         bound_host, port = sock.getsockname()[:2]
         local_host = split_address(address)[0] if ip_address(bound_host).is_loopback else None
 
-        def make_application() -> web.Application:
+        def make_application(loop: Loop) -> web.Application:
             from streams.telemetry import application
 
             about = {"program": program, "version": importlib.metadata.version("logfwd"), "started": round(started, 3)}
-            status = application.Status(ready, streams, durations, more or {})
+            status = application.Status(loop, ready, streams, durations, more or {}, prepare)
             return application.make(registry, status, about, local_host)
 
         server = asyncio.create_task(_keep_answering(sock, make_application))
@@ -102,34 +101,14 @@ def _listen(address: str) -> socket.socket:
     return listening
 
 
-async def _keep_answering(sock: socket.socket, make_application: Callable[[], web.Application]) -> None:
+async def _keep_answering(sock: socket.socket, make_application: Callable[[Loop], web.Application]) -> None:
+    """Serve from the first connection on, until cancelled."""
     while True:
         try:
             with sock.dup() as same:  # what serves it closes it
-                await _answer(same, make_application)
+                await readable(same.fileno())
+                async with serving(same, make_application) as ended:
+                    await ended
         except Exception as error:  # the top of a task; such as too little memory for the server
             log.exception("admin failed", reason=f"{type(error).__name__}: {error}")
             await asyncio.sleep(RETRY_SECONDS)
-
-
-async def _answer(sock: socket.socket, make_application: Callable[[], web.Application]) -> None:
-    """Serve from the first connection on, until cancelled."""
-    await readable(sock.fileno())
-    # in a thread: it takes long enough to hold up batches
-    await asyncio.to_thread(importlib.import_module, "streams.telemetry.application")
-    from aiohttp import web
-
-    runner = web.AppRunner(
-        make_application(),
-        access_log=None,
-        handle_signals=False,
-        max_line_size=MAX_LINE_BYTES,
-        max_field_size=MAX_HEADER_BYTES,
-        shutdown_timeout=CLOSE_SECONDS,
-    )
-    await runner.setup()
-    try:
-        await web.SockSite(runner, sock).start()
-        await asyncio.Event().wait()
-    finally:
-        await runner.cleanup()

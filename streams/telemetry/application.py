@@ -5,6 +5,7 @@ Imported at the first connection, because aiohttp is expensive (admin.py).
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+from streams.telemetry.adminthread import Loop
 
 MAX_BODY_BYTES = 1024
 MOST_DIGITS = 20
@@ -48,12 +51,14 @@ Durations = Callable[[str, int], Mapping[str, Any] | None]
 
 @dataclass(frozen=True)
 class Status:
-    """The callables that a program answers with."""
+    """The callables that a program answers with, and the loop that they are called on."""
 
+    loop: Loop
     ready: Reasons
     streams: Rows
     durations: Durations | None = None
     more: Answers = field(default_factory=dict)
+    prepare: Callable[[], None] = lambda: None
 
 
 def make(
@@ -70,7 +75,7 @@ def make(
             web.get("/readyz", site.readyz),
             web.get("/api/v1/streams", site.streams),
             web.get("/api/v1/streams/{stream}/batch-durations", site.durations),
-            *(web.get(path, _answering(answer)) for path, answer in status.more.items()),
+            *(web.get(path, _answering(status.loop, answer)) for path, answer in status.more.items()),
             *(web.get(path, _page) for path in PAGE),
         ]
     )
@@ -93,27 +98,36 @@ class _Site:
         host = request.headers.get("Host", "")
         if self._local_host is not None and not _meant_for_loopback(host, self._local_host):
             raise web.HTTPMisdirectedRequest(text="this address answers only to localhost\n")
-        return await handler(request)
+        try:
+            return await handler(request)
+        except TimeoutError:
+            raise web.HTTPServiceUnavailable(text="the program is too busy to answer\n") from None
 
     async def metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+        await self._status.loop.run(self._status.prepare)
+        body = await asyncio.to_thread(encode, self._registry)  # /healthz does not wait for it
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def healthz(self, _: web.Request) -> web.Response:
-        return _verdict({})  # it shows only that the loop turns
+        return _verdict({} if await self._status.loop.turns() else {"loop": "the program does nothing any more"})
 
     async def readyz(self, _: web.Request) -> web.Response:
-        return _verdict(self._status.ready())
+        return _verdict(await self._status.loop.run(self._status.ready))
 
     async def streams(self, _: web.Request) -> web.Response:
-        now, trouble, rows = round(time.time(), 3), dict(self._status.ready()), list(self._status.streams())
+        def look() -> tuple[float, dict[str, str], list[Mapping[str, Any]]]:
+            return round(time.time(), 3), dict(self._status.ready()), list(self._status.streams())
+
+        now, trouble, rows = await self._status.loop.run(look)
         return web.json_response({**self._about, "now": now, "trouble": trouble, "streams": rows})
 
     async def durations(self, request: web.Request) -> web.Response:
         since, find = request.query.get("since", "0"), self._status.durations
         if not (since.isascii() and since.isdigit() and len(since) < MOST_DIGITS):
             raise web.HTTPBadRequest(text="since must be a number of batches, such as 0\n")
-        found = find(request.match_info["stream"], int(since)) if find is not None else None
+        stream = request.match_info["stream"]
+        found = await self._status.loop.run(find, stream, int(since)) if find is not None else None
         if found is None:
             raise web.HTTPNotFound(text="no stream of this name has had a batch acknowledged\n")
         return web.json_response(found)
@@ -128,9 +142,9 @@ async def _page(request: web.Request) -> web.FileResponse:
     return web.FileResponse(Path(__file__).parent / "page" / name, headers={"Content-Type": f"{kind}; charset=utf-8"})
 
 
-def _answering(make: Callable[[], Awaitable[bytes]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _answering(loop: Loop, make: Callable[[], Awaitable[bytes]]) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=await make(), content_type="application/json")
+        return web.Response(body=await loop.wait_for(make), content_type="application/json")
 
     return answer
 

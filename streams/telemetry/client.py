@@ -21,9 +21,10 @@ def ask(admin: str, path: str, *, seconds: float = 10.0) -> bytes | None:
         with urllib.request.urlopen(url + path, timeout=seconds) as answer:  # noqa: S310 — http(s) only, see above
             return bytes(answer.read())
     except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        raise NotAnswered(f"{url}{path} answers {error.code} {error.reason}") from error
+        with error:  # it holds the connection
+            if error.code == 404:
+                return None
+            raise NotAnswered(f"{url}{path} answers {error.code} {error.reason}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise NotAnswered(

@@ -8,6 +8,7 @@ only as sums over batches: nothing here is called for each record.
 from __future__ import annotations
 
 import datetime
+import threading
 from collections.abc import Callable, Iterable
 from itertools import product
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -127,20 +128,25 @@ class _Hooks(Collector):
 
     def __init__(self) -> None:
         self.hooks: list[Callable[[], None]] = []
+        self._owner = threading.get_ident()
 
     def describe(self) -> Iterable[Any]:
         return []
 
     def collect(self) -> Iterable[Any]:
+        if threading.get_ident() == self._owner:
+            self.call()
+        return []
+
+    def call(self) -> None:
         for hook in self.hooks:
             hook()
-        return []
 
 
 class Metrics:
     """The families of a program; each program's subclass adds its own.
 
-    A scrape runs on the event loop, so hooks may read its data.
+    Hooks read the event loop's data, so a scrape on another thread calls `prepare` there first.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -172,6 +178,10 @@ class Metrics:
     def on_scrape(self, hook: Callable[[], None]) -> None:
         """Call the hook before every scrape, to set gauges to their current values."""
         self._hooks.hooks.append(hook)
+
+    def prepare(self) -> None:
+        """Call the hooks, on the event loop."""
+        self._hooks.call()
 
     def failed_handshake(self, reason: str, *, role: str, stream: str = "", mode: str = "") -> None:
         """Count a handshake that ended without a link. A receiver knows neither stream nor mode by then."""

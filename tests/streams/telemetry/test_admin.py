@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import time
 from collections.abc import AsyncIterator
@@ -15,7 +16,8 @@ from structlog.testing import capture_logs
 
 from logfwd.metrics import ForwarderMetrics
 from streams.addresses import split_address
-from streams.telemetry import admin, application
+from streams.telemetry import admin, adminthread, application
+from streams.telemetry import client as client_of_admin
 from streams.telemetry.application import PAGE
 from streams.telemetry.metrics import CollectorRegistry
 
@@ -229,3 +231,51 @@ async def test_a_server_that_fails_is_said_and_started_again(
         async with admin.serve("127.0.0.1:0", CollectorRegistry(), ready=dict, streams=list) as server:
             assert (await client.get(f"http://{server.address}/healthz")).status == 200
     assert [event["event"] for event in events] == ["admin failed", "admin failed"]
+
+
+async def test_health_is_answered_while_the_program_is_busy_and_not_when_it_hangs(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, found = program.url.removeprefix("http://"), list[float]()
+    assert await asyncio.to_thread(client_of_admin.ask, address, "/healthz")
+
+    def look() -> None:
+        started = time.monotonic()
+        client_of_admin.ask(address, "/healthz")
+        found.append(time.monotonic() - started)
+
+    looking = asyncio.ensure_future(asyncio.to_thread(look))
+    await asyncio.sleep(0)
+    time.sleep(1.0)
+    await looking
+    assert found[0] < 0.5
+
+    monkeypatch.setattr(adminthread, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(adminthread, "STUCK_SECONDS", 0.1)
+    hanging = asyncio.ensure_future(asyncio.to_thread(client_of_admin.ask, address, "/healthz"))
+    await asyncio.sleep(0)
+    time.sleep(0.5)
+    with pytest.raises(client_of_admin.NotAnswered, match="503"):
+        await hanging
+
+
+async def test_a_connection_too_many_ends_the_quietest(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adminthread, "MOST_CONNECTIONS", 3)
+    host, port = split_address(program.url.removeprefix("http://"))
+    opened = [await asyncio.open_connection(host, port) for _ in range(3)]
+
+    async def ask(number: int) -> None:
+        reader, writer = opened[number]
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 OK\r\n")
+
+    async with asyncio.timeout(10):
+        for number in (1, 2, 0):
+            await ask(number)
+        opened.append(await asyncio.open_connection(host, port))
+        with contextlib.suppress(ConnectionResetError):
+            assert await opened[1][0].read() == b""
+        for number in (0, 2, 3):
+            await ask(number)
+    for _, writer in opened:
+        writer.close()
