@@ -9,7 +9,6 @@ The range of a single value stands in its field's type and is checked when the f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
@@ -19,12 +18,20 @@ from msgspec import Meta
 from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.settings import TYPES, FileSource, LineSource, SourceSettings
 from logfwd.sources.syslog.settings import SyslogSource
-from streams.config.kinds import Address, HostName, ModeName, TopicName, check_not_empty, checked, shown
+from streams.config.kinds import (
+    STREAM,
+    STREAM_RULE,
+    Address,
+    HostName,
+    ModeName,
+    TopicName,
+    check_not_empty,
+    checked,
+    shown,
+)
 from streams.config.toml import Fault
 from streams.config.units import GIB, KIB, MIB, show_size
 from streams.wire.messages import MAX_WINDOW
-
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 
 NOT_IN_A_TWIN = ("source", "batch", "invalid", "codec", "add", "headers", "key_field")
 MAX_HEADER_BYTES = 4 * KIB
@@ -36,10 +43,8 @@ LEAST_RECORD_BYTES = 256
 
 def check_name(name: str) -> None:
     """Raise ValueError for an invalid stream name."""
-    if not NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} is not a valid stream name; use at most 128 of a-z, 0-9, '.', '_', '-', a letter or digit first"
-        )
+    if not STREAM.fullmatch(name):
+        raise ValueError(f"{name!r} is not a valid stream name; {STREAM_RULE}")
 
 
 Constant = str | int | float | bool

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from logreceiver.sinks.settings import AnySink
 from streams.config import schema, toml
-from streams.config.kinds import GrantKeyFile, ListenAddress, ModeName, Pattern, TopicName, TopicPattern
+from streams.config.kinds import GrantKeyFile, ListenAddress, ModeName, Network, Pattern, TopicName, TopicPattern
 from streams.config.sections import Tls, lacking
 from streams.config.toml import Fault
 from streams.config.units import MIB
@@ -28,6 +28,7 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     address: ListenAddress
     modes: Modes = ("hybrid",)
+    trusted_sources: tuple[Network, ...] = ()
 
 
 class Allow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,7 +45,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     max_links: Annotated[int, Meta(ge=1, le=100_000)] = 2000
     max_links_per_identity: Annotated[int, Meta(ge=1, le=100_000)] = 64
+    max_streams_per_identity: Annotated[int, Meta(ge=1, le=100_000)] = 256
+    max_rate_per_identity_bytes: Annotated[int, Meta(ge=MIB)] | None = None
     max_memory_bytes: Annotated[int, Meta(ge=16 * MIB)] = 256 * MIB
+    max_handshakes: Annotated[int, Meta(ge=1, le=100_000)] = 1024
     handshake_seconds: Annotated[float, Meta(ge=0.1, le=60)] = 10.0
     hello_seconds: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
 

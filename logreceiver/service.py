@@ -13,6 +13,7 @@ import functools
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from typing import Any
 
 import msgspec
@@ -41,8 +42,9 @@ from streams.telemetry.metrics import CollectorRegistry
 CERTIFICATE_CHECK_SECONDS = 5.0
 OWN_DESCRIPTORS = 64
 """The program itself, its connections to the sink, and those who ask its admin address."""
-MAX_PENDING = 256
-"""Half-open handshakes of a listener."""
+
+INBOX_BYTES = 256 * 1024
+"""What a link may have received beyond what it works on."""
 
 log = structlog.get_logger("logreceiver")
 
@@ -63,7 +65,7 @@ class Service:
         self._live: set[Session] = set()
         self._stack = contextlib.AsyncExitStack()
         """Closes listeners, ledger and sink, in the reverse of the order in which they were opened."""
-        self._max_links, self._max_pending = config.limits.max_links, MAX_PENDING
+        self._max_links, self._max_pending = config.limits.max_links, config.limits.max_handshakes
         self._stopping = False
         self._since = datetime.now(UTC)
         """Since when the posture is counted."""
@@ -101,6 +103,9 @@ class Service:
                 on_failure=self._failed,
                 handshake_timeout=config.limits.handshake_seconds,
                 max_pending=self._max_pending,
+                trusted=[ip_network(each) for each in settings.trusted_sources],
+                turns=self._shared.turns,
+                inbox_bytes=INBOX_BYTES,
                 reuse_port=self._worker is not None,
             )
             self._stack.push_async_callback(listener.close)
@@ -115,6 +120,7 @@ class Service:
                     ready=self._ready,
                     streams=self._streams,
                     more={"/api/v1/posture": self._posture},
+                    prepare=self.metrics.prepare,
                     program="logreceiver",
                 )
             )
@@ -124,10 +130,10 @@ class Service:
 
     def _fit_descriptors(self) -> None:
         """Fewer links than configured where the process may not have so many files open; the log has its share."""
-        limit, listeners = descriptors.limit(), len(self._config.listener)
-        wanted = OWN_DESCRIPTORS + listeners * MAX_PENDING + self._max_links * 4 // 3
+        limit, listeners, most = descriptors.limit(), len(self._config.listener), self._max_pending
+        wanted = OWN_DESCRIPTORS + listeners * most + self._max_links * 4 // 3
         if limit < wanted:
-            self._max_pending = max(min(MAX_PENDING, limit // (8 * listeners)), 1)
+            self._max_pending = max(min(most, limit // (8 * listeners)), 1)
             left = limit - OWN_DESCRIPTORS - listeners * self._max_pending
             self._max_links = min(self._max_links, max(left * 3 // 4, 1))
             remedy = "raise the limit (ulimit -Hn, LimitNOFILE= of systemd), or lower limits.max_links"
@@ -156,8 +162,13 @@ class Service:
 
     async def _serve(self, link: Link) -> None:
         facts = link.facts
-        handshakes.log_complete(log.bind(peer=link.peer, identities=list(facts.identities)), facts)
         identity = facts.identities[0] if facts.identities else ""
+        self._shared.sparing.say(
+            ("handshake complete", identity),
+            lambda more: handshakes.log_complete(
+                log.bind(peer=link.peer, identities=list(facts.identities)), facts, more=more
+            ),
+        )
         limits = self._config.limits
         session = Session(link, self._shared)
         if (
@@ -181,7 +192,10 @@ class Service:
 
     def _failed(self, peer: str, error: HandshakeFailed) -> None:
         self.metrics.failed_handshake(error.reason, role="receiver")
-        handshakes.log_failed(log.bind(peer=peer), error)
+        self._shared.sparing.say(
+            ("handshake failed", error.reason),
+            lambda more: handshakes.log_failed(log.bind(peer=peer), error, more=more),
+        )
 
     # -- certificates ------------------------------------------------------------------------------------------
 

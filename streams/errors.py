@@ -9,6 +9,7 @@
     ├── LinkError               a link could not be made or was lost; try again
     │   ├── HandshakeFailed     the TLS handshake failed; has the reason on the refusing side, the alert on the other
     │   ├── PolicyViolation     the TLS handshake gave less than the mode demands
+    │   ├── Flooded             the peer sends far more than it can have to say
     │   └── LinkRefused         the peer closed the link with an ERROR
     ├── SinkUnavailable         the sink cannot answer now; retriable
     │   └── RunLost             (logreceiver) the sink's state of a run fits none of the batches sent
@@ -64,6 +65,7 @@ class Code(enum.StrEnum):
     POLICY = "policy"
     TOO_MANY_LINKS = "too_many_links"
     TIMEOUT = "timeout"
+    TOO_FAST = "too_fast"
     SUPERSEDED = "superseded"
     INTERNAL = "internal"
 
@@ -109,6 +111,7 @@ _MEANING: dict[Code, tuple[bool, str]] = {
     Code.POLICY: (True, "the TLS link is weaker than the stream's mode demands"),
     Code.TOO_MANY_LINKS: (True, "the receiver has as many links as it allows"),
     Code.TIMEOUT: (True, "the peer did not speak within the time limit"),
+    Code.TOO_FAST: (True, "the peer sends more messages than this protocol ever needs"),
     Code.SUPERSEDED: (True, "a newer link of the same forwarder and stream took over"),
     Code.INTERNAL: (True, "the peer had an internal error"),
 }
@@ -181,6 +184,10 @@ class HandshakeFailed(LinkError):
 
 class PolicyViolation(LinkError):
     """The handshake gave less than the stream's mode demands; no data was sent."""
+
+
+class Flooded(LinkError):
+    """The peer sends far more than it can have to say, so this side ended the link."""
 
 
 class LinkRefused(LinkError):

@@ -46,21 +46,30 @@ DOORS = {
     "h11": ("logfwd.sources.http.connection",),
     # every stack is behind a seam, as a library is
     "streams.security.openssl": ("streams.security.stacks", "streams.security.openssl.*", "bench.handshakes.parties"),
-    "streams.security.tls13": ("streams.security.stacks", "streams.security.tls13.*", "bench.handshakes.*"),
+    "streams.security.tls13": (
+        "streams.security.stacks",
+        "streams.security.tls13.*",
+        "bench.handshakes.*",
+        "bench.chaos.attacker",  # says what no stack would
+        "bench.chaos.floods",
+    ),
 }
 
 CORES = (
     "streams.addresses",
     "streams.columns",
     "streams.errors",
+    "streams.pace",
     "logfwd.intake.jsonlines",
     "streams.config.kinds",
     "streams.records.batch",
     "streams.records.body",
+    "streams.security.arriving",
     "streams.security.authentication",
     "streams.security.endpoint",
     "streams.security.modes",
     "streams.security.openssl.groups",
+    "streams.security.pending",
     "streams.config.units",
     "streams.security.tls13.alerts",
     "streams.security.tls13.authentication",
@@ -108,6 +117,7 @@ CORES = (
     "logfwd.sources.syslog.settings",
     "logfwd.sources.terms",
     "logreceiver.links.authorisation",
+    "logreceiver.links.conduct",
     "logreceiver.ledger.answer",
     "logreceiver.ledger.coverage",
     "logreceiver.ledger.records",

@@ -30,9 +30,9 @@ from bench.handshakes.tap import tapped
 from bench.lab.newlinks import credentials
 from bench.lab.site import Site
 from streams.security import stacks
+from streams.security.connecting import connect
 from streams.security.endpoint import Party
 from streams.security.modes import MODES, check
-from streams.security.transport import connect
 
 WARM_UP_ROUNDS = 1
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}

@@ -20,9 +20,10 @@ import uvloop
 from bench.figures import bootstrap, report
 from bench.handshakes.parties import HOST, KINDS, Sides
 from streams.errors import LinkError
+from streams.security.connecting import connect
 from streams.security.endpoint import Endpoint, Party
 from streams.security.listener import listen
-from streams.security.transport import Link, connect
+from streams.security.transport import Link
 
 CHUNK = 128 * 1024
 """Bytes of one write, eight records: blocks of a large batch."""

@@ -6,8 +6,8 @@ import asyncio
 
 from bench.handshakes import wire_bytes
 from streams.addresses import split_address
+from streams.security.connecting import connect
 from streams.security.endpoint import Facts, Party
-from streams.security.transport import connect
 
 Piece = tuple[wire_bytes.Sender, bytes]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streams.security import stacks
+from streams.security.connecting import connect
 from streams.security.endpoint import Credentials, Facts, MlDsaFiles, MlKemFiles
 from streams.security.modes import MODES
-from streams.security.transport import connect
 
 
 class Turn(NamedTuple):

@@ -27,8 +27,9 @@ from bench.lab.rig import Rig
 from streams.errors import PipelineError
 from streams.records import batch as recordbatch
 from streams.security import stacks
+from streams.security.connecting import connect
 from streams.security.modes import MODES
-from streams.security.transport import Link, connect
+from streams.security.transport import Link
 from streams.telemetry import client
 from streams.wire import messages as m
 from streams.wire.connection import ForwarderConnection

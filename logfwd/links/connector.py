@@ -14,9 +14,10 @@ from logfwd.links.sender import Connect
 from logfwd.metrics import ForwarderMetrics
 from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation
 from streams.security import handshakes, stacks
+from streams.security.connecting import connect
 from streams.security.endpoint import Party
 from streams.security.modes import Mode
-from streams.security.transport import Link, connect
+from streams.security.transport import Link
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 HANDSHAKE_TIMEOUT_SECONDS = 10.0

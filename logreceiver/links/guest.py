@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from logreceiver.posture import Account
-from logreceiver.sinks import TopicInfo
 from streams.security.endpoint import Facts
 from streams.wire import messages as m
 
@@ -18,7 +17,8 @@ class Guest:
     identity: str
     """The name in its certificate that a rule allowed."""
     facts: Facts
-    topic: TopicInfo
+    topic: str
+    """Where new runs go; it is made with the first one."""
     session_id: str
     label: str
     """The stream's name in metrics."""

@@ -10,35 +10,33 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
 from logreceiver.links.authorisation import Denied, authorise
+from logreceiver.links.conduct import Conduct
 from logreceiver.links.guest import Guest
+from logreceiver.links.hearing import CALM_READ_BYTES, Hearing
 from logreceiver.links.shared import Shared
 from logreceiver.links.storing import Storing
 from logreceiver.posture import OpenLink
+from streams.config.kinds import STREAM, STREAM_RULE
 from streams.errors import (
     Code,
+    Flooded,
     LinkError,
-    LinkRefused,
     LocalProtocolError,
     PolicyViolation,
     ProtocolError,
+    RemoteProtocolError,
     SinkUnavailable,
 )
 from streams.security import handshakes, modes, stacks
 from streams.security.transport import Link
 from streams.wire import messages as m
 from streams.wire.connection import ReceiverConnection, error_message
-
-MAX_FRAME_BYTES = 10 * 1024 * 1024
-"""Room for the largest batch that a stream may be configured to make; a topic's own limit is answered with a NACK."""
-
-IDLE_SECONDS = 40.0
-"""A forwarder pings every 10 s when idle; one that stays silent for this long is gone."""
 
 
 class Session:
@@ -47,24 +45,29 @@ class Session:
     def __init__(self, link: Link, shared: Shared) -> None:
         self._link = link
         self._shared = shared
-        self._connection = ReceiverConnection(MAX_FRAME_BYTES)
+        self._connection = ReceiverConnection()
         self._ended: asyncio.Future[ProtocolError] = asyncio.get_running_loop().create_future()
         """Set by `end`: the error to end the link with."""
         self._guest: Guest | None = None
         self._handshake_observed = False
         """A handshake counts once, and under its stream if it gets that far."""
         self.log = structlog.get_logger("logreceiver.session").bind(peer=link.peer)
+        link.read_at_most(CALM_READ_BYTES)
 
     # -- life --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Serve the link to its end."""
         try:
+            await self._sit_out()
             await self._serve(await self._welcome(await self._first_message()))
         except ProtocolError as error:
             await self._refuse(error)
+        except Flooded as error:
+            await self._refuse(RemoteProtocolError(Code.TOO_FAST, str(error)))
         except (LinkError, ConnectionError) as error:
-            self.log.info("link lost", reason=str(error))
+            reason = str(error)
+            self._say("link lost", lambda more: self.log.info("link lost", reason=reason, more=more))
         finally:
             self._observe_handshake()
             self._leave()
@@ -103,7 +106,7 @@ class Session:
             "version": facts.version,
             "cipher": facts.cipher,
             "authentication": facts.authentication,
-            "topic": self._guest.topic.name,
+            "topic": self._guest.topic,
             "age_seconds": round(self.age, 3),
         }
 
@@ -116,6 +119,24 @@ class Session:
     def age(self) -> float:
         """Seconds since the connection was opened."""
         return self._link.age
+
+    @property
+    def _conduct(self) -> Conduct:
+        """How the identity has behaved, on this link and others."""
+        names = self._link.facts.identities
+        return self._shared.register.of(names[0] if names else "", time.monotonic())
+
+    async def _sit_out(self) -> None:
+        """Whoever has broken a rule waits before the next link is served."""
+        if seconds := self._conduct.penalty(time.monotonic()):
+            self._link.hold(True)
+            await asyncio.wait({self._ended}, timeout=seconds)
+            self._link.hold(False)
+
+    def _say(self, event: str, write: Callable[[int], None]) -> None:
+        """A line that this identity can cause as often as it likes."""
+        names = self._link.facts.identities
+        self._shared.sparing.say((event, names[:1]), write)
 
     async def _first_message(self) -> m.Hello:
         try:
@@ -143,15 +164,16 @@ class Session:
             raise ProtocolError(Code.NOT_ALLOWED, str(denied)) from denied
         if shared.ledger is not None and permit.topic == shared.ledger.topic:
             raise ProtocolError(Code.NOT_ALLOWED, "only receivers may write the ledger's topic")
+        self._check_name(hello)
         label = shared.metrics.stream_label(hello.stream)  # after the permit: a refused name becomes no label
         self._check_mode(hello, label)
         self._observe_handshake(label, hello.mode)
         try:
-            topic = await shared.sink.topic(permit.topic)
+            topic = await shared.sink.find(permit.topic)
         except SinkUnavailable as error:
             raise ProtocolError(error.code, str(error)) from error
         account = shared.posture.opened(hello.stream, permit.identity, facts)
-        guest = self._guest = Guest(hello, permit.identity, facts, topic, uuid.uuid4().hex, label, account)
+        guest = self._guest = Guest(hello, permit.identity, facts, permit.topic, uuid.uuid4().hex, label, account)
         self._supersede(guest)  # not earlier: a link that is refused must not end a good one
         shared.metrics.links.labels(label, facts.group).inc()
         self._send(
@@ -159,22 +181,34 @@ class Session:
                 m.VERSION,
                 guest.session_id,
                 shared.sink.cluster_id,
-                topic.name,
-                topic.topic_id,
-                topic.max_message_bytes,
-                shared.window(topic.max_message_bytes),
+                permit.topic,
+                "" if topic is None else topic.topic_id,  # it is made for the first run
+                0 if topic is None else topic.max_message_bytes,
+                m.MAX_WINDOW,
                 int(time.time() * 1000),
             )
         )
-        self.log.info(
+        self._say(
             "link opened",
-            identity=guest.identity,
-            group=facts.group,
-            version=facts.version,
-            cipher=facts.cipher,
-            topic=topic.name,
+            lambda more: self.log.info(
+                "link opened",
+                identity=guest.identity,
+                group=facts.group,
+                version=facts.version,
+                cipher=facts.cipher,
+                topic=permit.topic,
+                more=more,
+            ),
         )
         return guest
+
+    def _check_name(self, hello: m.Hello) -> None:
+        """A pattern may allow any name: one that a forwarder can have, and not ever more of them."""
+        most = self._shared.config.limits.max_streams_per_identity
+        if not STREAM.fullmatch(hello.stream):
+            raise ProtocolError(Code.NOT_ALLOWED, f"{hello.stream!r} is no name of a stream: {STREAM_RULE}")
+        if not self._conduct.may_use(hello.stream, most):
+            raise ProtocolError(Code.NOT_ALLOWED, f"it has {most} streams here: limits.max_streams_per_identity")
 
     def _observe_handshake(self, stream: str = "", mode: str = "") -> None:
         """Observe it once: when the stream is known, or when the link ends without one."""
@@ -215,18 +249,25 @@ class Session:
         if self._shared.sessions.get(guest.key) is self:  # a newer session may have taken its place
             del self._shared.sessions[guest.key]
         self._shared.metrics.links.labels(guest.label, guest.facts.group).dec()
-        self.log.info("link closed")
+        self._say("link closed", lambda more: self.log.info("link closed", more=more))
 
     async def _refuse(self, error: ProtocolError) -> None:
-        self.log.warning(
-            "link refused",
-            code=str(error.code),
-            reason=error.text,
-            identities=list(self._link.facts.identities),
-            group=self._link.facts.group,
-            authentication=self._link.facts.authentication,
+        facts = self._link.facts
+        self._say(
+            f"link refused: {error.code}",
+            lambda more: self.log.warning(
+                "link refused",
+                code=str(error.code),
+                reason=error.text,
+                identities=list(facts.identities),
+                group=facts.group,
+                authentication=facts.authentication,
+                more=more,
+            ),
         )
         self._shared.metrics.refused_links.labels(str(error.code)).inc()
+        if isinstance(error, RemoteProtocolError):
+            self._conduct.breached(time.monotonic())
         try:
             self._link.write(*self._connection.send(error_message(error)))
         except LocalProtocolError:
@@ -239,10 +280,11 @@ class Session:
 
     async def _serve(self, guest: Guest) -> None:
         storing = Storing(guest, self._shared, self._send, self._link.drain, self.log)
-        reader = asyncio.create_task(self._read(storing))
+        hearing = Hearing(self._link, self._connection, guest.identity, self._shared, self._send)
+        reader = asyncio.create_task(hearing.read(storing))
         worker = asyncio.create_task(storing.work())
         try:
-            await self._watch(storing, (reader, worker, self._ended))
+            await hearing.watch(storing, (reader, worker, self._ended))
             if self._ended.done():  # before the tasks' own ends: the forwarder should hear why
                 raise self._ended.result()
             for task in (reader, worker):
@@ -252,36 +294,4 @@ class Session:
             for task in (reader, worker):
                 task.cancel()
             await asyncio.gather(reader, worker, return_exceptions=True)
-
-    async def _watch(self, storing: Storing, ends: Sequence[asyncio.Future[Any]]) -> None:
-        """Wait for one of the ends; raises ProtocolError if the forwarder stops sending or stops reading meanwhile.
-
-        Silence must be seen twice: a busy receiver may look late, before it has read what already arrived.
-        """
-        looks = 0
-        while not (await asyncio.wait(ends, timeout=IDLE_SECONDS / 4, return_when=asyncio.FIRST_COMPLETED))[0]:
-            looks = looks + 1 if time.monotonic() - self._link.heard_at >= IDLE_SECONDS else 0
-            if looks < 2:
-                continue
-            if self._link.held_up:
-                raise ProtocolError(Code.TIMEOUT, "the forwarder does not read what it is sent")
-            if storing.jobs.empty():  # otherwise its window may be full, and the sink is what it waits for
-                raise ProtocolError(Code.TIMEOUT, "the forwarder fell silent")
-
-    async def _read(self, storing: Storing) -> None:
-        """Read nothing more from a forwarder that does not read our answers: its PINGs would fill the memory."""
-        while True:
-            await self._link.drain()
-            data = await self._link.receive(at_least=self._connection.missing_bytes)
-            if not data:
-                return
-            now = time.monotonic()
-            for event in self._connection.receive_data(data):
-                if isinstance(event, m.OpenRun | m.Batch):
-                    storing.jobs.put_nowait((event, now))
-                elif isinstance(event, m.Ping):
-                    self._send(m.Pong(event.token))
-                elif isinstance(event, m.Report):
-                    storing.keep_report(event)
-                elif isinstance(event, m.Error):
-                    raise LinkRefused(Code.parse(event.code), event.text)
+            storing.memory.close()

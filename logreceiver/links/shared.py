@@ -8,12 +8,15 @@ from typing import Protocol
 
 from logreceiver.config import ReceiverConfig
 from logreceiver.ledger.writer import Ledger
+from logreceiver.links.budget import Budget
+from logreceiver.links.conduct import Register
 from logreceiver.links.grants import Grants
 from logreceiver.metrics import ReceiverMetrics
 from logreceiver.posture import Posture
 from logreceiver.sinks import Sink
 from streams.errors import Code
-from streams.wire import messages as m
+from streams.sparing import Sparing
+from streams.turns import Turns
 
 
 class Endable(Protocol):
@@ -52,8 +55,11 @@ class Shared:
     """The newest session of each `Guest.key`."""
     boots: Boots = field(default_factory=Boots)
     posture: Posture = field(default_factory=Posture)
+    turns: Turns = field(default_factory=Turns)
+    """For what links ask beyond their share."""
+    register: Register = field(default_factory=Register)
+    sparing: Sparing = field(default_factory=Sparing)
+    """For log lines that peers can cause."""
 
-    def window(self, max_batch_bytes: int) -> int:
-        """How many batches a new link may have under way, within `limits.max_memory_bytes`."""
-        share = self.config.limits.max_memory_bytes // max(len(self.sessions) + 1, 1)
-        return min(max(share // max(max_batch_bytes, 1), 1), m.MAX_WINDOW)
+    def __post_init__(self) -> None:
+        self.budget = Budget(self.config.limits.max_memory_bytes)

@@ -19,7 +19,7 @@ from logreceiver.links.grants import Claim
 from logreceiver.links.guest import Guest
 from logreceiver.links.shared import Shared
 from logreceiver.sinks import Kind, Outcome
-from streams.errors import BatchCorrupt, Code, ProtocolError, SinkUnavailable
+from streams.errors import BatchCorrupt, Code, RemoteProtocolError, SinkUnavailable
 from streams.records import batch as recordbatch
 from streams.telemetry.metrics import Counter
 from streams.wire import messages as m
@@ -27,7 +27,7 @@ from streams.wire import messages as m
 _BODIES = (Code.TOO_LARGE, Code.CORRUPT, Code.INVALID_RECORD)
 """Refusals of the batch itself: sending it again gets the same answer."""
 
-Job = tuple[m.OpenRun | m.Batch, float]
+Job = tuple[m.OpenRun | m.Batch | m.Overlong, float]
 """A message, and when it arrived (monotonic seconds)."""
 
 
@@ -57,41 +57,63 @@ class Storing:
         drain: Callable[[], Awaitable[None]],
         log: FilteringBoundLogger,
     ) -> None:
-        self.jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self.memory = shared.budget.allotment(guest.identity)
+        """Of the batches that wait, and of the one that is being received."""
+        self._jobs: asyncio.Queue[Job] = asyncio.Queue()
         self._guest = guest
         self._shared = shared
         self._send = send
         self._drain = drain
         self._log = log
+        self._conduct = shared.register.of(guest.identity, time.monotonic())
         self._run: OpenedRun | None = None
         """None until the first run is open; the wire protocol lets no batch come before."""
         self._counters: dict[str, tuple[Counter, Counter, Counter]] = {}
         """By outcome."""
         self._sink_seconds = shared.metrics.sink_seconds.labels(guest.label, shared.sink.name)
 
+    def put(self, message: m.OpenRun | m.Batch | m.Overlong, received: float) -> None:
+        """A job, with the memory that it takes."""
+        if isinstance(message, m.Batch):
+            self.memory.add(len(message.payload))
+        self._jobs.put_nowait((message, received))
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing waits for the sink, apart from what it is storing."""
+        return self._jobs.empty()
+
     async def work(self) -> None:
         """Work until cancelled; raises ProtocolError if the forwarder breaks the protocol."""
         while True:
-            message, received = await self.jobs.get()
+            message, received = await self._jobs.get()
             if isinstance(message, m.OpenRun):
                 await self._open_run(message)
+            elif isinstance(message, m.Overlong):
+                self._read_past(message, received)
             else:
                 await self._store(message, received)
+                self.memory.give(len(message.payload))
             await self._drain()  # a forwarder that reads no answers gets no further batch stored
 
     async def _open_run(self, ask: m.OpenRun) -> None:
+        await asyncio.sleep(self._conduct.runs.take(1, time.monotonic()))
         try:
             answer = await (self._known_run(ask) if ask.producer_id >= 0 else self._new_run(ask))
         except SinkUnavailable as error:
-            self._log.warning("run not opened", run=ask.run, code=str(error.code), reason=str(error))
-            self._send(m.Nack(-1, str(error.code), text=m.fit(str(error))))
+            code, reason = str(error.code), str(error)
+            self._say(
+                f"run not opened: {code}",
+                lambda more: self._log.warning("run not opened", run=ask.run, code=code, reason=reason, more=more),
+            )
+            self._send(m.Nack(-1, code, text=m.fit(reason)))
             return
         self._run = OpenedRun(ask.run, answer.topic, answer.partition, answer.producer_id, max(ask.producer_epoch, 0))
         self._send(answer)
 
     async def _new_run(self, ask: m.OpenRun) -> m.Run:
         """Hand out a producer id under which nothing was ever stored."""
-        topic = self._guest.topic
+        topic = await self._shared.sink.topic(self._guest.topic)
         producer_id = await self._shared.sink.new_producer_id()
         identity, stream = self._guest.identity, self._guest.hello.stream
         partition = ask.partition
@@ -99,7 +121,8 @@ class Storing:
             # By name, so that new runs of a stream stay in one partition and its records in their order.
             partition = zlib.crc32((identity + stream).encode()) % topic.partition_count
         grant = self._shared.grants.sign(self._claim(topic.name, partition, producer_id))
-        return m.Run(ask.run, topic.name, topic.topic_id, partition, producer_id, grant)
+        limit = topic.max_message_bytes
+        return m.Run(ask.run, topic.name, topic.topic_id, partition, producer_id, grant, max_message_bytes=limit)
 
     async def _known_run(self, ask: m.OpenRun) -> m.Run:
         """What the sink has of a run whose grant is presented; the run keeps the topic it was opened for."""
@@ -108,11 +131,21 @@ class Storing:
         topic = await self._shared.sink.topic(ask.topic)  # its id shows the forwarder if it was created again
         stored = await self._shared.sink.ask(ask.topic, ask.partition, ask.producer_id)
         known = (-1, -1) if stored is None else (stored.producer_epoch, stored.last_sequence)
-        return m.Run(ask.run, topic.name, topic.topic_id, ask.partition, ask.producer_id, ask.grant, *known)
+        where = (ask.run, topic.name, topic.topic_id, ask.partition)
+        return m.Run(*where, ask.producer_id, ask.grant, *known, topic.max_message_bytes)
 
     def _claim(self, topic: str, partition: int, producer_id: int) -> Claim:
         cluster_id = self._shared.sink.cluster_id
         return Claim(self._guest.identity, self._guest.hello.stream, cluster_id, topic, partition, producer_id)
+
+    def _read_past(self, batch: m.Overlong, received: float) -> None:
+        """Refuse a batch that the run's topic would not take; nothing is known of its sequence."""
+        run = self._run
+        assert run is not None
+        run.next_sequence = None
+        code = Code.NOT_TRIED if run.refusing else Code.TOO_LARGE
+        outcome = Outcome.refused(code, f"{batch.payload_bytes} bytes, more than topic {run.topic} takes")
+        self._answer(batch.seq, received, outcome, 0.0, size=batch.payload_bytes)
 
     async def _store(self, batch: m.Batch, received: float) -> None:
         run = self._run
@@ -123,49 +156,67 @@ class Storing:
                 raise BatchCorrupt(f"{batch.record_count} records announced, {header.record_count} in the header")
         except BatchCorrupt as error:
             run.next_sequence = None  # the sequences of such a batch cannot be trusted, so the next one is not compared
-            self._answer(batch, received, Outcome.refused(Code.CORRUPT, str(error)), 0.0)
+            self._answer(batch.seq, received, Outcome.refused(Code.CORRUPT, str(error)), 0.0, size=len(batch.payload))
             return
         self._check_stamp(run, header)  # of a refused window, too: a wrong stamp is a fault of the forwarder either way
         run.next_sequence = (header.base_sequence + header.record_count) % recordbatch.SEQUENCES
         if run.refusing:
-            self._answer(batch, received, Outcome.refused(Code.NOT_TRIED), 0.0)
+            self._answer(batch.seq, received, Outcome.refused(Code.NOT_TRIED), 0.0, size=len(batch.payload))
             return
+        limit = self._shared.config.limits.max_rate_per_identity_bytes
+        if early := self._conduct.early(len(batch.payload), limit, time.monotonic()):
+            await asyncio.sleep(early)
         started = time.monotonic()
+        if self._conduct.batches.take(1, started):
+            await self._shared.turns.take(self._guest.identity)
         outcome = await self._shared.sink.produce(run.topic, run.partition, batch.payload)
         sink_seconds = time.monotonic() - started
         if outcome.is_stored:
             self._keep_batch(run, header, outcome)  # before the answer: sending that fails on a lost link
-        self._answer(batch, received, outcome, sink_seconds)
+        records = 0 if outcome.kind is Kind.REFUSED else header.record_count  # else nobody but the peer says so
+        self._answer(batch.seq, received, outcome, sink_seconds, size=len(batch.payload), records=records)
 
     @staticmethod
     def _check_stamp(run: OpenedRun, header: recordbatch.Header) -> None:
         """A batch must carry the granted producer and follow the batch before it."""
         if (header.producer_id, header.producer_epoch) != (run.producer_id, run.producer_epoch):
-            raise ProtocolError(Code.NOT_GRANTED, "the batch carries another producer than the run's")
+            raise RemoteProtocolError(Code.NOT_GRANTED, "the batch carries another producer than the run's")
         if run.next_sequence is not None and header.base_sequence != run.next_sequence:
-            raise ProtocolError(Code.BAD_SEQUENCE, f"base sequence {header.base_sequence}, not {run.next_sequence}")
+            raise RemoteProtocolError(
+                Code.BAD_SEQUENCE, f"base sequence {header.base_sequence}, not {run.next_sequence}"
+            )
 
-    def _answer(self, batch: m.Batch, received: float, outcome: Outcome, sink_seconds: float) -> None:
+    def _answer(
+        self, seq: int, received: float, outcome: Outcome, sink_seconds: float, *, size: int, records: int = 0
+    ) -> None:
         run = self._run
         assert run is not None
         stored = outcome.is_stored
-        batches, records, bytes_ = self._counted(outcome.kind.value)
+        batches, records_, bytes_ = self._counted(outcome.kind.value)
         batches.inc()
-        records.inc(batch.record_count)
-        bytes_.inc(len(batch.payload))
-        self._guest.account.bytes += len(batch.payload)
+        records_.inc(records)
+        bytes_.inc(size)
+        self._guest.account.bytes += size
         if stored:
             self._sink_seconds.observe(sink_seconds)
             waited = time.monotonic() - received - sink_seconds  # behind earlier batches, and for our own checks
-            self._send(m.Ack(batch.seq, run.partition, outcome.base_offset, int(waited * 1e6), int(sink_seconds * 1e6)))
+            self._send(m.Ack(seq, run.partition, outcome.base_offset, int(waited * 1e6), int(sink_seconds * 1e6)))
             return
         run.refusing = True
-        code = outcome.code or Code.UNKNOWN
-        if code is not Code.NOT_TRIED:  # the refusal before it was logged
-            self._log.warning("batch not stored", code=str(code), outcome=outcome.kind.value, reason=outcome.text)
+        code = str(outcome.code or Code.UNKNOWN)
+        if code != Code.NOT_TRIED:  # the refusal before it was logged
+            kind, why = outcome.kind.value, outcome.text
+            self._say(
+                f"batch not stored: {code}",
+                lambda more: self._log.warning("batch not stored", code=code, outcome=kind, reason=why, more=more),
+            )
         uncertain = outcome.kind is Kind.UNCERTAIN
         permanent = not uncertain and code in _BODIES
-        self._send(m.Nack(batch.seq, str(code), uncertain, permanent, m.fit(outcome.text)))
+        self._send(m.Nack(seq, code, uncertain, permanent, m.fit(outcome.text)))
+
+    def _say(self, event: str, write: Callable[[int], None]) -> None:
+        """A line that this identity can cause as often as it likes."""
+        self._shared.sparing.say((event, self._guest.identity), write)
 
     def _counted(self, outcome: str) -> tuple[Counter, Counter, Counter]:
         """Counters of batches, records and bytes; cached, as looking them up costs more than counting."""

@@ -85,6 +85,9 @@ class Sink(Protocol):
     async def topic(self, name: str) -> TopicInfo:
         """Facts about a topic; creates it where the sink is configured to."""
 
+    async def find(self, name: str) -> TopicInfo | None:
+        """The same without creating anything; None for a topic that `topic` would create."""
+
     async def new_producer_id(self) -> int:
         """A producer id that was never handed out before."""
 

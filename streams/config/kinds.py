@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ from msgspec import Meta
 from streams.addresses import split_address
 
 TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+STREAM = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+STREAM_RULE = "use at most 128 of a-z, 0-9, '.', '_', '-', a letter or digit first"
 
 
 def checked(check: Callable[[str], None]) -> Meta:
@@ -73,7 +76,18 @@ def check_not_empty(text: str) -> None:
         raise ValueError("is empty; write a value, or leave the key out if it has a default")
 
 
+def check_network(text: str) -> None:
+    """A network of addresses, or one address."""
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is no network: {error}; write one as in '10.1.0.0/16' or '2001:db8::/48'"
+        ) from error
+
+
 Address = Annotated[str, shown(check_address)]
+Network = Annotated[str, shown(check_network)]
 ListenAddress = Annotated[str, shown(check_listen_address)]
 ModeName = Annotated[str, shown(check_mode)]
 TopicName = Annotated[str, shown(check_topic)]

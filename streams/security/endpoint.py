@@ -167,6 +167,10 @@ class Endpoint(Protocol):
         """Whether it changes keys in time by itself; else the link has to be replaced for that."""
 
     @property
+    def has_records(self) -> bool:
+        """Whether what arrives consists of TLS records."""
+
+    @property
     def complete(self) -> bool:
         """Whether the handshake is over."""
 

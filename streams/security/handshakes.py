@@ -30,14 +30,14 @@ class Alarms(Protocol):
     def downgrades(self) -> Counter: ...
 
 
-def log_complete(log: FilteringBoundLogger, facts: Facts) -> None:
-    """Log what a handshake negotiated. `log` carries the names of the link."""
-    log.info("handshake complete", **facts.log_fields())
+def log_complete(log: FilteringBoundLogger, facts: Facts, *, more: int = 0) -> None:
+    """Log what a handshake negotiated, and how many more there were. `log` carries the names of the link."""
+    log.info("handshake complete", more=more, **facts.log_fields())
 
 
-def log_failed(log: FilteringBoundLogger, error: HandshakeFailed) -> None:
-    """Log why a handshake failed, on which side, and what was known of it by then."""
-    log.warning("handshake failed", reason=error.reason, detail=str(error), alert=error.alert, **error.seen)
+def log_failed(log: FilteringBoundLogger, error: HandshakeFailed, *, more: int = 0) -> None:
+    """Log why a handshake failed, on which side, what was known of it by then, and how many more there were."""
+    log.warning("handshake failed", reason=error.reason, detail=str(error), alert=error.alert, more=more, **error.seen)
 
 
 def judge(mode: Mode, facts: Facts, alarms: Alarms, log: FilteringBoundLogger, *, stream: str) -> None:

@@ -1,24 +1,19 @@
-"""Accepts links on one address. Half-open handshakes have a deadline and a bound; a failed one is reported.
-
-When there are as many as the bound allows, the oldest peer that has said nothing for a while makes room for the next:
-so connections on which nothing comes keep nobody out.
-"""
+"""Accepts links on one address. Half-open handshakes have a deadline and a bound (pending.py); failures are told."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from streams.addresses import UNIX, join_address, split_address
 from streams.errors import HandshakeFailed, LinkError
 from streams.security.endpoint import Party
+from streams.security.pending import Network, Pending
 from streams.security.transport import INBOX_HIGH_BYTES, Link
-
-SILENT_SECONDS = 1.0
-"""Who has sent nothing for so long may have to make room for others."""
+from streams.turns import Turns
 
 
 class Listener:
@@ -32,15 +27,18 @@ class Listener:
         *,
         handshake_timeout: float,
         max_pending: int,
+        trusted: Sequence[Network] = (),
+        turns: Turns | None = None,
         inbox_bytes: int = INBOX_HIGH_BYTES,
         answers_after_goodbye: bool = False,
     ) -> None:
+        """`trusted`: networks whose handshakes are not bounded. `turns`: shared with others of the process."""
         self._party = party
+        self._turns = turns or Turns()
         self._on_link, self._on_failure = on_link, on_failure
-        self._handshake_timeout, self._max_pending = handshake_timeout, max_pending
+        self._handshake_timeout = handshake_timeout
         self._inbox_bytes, self._answers_after_goodbye = inbox_bytes, answers_after_goodbye
-        self._pending: dict[Link, float] = {}
-        """Handshakes under way, and when each began; the oldest first."""
+        self._pending = Pending[Link](max_pending, trusted)
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
         self._unix_path: Path | None = None
@@ -81,6 +79,7 @@ class Listener:
     def _accept(self) -> Link:
         link = Link(
             self._party.endpoint(),
+            turns=self._turns,
             inbox_bytes=self._inbox_bytes,
             answers_after_goodbye=self._answers_after_goodbye,
         )
@@ -90,12 +89,10 @@ class Listener:
         return link
 
     async def _serve(self, link: Link) -> None:
-        self._pending[link] = time.monotonic()
         try:
-            if len(self._pending) > self._max_pending and not self._make_room():
-                link.established.cancel()  # nobody waits for it
-                await asyncio.sleep(0)  # by then the link has its connection, and can be closed
-                raise HandshakeFailed("too_many_handshakes", "too many handshakes under way")
+            await asyncio.sleep(0)  # by then the link has its connection, and can be closed
+            if (leaving := self._pending.enter(link, time.monotonic())) is not None:
+                _make_room(leaving)
             await link.establish(self._handshake_timeout)
         except HandshakeFailed as error:
             self._report(link, error)
@@ -105,24 +102,11 @@ class Listener:
             self._report(link, HandshakeFailed("disconnected", str(error)))
             return
         finally:
-            self._pending.pop(link, None)
+            self._pending.leave(link)
         try:
             await self._on_link(link)
         finally:
             link.abort()
-
-    def _make_room(self) -> bool:
-        """End the handshake of the oldest peer that says nothing; False if all are at work, or have just come."""
-        long_ago = time.monotonic() - SILENT_SECONDS
-        for link, since in self._pending.items():
-            if since > long_ago:
-                return False
-            if link.attempt().bytes_in == 0 and not link.established.done():
-                del self._pending[link]
-                error = HandshakeFailed("too_many_handshakes", "made room for others: it had sent nothing so far")
-                link.established.set_exception(error)
-                return True
-        return False
 
     def _report(self, link: Link, error: HandshakeFailed) -> None:
         error.seen = link.attempt().log_fields()
@@ -144,6 +128,12 @@ class Listener:
         await self._server.wait_closed()
 
 
+def _make_room(leaving: Link) -> None:
+    """End a handshake; nothing happens to one that has just ended."""
+    if not leaving.established.done():
+        leaving.established.set_exception(HandshakeFailed("too_many_handshakes", "too many handshakes under way"))
+
+
 async def listen(
     address: str,
     party: Party,
@@ -151,7 +141,9 @@ async def listen(
     *,
     on_failure: Callable[[str, HandshakeFailed], None],
     handshake_timeout: float = 10.0,
-    max_pending: int = 256,
+    max_pending: int = 1024,
+    trusted: Sequence[Network] = (),
+    turns: Turns | None = None,
     inbox_bytes: int = INBOX_HIGH_BYTES,
     reuse_port: bool = False,
     socket_mode: int = 0o600,
@@ -166,6 +158,8 @@ async def listen(
         on_failure,
         handshake_timeout=handshake_timeout,
         max_pending=max_pending,
+        trusted=trusted,
+        turns=turns,
         inbox_bytes=inbox_bytes,
     )
     await listener.start(address, reuse_port=reuse_port, socket_mode=socket_mode)

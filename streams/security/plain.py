@@ -17,6 +17,7 @@ class PlainEndpoint:
 
     renews_keys = True
     """It has none."""
+    has_records = False
 
     def __init__(self) -> None:
         self.complete = False

@@ -1,8 +1,9 @@
-"""Links: TLS over asyncio, by a hand-written BufferedProtocol over an endpoint that does no I/O; and connecting one.
+"""Links: TLS over asyncio, by a hand-written BufferedProtocol over an endpoint that does no I/O.
 
 asyncio's own TLS never sends a fatal alert, does not report the group, and costs three times as much. The memory of a
 link is bounded in both directions: reading from the socket stops while the consumer lags, and `drain` waits while the
-peer does. Everything given to one `write` leaves in one system call.
+peer does. Everything given to one `write` leaves in one system call. Handshakes, and records that carry next to
+nothing, are taken in turns with those of other links.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import asyncio
 import contextlib
 import random
 import socket
-import threading
 import time
 from typing import cast
 
-from streams.addresses import join_address, split_address
-from streams.errors import HandshakeFailed, LinkError
-from streams.security.endpoint import Endpoint, Facts, Party
+from streams.addresses import join_address
+from streams.errors import Flooded, HandshakeFailed, LinkError
+from streams.security.arriving import HANDSHAKE_READ_BYTES, READ_BUFFER_BYTES, Records, Use, arriving
+from streams.security.endpoint import Endpoint, Facts
+from streams.turns import Turns
 
-READ_BUFFER_BYTES = 256 * 1024
 INBOX_HIGH_BYTES = 4 * 1024 * 1024
 OUTBOX_HIGH_BYTES = 1024 * 1024
 GATHER_BYTES = 128 * 1024
@@ -36,23 +37,20 @@ has a new key exchange and looks at the certificates again.
 """
 
 
-class _Arriving(threading.local):
-    """The buffer that all links of a thread read into: `feed` copies it before the loop turns to another link."""
-
-    def __init__(self) -> None:
-        self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
-
-
-_arriving = _Arriving()
-
-
 class Link(asyncio.BufferedProtocol):
     """One TLS connection, made by `connect` or by a listener."""
 
     def __init__(
-        self, endpoint: Endpoint, *, inbox_bytes: int = INBOX_HIGH_BYTES, answers_after_goodbye: bool = False
+        self,
+        endpoint: Endpoint,
+        *,
+        turns: Turns | None = None,
+        inbox_bytes: int = INBOX_HIGH_BYTES,
+        answers_after_goodbye: bool = False,
     ) -> None:
-        """`inbox_bytes`: reading from the socket stops while more than this is received and not taken.
+        """`turns`: shared by links that must not hold each other up, for handshakes and floods of small records.
+
+        `inbox_bytes`: reading from the socket stops while more than this is received and not taken.
 
         `answers_after_goodbye`: a peer that has finished sending may still wait for an answer (a half-closed
         connection), so the owner closes the link.
@@ -61,6 +59,9 @@ class Link(asyncio.BufferedProtocol):
         self._most_inbox_bytes, self._answers_after_goodbye = inbox_bytes, answers_after_goodbye
         self._loop = loop
         self._endpoint = endpoint
+        self._turns, self._records, self._use = turns or Turns(), Records(), Use(time.monotonic())
+        self._rest = memoryview(b"")
+        """What has arrived and waits for its turn."""
         self._transport: asyncio.Transport | None = None
         self._inbox: list[bytes] = []
         """Plaintext that was received and not taken."""
@@ -74,15 +75,18 @@ class Link(asyncio.BufferedProtocol):
         self._ended = False
         """True after the peer's goodbye; without one, the end is an error."""
         self._error: LinkError | None = None
-        self._reading_paused = False
-        self._writing_paused = False
+        self._reading_paused = self._writing_paused = self._is_held = False
+        self._most_read_bytes = HANDSHAKE_READ_BYTES
+        self._owes_answers = False
+        """True if TLS itself has answered something (KeyUpdate) that the peer does not read."""
         self.established: asyncio.Future[None] = loop.create_future()
         """The end of the handshake, after which there are `facts`."""
         self.established.add_done_callback(lambda done: done.cancelled() or done.exception())  # no report if unawaited
-        self.peer = ""
+        self.peer = self.host = ""
+        """Where the peer is: with its port, and without."""
         self.facts: Facts
         self.connect_seconds = 0.0
-        self.bytes_sent = 0
+        self.heard_bytes = self.bytes_sent = 0
         self.records_sent = 0
         self._born = self.heard_at = time.monotonic()
         self._rotation_share = random.uniform(0.8, 1.2)  # noqa: S311 — spreads load, hides nothing
@@ -109,6 +113,20 @@ class Link(asyncio.BufferedProtocol):
         """Whether the peer reads more slowly than we write."""
         return self._writing_paused
 
+    @property
+    def inbox_bytes(self) -> int:
+        """Plaintext that was received and not taken."""
+        return self._inbox_bytes
+
+    def read_at_most(self, size: int) -> None:
+        """Read from the socket in pieces of this size."""
+        self._most_read_bytes = min(size, READ_BUFFER_BYTES)
+
+    def hold(self, is_held: bool) -> None:
+        """Read nothing until it is held no more."""
+        self._is_held = is_held
+        self._pace_reading()
+
     async def receive(self, at_least: int = 1) -> bytes:
         """The plaintext received so far; b"" after the peer's goodbye. LinkError if the link was cut.
 
@@ -130,9 +148,7 @@ class Link(asyncio.BufferedProtocol):
         data = b"".join(self._inbox) if len(self._inbox) > 1 else self._inbox[0]
         self._inbox.clear()
         self._inbox_bytes = 0
-        if self._reading_paused and self._transport is not None:
-            self._reading_paused = False
-            self._transport.resume_reading()
+        self._pace_reading()
         return data
 
     def write(self, *parts: bytes | bytearray | memoryview) -> None:
@@ -197,14 +213,51 @@ class Link(asyncio.BufferedProtocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         name = transport.get_extra_info("peername")
         self.peer = join_address(str(name[0]), int(name[1])) if isinstance(name, tuple) else str(name)
+        self.host = str(name[0]) if isinstance(name, tuple) else self.peer
         self._advance()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _arriving.buffer
+        return arriving.buffer[: self._most_read_bytes]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._endpoint.feed(_arriving.buffer[:nbytes])
+        data = arriving.buffer[:nbytes]
+        self.heard_bytes += nbytes
+        size = self._records.piece(data) if self._endpoint.has_records else nbytes
+        if size == nbytes and self._endpoint.complete:
+            self._feed(data)
+            return
+        self._rest = memoryview(bytes(data))
+        self._pace_reading()
+        self._turns.ask(self.host, lambda: self._take_piece(size))
+
+    def _take_piece(self, size: int) -> None:
+        """A step of the handshake, or the next of many small records; the rest waits for another turn."""
+        data, self._rest = self._rest[:size], self._rest[size:]
+        if self._transport is None or self._error is not None:
+            self._rest = self._rest[:0]
+            return
+        self._feed(data)
+        if len(self._rest):
+            size = self._records.piece(self._rest)
+            self._turns.ask(self.host, lambda: self._take_piece(size))
+        self._pace_reading()
+
+    def _feed(self, data: memoryview) -> None:
+        if self._endpoint.complete:
+            self._use.arrived += len(data)
+        self._endpoint.feed(data)
         self._advance()
+
+    def _pace_reading(self) -> None:
+        """Read from the socket only what is taken, and answered to somebody who reads the answers."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        pause = self._is_held or self._owes_answers or len(self._rest) > 0 or self._inbox_bytes > self._most_inbox_bytes
+        if pause and not self._reading_paused:
+            self._transport.pause_reading()
+        elif self._reading_paused and not pause:
+            self._transport.resume_reading()
+        self._reading_paused = pause
 
     def eof_received(self) -> bool:
         self._endpoint.feed_eof()
@@ -230,7 +283,8 @@ class Link(asyncio.BufferedProtocol):
         self._writing_paused = True
 
     def resume_writing(self) -> None:
-        self._writing_paused = False
+        self._writing_paused = self._owes_answers = False
+        self._pace_reading()
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
@@ -244,12 +298,16 @@ class Link(asyncio.BufferedProtocol):
             self._take_plaintext()
         except LinkError as error:
             self._fail(error)
-        self._flush()
+        self._owes_answers = (self._flush() and self._writing_paused) or self._owes_answers
+        if self._endpoint.has_records and self._endpoint.complete and self._use.is_flood(time.monotonic()):
+            self._fail(Flooded("the peer sends TLS records that carry next to nothing"))
+        self._pace_reading()
 
     def _handshake(self) -> bool:
         done = self._endpoint.handshake()
         self._flush()
         if done:
+            self._most_read_bytes = READ_BUFFER_BYTES
             self.facts = self._endpoint.facts(self.connect_seconds)
             if not self.established.done():
                 self.established.set_result(None)
@@ -259,12 +317,10 @@ class Link(asyncio.BufferedProtocol):
         while data := self._endpoint.read():
             self._inbox.append(data)
             self._inbox_bytes += len(data)
+            self._use.useful += len(data)
             self.heard_at = time.monotonic()
         if data is None:
             self._ended = True
-        if self._inbox_bytes > self._most_inbox_bytes and not self._reading_paused and self._transport is not None:
-            self._reading_paused = True
-            self._transport.pause_reading()
         if self._ended or self._inbox_bytes >= self._wanted_bytes:
             self._wake()
 
@@ -283,68 +339,11 @@ class Link(asyncio.BufferedProtocol):
             if future is not None and not future.done():
                 future.set_result(None)
 
-    def _flush(self) -> None:
+    def _flush(self) -> bool:
+        """Send what the endpoint has; True if there was anything."""
         if self._transport is None or self._transport.is_closing():
-            return
+            return False
         parts = self._endpoint.take()
         if parts:
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
-
-
-# -- making links --------------------------------------------------------------------------------------------------
-
-
-async def connect(
-    address: str,
-    party: Party,
-    *,
-    server_name: str | None = None,
-    connect_timeout: float = 10.0,
-    handshake_timeout: float = 10.0,
-) -> Link:
-    """Make a link to "host:port"; the server must prove that it is `server_name` (the host, if not given)."""
-    host, port = split_address(address)
-    loop = asyncio.get_running_loop()
-    started = time.perf_counter()
-    sock = await _connected_socket(host, port, address, connect_timeout)
-    connected = time.perf_counter() - started
-
-    try:
-        link = Link(party.endpoint(server_name or host))
-    except ValueError as error:
-        sock.close()
-        raise LinkError(f"{address}: {server_name or host!r} cannot be a host name: {error}") from error
-    link.connect_seconds = connected
-    await loop.create_connection(lambda: link, sock=sock)
-    try:
-        await link.establish(handshake_timeout)
-    except HandshakeFailed as error:
-        error.seen = link.attempt().log_fields()
-        raise
-    return link
-
-
-async def _connected_socket(host: str, port: int, address: str, seconds: float) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(seconds):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            error: OSError | None = None
-            for family, kind, protocol, _, target in found:
-                sock = socket.socket(family, kind, protocol)
-                sock.setblocking(False)
-                try:
-                    await loop.sock_connect(sock, target)
-                except OSError as refused:
-                    sock.close()
-                    error = refused
-                except BaseException:
-                    sock.close()
-                    raise
-                else:
-                    return sock
-            raise LinkError(f"{address}: cannot connect: {error}")
-    except TimeoutError:
-        raise LinkError(f"{address}: no connection within {seconds:g} s") from None
-    except (OSError, UnicodeError) as error:  # the latter for what cannot be a host name
-        raise LinkError(f"{address}: cannot connect: {error}") from error
+        return bool(parts)

@@ -21,6 +21,8 @@ _KINDS: tuple[type[m.Message], ...] = get_args(m.Message)
 _TAGS = frozenset(kind.__struct_config__.tag for kind in _KINDS)
 _TEXTS = {kind: tuple(field.name for field in msgspec.structs.fields(kind) if field.type == m.Text) for kind in _KINDS}
 _NUMBER_END = 1 << 63
+_BIN_HEADS = {0xC4: 2, 0xC5: 3, 0xC6: 5}
+"""Bytes before the data of a bin, by its first."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(m.Message)
@@ -57,6 +59,22 @@ def _encode_batch(batch: m.Batch) -> list[bytes | memoryview]:
 def decode(frame: bytes | memoryview) -> m.Message:
     """The message in a frame; a batch's payload is a view of it."""
     return _decode(frame, RemoteProtocolError)
+
+
+def decode_beginning(head: bytes | memoryview, size: int) -> m.Overlong:
+    """The batch that a frame of this size begins as; nothing else may be so long."""
+    reader = msgpack.Unpacker()
+    reader.feed(bytes(head))
+    try:
+        fields, (tag, *numbers) = reader.read_array_header(), [reader.unpack() for _ in range(_BATCH_FIELDS - 1)]
+        fits = fields >= _BATCH_FIELDS and tag == BATCH_TAG
+        if fits and all(type(number) is int and 0 <= number < _NUMBER_END for number in numbers):
+            seq, run, record_count = numbers
+            end = reader.tell()
+            return m.Overlong(seq, run, record_count, size - end - _BIN_HEADS[head[end]])
+    except (msgpack.UnpackException, ValueError, LookupError) as error:
+        raise RemoteProtocolError(Code.MALFORMED, f"a frame of {size} bytes is not a message") from error
+    raise RemoteProtocolError(Code.MALFORMED, f"a frame of {size} bytes is no batch")
 
 
 def _decode(frame: bytes | memoryview, fault: type[ProtocolError]) -> m.Message:

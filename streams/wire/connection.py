@@ -14,14 +14,15 @@ FAILED: the peer broke the protocol; nothing more is accepted from it, and only 
 After GOAWAY from either side, no more BATCH or OPEN_RUN is sent; answers still are.
 
 `receive_data` raises RemoteProtocolError: the peer's fault, which ends the link. Messages before the fault in the same
-bytes are lost with it, which is safe: what was not acknowledged is sent again. `send` raises LocalProtocolError: a
+bytes may be lost with it, which is safe: what was not acknowledged is sent again. `send` raises LocalProtocolError: a
 fault of ours, or a link that has just ended; nothing is to be written and nothing has changed.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from streams.errors import Code, LocalProtocolError, ProtocolError, RemoteProtocolError
 from streams.wire import codec
@@ -41,7 +42,12 @@ class State(enum.Enum):
 
 
 Fault = type[ProtocolError]
-Table = dict[tuple[State, type[m.Message]], State]
+Table = dict[tuple[State, type[m.Heard]], State]
+
+HEAD_BYTES = 64
+"""Room for what stands before the payload of a batch."""
+OTHERS_BYTES = 4096
+"""Room for any message but a batch."""
 
 _LIVE = (State.READY, State.ASKING, State.RUNNING, State.SETTLING)
 _ANYTIME: Table = {(state, kind): state for state in _LIVE for kind in (m.Ping, m.Pong, m.Goaway)}
@@ -72,7 +78,10 @@ RECEIVER_SAYS: Table = {
 }
 """What a receiver may say."""
 
-RECEIVER_HEARS: Table = {**FORWARDER_SAYS, (State.SETTLING, m.Batch): State.SETTLING}
+RECEIVER_HEARS: Table = {
+    **FORWARDER_SAYS,
+    **{(state, kind): state for state in (State.RUNNING, State.SETTLING) for kind in (m.Batch, m.Overlong)},
+}
 """What a forwarder may have said from the receiver's point of view: a batch can cross a NACK on the wire."""
 
 
@@ -96,23 +105,23 @@ class _Conversation:
     def in_flight(self) -> int:
         return self.next_seq - self.next_answer
 
-    def forwarder_said(self, message: m.Message, table: Table) -> None:
+    def forwarder_said(self, message: m.Heard, table: Table) -> None:
         """Advance after a message of the forwarder."""
         following = self._follow(table, message, self._forwarders_fault)
-        if self.forwarder_leaves and isinstance(message, m.OpenRun | m.Batch):
+        if self.forwarder_leaves and isinstance(message, m.OpenRun | m.Batch | m.Overlong):
             raise self._forwarders_fault(Code.UNEXPECTED_MESSAGE, f"{type(message).__name__} after GOAWAY")
         if isinstance(message, m.OpenRun):
             if self.in_flight:
                 raise self._forwarders_fault(Code.UNEXPECTED_MESSAGE, "OPEN_RUN while batches are in flight")
             self.run = message.run
-        elif isinstance(message, m.Batch):
+        elif isinstance(message, m.Batch | m.Overlong):
             self._check_batch(message)
             self.next_seq += 1
         elif isinstance(message, m.Goaway):
             self.forwarder_leaves = True
         self.state = following
 
-    def _check_batch(self, batch: m.Batch) -> None:
+    def _check_batch(self, batch: m.Batch | m.Overlong) -> None:
         if batch.seq != self.next_seq:
             raise self._forwarders_fault(Code.BAD_SEQUENCE, f"batch {batch.seq}, not {self.next_seq}")
         if batch.run != self.run:
@@ -125,7 +134,7 @@ class _Conversation:
         following = self._follow(RECEIVER_SAYS, message, self._receivers_fault)
         if isinstance(message, m.Welcome):
             self.window = message.window
-            self.deframer.max_frame_bytes = self.max_frame_bytes
+            self.deframer.max_frame_bytes = self.deframer.keep_bytes = self.max_frame_bytes
         elif isinstance(message, m.Run) and message.run != self.run:
             raise self._receivers_fault(Code.BAD_SEQUENCE, f"run {message.run}, not {self.run}")
         elif isinstance(message, m.Ack | m.Nack) and self.state is State.ASKING:
@@ -139,7 +148,7 @@ class _Conversation:
             self.receiver_leaves = True
         self.state = following
 
-    def _follow(self, table: Table, message: m.Message, fault: Fault) -> State:
+    def _follow(self, table: Table, message: m.Heard, fault: Fault) -> State:
         following = table.get((self.state, type(message)))
         if following is None:
             raise fault(Code.UNEXPECTED_MESSAGE, f"{type(message).__name__} while {self.state.value}")
@@ -177,6 +186,10 @@ class ForwarderConnection:
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[m.Message]:
         """The messages completed by these bytes; b"" means that the link has ended."""
+        return list(self.messages(data))
+
+    def messages(self, data: bytes | bytearray | memoryview) -> Iterator[m.Message]:
+        """The same one by one: each is decoded and checked when it is asked for."""
         return _receive(self._talk, data, self._talk.receiver_said)
 
 
@@ -200,37 +213,45 @@ class ReceiverConnection:
         """Fewer bytes than this cannot complete a message."""
         return self._talk.deframer.missing_bytes
 
+    @property
+    def announced_bytes(self) -> int:
+        """The memory that a message needs that has begun to come; 0 if none has, or if it is read past."""
+        return self._talk.deframer.announced_bytes
+
     def send(self, message: m.Message) -> list[bytes | memoryview]:
         """The buffers to write for a message of ours, in this order."""
         buffers = codec.encode(message)
         self._talk.receiver_said(message)
+        if isinstance(message, m.Run) and message.max_message_bytes:  # longer batches would only be refused
+            self._talk.deframer.keep_bytes = max(message.max_message_bytes, OTHERS_BYTES) + HEAD_BYTES
         return buffers
 
-    def receive_data(self, data: bytes | bytearray | memoryview) -> list[m.Message]:
+    def receive_data(self, data: bytes | bytearray | memoryview) -> list[m.Heard]:
         """The messages completed by these bytes; b"" means that the link has ended."""
+        return list(self.messages(data))
+
+    def messages(self, data: bytes | bytearray | memoryview) -> Iterator[m.Heard]:
+        """The same one by one: each is decoded and checked when it is asked for."""
         return _receive(self._talk, data, lambda message: self._talk.forwarder_said(message, RECEIVER_HEARS))
 
 
-def _receive(
-    talk: _Conversation, data: bytes | bytearray | memoryview, said: Callable[[m.Message], None]
-) -> list[m.Message]:
+def _receive(talk: _Conversation, data: bytes | bytearray | memoryview, said: Callable[[Any], None]) -> Iterator[Any]:
     if len(data) == 0:
         _end(talk)
-        return []
+        return
     if talk.state in (State.FAILED, State.CLOSED):
         raise RemoteProtocolError(Code.UNEXPECTED_MESSAGE, "the link is closed")
-    events: list[m.Message] = []
     try:
         for frame in talk.deframer.feed(data):
-            message = codec.decode(frame)
+            cut = talk.deframer.left_out
+            message = codec.decode_beginning(frame, len(frame) + cut) if cut else codec.decode(frame)
             said(message)
-            events.append(message)
+            yield message
             if isinstance(message, m.Error):  # whatever follows must not hide it
                 break
     except ProtocolError:
         talk.state = State.FAILED
         raise
-    return events
 
 
 def _end(talk: _Conversation) -> None:

@@ -64,7 +64,10 @@ class OpenRun(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """Receiver: the run's stamp and grant, and what the sink has stored of it (−1: producer unknown)."""
+    """Receiver: the run's stamp and grant, and what the sink has stored of it (−1: producer unknown).
+
+    A batch of the run that is longer than its topic takes is read past and refused; the forwarder splits it before.
+    """
 
     run: Count
     topic: Text
@@ -74,6 +77,8 @@ class Run(msgspec.Struct, frozen=True, array_like=True, tag=4):
     grant: Token
     stored_epoch: Number = -1
     stored_sequence: Number = -1
+    max_message_bytes: Count = 0
+    """The longest batch that the run's topic takes; 0 from a receiver that does not say."""
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, tag=5):
@@ -147,3 +152,15 @@ class Error(msgspec.Struct, frozen=True, array_like=True, tag=12):
 
 
 Message = Hello | Welcome | OpenRun | Run | Batch | Ack | Nack | Report | Ping | Pong | Goaway | Error
+
+
+class Overlong(msgspec.Struct, frozen=True):
+    """What the receiver makes of a Batch that is longer than its run's topic takes: the payload was not kept."""
+
+    seq: int
+    run: int
+    record_count: int
+    payload_bytes: int
+
+
+Heard = Message | Overlong

@@ -12,10 +12,11 @@ import pytest
 
 from streams.errors import HandshakeFailed, PolicyViolation
 from streams.security import modes, pki, stacks
+from streams.security.connecting import connect
 from streams.security.endpoint import Files
 from streams.security.modes import MODES
 from streams.security.openssl import party as openssl
-from streams.security.transport import Link, connect
+from streams.security.transport import Link
 from tests.integration.test_foreign_tls_peers import answer_of, arguments, go_client
 from tests.support.tls import FORWARDER, Echo, Parties, echo, issue
 

@@ -30,8 +30,8 @@ from logreceiver.status import NEWEST_LINKS
 from streams.errors import Code
 from streams.records import batch as recordbatch
 from streams.security import stacks
+from streams.security.connecting import connect
 from streams.security.modes import MODES
-from streams.security.transport import connect
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, lines, running
 
 RECORDS = 3_000

@@ -17,13 +17,14 @@ import structlog
 
 from logfwd.links import conversation
 from logfwd.links.delivery import Delivery
-from logreceiver.links import session
+from logreceiver.links import hearing
 from logreceiver.sinks import Outcome
 from logreceiver.sinks.log.sink import LogSink
 from streams.security import stacks
+from streams.security.connecting import connect
 from streams.security.endpoint import Credentials
 from streams.security.modes import MODES
-from streams.security.transport import Link, connect
+from streams.security.transport import Link
 from streams.wire.connection import ForwarderConnection
 from streams.wire.messages import VERSION, Hello, Ping
 from tests.support.installation import (
@@ -238,7 +239,9 @@ async def test_one_record_that_is_too_large_is_set_aside_and_the_stream_goes_on(
 async def test_a_forwarder_that_does_not_read_is_not_read_on(
     installation: Installation, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(hearing, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(hearing, "MOST_MESSAGES", 1e9)
+    monkeypatch.setattr(hearing, "MESSAGES_IN_ADVANCE", 1e9)
     wire = ForwarderConnection()
     async with running(installation.receiver_config()) as service:
         party = stacks.client(MODES["hybrid"], installation.parties.forwarder)

@@ -29,8 +29,10 @@ from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.kafka.sink import KafkaSink
 from streams.errors import Code
 from streams.records.batch import Codec, Packed, build, parse_header
-from streams.security import stacks, transport
+from streams.security import stacks
+from streams.security.connecting import connect
 from streams.security.modes import MODES
+from streams.security.transport import Link
 from streams.telemetry.metrics import CollectorRegistry
 from tests.support.installation import Installation, running
 from tests.support.sinks import PATIENCE_SECONDS, eventually
@@ -164,8 +166,8 @@ class Way:
         self._address = address
         self._party = stacks.client(MODES[MODE], self.credentials)
 
-    async def connect(self) -> transport.Link:
-        return await transport.connect(self._address, self._party, server_name="localhost")
+    async def connect(self) -> Link:
+        return await connect(self._address, self._party, server_name="localhost")
 
     @contextlib.asynccontextmanager
     async def life(self, stream: str) -> AsyncIterator[Life]:

@@ -37,6 +37,7 @@ class PlaintextEndpoint:
     """One side of a connection."""
 
     renews_keys = False
+    has_records = False
 
     def __init__(self, facts: Facts) -> None:
         self.complete = False

@@ -111,6 +111,9 @@ class _ModelSink:
     async def topic(self, name: str) -> TopicInfo:
         return TopicInfo(name, "id", 1, 1 << 20)
 
+    async def find(self, name: str) -> TopicInfo | None:
+        return await self.topic(name)
+
     async def new_producer_id(self) -> int:
         return self._broker.new_producer_id()
 
@@ -144,6 +147,7 @@ class Unsteady:
         self._script = script
         self.produced = 0
         self.max_message_bytes = 1 << 20
+        self.partition_count = 1
         self.away = False
 
     @property
@@ -164,7 +168,10 @@ class Unsteady:
     async def topic(self, name: str) -> TopicInfo:
         self._check()
         found = await self._sink.topic(name)
-        return TopicInfo(name, found.topic_id, found.partition_count, self.max_message_bytes)
+        return TopicInfo(name, found.topic_id, self.partition_count, self.max_message_bytes)
+
+    async def find(self, name: str) -> TopicInfo | None:
+        return await self.topic(name)
 
     async def new_producer_id(self) -> int:
         self._check()

@@ -13,6 +13,7 @@ import msgspec
 
 from streams.errors import ConfigError, HandshakeFailed
 from streams.security import pki, stacks, stored_keys
+from streams.security.connecting import connect
 from streams.security.endpoint import (
     Credentials,
     DelegatedFiles,
@@ -24,7 +25,7 @@ from streams.security.endpoint import (
 )
 from streams.security.listener import Listener, listen
 from streams.security.modes import MODES
-from streams.security.transport import Link, connect
+from streams.security.transport import Link
 
 FORWARDER = "spiffe://test/forwarder"
 

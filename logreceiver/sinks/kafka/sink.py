@@ -142,6 +142,12 @@ class KafkaSink:
     async def topic(self, name: str) -> TopicInfo:
         return (await self._topic_facts(name, max_age_seconds=1.0)).info
 
+    async def find(self, name: str) -> TopicInfo | None:
+        topic = await self._need_cluster().topic(name, max_age_seconds=1.0)
+        if topic.error_code == UNKNOWN_TOPIC and self._settings.create_topics:
+            return None
+        return await self.topic(name)
+
     async def _topic_facts(self, name: str, *, max_age_seconds: float) -> _Facts:
         """Checked facts; checked again when they are old, after an unexplained refusal, or if the topic id changes."""
         topic = await self._need_cluster().topic(name, max_age_seconds=max_age_seconds)

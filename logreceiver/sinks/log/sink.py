@@ -160,11 +160,17 @@ class LogSink:
 
     async def topic(self, name: str) -> TopicInfo:
         """Facts about a topic, which is created if it is new."""
+        if (info := await self.find(name)) is None:
+            await self._ask_thread(lambda: self._create(name))
+            info = await self.find(name)
+        assert info is not None
+        return info
+
+    async def find(self, name: str) -> TopicInfo | None:
         if not legal_topic(name):
             raise SinkUnavailable(Code.TOPIC_MISSING, f"{name!r} is not a valid topic name")
-        if name not in self._meta.topics:
-            await self._ask_thread(lambda: self._create(name))
-        topic = self._meta.topics[name]
+        if (topic := self._meta.topics.get(name)) is None:
+            return None
         return TopicInfo(name, topic.topic_id, topic.partition_count, self._settings.max_message_bytes)
 
     def _create(self, name: str) -> None:

@@ -68,6 +68,7 @@ class OpenSSLEndpoint:
     """One side of one TLS connection; `Endpoint` says what each method does. `alpn` None: no ALPN (foreign servers)."""
 
     renews_keys = False
+    has_records = True
 
     def __init__(
         self, context: SSL.Context, *, server_side: bool, host: str | None = None, alpn: bytes | None = ALPN

@@ -40,6 +40,7 @@ class Tls13Endpoint:
     """One side of one connection, made by party.py; `Endpoint` says what each method does."""
 
     renews_keys = True
+    has_records = True
 
     def __init__(self, side: Client | Server, reader: RecordReader, writer: RecordWriter) -> None:
         self._side, self._reader, self._writer = side, reader, writer

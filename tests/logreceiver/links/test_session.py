@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from msgspec.structs import replace
 
 from logreceiver.config import Allow, Limits, Listener, ReceiverConfig
 from logreceiver.ledger.writer import Ledger
-from logreceiver.links import session
+from logreceiver.links import conduct, hearing
 from logreceiver.links.grants import Grants
 from logreceiver.links.session import Session
 from logreceiver.links.shared import Shared
@@ -56,6 +57,8 @@ class ScriptedSink:
     """Clear: `produce` waits."""
     stored: RunState | None = None
     unavailable: SinkUnavailable | None = None
+    made: set[str] = field(default_factory=lambda: {"http"})
+    """Topics that there are."""
     name: str = "scripted"
     cluster_id: str = "cluster"
 
@@ -72,7 +75,13 @@ class ScriptedSink:
     async def topic(self, name: str) -> TopicInfo:
         if self.unavailable is not None:
             raise self.unavailable
+        self.made.add(name)
         return TopicInfo(name, f"id of {name}", 4, 1 << 20)
+
+    async def find(self, name: str) -> TopicInfo | None:
+        if self.unavailable is not None:
+            raise self.unavailable
+        return await self.topic(name) if name in self.made else None
 
     async def new_producer_id(self) -> int:
         return 7
@@ -246,6 +255,45 @@ async def test_the_topic_of_the_ledger_is_for_receivers_alone() -> None:
         assert "only receivers" in await forwarder.refused(Code.NOT_ALLOWED)
 
 
+async def test_a_topic_is_made_for_the_first_run_and_not_for_a_hello() -> None:
+    async with serving() as receiver:
+        receiver.sink.made.clear()
+        forwarder, _ = await receiver.link()
+        forwarder.say(HELLO)
+        welcome = await forwarder.hear(m.Welcome)
+        assert (welcome.topic, welcome.topic_id, welcome.max_message_bytes) == ("http", "", 0)
+        assert receiver.sink.made == set()
+        forwarder.say(m.OpenRun(1))
+        run = await forwarder.hear(m.Run)
+        assert (run.topic_id, run.max_message_bytes) == ("id of http", 1 << 20)
+        assert receiver.sink.made == {"http"}
+
+
+async def test_an_identity_may_use_a_bounded_number_of_names_which_others_do_not_count() -> None:
+    rules = (Allow(identity="spiffe://test/*", streams=("*",)),)
+    config = replace(CONFIG, allow=rules, limits=Limits(max_streams_per_identity=2))
+    async with serving(config) as receiver:
+        for number, name in enumerate(("a", "b", "a", "c")):
+            forwarder, _ = await receiver.link()
+            forwarder.say(replace(HELLO, stream=name, forwarder_id=str(number)))
+            if name == "c":
+                assert "max_streams_per_identity" in await forwarder.refused(Code.NOT_ALLOWED)
+            else:
+                await forwarder.hear(m.Welcome)
+        other, _ = await receiver.link(replace(FORWARDER, identities=("spiffe://test/other",)))
+        other.say(replace(HELLO, stream="c"))
+        await other.hear(m.Welcome)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "A", "a b", "a\n", "a" * 129])
+async def test_a_name_that_no_forwarder_may_give_a_stream_is_refused(name: str) -> None:
+    config = replace(CONFIG, allow=(Allow(identity="spiffe://test/*", streams=("*",)),))
+    async with serving(config) as receiver:
+        forwarder, _ = await receiver.link()
+        forwarder.say(replace(HELLO, stream=name))
+        assert "name of a stream" in await forwarder.refused(Code.NOT_ALLOWED)
+
+
 async def test_a_sink_that_has_no_such_topic_is_the_reason_of_a_refusal() -> None:
     async with serving() as receiver:
         receiver.sink.unavailable = SinkUnavailable(Code.TOPIC_MISSING, "no topic 'http'")
@@ -304,7 +352,7 @@ async def test_a_stop_is_announced_and_what_is_under_way_is_still_answered() -> 
 
 
 async def test_a_forwarder_that_fell_silent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(hearing, "IDLE_SECONDS", 0.1)
     async with serving() as receiver:
         forwarder, _ = await receiver.link()
         await forwarder.run()
@@ -312,7 +360,7 @@ async def test_a_forwarder_that_fell_silent_is_left(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_forwarder_that_waits_for_the_sink_is_not_taken_for_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(hearing, "IDLE_SECONDS", 0.05)
     async with serving() as receiver:
         forwarder, _ = await receiver.link()
         await forwarder.run()
@@ -321,6 +369,39 @@ async def test_a_forwarder_that_waits_for_the_sink_is_not_taken_for_silent(monke
         await asyncio.sleep(0.3)
         receiver.sink.open.set()
         assert [(await forwarder.hear(m.Ack)).seq for _ in range(2)] == [0, 1]
+
+
+async def test_a_flood_of_messages_ends_its_link_and_holds_up_nobody_else() -> None:
+    async with serving() as receiver:
+        flooding, _ = await receiver.link()
+        calm, _ = await receiver.link()
+        for forwarder in (flooding, calm):
+            forwarder.say(replace(HELLO, forwarder_id=f"{id(forwarder)}"))
+            await forwarder.hear(m.Welcome)
+        flooding.say(*[m.Ping(number) for number in range(20_000)])
+        calm.say(m.Ping(1))
+        await calm.hear(m.Pong)
+        answered = 0
+        while isinstance(message := await flooding.next(), m.Pong):
+            answered += 1
+        assert isinstance(message, m.Error)
+        assert message.code == Code.TOO_FAST
+        assert answered <= hearing.MOST_MESSAGES + 1
+        calm.say(m.Ping(2))
+        await calm.hear(m.Pong)
+
+
+async def test_questions_about_runs_have_a_pace_for_all_links_of_an_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conduct.Conduct, "RUNS_AT_ONCE", 2.0)
+    monkeypatch.setattr(conduct.Conduct, "RUNS_PER_SECOND", 20.0)
+    async with serving() as receiver:
+        forwarder, _ = await receiver.link()
+        await forwarder.run()
+        started = time.monotonic()
+        for number in range(2, 5):
+            forwarder.say(m.OpenRun(number))
+            await forwarder.hear(m.Run)
+        assert time.monotonic() - started >= 2 / 20
 
 
 # -- runs and batches ----------------------------------------------------------------------------------------------

@@ -1,18 +1,8 @@
-"""What sessions share: the boots of forwarders, and the memory that windows are cut from."""
+"""What sessions share: the boots of forwarders."""
 
 from __future__ import annotations
 
-import pytest
-from msgspec.structs import replace
-
-from logreceiver.config import Limits
-from logreceiver.links.grants import Grants
-from logreceiver.links.shared import Boots, Shared
-from logreceiver.metrics import ReceiverMetrics
-from streams.errors import Code
-from streams.telemetry.metrics import CollectorRegistry
-from tests.logreceiver.links.test_storing import CONFIG
-from tests.support.sinks import ModelHarness
+from logreceiver.links.shared import Boots
 
 KEY = ("spiffe://site/host", "forwarder", "http")
 
@@ -35,15 +25,3 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(100):
         boots.alternate(("id", str(number), "http"), "A")
     assert len(boots._seen) == 10
-
-
-class Session:
-    def end(self, code: Code, text: str) -> None: ...
-
-
-@pytest.mark.parametrize(("links", "window"), [(0, 5), (2, 5), (3, 4), (7, 2), (15, 1), (99, 1)])
-def test_all_links_together_stay_within_the_memory_limit_with_at_least_one_batch_each(links: int, window: int) -> None:
-    config = replace(CONFIG, limits=Limits(max_memory_bytes=16 << 20))
-    shared = Shared(config, ModelHarness().sink, Grants({"1": b"k" * 16}), ReceiverMetrics(CollectorRegistry()))
-    shared.sessions = {("identity", str(number), "http"): Session() for number in range(links)}
-    assert shared.window(1 << 20) == window

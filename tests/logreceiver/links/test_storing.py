@@ -19,7 +19,7 @@ from logreceiver.links.guest import Guest
 from logreceiver.links.shared import Shared
 from logreceiver.links.storing import Storing
 from logreceiver.metrics import ReceiverMetrics
-from logreceiver.sinks import Kind, Outcome, TopicInfo
+from logreceiver.sinks import Kind, Outcome
 from logreceiver.sinks.settings import LogSink
 from streams.config.sections import Tls
 from streams.errors import Code, LinkError, ProtocolError
@@ -33,7 +33,7 @@ from tests.support.sinks import ModelHarness, Unsteady
 Step = tuple[bool, Outcome | None]
 
 IDENTITY = "spiffe://test/host"
-TOPIC = TopicInfo("http", "id", 3, 1 << 20)
+PARTITIONS = 3
 CONFIG = ReceiverConfig(
     tls=Tls(certificate=Path("leaf.pem"), key=Path("leaf.key"), ca=Path("ca.pem")),
     grant_key_file=Path("grant.key"),
@@ -52,12 +52,13 @@ class OneLink:
     def __init__(self, script: list[Step] | None = None) -> None:
         self.broker = ModelHarness()
         self.sink = Unsteady(self.broker.sink, script or [])
+        self.sink.partition_count = PARTITIONS
         self.metrics = ReceiverMetrics(CollectorRegistry())
         self.ledger = Ledger("ledger", self.sink, self.metrics)
         self.shared = Shared(CONFIG, self.sink, Grants({"1": b"k" * 32}), self.metrics, self.ledger)
         account = self.shared.posture.opened("http", IDENTITY, facts())
         hello = m.Hello(m.VERSION, "forwarder", "boot", "http", "hybrid")
-        self.guest = Guest(hello, IDENTITY, facts(), TOPIC, "session", "http", account)
+        self.guest = Guest(hello, IDENTITY, facts(), "http", "session", "http", account)
         self.answers: list[m.Message] = []
         self.broken = False
         self.congested: asyncio.Event | None = None
@@ -79,7 +80,7 @@ class OneLink:
         """The answers to these messages; raises what ends the link."""
         known, wanted = len(self.answers), self._done + len(messages)
         for message in messages:
-            self.storing.jobs.put_nowait((message, time.monotonic()))
+            self.storing.put(message, time.monotonic())
         worker = asyncio.create_task(self.storing.work())
         try:
             async with asyncio.timeout(5):
@@ -240,8 +241,8 @@ async def test_a_new_run_gets_a_partition_that_exists_and_the_one_that_was_asked
     link = OneLink()
     (answer,) = await link.does(m.OpenRun(1, partition=asked))
     assert isinstance(answer, m.Run)
-    assert 0 <= answer.partition < TOPIC.partition_count
-    for partition in range(TOPIC.partition_count):
+    assert 0 <= answer.partition < PARTITIONS
+    for partition in range(PARTITIONS):
         (answer,) = await link.does(m.OpenRun(2, partition=partition))
         assert isinstance(answer, m.Run)
         assert answer.partition == partition

@@ -11,13 +11,13 @@ import msgspec
 import pytest
 
 from streams.errors import HandshakeFailed, LinkError
-from streams.security import listener, modes, stacks, transport
+from streams.security import modes, pending, stacks, transport
+from streams.security.connecting import connect
 from streams.security.endpoint import ALPN, Credentials
 from streams.security.openssl import context as openssl
 from streams.security.openssl.groups import client_settings
 from streams.security.openssl.party import OpenSSLParty
 from streams.security.tls13.messages import encode_key_update
-from streams.security.transport import connect
 from tests.support.tls import FORWARDER, Parties, dial, echo
 
 ALL = tuple(modes.MODES)
@@ -168,7 +168,7 @@ async def test_a_peer_that_stays_silent_meets_a_deadline(parties: Parties) -> No
 
 
 async def test_whoever_says_nothing_makes_room_for_others(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(pending, "SILENT_SECONDS", 0.0)
     async with echo(parties.receiver, ["hybrid"], max_pending=2) as server:
         host, port = server.listener.address.rsplit(":", 1)
         silent = [await asyncio.open_connection(host, int(port)) for _ in range(2)]

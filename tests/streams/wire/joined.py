@@ -31,7 +31,7 @@ class Wire:
     def __init__(self) -> None:
         self.forwarder, self.receiver = ForwarderConnection(), ReceiverConnection()
 
-    def forward(self, *messages: m.Message) -> list[m.Message]:
+    def forward(self, *messages: m.Message) -> list[m.Heard]:
         parts = [part for message in messages for part in self.forwarder.send(message)]
         return self.receiver.receive_data(b"".join(parts))
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
+from msgspec.structs import replace
 
 from streams.errors import Code, LocalProtocolError, ProtocolError, RemoteProtocolError
 from streams.wire import messages as m
@@ -207,3 +210,43 @@ def test_a_link_that_ends_within_a_frame_is_a_protocol_error(kept: int) -> None:
     assert error.value.code is Code.MALFORMED
     assert receiver.state is State.CLOSED
     assert receiver.receive_data(b"") == []
+
+
+def test_a_batch_beyond_the_run_s_limit_is_read_past_and_what_follows_is_heard() -> None:
+    wire = Wire()
+    wire.forward(HELLO)
+    wire.back(WELCOME)
+    wire.forward(m.OpenRun(1))
+    wire.back(replace(run_of(1), max_message_bytes=5000))
+    large = m.Batch(1, 1, 7, memoryview(bytes(100_000)))
+    parts = b"".join(bytes(part) for each in (batch(0), large, batch(2)) for part in wire.forwarder.send(each))
+    for size in (len(parts), 1000, 7):
+        receiver = copy.deepcopy(wire.receiver)
+        heard = [event for at in range(0, len(parts), size) for event in receiver.receive_data(parts[at : at + size])]
+        assert heard == [batch(0), m.Overlong(1, 1, 7, 100_000), batch(2)]
+        assert receiver.in_flight == 3
+
+
+def test_a_frame_that_is_read_past_needs_no_memory_and_one_that_is_kept_says_how_much() -> None:
+    wire = Wire()
+    wire.forward(HELLO)
+    wire.back(WELCOME)
+    wire.forward(m.OpenRun(1))
+    wire.back(replace(run_of(1), max_message_bytes=5000))
+    assert wire.receiver.announced_bytes == 0
+    frame = frame_of(m.Batch(0, 1, 1, memoryview(bytes(4000))))
+    assert wire.receiver.receive_data(frame[:100]) == []
+    assert wire.receiver.announced_bytes == len(frame) - 4
+    wire.receiver.receive_data(frame[100:])
+    assert wire.receiver.announced_bytes == 0
+    wire.receiver.receive_data(frame_of(m.Batch(1, 1, 1, memoryview(bytes(1 << 20))))[:1000])
+    assert wire.receiver.announced_bytes == 0
+
+
+@pytest.mark.parametrize("head", [b"\x95\x08", b"\x94\x05\x00\x01\x01", b"\xc1", b"\x95\x05\xff\x01\x01\xc6", b"\x05"])
+def test_only_a_batch_may_be_longer_than_a_batch_may_be(head: bytes) -> None:
+    wire = in_state(State.ASKING)
+    wire.back(replace(run_of(1), max_message_bytes=5000))
+    with pytest.raises(RemoteProtocolError) as error:
+        wire.receiver.receive_data((10_000).to_bytes(4, "big") + head.ljust(10_000, b"\0"))
+    assert error.value.code is Code.MALFORMED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -23,17 +25,17 @@ class Direction:
     ) -> None:
         self.speaker, self.listener = speaker, listener
         self.said: list[m.Message] = []
-        self.heard: list[m.Message] = []
+        self.heard: list[m.Heard] = []
         self.under_way = bytearray()
 
     def say(self, message: m.Message) -> None:
         self.under_way += b"".join(self.speaker.send(message))
         self.said.append(message)
 
-    def deliver(self, size: int) -> list[m.Message]:
+    def deliver(self, size: int) -> Sequence[m.Heard]:
         piece = bytes(self.under_way[:size])
         del self.under_way[:size]
-        events = self.listener.receive_data(piece) if piece else []
+        events: Sequence[m.Heard] = self.listener.receive_data(piece) if piece else []
         self.heard += events
         return events
 

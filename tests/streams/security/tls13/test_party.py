@@ -11,6 +11,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from streams.errors import HandshakeFailed
 from streams.security import modes, stacks
+from streams.security.connecting import connect as connect_link
 from streams.security.endpoint import Credentials, MlDsaFiles
 from streams.security.listener import listen
 from streams.security.modes import MODES, TLS12, TLS13, Mode
@@ -18,7 +19,6 @@ from streams.security.openssl.context import server_context
 from streams.security.openssl.endpoint import OpenSSLEndpoint
 from streams.security.tls13 import party
 from streams.security.transport import Link
-from streams.security.transport import connect as connect_link
 from tests.streams.security.tls13.support import (
     HOST,
     Authority,

@@ -1,0 +1,38 @@
+"""How fast an identity may go, and what breaking a rule costs it."""
+
+from __future__ import annotations
+
+from logreceiver.links.conduct import FORGIVEN_SECONDS, Conduct, Register
+from streams.config.units import MIB
+
+
+def test_each_breach_costs_twice_the_last_up_to_a_minute_and_is_forgiven_in_time() -> None:
+    conduct, now = Conduct(0.0), 0.0
+    found = []
+    for _ in range(8):
+        conduct.breached(now)
+        found.append(conduct.penalty(now))
+        assert conduct.penalty(now + found[-1]) == 0
+        now += found[-1]
+    assert found == [1, 2, 4, 8, 16, 32, 60, 60]
+    conduct.breached(now + FORGIVEN_SECONDS + 61)
+    assert conduct.penalty(now + FORGIVEN_SECONDS + 61) == 1
+
+
+def test_the_register_is_bounded_and_keeps_who_was_here_last() -> None:
+    register = Register()
+    register.MOST = 3
+    first = register.of("a", 0.0)
+    for name in "bcab":
+        assert (register.of(name, 0.0) is first) == (name == "a")
+    register.of("d", 0.0)
+    assert register.of("a", 0.0) is first
+    assert list(register._known) == ["b", "d", "a"]
+
+
+def test_bytes_beyond_the_rate_are_early_and_without_one_never() -> None:
+    conduct = Conduct(0.0)
+    assert conduct.early(1 << 40, None, 0.0) == 0
+    assert conduct.early(16 * MIB, MIB, 0.0) == 0, "a burst"
+    assert conduct.early(2 * MIB, MIB, 0.0) == 2.0
+    assert conduct.early(MIB, MIB, 3.0) == 0

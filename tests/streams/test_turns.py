@@ -1,0 +1,63 @@
+"""Turns of the loop: one piece of work in each, and everybody in rotation."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from streams.turns import Turns
+
+
+async def test_a_piece_is_done_at_once_if_it_is_the_first_of_its_turn() -> None:
+    turns, done = Turns(), list[str]()
+    turns.ask("a", lambda: done.append("a"))
+    turns.ask("b", lambda: done.append("b"))
+    assert done == ["a"]
+    await asyncio.sleep(0)
+    assert done == ["a", "b"]
+
+
+async def test_between_two_pieces_the_loop_does_everything_else() -> None:
+    turns, done, looks = Turns(), list[int](), list[int]()
+    for number in range(10):
+        turns.ask("flood", lambda number=number: done.append(number))  # type: ignore[misc]
+    while len(done) < 10:
+        looks.append(len(done))
+        await asyncio.sleep(0)
+    assert looks == list(range(1, 10))
+
+
+async def test_who_asks_for_little_waits_for_one_piece_of_each_other() -> None:
+    turns, done = Turns(), list[str]()
+    for who in ("x", "x", "x", "y", "y", "y", "z"):
+        turns.ask(who, lambda who=who: done.append(who))  # type: ignore[misc]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert done == ["x", "x", "y", "z", "x", "y", "y"]
+
+
+async def test_who_no_longer_waits_takes_nothing_from_others() -> None:
+    turns = Turns()
+    turns.ask("x", lambda: None)
+    left = asyncio.create_task(turns.take("x"))
+    stays = asyncio.create_task(turns.take("y"))
+    await asyncio.sleep(0)
+    left.cancel()
+    async with asyncio.timeout(1):
+        await stays
+
+
+async def test_long_pieces_leave_the_loop_half_of_its_time() -> None:
+    turns, busy, started = Turns(), 0.0, time.perf_counter()
+
+    def work() -> None:
+        nonlocal busy
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < 0.005:
+            pass
+        busy += time.perf_counter() - begun
+
+    for _ in range(10):
+        turns.ask("flood", work)
+    await turns.take("flood")
+    assert busy <= 0.6 * (time.perf_counter() - started)
