@@ -20,5 +20,10 @@ class Backoff:
         self._failures = min(self._failures + 1, 10)
         return seconds * random.uniform(0.5, 1.0)  # noqa: S311 — spreads load, hides nothing
 
+    @property
+    def is_calm(self) -> bool:
+        """True if nothing has failed since the last success."""
+        return self._failures == 0
+
     def reset(self) -> None:
         self._failures = 0

@@ -14,11 +14,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from logfwd.clocks import clock
-from logfwd.links.backoff import Backoff
 from logfwd.links.delivery import Delivery
 from logfwd.links.resume import GoOn, Plan, Remedy, Repeat, Reset, Wait
 from logfwd.spool.rows import Row, Run
-from streams.errors import BatchCorrupt, Code, LinkError, LinkRefused, LocalProtocolError, ProtocolError
+from streams.errors import (
+    BatchCorrupt,
+    Code,
+    LinkError,
+    LinkRefused,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+)
+from streams.pace import Bucket
 from streams.security.transport import Link
 from streams.wire import messages as m
 from streams.wire.connection import ForwarderConnection, error_message
@@ -27,6 +35,9 @@ LOOK_SECONDS = 1.0
 PING_IDLE_SECONDS = 10.0
 SILENCE_PINGS = 3
 REPORT_SECONDS = 10.0
+PINGS_PER_SECOND = 4.0
+MOST_PINGS = 100.0
+"""What a receiver may say beside its answers: a PING a second, some more if we did not read for a while."""
 FULL_PAUSE_SECONDS = 10.0
 """Pause before a batch is tried again that cannot be set aside, since the dead letters are full."""
 CLOCK_SKEW_WARNING_SECONDS = 30.0
@@ -52,15 +63,16 @@ class Conversation:
         """Set by commits, by answers and by `leave`: `_talk` then looks again."""
         self._rotate = rotate
         """Called when the link is old enough: makes the next one, then has this one left."""
-        self._wire = ForwarderConnection()
+        self._wire = ForwarderConnection(m.MAX_FRAME_BYTES_BEFORE_WELCOME)  # nothing that a receiver says is longer
         self._answers: asyncio.Queue[m.Welcome | m.Run | m.Nack] = asyncio.Queue()
         """To HELLO and OPEN_RUN; at most one is awaited at a time."""
         self._in_flight: deque[Sent] = deque()
         """Sent and not answered. Answers come in the same order, so each belongs to the first."""
         self._refusal: tuple[Row, m.Nack, bool] | None = None
         """First refusal of a window, and whether its batch was alone on the wire. Later ones only follow from it."""
-        self._backoff = Backoff()
-        """Pauses after refusals; those after a lost link are the sender's."""
+        self.has_served = False
+        """True once the receiver has stored a batch, until it breaks the protocol."""
+        self._pace = Bucket(PINGS_PER_SECOND, MOST_PINGS, clock())
         self._seq = 0
         self._heard_at = clock()
         self._asked_at: float | None = None
@@ -80,6 +92,7 @@ class Conversation:
                     task.result()
             await self._link.close()
         except ProtocolError as error:
+            self.has_served = False
             with contextlib.suppress(LocalProtocolError):
                 self._link.write(*self._wire.send(error_message(error)))
             await self._link.close()
@@ -165,14 +178,13 @@ class Conversation:
             self._send(m.OpenRun(run.number, partition=self._delivery.backlog.partition()))
         answer = await self._answer()
         if isinstance(answer, m.Run):
-            self._backoff.reset()
             return await self._delivery.plan(run, welcome, answer)
         assert isinstance(answer, m.Nack)
         code = Code.parse(answer.code)
         self.log.warning("run not opened", code=answer.code, detail=answer.text)
         self._delivery.metrics.link_failures.labels(self._delivery.stream.name, str(code)).inc()
         plan = self._delivery.not_granted(run) if code is Code.NOT_GRANTED else Wait(clock(), str(code))
-        return Wait(plan.until + self._backoff.next(), plan.reason) if isinstance(plan, Wait) else plan
+        return Wait(plan.until + self._delivery.backoff.next(), plan.reason) if isinstance(plan, Wait) else plan
 
     async def _answer(self) -> m.Welcome | m.Run | m.Nack:
         self._asked_at = clock()
@@ -191,7 +203,7 @@ class Conversation:
             await self._all_answered()  # its acknowledgement covers what comes before it
         while self._refusal is None and not self.leaving:
             self._wake.clear()  # before looking: a wake-up during an await below must not be missed
-            row = await self._delivery.next_row(run, len(self._in_flight)) if self._may_send(window) else None
+            row = await self._next_row(run) if self._may_send(window) else None
             if row is not None and await self._send_in_its_turn(row, run):
                 continue
             head = self._delivery.head_run()
@@ -202,12 +214,18 @@ class Conversation:
         if self._refusal is not None:
             (row, nack, alone), self._refusal = self._refusal, None
             if await self._delivery.refused(row, nack, alone=alone) is Remedy.BACK_OFF:
-                await self._pause(FULL_PAUSE_SECONDS if self._delivery.trouble else self._backoff.next())
+                await self._pause(FULL_PAUSE_SECONDS if self._delivery.trouble else self._delivery.backoff.next())
             if Code.parse(nack.code) is Code.CLOCK:
                 self.leave("the receiver's clock has changed")  # the next WELCOME brings its new time
 
+    async def _next_row(self, run: Run) -> Row | None:
+        await self._delivery.split_overlong(run, lambda: len(self._in_flight))  # answers may come meanwhile
+        return await self._delivery.next_row(run, len(self._in_flight))
+
     def _may_send(self, window: int) -> bool:
-        return len(self._in_flight) < window and self._wire.can_send_batch
+        """After a refusal one batch shows whether the next would be stored."""
+        most = window if self._delivery.backoff.is_calm else 1
+        return len(self._in_flight) < most and self._wire.can_send_batch
 
     async def _send_in_its_turn(self, row: Row, run: Run) -> bool:
         """Send a batch; one that was refused for its records goes alone. False while it has to wait for that."""
@@ -262,17 +280,25 @@ class Conversation:
     async def _read(self) -> None:
         while data := await self._link.receive():
             self._heard_at = clock()
-            for event in self._wire.receive_data(data):
+            for event in self._wire.messages(data):
+                if isinstance(event, m.Ping | m.Pong | m.Goaway):
+                    self._check_pace()
                 self._take(event)
+                if isinstance(event, m.Ping):
+                    await self._link.drain()  # whoever reads no PONGs is not read, either
             self._wake.set()
         if self._in_flight or not self.leaving:
             raise LinkError("the receiver closed the link")
+
+    def _check_pace(self) -> None:
+        if self._pace.take(1, clock()):
+            raise RemoteProtocolError(Code.TOO_FAST, f"more than {PINGS_PER_SECOND:g} PINGs and such a second")
 
     def _take(self, event: m.Message) -> None:
         if isinstance(event, m.Ack):
             sent = self._in_flight.popleft()
             self._delivery.acknowledged(sent.row, event, sent.at)
-            self._backoff.reset()
+            self.has_served = True
         elif isinstance(event, m.Nack) and event.seq >= 0:
             alone = len(self._in_flight) == 1  # in company, a neighbour may be the cause
             sent = self._in_flight.popleft()

@@ -13,6 +13,7 @@ import structlog
 
 from logfwd.clocks import clock
 from logfwd.definition import Stream
+from logfwd.links.backoff import Backoff
 from logfwd.links.resume import Answer, GoOn, Plan, Recovery, Remedy, Reset
 from logfwd.metrics import ForwarderMetrics
 from logfwd.spool.backlog import Backlog
@@ -48,6 +49,10 @@ class Delivery:
         """Set at every acknowledgement, for a pipeline that follows the pace of the link."""
         self.trouble = ""
         """Why a batch waits that should become a dead letter; empty while none does."""
+        self.backoff = Backoff()
+        """Pauses after refusals, over links; those after a lost link are the sender's."""
+        self._max_batch_bytes = 0
+        """What the topic of the run takes that was asked for last; 0 if the receiver did not say."""
         self._spool = spool
         self._recoveries: dict[int, Recovery] = {}
         """By run number. They outlive links: a refusal on one link counts on the next."""
@@ -78,6 +83,7 @@ class Delivery:
 
     async def plan(self, run: Run, welcome: m.Welcome, answer: m.Run) -> Plan:
         """How to go on with a run, given the receiver's answer; a new run takes the stamp that it was granted."""
+        self._max_batch_bytes = answer.max_message_bytes
         if run.granted:
             known = Answer(welcome.cluster_id, answer.topic_id, answer.stored_epoch, answer.stored_sequence)
             return self._recovery(run).plan(run, list(self.backlog.stamped(run)), known, clock())
@@ -137,6 +143,15 @@ class Delivery:
         # crash, its sequences would be given to other records.
         return row if row.committed and row.base_sequence is not None else None
 
+    async def split_overlong(self, run: Run, in_flight: Callable[[], int]) -> None:
+        """Halve the next batch until the run's topic takes it, or it is a single record."""
+        rows = self.backlog.rows
+        while self._max_batch_bytes > 0 and (at := in_flight()) < len(rows):
+            row = rows[at]
+            if row.run != run.number or not row.committed or row.size <= self._max_batch_bytes or row.record_count == 1:
+                return
+            await self._split(row)
+
     async def stamped_payload(self, row: Row, run: Run, receiver_now_ms: int) -> bytearray:
         """A batch ready for the wire. BatchCorrupt if it was damaged on disk: it never gets a fresh CRC."""
         assert row.base_sequence is not None
@@ -163,6 +178,7 @@ class Delivery:
     def acknowledged(self, row: Row, ack: m.Ack, sent_at: float) -> None:
         """A batch is stored: observe it, and let it leave the spool."""
         self._recovery_of(row).acknowledged()
+        self.backoff.reset()
         self._observe(row, ack, sent_at)
         notes = Notes()
         leaving = self.backlog.acknowledge(row, notes)

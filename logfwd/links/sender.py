@@ -89,7 +89,8 @@ class Sender:
                         await link.close()
                         break
                     await self._use(link)
-                    self._backoff.reset()
+                    if self._next_link is None:  # it was left for a reason of the receiver's
+                        await self._pause(self._backoff.next())
                 except LINK_FAILURES as error:
                     await self._failed(error)
         finally:
@@ -108,7 +109,7 @@ class Sender:
         try:
             await conversation.run()
         finally:
-            if conversation.welcomed:
+            if conversation.has_served:
                 self._backoff.reset()
             self.link = self._conversation = None
             self._unlinked_at = clock()
@@ -125,7 +126,11 @@ class Sender:
             retry_in_seconds=round(pause, 2),
             waiting_batches=self.backlog.waiting_batches,
         )
-        until = clock() + pause
+        await self._pause(pause)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but no longer once the sender is to stop."""
+        until = clock() + seconds
         while not self._stopping and (left := until - clock()) > 0:
             self.wake.clear()
             with contextlib.suppress(TimeoutError):

@@ -41,13 +41,13 @@ class Receiver:
     def __init__(self, link: Link) -> None:
         self.link = link
         self._wire = ReceiverConnection()
-        self._heard: deque[m.Message] = deque()
+        self._heard: deque[m.Heard] = deque()
 
     def say(self, *messages: m.Message) -> None:
         for message in messages:
             self.link.write(*self._wire.send(message))
 
-    async def next(self) -> m.Message:
+    async def next(self) -> m.Heard:
         """The next message."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not self._heard:
@@ -57,9 +57,10 @@ class Receiver:
         return self._heard.popleft()
 
     async def hear(self, kind: type[M]) -> M:
-        """The next message, which must be of this kind; pings before it, which a slow machine gets, are answered."""
-        while isinstance(message := await self.next(), m.Ping) and kind is not m.Ping:
-            self.say(m.Pong(message.token))
+        """The next message, which must be of this kind; what a slow machine says before it does not count."""
+        while isinstance(message := await self.next(), m.Ping | m.Report) and not isinstance(message, kind):
+            if isinstance(message, m.Ping):
+                self.say(m.Pong(message.token))
         assert isinstance(message, kind), message
         return message
 

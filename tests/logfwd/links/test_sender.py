@@ -20,15 +20,18 @@ from streams.telemetry.metrics import CollectorRegistry
 
 
 class Lost:
-    """A conversation that ends with the next error of the test."""
+    """A conversation that was welcomed and ends with the next error of the test, or well."""
+
+    welcomed = True
 
     def __init__(self, *_: object) -> None:
-        self.welcomed, self._error = Lost.script.pop(0)
+        self.has_served, self._error = Lost.script.pop(0)
 
-    script: list[tuple[bool, Exception]]  # was it welcomed, how did it end
+    script: list[tuple[bool, Exception | None]]  # was a batch stored, how did it end
 
     async def run(self) -> None:
-        raise self._error
+        if self._error is not None:
+            raise self._error
 
     def leave(self, reason: str) -> None:
         pass
@@ -50,7 +53,7 @@ def delivery() -> Any:
 
 
 async def pauses(
-    events: list[EventDict], monkeypatch: pytest.MonkeyPatch, *script: tuple[bool, Exception]
+    events: list[EventDict], monkeypatch: pytest.MonkeyPatch, *script: tuple[bool, Exception | None]
 ) -> list[float]:
     """The pauses after links that went like this; jitter takes nothing off."""
     monkeypatch.setattr("logfwd.links.backoff.random.uniform", lambda low, high: high)
@@ -84,17 +87,24 @@ async def pauses(
 CUT = LinkError("cut")
 
 
-async def test_links_that_never_came_about_are_tried_ever_more_seldom(
+async def test_links_on_which_nothing_is_stored_are_tried_ever_more_seldom(
     events: list[EventDict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await pauses(events, monkeypatch, *[(False, CUT)] * 4) == [0.1, 0.2, 0.4, 0.8]
 
 
-async def test_a_link_that_was_welcomed_starts_the_back_off_over(
+async def test_a_link_on_which_a_batch_was_stored_starts_the_back_off_over(
     events: list[EventDict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = [(False, CUT), (False, CUT), (True, CUT), (False, CUT)]
     assert await pauses(events, monkeypatch, *script) == [0.1, 0.2, 0.1, 0.2]
+
+
+async def test_links_that_the_receiver_has_left_at_once_are_tried_ever_more_seldom(
+    events: list[EventDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = [(False, None), (False, None), (False, CUT), (True, None), (False, CUT)]
+    assert await pauses(events, monkeypatch, *script) == [0.4, 0.2]
 
 
 async def test_a_forwarder_whose_link_another_copy_took_over_waits_longer(
