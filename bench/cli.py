@@ -13,6 +13,7 @@ ELSEWHERE = {
     "cost": "bench.speed.cost",
     "demo": "bench.demo",
     "files": "bench.speed.files",
+    "fire": "bench.chaos.fire",
     "generate": "bench.lab.generate",
     "handshakes": "bench.handshakes.command",
     "hostile": "bench.chaos.hostile",
