@@ -114,8 +114,7 @@ class Archives:
         return now - packed.since >= UNWRITTEN_SECONDS if writer is None else not writer
 
     def _look_through(self, packed: Packed) -> Iterator[None]:
-        places = [lost.place for lost in self._candidates(packed)]
-        content = Content(tails={(place.offset, place.tail_bytes): b"" for place in places})
+        content = Content.to_compare([lost.place for lost in self._candidates(packed)])
         try:
             fd = open_same(packed.file.path, packed.file.id)
         except (Moved, OSError):
@@ -187,7 +186,7 @@ class Archives:
         if None in fits.values():
             packed.content = None  # to be looked through again, with this position in mind
             return None
-        fitting = [lost for lost in candidates if fits[lost.key] or _is_short_copy(lost, packed)]
+        fitting = [lost for lost in candidates if fits[lost.key] or self._was_read_beyond(lost, packed.content)]
         absent = [lost for lost in fitting if not lost.seen]
         packed.is_copy = not absent and (original or bool(fitting))
         if absent:
@@ -195,6 +194,12 @@ class Archives:
         if packed.is_copy:
             return None
         return self._unexplained(packed, counts_as_read, now, "nothing known fits its content")
+
+    def _was_read_beyond(self, lost: Lost, content: Content) -> bool:
+        """True for the beginning of a file that was still written to after it was compressed, or copied."""
+        if content.size >= lost.place.offset:
+            return False
+        return lost.truncated or lost.key in self._files.deleted_originals or content.is_beginning_of(lost.place)
 
     def _candidates(self, packed: Packed) -> list[Lost]:
         """Positions that its content begins like, by enough to prove something."""
@@ -299,9 +304,3 @@ class Archives:
 
 def _age(packed: Packed) -> tuple[bool, int, int]:
     return packed.file.age_order
-
-
-def _is_short_copy(lost: Lost, packed: Packed) -> bool:
-    """True for the copy of an emptied file that ends before the position: it was read completely."""
-    is_short = packed.content is not None and packed.content.size < lost.place.offset
-    return lost.truncated and is_short and lost.has_family(packed.file.family)

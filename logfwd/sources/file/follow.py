@@ -140,6 +140,7 @@ class Follower:
             return
         self._files.scan_wanted = self._files.incomplete = False  # first: what happens now may ask for the next scan
         self._files.finder.note_renames(self._files.opened.take_renames())
+        deleted = [tail for tail in self._files.opened.tails if tail.gone and not os.fstat(tail.fd).st_nlink]
         found, strays = self._list(self._directories(absent=True), now)
         # Known files come first: one that was truncated or is gone gives up its position, which a copy or a renamed
         # file may take over. New ones are adopted only in a scan that leaves no such question open (`scan_wanted`).
@@ -151,6 +152,8 @@ class Follower:
         if not self._files.scan_wanted or self._unstable > UNSTABLE_SCANS:
             every = {file.id: file for file in strays} | found
             self._adoption.adopt_all(every, self._stamps.keys(), now, wall_ms)
+            for tail in deleted:
+                tail.deletion_listed = True
         self._settle(now)
         self._files.limit_deleted()
         lost = self._files.lost
@@ -250,7 +253,7 @@ class Follower:
                 self._files.enqueue(tail)
             elif not tail.gone:
                 tail.rotated_at = None
-            elif self._files.is_done(tail):
+            elif self._files.can_retire(tail):
                 self._files.retire(tail)
 
 

@@ -194,6 +194,13 @@ class FollowedFiles:
         is_read = not tail.ready and tail.unread_bytes <= 0 and tail.place.offset <= self.committed[tail.key]
         return is_read and not tail.place.state and tail.key not in self.committed_open
 
+    def can_retire(self, tail: Tail) -> bool:
+        """True for a file that is done. A deleted one waits for one more listing: it may have been compressed."""
+        if not self.is_done(tail):
+            return False
+        waits = not tail.deletion_listed and tail.fd >= 0 and not os.fstat(tail.fd).st_nlink
+        return not waits
+
     def drop(self, tail: Tail) -> None:
         """Stop following a file."""
         self.opened.close(tail)
@@ -218,10 +225,15 @@ class FollowedFiles:
         self.drop(tail)
         if not deleted and (tail.place.offset or (tail.size and tail.place.handle)):
             self._lose(tail, seen=has_name)
-        elif deleted and tail.place.archive is None and any(map(tail.place.begins_with, self.plain_heads)):
-            self.deleted_originals[tail.key] = lost_from(tail)
         else:
             self.report.gone_unread(tail.path, 0 if deleted else tail.size)
+            self.forget_deleted(tail)
+
+    def forget_deleted(self, tail: Tail) -> None:
+        """Give up the position of a deleted file, unless it may have been compressed before."""
+        if tail.place.archive is None and any(map(tail.place.begins_with, self.plain_heads)):
+            self.deleted_originals[tail.key] = lost_from(tail)
+        else:
             self.forget([tail.key])
 
     def replaced(self, tail: Tail) -> bool:
@@ -260,7 +272,7 @@ class FollowedFiles:
             over -= size
             self.report.let_go(tail.path, os.fstat(tail.fd).st_size - tail.place.offset)
             self.drop(tail)
-            self.forget([tail.key])
+            self.forget_deleted(tail)
 
     def truncated(self, tail: Tail) -> None:
         """The file was emptied in place: the next scan finds its present content as a new file."""
@@ -275,7 +287,7 @@ class FollowedFiles:
         """A closed file was deleted and its inode used again; a scan finds the file that has it now."""
         self.drop(tail)
         self.report.gone_unread(tail.path, tail.size_closed - tail.place.offset)
-        self.forget([tail.key])
+        self.forget_deleted(tail)
 
     def take_announced(self, wall_ms: int) -> Block | None:
         """The positions to be stored, as a block without records."""

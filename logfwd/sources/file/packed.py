@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from logfwd.sources.file.identity import Place
+from logfwd.sources.file.identity import WINDOW_BYTES, Place
 from logfwd.sources.file.scan import Found
 from logfwd.sources.position import TAIL_BYTES, tail_hash
 
@@ -17,6 +18,13 @@ class Content:
     last: bytes = b""  # at most TAIL_BYTES
     tails: dict[tuple[int, int], bytes] = field(default_factory=dict)
     """Hashes of the bytes before some offsets, by offset and length: those of positions that it may belong to."""
+
+    @staticmethod
+    def to_compare(places: Collection[Place]) -> Content:
+        """Empty, and ready to note what these positions can be compared with."""
+        ends = {(place.offset, place.tail_bytes): b"" for place in places}
+        windows = {(at + WINDOW_BYTES, WINDOW_BYTES): b"" for place in places for at, _ in place.windows}
+        return Content(tails=ends | windows)
 
     def add(self, piece: bytes) -> None:
         joined, begin = self.last + piece, self.size - len(self.last)
@@ -34,6 +42,12 @@ class Content:
             return False
         found = self.tails.get((place.offset, place.tail_bytes))
         return None if found is None else found == place.tail_hash
+
+    def is_beginning_of(self, place: Place) -> bool:
+        """True if it ends before the position, and has all of its windows that it is long enough for; one at least."""
+        within = [(at + WINDOW_BYTES, hash_) for at, hash_ in place.windows if at + WINDOW_BYTES <= self.size]
+        is_equal = all(self.tails.get((end, WINDOW_BYTES)) == hash_ for end, hash_ in within)
+        return self.size < place.offset and bool(within) and is_equal
 
 
 @dataclass(eq=False, slots=True)

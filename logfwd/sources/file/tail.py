@@ -66,6 +66,7 @@ class Tail:
     gone: bool = False  # no configured path leads to it any more
     announce: bool = False  # hand over its position although nothing was read
     ready: bool = False  # in the queue of files to read
+    deletion_listed: bool = False  # it was deleted before the last listing of its directory
     ended: bool = False  # no longer followed
     after: Tail | None = None  # its predecessor in the same family, read to its end first
     predecessor: Tail | None = None  # records that are open at its end go on here

@@ -319,3 +319,29 @@ def test_lines_that_are_joined_go_on_in_the_compressed_file(log: Path) -> None:
     turns(reader)
     records = [line for line in reader.lines if b"first 99" in line or b"first 100" in line]
     assert records == [rb'{"message":"first 99\n more\n and more"}', rb'{"message":"first 100\n more\n still more"}']
+
+
+@pytest.mark.parametrize("compressed", ["finish", "read"])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_a_writer_adds_to_a_file_that_is_being_compressed_makes_it_no_other_file(
+    log: Path, compressed: str, stopped: bool
+) -> None:
+    reader = Reader(log, compressed=compressed)
+    with log.open("ab", buffering=0) as writer:
+        writer.write(numbered(0, 200))
+        turns(reader, 3)
+        moved = log.rename(f"{log}.1")
+        packed = PACKS["gzip"](moved.read_bytes())
+        writer.write(numbered(200, 220))  # gzip has read it already
+        turns(reader, 2)
+        Path(f"{log}.1.gz").write_bytes(packed)
+        moved.unlink()
+        if stopped:
+            reader.restart()
+        turns(reader)
+    append(log, numbered(220, 230))
+    turns(reader)
+    reader.restart()
+    turns(reader)
+    assert reader.lines == expected((0, 230))
+    assert reader.files["compressed"] == 0
