@@ -247,7 +247,7 @@ def identities(leaf: x509.Certificate) -> tuple[str, ...]:
 def signature_algorithm(certificate: x509.Certificate) -> str:
     """How a certificate is signed: "ECDSA with SHA-256", "ML-DSA-65"; the OID of an algorithm not known here."""
     oid = certificate.signature_algorithm_oid
-    return _SIGNATURES.get(oid, oid.dotted_string)
+    return _SIGNATURES.get(oid) or oid.dotted_string
 
 
 def _builder(

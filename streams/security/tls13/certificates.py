@@ -41,6 +41,9 @@ _UNREADABLE = (ValueError, x509.InvalidVersion, UnsupportedAlgorithm)
 """The exceptions that the library raises for hostile certificates."""
 
 
+Clock = Callable[[], datetime.datetime]
+
+
 def now() -> datetime.datetime:
     """The only clock of this stack that verdicts depend on."""
     return datetime.datetime.now(datetime.UTC)
@@ -68,7 +71,7 @@ class Trust:
         self,
         roots: Sequence[x509.Certificate],
         *,
-        clock: Callable[[], datetime.datetime] = now,
+        clock: Clock = now,
         keep: datetime.timedelta = KEEP,
     ) -> None:
         self._roots, self.clock, self._keep = tuple(roots), clock, keep

@@ -19,7 +19,6 @@ client certificates; the form with them has been checked by Tamarin models alone
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -35,7 +34,7 @@ from streams.security.tls13.authentication import (
     read_request,
     unsupported_key,
 )
-from streams.security.tls13.certificates import Peer, Trust
+from streams.security.tls13.certificates import Clock, Peer, Trust
 from streams.security.tls13.delegated import Delegated
 from streams.security.tls13.handshake import Handshake
 from streams.security.tls13.kem import KEMS, KemKey, encapsulate, encode_encapsulation, kem_of, parse_encapsulation
@@ -87,13 +86,13 @@ class KemAuthentication(msgspec.Struct, frozen=True):
 # -- what both sides do ------------------------------------------------------------------------------------------
 
 
-def check_offer(offered: Mapping[int, bytes], credential: KemCredential | None, now: datetime.datetime) -> None:
+def check_offer(offered: Mapping[int, bytes], credential: KemCredential | None, clock: Clock) -> None:
     """The peer must accept the KEM of our key; it says apart which schemes its chain may be signed with.
 
     A peer of another mode is told that first: it does not know of the second.
     """
     accepted, delegated = accepted_schemes(offered), accepted_delegated(offered)
-    if credential is not None and not _fits(credential, accepted, delegated, now):
+    if credential is not None and not _fits(credential, accepted, delegated, clock):
         text = "the peer accepts no KEM that fits our certificate"
         raise Abort(Alert.HANDSHAKE_FAILURE, text, "no_shared_signature_algorithm")
     chain = ext.required(offered, Extension.SIGNATURE_ALGORITHMS_CERT)
@@ -101,9 +100,9 @@ def check_offer(offered: Mapping[int, bytes], credential: KemCredential | None, 
         raise illegal("a KEM among the schemes for certificates")
 
 
-def _fits(credential: KemCredential, accepted: Sequence[int], delegated: Sequence[int], now: datetime.datetime) -> bool:
+def _fits(credential: KemCredential, accepted: Sequence[int], delegated: Sequence[int], clock: Clock) -> bool:
     if credential.delegated is not None:
-        return credential.delegated.fits(delegated, accepted, now)
+        return credential.delegated.fits(delegated, accepted, clock())
     return credential.key.kem.code in accepted
 
 
@@ -167,7 +166,7 @@ class KemClient:
         )
 
     def _certificate_request(self, body: bytes, raw: bytes) -> None:
-        check_offer(read_request(body), self._way.credential, self._settings.trust.clock())
+        check_offer(read_request(body), self._way.credential, self._settings.trust.clock)
         self._wanted = True
         self._shake.transcript.add(raw)
         self._shake.expect({HandshakeType.CERTIFICATE: self._certificate})
@@ -223,7 +222,7 @@ class KemServer:
         self._way, self._shake, self._settings = way, shake, settings
 
     def judge(self, offered: Mapping[int, bytes]) -> None:
-        check_offer(offered, self._way.credential, self._settings.trust.clock())
+        check_offer(offered, self._way.credential, self._settings.trust.clock)
 
     def begin(self) -> None:
         if self._settings.ask_client:

@@ -49,7 +49,11 @@ def extract(hash_name: str, salt: bytes, secret: bytes) -> bytes:
 
 def expand_label(hash_name: str, secret: bytes, label: str, context: bytes, length: int) -> bytes:
     """HKDF-Expand-Label (section 7.1), up to the hash's own length."""
-    return _hmac(hash_name, secret, _info(label, len(context), length) + context + _FIRST)[:length]
+    data = _info(label, len(context), length) + context + _FIRST
+    new, block = _HASHES[hash_name]  # as in _hmac, for most of its calls would come from here
+    padded = secret.ljust(block, b"\0")
+    digest: bytes = new(padded.translate(_OUTER) + new(padded.translate(_INNER) + data).digest()).digest()
+    return digest[:length]
 
 
 class Transcript:

@@ -212,7 +212,7 @@ class PdkServerHalf:
         self._shake, self._settings = shake, settings
 
     def judge(self, offered: Mapping[int, bytes]) -> None:
-        check_offer(offered, None, self._settings.trust.clock())
+        check_offer(offered, None, self._settings.trust.clock)
 
     def begin(self) -> None:
         shake, schedule, peer = self._shake, self._shake.schedule, self._shake.agreed.peer

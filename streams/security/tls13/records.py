@@ -21,6 +21,8 @@ MAX_PLAINTEXT = 1 << 14
 MAX_CIPHERTEXT = MAX_PLAINTEXT + 256
 HEADER_BYTES = 5
 ALERT_BYTES = 2
+SHORT = 4096
+"""Content of at most so many bytes is sealed without the buffers, which cost more than they save."""
 MAX_EMPTY = 32
 """At most this many records without content, or dummies, may follow each other: each costs work and carries nothing."""
 
@@ -46,7 +48,6 @@ def _header(length: int) -> bytes:
     return b"\x17\x03\x03" + (length + 1 + TAG_BYTES).to_bytes(2)
 
 
-_FULL_HEADER = _header(MAX_PLAINTEXT)
 _NOTHING = memoryview(b"")
 
 
@@ -108,7 +109,8 @@ class RecordWriter:
         else:
             if self._ccs_due:
                 self.change_cipher_spec()
-            self.out.append(self._seal(self._keys, kind, memoryview(content)))
+            seal = self._seal_short if len(content) <= SHORT else self._seal
+            self.out.append(seal(self._keys, kind, content))
 
     def _write_plain(self, kind: int, content: bytes) -> None:
         for start in range(0, len(content), MAX_PLAINTEXT):
@@ -116,17 +118,27 @@ class RecordWriter:
             self.out.append(bytes((kind,)) + self.first_version + len(piece).to_bytes(2) + piece)
             self.first_version = b"\x03\x03"
 
-    def _seal(self, keys: TrafficKeys, kind: int, content: memoryview) -> bytearray:
+    def _seal_short(self, keys: TrafficKeys, kind: int, content: bytes | bytearray | memoryview) -> bytes:
+        header = _header(len(content))
+        inner = b"".join((content, bytes((kind,))))
+        sealed = keys.aead.encrypt((keys.iv ^ self.records).to_bytes(12), inner, header)
+        self.records += 1
+        self.bytes += len(content)
+        return header + sealed
+
+    def _seal(self, keys: TrafficKeys, kind: int, data: bytes | bytearray | memoryview) -> bytearray:
+        content = memoryview(data)
         size = len(content)
-        count = -(-size // MAX_PLAINTEXT) or 1
+        count = -(-size // MAX_PLAINTEXT)
         sealed = bytearray(size + count * (HEADER_BYTES + 1 + TAG_BYTES))
-        encrypt_into, iv, sequence, inner = keys.aead.encrypt_into, keys.iv, self.records, _rooms.sealing
-        length, header = MAX_PLAINTEXT, _FULL_HEADER
+        encrypt_into, iv, sequence = keys.aead.encrypt_into, keys.iv, self.records
+        length = min(size, MAX_PLAINTEXT)
+        inner, header = _rooms.sealing[: length + 1], _header(length)
         inner[length] = kind
         with memoryview(sealed) as target:
             at = 0
-            for start in range(0, size or 1, MAX_PLAINTEXT):
-                if size - start < MAX_PLAINTEXT:
+            for start in range(0, size, MAX_PLAINTEXT):
+                if size - start < length:  # the last one is shorter
                     length = size - start
                     inner, header = inner[: length + 1], _header(length)
                     inner[length] = kind
