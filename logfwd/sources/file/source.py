@@ -19,6 +19,7 @@ from logfwd.clocks import clock
 from logfwd.sources.file.follow import Follower
 from logfwd.sources.file.hanging import Hanging
 from logfwd.sources.file.notify import NOTHING, Events, Inotify
+from logfwd.sources.file.pace import Pace
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Others
 from logfwd.sources.formats.text import Count, ignore
@@ -31,11 +32,6 @@ BREATH_SECONDS = 0.008
 """Pause after a small read, so that a file that is written line by line is read in larger pieces."""
 
 POLL_SECONDS, IDLE_POLL_SECONDS, ACTIVE_SECONDS = 0.02, 0.25, 5.0
-SCAN_SHARE, URGENT_SCAN_SHARE = 0.01, 0.05
-"""The share of a core that regular scans, and scans after a change, may take: the more CPU a scan needs, the less often
-it is done. Time spent waiting for the interpreter or a disk does not count. Nor does CPU time beyond that of the
-previous scan: one that releases a large deleted file makes the kernel free it, which costs CPU once."""
-
 log = structlog.get_logger("logfwd.sources.file")
 
 
@@ -57,7 +53,7 @@ class FileTail:
         self._use_inotify, self._others, self._count = use_inotify, others, count
         self._report = report or Report()
         self._follower: Follower | None = None
-        self._scan_at = self._urgent_scan_at = self._last_scan_cpu_seconds = 0.0
+        self._pace = Pace(settings.scan_seconds)
         self._active_until = 0.0
         self._end_at = inf
         self._hanging = Hanging(settings.paths)
@@ -111,7 +107,7 @@ class FileTail:
         """Scan if it is time, then read up to one block's size from as many files as needed. Runs in the thread."""
         now, wall_ms = clock(), time.time_ns() // 1_000_000
         follower.scan_wanted = follower.scan_wanted or events.scan
-        if now >= self._scan_at or (follower.scan_wanted and now >= self._urgent_scan_at):
+        if now >= self._pace.next_scan(wanted=follower.scan_wanted):
             self._scan(follower, now, wall_ms)
         follower.written(events.watches, events.paths, now)
         self._end_at = follower.end_due(now)
@@ -127,20 +123,14 @@ class FileTail:
         return blocks
 
     def _scan(self, follower: Follower, now: float, wall_ms: int) -> None:
-        """Scan, and set the time of the next scan."""
         cpu_started = time.thread_time()
         follower.scan(now, wall_ms)
-        cpu_seconds, done = time.thread_time() - cpu_started, clock()
-        cost = min(cpu_seconds, self._last_scan_cpu_seconds)
-        self._last_scan_cpu_seconds = cpu_seconds
-        soonest = done + (done - now)  # so that reading gets its turn, however slow the disk is
-        self._scan_at = max(soonest, now + self._settings.scan_seconds, now + cost / SCAN_SHARE)
-        self._urgent_scan_at = max(soonest, done + cost / URGENT_SCAN_SHARE)
+        self._pace.scanned(now, clock(), time.thread_time() - cpu_started)
 
     async def _wait(self, follower: Follower, notifier: Inotify | None) -> bool:
         """Wait until a file was written to (True) or it is time for a scan or a poll (False)."""
         now = clock()
-        until = self._urgent_scan_at if follower.scan_wanted else self._scan_at
+        until = self._pace.next_scan(wanted=follower.scan_wanted)
         if follower.needs_polling:
             until = min(until, now + (POLL_SECONDS if now < self._active_until else IDLE_POLL_SECONDS))
         timeout = max(min(until, self._end_at) - now, BREATH_SECONDS)

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from logfwd.intake.batcher import Draft
-from logfwd.sources.file.follow import Follower
 from logfwd.sources.file.source import FileTail
 from logfwd.sources.position import Block, Position
 from logfwd.sources.settings import FileSource
@@ -75,36 +74,6 @@ async def test_it_can_be_cancelled_while_waiting_and_continues_from_its_marks(tm
         append(tmp_path / "a.log", b"more\n")
         async with aclosing(source(tmp_path / "a.log").blocks(positions)) as blocks:
             assert (await lines(blocks)).data == b"more\n"
-
-
-async def test_one_expensive_scan_does_not_delay_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scan that releases a large deleted file makes the kernel free its pages, which takes tenths of a CPU second."""
-    scan, costly, took = Follower.scan, threading.Event(), list[float]()
-
-    def scan_and_free(follower: Follower, now: float, wall_ms: int) -> None:
-        scan(follower, now, wall_ms)
-        if costly.is_set():
-            started = time.monotonic()
-            end = time.thread_time() + 0.6
-            while time.thread_time() < end:
-                pass
-            took.append(time.monotonic() - started)
-            costly.clear()
-
-    monkeypatch.setattr(Follower, "scan", scan_and_free)
-    append(tmp_path / "app.log", b"1\n")
-    tail = source(tmp_path / "app.log", scan_seconds=30)
-    async with aclosing(tail.blocks({})) as blocks:
-        async with asyncio.timeout(20):
-            assert (await lines(blocks)).data == b"1\n"
-        costly.set()
-        (tmp_path / "app.log").rename(tmp_path / "app.log.1")
-        pull = asyncio.ensure_future(lines(blocks))
-        while costly.is_set():
-            await asyncio.sleep(0.01)
-        append(tmp_path / "app.log", b"2\n")
-        async with asyncio.timeout(4 + 4 * took[0]):  # 12 s more if that scan's cost counted
-            assert (await pull).data == b"2\n"
 
 
 @pytest.mark.parametrize("names", [("elsewhere",), ("a.1.log.bak", "b", "c"), ("app.log.1", "foreign")])

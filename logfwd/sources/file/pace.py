@@ -1,0 +1,32 @@
+"""When to list files again: the more CPU that costs, the less often. Decides, reads no clock."""
+
+from __future__ import annotations
+
+SCAN_SHARE, URGENT_SCAN_SHARE = 0.01, 0.05
+"""The share of a core that regular scans, and scans after a change, may take. Time spent waiting for the interpreter or
+a disk does not count."""
+
+
+class Pace:
+    """The times of the next scans of one source."""
+
+    def __init__(self, scan_seconds: float) -> None:
+        self._scan_seconds = scan_seconds
+        self._last_cpu_seconds = 0.0
+        self._scan_at = self._urgent_scan_at = 0.0
+
+    def next_scan(self, *, wanted: bool) -> float:
+        """When the next scan is due, a regular one or one that is wanted because something has changed."""
+        return min(self._urgent_scan_at, self._scan_at) if wanted else self._scan_at
+
+    def scanned(self, began: float, ended: float, cpu_seconds: float) -> None:
+        """Note a scan.
+
+        CPU time beyond that of the scan before does not count: one that releases a large deleted file makes the kernel
+        free it, which costs CPU once.
+        """
+        cost = min(cpu_seconds, self._last_cpu_seconds)
+        self._last_cpu_seconds = cpu_seconds
+        soonest = ended + (ended - began)  # so that reading gets its turn, however slow the disk is
+        self._scan_at = max(soonest, began + self._scan_seconds, began + cost / SCAN_SHARE)
+        self._urgent_scan_at = max(soonest, ended + cost / URGENT_SCAN_SHARE)
