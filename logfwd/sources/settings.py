@@ -72,7 +72,7 @@ class FileSource(LineSource, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_open_files: Annotated[int, Meta(ge=1, le=65_536)] = 256
     scan_seconds: Annotated[float, Meta(ge=0.01, le=3600)] = 1.0
     rotated: tuple[Glob, ...] = ()
-    rotated_wait_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 5.0
+    rotated_wait_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
     max_deleted_bytes: Annotated[int, Meta(ge=0)] = 1024 * MIB
     forget_after_seconds: Annotated[float, Meta(ge=60, le=3660 * 86_400)] = 30 * 86_400.0
     ignore_older_seconds: Annotated[float, Meta(ge=0, le=3660 * 86_400)] = 0.0

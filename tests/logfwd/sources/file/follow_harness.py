@@ -28,6 +28,7 @@ class Reader:
         max_open_files: int = 256,
         exclude: tuple[str, ...] = (),
         others: tuple[FileSource, ...] = (),
+        rotated_wait_seconds: float = 5.0,
         **lines: Any,
     ) -> None:
         self.settings = FileSource(
@@ -35,6 +36,7 @@ class Reader:
             exclude=exclude,
             start_at=start_at,
             max_open_files=max_open_files,
+            rotated_wait_seconds=rotated_wait_seconds,
             **lines,
         )
         self.counted: Counter[str] = Counter()
