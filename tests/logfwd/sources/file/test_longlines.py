@@ -203,7 +203,7 @@ def test_long_lines_of_a_compressed_file_are_read_without_beginning_again(
         begun.append(fd)
         return plain_pieces(fd)
 
-    lines = [b"x" * (50_000 + number) for number in range(30)]
+    lines = [b"x" * (MIB + number) for number in range(12)]
     path = tmp_path / "a.log.gz"
     path.write_bytes(gzip.compress(b"\n".join([*lines, b""])))
     reader = Reader(path, compressed="read", block_bytes=4096)
@@ -211,4 +211,4 @@ def test_long_lines_of_a_compressed_file_are_read_without_beginning_again(
     for _ in range(5):
         reader.turn()
     assert reader.lines == lines
-    assert len(begun) < len(lines)
+    assert len(begun) <= 3
