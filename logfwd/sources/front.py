@@ -28,6 +28,7 @@ from typing import TypeVar
 
 from msgspec import structs
 
+from logfwd.sources.aside import Aside
 from logfwd.sources.keys import Key
 from logfwd.sources.position import Block
 from logfwd.sources.turns import Turns
@@ -263,7 +264,7 @@ class Front:
         self._reserved = 0
         self._handles: dict[str, Handle] = {}
         self._kept: dict[str, object] = {}
-        self.turns = Turns()
+        self.turns, self.aside = Turns(), Aside()
         """Which all listeners share."""
 
     @contextlib.contextmanager
@@ -282,11 +283,19 @@ class Front:
             raise NotServed(f"stream {stream!r} is not served now")
         return self._handles[stream].admit(size)
 
+    def has_room(self, size: int) -> bool:
+        """True if requests may hold so many more bytes in memory."""
+        return size <= self._max_bytes - self._reserved
+
     def reserve(self, size: int) -> None:
         """Count bytes of requests in memory, or fewer where negative; raises NoRoom."""
-        if size > self._max_bytes - self._reserved:
+        if not self.has_room(size):
             raise NoRoom("too much is waiting in the memory of this forwarder; try again later")
         self._reserved += size
+
+    def recount(self, change: int) -> None:
+        """What was taken before has become larger than what was reserved for it, or smaller."""
+        self._reserved += change
 
     def keep(self, name: str, make: Callable[[], T]) -> T:
         """What was made under this name before, by another pipeline, or else made now."""

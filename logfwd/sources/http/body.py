@@ -16,8 +16,9 @@ import enum
 import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, chain, count
+from operator import add
 from typing import NamedTuple
 
 import msgspec
@@ -29,8 +30,8 @@ from streams.config.units import KIB
 DIGEST_BYTES = 16
 MOST_RECORDS = 500_000
 """In one body: each costs its own time and memory, however short it is."""
-PIECE_BYTES = 128 * KIB
-"""An array is decoded in pieces of about this size: it takes 50 times its size in memory, and no other thread runs."""
+PIECE_BYTES, PIECE_COMMAS = 128 * KIB, 4096
+"""An array is decoded in pieces of about this size, with at most so many elements: meanwhile no other thread runs."""
 
 _BLANKS = b" \t\r\n"
 _BOM = codecs.BOM_UTF8
@@ -104,21 +105,23 @@ def _charset(name: str) -> str:
     return charset
 
 
-def parts(body: bytes, kind: BodyType, *, start: int = 0, block_bytes: int, max_record_bytes: int) -> list[Part]:
+def parts(body: bytes, kind: BodyType, *, start: int = 0, block_bytes: int, max_record_bytes: int) -> Iterator[Part]:
     """The records after an offset at which a part ended before (0: all); refuses what is not JSON but should be.
 
-    The last part ends where the body does. A part is larger than `block_bytes` only if it has a single record.
+    Each part is a step of this work. It is larger than `block_bytes` only if it has a single record; the last one ends
+    where the body does.
     """
     if kind.kind is Kind.JSON and (first := _first(body)) is not None:
-        found = list(_elements(body, start, block_bytes) if first == b"[" else _object(body, start))
-        found[-1:] = [part._replace(end=len(body)) for part in found[-1:]]
-        return found
-    if body.count(b"\n") > MOST_RECORDS:
-        raise _too_many()
-    lines = _lines(body, start or _after_bom(body), block_bytes)
-    if kind.kind is Kind.TEXT:
-        return [part._replace(data=_messages(part.data, kind.charset, max_record_bytes)) for part in lines]
-    return list(lines)
+        yield from _to_the_end(body, _elements(body, start, block_bytes) if first == b"[" else _object(body, start))
+        return
+    is_text = kind.kind is Kind.TEXT
+    size = min(block_bytes, PIECE_BYTES) if is_text else block_bytes
+    lines = 0
+    for part in _lines(body, start or _after_bom(body), size):
+        lines += part.data.count(b"\n")
+        if lines > MOST_RECORDS:
+            raise _too_many()
+        yield part._replace(data=_messages(part.data, kind.charset, max_record_bytes)) if is_text else part
 
 
 def _after_bom(body: bytes) -> int:
@@ -156,6 +159,17 @@ def _not_json(error: Exception) -> Exception:
     return malformed(f"the body is not valid JSON: {text}")
 
 
+def _to_the_end(body: bytes, found: Iterator[Part]) -> Iterator[Part]:
+    """The last of these parts has what follows its last record."""
+    before = next(found, None)
+    for part in found:
+        if before is not None:
+            yield before
+        before = part
+    if before is not None:
+        yield before._replace(end=len(body))
+
+
 def _object(body: bytes, start: int) -> Iterator[Part]:
     if start < len(body):
         record = body[_after_bom(body) :].strip(_BLANKS)
@@ -179,7 +193,7 @@ def _elements(body: bytes, start: int, block_bytes: int) -> Iterator[Part]:
 def _ends_in(body: bytes, at: int, end: int, lengths: Sequence[int]) -> Sequence[int]:
     """Where elements of these lengths, all between these offsets, end in a body."""
     if sum(lengths) + len(lengths) - 1 == end - at:  # nothing but a comma between each two
-        return [each - 1 for each in accumulate((length + 1 for length in lengths), initial=at)][1:]
+        return list(map(add, accumulate(lengths), count(at)))
     ends = []
     at = _FIRST.match(body, at).end()  # type: ignore[union-attr]
     for length in lengths:
@@ -191,15 +205,17 @@ def _ends_in(body: bytes, at: int, end: int, lengths: Sequence[int]) -> Sequence
 def _some_elements(body: bytes, begin: int, size: int) -> Iterator[tuple[Sequence[msgspec.Raw], int, int]]:
     """The elements of an array that begins before this offset, with where they begin and end; refuses other bodies.
 
-    They come in pieces of about this size.
+    They come in pieces of at most about this size.
     """
-    at, count = begin, 0
+    at, known = begin, 0
     while at <= len(body):
-        elements, end = _next_elements(body, at, size)
+        next_size = min(size, len(body) - at)
+        commas = body.count(b",", at, at + next_size)
+        elements, end = _next_elements(body, at, next_size * PIECE_COMMAS // max(commas, PIECE_COMMAS))
         if not elements and (at > begin or end < len(body)):  # nothing beside a comma
             raise _fault_of(body)
-        count += len(elements)
-        if count > MOST_RECORDS:
+        known += len(elements)
+        if known > MOST_RECORDS:
             raise _too_many()
         yield elements, at, end if end < len(body) else body.rindex(b"]")
         at = end + 1
@@ -267,33 +283,34 @@ def _messages(lines: bytes, charset: str, max_record_bytes: int) -> bytes:
     return b"\n".join([*made, b""])
 
 
-def digests(body: bytes, kind: BodyType, ends: list[int]) -> list[bytes]:
+def digests(body: bytes, kind: BodyType, ends: Iterable[int]) -> Iterator[bytes]:
     """For each of these ascending offsets, the digest of the body up to there, and of how it is read."""
-    hashed, done, found = blake3(f"{kind.kind.value}\0{kind.charset}\0".encode()), 0, []
+    hashed, done = blake3(f"{kind.kind.value}\0{kind.charset}\0".encode()), 0
     view = memoryview(body)
     for end in ends:
         hashed.update(view[done:end])
         done = end
-        found.append(hashed.digest(DIGEST_BYTES))
-    return found
+        yield hashed.digest(DIGEST_BYTES)
 
 
 CountInvalid = Callable[[bytes, Sequence[int] | None, int], int]
 """How many records of a block, with these ends and at most of this size, are invalid: as it will be sealed."""
 
 
-def first_invalid(found: list[Part], max_record_bytes: int, count_invalid: CountInvalid) -> int | None:
-    """Which record of a body, counted from 0, is not a JSON object or is too long; None if all are fine.
+def first_invalid(part: Part, max_record_bytes: int, count_invalid: CountInvalid) -> int | None:
+    """Which record of a part, counted from 0, is not a JSON object or is too long; None if all are fine.
 
     Lines count even if they are blank.
     """
-    before = 0
-    for part in found:
-        if count_invalid(part.data, part.ends, max_record_bytes):
-            records = enumerate(_records(part))
-            return before + next(n for n, each in records if count_invalid(each, [len(each)], max_record_bytes))
-        before += len(part.ends) if part.ends is not None else part.data.count(b"\n")
-    return None
+    if not count_invalid(part.data, part.ends, max_record_bytes):
+        return None
+    records = enumerate(_records(part))
+    return next(n for n, each in records if count_invalid(each, [len(each)], max_record_bytes))
+
+
+def record_count(part: Part) -> int:
+    """How many records a part has; blank lines count."""
+    return len(part.ends) if part.ends is not None else part.data.count(b"\n")
 
 
 def _records(part: Part) -> Iterator[bytes]:

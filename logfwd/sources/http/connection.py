@@ -33,7 +33,7 @@ TURNED_AWAY_SECONDS = 0.2
 """The same for a client that found too many others."""
 GATHER_BYTES = 64 * KIB
 """Of a body whose length is known, this much is waited for at a time: fewer turns of the event loop."""
-CHUNKS_A_SHARE = 16
+CHUNKS_A_SHARE = 4
 """Pieces of a body that are taken before other tasks get their turn."""
 FREE_CHUNKS, LEAST_CHUNK_BYTES = 1024, 64
 """A body of more chunks than this must have larger ones: each costs as much as a whole request."""

@@ -7,19 +7,20 @@
     hand-over   from here on only the outcome answers
     answer      DONE 200; FAILED 503; UNKNOWN: the connection is closed without an answer
 
-Large bodies are decompressed and checked on a thread, so that other streams are not held up.
+Large bodies are joined, decompressed and checked on a thread (aside.py), so that other streams are not held up.
 """
 
 from __future__ import annotations
 
-import asyncio
+import io
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import repeat
 from typing import TypeVar
 
+from logfwd.sources.aside import Work, at_once
 from logfwd.sources.front import Admission, Front, Outcome, Request
 from logfwd.sources.http import body, coding
 from logfwd.sources.http.answers import Answer, Refused, malformed, stored, too_large, try_again
@@ -29,18 +30,17 @@ from logfwd.sources.http.settings import Served
 from logfwd.sources.http.tokens import Tokens
 from logfwd.sources.keys import Key, key_hash
 from logfwd.sources.position import Block, Progress
-from streams.config.units import KIB, show_size
+from streams.config.units import KIB, MIB, show_size
 from streams.errors import NoRoom, NotServed, SpoolError
 
 PATH = "/ingest/"
 MAX_KEY_BYTES = 255
-INLINE_BYTES = 64 * KIB
+INLINE_BYTES = 16 * KIB
 """Bodies up to this size are handled on the event loop: faster than the way to a thread and back."""
-LINES_SHARE = 8
-"""Lines that are only cut, and hashed where there is a key, cost less than an eighth of JSON that is looked into."""
-
-THREADS = 2
-"""Large bodies that are handled at the same time: each takes its size a few times over."""
+LINES_SHARE = 32
+"""Lines that are only cut, and hashed where there is a key, cost far less than JSON that is looked into."""
+JOINED_BYTES = MIB
+"""A larger body is joined on the thread: to take so much memory, and to fill it, takes the loop some milliseconds."""
 
 T = TypeVar("T")
 
@@ -53,11 +53,6 @@ class Ingest:
         self._served: Mapping[str, Served] = {}
         self._tokens: dict[str, Tokens] = {}
         self.is_stopping = False
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="http")
-
-    def close(self) -> None:
-        """All requests have been answered."""
-        self._threads.shutdown()
 
     def serve(self, streams: Iterable[Served]) -> None:
         """Serve these streams from now on, and no others."""
@@ -105,7 +100,7 @@ class Ingest:
         tally = _Tally(key_hash(served.stream, client, key) if key else b"", served.settings.key_window_seconds)
         with self._front.admit(served.stream, head.content_length or 0) as admission:
             admission.release()  # it would fit; but a client that only announces a body holds no room
-            data = await _read(content, admission, limit)
+            data = await self._joined(await _read(content, admission, limit))
             if how:
                 data = await self._decompress(data, how, admission, limit)
             if key:
@@ -143,7 +138,8 @@ class Ingest:
 
     async def _is_stored(self, known: Key, data: bytes, kind: BodyType) -> bool:
         """True if an earlier request has stored all of this body; refuses another body than that request's."""
-        (digest,) = await self._aside(len(data), partial(body.digests, data, kind, [known.progress]))
+        digests = body.digests(data, kind, [known.progress])
+        digest = await self._step(len(data), partial(next, digests))
         if len(data) < known.progress or digest != known.digest or known.total not in (None, len(data)):
             raise Refused(422, "key_reused", "this Idempotency-Key was used for another body")
         return known.finished
@@ -153,27 +149,33 @@ class Ingest:
     ) -> Request:
         is_looked_into = kind.kind is not Kind.LINES or served.refuses_invalid
         size = len(data) if is_looked_into else len(data) // LINES_SHARE
-        blocks = await self._aside(size, partial(_blocks, served, data, kind, tally, self._count_invalid))
+        blocks = await self._done(size, _blocks(served, data, kind, tally, self._count_invalid))
         if self.is_stopping:
             raise stopping()
         return admission.hand_over(blocks, tally.hashed or None)
 
     async def _decompress(self, data: bytes, how: str, admission: Admission, limit: int) -> bytes:
-        size, pieces = 0, list[bytes]()
+        size, pieces = 0, list[bytes | bytearray]()
         steps = coding.decompressed(data, how, limit)
-        while (piece := await self._aside(len(data) + size, partial(next, steps, None))) is not None:
+        while (piece := await self._step(len(data) + size, partial(next, steps, None))) is not None:
             admission.grow(len(piece))
             size += len(piece)
             pieces.append(piece)
         admission.release()
         admission.grow(size)  # nothing else runs in between
-        return b"".join(pieces)
+        return await self._joined(pieces)
 
-    async def _aside(self, size: int, call: Callable[[], T]) -> T:
-        """Call something whose cost grows with this size, on a thread if it is large."""
-        if size <= INLINE_BYTES:
-            return call()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+    async def _joined(self, pieces: list[bytes | bytearray]) -> bytes:
+        size = sum(map(len, pieces))
+        return b"".join(pieces) if size <= JOINED_BYTES else await self._front.aside.run(_joined(pieces, size))
+
+    async def _step(self, size: int, call: Callable[[], T]) -> T:
+        """Call what lets other threads run and costs more the larger this size is: on the thread if it is large."""
+        return call() if size <= INLINE_BYTES else await self._front.aside.call(call)
+
+    async def _done(self, size: int, work: Work[T]) -> T:
+        """The result of work that costs more the larger this size is."""
+        return at_once(work) if size <= INLINE_BYTES else await self._front.aside.run(work)
 
 
 def _key(head: Head) -> bytes:
@@ -183,15 +185,25 @@ def _key(head: Head) -> bytes:
     return key
 
 
-async def _read(content: Body, admission: Admission, limit: int) -> bytes:
-    pieces, size = [], 0
+async def _read(content: Body, admission: Admission, limit: int) -> list[bytes | bytearray]:
+    pieces, size = list[bytes | bytearray](), 0
     while piece := await content.piece():
         size += len(piece)
         if size > limit:
             raise too_large(f"the body is larger than max_body_bytes, {show_size(limit)}")
         admission.grow(len(piece))
         pieces.append(piece)
-    return b"".join(pieces)
+    return pieces
+
+
+def _joined(pieces: list[bytes | bytearray], size: int) -> Work[bytes]:
+    """Pieces of this size together, each let go of once it is copied."""
+    joined = io.BytesIO(bytes(size))
+    pieces.reverse()
+    while pieces:
+        joined.write(pieces.pop())
+        yield
+    return joined.getvalue()
 
 
 class _Tally:
@@ -221,25 +233,29 @@ class _Tally:
         return stored
 
 
-def _blocks(served: Served, data: bytes, kind: BodyType, tally: _Tally, count_invalid: CountInvalid) -> list[Block]:
+def _blocks(
+    served: Served, data: bytes, kind: BodyType, tally: _Tally, count_invalid: CountInvalid
+) -> Work[list[Block]]:
     """The blocks of a body after what is stored already; refuses an invalid record if the stream does."""
-    limits = served.max_record_bytes
-    found = body.parts(data, kind, start=tally.start, block_bytes=served.block_bytes, max_record_bytes=limits)
-    checked = served.refuses_invalid and not tally.start
-    if checked and (index := body.first_invalid(found, limits, count_invalid)) is not None:
-        text = f"record {index} (counted from 0) is not a JSON object of at most {show_size(limits)}; nothing is stored"
-        raise Refused(400, "invalid_record", text, index=index)
+    found, records, limit = list[Part](), 0, served.max_record_bytes
+    for part in body.parts(data, kind, start=tally.start, block_bytes=served.block_bytes, max_record_bytes=limit):
+        if served.refuses_invalid and not tally.start:
+            if (index := body.first_invalid(part, limit, count_invalid)) is not None:
+                raise _invalid(records + index, limit)
+            records += body.record_count(part)
+        found.append(part)
+        yield
     if tally.hashed and not found:
         found = [Part(b"", len(data))]  # so that the key is stored
-    found[-1:] = [part._replace(end=len(data)) for part in found[-1:]]
-    ends = [part.end for part in found]
-    digests = body.digests(data, kind, ends) if tally.hashed else [b""] * len(found)
-    now_ms = time.time_ns() // 1_000_000
-    return [
-        Block(part.data, now_ms, ends=part.ends, progress=tally.progress(part.end, digest, _total(part.end, data)))
-        for part, digest in zip(found, digests, strict=True)
-    ]
+    digests = body.digests(data, kind, (part.end for part in found)) if tally.hashed else repeat(b"")
+    now_ms, blocks = time.time_ns() // 1_000_000, list[Block]()
+    for part, digest in zip(found, digests, strict=False):
+        progress = tally.progress(part.end, digest, part.end if part.end == len(data) else None)
+        blocks.append(Block(part.data, now_ms, ends=part.ends, progress=progress))
+        yield
+    return blocks
 
 
-def _total(end: int, data: bytes) -> int | None:
-    return end if end == len(data) else None
+def _invalid(index: int, limit: int) -> Exception:
+    text = f"record {index} (counted from 0) is not a JSON object of at most {show_size(limit)}; nothing is stored"
+    return Refused(400, "invalid_record", text, index=index)

@@ -108,7 +108,6 @@ class HttpServer:
             task.cancel()
         ends = (door.close(ANSWER_SECONDS) for door in self._doors.values())
         await asyncio.gather(*ends, *self._retiring, return_exceptions=True)
-        self._ingest.close()
 
 
 class _Door:

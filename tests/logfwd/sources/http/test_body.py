@@ -13,14 +13,25 @@ from hypothesis import strategies as st
 
 from logfwd.intake import jsonlines
 from logfwd.sources.http.answers import Refused
-from logfwd.sources.http.body import BodyType, Kind, Part, _records, body_type, digests, first_invalid, parts
+from logfwd.sources.http.body import (
+    PIECE_COMMAS,
+    BodyType,
+    Kind,
+    Part,
+    _records,
+    body_type,
+    digests,
+    first_invalid,
+    parts,
+    record_count,
+)
 
 LINES, JSON, TEXT = (BodyType(kind) for kind in Kind)
 RECORD_BYTES = 1 << 20
 
 
 def cut(body: bytes, kind: BodyType, *, start: int = 0, block_bytes: int = 1 << 20) -> list[Part]:
-    return parts(body, kind, start=start, block_bytes=block_bytes, max_record_bytes=RECORD_BYTES)
+    return list(parts(body, kind, start=start, block_bytes=block_bytes, max_record_bytes=RECORD_BYTES))
 
 
 def records(found: list[Part]) -> list[bytes]:
@@ -175,11 +186,23 @@ def test_elements_that_are_not_objects_are_invalid_records() -> None:
     ]
 
 
+def test_tiny_elements_come_a_few_thousand_at_a_time() -> None:
+    body = b"[" + b"1," * 50_000 + b"1]"
+    found = cut(body, JSON)
+    assert sum(map(record_count, found)) == 50_001
+    assert max(map(record_count, found)) <= PIECE_COMMAS + 2
+
+
 def invalid_record(body: bytes, kind: BodyType) -> int | None:
     def count_invalid(data: bytes, ends: Sequence[int] | None, max_record_bytes: int) -> int:
         return jsonlines.split(data, invalid="drop", max_record_bytes=max_record_bytes, ends=ends).invalid
 
-    return first_invalid(cut(body, kind, block_bytes=8), 1000, count_invalid)
+    before = 0
+    for part in cut(body, kind, block_bytes=8):
+        if (index := first_invalid(part, 1000, count_invalid)) is not None:
+            return before + index
+        before += record_count(part)
+    return None
 
 
 def test_the_first_invalid_record_is_found_by_its_index() -> None:
@@ -192,8 +215,8 @@ def test_the_first_invalid_record_is_found_by_its_index() -> None:
 def test_a_digest_is_of_the_bytes_and_of_how_they_are_read() -> None:
     body = b'{"a":1}\n{"a":2}\n'
     first, second = digests(body, LINES, [8, 16])
-    assert digests(body[:8], LINES, [8]) == [first]
-    assert digests(body, LINES, [16]) == [second]
+    assert list(digests(body[:8], LINES, [8])) == [first]
+    assert list(digests(body, LINES, [16])) == [second]
     assert len({first, second, *digests(body, TEXT, [16]), *digests(body, JSON, [16])}) == 4
 
 
