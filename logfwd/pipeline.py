@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 from weakref import WeakSet
 
@@ -217,10 +218,10 @@ class Pipeline:
                 await asyncio.gather(pull, stop, return_exceptions=True)
             if not pull.cancelled() and (block := pull.result()) is not None:
                 rest.append(block)  # it came at the moment of the stop
-        rest += self.source.stop()
-        while rest:
-            for draft in batcher.add(rest.pop(0), clock()):
+        for block in chain(rest, self.source.stop()):
+            for draft in batcher.add(block, clock()):
                 await self._seal(draft)
+            await asyncio.sleep(0)  # to make a block may take a while
         if (last := batcher.flush()) is not None:
             await self._seal(last)
         await self._sealing.put(None)

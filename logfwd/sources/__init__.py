@@ -6,7 +6,7 @@ with the records, and goes on exactly there. Blocks that were handed over but no
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Protocol
 
 from logfwd.sources.position import Block, Position
@@ -24,8 +24,8 @@ class Source(Protocol):
     def forgotten(self) -> list[str]:
         """Keys of positions that are not needed any more: files gone for good. Clears the list."""
 
-    def stop(self) -> list[Block]:
-        """Take nothing more from clients; returns the blocks that were taken and not yet handed over."""
+    def stop(self) -> Iterable[Block]:
+        """Take nothing more from clients; gives the blocks that were taken and not yet handed over."""
 
     def health(self) -> Mapping[str, str]:
         """What keeps the source from working, by part: a port that is taken, a journal that cannot be read."""

@@ -18,7 +18,7 @@ from logfwd.sources.syslog.counts import Losses
 from logfwd.sources.syslog.framing import Framer
 from logfwd.sources.syslog.inbox import Inbox, Records
 from logfwd.sources.syslog.settings import Served, SyslogSource
-from logfwd.sources.turns import SHARES, Turns
+from logfwd.sources.turns import Turns
 from streams.config.units import KIB
 from streams.errors import HandshakeFailed, LinkError, PolicyViolation
 from streams.security import handshakes, modes
@@ -146,12 +146,16 @@ class Connections:
 
     async def _take(self, messages: Sequence[bytes], *, parse: bool = True) -> None:
         for some in _slices(messages):
-            await self._turns.take(SHARES if len(some[0]) > AT_ONCE_BYTES else 1)
+            await self._turns.take()
+            may_wait = self.settings.over != "drop"
+            if not may_wait and not self._inbox.has_room(sum(map(len, some))):
+                self._losses.dropped("no_room", len(some))  # before it is parsed
+                continue
             records = Records(some, parse=parse, defaults=self._served.defaults)
-            if self.settings.over != "drop":
+            if may_wait:
                 await self._inbox.wait_and_put(records)
             elif not self._inbox.put(records):
-                self._losses.dropped("no_room", len(records.values))
+                self._losses.dropped("no_room", len(some))
 
     async def _end(self, framer: Framer, link: Link) -> None:
         """The beginning of a message that has no end is kept: as a message if newlines end them, else as invalid."""

@@ -27,7 +27,7 @@ _COUNT = struct.Struct("@I")
 
 RECEIVE_BYTES = 4 * MIB
 """Asked of the kernel, which gives at most net.core.rmem_max."""
-AT_ONCE, AT_ONCE_BYTES = 128, 32 * KIB
+AT_ONCE, AT_ONCE_BYTES = 128, 16 * KIB
 """Datagrams read before others get their turn, and their size."""
 MOST_AT_THE_END = 65_536
 """Datagrams read when the socket is closed; some senders never pause."""
@@ -118,13 +118,14 @@ class Datagrams:
         return messages, False
 
     def _put(self, messages: Sequence[bytes]) -> None:
-        records = self._records(messages)
-        if self._inbox.put(records):
-            return
-        dropped = 0
-        for message in messages:  # perhaps a few of them fit
-            dropped += not self._inbox.put(self._records([message]))
-        self._losses.dropped("no_room", dropped)
+        """Into the inbox; what it has no room for is dropped, and after the first of them before it is parsed."""
+        taken = 0
+        if self._inbox.has_room(sum(map(len, messages))):
+            if self._inbox.put(self._records(messages)):
+                return
+            while taken < len(messages) and self._inbox.put(self._records([messages[taken]])):  # perhaps a few fit
+                taken += 1
+        self._losses.dropped("no_room", len(messages) - taken)
 
     def _records(self, messages: Sequence[bytes]) -> Records:
         return Records(messages, local=self._transport == "unix", defaults=self._served.defaults)

@@ -37,7 +37,7 @@ BOM = "\ufeff"
 _DAY = timedelta(days=1)
 _ESCAPED = "surrogateescape"
 
-_PRIORITY = re.compile(r"<(0|[1-9][0-9]{0,2})>")
+_PRIORITY = re.compile(rb"<(0|[1-9][0-9]{0,2})>")
 _IS_5424 = re.compile(r"1 (?:-|[0-9]{4}-)")
 _5424 = re.compile(r"1 (\S+) (\S+) (\S+) (\S+) (\S+) (?=[-\[])")
 _HEADER = ("timestamp", "host", "app", "procid", "msgid")
@@ -66,7 +66,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Malformed(Exception):
-    """Not a syslog message: no valid priority, or the start of RFC 5424 and not the rest of it."""
+    """Not a syslog message: the start of RFC 5424 and not the rest of it."""
 
 
 def to_json(message: bytes, now: float, *, local: bool = False, defaults: Mapping[str, Any] = _NONE) -> bytes | None:
@@ -75,6 +75,9 @@ def to_json(message: bytes, now: float, *, local: bool = False, defaults: Mappin
     `now`: wall-clock seconds. `local`: it was sent by a program on this host: syslog(3) sends no host name, nginx does.
     `defaults`: fields that stand in front of the message's own, where it has none of that name.
     """
+    priority = _PRIORITY.match(message)
+    if priority is None or (number := int(priority[1])) >= len(FACILITIES) * 8:
+        return None
     try:
         text = message.decode()
         whole = True
@@ -82,7 +85,7 @@ def to_json(message: bytes, now: float, *, local: bool = False, defaults: Mappin
         text = message.decode(errors=_ESCAPED)
         whole = False
     try:
-        fields = _parse(text, now, local)
+        fields = _parse(text, priority.end(), number, now, local)
     except Malformed:
         return None
     if not whole:
@@ -92,12 +95,8 @@ def to_json(message: bytes, now: float, *, local: bool = False, defaults: Mappin
     return _encode(fields)
 
 
-def _parse(text: str, now: float, local: bool) -> dict[str, Any]:
-    priority = _PRIORITY.match(text)
-    if priority is None or (number := int(priority[1])) >= len(FACILITIES) * 8:
-        raise Malformed
-    fields: dict[str, Any] = {"facility": FACILITIES[number >> 3], "severity": SEVERITIES[number & 7]}
-    start = priority.end()
+def _parse(text: str, start: int, priority: int, now: float, local: bool) -> dict[str, Any]:
+    fields: dict[str, Any] = {"facility": FACILITIES[priority >> 3], "severity": SEVERITIES[priority & 7]}
     if _IS_5424.match(text, start):
         _add_5424(fields, text, start)
     else:

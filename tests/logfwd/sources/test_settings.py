@@ -32,7 +32,7 @@ def test_every_type_has_a_source(settings: SourceSettings) -> None:
         source = make_source(settings, Context(1000, 1000, handle))
     assert source.lag_bytes() == 0
     assert source.forgotten() == []
-    assert source.stop() == []
+    assert list(source.stop()) == []
     assert source.health() == {}
 
 

@@ -338,7 +338,7 @@ async def test_what_is_stopped_stores_all_that_it_took(harness: Harness, tmp_pat
         first.pipeline.stop_reading()
         await asyncio.sleep(0.02)
         assert first.source.lag_bytes() == 0
-        assert first.source.stop() == []
+        assert list(first.source.stop()) == []
     await harness.settled()
     assert b"".join(record + b"\n" for record in await records_in(path)) == lines(20)
 

@@ -1,0 +1,52 @@
+"""Datagrams are always read; what there is no room for costs nothing but its reading."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logfwd.intake.batcher import Draft
+from logfwd.sources.front import Front
+from logfwd.sources.syslog import inbox as inbox_module
+from logfwd.sources.syslog.counts import Losses
+from logfwd.sources.syslog.datagrams import Datagrams
+from logfwd.sources.syslog.inbox import Inbox
+from logfwd.sources.syslog.message import to_json
+from logfwd.sources.syslog.settings import Served, SyslogSource
+from tests.support.syslog_clients import Counted
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The messages that were parsed."""
+    found = list[bytes]()
+
+    def noted(message: bytes, now: float, **more: Any) -> bytes | None:
+        found.append(message)
+        return to_json(message, now, **more)
+
+    monkeypatch.setattr(inbox_module, "to_json", noted)
+    return found
+
+
+@pytest.mark.parametrize(("size", "sent"), [(100, 1000), (20_000, 100)])
+async def test_what_is_dropped_is_not_parsed(tmp_path: Path, parsed: list[bytes], size: int, sent: int) -> None:
+    path, counted, inbox = str(tmp_path / "log"), Counted(), Inbox(Front(), max_bytes=50_000)
+    listener = Datagrams("unix", path, Served("s", SyslogSource(unix=(path,))), inbox, Losses("s", counted.counters))
+    await listener.open()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        client.connect(path)
+        for number in range(sent):
+            await asyncio.get_running_loop().sock_sendall(client, b"<13>app: %d %b" % (number, b"x" * size))
+    await listener.stop()
+    blocks = list(inbox.rest(1 << 20))
+    taken = sum(block.data.count(b"\n") for block in blocks)
+    assert 0 < taken < len(parsed) + 1 <= taken + 30
+    assert counted.dropped == {"no_room": sent - taken}
+    inbox.committed(Draft(blocks).positions())
+    assert inbox.lag_bytes() == 0
