@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from logfwd.cli import main as logfwd
 from logreceiver.cli import main as logreceiver
 from streams.security import pki
-from tests.support.tls import FORWARDER, Parties, issue
+from tests.support.tls import FORWARDER, Parties, delegating, issue
 
 CONFIGS: dict[click.Group, str] = {
     logfwd: 'state_dir = "state"\nreceivers = ["localhost:7443"]\n{tls}',
@@ -161,3 +161,21 @@ def test_files_of_a_listener_that_cannot_be_used_are_reported(tmp_path: Path) ->
     assert result.exit_code == 78
     assert "source.tls.key: " in result.output
     assert "mismatch" in result.output
+
+
+SHOWS = 'kind = "ec"\ncertificate = "receiver-signs.pem"\nkey = "receiver-signs.dc"\nca = "ca.pem"\n'
+
+
+@pytest.mark.parametrize("setting", ["accept_delegated = true\n", f"[tls.delegated]\n{SHOWS}"])
+def test_modes_that_run_on_our_own_tls_for_delegated_keys_are_marked(setting: str, tmp_path: Path) -> None:
+    delegating(Parties(tmp_path), "receiver", kind="ec")
+    tls = f'[tls]\ncertificate = "receiver.pem"\nkey = "receiver.key"\nca = "ca.pem"\n{setting}'
+
+    def output(modes: str) -> str:
+        listening = CONFIGS[logreceiver].replace(':7443"\n', f':7443"\nmodes = {modes}\n')
+        (tmp_path / "config.toml").write_text(listening.format(tls=tls, grants="grant.key"))
+        return CliRunner().invoke(logreceiver, ["validate", "-c", str(tmp_path / "config.toml")]).output
+
+    assert "listener :7443: hybrid (experimental, unaudited)" in output('["hybrid"]')
+    assert "listener :7443: classical-tls12\n" in output('["classical-tls12"]')
+    assert "need different TLS stacks" in output('["hybrid", "classical-tls12"]')

@@ -97,9 +97,8 @@ def _section(credentials: Credentials) -> Tls:
         ca=credentials.ca,
         mldsa=None if mldsa is None else MlDsa(certificate=mldsa.certificate, key=mldsa.key, ca=mldsa.ca),
         mlkem=None if mlkem is None else _mlkem(mlkem),
-        delegated=None
-        if delegated is None
-        else Delegated(certificate=delegated.certificate, key=delegated.key, ca=delegated.ca),
+        delegated=None if delegated is None else Delegated(**msgspec.structs.asdict(delegated)),
+        accept_delegated=credentials.accept_delegated,
     )
 
 

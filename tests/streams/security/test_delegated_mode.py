@@ -112,6 +112,22 @@ def test_a_peer_over_openssl_takes_no_delegated_key_and_both_ends_say_so(parties
         near.handshake()
 
 
+@pytest.mark.parametrize("name", ["hybrid", "pq-auth"])
+@pytest.mark.parametrize("which", ["forwarder", "receiver"])
+def test_who_accepts_delegated_keys_still_talks_with_peers_over_openssl(
+    which: str, name: str, parties: Parties
+) -> None:
+    mode = MODES[name]
+    forwarder, receiver = (
+        msgspec.structs.replace(party, accept_delegated=which == role)
+        for role, party in (("forwarder", parties.forwarder), ("receiver", parties.receiver))
+    )
+    near, far = stacks.client(mode, forwarder).endpoint("localhost"), stacks.server([mode], receiver).endpoint()
+    shake_hands(near, far)
+    for end in (near, far):
+        modes.check(mode, end.facts())
+
+
 def test_modes_that_take_delegated_keys_share_a_port_and_older_tls_needs_its_own(parties: Parties) -> None:
     receiver = msgspec.structs.replace(parties.receiver, accept_delegated=True)
     for shown in (receiver, having(parties.receiver, delegating(parties, "receiver", kind="ec"))):
