@@ -84,7 +84,7 @@ class BenchTrust(Trust):
 
     def verify(self, chain: Sequence[bytes], host: str | None) -> Peer:
         leaf, *others = [x509.load_der_x509_certificate(der) for der in chain]
-        verified = self._path(leaf, others, host, now())
+        verified = self._path(leaf, others, host, now(), kem=True)
         schemes = tuple(map(certificate_scheme, verified, verified[1:]))
         return Peer(leaf, PublicKey(key_bits(chain[0])), schemes, leaf.not_valid_after_utc)
 

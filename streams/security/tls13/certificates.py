@@ -16,7 +16,14 @@ from typing import Any
 import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    Policy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
 
 from streams.security.chains import certificate_scheme
 from streams.security.tls13.alerts import Abort, Alert
@@ -75,7 +82,7 @@ class Trust:
         keep: datetime.timedelta = KEEP,
     ) -> None:
         self._roots, self.clock, self._keep = tuple(roots), clock, keep
-        self._store = Store(list(roots)) if roots else None
+        self._builder = PolicyBuilder().store(Store(list(roots))) if roots else None
         self._kept: dict[tuple[bytes, str | None], tuple[Peer, datetime.datetime]] = {}
         self._names: dict[str, tuple[bytes | None, str]] = {}
 
@@ -107,9 +114,9 @@ class Trust:
         return peer
 
     def _policy(self) -> PolicyBuilder:
-        if self._store is None:
+        if self._builder is None:
             raise Abort(Alert.UNKNOWN_CA, "peer's certificate: no CA is trusted here", "unknown_ca")
-        return PolicyBuilder().store(self._store)
+        return self._builder
 
     def _verify(self, chain: Sequence[bytes], host: str | None, time: datetime.datetime) -> Peer:
         try:
@@ -117,22 +124,29 @@ class Trust:
             key = leaf.public_key()
         except _UNREADABLE as error:
             raise Abort(Alert.BAD_CERTIFICATE, f"peer's certificate: {error}", "certificate_invalid") from error
+        kem = kem_of(key) is not None
         try:
-            verified = self._path(leaf, others, host, time)
+            verified = self._path(leaf, others, host, time, kem=kem)
             schemes = tuple(map(certificate_scheme, verified, verified[1:]))
         except (VerificationError, *_UNREADABLE) as error:
             raise self._why(leaf, others, host, time, error) from error
-        if kem_of(key) is not None:
-            _check_kem_leaf(leaf)
-        else:
+        if not kem:
             _check_signing_leaf(leaf)
         expires = min(certificate.not_valid_after_utc for certificate in verified)
         return Peer(leaf, key, schemes, expires)
 
     def _path(
-        self, leaf: x509.Certificate, others: list[x509.Certificate], host: str | None, time: datetime.datetime
+        self,
+        leaf: x509.Certificate,
+        others: list[x509.Certificate],
+        host: str | None,
+        time: datetime.datetime,
+        *,
+        kem: bool,
     ) -> list[x509.Certificate]:
         builder = self._policy().time(time)
+        if kem:
+            builder = builder.extension_policies(ca_policy=_ABOVE, ee_policy=_KEM_LEAF)
         if host is None:
             return builder.build_client_verifier().verify(leaf, others).chain
         return builder.build_server_verifier(_subject(host)).verify(leaf, others)
@@ -181,16 +195,25 @@ def _check_signing_leaf(leaf: x509.Certificate) -> None:
         raise Abort(Alert.UNSUPPORTED_CERTIFICATE, text, "unsupported_certificate")
 
 
-def _check_kem_leaf(leaf: x509.Certificate) -> None:
-    """RFC 9935: a KEM's key is for keyEncipherment alone, which the library does not check; and here for one role."""
-    try:
-        usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
-        purposes = len(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
-    except x509.ExtensionNotFound:
-        purposes = 0
-    if purposes != 1 or usage != KEM_USAGE:
-        text = "peer's certificate: a KEM's leaf needs the usage keyEncipherment alone, and one extended usage"
-        raise Abort(Alert.BAD_CERTIFICATE, text, "certificate_invalid")
+def _check_kem_usage(_: Policy, leaf: x509.Certificate, usage: x509.KeyUsage) -> None:
+    """RFC 9935: a KEM's key is for keyEncipherment alone, which the library does not check by itself."""
+    if usage != KEM_USAGE:
+        raise ValueError("a KEM's leaf is for keyEncipherment alone")
+
+
+def _check_kem_purpose(policy: Policy, leaf: x509.Certificate, usage: x509.ExtendedKeyUsage) -> None:
+    """A KEM's leaf has one role, and so it is that of the peer."""
+    if list(usage) != [policy.extended_key_usage]:
+        raise ValueError("a KEM's leaf is for one role, and this one is for another")
+
+
+_ABOVE = ExtensionPolicy.webpki_defaults_ca()
+_KEM_LEAF = (
+    ExtensionPolicy.webpki_defaults_ee()
+    .require_present(x509.KeyUsage, Criticality.AGNOSTIC, _check_kem_usage)
+    .require_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_kem_purpose)
+)
+"""In the place of the library's own checks of the two, which demand less."""
 
 
 def _issued_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:

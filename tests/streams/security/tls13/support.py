@@ -129,9 +129,10 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
             .add_extension(usage(key_usage), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(list(purposes)), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
+        if purposes:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(list(purposes)), critical=False)
         if delegates:
             usage_of = x509.UnrecognizedExtension(DELEGATION_USAGE, b"\x05\x00")
             builder = builder.add_extension(usage_of, critical=False)

@@ -125,9 +125,9 @@ def test_a_verified_chain_is_remembered_for_its_name_an_hour_and_not_past_its_en
     tried = []
     path = trust._path
 
-    def counted(*arguments: Any) -> list[x509.Certificate]:
+    def counted(*arguments: Any, **more: Any) -> list[x509.Certificate]:
         tried.append(arguments)
-        return path(*arguments)
+        return path(*arguments, **more)
 
     monkeypatch.setattr(trust, "_path", counted)
     chain = [leaf_of(AUTHORITY, end=NOW + datetime.timedelta(minutes=90))]

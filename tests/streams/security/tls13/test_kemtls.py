@@ -177,6 +177,7 @@ REFUSED_SERVERS: dict[str, tuple[KemCredential, Alert]] = {
         ),
         Alert.BAD_CERTIFICATE,
     ),
+    "for no role": (kem_credential(AUTHORITY, "mlkem768", HOST, purposes=[]), Alert.BAD_CERTIFICATE),
     "for the other role": (
         kem_credential(AUTHORITY, "mlkem768", HOST, purposes=[ExtendedKeyUsageOID.CLIENT_AUTH]),
         Alert.BAD_CERTIFICATE,
