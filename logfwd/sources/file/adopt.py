@@ -30,8 +30,8 @@ from logfwd.sources.file.identity import (
     place_at,
 )
 from logfwd.sources.file.lost import CANDIDATES
-from logfwd.sources.file.names import age_order
-from logfwd.sources.file.released import Lost
+from logfwd.sources.file.names import age_order, bases
+from logfwd.sources.file.released import LIKE_GONE, Lost
 from logfwd.sources.file.scan import Found
 from logfwd.sources.file.tail import Tail
 from logfwd.sources.file.which import ENOUGH_BYTES, Verdict
@@ -172,6 +172,7 @@ class Adoption:
             gone=not file.configured or is_archive,
             active_at=now,
             rotated_at=now if moved else None,
+            settled=lost.settled,
         )
         if not self._files.start(tail):
             return None
@@ -232,8 +233,12 @@ class Adoption:
             return self.held.has_waited(file, now, original)
         found = self._files.lost.by_content(file, tail.fd, held=file.id in self.held)
         if found is None:
-            return self._is_new(file, tail)
+            if is_new := self._is_new(file, tail):
+                self._files.report.read_again(file.path, self._kept_bytes(file, tail), LIKE_GONE)
+            return is_new
         lost, place, verdict = found
+        if verdict is Verdict.WAIT and self._files.lost.emptied.is_new:
+            return False  # its original was emptied since copies were chosen: the next scan chooses
         if verdict is Verdict.WAIT:
             return self.held.has_waited(file, now, lost.path)
         self._files.lost.take(lost)
@@ -260,9 +265,18 @@ class Adoption:
             return file.size > 0
         return False
 
+    def _kept_bytes(self, file: Found, tail: Tail) -> int:
+        """How much of a new file may have been read from one that is gone, or deleted and still open."""
+        for each in (*self._candidates(file, tail), *self._by_name.get(file.path, [])):
+            if each.is_deleted and each.place.kept_bytes(tail.fd, same=False):
+                return min(file.size, each.size)  # the rest of it is read, too
+        return self._files.lost.kept_bytes(file, tail.fd)
+
     def _original(self, file: Found, tail: Tail) -> str | None:
         """The path of a followed file, still whole, of which this may be a copy, perhaps an unfinished one."""
         for original in self._candidates(file, tail):
+            if original.is_deleted:  # it will not be emptied: what is like it is another file
+                continue
             # not counted among the open files: the two have to be open together, even if the limit is one
             fd = open_same(original.path, original.id) if original.fd < 0 else os.dup(original.fd)
             try:
@@ -291,21 +305,21 @@ class Adoption:
             os.close(fd)
 
     def _candidates(self, file: Found, tail: Tail) -> list[Tail]:
-        """Followed files of which this may be a copy: by its rotated name, or by at least 1 KiB of equal content."""
+        """Followed files of which this may be a copy: by its name, or by at least 1 KiB of equal content."""
         if not self._by_name:
             for each in self._files.tails.values():
                 if each is not tail:
                     self._note_name(each)
                     self._by_head.setdefault(each.place.head, []).append(each)
-        if file.path != file.family:
-            found = self._by_name.get(file.family, [])[-CANDIDATES:]
-        else:
-            head = head_of(tail.fd, self._files.settings.header_bytes)
-            found = self._by_head.get(head, [])[:CANDIDATES] if head[1] >= ENOUGH_BYTES else []
-        return [each for each in found if each is not tail and not each.ended]
+        names = dict.fromkeys((file.family, *bases(file.path)) if file.path != file.family else ())
+        found = [each for name in names for each in self._by_name.get(name, [])[-CANDIDATES:]]
+        head = head_of(tail.fd, self._files.settings.header_bytes)
+        if head[1] >= ENOUGH_BYTES:
+            found += self._by_head.get(head, [])[:CANDIDATES]
+        return [each for each in dict.fromkeys(found) if each is not tail and not each.ended]
 
     def _note_name(self, tail: Tail) -> None:
-        for name in {tail.path, tail.family}:
+        for name in {tail.path, tail.family, *bases(tail.path)}:
             self._by_name.setdefault(name, []).append(tail)
 
     def _link(self, adopted: list[Tail], found: Mapping[FileId, Found]) -> None:

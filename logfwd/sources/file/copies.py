@@ -52,10 +52,9 @@ class Emptied:
             except OSError:
                 continue
             try:
-                for lost in self._lost.values():
-                    if _in_copy(lost, file, fd, held=file.id in held) is not None:
-                        known = self._largest.get(lost.key, file)
-                        self._largest[lost.key] = max(known, file, key=lambda each: each.size)
+                if (found := self._copied(file, fd, held=file.id in held)) is not None:
+                    key = found[0].key
+                    self._largest[key] = max(self._largest.get(key, file), file, key=lambda each: each.size)
             finally:
                 os.close(fd)
 
@@ -65,11 +64,17 @@ class Emptied:
 
     def copied_by(self, file: Found, fd: int, *, held: bool) -> tuple[Lost, Place, Verdict] | None:
         """The position that this file takes over as a copy, and its place there; WAIT if a larger copy takes it."""
-        for lost in self._lost.values():
-            if (found := _in_copy(lost, file, fd, held=held)) is not None:
-                largest = self._largest.get(lost.key)
-                return lost, *(found if largest is not None and largest.id == file.id else (found[0], Verdict.WAIT))
-        return None
+        if (found := self._copied(file, fd, held=held)) is None:
+            return None
+        lost, place, verdict = found
+        largest = self._largest.get(lost.key)
+        return lost, place, verdict if largest is not None and largest.id == file.id else Verdict.WAIT
+
+    def _copied(self, file: Found, fd: int, *, held: bool) -> tuple[Lost, Place, Verdict] | None:
+        """The emptied file of which this is a copy: rather one that it goes on from than one that it is a part of."""
+        emptied = reversed(self._lost.values())  # of several that it may be a part of, the latest
+        found = [(lost, *match) for lost in emptied if (match := _in_copy(lost, file, fd, held=held)) is not None]
+        return max(found, key=lambda each: (each[0].place.offset == each[1].offset, each[1].offset), default=None)
 
 
 def _in_copy(lost: Lost, file: Found, fd: int, *, held: bool) -> tuple[Place, Verdict] | None:
@@ -79,6 +84,8 @@ def _in_copy(lost: Lost, file: Found, fd: int, *, held: bool) -> tuple[Place, Ve
     windows: a shorter head reaches up to the position.
     """
     evidence = lost.place.evidence(fd)
+    if evidence.same_handle:  # a file is no copy of itself, though it may begin again as it did before
+        return None
     rotated = lost.has_family(file.family)
     match with_other_inode(evidence, Own.EMPTIED, is_rotated_name=rotated):
         case Verdict.COPY:
@@ -87,7 +94,8 @@ def _in_copy(lost: Lost, file: Found, fd: int, *, held: bool) -> tuple[Place, Ve
             return lost.place.in_file(fd).edited(fd), Verdict.EDITED
     if evidence.long_enough or not file.size:
         return None
-    has_head = evidence.head_fits and lost.place.head_bytes >= ENOUGH_BYTES and lost.place.begins(fd, file.size)
-    if has_head or (rotated and (held or evidence.head_fits)):
+    windows = lost.place.windows_in(fd, file.size)
+    has_head = evidence.head_fits and lost.place.head_bytes >= ENOUGH_BYTES and any(windows)
+    if all(windows) and (has_head or (rotated and (held or evidence.head_fits))):
         return place_at(fd, file.size, lost.place.head_start), Verdict.COPY
     return None

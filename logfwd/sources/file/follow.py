@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 
 from logfwd.sources.file.adopt import SCAN_KEY, Adoption
 from logfwd.sources.file.followed import FollowedFiles
-from logfwd.sources.file.identity import FileId, Moved, has_state, open_same
+from logfwd.sources.file.identity import FileId, Moved, has_state, id_of, open_same
 from logfwd.sources.file.notify import Inotify
 from logfwd.sources.file.reading import Reading
 from logfwd.sources.file.released import DOUBT, from_marks, is_doubtful
@@ -169,6 +169,7 @@ class Follower:
         return (
             now < min(self._full_scan_at, self._adoption.held.deadline())
             and not self._files.scan_wanted
+            and not self._files.lost.is_searching
             and self._files.finder.is_plain
             and not self._adoption.archives.is_busy
             and all(tail.fd >= 0 and tail.rotated_at is None for tail in self._files.tails.values())
@@ -247,19 +248,22 @@ class Follower:
     def _settle(self, now: float) -> None:
         """Read the unfinished last line of rotated files that are no longer written to, then release the files."""
         for tail in list(self._files.tails.values()):
+            if tail.gone and tail.is_deleted and self._files.is_done(tail):
+                self._files.settle(tail)
             if tail.ready or not self._files.is_quiet(tail, now):
                 continue
             if tail.unread_bytes > 0 or (tail.lines is not None and tail.lines.has_open):
                 self._files.enqueue(tail)
-            elif not tail.gone:
-                tail.rotated_at = None
             elif self._files.can_retire(tail):
-                self._files.retire(tail)
+                self._files.settle(tail)
+                if tail.gone:
+                    self._files.retire(tail)
+                else:
+                    tail.rotated_at = None
 
 
 def _leads_to(path: str, id_: FileId) -> bool:
     try:
-        status = os.stat(path)
+        return id_of(os.stat(path)) == id_
     except OSError:
         return False
-    return (status.st_dev, status.st_ino) == id_

@@ -198,7 +198,7 @@ class FollowedFiles:
         """True for a file that is done. A deleted one waits for one more listing: it may have been compressed."""
         if not self.is_done(tail):
             return False
-        waits = not tail.deletion_listed and tail.fd >= 0 and not os.fstat(tail.fd).st_nlink
+        waits = not tail.deletion_listed and tail.is_deleted
         return not waits
 
     def drop(self, tail: Tail) -> None:
@@ -216,11 +216,23 @@ class FollowedFiles:
                 heir.predecessor = tail.predecessor
         tail.ready, tail.ended, tail.after, tail.predecessor = False, True, None, None
 
+    def settle(self, tail: Tail) -> None:
+        """Store that a rotated file was read to its end, so that nothing is missed when it is deleted.
+
+        If it is deleted, its inode may belong to any other file from now on.
+        """
+        if tail.place.offset and not tail.settled:
+            tail.settled = True
+            if tail.is_deleted:
+                tail.place = structs.replace(tail.place, inode=0)
+            self.announced[tail.key] = tail.position()
+
     def retire(self, tail: Tail) -> None:
         """Release a file that was read to its end or is not listed. Its position is kept unless it is deleted."""
         has_name = tail.fd >= 0 and os.fstat(tail.fd).st_nlink > 0
         deleted = tail.fd >= 0 and not has_name
-        if deleted and has_writer(tail.fd):
+        writer = deleted and has_writer(tail.fd)
+        if writer or (writer is None and tail.active_at > (tail.rotated_at or 0.0)):
             self.report.let_go(tail.path, os.fstat(tail.fd).st_size - tail.place.offset)
         self.drop(tail)
         if not deleted and (tail.place.offset or (tail.size and tail.place.handle)):
@@ -231,6 +243,7 @@ class FollowedFiles:
 
     def forget_deleted(self, tail: Tail) -> None:
         """Give up the position of a deleted file, unless it may have been compressed before."""
+        self.lost.note_deleted(tail.path, tail.place)
         if tail.place.archive is None and any(map(tail.place.begins_with, self.plain_heads)):
             self.deleted_originals[tail.key] = lost_from(tail)
         else:
@@ -299,6 +312,7 @@ class FollowedFiles:
     def forget(self, keys: Iterable[str]) -> None:
         for key in keys:
             self.committed.pop(key, None)
+            self.announced.pop(key, None)
             self.committed_open.discard(key)
             self.forgotten.append(key)
 
@@ -317,4 +331,6 @@ def lost_from(tail: Tail, *, truncated: bool = False, seen: bool = False) -> Los
         seen_at=tail.path,
         id=tail.id,
         unread_bytes=unread_bytes,
+        settled=tail.settled and not truncated,
+        stored_settled=tail.settled,
     )

@@ -14,7 +14,7 @@ import msgspec
 
 from logfwd.sources.file.handle import BOOT, handle_of, same_handle
 from logfwd.sources.file.plain import Plain, pread
-from logfwd.sources.file.which import Evidence
+from logfwd.sources.file.which import LEAST_BYTES, Evidence
 from logfwd.sources.file.zeros import data_parts
 from logfwd.sources.formats import encodings
 from logfwd.sources.position import TAIL_BYTES, Mark, tail_hash
@@ -71,6 +71,7 @@ class Detail(msgspec.Struct, frozen=True, array_like=True):
     boot: bytes = b""
     away_seconds: int = 0
     archive: Archive | None = None
+    settled: bool = False  # nothing more is expected of the file
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -106,19 +107,18 @@ class Place(msgspec.Struct, frozen=True):
 
     def in_file(self, fd: int, archive: Archive | None = None) -> Place:
         """The same place in the open file: in a copy, or in the file itself if the stored mark has no handle."""
-        status = os.fstat(fd)
-        file = {"inode": status.st_ino, "handle": handle_of(fd), "device": status.st_dev, "boot": BOOT}
+        device, inode = id_of(os.fstat(fd))
+        file = {"inode": inode, "handle": handle_of(fd), "device": device, "boot": BOOT}
         return msgspec.structs.replace(self, **file, archive=archive)
 
     def evidence(self, fd: int) -> Evidence:
         """What an open file shows of this position."""
-        status = os.fstat(fd)
-        size = status.st_size
+        (device, inode), size = id_of(status := os.fstat(fd)), status.st_size
         head_fits, tail_fits = self.head_fits(fd), self.tail_fits(fd)
         return Evidence(
-            same_inode=status.st_ino == self.inode,
+            same_inode=inode == self.inode,
             same_handle=self.is_of(fd),
-            same_device=status.st_dev == self.device if self.boot and self.boot == BOOT else None,
+            same_device=device == self.device if self.boot and self.boot == BOOT else None,
             long_enough=size >= self.offset,
             head_fits=head_fits,
             tail_fits=tail_fits,
@@ -177,10 +177,23 @@ class Place(msgspec.Struct, frozen=True):
             self.archive,
         )
 
-    def begins(self, fd: int, size: int) -> bool:
-        """True if a file that ends before the position has all windows that it is long enough for, and one at least."""
-        within = [(at, hash_) for at, hash_ in self.windows if at + WINDOW_BYTES <= size]
-        return bool(within) and all(_window(fd, at) == hash_ for at, hash_ in within)
+    def windows_in(self, fd: int, size: int) -> list[bool]:
+        """Of each window within the first `size` bytes of a file, whether it fits."""
+        return [_window(fd, at) == hash_ for at, hash_ in self.windows if at + WINDOW_BYTES <= size]
+
+    def kept_bytes(self, fd: int, *, same: bool) -> int:
+        """How many bytes of what was read may be at the start of a file that is read from there.
+
+        `same`: it is the position's own file. Then, under 4 KiB, an edit cannot be told from a rewrite.
+        """
+        size = os.fstat(fd).st_size
+        windows = self.windows_in(fd, size)
+        if size < self.offset:
+            return size if self.head_bytes >= LEAST_BYTES and self.head_fits(fd) and all(windows) else 0
+        if same and not windows:
+            return self.offset
+        is_like = same or (self.head_bytes >= LEAST_BYTES and self.head_fits(fd))
+        return self.offset if is_like and (any(windows) or self.tail_fits(fd)) else 0
 
     def edited(self, fd: int) -> Place:
         """The same place in its file, whose earlier bytes have changed."""
@@ -223,14 +236,17 @@ class Moved(Exception):
     """The path now leads to a different file, or to none: scan again."""
 
 
+def id_of(status: os.stat_result) -> FileId:
+    return status.st_dev, status.st_ino
+
+
 def open_same(path: str, id_: FileId) -> int:
     """Open a file that was listed under this path; never blocks, not even on a FIFO. Raises Moved, OSError."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise Moved from None
-    status = os.fstat(fd)
-    if (status.st_dev, status.st_ino) != id_:
+    if id_of(os.fstat(fd)) != id_:
         os.close(fd)
         raise Moved
     return fd
@@ -268,7 +284,9 @@ def head_of(fd: int, head_start: int) -> Head:
     return head_start, len(head), tail_hash(head)
 
 
-def detail_of(place: Place, path: str, family: str, written_ms: int, away_seconds: int = 0) -> bytes:
+def detail_of(
+    place: Place, path: str, family: str, written_ms: int, away_seconds: int = 0, *, settled: bool = False
+) -> bytes:
     """The detail of a mark."""
     return _encode(
         Detail(
@@ -286,6 +304,7 @@ def detail_of(place: Place, path: str, family: str, written_ms: int, away_second
             place.boot,
             away_seconds,
             place.archive,
+            settled,
         )
     )
 

@@ -11,25 +11,30 @@ A position ages while its file is not there and its directory can be looked into
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Collection, Iterator
 from itertools import islice
 
 from logfwd.sources.file.copies import Emptied
 from logfwd.sources.file.identity import Head, Place, begins_alike, head_of, open_same
-from logfwd.sources.file.released import DOUBT, Lost, is_doubtful
+from logfwd.sources.file.names import bases
+from logfwd.sources.file.released import DOUBT, REWRITTEN, Lost, is_doubtful
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Found, Troubles
 from logfwd.sources.file.which import LEAST_BYTES, Own, Verdict, with_other_inode, with_same_inode
 from logfwd.sources.position import Position, tail_hash
 from logfwd.sources.settings import FileSource
 
-CANDIDATES = 64
-"""How many positions with the same head are compared with a file."""
+CANDIDATES, LIKE = 64, 4
+"""How many positions with the same head are compared with a file; how many of them to tell what it may repeat."""
 
 MAX_LOST = 10_000
 """More positions of absent files than this are not kept, however young they are."""
 
 AGING_SECONDS, STORED_AGE_SECONDS = 10.0, 3600
+
+SEARCH_SECONDS = 5.0
+"""How long the rest of a file that was emptied or is gone is looked for before that is said."""
 
 
 class LostPositions:
@@ -41,8 +46,10 @@ class LostPositions:
         self._by_path: dict[str, Lost] = {}  # of several with one path, the latest
         self.emptied = Emptied()
         self._deleted: list[str] = []
+        self._deleted_lately: deque[tuple[str, Place]] = deque(maxlen=CANDIDATES)
         self._troubles, self._report = troubles, report
-        self._wait_seconds, self._forget_seconds = settings.rotated_wait_seconds, settings.forget_after_seconds
+        self._search_seconds = min(settings.rotated_wait_seconds, SEARCH_SECONDS)
+        self._forget_seconds = settings.forget_after_seconds
         self._head_start = settings.header_bytes
         self._aged_at: float | None = None
         self.search_wanted = False
@@ -83,13 +90,18 @@ class LostPositions:
     def paths(self) -> set[str]:
         return {lost.path for lost in self._lost.values()}
 
+    @property
+    def is_searching(self) -> bool:
+        """True while the rest of a file is looked for."""
+        return any(lost.since is not None and not lost.settled for lost in self._lost.values())
+
     def searched(self, now: float) -> set[str]:
         """Directories in which any file may be the rest of one that was emptied or is gone."""
         self.emptied.begin_search(now)
         return {
             os.path.dirname(lost.path) or "."
             for lost in self._lost.values()
-            if lost.since is not None and now - lost.since <= self._wait_seconds
+            if lost.since is not None and now - lost.since <= self._search_seconds
         }
 
     def expire(self, now: float, present: Collection[str], configured: Collection[str]) -> Iterator[str]:
@@ -97,30 +109,39 @@ class LostPositions:
 
         `present`: the directories that were listed. `configured`: the paths of the files that were.
         """
+        gone = [lost for lost in self._lost.values() if self._search(lost, now, present, configured)]
+        self._report.gone_while_stopped([(lost.path, lost.place.offset) for lost in gone])
+        for lost in [each for each in self._lost.values() if each.truncated and each.settled]:
+            self._deleted += self._delete(lost)  # no copy is left that its position could pass to
         yield from self._deleted
         self._deleted = []
-        for lost in self._lost.values():
-            self._search(lost, now, present, configured)
         if self._aged_at is None or now - self._aged_at >= AGING_SECONDS:
             passed, self._aged_at = now - (now if self._aged_at is None else self._aged_at), now
             yield from self._age(passed, present)
 
-    def _search(self, lost: Lost, now: float, present: Collection[str], configured: Collection[str]) -> None:
-        """Begin to look for the rest of a file, or say that it is not found."""
-        if lost.place.archive is not None and not lost.unread_bytes:
-            return
-        if lost.since is None:
-            gone = not lost.seen and _directory(lost.path) in present and (lost.id is None or lost.unread_bytes > 0)
-            if gone:
-                lost.since = now
-                self.search_wanted = True
-        elif not lost.said and now - lost.since > self._wait_seconds:
-            lost.said = True
-            if lost.id is None and not lost.seen and lost.path in configured:
-                self._report.not_found(lost.path, lost.place.offset)
-            elif not lost.seen:
+    def _search(self, lost: Lost, now: float, present: Collection[str], configured: Collection[str]) -> bool:
+        """Begin to look for the rest of a file, or say that it is not found.
+
+        True if that is to be said together with others: the file is gone since an earlier life, and so is its name.
+        """
+        if lost.seen or lost.settled:
+            lost.since = None
+        elif lost.since is None:
+            if _directory(lost.path) in present:
+                is_known = lost.id is not None or lost.place.archive is not None
+                lost.settled = is_known and not lost.unread_bytes and not lost.truncated
+                lost.since = None if lost.settled else now
+                self.search_wanted |= not lost.settled
+        elif now - lost.since > self._search_seconds and _directory(lost.path) in present:
+            lost.settled = True
+            if lost.id is not None or lost.place.archive is not None:
                 self._report.gone_unread(lost.path, lost.unread_bytes)
                 lost.unread_bytes = 0
+            elif lost.path in configured:
+                self._report.not_found(lost.path, lost.place.offset)
+            else:
+                return True
+        return False
 
     def _age(self, passed: float, present: Collection[str]) -> Iterator[str]:
         can_look: dict[str, bool] = {}
@@ -149,8 +170,13 @@ class LostPositions:
         return [lost.key]
 
     def aged(self) -> dict[str, Position]:
-        """Positions whose stored age is more than an hour behind."""
-        late = (lost for lost in self._lost.values() if lost.away_seconds - lost.stored_age >= STORED_AGE_SECONDS)
+        """Positions that are settled since they were stored, or whose stored age is more than an hour behind."""
+        late = (
+            lost
+            for lost in self._lost.values()
+            if lost.place.offset
+            and (lost.away_seconds - lost.stored_age >= STORED_AGE_SECONDS or lost.settled > lost.stored_settled)
+        )
         return {lost.key: lost.position() for lost in late}
 
     # -- by inode ------------------------------------------------------------------------------------------------
@@ -209,6 +235,9 @@ class LostPositions:
             its_own = evidence.same_handle or lost.path == file.path or lost.has_family(file.family)
             if its_own and not lost.truncated:
                 self.emptied.add(lost)
+            if its_own and not lost.judged:
+                lost.settled, lost.judged = False, True
+                self._report.read_again(file.path, lost.place.kept_bytes(fd, same=True), REWRITTEN)
             return False
         doubtful = evidence.same_handle is None and is_doubtful(
             file, lost.path, lost.family, lost.written_ms, missed=lost.missed
@@ -218,6 +247,7 @@ class LostPositions:
                 self._report.read_again(file.path, lost.place.offset, DOUBT)
             if lost.id == file.id:  # its inode was used again, so its file is deleted
                 self._deleted += self._delete(lost)
+                self.note_deleted(lost.path, lost.place)
             return False
         if verdict is Verdict.EDITED:
             self._report.edited(file.path, lost.place.offset)
@@ -264,6 +294,20 @@ class LostPositions:
             if lost.seen and _is_part(fd, lost):
                 return lost, lost.place, Verdict.WAIT
         return None
+
+    def note_deleted(self, path: str, place: Place) -> None:
+        """Remember what was read of a deleted file, to say what a new one like it repeats."""
+        self._deleted_lately.append((path, place))
+
+    def kept_bytes(self, file: Found, fd: int) -> int:
+        """How many bytes that were read of files which are gone or were emptied may be at the start of this one."""
+        emptied = [lost for lost in self._lost.values() if lost.truncated and lost.place.inode != file.id[1]]
+        names = {file.path, file.family, *bases(file.path)}
+        near = [*self._nearest(file, head_of(fd, self._head_start))[:LIKE], *map(self._by_path.get, names)]
+        gone = [lost for lost in near if lost and not lost.truncated and not lost.seen]
+        places = [place for path, place in self._deleted_lately if path in names]
+        places += [lost.place for lost in (*emptied[-LIKE:], *gone) if lost.place.archive is None]
+        return max((place.kept_bytes(fd, same=False) for place in places), default=0)
 
     def _nearest(self, file: Found, head: Head) -> list[Lost]:
         """Some of the positions with this head, those with the file's names first; thousands of files may be alike."""

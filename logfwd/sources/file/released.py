@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from logfwd.sources.file.identity import Detail, FileId, Place, detail_of, read_mark
+from logfwd.sources.file.names import bases
 from logfwd.sources.file.scan import Found
 from logfwd.sources.position import FILE, Mark, Position
 
@@ -21,8 +22,9 @@ class Lost:
 
     `truncated`: its file was emptied in place. `missed`: its directory was listed and the file was not there. `seen`:
     the last scan saw its file, `seen_at` this path. `id`: the file in this life; None for a stored position.
-    `unread_bytes`: how much was not read when the file was released. `since`: when its rest was first looked for;
-    `said`: that was given up.
+    `unread_bytes`: how much was not read when the file was released. `since`: when its rest was first looked for.
+    `settled`: no more is expected of the file: it was read to its end, or that its rest is missing was said. `judged`:
+    so were its possible repeats.
     """
 
     key: str
@@ -39,11 +41,13 @@ class Lost:
     away_seconds: float = 0.0
     stored_age: int = 0
     since: float | None = None
-    said: bool = False
+    settled: bool = False
+    stored_settled: bool = False
+    judged: bool = False
 
     def has_family(self, family: str) -> bool:
-        """True for its family, and for its path: an earlier version may have stored a shortened family."""
-        return family in (self.family, self.path)
+        """True for each name that its file may have had: which of them is the family depends on what is there."""
+        return family in (self.family, self.path) or family in bases(self.path)
 
     def has_more(self, file: Found) -> bool:
         """True if its file is to be followed again: a configured one always is, others if they have grown."""
@@ -53,8 +57,9 @@ class Lost:
 
     def position(self) -> Position:
         """The position with its age, as the spool stores it."""
-        self.stored_age = int(self.away_seconds)
-        detail = detail_of(self.place, self.path, self.family, self.written_ms, self.stored_age)
+        self.stored_age, self.stored_settled = int(self.away_seconds), self.settled
+        age, settled = self.stored_age, self.settled
+        detail = detail_of(self.place, self.path, self.family, self.written_ms, age, settled=settled)
         return Position(FILE, Mark(self.place.offset, self.place.tail_bytes, self.place.tail_hash, detail).encode())
 
 
@@ -70,6 +75,8 @@ def is_doubtful(file: Found, path: str, family: str, written_ms: int, *, missed:
 
 
 DOUBT = "same inode and content as a file that went away; without file handles, it may be that file"
+REWRITTEN = "it was edited, shortened or emptied in place"
+LIKE_GONE = "it begins like a file that was read and is gone"
 
 
 def from_marks(positions: Mapping[str, Mark]) -> tuple[list[Lost], list[str]]:
@@ -88,5 +95,14 @@ def _lost(key: str, place: Place, detail: Detail) -> Lost:
     path, family, age = os.fsdecode(detail.path), os.fsdecode(detail.family), detail.away_seconds
     unread_bytes = max(place.archive.plain_bytes - place.offset, 0) if place.archive is not None else 0
     return Lost(
-        key, path, family, place, detail.written_ms, unread_bytes=unread_bytes, away_seconds=age, stored_age=age
+        key,
+        path,
+        family,
+        place,
+        detail.written_ms,
+        unread_bytes=unread_bytes,
+        away_seconds=age,
+        stored_age=age,
+        settled=detail.settled,
+        stored_settled=detail.settled,
     )

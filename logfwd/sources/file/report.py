@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import structlog
 
 from logfwd.sources.formats.text import Count, ignore
@@ -11,6 +13,9 @@ log = structlog.get_logger("logfwd.sources.file")
 READ_AGAIN, GONE_UNREAD, RECOGNISED, EDITED = "read_again", "gone_unread", "recognised", "edited"
 NOT_FOUND, FORGOTTEN, LET_GO = "not_found", "forgotten", "let_go"
 COMPRESSED, DAMAGED, UNREADABLE = "compressed", "damaged", "unreadable"
+
+NAMED = 5
+"""How many files a line about many of them names."""
 
 
 class Report:
@@ -24,7 +29,9 @@ class Report:
         self._count_bytes(event, size)
 
     def read_again(self, path: str, possible_repeat_bytes: int, reason: str) -> None:
-        """A file is read from its start although it may be one that was read before."""
+        """A file is read from its start although it may be one that was read before; nothing is said of 0 bytes."""
+        if not possible_repeat_bytes:
+            return
         self._count(READ_AGAIN, possible_repeat_bytes)
         log.warning("file read again", path=path, possible_repeat_bytes=possible_repeat_bytes, reason=reason)
 
@@ -53,6 +60,14 @@ class Report:
             read_bytes=offset,
             remedy="what was written behind read_bytes was never read; name where it is moved to in source.rotated",
         )
+
+    def gone_while_stopped(self, files: Sequence[tuple[str, int]]) -> None:
+        """Files, each with how much of it was read, are gone since an earlier life, and nothing has their names."""
+        if files:
+            paths, size = [path for path, _ in files[:NAMED]], sum(offset for _, offset in files)
+            self._count_files(NOT_FOUND, len(files))
+            self._count_bytes(NOT_FOUND, size)
+            log.warning("files gone while stopped", files=len(files), paths=paths, read_bytes=size)
 
     def forgotten(self, positions: int) -> None:
         """Positions of absent files were given up early, because there were too many."""

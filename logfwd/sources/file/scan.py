@@ -14,7 +14,7 @@ from typing import NamedTuple
 import structlog
 
 from logfwd.sources.file.globs import expand, remedy_for
-from logfwd.sources.file.identity import FileId
+from logfwd.sources.file.identity import FileId, id_of
 from logfwd.sources.file.links import Links
 from logfwd.sources.file.names import age_order, bases, family_by_stem, matches
 from logfwd.sources.file.report import Report
@@ -270,8 +270,7 @@ def _stray(entry: os.DirEntry[str], family: str, pattern: str) -> Iterator[Found
 
 
 def _found(path: str, status: os.stat_result, family: str) -> Found:
-    id_ = status.st_dev, status.st_ino
-    return Found(path, id_, status.st_size, status.st_mtime_ns, status.st_ctime_ns, family)
+    return Found(path, id_of(status), status.st_size, status.st_mtime_ns, status.st_ctime_ns, family)
 
 
 def _root(folder: str) -> str:

@@ -68,6 +68,7 @@ class Tail:
     ready: bool = False  # in the queue of files to read
     deletion_listed: bool = False  # it was deleted before the last listing of its directory
     ended: bool = False  # no longer followed
+    settled: bool = False  # nobody will go on writing to it, as far as can be known
     after: Tail | None = None  # its predecessor in the same family, read to its end first
     predecessor: Tail | None = None  # records that are open at its end go on here
     lines: Lines | None = None  # makes records of the lines; without it, each line is one
@@ -81,6 +82,11 @@ class Tail:
     def unread_bytes(self) -> int:
         """Bytes after the position, as of the last look."""
         return self.size - self.zeros_at_end - self.place.offset
+
+    @property
+    def is_deleted(self) -> bool:
+        """True for an open file that has no name any more."""
+        return self.fd >= 0 and not os.fstat(self.fd).st_nlink
 
     @property
     def content(self) -> int | Plain:
@@ -208,7 +214,7 @@ class Tail:
 
     def _found(self, own: bytes, skipped: int, added: bytes, encoding: Encoding, wall_ms: int) -> Block:
         """A block of these bytes of the file, which begin `skipped` bytes after the position."""
-        start = self.place.offset + skipped
+        start, self.settled = self.place.offset + skipped, False
         self.place = self.place.after(own[-TAIL_BYTES:], start + len(own), self.content)
         if self.lines is None:
             return self._block(own + added if own and added else own, start, wall_ms)
@@ -240,7 +246,7 @@ class Tail:
     def _mark(self) -> Mark:
         if self.fd >= 0:
             self.written_ms = os.fstat(self.fd).st_mtime_ns // 1_000_000
-        detail = detail_of(self.place, self.path, self.family, self.written_ms)
+        detail = detail_of(self.place, self.path, self.family, self.written_ms, settled=self.settled)
         return Mark(self.place.offset, self.place.tail_bytes, self.place.tail_hash, detail)
 
     def _block(self, data: bytes, start: int, wall_ms: int) -> Block:
