@@ -1,0 +1,254 @@
+"""A directory of logs over time, and a reader that is up or down: what may be lost or repeated, and what was said.
+
+Files, inodes and handles are real. Devices and boots change as the history says: `id_of` and `BOOT` are replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import MutableMapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import pytest
+
+from logfwd.sources.file import follow, identity, scan
+from tests.logfwd.sources.file.follow_harness import Reader, append
+
+NAMES = ("app.log", "b.log", "c-1")
+DONE = b'{"job":"done"}'
+LOSSES = ("file gone unread", "rotated file not found", "let go of a file that may still be written")
+COUNTED = {
+    "file read again": ("read_again", "possible_repeat_bytes"),
+    "file gone unread": ("gone_unread", "bytes"),
+    "rotated file not found": ("not_found", "read_bytes"),
+    "let go of a file that may still be written": ("let_go", "bytes"),
+    "file recognised by its content": ("recognised", "read_bytes"),
+    "file changed before its position": ("edited", "read_bytes"),
+}
+"""Events, each with its counter's label and the field that holds its size."""
+
+
+class Loss(NamedTuple):
+    """Lines of a file that are there no more; if they are missing, that has to be said."""
+
+    family: str
+    lines: set[bytes]
+    inode: int
+
+
+class History:
+    """One directory of logs, and a reader."""
+
+    def __init__(self, folder: Path, seed: int, *, handles: bool, patch: pytest.MonkeyPatch) -> None:
+        self.random = random.Random(seed)
+        self.handles = handles
+        self.folder, self.away, self.other = folder / "logs", folder / "away", folder / "copy"
+        self.folder.mkdir()
+        self.device, self._patch = 0, patch
+        for module in (identity, scan, follow):
+            patch.setattr(module, "id_of", lambda status: (status.st_dev + self.device, status.st_ino))
+        if not handles:
+            patch.setattr(identity, "handle_of", lambda _: b"")
+        patterns = self.random.choice([("*",), NAMES, ("*.log", "c-1")])
+        self.reader = Reader(
+            *(self.folder / pattern for pattern in patterns),
+            max_open_files=self.random.choice([1, 2, 256]),
+            block_bytes=self.random.choice([256, 4096, 1 << 20]),
+            max_record_bytes=200,
+            rotated_wait_seconds=self.random.choice([5.0, 60.0]),
+        )
+        self.is_up, self.number, self.jobs = True, 0, 0
+        self.writers: list[IO[bytes]] = []
+        self.written: set[bytes] = set()
+        self.may_be_lost: set[bytes] = set()
+        self.may_repeat: set[bytes] = set()
+        self.only_open: dict[int, tuple[str, set[bytes]]] = {}
+        """By inode: lines of a deleted file that can be read as long as the reader has it open."""
+        self.losses: list[Loss] = []
+        self.untold: set[str] = set()
+        """Families in which content was there again when no position told of it."""
+        self.unusual: set[str] = set()
+        """Families to which something else happened than writing and renaming."""
+        self.looked: dict[int, int] = {}
+        """By inode: sizes as of the reader's last look."""
+        self.logs: list[MutableMapping[str, Any]] = []
+        self.steps: list[str] = []
+
+    # -- the reader ------------------------------------------------------------------------------------------------
+
+    def turn(self, seconds: float) -> None:
+        self.reader.turn(seconds)
+        self.note_look()
+
+    def note_look(self) -> None:
+        self.looked = {status.st_ino: status.st_size for status in map(os.stat, self.files())}
+
+    def files(self) -> list[Path]:
+        return list(self.folder.iterdir()) if self.folder.exists() else []
+
+    def kill(self) -> None:
+        """What can be read only as long as a deleted file is open is lost with the process."""
+        for inode, (family, lines) in self.only_open.items():
+            self.lose(family, lines - set(self.reader.lines), inode)
+        self.losses = [loss for loss in self.losses if self.has_said(loss.family) or self.has_position(loss.inode)]
+        self.only_open, self.looked = {}, {}
+        self.reader.follower.close()
+        self.reader.uncommitted = []
+        self.is_up = False
+
+    def start(self) -> None:
+        self.reader.restart()
+        self.is_up = True
+        self.turn(0.1)
+
+    def boot(self) -> None:
+        """Another boot; devices may have other numbers, and the clock begins anew."""
+        self._patch.setattr(identity, "BOOT", b"boot %d" % self.random.getrandbits(32))
+        self.device = self.random.randrange(3)
+        self.reader.now = 5.0
+
+    def has_position(self, inode: int) -> bool:
+        """True if a stored position says that more is expected of the file with this inode."""
+        known = [identity.read_mark(mark) for mark in self.reader.positions.values()]
+        return any(each and each[0].inode == inode and not each[1].settled for each in known)
+
+    def offsets(self, path: Path) -> list[int]:
+        """The committed positions in the file that has this path now."""
+        known = [identity.read_mark(mark) for mark in self.reader.positions.values()]
+        inode = path.stat().st_ino if path.exists() else 0
+        return [each[0].offset for each in known if each and each[1].path == bytes(path) and each[0].inode == inode]
+
+    def is_open(self, path: Path | IO[bytes]) -> bool:
+        """True if the reader has this file open."""
+        status = os.fstat(path.fileno()) if not isinstance(path, Path) else path.stat()
+        same = 0
+        for fd in os.listdir("/proc/self/fd"):
+            with suppress(OSError):
+                same += os.path.samestat(os.fstat(int(fd)), status)
+        return same > sum(os.path.samestat(os.fstat(writer.fileno()), status) for writer in self.writers)
+
+    # -- lines -----------------------------------------------------------------------------------------------------
+
+    def some_file(self) -> Path:
+        return self.folder / self.random.choice(NAMES)
+
+    def lines(self, path: Path) -> set[bytes]:
+        return set(path.read_bytes().splitlines()) if path.exists() else set()
+
+    def unread(self, path: Path) -> set[bytes]:
+        return self.lines(path) - set(self.reader.lines)
+
+    def new_lines(self, name: str, count: int) -> bytes:
+        lines = [b"%s %060d" % (os.fsencode(name), self.number + each) for each in range(count)]
+        self.number += count
+        self.written.update(lines)
+        return b"\n".join(lines) + b"\n"
+
+    def put(self, path: Path, count: int) -> None:
+        append(path, self.new_lines(path.name, count))
+
+    def lose(self, family: str, lines: set[bytes], inode: int) -> None:
+        """These lines may be lost; if they are, the reader has to say so if it has seen them, or knows their file."""
+        self.may_be_lost |= lines
+        self.unusual.add(family)
+        if lines and inode:
+            self.losses.append(Loss(family, lines, inode))
+
+    def destroy(self, path: Path, *, emptied: bool = False) -> None:
+        """Call before the content of a file goes away: it is deleted, or emptied."""
+        if not path.exists():
+            return
+        family, inode, unread = family_of(path.name), path.stat().st_ino, self.unread(path)
+        self.unusual.add(family)
+        for copy in self.folder.glob(f"{family}.*"):  # a copy of a deleted file is a new one
+            self.may_repeat |= self.lines(copy)
+        if self.is_up and not emptied and self.is_open(path):
+            before = self.only_open.get(inode, ("", set[bytes]()))[1]
+            self.only_open[inode] = family, unread | before
+            return
+        if self.has_position(inode) and not self.is_up:
+            self.lose(family, unread, inode)
+            return
+        taken = set(b"".join(block.data for block in self.reader.uncommitted).splitlines())
+        seen = set(path.read_bytes()[: self.looked.get(inode, 0)].splitlines()) - taken
+        self.lose(family, unread & seen, inode)
+        self.lose(family, unread - seen, 0)
+
+    def comes_back(self, path: Path) -> None:
+        """Call when the content of a deleted file is there again: in time, or not before another start."""
+        if self.is_up and self.random.random() < 0.5:
+            self.turn(0.1)
+            self.turn(10)
+        elif self.is_up:
+            self.untold.add(path.name)
+
+    def set_aside(self, path: Path) -> Path:
+        """Make room for a rotated name, as logrotate does; what falls off the end may not have been read."""
+        for index in range(7, 0, -1):
+            if (old := path.with_name(f"{path.name}.{index}")).exists():
+                if index == 7:
+                    self.destroy(path.with_name(f"{path.name}.8"))
+                old.rename(path.with_name(f"{path.name}.{index + 1}"))
+        return path.with_name(f"{path.name}.1")
+
+    # -- the verdict -----------------------------------------------------------------------------------------------
+
+    def has_said(self, family: str) -> bool:
+        """True if a loss in this family was said, or one of many files."""
+        return any(
+            (each["event"] in LOSSES and family_of(os.path.basename(each["path"])) == family)
+            or each["event"] == "files gone while stopped"
+            for each in self.logs
+        )
+
+    def judge(self) -> None:
+        got = Counter(line for line in self.reader.lines if line != DONE)
+        lost = self.written - got.keys()
+        twice = {line for line, times in got.items() if times > 1}
+        strange = got.keys() - self.written
+        found = sorted(lost - self.may_be_lost), sorted(twice - self.may_repeat), sorted(strange)
+        assert found == ([], [], [])
+        assert self.reader.lines.count(DONE) == self.jobs
+        self.judge_counters()
+        said = [
+            (each["event"], family_of(os.path.basename(each["path"])), each) for each in self.logs if "path" in each
+        ]
+        for loss in self.losses:
+            told = self.has_said(loss.family) or not loss.lines & lost
+            assert told, ("lost, and not said", loss.family, sorted(loss.lines & lost))
+        for name in sorted(set(NAMES) - self.untold):
+            repeated = sum((len(line) + 1) * (got[line] - 1) for line in twice if family_of(line.decode()) == name)
+            counted = sum(
+                each["possible_repeat_bytes"]
+                for event, family, each in said
+                if event == "file read again" and family == name
+            )
+            assert repeated <= counted, ("repeated, and not said", name, repeated, counted)
+        calm = [(event, each) for event, family, each in said if event in COUNTED and family not in self.unusual]
+        assert calm == [] or not self.handles
+
+    def judge_counters(self) -> None:
+        files, sizes = Counter[str](), Counter[str]()
+        for each in self.logs:
+            if each["event"] in COUNTED:
+                label, field = COUNTED[each["event"]]
+                files[label] += 1
+                sizes[label] += each[field]
+            elif each["event"] == "files gone while stopped":
+                files["not_found"] += each["files"]
+                sizes["not_found"] += each["read_bytes"]
+        assert (+files, +sizes) == (+self.reader.files, +self.reader.file_bytes)
+
+    def close(self) -> None:
+        self.reader.follower.close()
+        for writer in self.writers:
+            writer.close()
+
+
+def family_of(name: str) -> str:
+    """The name that a file had before it was rotated or copied."""
+    return next((each for each in NAMES if each in name), name)
