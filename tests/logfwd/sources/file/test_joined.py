@@ -407,8 +407,21 @@ def test_the_bounds_of_multi_line_records_make_parts(tmp_path: Path) -> None:
 
 # -- a model -------------------------------------------------------------------------------------------------------
 
-LINE = st.tuples(st.sampled_from(["stdout", "stderr"]), st.sampled_from("PF"), st.sampled_from(["a", "é", " b", ""]))
+LONG = "é€x" * 40
+LINE = st.tuples(st.sampled_from(["stdout", "stderr"]), st.sampled_from("PPF"), st.sampled_from(["a", " b", "", LONG]))
 EVENT = st.sampled_from(["commit", "kill", "rotate", "read"])
+
+
+def whole(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Stream and text of each record, whose parts may have others between them, in the order of their ends."""
+    found, begun = [], dict[str, list[str]]()
+    for record in records:
+        parts = begun.setdefault(record.get("line_id", ""), [])
+        parts.append(record["message"])
+        assert record.get("part", 1) == len(parts)
+        if record.get("parts", 0 if "part" in record else 1) == len(parts):
+            found.append((record["stream"], "".join(begun.pop(record.get("line_id", "")))))
+    return found
 
 
 @settings(max_examples=150, deadline=None)
@@ -445,7 +458,7 @@ def test_the_joiner_agrees_with_a_simple_model(
             reader.turn(0.0)
     reader.restart()
     reader.turn(0.0)
-    got = [(record["stream"], record["message"]) for record in records(reader)]
+    got = whole(records(reader))
     reader.follower.close()
     assert got == expected
 
