@@ -143,6 +143,10 @@ class FollowedFiles:
         if not tail.place.handle:
             tail.place = tail.place.in_file(tail.fd, tail.place.archive)
         tail.lines, tail.cuts = self.lines_of(tail), self._cuts
+        if tail.place.state and (tail.lines is None or not tail.lines.has_open):
+            self.report.unfinished(tail.path)
+            tail.place, tail.announce = structs.replace(tail.place, state=b""), True
+            self.committed_open.discard(tail.key)
         tail.size, tail.mtime_ns, tail.ctime_ns = tail.content_bytes, status.st_mtime_ns, status.st_ctime_ns
         self.tails[tail.id] = tail
         self.committed.setdefault(tail.key, tail.place.offset)

@@ -51,6 +51,10 @@ class Report:
         self._count(EDITED, offset)
         log.warning("file changed before its position", path=path, read_bytes=offset)
 
+    def unfinished(self, path: str) -> None:
+        """A record that was not whole when the format of its source was changed will never be."""
+        log.warning("unfinished record lost", path=path, reason="the format of its source was changed")
+
     def not_found(self, path: str, offset: int) -> None:
         """Another file has the path now, and the one that was read is nowhere."""
         self._count(NOT_FOUND, offset)

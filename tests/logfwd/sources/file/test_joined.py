@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from logfwd.intake import jsonlines
 from logfwd.sources.settings import Multiline
@@ -304,6 +305,26 @@ def test_a_thousand_parts_are_the_most_that_wait(tmp_path: Path) -> None:
     reader = Reader(path, format="cri")
     reader.turn()
     assert [len(record["message"]) for record in records(reader)] == [1000, 1000, 501]
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_what_is_open_when_the_format_is_changed_does_not_hold_its_file_for_ever(tmp_path: Path, format_: str) -> None:
+    path = tmp_path / "0.log"
+    path.write_bytes(cri(0, "stdout", "P", "half"))
+    before = Reader(path, format="cri")
+    before.turn()
+    reader = Reader(path, format=format_)
+    reader.positions, reader.scans = before.positions, before.scans
+    reader.restart()
+    with capture_logs() as logs:
+        reader.turn()
+    assert [each["event"] for each in logs if each["log_level"] == "warning"] == ["unfinished record lost"]
+    rotate(path)
+    path.write_bytes(b'{"n":1}\n')
+    for _ in range(4):
+        reader.turn(10.0)
+    assert len(reader.lines) == 1
+    assert reader.follower.open_files == 1
 
 
 # -- multi-line records --------------------------------------------------------------------------------------------
