@@ -20,7 +20,7 @@ RECORDS_PER_SECOND = 3_000
 HOLE_BYTES = 4_000_000
 """The longest hole between two lines."""
 EDITED_FROM = 4096
-"""With less than this before it, an edit cannot be told from a file that was written anew."""
+"""With less data than this before it, an edit cannot be told from a file that was written anew."""
 EDIT_REACH = 2_000
 """A record is shorter than that; an edit at the end of a file is so near to it."""
 BETWEEN_RECORDS = 200
@@ -41,7 +41,7 @@ class Writer(threading.Thread):
         self.may_be_lost: list[range] = []
         self.reused_inodes = 0
         self._place = folder  # where the directory is now
-        self._begin = self._end = 0  # where the first lines of the file are, and the next ones go
+        self._holes = self._end = 0  # bytes of holes in the file, and where the next lines go
         self._first = 0  # the number of its first record
         self._index = 0
         self._old: list[tuple[Path, int, bool]] = []
@@ -90,7 +90,7 @@ class Writer(threading.Thread):
     def _rotate(self) -> None:
         if self._end:
             self._keep(self._path.rename(self._aside()), is_copy=False)
-            self._begin = self._end = 0
+            self._holes = self._end = 0
             self._first = self.sent
 
     def copy(self, stored: int, *, rotated_name: bool) -> None:
@@ -121,18 +121,20 @@ class Writer(threading.Thread):
                 self._write(lost)
                 self.may_be_lost.append(range(self.sent - lost, self.sent))
             os.truncate(self._path, 0)
-            self._begin = self._end = self._end if goes_on else 0
+            self._holes = self._end = self._end if goes_on else 0
             self._first = self.sent
 
     def make_hole(self, share: float) -> None:
         """Leave a hole of up to HOLE_BYTES before the next line."""
         with self._lock:
-            self._end += int(share * HOLE_BYTES) if self._end else 0
+            size = int(share * HOLE_BYTES) if self._end else 0
+            self._end += size
+            self._holes += size
 
     def edit(self, where: float, *, at_end: bool) -> None:
         """Change one byte that does not identify a record, in place: near the end, or anywhere."""
         with self._lock:
-            first, last = self._begin + EDITED_FROM, self._end - EDIT_REACH
+            first, last = self._holes + EDITED_FROM, self._end - EDIT_REACH
             if first > last:
                 return
             offset = last if at_end else first + int(where * (last - first))

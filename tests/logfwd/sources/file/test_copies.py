@@ -97,3 +97,25 @@ def test_a_file_that_begins_with_a_hole_is_known_to_be_edited(log: Path) -> None
     reader.turn()
     assert reader.lines == numbered(0, 210).splitlines()
     assert reader.files["edited"] == 1
+
+
+@pytest.mark.parametrize("is_renamed", [True, False])
+def test_what_a_file_had_before_it_was_emptied_comes_first_though_nothing_of_it_was_read(
+    log: Path, is_renamed: bool
+) -> None:
+    reader = Reader(log)
+    reader.turn()
+    append(log, numbered(0, 20))
+    reader.scan()
+    if is_renamed:
+        log.rename(log.with_name("a.log.1"))
+    else:
+        shutil.copyfile(log, log.with_name("a.log.1"))
+        os.truncate(log, 0)
+    append(log, numbered(20, 30))
+    if is_renamed:
+        log.rename(log.with_name("a.log.2"))
+        append(log, numbered(30, 40))
+    reader.turn()
+    reader.turn()
+    assert reader.lines == numbered(0, 40 if is_renamed else 30).splitlines()
