@@ -15,9 +15,9 @@ import click
 
 from logfwd.commands.spools import file_of, reading, spool_command, without_forwarder
 from logfwd.config import ForwarderConfig
-from logfwd.sources.file.adopt import SCAN_KEY
 from logfwd.sources.file.identity import Detail, Place, detail_of, place_at, read_mark
 from logfwd.sources.file.plain import SIGNATURE_BYTES, compression_of
+from logfwd.sources.file.scanned import SCAN_KEY
 from logfwd.sources.position import FILE, Mark, Position
 from logfwd.sources.settings import FileSource
 from logfwd.spool.notes import Notes

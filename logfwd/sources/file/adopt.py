@@ -8,15 +8,14 @@ that it brings count as read, too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Collection, Mapping
-from itertools import pairwise
 from math import inf
 
-import msgspec
-
 from logfwd.sources.file.archives import Archives
+from logfwd.sources.file.families import line_up
 from logfwd.sources.file.followed import FollowedFiles
 from logfwd.sources.file.held import Held
 from logfwd.sources.file.identity import (
@@ -30,22 +29,19 @@ from logfwd.sources.file.identity import (
     place_at,
 )
 from logfwd.sources.file.lost import CANDIDATES
-from logfwd.sources.file.names import age_order, bases
+from logfwd.sources.file.names import bases
 from logfwd.sources.file.released import LIKE_GONE, Lost
 from logfwd.sources.file.scan import Found
+from logfwd.sources.file.scanned import SCAN_KEY, patterns_of, scan_of
 from logfwd.sources.file.tail import Tail
 from logfwd.sources.file.which import ENOUGH_BYTES, Verdict
-from logfwd.sources.position import FILE, Mark, Position
+from logfwd.sources.position import Mark
 
-SCAN_KEY = "scan"
 COMPRESSED = "\0compressed"
 """Stands among the patterns that were scanned, once the compressed rotated files that were there count as read."""
 
 CLOCK_TICK_MS = 20
 """The kernel sets file times from its last tick, so they are a little behind the clock."""
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
 class Adoption:
@@ -64,7 +60,7 @@ class Adoption:
         self._dismissed: dict[FileId, tuple[int, int, int]] = {}
         """Files that are not ours, with size, time of last write, and the positions that they were compared with."""
         if SCAN_KEY in positions:
-            self._known = self._stored = _patterns(positions[SCAN_KEY])
+            self._known = self._stored = patterns_of(positions[SCAN_KEY])
         elif positions:
             self._known, self._read_until_ms = self._patterns, {}
         self._at_end = settings.start_at == "end" and not positions
@@ -109,9 +105,26 @@ class Adoption:
                         self._note_name(tail)
         except Moved:
             self._files.scan_wanted = self._files.incomplete = True
-        self._link(adopted, found)
+        line_up(self._files.by_age, adopted, found)
         if set(self._stored) != set(self._patterns):
             self._first_scan_made(found)
+
+    @property
+    def is_settled(self) -> bool:
+        """True if the last scan has left no question open that a new file could be the answer to."""
+        is_scanned = set(self._stored) == set(self._patterns) and not self._files.incomplete
+        return is_scanned and not self._files.lost.emptied and not self.archives.is_busy
+
+    def adopt_new(self, files: list[Found], now: float, wall_ms: int) -> None:
+        """Follow files that no name and no inode explains, between two scans. One that was moved waits for a scan."""
+        adopted, self._wall_ms = list[Tail](), wall_ms
+        for file in files:
+            with contextlib.suppress(Moved):
+                if (tail := self._adopt(file, now)) is not None:
+                    adopted.append(tail)
+                    if self._by_name:
+                        self._note_name(tail)
+        line_up(self._files.by_age, adopted, {file.id: file for file in files})
 
     def _unknown(self, files: Mapping[FileId, Found]) -> list[Found]:
         """Files that are not followed."""
@@ -137,7 +150,7 @@ class Adoption:
                 self._count_as_read(file, Place(file.id[1], file.size))  # it cannot be read now
         self._at_end, self._read_until_ms = False, None
         self._known = self._stored = self._patterns
-        self._files.announced[SCAN_KEY] = Position(FILE, Mark(0, detail=_encode(self._patterns)).encode())
+        self._files.announced[SCAN_KEY] = scan_of(self._patterns)
 
     def _count_as_read(self, file: Found, place: Place) -> None:
         written_ms = file.mtime_ns // 1_000_000
@@ -321,30 +334,3 @@ class Adoption:
     def _note_name(self, tail: Tail) -> None:
         for name in {tail.path, tail.family, *bases(tail.path)}:
             self._by_name.setdefault(name, []).append(tail)
-
-    def _link(self, adopted: list[Tail], found: Mapping[FileId, Found]) -> None:
-        """Give each new file its place in its family, by this scan's listing: one that is found late may be an old one.
-
-        It waits for the file before it, and the one behind it waits for it, and goes on with what is open at its end,
-        unless that was begun without it.
-        """
-
-        def age(tail: Tail) -> tuple[bool, int, int]:
-            file = found.get(tail.id)  # what is not listed is older than what is
-            return (False, -1, 0) if file is None else age_order(file.path, tail.family, file.mtime_ns)
-
-        for tail in sorted(adopted, key=age):
-            family = self._files.by_age.setdefault(tail.family, [])
-            at = next((at for at in range(len(family), 0, -1) if age(family[at - 1]) <= age(tail)), 0)
-            family.insert(at, tail)
-            for before, after in pairwise(family[max(at - 1, 0) : at + 2]):
-                if after is tail or not after.place.offset:
-                    after.after = before
-                    after.predecessor = None if after.place.offset else before
-
-
-def _patterns(mark: Mark) -> tuple[str, ...]:
-    try:
-        return _decode(mark.detail)
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        return ()

@@ -30,6 +30,9 @@ class Emptied:
         lost.truncated = self.is_new = True
         self._lost[lost.key] = lost
 
+    def __bool__(self) -> bool:
+        return bool(self._lost)
+
     def discard(self, lost: Lost) -> None:
         self._lost.pop(lost.key, None)
 

@@ -18,14 +18,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-from logfwd.sources.file.adopt import SCAN_KEY, Adoption
+from logfwd.sources.file.adopt import Adoption
 from logfwd.sources.file.followed import FollowedFiles
 from logfwd.sources.file.identity import FileId, Moved, has_state, id_of, open_same
+from logfwd.sources.file.newcomers import Newcomers
 from logfwd.sources.file.notify import Inotify
 from logfwd.sources.file.reading import Reading
 from logfwd.sources.file.released import DOUBT, from_marks, is_doubtful
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Finder, Found, Others, Troubles
+from logfwd.sources.file.scanned import SCAN_KEY
 from logfwd.sources.file.tail import Tail
 from logfwd.sources.formats.encodings import FIRST_BYTES
 from logfwd.sources.formats.text import Count, ignore
@@ -60,6 +62,7 @@ class Follower:
         finder = Finder(settings, others, Troubles(report))
         self._files = FollowedFiles(settings, finder, positions, max_record_bytes, notifier, count, report)
         self._adoption = Adoption(self._files, positions)
+        self._newcomers = Newcomers(self._files, self._adoption)
         plain = settings.format in ("json", "raw")
         self._reading = Reading(self._files, block_bytes if plain else max(block_bytes // BLOCKS, FIRST_BYTES))
         self.read = self._reading.read
@@ -124,6 +127,10 @@ class Follower:
             if tail is not None:
                 tail.active_at = now
                 self._files.enqueue(tail)
+
+    def follow_new(self, paths: Iterable[str], now: float, wall_ms: int) -> None:
+        """Files were made or written to at these paths: follow those that are certainly new without a scan."""
+        self._newcomers.follow(paths, now, wall_ms)
 
     def poll(self, now: float) -> None:
         """Look at every open file, where there is no inotify."""

@@ -81,6 +81,10 @@ class LostPositions:
         if key in self._lost:
             self.take(self._lost[key])
 
+    def could_be(self, file: Found) -> bool:
+        """True if name, family or inode of a file are those of a lost position."""
+        return any(lost.place.inode == file.id[1] or lost.has_family(file.path) for lost in self._lost.values())
+
     def inodes(self) -> set[int]:
         return {lost.place.inode for lost in self._lost.values()}
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 IN_MODIFY = 0x2
 IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
-IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR = 0x4000, 0x8000, 0x1000000
+IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR, IN_ISDIR = 0x4000, 0x8000, 0x1000000, 0x40000000
 DIRECTORY_EVENTS = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
 READ_BYTES = 64 * 1024
 RENAMES = 1024
@@ -27,7 +27,8 @@ _EVENT = struct.Struct("iIII")
 
 
 class Events(NamedTuple):
-    """What happened: the watches of open files that were written to, paths that were, and whether a scan is needed."""
+    """What happened: the watches of open files that were written to, paths of files that were made or written to, and
+    whether a scan is needed."""
 
     watches: set[int]
     paths: set[str]
@@ -79,10 +80,11 @@ class Inotify:
                 watch, mask, cookie, name_bytes = _EVENT.unpack_from(data, position)
                 position += _EVENT.size + name_bytes
                 directory = self._directories.get(watch) if name_bytes else None
-                if directory is not None and (cookie or mask & IN_MODIFY):
+                is_file = mask & (IN_MODIFY | IN_CREATE) and not mask & IN_ISDIR
+                if directory is not None and (cookie or is_file):
                     name = os.fsdecode(data[position - name_bytes : position].rstrip(b"\0"))
                     path = os.path.join(directory, name)
-                    if mask & IN_MODIFY:
+                    if is_file:
                         paths.add(path)
                     else:
                         self._note_rename(mask, cookie, path)

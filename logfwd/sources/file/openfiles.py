@@ -73,9 +73,13 @@ class OpenFiles:
             tail.size, tail.mtime_ns, tail.ctime_ns = status.st_size, status.st_mtime_ns, status.st_ctime_ns
         self.close(tail)
         self._closed[tail.path] = tail
+        self.watch_writes(tail.path)
+
+    def watch_writes(self, path: str) -> None:
+        """Be told of writes to a file that is not open."""
         if self._notifier is not None:
             with contextlib.suppress(OSError):
-                self._notifier.watch_directory(os.path.dirname(tail.path), writes=True)
+                self._notifier.watch_directory(os.path.dirname(path), writes=True)
 
     def close_all(self) -> None:
         for tail in list(self.tails):

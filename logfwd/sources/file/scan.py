@@ -80,7 +80,7 @@ def leads_to(settings: FileSource, path: str) -> bool:
 
 def excludes(settings: FileSource, path: str) -> bool:
     """True if an exclude pattern matches the path, or the file's name if the pattern has no slash."""
-    name = os.path.basename(path)
+    name = os.path.basename(path) if settings.exclude else ""
     return any(fnmatch(path if "/" in pattern else name, pattern) for pattern in settings.exclude)
 
 
@@ -128,7 +128,8 @@ class Finder:
             log.warning("no file found", pattern=pattern, remedy=remedy_for(pattern))
         self.empty = empty
         names = {file.path for file in found.values()}
-        return {id_: file._replace(family=self._family(file.path, names)) for id_, file in found.items()}
+        families = ((file, self._family(file.path, names)) for file in found.values())
+        return {file.id: file if family == file.family else file._replace(family=family) for file, family in families}
 
     def _not_listed(self, directory: str, reason: str) -> None:
         self._unlisted.add(directory)
@@ -158,11 +159,27 @@ class Finder:
             self.troubles.note(directory, refusal)
         return not refusal
 
-    def _look_at(self, path: str, root: str, *, named: bool) -> Found | None:
+    def unrotated(self, path: str) -> Found | None:
+        """A regular file under a configured name that is no rotated one; None for anything else."""
+        pattern = "" if bases(path) else self.pattern_of(path)
+        if not pattern:
+            return None
         try:
-            refusal, status = self._links.refusal(path, root), os.stat(path)
+            refusal, status = self._links.refusal(path, _root(os.path.dirname(pattern))), os.lstat(path)
+        except OSError:
+            return None
+        return _found(path, status, path) if not refusal and stat.S_ISREG(status.st_mode) else None
+
+    def _look_at(self, path: str, root: str, *, named: bool) -> Found | None:
+        is_link = False
+        try:
+            status = os.lstat(path)
+            if is_link := stat.S_ISLNK(status.st_mode):
+                refusal, status = self._links.refusal(path, root), os.stat(path)
+            else:
+                refusal = self._links.refusal_of_directory(os.path.dirname(path) or ".", root)
         except FileNotFoundError as error:
-            if os.path.islink(path):
+            if is_link:
                 self.troubles.note(path, f"symbolic link: {error.strerror}")
             return None
         except OSError as error:
@@ -172,7 +189,7 @@ class Finder:
             self.troubles.note(path, refusal)
             return None
         if stat.S_ISREG(status.st_mode):
-            if os.path.islink(path):  # rotation happens next to the file itself
+            if is_link:  # rotation happens next to the file itself
                 self.troubles.over(path)
                 name, path = path, os.path.realpath(path)
                 if not leads_to(self._settings, path):

@@ -109,6 +109,8 @@ class FileTail:
         follower.scan_wanted = follower.scan_wanted or events.scan
         if now >= self._pace.next_scan(wanted=follower.scan_wanted):
             self._scan(follower, now, wall_ms)
+        else:
+            follower.follow_new(events.paths, now, wall_ms)
         follower.written(events.watches, events.paths, now)
         self._end_at = follower.end_due(now)
         if follower.needs_polling:

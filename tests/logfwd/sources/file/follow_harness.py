@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from logfwd.intake.batcher import Draft
-from logfwd.sources.file.adopt import SCAN_KEY
 from logfwd.sources.file.follow import Follower
 from logfwd.sources.file.report import Report
+from logfwd.sources.file.scanned import SCAN_KEY
 from logfwd.sources.file.source import marks
 from logfwd.sources.position import Block, Mark
 from logfwd.sources.settings import FileSource

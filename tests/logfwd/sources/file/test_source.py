@@ -58,6 +58,28 @@ async def test_a_line_in_a_file_that_is_closed_for_want_of_descriptors_is_read_a
             assert (await pull).data == name.encode() + b"\n"
 
 
+@pytest.mark.parametrize("is_slow_writer", [False, True])
+async def test_a_new_file_is_followed_at_once_though_scans_are_rationed(
+    tmp_path: Path, is_slow_writer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logfwd.sources.file.pace.URGENT_SCAN_SHARE", 1e-9)
+    append(tmp_path / "a.log", b"first\n")
+    settings = FileSource(paths=(str(tmp_path / "*.log"),), scan_seconds=3600)
+    tail = FileTail(settings, max_record_bytes=4096)
+    async with asyncio.timeout(10), aclosing(tail.blocks({})) as blocks:
+        tail.committed(Draft([await lines(blocks)]).positions())
+        append(tmp_path / "b.log", b"second\n")  # there may be a scan left from before the first line
+        tail.committed(Draft([await lines(blocks)]).positions())
+        for number in range(3):
+            pull = asyncio.ensure_future(lines(blocks))
+            new = tmp_path / f"new{number}.log"
+            new.touch()
+            if is_slow_writer:
+                await asyncio.sleep(0.1)
+            append(new, b"%d\n" % number)
+            assert (await pull).data == b"%d\n" % number
+
+
 async def test_it_can_be_cancelled_while_waiting_and_continues_from_its_marks(tmp_path: Path) -> None:
     append(tmp_path / "a.log", numbered(0, 10))
     tail = source(tmp_path / "a.log")

@@ -1,0 +1,94 @@
+"""Between two scans only what cannot be anything but new is followed."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.logfwd.sources.file.follow_harness import Reader, append, numbered
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Reader:
+    """One that has read a.log, and b.log, which is gone."""
+    append(tmp_path / "a.log", numbered(0, 40))
+    append(tmp_path / "b.log", numbered(50, 60))
+    reader = Reader(tmp_path / "*.log", tmp_path / "*.log.?")
+    reader.turn()
+    (tmp_path / "b.log").rename(tmp_path / "gone")
+    reader.turn(20)
+    reader.turn(20)
+    return reader
+
+
+def between_scans(reader: Reader, path: Path) -> list[bytes]:
+    """What is read of a file that inotify has named."""
+    reader.follower.follow_new([str(path)], reader.now, 1)
+    reader.read()
+    before = len(reader.lines)
+    reader.commit()
+    return reader.lines[before:]
+
+
+def test_a_new_file_is_followed_and_the_next_scan_changes_nothing(reader: Reader, tmp_path: Path) -> None:
+    new = tmp_path / "new.log"
+    append(new, numbered(100, 110))
+    assert between_scans(reader, new) == numbered(100, 110).splitlines()
+    append(new, numbered(110, 120))
+    assert reader.turn() == numbered(110, 120).splitlines()
+    reader.restart()
+    assert reader.turn() == []
+
+
+def linked(path: Path) -> None:
+    path.symlink_to(path.with_name("gone"))
+
+
+def copied(path: Path) -> None:
+    shutil.copy(path.with_name("a.log"), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("c.log.1", lambda path: append(path, numbered(200, 210))),
+        ("b.log", lambda path: append(path, numbered(200, 210))),
+        ("a.log", lambda path: os.replace(path.with_name("gone"), path)),
+        ("c.txt", lambda path: append(path, numbered(200, 210))),
+        ("c.log", Path.touch),
+        ("c.log", Path.mkdir),
+        ("c.log", linked),
+        ("c.log", copied),
+        ("c.log", lambda path: path.write_bytes(gzip.compress(numbered(200, 210)))),
+        ("c.log", lambda path: path.with_name("gone").rename(path)),
+    ],
+    ids=[
+        "rotated",
+        "gone_before",
+        "followed",
+        "foreign",
+        "empty",
+        "directory",
+        "link",
+        "copy",
+        "compressed",
+        "renamed",
+    ],
+)
+def test_whatever_else_it_may_be_waits_for_the_scan(
+    reader: Reader, tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / name)
+    assert between_scans(reader, tmp_path / name) == []
+
+
+def test_while_a_copy_of_an_emptied_file_is_looked_for_no_file_is_followed(reader: Reader, tmp_path: Path) -> None:
+    os.truncate(tmp_path / "a.log", 0)
+    reader.follower.poll(reader.now)
+    append(tmp_path / "c.log", numbered(200, 210))
+    assert between_scans(reader, tmp_path / "c.log") == []
