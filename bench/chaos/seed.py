@@ -24,7 +24,7 @@ from bench.chaos.writer import Writer
 from bench.lab.kafka import Kafka
 from bench.lab.kafkatools import KafkaFailed
 from bench.lab.oracle import Finding, judge, read_topic
-from bench.lab.processes import wait_until
+from bench.lab.processes import StartFailed, wait_until
 from bench.lab.site import Site
 from streams.security import stacks
 from streams.security.modes import MODES
@@ -34,6 +34,7 @@ DRAIN_SECONDS = 240.0
 CALM_SECONDS = 12.0
 """Longer than the forwarder takes to list all files again, whatever inotify told it."""
 LOOK_SECONDS = 0.1
+FIRST_RECORD_SECONDS = 60.0
 STREAM = 'security = "{mode}"\nreceivers = {receivers}\n'
 SOURCE = '[source]\ntype = "file"\npaths = ["logs/{file}/{file}.log"]\n[batch]\nlinger = "{linger}ms"\n'
 TRACEBACK = "Traceback (most recent call last)"
@@ -115,6 +116,7 @@ class Chaos:
             for writer in writers.values():
                 writer.start()
             try:
+                self._first_records_are_stored()
                 striker.run(schedule(self.seed, seconds))
             finally:
                 for writer in writers.values():
@@ -199,6 +201,11 @@ class Chaos:
         """Rewrite the first stream's file with a different linger."""
         name, file = next(iter(self.sources.items()))
         self.site.write_stream(name, self._security(name) + SOURCE.format(file=file, linger=20 + int(30 * share)))
+
+    def _first_records_are_stored(self) -> None:
+        """Wait until every stream has made its first scan: what was rotated before it counts as read."""
+        if not self.site.wait_until_acknowledged(1, list(self.sources), FIRST_RECORD_SECONDS):
+            raise StartFailed(f"not every stream has stored a record\n{self.site.forwarder.tail()}")
 
     def _stop_programs(self) -> None:
         for program in (self.site.forwarder, *self.receivers):

@@ -345,8 +345,6 @@ def _directory(path: str) -> str:
 def _is_gone(directory: str) -> bool:
     try:
         os.stat(directory)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
     return False
