@@ -371,6 +371,15 @@ def test_no_handshake_survives_a_message_left_out_repeated_or_followed(ask: bool
             assert not (client.complete and server.complete)
 
 
+@pytest.mark.parametrize(("side", "expected"), [("client", 1), ("server", 2)])
+def test_after_a_retry_each_message_but_the_next_hello_is_unexpected(side: str, expected: int) -> None:
+    for kind in set(KINDS) - {expected}:
+        client, server = ends(retry=True)
+        intruder = partial(instead, [bytes((kind, 0, 0, 0))])
+        spoil({"client": client, "server": server}[side], replaced(1, intruder))
+        assert alert_of(outcome(client, server)[0]) == Alert.UNEXPECTED_MESSAGE
+
+
 @pytest.mark.parametrize("ask", [True, False])
 def test_after_completion_each_message_but_key_update_is_unexpected(ask: bool) -> None:
     """Tickets too: this mode has none."""

@@ -303,6 +303,15 @@ def test_each_message_out_of_place_is_unexpected(ask: bool, side: str) -> None:
             assert alert_of(outcome(client, server)[0]) == Alert.UNEXPECTED_MESSAGE
 
 
+def test_a_client_that_shows_itself_unasked_is_held_to_the_same_order() -> None:
+    honest = FLOWS[True, "client"]
+    for number, expected in enumerate(honest):
+        for kind in set(KINDS) - {expected}:
+            client, server = ends(ask=False)
+            spoil(client, replaced(number, partial(instead, [bytes((kind, 0, 0, 0))])))
+            assert alert_of(outcome(client, server)[0]) == Alert.UNEXPECTED_MESSAGE
+
+
 @pytest.mark.parametrize("ask", [True, False])
 def test_after_completion_each_message_but_key_update_is_unexpected(ask: bool) -> None:
     def connected() -> tuple[Endpoint, Endpoint]:
