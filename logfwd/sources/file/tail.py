@@ -9,6 +9,7 @@ of its records are stored, or none.
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field
 
@@ -29,6 +30,8 @@ from logfwd.sources.formats.joined import JoinedLines
 from logfwd.sources.lines import Lines
 from logfwd.sources.longlines import MAX_LINE_BYTES, Cuts
 from logfwd.sources.position import FILE, TAIL_BYTES, Block, Mark, Position
+
+NO_SIZE = "it has no size, as files of /proc: what it says changes with every read"
 
 
 class Replaced(Exception):
@@ -200,6 +203,8 @@ class Tail:
         if not self.place.offset:
             if self.plain is None and compression_of(data):
                 raise Compressed
+            if data and not self.content_bytes:
+                raise OSError(errno.ENODATA, NO_SIZE)
             return self._encoding_of(data)
         if self.lines is None:
             return UTF_8

@@ -325,3 +325,14 @@ def test_names_that_are_not_text_are_followed(tmp_path: Path) -> None:
     reader.restart()
     append(log, b"two\n")
     assert reader.turn() == [b"two"]
+
+
+def test_a_file_without_a_size_is_said_and_not_read_over_and_over(tmp_path: Path) -> None:
+    reader = Reader("/proc/self/status", "/proc/version", tmp_path / "a.log")
+    append(tmp_path / "a.log", b"line\n")
+    with capture_logs() as logs:
+        for _ in range(5):
+            reader.turn()
+    assert reader.lines == [b"line"]
+    said = {log["path"] for log in logs if "no size" in str(log.get("reason"))}
+    assert said == {"/proc/self/status", "/proc/version"}
