@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from logfwd.sources.file import identity
 from logfwd.sources.position import Mark
 from tests.logfwd.sources.file.follow_harness import Reader, append, numbered
 
@@ -360,3 +361,25 @@ def test_marks_of_earlier_versions_still_fit(tmp_path: Path, log: Path) -> None:
     reader.restart()
     settled(reader)
     assert reader.lines == expected((0, 120))
+
+
+@pytest.mark.parametrize("handles", [True, False])
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("header_bytes", [500, 1100, 5000])
+@pytest.mark.parametrize("count", [5, 100, 999])
+def test_a_file_emptied_and_written_anew_behind_the_same_header_is_no_copy_of_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handles: bool, restarted: bool, header_bytes: int, count: int
+) -> None:
+    if not handles:
+        monkeypatch.setattr(identity, "handle_of", lambda _: b"")
+    log = tmp_path / "a.log"
+    header, reader = b"#" * (header_bytes - 1) + b"\n", Reader(log)
+    append(log, header + numbered(0, 1000))
+    reader.turn()
+    log.write_bytes(header + numbered(2000, 2000 + count))
+    if restarted:
+        reader.restart()
+    for _ in range(8):
+        reader.turn()
+    lines = [line for line in reader.lines if not line.startswith(b"#")]
+    assert lines == numbered(0, 1000).splitlines() + numbered(2000, 2000 + count).splitlines()
