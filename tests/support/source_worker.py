@@ -15,12 +15,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 import logfwd.spool.room
 from logfwd.definition import BatchLimits
+from logfwd.intake import jsonlines
 from logfwd.pipeline import Pipeline
 from logfwd.sources import Source
 from logfwd.sources.file.source import FileTail
@@ -40,7 +41,9 @@ from tests.support.syslog_clients import SyslogClient
 
 RECORDS, IN_A_REQUEST, BLOCK_BYTES = 24, 8, 45
 """A request is several blocks, a block several records, and a few blocks are a batch."""
-SMALL = msgspec.structs.replace(STREAM, batch=BatchLimits(max_batch_bytes=2 * BLOCK_BYTES, linger_seconds=0.002))
+MAX_RECORD_BYTES = 256
+LIMITS = BatchLimits(max_batch_bytes=2 * BLOCK_BYTES, max_record_bytes=MAX_RECORD_BYTES, linger_seconds=0.002)
+SMALL = msgspec.structs.replace(STREAM, batch=LIMITS)
 
 Made = tuple[Source, Callable[[Pipeline], Awaitable[None]]]
 """A source, and what its input needs to be handed over: returns when all of it is durable."""
@@ -65,6 +68,29 @@ def file(directory: Path, _: Handle) -> Made:
                     out.write(lines(first, end))
             await eventually(
                 lambda end=end: backlog.totals.accepted >= end and all(row.committed for row in backlog.rows)  # type: ignore[misc]
+            )
+
+    return source, write
+
+
+def long_lines(directory: Path, _: Handle) -> Made:
+    """Every sixth line is longer than a block, a batch and a record; the beginning of one is written before its end."""
+    path = directory / "input.log"
+    path.touch()
+    source = FileTail(FileSource(paths=(str(path),)), max_record_bytes=MAX_RECORD_BYTES, block_bytes=BLOCK_BYTES)
+    lines = [b'{"number":%d,"x":"%s"}\n' % (number, b"x" * 700 * (number % 6 == 3)) for number in range(RECORDS)]
+    parts = [len(jsonlines.split(line, invalid="wrap", max_record_bytes=MAX_RECORD_BYTES).values) for line in lines]
+
+    async def write(pipeline: Pipeline) -> None:
+        backlog = pipeline.senders[0].backlog
+        for end in range(IN_A_REQUEST, RECORDS + 1, IN_A_REQUEST):
+            data = b"".join(lines)[: len(b"".join(lines[:end])) + 300]
+            with path.open("ab") as out:
+                out.write(data[path.stat().st_size :])
+            await eventually(
+                lambda end=end: (  # type: ignore[misc]
+                    backlog.totals.accepted >= sum(parts[:end]) and all(row.committed for row in backlog.rows)
+                )
             )
 
     return source, write
@@ -181,7 +207,11 @@ KINDS = {
     "http_with_key": http_with_key,
     "syslog": syslog,
 }
-FORMATS = {"file, cri": partial(container, format_="cri"), "file, docker": partial(container, format_="docker")}
+FORMATS: dict[str, Callable[[Path, Handle], Made]] = {
+    "file, cri": partial(container, format_="cri"),
+    "file, docker": partial(container, format_="docker"),
+    "file, long lines": long_lines,
+}
 
 
 async def live(kind: str, directory: Path) -> None:
@@ -209,6 +239,22 @@ def life(kind: str, directory: Path, dies_at: str = "") -> bool:
     return code == -9
 
 
+def joined(stored: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records, those that are parts of a line joined to it; without a line of which one is missing or comes twice."""
+    found, begun = [], list[dict[str, Any]]()
+    for record in stored:
+        begun.append(record)
+        if record.get("part", 1) == record.get("parts", 1):
+            numbers = [(each.get("part"), each.get("parts"), each.get("line_id")) for each in begun]
+            expected = [(number, len(begun), record.get("line_id")) for number in range(1, len(begun) + 1)]
+            if "part" not in record:
+                found.append(record)
+            elif numbers == expected:
+                found.append(json.loads("".join(each["message"] for each in begun)))
+            begun = []
+    return found
+
+
 def pipe_to_stdin() -> None:
     """The input as standard input, all of it there and then its end."""
     reader, writer = os.pipe()
@@ -233,7 +279,7 @@ def main(kind: str, site: Path) -> None:
             requests = answered.stat().st_size if answered.exists() else 0
             if died:
                 assert not life(kind, directory)
-            stored = [json.loads(record) for record in asyncio.run(records_in(directory / "s.spool"))]
+            stored = joined([json.loads(record) for record in asyncio.run(records_in(directory / "s.spool"))])
             numbers = [record["number"] for record in stored if "number" in record]
             found = {"numbers": numbers, "halves": len(stored) - len(numbers)}
             print(json.dumps({"point": point, "died": died, "answered": requests, **found}), flush=True)
