@@ -21,15 +21,16 @@ CONFIGS: dict[click.Group, str] = {
 }
 
 
-def validate(program: click.Group, directory: Path, *, key: str = "forwarder.key", grants: str = "grant.key") -> str:
+def validate(program: click.Group, directory: Path, *, key: str = "", grants: str = "grant.key") -> str:
     Parties(directory)
+    party = "receiver" if program is logreceiver else "forwarder"
     (directory / "streams.d").mkdir()
     (directory / "streams.d" / "http.toml").write_text('name = "http"\n[source]\ntype = "stdin"\n')
-    tls = f'[tls]\ncertificate = "forwarder.pem"\nkey = "{key}"\nca = "ca.pem"\n'
+    tls = f'[tls]\ncertificate = "{party}.pem"\nkey = "{key or f"{party}.key"}"\nca = "ca.pem"\n'
     path = directory / "config.toml"
     path.write_text(CONFIGS[program].format(tls=tls, grants=grants))
     result = CliRunner().invoke(program, ["validate", "-c", str(path)])
-    assert result.exit_code == (78 if (key, grants) != ("forwarder.key", "grant.key") else 0)
+    assert result.exit_code == (78 if (key, grants) != ("", "grant.key") else 0)
     return result.output
 
 
@@ -39,7 +40,7 @@ def test_a_config_without_problems_says_what_it_would_do(program: click.Group, t
 
 
 @pytest.mark.parametrize("program", CONFIGS)
-@pytest.mark.parametrize(("key", "problem"), [("receiver.key", "mismatch"), ("ca.pem", "tls.key: cannot be used")])
+@pytest.mark.parametrize(("key", "problem"), [("ca.key", "mismatch"), ("ca.pem", "tls.key: cannot be used")])
 def test_a_key_that_is_not_the_certificate_s_is_told(
     program: click.Group, tmp_path: Path, key: str, problem: str
 ) -> None:
@@ -135,7 +136,7 @@ def test_an_ecdsa_authority_under_an_mldsa_leaf_is_named(program: click.Group, t
     for name in ("ca.pem", "ca.key"):
         (tmp_path / "mldsa" / name).write_bytes((tmp_path / name).read_bytes())
     weaker = pki.Authority.load(tmp_path / "mldsa")
-    issue(weaker, party, kind="mldsa65", identities=[FORWARDER], hosts=["localhost"], force=True)
+    issue(weaker, party, kind="mldsa65", identities=[FORWARDER], hosts=["localhost"], role="both", force=True)
     code, output = validate_pq_auth(program, parties.directory)
     assert code == 78
     assert f"mldsa/{party}.pem: tls.mldsa.certificate: CN={FORWARDER} is signed with ECDSA with SHA-256" in output
@@ -143,7 +144,7 @@ def test_an_ecdsa_authority_under_an_mldsa_leaf_is_named(program: click.Group, t
 
 
 def test_all_files_that_cannot_be_used_are_told_at_once(tmp_path: Path) -> None:
-    output = validate(logreceiver, tmp_path, key="receiver.key", grants="ca.pem")
+    output = validate(logreceiver, tmp_path, key="forwarder.key", grants="ca.pem")
     assert "no usable grant key" in output
     assert "mismatch" in output
 
@@ -179,3 +180,14 @@ def test_modes_that_run_on_our_own_tls_for_delegated_keys_are_marked(setting: st
     assert "listener :7443: hybrid (experimental, unaudited)" in output('["hybrid"]')
     assert "listener :7443: classical-tls12\n" in output('["classical-tls12"]')
     assert "need different TLS stacks" in output('["hybrid", "classical-tls12"]')
+
+
+def test_a_certificate_for_the_other_role_is_reported(tmp_path: Path) -> None:
+    parties = Parties(tmp_path)
+    parties.leaf("receiver", identities=[FORWARDER], force=True)
+    path = tmp_path / "config.toml"
+    tls = '[tls]\ncertificate = "receiver.pem"\nkey = "receiver.key"\nca = "ca.pem"\n'
+    path.write_text(CONFIGS[logreceiver].format(tls=tls, grants="grant.key"))
+    result = CliRunner().invoke(logreceiver, ["validate", "-c", str(path)])
+    assert result.exit_code == 78
+    assert "receiver.pem: tls.certificate: peers would refuse it: " in result.output

@@ -18,6 +18,7 @@ from streams.security.pki import (
     DELEGATES,
     KEYS,
     LEAF_KEYS,
+    ROLES,
     Authority,
     PkiError,
     create_authority,
@@ -97,6 +98,12 @@ def init(directory: Path, kind: str, name: str, force: bool) -> None:
 @click.option(
     "--out", required=True, help="Prefix of both files: --out forwarder makes forwarder.pem and forwarder.key."
 )
+@click.option(
+    "--role",
+    type=click.Choice(list(ROLES)),
+    help="Who shows it: peers refuse it in the other role. both: a receiver that shows it to Kafka, too. Default: a "
+    "receiver if there is a --host, else a forwarder.",
+)
 @click.option("--delegates", is_flag=True, help="Let its key sign delegated credentials (`logfwd pki delegate`).")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @_clear_errors
@@ -107,13 +114,14 @@ def issue(
     hosts: tuple[str, ...],
     days: int,
     out: str,
+    role: str | None,
     delegates: bool,
     force: bool,
 ) -> None:
     """Issue a certificate and its key from the authority in DIRECTORY.
 
-    A relative --out is relative to DIRECTORY. A certificate with --key mlkem768 serves one role: a receiver's has
-    --host, a forwarder's has none.
+    A relative --out is relative to DIRECTORY. A certificate serves one role, unless --role is both; one with --key
+    mlkem768 cannot serve both.
     """
     authority = Authority.load(directory)
     files = authority.issue(
@@ -123,6 +131,7 @@ def issue(
         kind=kind,
         days=days,
         delegates=delegates,
+        role=role or "",
         force=force,
     )
     click.echo(f"created {files.certificate} and {files.key}, valid for {days} days")

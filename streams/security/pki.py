@@ -68,6 +68,13 @@ _SIGNATURES = {
     SignatureAlgorithmOID.ML_DSA_87: "ML-DSA-87",
 }
 
+ROLES = {
+    "forwarder": [ExtendedKeyUsageOID.CLIENT_AUTH],
+    "receiver": [ExtendedKeyUsageOID.SERVER_AUTH],
+    "both": [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH],
+}
+"""The sides of a handshake that a leaf may be shown on. A receiver is a client of its Kafka brokers."""
+
 CA_DAYS = 3650
 BACKDATE = datetime.timedelta(minutes=5)
 """Leaves are valid from a little before their creation, because the clocks of hosts differ."""
@@ -143,11 +150,18 @@ class Authority:
         days: int = 90,
         not_before: datetime.datetime | None = None,
         delegates: bool = False,
+        role: str = "",
         force: bool = False,
     ) -> LeafFiles:
         """Write a leaf and its key to OUT.pem and OUT.key; see `leaf`."""
         leaf = self.leaf(
-            identities=identities, hosts=hosts, kind=kind, days=days, not_before=not_before, delegates=delegates
+            identities=identities,
+            hosts=hosts,
+            kind=kind,
+            days=days,
+            not_before=not_before,
+            delegates=delegates,
+            role=role,
         )
         files = LeafFiles(out.with_name(out.name + ".pem"), out.with_name(out.name + ".key"))
         write(files.key, leaf.key, private=True, force=force)
@@ -163,12 +177,16 @@ class Authority:
         days: int = 90,
         not_before: datetime.datetime | None = None,
         delegates: bool = False,
+        role: str = "",
     ) -> Leaf:
         """A leaf and its key, in memory. Identities with a colon are URIs, others are DNS names.
 
-        `kind`: one of `LEAF_KEYS`. A leaf with a KEM's key is for one role: a receiver's if it has hosts, else a
-        forwarder's. One that delegates may sign delegated credentials (`tls13/delegated.py`).
+        `kind`: one of `LEAF_KEYS`. `role`: one of `ROLES`, for which peers accept it; without one, a receiver's if it
+        has hosts, else a forwarder's. One that delegates may sign delegated credentials (`tls13/delegated.py`).
         """
+        role = role or ("receiver" if hosts else "forwarder")
+        if kind == "mlkem768" and len(ROLES[role]) > 1:
+            raise PkiError("a certificate with --key mlkem768 is for one role; issue one for each")
         if delegates and kind not in KEYS:
             raise PkiError(f"a certificate with --key {kind} cannot delegate: its key signs nothing")
         try:
@@ -181,13 +199,14 @@ class Authority:
         end = start + datetime.timedelta(days=days) + (BACKDATE if not_before is None else datetime.timedelta())
         key = LEAF_KEYS[kind]()
         subject = (list(identities) or list(hosts))[0][:64]
-        usage, purposes = _uses(key, accepting=bool(hosts))
+        kem = isinstance(key, mlkem.MLKEM768PrivateKey)  # whose key is for keyEncipherment alone (RFC 9935)
+        usage = _usage(key_encipherment=True) if kem else _usage(digital_signature=True)
         builder = (
             _builder(subject, self.certificate.subject, key.public_key(), start, end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(usage, critical=True)
-            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(ROLES[role]), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
         if delegates:
@@ -276,16 +295,6 @@ def _names(identities: Sequence[str], hosts: Sequence[str]) -> list[x509.General
         except ValueError:
             names.append(x509.DNSName(host))
     return names
-
-
-def _uses(
-    key: PrivateKey | mlkem.MLKEM768PrivateKey, *, accepting: bool
-) -> tuple[x509.KeyUsage, list[x509.ObjectIdentifier]]:
-    """What a leaf's key is for. A KEM's is for keyEncipherment alone (RFC 9935), and here in one role."""
-    both = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
-    if not isinstance(key, mlkem.MLKEM768PrivateKey):
-        return _usage(digital_signature=True), both
-    return _usage(key_encipherment=True), both[1:] if accepting else both[:1]
 
 
 def _usage(

@@ -12,7 +12,7 @@ from typing import Any
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
-from streams.errors import ConfigError, Problem
+from streams.errors import ConfigError, HandshakeFailed, Problem
 from streams.security import chains
 from streams.security.endpoint import ALPN, Files
 from streams.security.modes import TLS12, TLS13, Mode
@@ -120,8 +120,11 @@ def _select_if_offered(alpn: bytes, _: SSL.Connection, offered: list[bytes]) -> 
     return alpn if alpn in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
-def _select_alpn(_: SSL.Connection, offered: list[bytes]) -> Any:
-    return ALPN if ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+def _select_alpn(_: SSL.Connection, offered: list[bytes]) -> bytes:
+    """An error here makes OpenSSL send the alert no_application_protocol (RFC 7301 section 3.2)."""
+    if ALPN not in offered:
+        raise HandshakeFailed("alpn", f"the peer does not speak {ALPN.decode()}")
+    return ALPN
 
 
 def _context(settings: Settings, key_log: Path | None) -> SSL.Context:

@@ -93,8 +93,9 @@ class OpenSSLEndpoint:
                 self._expect_host(host)
 
     def _expect_host(self, host: str) -> None:
-        """Without this, OpenSSL accepts any name that the CA has signed."""
+        """Without this, OpenSSL accepts any name that the CA has signed; a common name is none (RFC 9525 section 2)."""
         parameters = _lib.SSL_get0_param(self._connection._ssl)
+        _lib.X509_VERIFY_PARAM_set_hostflags(parameters, _lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT)
         try:
             packed = ipaddress.ip_address(host).packed
         except ValueError:

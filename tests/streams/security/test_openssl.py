@@ -8,10 +8,12 @@ import ssl
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from streams.errors import HandshakeFailed, LinkError
@@ -132,18 +134,25 @@ def test_the_secrets_of_a_key_log_are_for_its_owner_alone(parties: Parties, tmp_
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
-def issue(parties: Parties, name: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> Credentials:
-    """A leaf for localhost with a key of another kind than the project's own."""
+def issue(
+    parties: Parties,
+    name: str,
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+    *,
+    common_name: str = "",
+    san: x509.GeneralName = x509.DNSName("localhost"),  # noqa: B008 — it is immutable
+) -> Credentials:
+    """A leaf for localhost with a key, or with names, of another kind than the project's own."""
     now = datetime.datetime.now(datetime.UTC)
     leaf = (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([]))
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []))
         .issuer_name(parties.authority.certificate.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(minutes=5))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=True)
+        .add_extension(x509.SubjectAlternativeName([san]), critical=not common_name)
         .sign(parties.authority._key, hashes.SHA256())
     )
     files = Credentials(
@@ -154,6 +163,44 @@ def issue(parties: Parties, name: str, key: ec.EllipticCurvePrivateKey | rsa.RSA
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return files
+
+
+def test_a_common_name_is_no_name_of_a_host(parties: Parties) -> None:
+    key, uri = ec.generate_private_key(ec.SECP256R1()), x509.UniformResourceIdentifier("spiffe://test/some-forwarder")
+    forged = issue(parties, "common", key, common_name="localhost", san=uri)
+    with pytest.raises(HandshakeFailed, match="hostname mismatch") as caught:
+        joined(stacks.client(MODES["hybrid"], parties.forwarder), stacks.server([MODES["hybrid"]], forged))
+    assert caught.value.reason == "host_mismatch"
+
+
+def test_a_client_of_another_protocol_gets_the_alert_that_says_so(parties: Parties) -> None:
+    context = client_context(MODES["hybrid"], parties.forwarder)
+    context.set_alpn_protos([b"h2"])
+    near = OpenSSLEndpoint(context, server_side=False, host="localhost", alpn=None)
+    far = stacks.server([MODES["hybrid"]], parties.receiver).endpoint()
+    with pytest.raises(HandshakeFailed, match="does not speak logfwd/1") as refused:
+        shake_hands(near, far)
+    assert refused.value.reason == "alpn"
+    pass_on(far, near)
+    with pytest.raises(HandshakeFailed) as heard:
+        near.handshake()
+    assert heard.value.alert == "no application protocol"
+    joined(stacks.client(MODES["hybrid"], parties.forwarder), stacks.server([MODES["hybrid"]], parties.receiver))
+
+
+@pytest.mark.parametrize("stack", ["openssl", "tls13"])
+def test_a_certificate_is_refused_in_the_other_role(parties: Parties, stack: str) -> None:
+    hybrid = msgspec.structs.replace(MODES["hybrid"], stack=stack)
+    forwarder, receiver, both = (
+        parties.leaf(f"{role}-alone", role=role, identities=["spiffe://test/x"], hosts=["localhost"], force=True)
+        for role in ("forwarder", "receiver", "both")
+    )
+    joined(stacks.client(hybrid, forwarder), stacks.server([hybrid], receiver))
+    joined(stacks.client(hybrid, both), stacks.server([hybrid], both))
+    for near, far in ((receiver, receiver), (forwarder, forwarder)):
+        with pytest.raises(HandshakeFailed) as caught:
+            joined(stacks.client(hybrid, near), stacks.server([hybrid], far))
+        assert caught.value.reason == "certificate_invalid"
 
 
 def test_a_peer_is_reported_with_the_algorithm_that_authenticated_it(parties: Parties) -> None:

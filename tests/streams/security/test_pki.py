@@ -87,7 +87,7 @@ def test_each_kind_of_key_makes_an_authority_and_a_leaf(
     tmp_path: Path, authority: str, leaf: str, key: str, signature: str
 ) -> None:
     assert run("init", str(tmp_path), "--key", authority)[0] == 0
-    arguments = ("--identity", "spiffe://site/host", "--host", "localhost", "--out", "leaf")
+    arguments = ("--identity", "spiffe://site/host", "--host", "localhost", "--role", "both", "--out", "leaf")
     assert run("issue", str(tmp_path), "--key", leaf, *arguments)[0] == 0
     (row,) = json.loads(run("show", str(tmp_path / "leaf.pem"), "--json")[1])
     assert (row["key"], row["signature"], row["chain"]) == (key, signature, [])

@@ -107,7 +107,7 @@ async def test_a_wrong_authority_is_named_on_the_refusing_side(parties: Parties,
 async def test_an_expired_leaf_is_refused(parties: Parties, whose: str) -> None:
     long_ago = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=3)
     expired = parties.leaf(
-        f"expired-{whose}", identities=["x"], hosts=["localhost"], days=1, not_before=long_ago, force=True
+        f"expired-{whose}", identities=["x"], hosts=["localhost"], role="both", days=1, not_before=long_ago, force=True
     )
     receiver = expired if whose == "receiver" else parties.receiver
     forwarder = expired if whose == "forwarder" else parties.forwarder
