@@ -12,7 +12,7 @@ from typing import Any
 import click
 from cryptography import x509
 
-from streams.security import stored_keys
+from streams.security import revocation, stored_keys
 from streams.security.authentication import signed_with, strength
 from streams.security.pki import (
     DELEGATES,
@@ -145,6 +145,22 @@ def issue(
         )
 
 
+@pki.command(short_help="Revoke certificates, and renew the list of those that were.")
+@DIRECTORY
+@click.argument("certificates", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--days", default=30, show_default=True, type=click.IntRange(1, 825), help="Days until the next list.")
+@_clear_errors
+def revoke(directory: Path, certificates: tuple[Path, ...], days: int) -> None:
+    """Revoke CERTIFICATES of the authority in DIRECTORY.
+
+    Adds them to crl.pem in DIRECTORY and signs it again; without CERTIFICATES it only does the latter. Copy crl.pem to
+    every receiver, which names it in crl. A receiver with crl_required refuses everybody once --days have passed.
+    """
+    leaves = [_chain(path)[0] for path in certificates]
+    path, count = revocation.revoke(Authority.load(directory), leaves, days=days)
+    click.echo(f"wrote {path}: {count} revoked, the next list is due in {days} days")
+
+
 @pki.command(short_help="Write a receiver's key to a file for forwarders.")
 @click.argument("certificate", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write: --out receiver.pdk.")
@@ -226,12 +242,16 @@ def show(path: Path, as_json: bool) -> None:
             click.echo(f"  then {link['subject']}; {link['key']}; signed with {link['signature']}")
 
 
-def _describe(path: Path) -> dict[str, Any]:
-    """The fields of one certificate file, as `logfwd pki show` prints them; `chain` has those after the first."""
+def _chain(path: Path) -> list[x509.Certificate]:
     try:
-        leaf, *others = x509.load_pem_x509_certificates(path.read_bytes())
+        return x509.load_pem_x509_certificates(path.read_bytes())
     except (OSError, ValueError) as error:
         raise PkiError(f"{path}: not a certificate: {error}") from error
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    """The fields of one certificate file, as `logfwd pki show` prints them; `chain` has those after the first."""
+    leaf, *others = _chain(path)
     try:
         san = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         names = [str(name.value) for name in san]

@@ -7,6 +7,7 @@ cannot come from a file, which may be secret.
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Callable
 from ipaddress import ip_network
@@ -70,6 +71,16 @@ def check_topic_pattern(pattern: str) -> None:
     check_topic(pattern.replace("{stream}", "stream"))
 
 
+def check_day(text: str) -> None:
+    """A day, as 2027-01-31."""
+    try:
+        right = datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        right = False
+    if not right:
+        raise ValueError(f'{text!r} is not a day; write it as "2027-01-31"')
+
+
 def check_not_empty(text: str) -> None:
     """A string with something other than white space in it."""
     if not text.strip():
@@ -91,6 +102,7 @@ Network = Annotated[str, shown(check_network)]
 ListenAddress = Annotated[str, shown(check_listen_address)]
 ModeName = Annotated[str, shown(check_mode)]
 TopicName = Annotated[str, shown(check_topic)]
+Day = Annotated[str, shown(check_day)]
 TopicPattern = Annotated[str, shown(check_topic_pattern)]
 HostName = Annotated[str, shown(check_not_empty)]
 Pattern = Annotated[str, checked(check_not_empty)]
@@ -104,4 +116,5 @@ DelegatedFile = Annotated[Path, readable("create it with `logfwd pki delegate`")
 AuthorityFile = Annotated[Path, readable("create it with `logfwd pki init`, or copy the existing one")]
 StoredKeyFile = Annotated[Path, readable("create it with `logfwd pki pdk`, and copy it here")]
 GrantKeyFile = Annotated[Path, readable("create it with `logfwd pki init`; all receivers of a cluster share one")]
+CrlFile = Annotated[Path, readable("the authority makes it; ours by `logfwd pki revoke`")]
 PasswordFile = Annotated[Path, readable("write the password into it")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -125,6 +125,13 @@ class Credentials(Files, frozen=True):
         return [each for each in (self, self.mldsa, self.mlkem, self.delegated) if each is not None]
 
 
+class CertificateId(NamedTuple):
+    """Names a certificate: its issuer's name (DER), and the number that the issuer gave it."""
+
+    issuer: bytes
+    serial: int
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What a handshake negotiated and what it cost. The TCP connect is not part of bytes and handshake seconds."""
 
@@ -136,6 +143,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     authentication: str = "none"
     """The weakest of the algorithm that the peer proved its key with and those that its chain is signed with."""
     certificate_expires: datetime.datetime | None = None
+    certificates: tuple[CertificateId, ...] = ()
+    """The peer's verified chain without its root, its own first; empty for one that shows none."""
     certificate_algorithm: str = "none"
     """Of the key in the peer's certificate, or of the one stored beforehand."""
     handshake_seconds: float = 0.0

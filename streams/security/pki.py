@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorit
 
 from streams.errors import PipelineError
 from streams.files import create_file
+from streams.security.endpoint import CertificateId
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey
 PublicKey = (
@@ -199,8 +200,7 @@ class Authority:
         end = start + datetime.timedelta(days=days) + (BACKDATE if not_before is None else datetime.timedelta())
         key = LEAF_KEYS[kind]()
         subject = (list(identities) or list(hosts))[0][:64]
-        kem = isinstance(key, mlkem.MLKEM768PrivateKey)  # whose key is for keyEncipherment alone (RFC 9935)
-        usage = _usage(key_encipherment=True) if kem else _usage(digital_signature=True)
+        usage = _usage(key_encipherment=kind == "mlkem768", digital_signature=kind != "mlkem768")  # RFC 9935
         builder = (
             _builder(subject, self.certificate.subject, key.public_key(), start, end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -214,6 +214,12 @@ class Authority:
             builder = builder.add_extension(x509.UnrecognizedExtension(DELEGATION_USAGE, null), critical=False)
         leaf = builder.sign(self._key, _digest(self._key))
         return Leaf(leaf.public_bytes(serialization.Encoding.PEM), pem_of(key))
+
+    def sign_list(self, builder: x509.CertificateRevocationListBuilder) -> x509.CertificateRevocationList:
+        """A revocation list in this authority's name."""
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        named = builder.issuer_name(self.certificate.subject).add_extension(issuer, critical=False)
+        return named.sign(self._key, _digest(self._key))
 
     def pem(self) -> bytes:
         """The root's certificate."""
@@ -261,6 +267,11 @@ def identities(leaf: x509.Certificate) -> tuple[str, ...]:
         return ()
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     return (*uris, *names.get_values_for_type(x509.DNSName))
+
+
+def certificate_id(certificate: x509.Certificate) -> CertificateId:
+    """What a revocation list knows it by."""
+    return CertificateId(certificate.issuer.public_bytes(), certificate.serial_number)
 
 
 def signature_algorithm(certificate: x509.Certificate) -> str:

@@ -11,15 +11,16 @@ import threading
 import time
 from typing import Any
 
+from cryptography.x509 import Certificate
 from OpenSSL import SSL
 
 from streams.errors import HandshakeFailed, LinkError
 from streams.security.authentication import signed_with, strength
 from streams.security.chains import authentication
-from streams.security.endpoint import ALPN, Facts
+from streams.security.endpoint import ALPN, CertificateId, Facts
 from streams.security.modes import TLS12
 from streams.security.openssl.groups import canonical_group
-from streams.security.pki import identities, key_algorithm
+from streams.security.pki import certificate_id, identities, key_algorithm
 
 READ_BYTES = 128 * 1024
 WRITE_BYTES = 256 * 1024
@@ -139,6 +140,7 @@ class OpenSSLEndpoint:
             cipher=cipher or "none",
             identities=identities(leaf) if leaf is not None else (),
             authentication=self._authentication(key),
+            certificates=self._certificates(leaf),
             certificate_expires=leaf.not_valid_after_utc if leaf is not None else None,
             certificate_algorithm=key,
             handshake_seconds=self._seconds or (time.perf_counter() - self._started if self._started else 0.0),
@@ -146,6 +148,16 @@ class OpenSSLEndpoint:
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
         )
+
+    def _certificates(self, leaf: Certificate | None) -> tuple[CertificateId, ...]:
+        """Most chains have nothing between leaf and root: for these, no other certificate is read."""
+        if leaf is None or not self.complete:
+            return ()
+        chain = _lib.SSL_get0_verified_chain(self._connection._ssl)
+        if chain == _ffi.NULL or _lib.sk_X509_num(chain) < 3:
+            return (certificate_id(leaf),)
+        verified = self._connection.get_verified_chain(as_cryptography=True) or [leaf]
+        return tuple(map(certificate_id, verified[:-1]))
 
     def _authentication(self, key: str) -> str:
         """A chain cannot make a classical key weaker, so only that of a post-quantum key is looked at."""

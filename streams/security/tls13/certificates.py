@@ -65,6 +65,8 @@ class Peer(msgspec.Struct, frozen=True):
     """The scheme of each signature in the verified chain, except the root's own."""
     expires: datetime.datetime
     """When the first certificate of the chain expires."""
+    between: tuple[x509.Certificate, ...] = ()
+    """The certificates between leaf and root."""
     delegated_scheme: int | None = None
     """The scheme of `key` if it comes from a delegated credential and not from the leaf."""
     delegated_by: str | None = None
@@ -133,7 +135,7 @@ class Trust:
         if not kem:
             _check_signing_leaf(leaf)
         expires = min(certificate.not_valid_after_utc for certificate in verified)
-        return Peer(leaf, key, schemes, expires)
+        return Peer(leaf, key, schemes, expires, tuple(verified[1:-1]))
 
     def _path(
         self,

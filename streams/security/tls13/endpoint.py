@@ -12,7 +12,7 @@ import time
 from streams.errors import HandshakeFailed, LinkError
 from streams.security.authentication import weakest
 from streams.security.endpoint import Facts
-from streams.security.pki import identities, key_algorithm, key_name
+from streams.security.pki import certificate_id, identities, key_algorithm, key_name
 from streams.security.tls13.alerts import FATAL, WARNING, Abort, Alert, PeerAlert, alert_name, decode_error, unexpected
 from streams.security.tls13.client import Client
 from streams.security.tls13.groups import GROUP_NAMES
@@ -98,12 +98,14 @@ class Tls13Endpoint:
     def facts(self, connect_seconds: float = 0.0) -> Facts:
         agreed = self._shake.agreed
         leaf = agreed.peer.leaf if agreed.peer is not None else None
+        chain = () if agreed.peer is None else (agreed.peer.leaf, *agreed.peer.between)
         return Facts(
             version="TLSv1.3" if agreed.suite is not None else "none",
             group=GROUP_NAMES[agreed.group] if agreed.group is not None else "none",
             cipher=agreed.suite.name if agreed.suite is not None else "none",
             authentication=self._authentication(),
             identities=identities(leaf) if leaf is not None else agreed.names,
+            certificates=tuple(map(certificate_id, chain)),
             certificate_expires=leaf.not_valid_after_utc if leaf is not None else agreed.until,
             certificate_algorithm=self._key_algorithm(),
             handshake_seconds=self._seconds or (time.perf_counter() - self._started if self._started else 0.0),
