@@ -20,6 +20,7 @@
     │   ├── NoRoom              there is no room for it now
     │   └── NotServed           its stream is not configured, is starting, or is stopping
     ├── PkiError                (security/pki.py) a file of the authority cannot be written or used
+    ├── ControlUnavailable      (control.py) the control socket cannot be made
     ├── AdminUnavailable        (telemetry/admin.py) the admin address cannot be listened on
     └── NotAnswered             (telemetry/client.py) no program answers at an admin address
 

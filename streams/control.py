@@ -1,0 +1,122 @@
+"""Acts of an operator on a running program, over a Unix socket that its own user alone may open; and asking for one.
+
+A line of JSON each way: {"act": "reload", "check": true}, and what the act answers. The admin port, which any local
+user can reach, stays read-only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import stat
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from streams.errors import PipelineError
+from streams.telemetry import logs
+from streams.telemetry.client import NotAnswered
+
+MAX_LINE_BYTES = 64 * 1024
+ASK_SECONDS = 5.0
+"""How long a client has for its question."""
+ANSWER_SECONDS = 60.0
+
+Act = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+
+log = logs.get_logger("control")
+
+
+class ControlUnavailable(PipelineError):
+    """The control socket cannot be made."""
+
+
+@contextlib.asynccontextmanager
+async def serving(path: Path, acts: Mapping[str, Act]) -> AsyncIterator[None]:
+    """Serve until the block is left; raises ControlUnavailable. A socket that a killed process left is replaced."""
+    try:
+        sock = _bound(path)
+    except OSError as error:
+        raise ControlUnavailable(f"control_socket {path}: {error.strerror or error}") from error
+    server = await asyncio.start_unix_server(lambda *ends: _serve(acts, *ends), sock=sock, limit=MAX_LINE_BYTES)
+    try:
+        yield
+    finally:
+        server.close()
+        path.unlink(missing_ok=True)  # noqa: ASYNC240 — the last thing that is done
+
+
+def of_worker(path: Path, number: int) -> Path:
+    """Where worker `number` of several processes serves: the first at the path itself."""
+    return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def of_workers(path: Path) -> list[Path]:
+    """The path, and those of further workers that there are."""
+    further = [each for each in path.parent.glob(f"{path.name}.*") if each.suffix[1:].isdigit()]
+    return [path, *sorted(further, key=lambda each: int(each.suffix[1:]))]
+
+
+def _bound(path: Path) -> socket.socket:
+    """Nobody can connect before it listens, and by then its mode is set."""
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        with socket.socket(socket.AF_UNIX) as other:
+            if other.connect_ex(str(path)) == 0:
+                raise OSError("another program answers there; give each its own path")
+        path.unlink()
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(str(path))
+        os.chmod(path, 0o600)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _serve(acts: Mapping[str, Act], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        async with asyncio.timeout(ASK_SECONDS):
+            line = await reader.readline()
+        if line:
+            writer.write(json.dumps(await _answer(acts, line, writer)).encode() + b"\n")
+            await writer.drain()
+    except (OSError, ValueError, TimeoutError) as error:
+        log.warning("act not understood", reason=str(error) or type(error).__name__)
+    except Exception as error:  # the top of a task
+        log.exception("act failed", reason=f"{type(error).__name__}: {error}")
+    finally:
+        writer.close()
+
+
+async def _answer(acts: Mapping[str, Act], line: bytes, writer: asyncio.StreamWriter) -> Mapping[str, Any]:
+    question = json.loads(line)
+    name = question.pop("act", None) if isinstance(question, dict) else None
+    if not isinstance(name, str) or name not in acts:
+        raise ValueError(f"the acts are: {', '.join(acts)}")
+    process, user, _ = struct.unpack(
+        "3i", writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    )
+    log.info("act requested", act=name, pid=process, uid=user)
+    return await acts[name](question)
+
+
+def ask(path: Path, act: str, **arguments: object) -> dict[str, Any]:
+    """What the program that serves this socket answers; raises NotAnswered."""
+    try:
+        with socket.socket(socket.AF_UNIX) as sock, contextlib.ExitStack() as stack:
+            sock.settimeout(ANSWER_SECONDS)
+            sock.connect(str(path))
+            sock.sendall(json.dumps({"act": act, **arguments}).encode() + b"\n")
+            answer = stack.enter_context(sock.makefile("rb")).readline()
+    except OSError as error:
+        why = error.strerror or error
+        raise NotAnswered(f"{path} does not answer: {why}; is the program running, as this user?") from error
+    if not answer:
+        raise NotAnswered(f"{path} gave no answer; its program's log says why")
+    answered: dict[str, Any] = json.loads(answer)
+    return answered

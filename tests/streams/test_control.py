@@ -1,0 +1,93 @@
+"""The control socket: who may open it, and what becomes of questions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from streams import control
+from streams.control import ControlUnavailable, ask, serving
+from streams.telemetry.client import NotAnswered
+from tests.support.installation import found
+
+
+async def say(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    if asked.get("fail"):
+        raise RuntimeError("no")
+    return {"said": asked["word"]}
+
+
+async def test_an_act_is_answered_and_it_is_logged_who_asked(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with capture_logs() as events:
+        async with serving(path, {"say": say}):
+            assert await asyncio.to_thread(ask, path, "say", word="yes") == {"said": "yes"}
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    (asked,) = found(events, "act requested")
+    assert (asked["act"], asked["pid"], asked["uid"]) == ("say", os.getpid(), os.getuid())
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("question", [b"\n", b"[]\n", b'{"act":"else"}\n', b'{"act":[]}\n', b"x" * 200_000 + b"\n"])
+async def test_nonsense_gets_no_answer_and_the_next_question_does(tmp_path: Path, question: bytes) -> None:
+    path = tmp_path / "control.sock"
+    with capture_logs() as events:
+        async with serving(path, {"say": say}):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(question)
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
+            assert await asyncio.to_thread(ask, path, "say", word="yes") == {"said": "yes"}
+    assert len(found(events, "act not understood")) == 1
+
+
+async def test_an_act_that_fails_is_said_at_both_ends(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with capture_logs() as events:
+        async with serving(path, {"say": say}):
+            with pytest.raises(NotAnswered, match="gave no answer"):
+                await asyncio.to_thread(ask, path, "say", fail=True)
+    assert found(events, "act failed")[0]["reason"] == "RuntimeError: no"
+
+
+async def test_who_asks_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "ASK_SECONDS", 0.05)
+    async with serving(tmp_path / "control.sock", {}):
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "control.sock")
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_socket_that_was_left_is_replaced_and_one_in_use_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    async with serving(path, {"say": say}):
+        with pytest.raises(ControlUnavailable, match="another program answers there"):
+            async with serving(path, {}):
+                pass
+        assert await asyncio.to_thread(ask, path, "say", word="still") == {"said": "still"}
+
+
+async def test_a_path_that_cannot_be_a_socket_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "none" / "control.sock", tmp_path / ("x" * 200)):
+        with pytest.raises(ControlUnavailable, match=f"control_socket {path}: "):
+            async with serving(path, {}):
+                pass
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_a_program_that_does_not_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotAnswered, match="does not answer: No such file or directory; is the program running"):
+        ask(tmp_path / "control.sock", "say")
