@@ -5,6 +5,8 @@ Only the sink in use is imported: the libraries of the others would cost memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from logreceiver.sinks import Reader, Sink
 from logreceiver.sinks.settings import AnySink, KafkaSink, LogSink
 
@@ -20,6 +22,16 @@ def make_sink(settings: AnySink) -> Sink:
             from logreceiver.sinks.kafka import sink as kafka
 
             return kafka.KafkaSink(settings)
+
+
+def renewal(sink: Sink, settings: AnySink) -> Callable[[], None]:
+    """Check a section that differs from the sink's in its `live` fields; calling the result takes them. ConfigError."""
+    if isinstance(settings, KafkaSink):
+        from logreceiver.sinks.kafka import sink as kafka
+
+        assert isinstance(sink, kafka.KafkaSink)
+        return sink.renewal(settings)
+    return lambda: None
 
 
 def make_reader(settings: AnySink) -> Reader:

@@ -24,10 +24,16 @@ class Settings(Protocol):
 
     one_process: ClassVar[bool]
     """True if only one process at a time may use the sink, so that `--workers` is not for it."""
+    live: ClassVar[tuple[str, ...]]
+    """The fields that a reload changes; the others wait for a restart."""
 
     @property
     def tls(self) -> SinkTls | None:
         """Files for TLS to the sink, if it is reached by TLS."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files with its credentials."""
 
     @property
     def modes(self) -> frozenset[str]:
@@ -49,6 +55,7 @@ class LogSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The embedded log: segments in a directory, readable by Kafka's own tools."""
 
     one_process: ClassVar[bool] = True
+    live: ClassVar[tuple[str, ...]] = ()
 
     directory: Path
     max_segment_bytes: Annotated[int, Meta(ge=1 * MIB, le=2048 * MIB - 1)] = 256 * MIB
@@ -58,6 +65,10 @@ class LogSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def tls(self) -> SinkTls | None:
         return None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return ()
 
     @property
     def modes(self) -> frozenset[str]:
@@ -87,6 +98,14 @@ class KafkaSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """An Apache Kafka cluster. `security` is a mode of the TLS leg to it, or "plaintext"."""
 
     one_process: ClassVar[bool] = False
+    live: ClassVar[tuple[str, ...]] = (
+        "security",
+        "tls",
+        "sasl",
+        "create_topics",
+        "partition_count",
+        "replication_factor",
+    )
 
     brokers: Annotated[tuple[Address, ...], Meta(min_length=1)]
     security: Literal["plaintext", "classical", "hybrid"] = "plaintext"
@@ -96,6 +115,11 @@ class KafkaSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     create_topics: bool = False
     partition_count: Annotated[int, Meta(ge=1, le=10_000)] = 1
     replication_factor: Annotated[int, Meta(ge=1, le=100)] = 1
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        of_tls = self.tls.paths() if self.tls is not None else ()
+        return of_tls + ((self.sasl.password_file,) if self.sasl is not None else ())
 
     @property
     def modes(self) -> frozenset[str]:

@@ -129,6 +129,29 @@ async def test_a_stream_waits_for_a_right_that_was_taken_away_and_loses_nothing(
     assert "unauthorised" in {event.get("code") for event in events}
 
 
+async def test_new_credentials_are_used_without_a_restart(secured: Secured, topic_name: str, events: Events) -> None:
+    await asyncio.to_thread(secured.kafka.create_topic, topic_name)
+    await asyncio.to_thread(allow, secured.kafka, "plain", topic_name, ["Write", "Read"])
+    async with opened(secured.settings("scram")) as sink:
+        with pytest.raises(SinkUnavailable) as caught:
+            await sink.topic(topic_name)
+        assert caught.value.code is Code.UNAUTHORISED
+        sink.renewal(secured.settings("plain"))()
+        producer_id = await eventually(sink.new_producer_id)
+        await eventually(lambda: sink.topic(topic_name))
+        assert (await sink.produce(topic_name, 0, batch(producer_id, 0))).kind is Kind.STORED
+        sink.renewal(secured.settings("scram"))()  # the connections for batches are replaced, too
+        assert (await sink.produce(topic_name, 0, batch(producer_id, 10))).code is Code.UNAUTHORISED
+        sink.renewal(secured.settings("scram"))()
+        with pytest.raises(ConfigError, match=r"none\.password"):
+            sink.renewal(secured.settings("scram", sasl=unreadable(secured)))
+    assert len(found(events, "connections to the brokers renewed")) == 2
+
+
+def unreadable(secured: Secured) -> sink_settings.Sasl:
+    return sink_settings.Sasl(username="scram", password_file=secured.directory / "none.password")
+
+
 async def test_a_wrong_password_is_named_as_the_problem_and_the_receiver_stays_up(secured: Secured) -> None:
     async with opened(secured.settings("nobody")) as sink:
         assert "uthentication" in sink.health()["kafka"]

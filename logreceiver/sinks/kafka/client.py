@@ -61,6 +61,8 @@ class Cluster:
         self._bootstrap = [split_address(address) for address in bootstrap]
         self._options = dict(options)
         self._control: dict[tuple[str, int], AIOKafkaConnection] = {}
+        self._outdated: set[AIOKafkaConnection] = set()
+        """Connections with other options, which may still carry a question."""
         self._coalesced: Coalesced[None] = Coalesced()
         self._connecting: Coalesced[AIOKafkaConnection] = Coalesced()
         self._names: set[str] = set()
@@ -76,10 +78,25 @@ class Cluster:
     async def close(self) -> None:
         await self._coalesced.close()
         await self._connecting.close()
-        closing = [connection.close(reason=CloseReason.SHUTDOWN) for connection in self._control.values()]
+        every = [*self._control.values(), *self._outdated]
+        self._outdated.clear()
+        closing = [connection.close(reason=CloseReason.SHUTDOWN) for connection in every]
         waits = [future for future in closing if future is not None]
         if waits:
             await asyncio.wait(waits, timeout=CONTROL_SECONDS)
+
+    def use(self, options: Mapping[str, Any]) -> None:
+        """Make connections with other options from now on; those that are there serve what is under way, then close."""
+        self._options = dict(options)
+        for connection in self._control.values():
+            self._outdated.add(connection)
+            asyncio.get_running_loop().call_later(2 * CONTROL_SECONDS, self._close_outdated, connection)
+        self._control.clear()
+
+    def _close_outdated(self, connection: AIOKafkaConnection) -> None:
+        if connection in self._outdated:
+            self._outdated.discard(connection)
+            connection.close()
 
     async def connect(self, address: tuple[str, int], *, seconds: float = CONTROL_SECONDS) -> AIOKafkaConnection:
         """A new connection; `seconds` is its time limit for one answer. SinkUnavailable if it fails."""

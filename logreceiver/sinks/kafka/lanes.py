@@ -64,6 +64,8 @@ class Apart(Generic[C]):
     waiting: deque[Item] = field(default_factory=deque)
     connection: C | None = None
     busy: bool = False
+    outdated: bool = False
+    """Whether the connection is to be replaced."""
 
 
 @dataclass(eq=False)
@@ -71,6 +73,8 @@ class Round(Generic[C]):
     """One request on a shared connection; `detached` once that connection is no longer shared."""
 
     items: list[Item]
+    renewals: int
+    """How often connections had been renewed when it began."""
     detached: bool = False
 
 
@@ -96,6 +100,7 @@ class Lanes(Generic[C]):
         self._busy = 0
         """Shared connections with a request, those that are being opened included."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._renewals = 0
         self._closing = False
 
     async def submit(self, partition: Partition, batch: memoryview) -> Outcome:
@@ -111,6 +116,14 @@ class Lanes(Generic[C]):
             self._waiting.setdefault(partition, deque()).append(item)
             self._pump()
         return await item.answer
+
+    def renew(self) -> None:
+        """Use new connections from now on. A request that is under way ends on the one that carries it."""
+        self._renewals += 1
+        while self._idle:
+            self._idle.pop().close()
+        for apart in self._apart.values():
+            apart.outdated = True
 
     async def close(self) -> None:
         """Refuse waiting batches, give those under way a few seconds, close the connections."""
@@ -133,7 +146,7 @@ class Lanes(Generic[C]):
         """Start requests as long as there are shared connections and batches."""
         while self._busy < SHARED_CONNECTIONS and (items := self._gather()):
             self._busy += 1
-            self._spawn(self._shared_round(Round(items)))
+            self._spawn(self._shared_round(Round(items, self._renewals)))
 
     def _gather(self) -> list[Item]:
         """The oldest batch of each waiting partition, within a request's size."""
@@ -201,7 +214,7 @@ class Lanes(Generic[C]):
         if connection is None:
             return
         apart = self._apart.get(round_.items[0].partition) if round_.detached else None
-        if not connection.connected():
+        if not connection.connected() or round_.renewals != self._renewals:
             connection.close()
         elif not round_.detached:
             self._idle.append(connection)
@@ -244,9 +257,10 @@ class Lanes(Generic[C]):
         quick = False
         try:
             while (item := self._next(apart.waiting)) is not None:
-                if apart.connection is not None and not apart.connection.connected():
+                if apart.connection is not None and (apart.outdated or not apart.connection.connected()):
                     apart.connection.close()
                     apart.connection = None
+                apart.outdated = False
                 if apart.connection is None:
                     apart.connection = await self._open([item])
                 if apart.connection is None:

@@ -26,6 +26,11 @@ def connection_options(settings: KafkaSink) -> dict[str, Any]:
     return options
 
 
+def credentials(settings: KafkaSink) -> tuple[object, ...]:
+    """What connections are made with, the contents of the files included: equal as long as nothing changed."""
+    return (settings.security, settings.tls, settings.sasl, *(path.read_bytes() for path in settings.files))
+
+
 def _context(mode_name: str, tls: SinkTls) -> Any:
     from streams.security import stacks
     from streams.security.modes import MODES

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import structlog
@@ -28,7 +28,7 @@ from logreceiver.sinks.kafka.client import CONNECTION_ERRORS, Cluster, Topic
 from logreceiver.sinks.kafka.coalesced import Coalesced
 from logreceiver.sinks.kafka.errors import LEADER_NOT_AVAILABLE, NO_ERROR, NOT_LEADER, UNKNOWN_TOPIC, raise_for, refusal
 from logreceiver.sinks.kafka.lanes import Item, Lanes
-from logreceiver.sinks.kafka.options import connection_options
+from logreceiver.sinks.kafka.options import connection_options, credentials
 from logreceiver.sinks.kafka.produce import Produce, Row
 from logreceiver.sinks.kafka.read import read_all
 from logreceiver.sinks.kafka.requests import DescribeProducers
@@ -78,6 +78,8 @@ class KafkaSink:
         self._checks: Coalesced[_Facts] = Coalesced()
         self._questions: Coalesced[dict[int, RunState]] = Coalesced()
         self._cluster: Cluster | None = None
+        self._credentials: tuple[object, ...] = ()
+        """What the connections in use were made with."""
         self._keeper: asyncio.Task[None] | None = None
         """Refreshes the metadata in the background."""
 
@@ -90,12 +92,31 @@ class KafkaSink:
     async def start(self) -> None:
         """Connect; wait a few seconds for a broker, then keep trying in the background."""
         self._cluster = Cluster(self._settings.brokers, connection_options(self._settings))
+        self._credentials = credentials(self._settings)
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._cluster.refresh()
         except (SinkUnavailable, TimeoutError) as error:
             self._log_unreachable(error)
         self._keeper = asyncio.create_task(self._keep())
+
+    def renewal(self, settings: Settings) -> Callable[[], None]:
+        """Check a section; calling the result takes its `live` fields. ConfigError for a file that cannot be used.
+
+        Where credentials changed, every connection is replaced, each after the request that it carries.
+        """
+        options, known = connection_options(settings), credentials(settings)
+
+        def take() -> None:
+            self._settings = settings
+            if known != self._credentials and self._cluster is not None:
+                self._credentials = known
+                self._cluster.use(options)
+                for lanes in self._lanes.values():
+                    lanes.renew()
+                log.info("connections to the brokers renewed")
+
+        return take
 
     async def _keep(self) -> None:
         """Refresh the metadata from time to time, and soon after a failure."""
