@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from logreceiver.commands.options import CONFIG, load
-from logreceiver.config import ReceiverConfig
+from logreceiver.config import ReceiverConfig, load_receiver
 from streams import program
 from streams.addresses import split_address
-from streams.errors import ConfigError, Problem
+from streams.errors import ConfigError
 from streams.signals import Stop
 from streams.telemetry import logs
+
+if TYPE_CHECKING:
+    from logreceiver.reloading import Report
 
 ELSEWHERE = {
     "cat": "logreceiver.commands.log",
     "ledger": "logreceiver.commands.ledger",
     "posture": "logreceiver.commands.posture",
+    "reload": "logreceiver.commands.reload",
     "replay": "logreceiver.commands.log",
 }
 
@@ -55,30 +60,72 @@ def main() -> None:
 def run(path: Path, log_level: str, workers: int) -> None:
     """Run the receiver until SIGTERM.
 
-    SIGTERM lets batches under way finish for up to stop_grace; a second SIGTERM stops at once. SIGHUP reloads
-    the receiver's certificate, which is also reloaded when its files change.
+    SIGTERM lets batches under way finish for up to stop_grace; a second SIGTERM stops at once. SIGHUP reloads the
+    configuration and the files that it names: an invalid one is rejected and the last good one stays. Certificates are
+    also reloaded when their files change, and so is the configuration with watch = true.
 
     Exit codes: 0 after SIGTERM; 1 after a second SIGTERM, or if something hangs for longer than stop_grace and 3 s; 69
     if a resource is not available, such as an address; 70 after a fault of the program itself; 78 for an invalid
     configuration.
     """
     logs.configure(level=log_level)
-    config = load(path)
-    worker = _become_worker(config, workers) if workers > 1 else None
+    config, took = load(path), None
+    worker = None
+    if workers > 1:
+        from logreceiver.workers import Taken
+
+        took = Taken(config)
+        worker = _become_worker(config, workers)
+        config = took.get()  # one that is started again has to follow the others
 
     async def receive(stop: Stop) -> None:
+        from logreceiver.checks import modes_of
         from logreceiver.service import Service
-        from streams.security import modes, stacks
+        from logreceiver.watching import watching
+        from streams.security import stacks
 
         stop.grace_seconds = lambda: config.stop_grace_seconds
-        towards_sink = [modes.MODES[name] for name in sorted(config.sink.modes)]
-        stacks.self_test(dict.fromkeys(stacks.named(sorted(config.served_modes), config.tls) + towards_sink))
+        stacks.self_test(modes_of(config))
         async with Service(config, worker=worker) as service:
+
+            async def reload(**asked: Any) -> Report:
+                report = await service.reload(lambda: load_receiver(path), **asked)
+                if took is not None:
+                    took.put(service.config)
+                return report
+
             program.has_started()
-            stop.on_reload = service.reload
-            await stop.requested.wait()
+            stop.on_reload = reload
+            stop.grace_seconds = lambda: service.config.stop_grace_seconds
+            async with (
+                watching(lambda: (path, *service.config.files) if service.config.watch else (), stop.reload),
+                _controlled(config.control_socket, worker, reload),
+            ):
+                await stop.requested.wait()
 
     program.serve(receive)
+
+
+@contextlib.asynccontextmanager
+async def _controlled(
+    path: Path | None, worker: int | None, reload: Callable[..., Awaitable[Report]]
+) -> AsyncIterator[None]:
+    """Take an operator's acts, if there is a socket for them. Worker K (from 1) has the path with .K behind it."""
+    from msgspec import to_builtins
+
+    from streams import control
+
+    if path is None:
+        yield
+        return
+
+    async def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        check, words = bool(asked.get("check")), {name: str(asked.get(name, "")) for name in ("confirm", "expect")}
+        answered: dict[str, Any] = to_builtins(await reload(check=check, **words))
+        return answered
+
+    async with control.serving(control.of_worker(path, worker or 0), {"reload": answer}):
+        yield
 
 
 def _become_worker(config: ReceiverConfig, count: int) -> int:
@@ -103,10 +150,11 @@ def validate(path: Path) -> None:
 
     Prints every problem and exits with 78, or prints what the receiver would serve and where it would write.
     """
+    from logreceiver.checks import problems_of_files
     from streams.security import stacks
 
     config = load(path)
-    if problems := list(_problems_of_files(config)):
+    if problems := list(problems_of_files(config)):
         program.refuse_config(ConfigError(problems))
     for listener in config.listener:
         served = stacks.named(listener.modes, config.tls)
@@ -116,25 +164,6 @@ def validate(path: Path) -> None:
             f"{rule.identity} may write {', '.join(rule.streams)} in mode {', '.join(rule.modes)} to {rule.topic}"
         )
     click.echo(f"sink: {config.sink.location}")
-
-
-def _problems_of_files(config: ReceiverConfig) -> Iterator[Problem]:
-    """Problems in the files that the configuration names, as a start would find them."""
-    from logreceiver.links.grants import Grants
-    from streams.security import stacks
-    from streams.security.modes import MODES
-
-    checks: list[Callable[[], object]] = [lambda: Grants.load(config.grant_key_file)]
-    used = stacks.named(sorted(config.served_modes), config.tls)
-    checks.append(functools.partial(stacks.check, config.tls, used, accepting=True))
-    if config.sink.tls is not None:
-        towards_sink = [MODES[name] for name in config.sink.modes]
-        checks.append(functools.partial(stacks.check_foreign, config.sink.tls, towards_sink))
-    for check in checks:
-        try:
-            check()
-        except ConfigError as error:
-            yield from error.problems
 
 
 @main.command()

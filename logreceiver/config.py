@@ -14,7 +14,17 @@ from msgspec import Meta
 
 from logreceiver.sinks.settings import AnySink
 from streams.config import schema, toml
-from streams.config.kinds import GrantKeyFile, ListenAddress, ModeName, Network, Pattern, TopicName, TopicPattern
+from streams.config.kinds import (
+    CrlFile,
+    Day,
+    GrantKeyFile,
+    ListenAddress,
+    ModeName,
+    Network,
+    Pattern,
+    TopicName,
+    TopicPattern,
+)
 from streams.config.sections import Tls, lacking
 from streams.config.toml import Fault
 from streams.config.units import MIB
@@ -31,6 +41,13 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     trusted_sources: tuple[Network, ...] = ()
 
 
+class Drain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Runs that a stream began in this topic may end there, up to and including a day (UTC)."""
+
+    topic: TopicPattern
+    until: Day
+
+
 class Allow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An identity (shell pattern over the leaf's URI or DNS names) may write these streams in these modes."""
 
@@ -38,6 +55,13 @@ class Allow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     streams: Annotated[tuple[Pattern, ...], Meta(min_length=1)]
     modes: Modes = ("hybrid",)
     topic: TopicPattern = "{stream}"
+    drains: tuple[Drain, ...] = ()
+
+
+class Deny(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An identity (shell pattern) that is shut out, whatever the rules allow."""
+
+    identity: Pattern
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +73,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_rate_per_identity_bytes: Annotated[int, Meta(ge=MIB)] | None = None
     max_memory_bytes: Annotated[int, Meta(ge=16 * MIB)] = 256 * MIB
     max_handshakes: Annotated[int, Meta(ge=1, le=100_000)] = 1024
+    max_link_age_seconds: Annotated[float, Meta(ge=60, le=7 * 86400)] = 7200.0
     handshake_seconds: Annotated[float, Meta(ge=0.1, le=60)] = 10.0
     hello_seconds: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
 
@@ -72,11 +97,16 @@ class ReceiverConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     listener: Annotated[tuple[Listener, ...], Meta(min_length=1)]
     allow: Annotated[tuple[Allow, ...], Meta(min_length=1)]
     sink: AnySink
+    deny: tuple[Deny, ...] = ()
     tls: Tls = Tls()
+    crl: tuple[CrlFile, ...] = ()
+    crl_required: bool = False
     limits: Limits = Limits()
     admin: Admin | None = Admin()
     ledger: Ledger | None = Ledger()
     stop_grace_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    watch: bool = False
+    control_socket: Path | None = None
 
     @property
     def served_modes(self) -> set[str]:
@@ -87,6 +117,16 @@ class ReceiverConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def modes(self) -> set[str]:
         """Names of the modes that links may use, including the links to the sink."""
         return self.served_modes | self.sink.modes
+
+    @property
+    def certificate_files(self) -> tuple[Path, ...]:
+        """Files about certificates, of forwarders, towards the sink and revoked, and the sink's password."""
+        return (*(path for files in self.tls.sections() for path in files.paths()), *self.sink.files, *self.crl)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that it names and that a reload reads again."""
+        return (self.grant_key_file, *self.certificate_files)
 
 
 def load_receiver(path: Path) -> ReceiverConfig:
@@ -131,10 +171,13 @@ def _check(config: ReceiverConfig) -> Iterator[Fault]:
         seen.add(address)
         yield from ((f"listener[{index}].modes", message) for message in _apart(listener.modes, config.tls))
     for index, rule in enumerate(config.allow):
-        if config.ledger is not None and rule.topic == config.ledger.topic:
-            yield (
-                f"allow[{index}].topic",
-                f"{rule.topic} is the ledger's topic, which only receivers write; use another topic",
-            )
+        topics = {f"allow[{index}].topic": rule.topic} | {
+            f"allow[{index}].drains[{number}].topic": drain.topic for number, drain in enumerate(rule.drains)
+        }
+        for key, topic in topics.items():
+            if config.ledger is not None and topic == config.ledger.topic:
+                yield key, f"{topic} is the ledger's topic, which only receivers write; use another topic"
+    if config.crl_required and not config.crl:
+        yield "crl", "is missing; with crl_required, name the revocation list of every authority"
     yield from lacking(config.tls, config.served_modes, accepting=True)
     yield from config.sink.check()

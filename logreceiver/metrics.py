@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import time
+
 from streams.security.endpoint import Facts
 from streams.telemetry.metrics import CollectorRegistry, Metric, Metrics, duration
 
@@ -32,7 +35,29 @@ LEDGER_DROPPED = Metric(
     (),
     "Ledger records lost because the ledger could not be written; the batches themselves are stored.",
 )
-RECEIVER = (BATCHES, RECEIVED, BYTES, SINK, LINKS, REFUSED_LINKS, CLONES, LEDGER_DROPPED)
+RELOAD_OK = Metric(
+    "logreceiver_config_last_reload_successful",
+    "gauge",
+    "",
+    (),
+    "1 if the last reload of the configuration was taken, or if there was none; 0 if it was refused.",
+)
+RELOADED = Metric(
+    "logreceiver_config_last_reload_timestamp_seconds",
+    "gauge",
+    "seconds",
+    (),
+    "When a configuration was last taken, at the start or by a reload, in seconds since the epoch.",
+)
+CRL = Metric(
+    "logreceiver_crl_next_update_timestamp_seconds",
+    "gauge",
+    "seconds",
+    (),
+    "When the first of the revocation lists has to be renewed, in seconds since the epoch; 0 without lists. A list "
+    "that is past it stays in force.",
+)
+RECEIVER = (BATCHES, RECEIVED, BYTES, SINK, LINKS, REFUSED_LINKS, CLONES, LEDGER_DROPPED, RELOAD_OK, RELOADED, CRL)
 
 
 class ReceiverMetrics(Metrics):
@@ -48,7 +73,20 @@ class ReceiverMetrics(Metrics):
         self.refused_links = self._counter(REFUSED_LINKS)
         self.ledger_dropped = self._counter(LEDGER_DROPPED)
         self.clones_suspected = self._counter(CLONES)
+        self._reload_ok, self._reloaded = self._gauge(RELOAD_OK), self._gauge(RELOADED)
+        self.reloaded(successful=True)
+        self._crl = self._gauge(CRL)
         self._stream_labels: set[str] = set()
+
+    def reloaded(self, *, successful: bool) -> None:
+        """A configuration was taken, or refused."""
+        self._reload_ok.set(successful)
+        if successful:
+            self._reloaded.set(time.time())
+
+    def revocation_lists(self, next_update: datetime.datetime | None) -> None:
+        """The lists in use were read; None if there are none."""
+        self._crl.set(next_update.timestamp() if next_update is not None else 0)
 
     def stream_label(self, stream: str) -> str:
         """The name that a stream is counted under: its own, if it is one of the first MAX_STREAM_LABELS."""

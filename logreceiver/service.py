@@ -1,4 +1,4 @@
-"""The receiver as a service: one sink, its listeners, their links; starts, reloads certificates, stops.
+"""The receiver as a service: one sink, its listeners, their links; starts, reloads, stops.
 
 A stop is announced to every forwarder (GOAWAY), so that batches under way are answered and no new ones arrive; batches
 that are not answered within the grace are sent again to another receiver. The receiver keeps no state that a kill could
@@ -13,7 +13,6 @@ import functools
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
-from ipaddress import ip_network
 from typing import Any
 
 import msgspec
@@ -21,31 +20,27 @@ import structlog
 
 from logreceiver import status
 from logreceiver.config import Admin, ReceiverConfig
-from logreceiver.config import Listener as ListenerSettings
 from logreceiver.ledger.writer import Ledger
 from logreceiver.links.grants import Grants
 from logreceiver.links.session import Session
 from logreceiver.links.shared import Shared
+from logreceiver.listeners import Listeners
 from logreceiver.metrics import ReceiverMetrics
+from logreceiver.oversight import overseeing
 from logreceiver.posture import report
+from logreceiver.reloading import Load, Reloading, Report
+from logreceiver.room import room_for
 from logreceiver.sinks.make import make_sink
-from streams import descriptors
 from streams.addresses import join_address, split_address
-from streams.errors import Code, ConfigError, HandshakeFailed
-from streams.security import handshakes, stacks
-from streams.security.endpoint import Party
-from streams.security.listener import Listener, listen
+from streams.errors import Code, HandshakeFailed
+from streams.security import handshakes
+from streams.security.listener import Listener
+from streams.security.revocation import Revoked
 from streams.security.transport import Link
 from streams.telemetry import admin
 from streams.telemetry.metrics import CollectorRegistry
 
 CERTIFICATE_CHECK_SECONDS = 5.0
-OWN_DESCRIPTORS = 64
-"""The program itself, its connections to the sink, and those who ask its admin address."""
-
-INBOX_BYTES = 256 * 1024
-"""What a link may have received beyond what it works on."""
-
 log = structlog.get_logger("logreceiver")
 
 
@@ -56,21 +51,27 @@ class Service:
     """
 
     def __init__(self, config: ReceiverConfig, *, worker: int | None = None) -> None:
-        self._config = config
+        self.config = config
+        """The configuration in use."""
         self._worker = worker
         self.registry = CollectorRegistry()
         self.metrics = ReceiverMetrics(self.registry)
         self._links: Counter[str] = Counter()
         """Open links by identity; an identity without one has no entry."""
-        self._live: set[Session] = set()
+        self._live: dict[Session, Listener] = {}
+        """Sessions, each with the listener that its link came by."""
         self._stack = contextlib.AsyncExitStack()
         """Closes listeners, ledger and sink, in the reverse of the order in which they were opened."""
-        self._max_links, self._max_pending = config.limits.max_links, config.limits.max_handshakes
+        self._max_links = config.limits.max_links
         self._stopping = False
         self._since = datetime.now(UTC)
         """Since when the posture is counted."""
-        self.listeners: list[Listener] = []
         self.admin_address = ""
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """Those in use, in the order of the configuration."""
+        return self._listeners.used
 
     async def __aenter__(self) -> Service:
         try:
@@ -84,34 +85,31 @@ class Service:
         await self._stop()
 
     async def _start(self) -> None:
-        config = self._config
-        self._fit_descriptors()
+        config = self.config
+        self._make_room()
         grants = Grants.load(config.grant_key_file)
         sink = make_sink(config.sink)
         self._stack.push_async_callback(sink.close)
         await sink.start()
-        ledger = None
+        self._shared = Shared(config, sink, grants, self.metrics)
+        self._shared.revoked = Revoked.load(config.crl, config.tls.sections())
+        self.metrics.revocation_lists(self._shared.revoked.next_update)
+        self._listeners = Listeners(
+            self._serve,
+            self._failed,
+            self.metrics,
+            turns=self._shared.turns,
+            reuse_port=self._worker is not None,
+        )
+        self._reloading = Reloading(self._shared, self._listeners, self._live.items, self.metrics)
+        self._stack.push_async_callback(self._reloading.close)
         if config.ledger is not None:
-            ledger = await self._stack.enter_async_context(Ledger(config.ledger.topic, sink, self.metrics))
-        self._shared = Shared(config, sink, grants, self.metrics, ledger)
-        for settings in config.listener:
-            party = self._party(settings)
-            listener = await listen(
-                settings.address,
-                party,
-                self._serve,
-                on_failure=self._failed,
-                handshake_timeout=config.limits.handshake_seconds,
-                max_pending=self._max_pending,
-                trusted=[ip_network(each) for each in settings.trusted_sources],
-                turns=self._shared.turns,
-                inbox_bytes=INBOX_BYTES,
-                reuse_port=self._worker is not None,
-            )
-            self._stack.push_async_callback(listener.close)
-            self.listeners.append(listener)
-            self.metrics.own_certificate(party.expires, user=settings.address, delegated=party.delegated_until)
-            log.info("listening", address=listener.address, modes=list(settings.modes))
+            self._shared.ledger = Ledger(config.ledger.topic, sink, self.metrics)
+            self._shared.ledger.start()
+        self._stack.push_async_callback(self._listeners.close)
+        change = self._listeners.plan(config)
+        await self._listeners.open(change)
+        self._listeners.commit(change, grace_seconds=0.0)
         if config.admin is not None:
             server = await self._stack.enter_async_context(
                 admin.serve(
@@ -127,20 +125,16 @@ class Service:
             self.admin_address = server.address
             log.info("admin listening", address=server.address)
         await self._stack.enter_async_context(self._watching_certificates())
+        await self._stack.enter_async_context(overseeing(lambda: self._live, self._shared, self._reloading.judge))
 
-    def _fit_descriptors(self) -> None:
-        """Fewer links than configured where the process may not have so many files open; the log has its share."""
-        limit, listeners, most = descriptors.limit(), len(self._config.listener), self._max_pending
-        wanted = OWN_DESCRIPTORS + listeners * most + self._max_links * 4 // 3
-        if limit < wanted:
-            self._max_pending = max(min(most, limit // (8 * listeners)), 1)
-            left = limit - OWN_DESCRIPTORS - listeners * self._max_pending
-            self._max_links = min(self._max_links, max(left * 3 // 4, 1))
+    def _make_room(self) -> None:
+        room = room_for(self.config)
+        self._max_links = room.max_links
+        if room.limit < room.wanted:
             remedy = "raise the limit (ulimit -Hn, LimitNOFILE= of systemd), or lower limits.max_links"
-            log.warning("few descriptors", limit=limit, wanted=wanted, max_links=self._max_links, remedy=remedy)
-
-    def _party(self, settings: ListenerSettings) -> Party:
-        return stacks.server(stacks.named(settings.modes, self._config.tls), self._config.tls)
+            log.warning(
+                "few descriptors", limit=room.limit, wanted=room.wanted, max_links=room.max_links, remedy=remedy
+            )
 
     def _admin_address(self, settings: Admin) -> str:
         host, port = split_address(settings.address)
@@ -148,7 +142,7 @@ class Service:
 
     async def _stop(self) -> None:
         self._stopping = True
-        grace = self._config.stop_grace_seconds
+        grace = self.config.stop_grace_seconds
         for session in self._live:
             session.go_away("the receiver is stopping", grace)
         deadline = asyncio.get_running_loop().time() + grace
@@ -160,7 +154,7 @@ class Service:
 
     # -- links -------------------------------------------------------------------------------------------------
 
-    async def _serve(self, link: Link) -> None:
+    async def _serve(self, link: Link, listener: Listener) -> None:
         facts = link.facts
         identity = facts.identities[0] if facts.identities else ""
         self._shared.sparing.say(
@@ -169,8 +163,11 @@ class Service:
                 log.bind(peer=link.peer, identities=list(facts.identities)), facts, more=more
             ),
         )
-        limits = self._config.limits
+        limits = self.config.limits
         session = Session(link, self._shared)
+        if verdict := session.judge(self.config, self._shared.revoked):
+            await session.turn_away(verdict.code, verdict.text)
+            return
         if (
             self._stopping
             or len(self._live) >= self._max_links
@@ -178,14 +175,14 @@ class Service:
         ):
             await session.turn_away(Code.TOO_MANY_LINKS, "no room for another link")
             return
-        self._live.add(session)
+        self._live[session] = listener
         self._links[identity] += 1
         try:
             await session.run()
         except Exception as error:  # the top of a link's task; such as too little memory
             log.exception("session failed", peer=link.peer, reason=f"{type(error).__name__}: {error}")
         finally:
-            self._live.discard(session)
+            del self._live[session]
             self._links[identity] -= 1
             if not self._links[identity]:
                 del self._links[identity]
@@ -218,32 +215,21 @@ class Service:
 
     def _certificate_stamp(self) -> tuple[float, ...]:
         """When each file of each certificate was written; empty while one of them is missing."""
-        sections = self._config.tls.sections()
         with contextlib.suppress(OSError):
-            return tuple(path.stat().st_mtime for each in sections for path in each.paths())
+            return tuple(path.stat().st_mtime for path in self.config.certificate_files)
         return ()
 
-    async def reload(self) -> None:
-        """Called at SIGHUP."""
-        self.reload_certificates()
+    async def reload(self, load: Load, *, check: bool = False, confirm: str = "", expect: str = "") -> Report:
+        """Load a configuration and take it; see reloading.py. At SIGHUP, or as an operator asks."""
+        report = await self._reloading.reload(load, check=check, confirm=confirm, expect=expect)
+        if report.outcome == "taken":
+            self.config = self._shared.config
+            self._make_room()
+        return report
 
     def reload_certificates(self) -> None:
         """Use the current files for new links; keep the old ones if peers would refuse these."""
-        served = stacks.named(sorted(self._config.served_modes), self._config.tls)
-        try:
-            stacks.check(self._config.tls, served, accepting=True)
-            parties = [self._party(settings) for settings in self._config.listener]
-        except ConfigError as error:
-            log.error(
-                "certificate reload failed",
-                reason=str(error),
-                remedy="mend the files; the old certificate stays in use",
-            )
-            return
-        for settings, listener, party in zip(self._config.listener, self.listeners, parties, strict=True):
-            listener.replace(party)
-            self.metrics.own_certificate(party.expires, user=settings.address, delegated=party.delegated_until)
-        log.info("certificate reloaded")
+        self._reloading.reload_certificates()
 
     # -- for admin ---------------------------------------------------------------------------------------------
 

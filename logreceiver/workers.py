@@ -1,21 +1,26 @@
 """`logreceiver run --workers N`: N processes that listen on the same ports (SO_REUSEPORT); the kernel spreads links.
 
 Receivers keep no state, so workers need not know about each other. Limits and metrics of a receiver apply to each
-worker: links, memory, counters. A worker that ends by itself is restarted; all end when their parent does.
+worker: links, memory, counters. A worker that ends by itself is restarted, with the configuration that the others have
+taken by then; all end when their parent does.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 
+import msgspec
 import structlog
 
+from logreceiver.config import ReceiverConfig
 from streams.program import EX_CONFIG, EX_UNAVAILABLE
 
 RESTART_SECONDS = 1.0
@@ -27,6 +32,33 @@ log = structlog.get_logger("logreceiver")
 def become_worker(count: int) -> int:
     """Returns in each of `count` children, with its number. The parent passes signals on, and exits after them."""
     return _Parent().keep(count)
+
+
+class Taken:
+    """The configuration that workers took last, in memory that they all inherit."""
+
+    def __init__(self, config: ReceiverConfig) -> None:
+        self._file = os.memfd_create("taken")
+        self.put(config)
+
+    def put(self, config: ReceiverConfig) -> None:
+        data = msgspec.msgpack.encode(config, enc_hook=str)
+        with self._locked():
+            os.pwrite(self._file, len(data).to_bytes(8) + data, 0)
+
+    def get(self) -> ReceiverConfig:
+        with self._locked():
+            size = int.from_bytes(os.pread(self._file, 8, 0))
+            data = os.pread(self._file, size, 8)
+        return msgspec.msgpack.decode(data, type=ReceiverConfig, dec_hook=lambda kind, text: kind(text))
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        fcntl.lockf(self._file, fcntl.LOCK_EX)  # for each process, though all share the descriptor
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
 
 
 class _Parent:

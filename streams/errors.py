@@ -63,6 +63,8 @@ class Code(enum.StrEnum):
     BAD_SEQUENCE = "bad_sequence"
     BAD_VERSION = "bad_version"
     NOT_ALLOWED = "not_allowed"
+    REVOKED = "revoked"
+    OVERDUE = "overdue"
     POLICY = "policy"
     TOO_MANY_LINKS = "too_many_links"
     TIMEOUT = "timeout"
@@ -109,6 +111,8 @@ _MEANING: dict[Code, tuple[bool, str]] = {
     Code.BAD_SEQUENCE: (True, "the batch does not follow the one before it on this link"),
     Code.BAD_VERSION: (False, "the peer speaks no common version of the protocol"),
     Code.NOT_ALLOWED: (True, "this identity may not write this stream in this mode"),
+    Code.REVOKED: (True, "this identity, or its certificate, was shut out"),
+    Code.OVERDUE: (True, "the link was as old as a link may get, or the peer's certificate has expired"),
     Code.POLICY: (True, "the TLS link is weaker than the stream's mode demands"),
     Code.TOO_MANY_LINKS: (True, "the receiver has as many links as it allows"),
     Code.TIMEOUT: (True, "the peer did not speak within the time limit"),

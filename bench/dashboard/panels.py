@@ -300,6 +300,23 @@ ROWS: dict[str, Sequence[Panel]] = {
             ],
         ),
         Panel(
+            "Last reload taken",
+            "0: the receiver refused its new configuration and goes on with the last good one; its log says why.",
+            [("min by (instance) (logreceiver_config_last_reload_successful)", "{{instance}}")],
+        ),
+        Panel(
+            "Configuration in use since",
+            "How long ago a receiver last took a configuration, at its start or by a reload.",
+            [("time() - max by (instance) (logreceiver_config_last_reload_timestamp_seconds)", "{{instance}}")],
+            "s",
+        ),
+        Panel(
+            "Revocation lists are due in",
+            "A receiver's first list that has to be renewed; one that is past that stays in force.",
+            [("sort(logreceiver_crl_next_update_timestamp_seconds > 0) - time()", "{{instance}}")],
+            "s",
+        ),
+        Panel(
             "Certificates expire in",
             "Own: the program's certificate. Peer: the receiver's certificate on the newest link of each stream.",
             [

@@ -6,6 +6,7 @@ import random
 
 FIRST_SECONDS = 0.1
 MOST_SECONDS = 10.0
+MOST_DOUBLINGS = 20
 
 
 class Backoff:
@@ -14,10 +15,10 @@ class Backoff:
     def __init__(self) -> None:
         self._failures = 0
 
-    def next(self) -> float:
+    def next(self, *, most_seconds: float = MOST_SECONDS) -> float:
         """Seconds to wait now."""
-        seconds = min(FIRST_SECONDS * 2.0**self._failures, MOST_SECONDS)
-        self._failures = min(self._failures + 1, 10)
+        seconds = min(FIRST_SECONDS * 2.0**self._failures, most_seconds)
+        self._failures = min(self._failures + 1, MOST_DOUBLINGS)
         return seconds * random.uniform(0.5, 1.0)  # noqa: S311 — spreads load, hides nothing
 
     @property

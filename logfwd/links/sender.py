@@ -11,7 +11,7 @@ import structlog
 
 from logfwd.clocks import clock
 from logfwd.definition import Stream
-from logfwd.links.backoff import Backoff
+from logfwd.links.backoff import MOST_SECONDS, Backoff
 from logfwd.links.conversation import Conversation
 from logfwd.links.delivery import Delivery
 from logfwd.spool.backlog import Backlog
@@ -20,6 +20,9 @@ from streams.security.transport import Link
 
 CLONE_PAUSE_SECONDS = 2.0
 """Pause before the next link when a forwarder with a copy of this state directory took over the last one."""
+
+SHUT_OUT_SECONDS = 300.0
+"""The longest pause of a forwarder that was shut out: its rights come back by somebody's hand, or never."""
 
 Connect = Callable[[], Awaitable[Link]]
 LINK_FAILURES = (LinkError, ProtocolError, ConnectionError, TimeoutError)
@@ -116,7 +119,8 @@ class Sender:
             self.delivery.metrics.link_closed(self.stream.name)
 
     async def _failed(self, error: Exception) -> None:
-        reason, pause = self._count(error), self._backoff.next()
+        reason = self._count(error)
+        pause = self._backoff.next(most_seconds=SHUT_OUT_SECONDS if reason == Code.REVOKED else MOST_SECONDS)
         if reason == Code.SUPERSEDED:
             pause = max(pause, random.uniform(0.5, 1.5) * CLONE_PAUSE_SECONDS)  # noqa: S311 — spreads load
         self.log.warning(

@@ -72,10 +72,17 @@ class Ledger:
         self._writer: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Ledger:
-        self._writer = asyncio.create_task(self._write())
+        self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._writer = asyncio.create_task(self._write())
+
+    async def close(self) -> None:
         """Write the remaining records, for at most a few seconds."""
         self._closing = True
         self._some.set()

@@ -1,7 +1,8 @@
 """Which identity may write which stream, in which mode, and to which topic.
 
-The identity comes from the peer's certificate; everything else in HELLO is only a request. The first rule that matches
-identity, stream and mode decides.
+The identity comes from the peer's certificate; everything else in HELLO is only a request. A name that [[deny]] matches
+has no rights at all. Else the first [[allow]] rule that matches identity and stream decides, also about the mode: a
+later rule cannot give what a narrower one before it withholds.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from logreceiver.config import Allow
+from logreceiver.config import Allow, Deny, Drain
+from streams.errors import Code
 
 
 class Permit(msgspec.Struct, frozen=True):
@@ -19,25 +21,74 @@ class Permit(msgspec.Struct, frozen=True):
 
     identity: str
     topic: str
+    drains: tuple[Drain, ...] = ()
+    """Topics of old runs."""
+
+    def covers(self, topic: str, day: str) -> bool:
+        """Whether a run of this topic may be continued on a day, such as "2027-01-31"."""
+        return topic == self.topic or any(topic == drain.topic and day <= drain.until for drain in self.drains)
 
 
 class Denied(Exception):
     """A stream is not allowed; the text names what is missing and may be shown to the peer."""
 
+    def __init__(self, text: str, code: Code = Code.NOT_ALLOWED) -> None:
+        super().__init__(text)
+        self.code = code
 
-def authorise(rules: Sequence[Allow], identities: Sequence[str], stream: str, mode: str) -> Permit:
+
+class Verdict(msgspec.Struct, frozen=True):
+    """An open link has to end, and what its forwarder is told."""
+
+    code: Code
+    text: str
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the forwarder was shut out; else it is asked to leave first, and may come back."""
+        return self.code is Code.REVOKED
+
+
+def authorise(
+    allow: Sequence[Allow], identities: Sequence[str], stream: str, mode: str, *, deny: Sequence[Deny] = ()
+) -> Permit:
     """Decide on a HELLO; raises Denied."""
     if not identities:
         raise Denied("the certificate names no identity (URI or DNS name)")
-    wrong_mode: Allow | None = None
-    for rule in rules:
+    for name in identities:
+        if any(fnmatchcase(name, rule.identity) for rule in deny):
+            raise Denied(f"{name} is shut out", Code.REVOKED)
+    for rule in allow:
         identity = next((name for name in identities if fnmatchcase(name, rule.identity)), None)
         if identity is None or not any(fnmatchcase(stream, pattern) for pattern in rule.streams):
             continue
-        if mode in rule.modes:
-            return Permit(identity, rule.topic.replace("{stream}", stream))
-        wrong_mode = rule
-    if wrong_mode is not None:
-        allowed = ", ".join(wrong_mode.modes)
-        raise Denied(f"{identities[0]} may write stream {stream!r} in mode {allowed}, not {mode!r}")
+        if mode not in rule.modes:
+            allowed = ", ".join(rule.modes)
+            raise Denied(f"{identity} may write stream {stream!r} in mode {allowed}, not {mode!r}")
+        drains = tuple(Drain(topic=_named(each.topic, stream), until=each.until) for each in rule.drains)
+        return Permit(identity, _named(rule.topic, stream), drains)
     raise Denied(f"{identities[0]} may not write stream {stream!r}")
+
+
+def _named(topic: str, stream: str) -> str:
+    return topic.replace("{stream}", stream)
+
+
+def judge(
+    identity: str,
+    topic: str,
+    allow: Sequence[Allow],
+    identities: Sequence[str],
+    stream: str,
+    mode: str,
+    *,
+    deny: Sequence[Deny] = (),
+) -> Verdict | None:
+    """Why a link that was opened for an identity and a topic has to end under these rules; None if it may stay."""
+    try:
+        now = authorise(allow, identities, stream, mode, deny=deny)
+    except Denied as denied:
+        return Verdict(denied.code, str(denied))
+    if (now.identity, now.topic) != (identity, topic):
+        return Verdict(Code.NOT_ALLOWED, f"{now.identity} writes to topic {now.topic} by now; greet again")
+    return None

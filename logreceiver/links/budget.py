@@ -32,6 +32,11 @@ class Budget:
         self._by_identity: Counter[str] = Counter()
         self._waits: deque[_Wait] = deque()
 
+    def limit(self, most_bytes: int) -> None:
+        """Use another bound for what is announced from now on, and for what waits."""
+        self._most = most_bytes
+        self._admit()
+
     @property
     def is_scarce(self) -> bool:
         """True while more than half of it is used: whoever is slow keeps others waiting."""

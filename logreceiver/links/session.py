@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 import uuid
 from collections.abc import Callable
@@ -15,11 +16,13 @@ from typing import Any
 
 import structlog
 
-from logreceiver.links.authorisation import Denied, authorise
+from logreceiver.config import ReceiverConfig
+from logreceiver.links.authorisation import Denied, Permit, Verdict, authorise
 from logreceiver.links.conduct import Conduct
 from logreceiver.links.guest import Guest
 from logreceiver.links.hearing import CALM_READ_BYTES, Hearing
 from logreceiver.links.shared import Shared
+from logreceiver.links.standing import overdue, standing
 from logreceiver.links.storing import Storing
 from logreceiver.posture import OpenLink
 from streams.config.kinds import STREAM, STREAM_RULE
@@ -34,9 +37,15 @@ from streams.errors import (
     SinkUnavailable,
 )
 from streams.security import handshakes, modes, stacks
+from streams.security.revocation import Revoked
 from streams.security.transport import Link
 from streams.wire import messages as m
 from streams.wire.connection import ReceiverConnection, error_message
+
+RETIRE_SECONDS = 4.0
+"""How long a forwarder that is asked to leave has for what is under way; with the rest, an end comes within 5 s."""
+CUT_SECONDS = 1.0
+"""How long one that is shut out has for the answer to the batch that the sink was given."""
 
 
 class Session:
@@ -48,7 +57,12 @@ class Session:
         self._connection = ReceiverConnection()
         self._ended: asyncio.Future[ProtocolError] = asyncio.get_running_loop().create_future()
         """Set by `end`: the error to end the link with."""
+        self._loop = asyncio.get_running_loop()
         self._guest: Guest | None = None
+        self._storing: Storing | None = None
+        self._retiring = False
+        """True once the forwarder was asked to leave."""
+        self._age_share = random.uniform(0.9, 1.0)  # noqa: S311 — links do not all end at once
         self._handshake_observed = False
         """A handshake counts once, and under its stream if it gets that far."""
         self.log = structlog.get_logger("logreceiver.session").bind(peer=link.peer)
@@ -77,6 +91,34 @@ class Session:
         """Ask the session to stop at once and to send this error to the forwarder."""
         if not self._ended.done():
             self._ended.set_result(ProtocolError(code, text))
+
+    def judge(self, config: ReceiverConfig, revoked: Revoked) -> Verdict | None:
+        """Why the link has to end under these rules; None if it may stay."""
+        return standing(self._link.facts, self._guest, config, revoked)
+
+    def overdue(self) -> Verdict | None:
+        """Why the link has to end by now, whatever the rules; None if it may stay, or was asked to leave already."""
+        if self._retiring:
+            return None
+        oldest = self._shared.config.limits.max_link_age_seconds * self._age_share
+        return overdue(self._link.facts, self.age, oldest=oldest)
+
+    def carry_out(self, verdict: Verdict) -> None:
+        """End the link, and tell the forwarder why.
+
+        One that is shut out gets the answer to what the sink was given, for at most CUT_SECONDS. Another is asked to
+        leave, and what is under way is taken for at most RETIRE_SECONDS: so no batch is left uncertain.
+        """
+        code, text = verdict.code, verdict.text
+        if not verdict.at_once:
+            self._retiring = True
+            self.go_away(text, RETIRE_SECONDS)
+            self._loop.call_later(RETIRE_SECONDS, self.end, code, text)
+        elif self._storing is not None:
+            self._storing.finish(lambda: self.end(code, text))
+            self._loop.call_later(CUT_SECONDS, self.end, code, text)
+        else:
+            self.end(code, text)
 
     def go_away(self, reason: str, grace_seconds: float) -> None:
         """Ask the forwarder to send no new batches here."""
@@ -158,10 +200,7 @@ class Session:
         shared, facts = self._shared, self._link.facts
         if hello.version != m.VERSION:
             raise ProtocolError(Code.BAD_VERSION, f"this receiver speaks version {m.VERSION}, not {hello.version}")
-        try:
-            permit = authorise(shared.config.allow, facts.identities, hello.stream, hello.mode)
-        except Denied as denied:
-            raise ProtocolError(Code.NOT_ALLOWED, str(denied)) from denied
+        permit = self._authorise(hello)
         if shared.ledger is not None and permit.topic == shared.ledger.topic:
             raise ProtocolError(Code.NOT_ALLOWED, "only receivers may write the ledger's topic")
         self._check_name(hello)
@@ -172,6 +211,8 @@ class Session:
             topic = await shared.sink.find(permit.topic)
         except SinkUnavailable as error:
             raise ProtocolError(error.code, str(error)) from error
+        if self._authorise(hello) != permit:  # a reload meanwhile
+            raise ProtocolError(Code.NOT_ALLOWED, "the rules have changed; greet again")
         account = shared.posture.opened(hello.stream, permit.identity, facts)
         guest = self._guest = Guest(hello, permit.identity, facts, permit.topic, uuid.uuid4().hex, label, account)
         self._supersede(guest)  # not earlier: a link that is refused must not end a good one
@@ -209,6 +250,13 @@ class Session:
             raise ProtocolError(Code.NOT_ALLOWED, f"{hello.stream!r} is no name of a stream: {STREAM_RULE}")
         if not self._conduct.may_use(hello.stream, most):
             raise ProtocolError(Code.NOT_ALLOWED, f"it has {most} streams here: limits.max_streams_per_identity")
+
+    def _authorise(self, hello: m.Hello) -> Permit:
+        config, names = self._shared.config, self._link.facts.identities
+        try:
+            return authorise(config.allow, names, hello.stream, hello.mode, deny=config.deny)
+        except Denied as denied:
+            raise ProtocolError(denied.code, str(denied)) from denied
 
     def _observe_handshake(self, stream: str = "", mode: str = "") -> None:
         """Observe it once: when the stream is known, or when the link ends without one."""
@@ -279,7 +327,7 @@ class Session:
     # -- serving -----------------------------------------------------------------------------------------------
 
     async def _serve(self, guest: Guest) -> None:
-        storing = Storing(guest, self._shared, self._send, self._link.drain, self.log)
+        storing = self._storing = Storing(guest, self._shared, self._send, self._link.drain, self.log)
         hearing = Hearing(self._link, self._connection, guest.identity, self._shared, self._send)
         reader = asyncio.create_task(hearing.read(storing))
         worker = asyncio.create_task(storing.work())

@@ -15,6 +15,7 @@ from logreceiver.metrics import ReceiverMetrics
 from logreceiver.posture import Posture
 from logreceiver.sinks import Sink
 from streams.errors import Code
+from streams.security.revocation import NONE, Revoked
 from streams.sparing import Sparing
 from streams.turns import Turns
 
@@ -51,6 +52,7 @@ class Shared:
     grants: Grants
     metrics: ReceiverMetrics
     ledger: Ledger | None = None
+    revoked: Revoked = NONE
     sessions: dict[tuple[str, str, str], Endable] = field(default_factory=dict)
     """The newest session of each `Guest.key`."""
     boots: Boots = field(default_factory=Boots)
@@ -63,3 +65,8 @@ class Shared:
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.config.limits.max_memory_bytes)
+
+    def take(self, config: ReceiverConfig, grants: Grants, revoked: Revoked) -> None:
+        """Use these from now on."""
+        self.config, self.grants, self.revoked = config, grants, revoked
+        self.budget.limit(config.limits.max_memory_bytes)

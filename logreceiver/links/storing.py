@@ -7,6 +7,7 @@ refused untried: producing it could leave a hole that hides what was lost. Nothi
 from __future__ import annotations
 
 import asyncio
+import datetime
 import time
 import zlib
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from structlog.typing import FilteringBoundLogger
 
 from logreceiver.ledger.records import BatchEntry, ReportEntry
+from logreceiver.links.authorisation import Denied, authorise
 from logreceiver.links.grants import Claim
 from logreceiver.links.guest import Guest
 from logreceiver.links.shared import Shared
@@ -70,6 +72,9 @@ class Storing:
         """None until the first run is open; the wire protocol lets no batch come before."""
         self._counters: dict[str, tuple[Counter, Counter, Counter]] = {}
         """By outcome."""
+        self._busy = False
+        self._finished: Callable[[], None] | None = None
+        """Set once nothing more is to be taken: called after the job under way."""
         self._sink_seconds = shared.metrics.sink_seconds.labels(guest.label, shared.sink.name)
 
     def put(self, message: m.OpenRun | m.Batch | m.Overlong, received: float) -> None:
@@ -85,8 +90,9 @@ class Storing:
 
     async def work(self) -> None:
         """Work until cancelled; raises ProtocolError if the forwarder breaks the protocol."""
-        while True:
+        while self._finished is None:
             message, received = await self._jobs.get()
+            self._busy = True
             if isinstance(message, m.OpenRun):
                 await self._open_run(message)
             elif isinstance(message, m.Overlong):
@@ -94,7 +100,15 @@ class Storing:
             else:
                 await self._store(message, received)
                 self.memory.give(len(message.payload))
+            self._busy = False
             await self._drain()  # a forwarder that reads no answers gets no further batch stored
+        self._finished()
+
+    def finish(self, finished: Callable[[], None]) -> None:
+        """Take nothing more; `finished` is called once what the sink has is answered."""
+        self._finished = finished
+        if not self._busy:
+            finished()
 
     async def _open_run(self, ask: m.OpenRun) -> None:
         await asyncio.sleep(self._conduct.runs.take(1, time.monotonic()))
@@ -128,11 +142,23 @@ class Storing:
         """What the sink has of a run whose grant is presented; the run keeps the topic it was opened for."""
         if not self._shared.grants.honours(ask.grant, self._claim(ask.topic, ask.partition, ask.producer_id)):
             raise SinkUnavailable(Code.NOT_GRANTED, "the grant is not one that this receiver honours")
+        if not self._may_continue(ask.topic):
+            text = f"topic {ask.topic} is not this stream's any more; the receiver may let it drain: [[allow]] drains"
+            raise SinkUnavailable(Code.NOT_GRANTED, text)
         topic = await self._shared.sink.topic(ask.topic)  # its id shows the forwarder if it was created again
         stored = await self._shared.sink.ask(ask.topic, ask.partition, ask.producer_id)
         known = (-1, -1) if stored is None else (stored.producer_epoch, stored.last_sequence)
         where = (ask.run, topic.name, topic.topic_id, ask.partition)
         return m.Run(*where, ask.producer_id, ask.grant, *known, topic.max_message_bytes)
+
+    def _may_continue(self, topic: str) -> bool:
+        """By the rules of now: a grant holds no time."""
+        hello, config, names = self._guest.hello, self._shared.config, self._guest.facts.identities
+        try:
+            permit = authorise(config.allow, names, hello.stream, hello.mode, deny=config.deny)
+        except Denied:  # a reload is about to end the link
+            return False
+        return permit.covers(topic, datetime.datetime.now(datetime.UTC).date().isoformat())
 
     def _claim(self, topic: str, partition: int, producer_id: int) -> Claim:
         cluster_id = self._shared.sink.cluster_id

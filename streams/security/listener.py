@@ -72,11 +72,14 @@ class Listener:
         os.chmod(path, mode)
         self._unix_path = path
 
-    def replace(self, party: Party, *, handshake_timeout: float | None = None) -> None:
-        """Use another party (a new certificate), and time limit, for new links; existing ones stay."""
+    def replace(self, party: Party) -> None:
+        """Use another party (a new certificate) for new links; existing ones stay."""
         self._party = party
-        if handshake_timeout is not None:
-            self._handshake_timeout = handshake_timeout
+
+    def limit(self, *, handshake_timeout: float, max_pending: int, trusted: Sequence[Network]) -> None:
+        """Use other bounds for handshakes that begin from now on."""
+        self._handshake_timeout = handshake_timeout
+        self._pending.limit(max_pending, trusted)
 
     def _accept(self) -> Link:
         link = Link(

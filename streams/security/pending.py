@@ -44,6 +44,10 @@ class Pending(Generic[P]):
         """When each came and from which source, the oldest first."""
         self._by_source: dict[str, dict[P, None]] = {}
 
+    def limit(self, most: int, trusted: Sequence[Network]) -> None:
+        """Use other bounds for peers that come from now on."""
+        self._most, self._trusted = most, trusted
+
     def __len__(self) -> int:
         return len(self._since)
 

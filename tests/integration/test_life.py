@@ -61,15 +61,18 @@ async def test_a_receiver_takes_a_new_certificate_and_keeps_its_links(
             installation.append(*lines(10))
             await eventually(lambda: acknowledged(forwarder) == 10)
             installation.parties.leaf("receiver", identities=["renewed"], hosts=["localhost"], force=True)
-            await service.reload()
+            await service.reload(lambda: service.config)
             installation.append(*lines(10, 10))
             await eventually(lambda: acknowledged(forwarder) == 20)
             link = forwarder.describe()[0]["link"]
         assert link["age_seconds"] > 0
         assert len(found(events, "certificate reloaded")) == 1
         installation.parties.receiver.certificate.write_text("not a certificate")
-        await service.reload()
+        service.reload_certificates()
         assert len(found(events, "certificate reload failed")) == 1
+        await service.reload(lambda: service.config)
+        (rejected,) = found(events, "config rejected")
+        assert "tls.certificate: cannot be used" in rejected["problems"][0]
     assert len(found(events, "link failed")) == 0
 
 

@@ -51,6 +51,20 @@ def test_a_config_loads_with_defaults_and_paths_from_its_directory(path: Path) -
     assert (config.limits.handshake_seconds, config.limits.hello_seconds) == (10.0, 5.0)
 
 
+def test_a_topic_that_drains_and_its_last_day_are_checked(path: Path) -> None:
+    def allow(topic: str, until: str) -> str:
+        return f'{ALLOW}drains = [{{ topic = "{topic}", until = "{until}" }}]\n'
+
+    path.write_text(HEAD + TLS + LISTENER + allow("old-{stream}", "2027-01-31") + SINK)
+    (drain,) = load_receiver(path).allow[0].drains
+    assert (drain.topic, drain.until) == ("old-{stream}", "2027-01-31")
+    for day in ("2027-02-30", "20270131", "soon", "2027-1-31"):
+        (problem,) = problems(path, HEAD + TLS + LISTENER + allow("old", day) + SINK).items()
+        assert problem == ("allow[0].drains[0].until", f'{day!r} is not a day; write it as "2027-01-31"')
+    (key,) = problems(path, HEAD + TLS + LISTENER + allow("logfwd.ledger", "2027-01-31") + SINK)
+    assert key == "allow[0].drains[0].topic"
+
+
 def test_a_listener_of_modes_that_share_no_stack_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODES, "other", msgspec.structs.replace(MODES["hybrid"], name="other", stack="another"))
     second = LISTENER.replace("7443", "7444") + 'modes = ["hybrid", "other"]\n'

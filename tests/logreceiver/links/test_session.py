@@ -395,9 +395,9 @@ async def test_questions_about_runs_have_a_pace_for_all_links_of_an_identity(mon
     monkeypatch.setattr(conduct.Conduct, "RUNS_AT_ONCE", 2.0)
     monkeypatch.setattr(conduct.Conduct, "RUNS_PER_SECOND", 20.0)
     async with serving() as receiver:
+        started = time.monotonic()  # before its first question, from which on it earns the next
         forwarder, _ = await receiver.link()
         await forwarder.run()
-        started = time.monotonic()
         for number in range(2, 5):
             forwarder.say(m.OpenRun(number))
             await forwarder.hear(m.Run)

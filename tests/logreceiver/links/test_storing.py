@@ -10,8 +10,9 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from logreceiver.config import Allow, Listener, ReceiverConfig
+from logreceiver.config import Allow, Drain, Listener, ReceiverConfig
 from logreceiver.ledger.records import BatchEntry, ReportEntry, decode
 from logreceiver.ledger.writer import Ledger
 from logreceiver.links.grants import Claim, Grants
@@ -41,6 +42,7 @@ CONFIG = ReceiverConfig(
     allow=(Allow(identity="*", streams=("*",)),),
     sink=LogSink(directory=Path("log")),
 )
+NOT_YET = (Drain(topic="{stream}", until="2999-12-31"),)
 LOST = Outcome(Kind.UNCERTAIN, code=Code.TIMED_OUT)
 REFUSED = Outcome(Kind.REFUSED, code=Code.UNAVAILABLE, text="no leader")
 STEPS: list[Step] = [(True, None), (True, LOST), (False, LOST), (False, REFUSED)]
@@ -56,9 +58,10 @@ class OneLink:
         self.metrics = ReceiverMetrics(CollectorRegistry())
         self.ledger = Ledger("ledger", self.sink, self.metrics)
         self.shared = Shared(CONFIG, self.sink, Grants({"1": b"k" * 32}), self.metrics, self.ledger)
-        account = self.shared.posture.opened("http", IDENTITY, facts())
+        seen = facts(identities=(IDENTITY,))
+        account = self.shared.posture.opened("http", IDENTITY, seen)
         hello = m.Hello(m.VERSION, "forwarder", "boot", "http", "hybrid")
-        self.guest = Guest(hello, IDENTITY, facts(), "http", "session", "http", account)
+        self.guest = Guest(hello, IDENTITY, seen, "http", "session", "http", account)
         self.answers: list[m.Message] = []
         self.broken = False
         self.congested: asyncio.Event | None = None
@@ -149,6 +152,24 @@ async def test_whatever_the_sink_answers_a_batch_is_acknowledged_only_if_it_is_s
             break
     assert link.stored == values(len(link.stored)), "nothing twice"
     assert len({entry.base_sequence for entry in link.entries}) == done
+
+
+async def test_a_run_of_an_old_topic_is_continued_only_while_the_rules_let_it_drain() -> None:
+    link = OneLink()
+    run = await link.open()
+    await link.does(link.batch(run, 0))
+    moved = Allow(identity="*", streams=("*",), topic="http-2")
+    for drains, may in (((), False), ((Drain(topic="http", until="2020-01-01"),), False), (NOT_YET, True)):
+        link.shared.config = replace(CONFIG, allow=(replace(moved, drains=drains),))
+        ask = m.OpenRun(1, run.topic, run.partition, run.producer_id, 0, run.grant)
+        (answer,) = await link.does(ask)
+        if may:
+            assert isinstance(answer, m.Run)
+            assert (answer.topic, answer.stored_sequence) == ("http", 9)
+        else:
+            assert isinstance(answer, m.Nack)
+            assert answer.code == Code.NOT_GRANTED
+            assert "topic http is not this stream's any more" in answer.text
 
 
 async def test_a_batch_is_in_the_ledger_although_its_answer_is_lost_with_the_link() -> None:

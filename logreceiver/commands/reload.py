@@ -1,0 +1,95 @@
+"""`logreceiver reload`: has a running receiver take its configuration, and says what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from logreceiver.commands.options import CONFIG
+from streams import control, program
+from streams.config import toml
+from streams.errors import ConfigError
+from streams.telemetry.client import NotAnswered
+
+EX_REFUSED = 1
+
+
+@click.command()
+@CONFIG
+@click.option("--check", is_flag=True, help="Only say what would be done.")
+@click.option("--confirm", metavar="DIGEST", default="", help="Do it although it ends many links; a refusal names it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def reload(path: Path, check: bool, confirm: str, as_json: bool) -> None:
+    """Have the running receiver take its configuration.
+
+    It reads the file again, and all files that it names, and takes them whole or not at all. Then it ends the links
+    that the new rules do not allow: docs/rights.md. Prints what was taken, and what waits for a restart. The receiver
+    must have a control_socket; SIGHUP does the same without an answer.
+
+    Exit codes: 0 if it was taken, or with --check would be; 1 if it would end too many links; 69 if no receiver
+    answers; 78 if the configuration cannot be used.
+    """
+    try:
+        answer = _reload(_socket(path), check=check, confirm=confirm)
+    except NotAnswered as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(program.EX_UNAVAILABLE)
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        _print(answer)
+    if answer["outcome"] == "refused":
+        sys.exit(program.EX_CONFIG if answer["problems"] else EX_REFUSED)
+
+
+def _reload(socket: Path, *, check: bool, confirm: str) -> dict[str, Any]:
+    """Of several workers none takes what one of them refuses."""
+    sockets = control.of_workers(socket)
+    if check or len(sockets) == 1:
+        return _together(sockets, check=check, confirm=confirm)
+    would = _together(sockets, check=True, confirm=confirm)
+    if would["outcome"] == "refused":
+        return would
+    return _together(sockets, check=False, confirm=confirm, expect=would["digest"])
+
+
+def _together(sockets: list[Path], **asked: object) -> dict[str, Any]:
+    """What all workers answer, as one. One that is being started again is left out: it follows the others."""
+    first = control.ask(sockets[0], "reload", **asked)
+    answers = [first]
+    for socket in sockets[1:]:
+        with contextlib.suppress(NotAnswered):
+            answers.append(control.ask(socket, "reload", **asked))
+    worst = next((answer for answer in answers if answer["outcome"] == "refused"), first)
+    return worst | {name: sum(answer[name] for answer in answers) for name in ("links", "ends")}
+
+
+def _socket(path: Path) -> Path:
+    """Where the receiver listens; nothing else of the file matters here, as the receiver checks it."""
+    try:
+        table = toml.parse(path)
+    except ConfigError as error:
+        program.refuse_config(error)
+    name = table.get("control_socket")
+    if not isinstance(name, str) or not name:
+        raise click.UsageError(f"{path} has no control_socket; set one and restart the receiver, or send it SIGHUP")
+    return path.absolute().parent / name
+
+
+def _print(answer: dict[str, Any]) -> None:
+    if answer["outcome"] == "refused":
+        for problem in answer["problems"] or [f"{answer['reason']}: {answer['ends']} of {answer['links']}"]:
+            click.echo(problem, err=True)
+        click.echo(f"refused, and nothing was changed: {answer['remedy']}", err=True)
+        return
+    done = answer["outcome"] == "taken"
+    click.echo(f"{'taken' if done else 'would be taken'}: {', '.join(answer['taken']) or 'no key has changed'}")
+    if answer["waits"]:
+        click.echo(f"waits for a restart: {', '.join(answer['waits'])}")
+    click.echo(f"links: {answer['links']}, of which {answer['ends']} {'end' if done else 'would end'}")
+    click.echo(f"configuration: {answer['digest']}")

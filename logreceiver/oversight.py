@@ -1,0 +1,45 @@
+"""Ends links that stay too long: forwarders replace theirs, but that is their good will.
+
+Looks at every link once a second, by the wall clock where a certificate ends, so that a clock that is set is noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from logreceiver.links.session import Session
+from logreceiver.links.shared import Shared
+
+LOOK_SECONDS = 1.0
+
+
+@contextlib.asynccontextmanager
+async def overseeing(
+    sessions: Callable[[], Iterable[Session]], shared: Shared, judge: Callable[[], None]
+) -> AsyncIterator[None]:
+    """Look until the block is left. `judge` is called when a revocation list that is required was not renewed."""
+
+    async def look() -> None:
+        in_force = True
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for session in list(sessions()):
+                if verdict := session.overdue():
+                    session.carry_out(verdict)
+            end = shared.revoked.next_update
+            was, in_force = (
+                in_force,
+                not shared.config.crl_required or end is None or datetime.datetime.now(datetime.UTC) < end,
+            )
+            if was and not in_force:
+                judge()
+
+    task = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,241 @@
+"""Reloads: takes a new configuration whole or not at all, then judges every open link by it.
+
+First everything new is made beside what is in use, and may fail: then the old configuration stays, and the answer, a
+log line and a metric say why. What is taken after that cannot fail. Certificates, grant keys and the sink's credentials
+are read again even if the configuration is the same.
+
+A rule that was forgotten would end the links of many hosts at once. So a reload that ends more than one link, and more
+than half of them, is refused until it is confirmed by the digest that the refusal names; [[deny]] never is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import Literal, NamedTuple
+
+import msgspec
+import structlog
+
+from logreceiver.checks import modes_of, problems_of_files
+from logreceiver.config import ReceiverConfig
+from logreceiver.ledger.writer import Ledger
+from logreceiver.links.authorisation import Verdict
+from logreceiver.links.grants import Grants
+from logreceiver.links.session import RETIRE_SECONDS, Session
+from logreceiver.links.shared import Shared
+from logreceiver.listeners import Change, Listeners
+from logreceiver.metrics import ReceiverMetrics
+from logreceiver.sinks.make import renewal
+from logreceiver.taking import Taking, digest, take
+from streams.errors import Code, ConfigError, LinkError
+from streams.security import stacks
+from streams.security.listener import Listener
+from streams.security.revocation import Revoked
+
+CLOSE_SECONDS = RETIRE_SECONDS + 2.0
+"""After this, a listener that is no longer configured cuts the links that are left."""
+
+Load = Callable[[], ReceiverConfig]
+Links = Callable[[], Collection[tuple[Session, Listener]]]
+
+log = structlog.get_logger("logreceiver")
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a reload."""
+
+    outcome: Literal["taken", "checked", "refused"]
+    digest: str = ""
+    """Names the new configuration; "" if it could not be read."""
+    taken: tuple[str, ...] = ()
+    """Key paths of what changed."""
+    waits: tuple[str, ...] = ()
+    """Key paths of what changed and waits for a restart."""
+    links: int = 0
+    """Open before."""
+    ends: int = 0
+    """Those of them that end."""
+    reason: str = ""
+    problems: tuple[str, ...] = ()
+    remedy: str = ""
+
+
+class _Prepared(NamedTuple):
+    """Everything of a configuration, made and checked, and not yet in use."""
+
+    taking: Taking
+    grants: Grants
+    revoked: Revoked
+    listeners: Change
+    renew_sink: Callable[[], None]
+
+
+class Reloading:
+    """The reloads of one receiver. `links` gives its open links, each with the listener that it came by."""
+
+    def __init__(self, shared: Shared, listeners: Listeners, links: Links, metrics: ReceiverMetrics) -> None:
+        self._shared, self._listeners, self._links, self._metrics = shared, listeners, links, metrics
+        self._one_at_a_time = asyncio.Lock()
+        self._ending: set[asyncio.Task[None]] = set()
+        """Ledgers that write their last records."""
+        self.trouble = ""
+        """Why the last reload was refused; empty if it was taken."""
+
+    async def reload(self, load: Load, *, check: bool = False, confirm: str = "", expect: str = "") -> Report:
+        """Load and take a configuration. `check`: only say what would be done.
+
+        `confirm`: the digest of a refusal; `expect`: that of a check, if the configuration must be the same still.
+        """
+        async with self._one_at_a_time:
+            report = await self._reload(load, check=check, confirm=confirm, expect=expect)
+        if not check:
+            self._tell(report)
+        return report
+
+    async def _reload(self, load: Load, *, check: bool, confirm: str, expect: str) -> Report:
+        try:
+            # in a thread: its files may be on a disk that does not answer
+            new = await asyncio.to_thread(_load, load, self._shared.config)
+            prepared = self._prepare(new)
+            report = self._weigh(prepared, digest(new), confirm)
+            if expect not in ("", report.digest):
+                remedy = "reload again"
+                return msgspec.structs.replace(report, outcome="refused", reason="it has changed again", remedy=remedy)
+            if report.outcome == "refused" or check:
+                return report
+            await self._listeners.open(prepared.listeners)
+        except (ConfigError, LinkError) as error:
+            problems = error.problems if isinstance(error, ConfigError) else [error]
+            remedy = "mend what the problems name; until then the last good configuration stays in use"
+            return Report(outcome="refused", reason="invalid", problems=tuple(map(str, problems)), remedy=remedy)
+        self._commit(prepared)
+        return msgspec.structs.replace(report, outcome="taken")
+
+    def _prepare(self, new: ReceiverConfig) -> _Prepared:
+        taking = take(self._shared.config, new)
+        return _Prepared(
+            taking,
+            Grants.load(taking.config.grant_key_file),
+            Revoked.load(taking.config.crl, taking.config.tls.sections()),
+            self._listeners.plan(taking.config),
+            renewal(self._shared.sink, taking.config.sink),
+        )
+
+    def _weigh(self, prepared: _Prepared, name: str, confirm: str) -> Report:
+        """What it would do, or a refusal because that is too much."""
+        leaving = self._listeners.leaving(prepared.listeners)
+        verdicts = self._verdicts(prepared.taking.config, prepared.revoked, leaving)
+        by_rules, links = sum(not verdict.at_once for _, verdict in verdicts), len(self._links())
+        report = Report(
+            outcome="checked",
+            digest=name,
+            taken=prepared.taking.taken,
+            waits=prepared.taking.waits,
+            links=links,
+            ends=len(verdicts),
+        )
+        if by_rules <= 1 or 2 * by_rules <= links or confirm == name:
+            return report
+        remedy = f"look at [[allow]] and [[listener]]; if this is meant: logreceiver reload --confirm {name}"
+        return msgspec.structs.replace(report, outcome="refused", reason="it ends too many links", remedy=remedy)
+
+    def _verdicts(
+        self, config: ReceiverConfig, revoked: Revoked, leaving: Collection[Listener]
+    ) -> list[tuple[Session, Verdict]]:
+        """The links that have to end, and why."""
+        found = []
+        for session, listener in self._links():
+            verdict = session.judge(config, revoked)
+            if verdict is None and listener in leaving:
+                verdict = Verdict(Code.TIMEOUT, "its listener was closed or serves other modes")
+            if verdict is not None:
+                found.append((session, verdict))
+        return found
+
+    def _commit(self, prepared: _Prepared) -> None:
+        """Nothing here may fail, and nothing is awaited: every link sees the old configuration or the new one."""
+        shared, before = self._shared, self._shared.config
+        leaving = self._listeners.leaving(prepared.listeners)
+        shared.take(prepared.taking.config, prepared.grants, prepared.revoked)
+        self._metrics.revocation_lists(shared.revoked.next_update)
+        prepared.renew_sink()
+        if shared.config.ledger != before.ledger:
+            self._change_ledger()
+        self._listeners.commit(prepared.listeners, grace_seconds=CLOSE_SECONDS)
+        log.info("certificate reloaded")
+        self.judge(leaving)
+
+    def judge(self, leaving: Collection[Listener] = ()) -> None:
+        """End the links that the present rules do not allow, and those of these listeners."""
+        for session, verdict in self._verdicts(self._shared.config, self._shared.revoked, leaving):
+            session.carry_out(verdict)
+
+    def _change_ledger(self) -> None:
+        old, settings = self._shared.ledger, self._shared.config.ledger
+        self._shared.ledger = None
+        if settings is not None:
+            self._shared.ledger = Ledger(settings.topic, self._shared.sink, self._metrics)
+            self._shared.ledger.start()
+        if old is not None:
+            task = asyncio.create_task(old.close())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def close(self) -> None:
+        """Close the ledger in use, and wait for those that were replaced."""
+        if self._shared.ledger is not None:
+            await self._shared.ledger.close()
+        await asyncio.gather(*self._ending)
+
+    def _tell(self, report: Report) -> None:
+        refused = report.outcome == "refused"
+        self.trouble = f"the last reload was refused: {report.reason}" if refused else ""
+        self._metrics.reloaded(successful=not refused)
+        if refused:
+            log.error(
+                "config rejected",
+                reason=report.reason,
+                problems=list(report.problems),
+                links=report.links,
+                ends=report.ends,
+                remedy=report.remedy,
+            )
+            return
+        log.info(
+            "config reloaded",
+            digest=report.digest,
+            taken=list(report.taken),
+            waits=list(report.waits),
+            links=report.links,
+            ends=report.ends,
+        )
+
+    def reload_certificates(self) -> None:
+        """Use the files as they are now, also the revocation lists; keep the old ones if these are no use."""
+        config = self._shared.config
+        try:
+            stacks.check(config.tls, stacks.named(sorted(config.served_modes), config.tls), accepting=True)
+            revoked = Revoked.load(config.crl, config.tls.sections())
+            change, renew_sink = self._listeners.plan(config), renewal(self._shared.sink, config.sink)
+        except ConfigError as error:
+            log.error(
+                "certificate reload failed",
+                reason=str(error),
+                remedy="mend the files; the old certificate stays in use",
+            )
+            return
+        self._listeners.commit(change, grace_seconds=CLOSE_SECONDS)
+        renew_sink()
+        self._shared.revoked = revoked
+        self._metrics.revocation_lists(revoked.next_update)
+        log.info("certificate reloaded")
+        self.judge()
+
+
+def _load(load: Load, now: ReceiverConfig) -> ReceiverConfig:
+    config = load()
+    if problems := list(problems_of_files(config)):
+        raise ConfigError(problems)
+    stacks.self_test(mode for mode in modes_of(config) if mode not in modes_of(now))
+    return config
