@@ -38,7 +38,8 @@ format: .venv/.dev ## Rewrite the code in the project's format
 	@$(RUN)/ruff check --fix .
 
 chaos: .venv/.dev ## Kill -9 every part for half an hour, and count missing and duplicated records
-	@$(RUN)/logbench chaos --seeds 20 --minutes 1
+	@$(RUN)/logbench chaos --seeds 12 --minutes 1
+	@$(RUN)/logbench chaos --seed 13 --seeds 8 --minutes 1 --modes pq-auth,kemtls,kemtls-pdk,hybrid
 	@CHAOS=1 STRICT=$(STRICT) $(RUN)/pytest tests/integration/test_resume_matrix.py tests/integration/test_leader_change.py \
 	  tests/integration/test_container_logs.py tests/integration/test_logrotate.py tests/bench/test_hostile.py
 
