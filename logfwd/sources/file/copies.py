@@ -28,6 +28,7 @@ class Emptied:
 
     def add(self, lost: Lost) -> None:
         lost.truncated = self.is_new = True
+        lost.since, lost.settled = None, False  # its copy is looked for from now on, however long it was away before
         self._lost[lost.key] = lost
 
     def __bool__(self) -> bool:

@@ -119,3 +119,24 @@ def test_what_a_file_had_before_it_was_emptied_comes_first_though_nothing_of_it_
     reader.turn()
     reader.turn()
     assert reader.lines == numbered(0, 40 if is_renamed else 30).splitlines()
+
+
+def test_a_file_that_was_away_for_long_and_was_emptied_meanwhile_goes_on_in_its_copy(tmp_path: Path) -> None:
+    folder, away = tmp_path / "logs", tmp_path / "away"
+    folder.mkdir()
+    append(folder / "a.log", numbered(0, 200))
+    reader = Reader(folder / "a.log")
+    reader.turn()
+    append(folder / "a.log", numbered(200, 210))
+    shutil.copyfile(folder / "a.log", folder / "a.log.1")
+    os.truncate(folder / "a.log", 0)
+    append(folder / "a.log", numbered(210, 220))
+    folder.rename(away)
+    folder.mkdir()
+    reader.restart()
+    reader.turn()
+    folder.rmdir()
+    away.rename(folder)
+    for _ in range(3):
+        reader.turn(100)
+    assert reader.lines == numbered(0, 220).splitlines()
