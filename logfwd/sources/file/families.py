@@ -14,8 +14,7 @@ from logfwd.sources.file.tail import Tail
 def line_up(families: dict[str, list[Tail]], adopted: list[Tail], found: Mapping[FileId, Found]) -> None:
     """Give each new file its place in its family, by this scan's listing: one that is found late may be an old one.
 
-    It waits for the file before it, and the one behind it waits for it, and goes on with what is open at its end,
-    unless that was begun without it.
+    It waits for the file before it, and the one behind it waits for it, unless that was begun without it.
     """
 
     def age(tail: Tail) -> tuple[bool, int, int]:
@@ -28,5 +27,4 @@ def line_up(families: dict[str, list[Tail]], adopted: list[Tail], found: Mapping
         family.insert(at, tail)
         for before, after in pairwise(family[max(at - 1, 0) : at + 2]):
             if after is tail or not after.place.offset:
-                after.after = before
-                after.predecessor = None if after.place.offset else before
+                after.after = after.predecessor = before

@@ -30,7 +30,7 @@ from streams.config.units import KIB
 DIGEST_BYTES = 16
 MOST_RECORDS = 500_000
 """In one body: each costs its own time and memory, however short it is."""
-PIECE_BYTES, PIECE_COMMAS = 128 * KIB, 4096
+PIECE_BYTES, PIECE_COMMAS = 128 * KIB, 2048
 """An array is decoded in pieces of about this size, with at most so many elements: meanwhile no other thread runs."""
 
 _BLANKS = b" \t\r\n"

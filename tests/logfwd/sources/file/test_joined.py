@@ -155,8 +155,11 @@ def test_the_rest_of_a_line_that_is_written_before_the_rename_is_seen_goes_first
     assert [record["message"] for record in records(reader)] == ["abc"]
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
 @pytest.mark.parametrize("is_begun", [False, True])
-def test_a_file_that_is_found_late_is_not_joined_to_one_that_is_younger(tmp_path: Path, is_begun: bool) -> None:
+def test_a_file_that_is_found_late_is_not_joined_to_one_that_is_younger(
+    tmp_path: Path, is_begun: bool, is_killed: bool
+) -> None:
     path, late = tmp_path / "0.log", tmp_path / "0.log.20260131-101011"
     path.touch()
     reader = Reader(path, format="cri")
@@ -169,10 +172,28 @@ def test_a_file_that_is_found_late_is_not_joined_to_one_that_is_younger(tmp_path
         reader.read()
     late.write_bytes(cri(1, "stdout", "F", "a") + cri(2, "stdout", "P", "b") + cri(3, "stdout", "P", "c"))
     reader.turn()
+    if is_killed:
+        reader.restart()
     append(path, cri(6, "stdout", "F", "f"))
     for _ in range(3):
         reader.turn(100.0)
     assert sorted(messages(reader)) == (["a", "bc", "d", "ef"] if is_begun else ["a", "bcd", "ef"])
+
+
+def test_what_is_written_to_a_file_after_its_successor_was_begun_is_not_joined_to_that(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    path.write_bytes(cri(0, "stdout", "F", "a"))
+    reader = Reader(path, format="cri")
+    reader.turn()
+    rotate(path)
+    path.write_bytes(cri(1, "stdout", "F", "b"))
+    reader.turn()
+    append(tmp_path / "0.log.20260131-101010", cri(2, "stdout", "P", "c"))
+    for _ in range(3):
+        reader.turn(100.0)
+    append(path, cri(3, "stdout", "F", "d"))
+    reader.turn()
+    assert messages(reader) == ["a", "b", "c", "d"]
 
 
 def test_an_open_record_of_a_file_without_successor_is_a_record_once_it_is_rotated(tmp_path: Path) -> None:
