@@ -48,7 +48,7 @@ class FollowedFiles:
         count: Count,
         report: Report,
     ) -> None:
-        self.settings, self.finder, self.max_record_bytes = settings, finder, max_record_bytes
+        self.settings, self.finder = settings, finder
         self.report = report
         self.format = LineFormat(settings, max_record_bytes, count)
         self._cuts = Cuts(count)
@@ -171,7 +171,7 @@ class FollowedFiles:
     def end_of(self, tail: Tail) -> Place:
         """The place after the last whole line; of those before the present position, if there is one."""
         size = tail.place.offset or None
-        return end_of_lines(tail.fd, self.max_record_bytes, self.settings.encoding, tail.place.head_start, size)
+        return end_of_lines(tail.fd, self.settings.encoding, tail.place.head_start, size)
 
     def open(self, tail: Tail) -> bool:
         return self.opened.open(tail, self._make_room)

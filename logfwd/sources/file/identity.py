@@ -15,9 +15,12 @@ import msgspec
 from logfwd.sources.file.handle import BOOT, handle_of, same_handle
 from logfwd.sources.file.plain import Plain, pread
 from logfwd.sources.file.which import LEAST_BYTES, Evidence
-from logfwd.sources.file.zeros import data_parts
+from logfwd.sources.file.zeros import ZERO, data_parts
 from logfwd.sources.formats import encodings
+from logfwd.sources.longlines import MAX_LINE_BYTES
 from logfwd.sources.position import TAIL_BYTES, Mark, tail_hash
+
+_BACK_BYTES = 64 * 1024  # what is read at a time to find the end of the last line
 
 FileId = tuple[int, int]
 """Device and inode. Identifies a file while it is open or listed, never across a restart."""
@@ -259,14 +262,21 @@ def place_at(fd: int, offset: int, head_start: int = 0) -> Place:
     return place.after(os.pread(fd, offset - start, start), offset, fd)
 
 
-def end_of_lines(fd: int, reach_bytes: int, encoding: str, head_start: int = 0, size: int | None = None) -> Place:
-    """The place after the last whole line of an open file (of its first `size` bytes); at the end if that is beyond
-    `reach_bytes`."""
+def end_of_lines(fd: int, encoding: str, head_start: int = 0, size: int | None = None) -> Place:
+    """The place after the last whole line of an open file (of its first `size` bytes), whatever zeros follow it; at the
+    end if what follows is longer than a line may be."""
     known = encodings.encoding_of(encoding, os.pread(fd, encodings.FIRST_BYTES, 0))
     size = (os.fstat(fd).st_size if size is None else size) // known.unit * known.unit
-    start = max(size - reach_bytes, 0) // known.unit * known.unit
-    end = encodings.end_of_lines(os.pread(fd, size - start, start), 0, known)
-    return place_at(fd, start + end if end else size if start else 0, head_start)
+    data_ends = end = size
+    while end and data_ends - end < MAX_LINE_BYTES:
+        start = max(end - _BACK_BYTES, 0)
+        data = os.pread(fd, end - start, start)
+        if stop := encodings.end_of_lines(data, 0, known):
+            return place_at(fd, start + stop, head_start)
+        if data_ends == end and known.unit == 1:
+            data_ends = start + len(data.rstrip(ZERO))
+        end = start
+    return place_at(fd, data_ends if end else 0, head_start)
 
 
 def begins_alike(fd: int, other: int) -> bool:

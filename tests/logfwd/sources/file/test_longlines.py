@@ -95,6 +95,29 @@ def test_half_a_long_line_waits_for_its_end_and_counts_as_lag(tmp_path: Path) ->
     assert reader.follower.lag_bytes() == 0
 
 
+def test_a_stream_that_starts_at_the_end_begins_with_the_whole_of_a_long_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(b"old\n" + b"x" * MIB)
+    reader = Reader(path, start_at="end")
+    reader.turn()
+    append(path, b"y\n")
+    reader.turn()
+    assert reader.lines == [b"x" * MIB + b"y"]
+
+
+def test_a_stream_that_starts_at_the_end_of_what_may_be_no_line_begins_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logfwd.sources.file.identity.MAX_LINE_BYTES", 100_000)
+    path = tmp_path / "a.log"
+    path.write_bytes(b"old\n" + b"x" * MIB)
+    reader = Reader(path, start_at="end")
+    reader.turn()
+    append(path, b"y\nnew\n")
+    reader.turn()
+    assert reader.lines == [b"y", b"new"]
+
+
 def test_half_a_long_line_is_a_record_once_its_file_was_rotated(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"x" * 1000)

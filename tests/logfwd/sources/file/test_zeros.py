@@ -114,6 +114,19 @@ def test_a_file_that_may_be_mapped_stays_open_while_others_are_closed(tmp_path: 
             assert b"two" in reader.turn()
 
 
+@pytest.mark.parametrize("begun", [b"", b"one\n", b"one\ntw", b"x" * 200_000])
+def test_reserved_room_is_not_before_the_end_at_which_a_stream_starts(tmp_path: Path, begun: bytes) -> None:
+    path = tmp_path / "m.log"
+    path.write_bytes(begun + bytes(MIB))
+    reader = Reader(path, start_at="end")
+    reader.turn()
+    with path.open("r+b") as file:
+        file.seek(len(begun))
+        file.write(b"o\nthree\n")
+    reader.turn()
+    assert reader.lines == [begun[begun.rfind(b"\n") + 1 :] + b"o", b"three"]
+
+
 def test_zeros_within_a_line_are_part_of_it(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"one\ntwo\0\0half\n")
