@@ -84,6 +84,7 @@ def _link(link: Link) -> dict[str, Any]:
         "version": facts.version,
         "cipher": facts.cipher,
         "authentication": facts.authentication,
+        "stack": facts.stack,
         "age_seconds": round(age, 3),
         "since": round(time.time() - age, 3),
         "connect_seconds": facts.connect_seconds,

@@ -147,6 +147,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """The peer's verified chain without its root, its own first; empty for one that shows none."""
     certificate_algorithm: str = "none"
     """Of the key in the peer's certificate, or of the one stored beforehand."""
+    stack: str = "openssl"
+    """The TLS implementation; "tls13" is our own, which is experimental."""
     handshake_seconds: float = 0.0
     connect_seconds: float = 0.0
     bytes_in: int = 0

@@ -54,6 +54,7 @@ async def test_records_arrive_and_a_renewed_credential_is_used_without_a_restart
             await eventually(lambda: acknowledged(forwarder) == 5)
             (row,) = forwarder.describe()
             assert row["link"]["authentication"] == authentication
+            assert row["link"]["stack"] == "tls13"
             assert forwarder.registry.get_sample_value(CERTIFICATE_EXPIRY.name, labels) is not None
             await asyncio.sleep(0.05)  # by then the receiver has looked once
             delegating(parties, "receiver", kind=kind)

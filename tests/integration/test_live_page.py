@@ -158,3 +158,16 @@ def test_what_the_api_says_is_text_and_never_markup(browser: Browser, installed:
         expect(page.locator("th .name").first).to_have_text(f"http{MARKUP}")
         expect(page.locator('[data-measure="Faults"]').first).to_contain_text(MARKUP)
         assert page.locator("main b, main img, #alerts b, #alerts img").count() == 0
+
+
+def test_a_mode_over_our_own_tls_is_marked(browser: Browser, installed: Installed) -> None:
+    def moved(route: Route) -> None:
+        answer = route.fetch().json()
+        for row in answer["streams"]:
+            row["link"] = row["link"] and row["link"] | {"stack": "tls13"}
+        route.fulfill(status=200, content_type="application/json", body=json.dumps(answer))
+
+    with visit(browser, installed.forwarder) as page:
+        page.route("**/api/v1/streams", moved)
+        head = page.get_by_role("columnheader", name=re.compile(r"^pq-stream\b"))
+        expect(head).to_contain_text("hybrid (experimental)")

@@ -108,6 +108,7 @@ class Tls13Endpoint:
             certificates=tuple(map(certificate_id, chain)),
             certificate_expires=leaf.not_valid_after_utc if leaf is not None else agreed.until,
             certificate_algorithm=self._key_algorithm(),
+            stack="tls13",
             handshake_seconds=self._seconds or (time.perf_counter() - self._started if self._started else 0.0),
             connect_seconds=connect_seconds,
             bytes_in=self.bytes_in,

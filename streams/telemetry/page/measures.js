@@ -59,9 +59,9 @@ const throughputRatio = (what) => ({
   format: (value) => (known(value) ? `${short(value)}/s` : NONE),
 });
 
-/** A mode's name; those over our own TLS, which nobody has audited, are marked (docs/kemtls.md). */
-function named(mode) {
-  return mode.startsWith("kemtls") ? `${mode} (experimental)` : mode;
+/** A mode's name; one over our own TLS, which nobody has audited, is marked (docs/kemtls.md). */
+function named(mode, stack) {
+  return mode.startsWith("kemtls") || stack === "tls13" ? `${mode} (experimental)` : mode;
 }
 
 /** The TLS differences between the two sides of a comparison: a ratio can be attributed to nothing else. */
@@ -95,7 +95,7 @@ const FORWARDER = {
   empty: "No streams are configured.",
   bytes: (row) => row.acknowledged_bytes,
   records: (row) => row.records.acknowledged,
-  mode: (row) => named(row.mode),
+  mode: (row) => named(row.mode, row.link?.stack),
   state: (row) => [row.state, forwarderState(row)],
   group: (row) => (row.link ? `${row.link.group} · ${row.link.version}` : "no link"),
   details: (row) =>
@@ -156,7 +156,7 @@ const RECEIVER = {
   empty: "No forwarder has opened a link yet.",
   bytes: (row) => row.bytes.stored ?? 0,
   records: (row) => row.records.stored ?? 0,
-  mode: (row) => row.modes.map(named).join(", "),
+  mode: (row) => row.modes.map((mode) => named(mode)).join(", "),
   state: (row) => (row.links ? ["connected", `● ${plural(row.links, "link")}`] : ["disconnected", "✕ no link"]),
   group: (row) => Object.entries(row.links_by_group).map(([group, links]) => `${count(links)} × ${group}`).join(" · ") || "no link",
   details: () => [],
