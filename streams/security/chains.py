@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import SignatureAlgorithmOID
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from streams.errors import ConfigError, Problem
 from streams.security.authentication import signed_with, strength, weakest
@@ -120,10 +120,16 @@ def _path(
     try:
         if accepting and (host := host_of(leaf)) is not None:
             builder.build_server_verifier(host).verify(leaf, others)
-        else:
-            builder.build_client_verifier().verify(leaf, others)
+            return
+        if accepting:  # without a host there is only the verifier of clients, who have another role
+            builder = builder.extension_policies(ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=_ANY_ROLE)
+        builder.build_client_verifier().verify(leaf, others)
     except (VerificationError, *UNREADABLE) as error:
         yield refused(files, str(error))
+
+
+_ANY_ROLE = ExtensionPolicy.webpki_defaults_ee().may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
+"""The role is then left to OpenSSL's verifier."""
 
 
 def refused(files: Files, why: str) -> Problem:

@@ -341,5 +341,6 @@ def test_a_chain_of_another_authority_than_ours_is_left_to_the_peers(parties: Pa
 def test_a_receiver_may_have_any_name(parties: Parties, tmp_path: Path, host: str | None, kind: str) -> None:
     authority = parties.authority if kind == "ec" else parties.mldsa
     hosts = [] if host is None else [host]
-    files = issue(authority, "any-name", kind=kind, force=True, identities=["spiffe://a/receiver"], hosts=hosts)
+    names = {"identities": ["spiffe://a/receiver"], "hosts": hosts}
+    files = issue(authority, "any-name", kind=kind, force=True, role="receiver", **names)
     assert problems(everywhere(files), "hybrid" if kind == "ec" else "pq-auth", accepting=True) == []
