@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,8 +16,9 @@ import pytest
 from bench.lab.generate import generate_http
 from bench.lab.kafka import Kafka
 from bench.lab.oracle import read_topic
-from bench.lab.site import Site
+from bench.lab.site import Site, command
 from logreceiver.commands.posture import ask
+from streams import control
 
 WORKERS = 2
 STREAMS = [f"part-{number}" for number in range(8)]
@@ -76,6 +79,34 @@ def test_links_are_spread_and_a_killed_worker_is_restarted(tmp_path: Path, kafka
         assert site.receiver.stop() == 0
     for stream in STREAMS:
         assert list(read_topic(kafka.bootstrap, stream)) == lines, stream
+
+
+@pytest.mark.kafka
+def test_a_reload_reaches_every_worker_and_one_that_is_started_again_follows(tmp_path: Path, kafka: Kafka) -> None:
+    with Site(tmp_path / "site") as site:
+        write_receiver(site, kafka)
+        config, at = site.directory / "logreceiver.toml", site.directory / "control.sock"
+        first = f'control_socket = "control.sock"\n{config.read_text()}'
+        denied = first + '[[deny]]\nidentity = "spiffe://demo/other"\n'
+        config.write_text(first)
+        site.receiver.start()
+        site.receiver.wait_for("admin listening", times=WORKERS)
+        assert [path.name for path in control.of_workers(at)] == ["control.sock", "control.sock.1"]
+        config.write_text(denied)
+        argv = [command("logreceiver"), "reload", "-c", str(config), "--json"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        assert (json.loads(done.stdout)["outcome"], json.loads(done.stdout)["taken"]) == ("taken", ["deny"])
+        site.receiver.wait_for("config reloaded", times=WORKERS)
+        config.write_text(first.replace("[[allow]]", "[[alow]]"))
+        refused = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert refused.returncode == 78
+        for pid in workers_of(site):
+            os.kill(pid, signal.SIGKILL)
+        site.receiver.wait_for("admin listening", times=2 * WORKERS)  # though the file cannot be used now
+        config.write_text(denied)
+        for path in control.of_workers(at):
+            assert control.ask(path, "reload", check=True)["taken"] == [], "it began with what the others had taken"
+        assert site.receiver.stop() == 0
 
 
 @pytest.mark.kafka
