@@ -43,6 +43,7 @@ SAID: Mapping[str, str] = {
     "file gone unread": "bytes",
     "file read again": "possible_repeat_bytes",
     "file recognised by its content": "read_bytes",
+    "files gone while stopped": "read_bytes",
     "let go of a file that may still be written": "bytes",
     "rotated file not found": "read_bytes",
     "zeros skipped": "bytes",

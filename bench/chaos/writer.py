@@ -27,6 +27,7 @@ BETWEEN_RECORDS = 200
 """At most so many are written between a copy and a truncate."""
 KNOWN_RECORDS = 10
 """A file of which so many are read is known by its first 1 KiB."""
+INODE_TRIES = 50
 EDITED = b'"timestamp":"'
 """The byte behind this is edited, a digit."""
 
@@ -150,15 +151,26 @@ class Writer(threading.Thread):
         """Delete the old files of which the first `stored` records are all, and rotate: the new file gets an inode."""
         with self._lock:
             done = sorted((each for each in self._old if each[1] <= stored), key=lambda each: not each[2])
-            freed = set()
+            freed = set[int]()
             for each in done:
                 path = self._place / each[0]
                 freed.add(path.stat().st_ino)
                 path.unlink()
                 self._old.remove(each)
             self._rotate()
-            self._path.touch()
-            self.reused_inodes += self._path.stat().st_ino in freed
+            self._make_anew(freed)
+
+    def _make_anew(self, freed: set[int]) -> None:
+        """Create the file, with one of these inodes if the file system gives it away again soon."""
+        tries = [self._place / f".try{number}" for number in range(INODE_TRIES if freed else 1)]
+        for path in tries:
+            path.touch()
+            if path.stat().st_ino in freed:
+                self.reused_inodes += 1
+                break
+        path.rename(self._path)
+        for path in tries:
+            path.unlink(missing_ok=True)
 
     def unmount(self, *, leaves_empty: bool) -> None:
         """Take the directory away, with what is written meanwhile; an empty one may be left, as by a mount point."""
