@@ -2,9 +2,9 @@
 
 A scan decides about all files together. With thousands of files it costs tenths of a second, so scans are rationed. In
 between, inotify names files that were made or written to. Such a file is followed without a scan if nothing else could
-explain it: its name is configured and is no rotated one, no file of this name, family or inode is known, and it is
-neither empty nor compressed nor a link. Whether its content makes it a copy is looked at as in a scan. Everything else
-waits for the scan, which is asked for in any case.
+explain it: its name is configured and is no rotated one, no file of this name, family or inode is known, none of this
+name was renamed since the last scan, and it is neither empty nor compressed nor a link. Whether its content makes it a
+copy is looked at as in a scan. Everything else waits for the scan, which is asked for in any case.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Newcomers:
 
     def follow(self, paths: Iterable[str], now: float, wall_ms: int) -> None:
         """Follow those of the files at these paths that are certainly new."""
-        unknown = [path for path in paths if path not in self._files.by_age]
+        renamed = self._files.opened.was_renamed
+        unknown = [path for path in paths if path not in self._files.by_age and not renamed(path)]
         if not unknown or not self._adoption.is_settled:
             return
         new = [file for file in map(self._look_at, unknown) if file is not None and self._is_new(file)]

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from logfwd.sources.file.follow import Follower
+from logfwd.sources.file.notify import Inotify
+from logfwd.sources.settings import FileSource
 from tests.logfwd.sources.file.follow_harness import Reader, append, numbered
 
 
@@ -92,3 +95,23 @@ def test_while_a_copy_of_an_emptied_file_is_looked_for_no_file_is_followed(reade
     reader.follower.poll(reader.now)
     append(tmp_path / "c.log", numbered(200, 210))
     assert between_scans(reader, tmp_path / "c.log") == []
+
+
+def test_a_file_whose_name_another_one_had_waits_for_the_scan_that_finds_both(tmp_path: Path) -> None:
+    notifier, path = Inotify(), tmp_path / "a.log"
+    settings = FileSource(paths=(str(tmp_path / "*.log"),))
+    follower = Follower(settings, {}, block_bytes=1 << 20, max_record_bytes=1000, notifier=notifier)
+    follower.scan(1000.0, 1)
+    assert follower.read(1000.0, 1) is not None, "that the first scan was made"
+    append(path, numbered(0, 10))
+    path.rename(tmp_path / "a.log.1")
+    append(path, numbered(10, 20))
+    events = notifier.drain()
+    assert str(path) in events.paths
+    follower.follow_new(events.paths, 1000.1, 1)
+    assert follower.read(1000.1, 1) is None
+    follower.scan(1000.2, 1)
+    read = iter(lambda: follower.read(1000.2, 1), None)
+    assert b"".join(block.data for block in read) == numbered(0, 20)
+    follower.close()
+    notifier.close()
