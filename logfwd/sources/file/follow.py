@@ -164,7 +164,8 @@ class Follower:
         self._settle(now)
         self._files.limit_deleted()
         lost = self._files.lost
-        self._files.forget(lost.expire(now, self._stamps.keys(), {file.path for file in found.values()}))
+        listed = () if self._files.scan_wanted else self._stamps.keys()  # nothing is given up while there is more to do
+        self._files.forget(lost.expire(now, listed, {file.path for file in found.values()}))
         self._files.announced |= lost.aged()
         self._files.scan_wanted |= lost.search_wanted
         lost.search_wanted = False

@@ -254,3 +254,22 @@ def test_the_inode_of_a_deleted_file_is_not_known_any_more(log: Path) -> None:
     reader.turn()
     assert reader.follower.open_files == 1
     assert [known[0].inode for known in map(read_mark, reader.positions.values()) if known] == [0]
+
+
+def test_a_copy_is_not_given_up_in_a_scan_that_has_to_be_repeated(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.log", tmp_path / "b.log"
+    reader = Reader(tmp_path / "*.log", max_open_files=1)
+    append(first, numbered(0, 10))
+    append(second, numbered(100, 110))
+    reader.turn()
+    reader.turn()
+    append(first, numbered(10, 11))
+    reader.turn()  # so the second one is closed
+    content = first.read_bytes()
+    os.truncate(first, 0)
+    reader.turn()
+    (tmp_path / "a.log.1").write_bytes(content + numbered(11, 12))
+    os.truncate(second, 0)
+    reader.turn(30)
+    settled(reader)
+    assert sorted(reader.lines) == expected((0, 12), (100, 110))
