@@ -102,7 +102,7 @@ class Adoption:
                 if tail is not None:
                     adopted.append(tail)
                     if self._by_name:
-                        self._note_name(tail)
+                        self._note(tail)
         except Moved:
             self._files.scan_wanted = self._files.incomplete = True
         line_up(self._files.by_age, adopted, found)
@@ -322,8 +322,7 @@ class Adoption:
         if not self._by_name:
             for each in self._files.tails.values():
                 if each is not tail:
-                    self._note_name(each)
-                    self._by_head.setdefault(each.place.head, []).append(each)
+                    self._note(each)
         names = dict.fromkeys((file.family, *bases(file.path)) if file.path != file.family else ())
         found = [each for name in names for each in self._by_name.get(name, [])[-CANDIDATES:]]
         head = head_of(tail.fd, self._files.settings.header_bytes)
@@ -331,6 +330,7 @@ class Adoption:
             found += self._by_head.get(head, [])[:CANDIDATES]
         return [each for each in dict.fromkeys(found) if each is not tail and not each.ended]
 
-    def _note_name(self, tail: Tail) -> None:
+    def _note(self, tail: Tail) -> None:
+        self._by_head.setdefault(tail.place.head, []).append(tail)
         for name in {tail.path, tail.family, *bases(tail.path)}:
             self._by_name.setdefault(name, []).append(tail)

@@ -195,8 +195,10 @@ class Place(msgspec.Struct, frozen=True):
             return size if self.head_bytes >= LEAST_BYTES and self.head_fits(fd) and all(windows) else 0
         if same and not windows:
             return self.offset
+        if self.tail_bytes >= LEAST_BYTES and self.tail_fits(fd):
+            return self.offset
         is_like = same or (self.head_bytes >= LEAST_BYTES and self.head_fits(fd))
-        return self.offset if is_like and (any(windows) or self.tail_fits(fd)) else 0
+        return self.offset if is_like and any(windows) else 0
 
     def edited(self, fd: int) -> Place:
         """The same place in its file, whose earlier bytes have changed."""

@@ -32,12 +32,16 @@ COUNTED = {
 """Events, each with its counter's label and the field that holds its size."""
 
 
+File = tuple[int, bytes]
+"""Inode and handle."""
+
+
 class Loss(NamedTuple):
     """Lines of a file that are there no more; if they are missing, that has to be said."""
 
     family: str
     lines: set[bytes]
-    inode: int
+    file: File
 
 
 class History:
@@ -66,15 +70,15 @@ class History:
         self.written: set[bytes] = set()
         self.may_be_lost: set[bytes] = set()
         self.may_repeat: set[bytes] = set()
-        self.only_open: dict[int, tuple[str, set[bytes]]] = {}
-        """By inode: lines of a deleted file that can be read as long as the reader has it open."""
+        self.only_open: dict[File, tuple[str, set[bytes]]] = {}
+        """Lines of a deleted file that can be read as long as the reader has it open."""
         self.losses: list[Loss] = []
         self.untold: set[str] = set()
         """Families in which content was there again when no position told of it."""
         self.unusual: set[str] = set()
         """Families to which something else happened than writing and renaming."""
         self.looked: dict[int, int] = {}
-        """By inode: sizes as of the reader's last look."""
+        """By inode: sizes of the files that the reader had open, as of its last look."""
         self.logs: list[MutableMapping[str, Any]] = []
         self.steps: list[str] = []
 
@@ -85,16 +89,19 @@ class History:
         self.note_look()
 
     def note_look(self) -> None:
-        self.looked = {status.st_ino: status.st_size for status in map(os.stat, self.files())}
+        read = {known[0].inode for known in map(identity.read_mark, self.reader.positions.values()) if known}
+        for path in self.files():
+            if (status := path.stat()).st_ino in read or self.is_open(path):
+                self.looked[status.st_ino] = status.st_size
 
     def files(self) -> list[Path]:
         return list(self.folder.iterdir()) if self.folder.exists() else []
 
     def kill(self) -> None:
         """What can be read only as long as a deleted file is open is lost with the process."""
-        for inode, (family, lines) in self.only_open.items():
-            self.lose(family, lines - set(self.reader.lines), inode)
-        self.losses = [loss for loss in self.losses if self.has_said(loss.family) or self.has_position(loss.inode)]
+        for file, (family, lines) in self.only_open.items():
+            self.lose(family, lines - set(self.reader.lines), file)
+        self.losses = [loss for loss in self.losses if self.has_said(loss.family) or self.has_position(loss)]
         self.only_open, self.looked = {}, {}
         self.reader.follower.close()
         self.reader.uncommitted = []
@@ -111,10 +118,15 @@ class History:
         self.device = self.random.randrange(3)
         self.reader.now = 5.0
 
-    def has_position(self, inode: int) -> bool:
-        """True if a stored position says that more is expected of the file with this inode."""
-        known = [identity.read_mark(mark) for mark in self.reader.positions.values()]
-        return any(each and each[0].inode == inode and not each[1].settled for each in known)
+    def has_position(self, loss: Loss) -> bool:
+        """True if a stored position says that more is expected of this file."""
+        known = [each for each in map(identity.read_mark, self.reader.positions.values()) if each]
+        return any(
+            (place.inode, place.handle) == loss.file
+            and family_of(os.path.basename(os.fsdecode(detail.path))) == loss.family
+            and not detail.settled
+            for place, detail in known
+        )
 
     def offsets(self, path: Path) -> list[int]:
         """The committed positions in the file that has this path now."""
@@ -151,32 +163,32 @@ class History:
     def put(self, path: Path, count: int) -> None:
         append(path, self.new_lines(path.name, count))
 
-    def lose(self, family: str, lines: set[bytes], inode: int) -> None:
+    def lose(self, family: str, lines: set[bytes], file: File | None) -> None:
         """These lines may be lost; if they are, the reader has to say so if it has seen them, or knows their file."""
         self.may_be_lost |= lines
         self.unusual.add(family)
-        if lines and inode:
-            self.losses.append(Loss(family, lines, inode))
+        if lines and file is not None:
+            self.losses.append(Loss(family, lines, file))
 
     def destroy(self, path: Path, *, emptied: bool = False) -> None:
         """Call before the content of a file goes away: it is deleted, or emptied."""
         if not path.exists():
             return
-        family, inode, unread = family_of(path.name), path.stat().st_ino, self.unread(path)
+        family, file, unread = family_of(path.name), file_at(path), self.unread(path)
         self.unusual.add(family)
         for copy in self.folder.glob(f"{family}.*"):  # a copy of a deleted file is a new one
             self.may_repeat |= self.lines(copy)
         if self.is_up and not emptied and self.is_open(path):
-            before = self.only_open.get(inode, ("", set[bytes]()))[1]
-            self.only_open[inode] = family, unread | before
+            before = self.only_open.get(file, ("", set[bytes]()))[1]
+            self.only_open[file] = family, unread | before
             return
-        if self.has_position(inode) and not self.is_up:
-            self.lose(family, unread, inode)
+        if self.has_position(Loss(family, unread, file)) and not self.is_up:
+            self.lose(family, unread, file)
             return
         taken = set(b"".join(block.data for block in self.reader.uncommitted).splitlines())
-        seen = set(path.read_bytes()[: self.looked.get(inode, 0)].splitlines()) - taken
-        self.lose(family, unread & seen, inode)
-        self.lose(family, unread - seen, 0)
+        seen = set(path.read_bytes()[: self.looked.get(file[0], 0)].splitlines()) - taken
+        self.lose(family, unread & seen, file)
+        self.lose(family, unread - seen, None)
 
     def comes_back(self, path: Path) -> None:
         """Call when the content of a deleted file is there again: in time, or not before another start."""
@@ -247,6 +259,11 @@ class History:
         self.reader.follower.close()
         for writer in self.writers:
             writer.close()
+
+
+def file_at(path: Path) -> File:
+    with path.open("rb") as file:
+        return path.stat().st_ino, identity.handle_of(file.fileno())
 
 
 def family_of(name: str) -> str:

@@ -273,3 +273,18 @@ def test_a_copy_is_not_given_up_in_a_scan_that_has_to_be_repeated(tmp_path: Path
     reader.turn(30)
     settled(reader)
     assert sorted(reader.lines) == expected((0, 12), (100, 110))
+
+
+def test_a_second_copy_of_an_emptied_file_waits_for_the_first_one(tmp_path: Path, log: Path) -> None:
+    reader = Reader(tmp_path / "*")
+    append(log, numbered(0, 100))
+    append(tmp_path / "other", b"")
+    reader.turn()
+    for name in ("app.log.1", "saved"):
+        shutil.copyfile(log, tmp_path / name)
+    os.truncate(log, 0)
+    reader.turn()
+    assert len(reader.lines) == 100
+    settled(reader)
+    assert len(reader.lines) == 200
+    assert (reader.files["read_again"], reader.file_bytes["read_again"]) == (1, 100 * LINE)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from logfwd.sources.file import identity
 from tests.logfwd.sources.file.history import DONE, History, family_of
 
 HISTORIES = int(os.environ.get("HISTORIES", "30"))
@@ -83,8 +84,8 @@ def copy(history: History) -> None:
             shutil.copyfile(path, there)
             history.may_repeat |= history.lines(path)
             history.unusual.add(path.name)
-            if not history.offsets(path):
-                history.untold.add(path.name)  # of two files that nobody has read, neither repeats the other
+            if history.unread(path):
+                history.untold.add(path.name)  # of two lines that nobody has read, neither repeats the other
 
 
 def empty(history: History) -> None:
@@ -139,6 +140,8 @@ def edit(history: History) -> None:
     history.may_be_lost |= history.lines(path) | before
     if history.is_up:
         history.turn(0.1)
+    else:
+        history.untold.add(path.name)  # a copy that is made before anybody looks is not known by anything
 
 
 def restore(history: History) -> None:
@@ -201,10 +204,11 @@ def write_on(history: History) -> None:
         if not status.st_nlink:
             lines = set(data.splitlines())
             if history.is_up and history.is_open(writer):
-                known = history.only_open.get(status.st_ino, (name, set[bytes]()))[1]
-                history.only_open[status.st_ino] = name, known | lines
+                file = status.st_ino, identity.handle_of(writer.fileno())
+                known = history.only_open.get(file, (name, set[bytes]()))[1]
+                history.only_open[file] = name, known | lines
             else:
-                history.lose(name, lines, 0)
+                history.lose(name, lines, None)
         writer.write(data)
 
 
