@@ -135,8 +135,10 @@ def edit(history: History) -> None:
         file.seek(-1, os.SEEK_CUR)
         file.write(b"~")
     history.unusual.add(path.name)
+    history.edited.add(path.name)
     history.written |= history.lines(path)
     history.may_repeat |= history.lines(path)  # a copy of it made later is not known by its tail
+    history.rewritten |= history.lines(path) ^ before
     history.may_be_lost |= history.lines(path) | before
     if history.is_up:
         history.turn(0.1)
