@@ -34,7 +34,7 @@ from logfwd.sources.file.released import LIKE_GONE, Lost
 from logfwd.sources.file.scan import Found
 from logfwd.sources.file.scanned import SCAN_KEY, patterns_of, scan_of
 from logfwd.sources.file.tail import Tail
-from logfwd.sources.file.which import ENOUGH_BYTES, Verdict
+from logfwd.sources.file.which import ENOUGH_BYTES, LEAST_BYTES, Verdict
 from logfwd.sources.position import Mark
 
 COMPRESSED = "\0compressed"
@@ -123,7 +123,7 @@ class Adoption:
                 if (tail := self._adopt(file, now)) is not None:
                     adopted.append(tail)
                     if self._by_name:
-                        self._note_name(tail)
+                        self._note(tail)
         line_up(self._files.by_age, adopted, {file.id: file for file in files})
 
     def _unknown(self, files: Mapping[FileId, Found]) -> list[Found]:
@@ -250,10 +250,8 @@ class Adoption:
                 self._files.report.read_again(file.path, self._kept_bytes(file, tail), LIKE_GONE)
             return is_new
         lost, place, verdict = found
-        if verdict is Verdict.WAIT and self._files.lost.emptied.is_new:
-            return False  # its original was emptied since copies were chosen: the next scan chooses
-        if verdict is Verdict.WAIT:
-            return self.held.has_waited(file, now, lost.path)
+        if verdict is Verdict.WAIT:  # if a file was emptied since copies were chosen, the next scan chooses
+            return not self._files.lost.emptied.is_new and self.held.has_waited(file, now, lost.path)
         self._files.lost.take(lost)
         if verdict is Verdict.MOVED:
             self._files.report.recognised(file.path, lost.path, place.offset)
@@ -281,7 +279,8 @@ class Adoption:
     def _kept_bytes(self, file: Found, tail: Tail) -> int:
         """How much of a new file may have been read from one that is gone, or deleted and still open."""
         for each in (*self._candidates(file, tail), *self._by_name.get(file.path, [])):
-            if each.is_deleted and each.place.kept_bytes(tail.fd, same=False):
+            is_like = each.is_deleted and each.size >= LEAST_BYTES and begins_alike(each.fd, tail.fd)
+            if is_like or (each.is_deleted and each.place.kept_bytes(tail.fd, same=False)):
                 return min(file.size, each.size)  # the rest of it is read, too
         return self._files.lost.kept_bytes(file, tail.fd)
 

@@ -146,6 +146,7 @@ class Follower:
             self.poll(now)
             return
         self._files.scan_wanted = self._files.incomplete = False  # first: what happens now may ask for the next scan
+        self._files.crowded = False
         self._files.finder.note_renames(self._files.opened.take_renames())
         deleted = [tail for tail in self._files.opened.tails if tail.gone and not os.fstat(tail.fd).st_nlink]
         found, strays = self._list(self._directories(absent=True), now)
@@ -164,7 +165,8 @@ class Follower:
         self._settle(now)
         self._files.limit_deleted()
         lost = self._files.lost
-        listed = () if self._files.scan_wanted else self._stamps.keys()  # nothing is given up while there is more to do
+        is_whole = not self._files.scan_wanted and not self._files.crowded
+        listed = self._stamps.keys() if is_whole else ()  # nothing is given up while a file waits to be looked at
         self._files.forget(lost.expire(now, listed, {file.path for file in found.values()}))
         self._files.announced |= lost.aged()
         self._files.scan_wanted |= lost.search_wanted

@@ -76,6 +76,8 @@ class FollowedFiles:
         self.scan_wanted = True
         self.incomplete = False
         """A scan left out files that it saw."""
+        self.crowded = False
+        """… because too many others are open."""
 
     def families(self) -> set[str]:
         return {tail.family for tail in self.tails.values()}
@@ -130,7 +132,7 @@ class FollowedFiles:
         try:
             if not self.open(tail) or tail.id in self.tails:
                 self.opened.close(tail)
-                self.incomplete = True
+                self.incomplete = self.crowded = True
                 return False
             status = os.fstat(tail.fd)
         except (Replaced, Deleted):  # after it was listed

@@ -285,7 +285,7 @@ class LostPositions:
             verdict = with_other_inode(lost.place.evidence(fd), own, is_rotated_name=False)
             if verdict is Verdict.MOVED:
                 return lost, lost.place.in_file(fd), verdict
-            if verdict is Verdict.WAIT:
+            if verdict is Verdict.WAIT and file.size <= lost.present_bytes():
                 found = found or (lost, lost.place, verdict)
         return found or self._part_of(file, fd)
 
@@ -304,13 +304,13 @@ class LostPositions:
         self._deleted_lately.append((path, place))
 
     def kept_bytes(self, file: Found, fd: int) -> int:
-        """How many bytes that were read of files which are gone or were emptied may be at the start of this one."""
+        """How many bytes that were read of other files may be at the start of this one."""
         emptied = [lost for lost in self._lost.values() if lost.truncated and lost.place.inode != file.id[1]]
         names = {file.path, file.family, *bases(file.path)}
         near = [*self._nearest(file, head_of(fd, self._head_start))[:LIKE], *map(self._by_path.get, names)]
-        gone = [lost for lost in near if lost and not lost.truncated and not lost.seen]
+        like = [lost for lost in near if lost and not lost.truncated]
         places = [place for path, place in self._deleted_lately if path in names]
-        places += [lost.place for lost in (*emptied[-LIKE:], *gone) if lost.place.archive is None]
+        places += [lost.place for lost in (*emptied[-LIKE:], *like) if lost.place.archive is None]
         return max((place.kept_bytes(fd, same=False) for place in places), default=0)
 
     def _nearest(self, file: Found, head: Head) -> list[Lost]:

@@ -55,6 +55,13 @@ class Lost:
             return self.place.offset < self.place.archive.plain_bytes or bool(self.place.state)
         return file.configured or file.size > self.place.offset or bool(self.place.state)
 
+    def present_bytes(self) -> int:
+        """How large its file is at the moment, if the last scan saw it: a larger file is no copy of it."""
+        try:
+            return os.stat(self.seen_at).st_size
+        except OSError:
+            return self.place.offset
+
     def position(self) -> Position:
         """The position with its age, as the spool stores it."""
         self.stored_age, self.stored_settled = int(self.away_seconds), self.settled

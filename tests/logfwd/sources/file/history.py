@@ -267,9 +267,14 @@ class History:
             writer.close()
 
 
+def file_of(fd: int) -> File:
+    place = identity.Place(0).in_file(fd)
+    return place.inode, place.handle
+
+
 def file_at(path: Path) -> File:
     with path.open("rb") as file:
-        return path.stat().st_ino, identity.handle_of(file.fileno())
+        return file_of(file.fileno())
 
 
 def family_of(name: str) -> str:

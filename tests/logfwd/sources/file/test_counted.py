@@ -288,3 +288,29 @@ def test_a_second_copy_of_an_emptied_file_waits_for_the_first_one(tmp_path: Path
     settled(reader)
     assert len(reader.lines) == 200
     assert (reader.files["read_again"], reader.file_bytes["read_again"]) == (1, 100 * LINE)
+
+
+def test_a_rotated_file_is_no_copy_of_one_that_is_shorter(tmp_path: Path, log: Path) -> None:
+    reader = Reader(log)
+    append(log, b"")
+    reader.turn()
+    append(tmp_path / "app.log.8", numbered(0, 100))  # a copy of the beginning, made before anybody looked
+    settled(reader)
+    append(tmp_path / "app.log.1", numbered(0, 120))
+    settled(reader)
+    assert reader.lines == expected((0, 100), (0, 120))
+    assert (reader.files["read_again"], reader.file_bytes["read_again"]) == (1, 100 * LINE)
+
+
+def test_a_copy_that_cannot_be_opened_yet_is_not_given_up(tmp_path: Path, log: Path) -> None:
+    reader = Reader(tmp_path / "*", max_open_files=1)
+    append(log, numbered(0, 5))
+    reader.turn()
+    shutil.copyfile(log, tmp_path / "app.log.1")
+    os.truncate(log, 0)
+    append(tmp_path / "other", numbered(100, 110))
+    for _ in range(4):
+        reader.now += 10
+        reader.scan()  # whichever is open is not read, so it is not closed for another one
+    settled(reader)
+    assert sorted(reader.lines) == expected((0, 5), (100, 110))

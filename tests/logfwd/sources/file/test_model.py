@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from logfwd.sources.file import identity
-from tests.logfwd.sources.file.history import DONE, History, family_of
+from tests.logfwd.sources.file.history import DONE, History, family_of, file_of
 
 HISTORIES = int(os.environ.get("HISTORIES", "30"))
 STEPS = 60
@@ -206,7 +205,7 @@ def write_on(history: History) -> None:
         if not status.st_nlink:
             lines = set(data.splitlines())
             if history.is_up and history.is_open(writer):
-                file = status.st_ino, identity.handle_of(writer.fileno())
+                file = file_of(writer.fileno())
                 known = history.only_open.get(file, (name, set[bytes]()))[1]
                 history.only_open[file] = name, known | lines
             else:
