@@ -125,7 +125,7 @@ class History:
     def has_position(self, loss: Loss) -> bool:
         """True if a stored position says that more is expected of this file."""
         known = [each for each in map(identity.read_mark, self.reader.positions.values()) if each]
-        return any(
+        return self.handles and any(
             (place.inode, place.handle) == loss.file
             and family_of(os.path.basename(os.fsdecode(detail.path))) == loss.family
             and not detail.settled

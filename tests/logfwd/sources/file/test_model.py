@@ -177,8 +177,7 @@ def remount(history: History) -> None:
     come_back(history)
     for path in history.files() if not history.handles else ():
         history.unusual.add(family_of(path.name))
-        if not any(offset >= 1100 for offset in history.offsets(path)):
-            history.may_repeat |= history.lines(path)
+        history.may_repeat |= history.lines(path)  # a short one is read again, and so is a short copy made later
 
 
 def set_clock(history: History) -> None:
