@@ -28,7 +28,7 @@ from logfwd.sources.file.identity import (
     open_same,
     place_at,
 )
-from logfwd.sources.file.lost import CANDIDATES
+from logfwd.sources.file.lost import CANDIDATES, LIKE
 from logfwd.sources.file.names import bases
 from logfwd.sources.file.released import LIKE_GONE, Lost
 from logfwd.sources.file.scan import Found
@@ -277,12 +277,14 @@ class Adoption:
         return False
 
     def _kept_bytes(self, file: Found, tail: Tail) -> int:
-        """How much of a new file may have been read from one that is gone, or deleted and still open."""
-        for each in (*self._candidates(file, tail), *self._by_name.get(file.path, [])):
+        """How much of a new file may have been read from another one, gone or followed, or deleted and still open."""
+        alike, names = self._candidates(file, tail), self._by_name.get(file.path, [])
+        for each in (*alike, *names):
             is_like = each.is_deleted and each.size >= LEAST_BYTES and begins_alike(each.fd, tail.fd)
             if is_like or (each.is_deleted and each.place.kept_bytes(tail.fd, same=False)):
                 return min(file.size, each.size)  # the rest of it is read, too
-        return self._files.lost.kept_bytes(file, tail.fd)
+        kept = [each.place.kept_bytes(tail.fd, same=False) for each in alike[:LIKE] if each.place.archive is None]
+        return max(*kept, self._files.lost.kept_bytes(file, tail.fd), 0)
 
     def _original(self, file: Found, tail: Tail) -> str | None:
         """The path of a followed file, still whole, of which this may be a copy, perhaps an unfinished one."""

@@ -314,3 +314,17 @@ def test_a_copy_that_cannot_be_opened_yet_is_not_given_up(tmp_path: Path, log: P
         reader.scan()  # whichever is open is not read, so it is not closed for another one
     settled(reader)
     assert sorted(reader.lines) == expected((0, 5), (100, 110))
+
+
+def test_what_a_longer_copy_repeats_of_a_restored_file_is_counted(tmp_path: Path, log: Path) -> None:
+    reader = Reader(log)
+    append(log, numbered(0, 100))
+    reader.turn()
+    reader.follower.close()
+    shutil.copyfile(log, tmp_path / "app.log.2")
+    append(tmp_path / "app.log.1", numbered(0, 120))
+    log.rename(tmp_path.parent / f"{tmp_path.name}.original")
+    reader.restart()
+    settled(reader)
+    assert reader.lines == expected((0, 100), (0, 120))
+    assert reader.file_bytes == {"recognised": 100 * LINE, "read_again": 100 * LINE}
