@@ -20,7 +20,8 @@ from collections.abc import Iterable, Mapping
 
 from logfwd.sources.file.adopt import Adoption
 from logfwd.sources.file.followed import FollowedFiles
-from logfwd.sources.file.identity import FileId, Moved, has_state, id_of, open_same
+from logfwd.sources.file.handle import id_of
+from logfwd.sources.file.identity import FileId, Moved, has_state, open_same
 from logfwd.sources.file.newcomers import Newcomers
 from logfwd.sources.file.notify import Inotify
 from logfwd.sources.file.reading import Reading

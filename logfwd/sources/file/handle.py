@@ -7,6 +7,7 @@ have none; there, only the inode number, times, names and content identify a fil
 from __future__ import annotations
 
 import ctypes
+import os
 
 AT_EMPTY_PATH = 0x1000
 MAX_HANDLE_BYTES = 128
@@ -33,6 +34,11 @@ class _FileHandle(ctypes.Structure):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def id_of(status: os.stat_result) -> tuple[int, int]:
+    """Device and inode: they identify a file while it is open or listed."""
+    return status.st_dev, status.st_ino
 
 
 def handle_of(fd: int) -> bytes:

@@ -12,7 +12,7 @@ import os
 
 import msgspec
 
-from logfwd.sources.file.handle import BOOT, handle_of, same_handle
+from logfwd.sources.file.handle import BOOT, handle_of, id_of, same_handle
 from logfwd.sources.file.plain import Plain, pread
 from logfwd.sources.file.which import LEAST_BYTES, Evidence
 from logfwd.sources.file.zeros import ZERO, data_parts
@@ -239,10 +239,6 @@ def _matches(data: bytes, length: int, expected: bytes) -> bool:
 
 class Moved(Exception):
     """The path now leads to a different file, or to none: scan again."""
-
-
-def id_of(status: os.stat_result) -> FileId:
-    return status.st_dev, status.st_ino
 
 
 def open_same(path: str, id_: FileId) -> int:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import structlog
 
 from logfwd.sources.file.globs import expand, remedy_for
-from logfwd.sources.file.identity import FileId, id_of
+from logfwd.sources.file.handle import id_of
+from logfwd.sources.file.identity import FileId
 from logfwd.sources.file.links import Links
 from logfwd.sources.file.names import age_order, bases, family_by_stem, matches
 from logfwd.sources.file.report import Report
