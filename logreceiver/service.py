@@ -119,6 +119,7 @@ class Service:
                     streams=self._streams,
                     more={"/api/v1/posture": self._posture},
                     prepare=self.metrics.prepare,
+                    degraded=self._degraded,
                     program="logreceiver",
                 )
             )
@@ -238,6 +239,13 @@ class Service:
             return {"receiver": "stopping"}
         sink = self._shared.sink
         return {part: wrong for part, wrong in sink.health().items() if part == sink.name}
+
+    def _degraded(self) -> Mapping[str, str]:
+        found = {"config": self._reloading.trouble} if self._reloading.trouble else {}
+        due = self._shared.revoked.next_update
+        if due is not None and due <= datetime.now(UTC):
+            found["crl"] = f"a revocation list was due on {due:%Y-%m-%d %H:%M} UTC; it stays in force"
+        return found
 
     def _streams(self) -> list[dict[str, Any]]:
         return status.rows(self._live, self.metrics)

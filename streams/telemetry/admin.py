@@ -10,7 +10,8 @@ duration after the first COUNT, for callers that need the values of a given peri
 The program passes callables, which run on its event loop, so they may read what the loop owns and must not block. All
 else runs on a thread and a loop of its own (adminthread.py): no scrape holds up a batch, and /healthz answers at once
 however busy the program is. It shows that the program's loop turns; /readyz answers 503 while there are reasons, by
-name, why the program is not ready.
+name, why the program is not ready. What is wrong but does not keep it from its work is `degraded` there, with 200
+unless the question is /readyz?strict.
 
 The port is open from the start; the thread starts and the HTTP server is imported at the first connection, because it
 costs more than all other imports of a program together (0.15 CPU-s, 15 MB) and many hosts are never asked.
@@ -67,6 +68,7 @@ async def serve(
     durations: Durations | None = None,
     more: Answers | None = None,
     prepare: Callable[[], None] = lambda: None,
+    degraded: Reasons = dict,
     program: str = "",
 ) -> AsyncIterator[Server]:
     """Serve until the block is left; raises AdminUnavailable. `prepare` is called before each scrape."""
@@ -79,7 +81,7 @@ async def serve(
             from streams.telemetry import application
 
             about = {"program": program, "version": importlib.metadata.version("logfwd"), "started": round(started, 3)}
-            status = application.Status(loop, ready, streams, durations, more or {}, prepare)
+            status = application.Status(loop, ready, streams, durations, more or {}, prepare, degraded)
             return application.make(registry, status, about, local_host)
 
         server = asyncio.create_task(_keep_answering(sock, make_application))

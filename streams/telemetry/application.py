@@ -59,6 +59,7 @@ class Status:
     durations: Durations | None = None
     more: Answers = field(default_factory=dict)
     prepare: Callable[[], None] = lambda: None
+    degraded: Reasons = dict
 
 
 def make(
@@ -112,12 +113,17 @@ class _Site:
     async def healthz(self, _: web.Request) -> web.Response:
         return _verdict({} if await self._status.loop.turns() else {"loop": "the program does nothing any more"})
 
-    async def readyz(self, _: web.Request) -> web.Response:
-        return _verdict(await self._status.loop.run(self._status.ready))
+    async def readyz(self, request: web.Request) -> web.Response:
+        """What does not keep the program from its work is told, and fails only who asks strictly."""
+        ready, degraded = await self._status.loop.run(lambda: (self._status.ready(), self._status.degraded()))
+        if degraded and not ready and "strict" not in request.query:
+            return web.json_response({"status": "ok", "degraded": dict(degraded)})
+        return _verdict({**degraded, **ready})
 
     async def streams(self, _: web.Request) -> web.Response:
         def look() -> tuple[float, dict[str, str], list[Mapping[str, Any]]]:
-            return round(time.time(), 3), dict(self._status.ready()), list(self._status.streams())
+            trouble = {**self._status.degraded(), **self._status.ready()}
+            return round(time.time(), 3), trouble, list(self._status.streams())
 
         now, trouble, rows = await self._status.loop.run(look)
         return web.json_response({**self._about, "now": now, "trouble": trouble, "streams": rows})

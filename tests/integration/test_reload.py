@@ -220,11 +220,13 @@ async def test_what_cannot_be_used_is_refused_whole_and_said(tmp_path: Path, eve
             assert (report.outcome, report.reason) == ("refused", "invalid")
             assert problem in report.problems[0]
             assert ok(service) == 0.0
+            assert service._degraded() == {"config": "the last reload was refused: invalid"}
             assert service.config == config
             assert len(service.listeners) == 1
         assert len(found(events, "config rejected")) == 3
         assert (await service.reload(lambda: config)).outcome == "taken"
         assert ok(service) == 1.0
+        assert service._degraded() == {}
 
 
 async def test_an_address_is_opened_and_the_links_of_one_that_is_closed_move(

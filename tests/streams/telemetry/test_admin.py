@@ -29,6 +29,7 @@ class Program:
         self.registry = CollectorRegistry()
         self.metrics = ForwarderMetrics(self.registry)
         self.ready: dict[str, str] = {}
+        self.degraded: dict[str, str] = {}
         self.url = ""
 
 
@@ -39,6 +40,7 @@ async def program() -> AsyncIterator[Program]:
         "127.0.0.1:0",
         program.registry,
         ready=lambda: program.ready,
+        degraded=lambda: program.degraded,
         streams=lambda: [{"stream": "http", "records": {"accepted": 3}}],
         durations=program.metrics.batch_duration.since,
         program="logfwd",
@@ -81,6 +83,21 @@ async def test_readiness_is_503_with_reasons_while_there_are_any(
     async with client.get(f"{program.url}/readyz") as answer:
         assert answer.status == 503
         assert await answer.json() == {"status": "unavailable", "reasons": {"http": "the spool is damaged"}}
+
+
+async def test_what_does_not_keep_a_program_from_its_work_is_said_and_fails_only_who_asks_strictly(
+    program: Program, client: aiohttp.ClientSession
+) -> None:
+    program.degraded["config"] = "refused"
+    async with client.get(f"{program.url}/readyz") as answer:
+        assert (answer.status, await answer.json()) == (200, {"status": "ok", "degraded": {"config": "refused"}})
+    async with client.get(f"{program.url}/readyz?strict") as answer:
+        assert (answer.status, (await answer.json())["reasons"]) == (503, {"config": "refused"})
+    async with client.get(f"{program.url}/api/v1/streams") as answer:
+        assert (await answer.json())["trouble"] == {"config": "refused"}
+    program.ready["http"] = "the spool is damaged"
+    async with client.get(f"{program.url}/readyz") as answer:
+        assert (answer.status, len((await answer.json())["reasons"])) == (503, 2)
 
 
 async def test_health_says_that_the_loop_runs_whatever_is_wrong(
