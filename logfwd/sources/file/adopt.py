@@ -93,11 +93,15 @@ class Adoption:
                 self._files.scan_wanted = self._files.incomplete = True
                 unknown.clear()
             emptied.choose(unknown, self.held)
+            emptied.is_new = False
             self._new_originals = {file.path: file for file in unknown if file.path == file.family and file.size}
             # copies that take over positions come first: the others are compared with them
             unknown.sort(key=lambda file: (not emptied.is_taken_by(file), file.age_order))
             others = [(file, None) for file in unknown]
             for file, lost in [*claims, *others]:
+                if lost is None and emptied.is_new:  # found just now: what is older than this file is in its copy
+                    self._files.scan_wanted = self._files.incomplete = True
+                    break
                 tail = self._adopt(file, now) if lost is None else self._resume(file, lost, now)
                 if tail is not None:
                     adopted.append(tail)

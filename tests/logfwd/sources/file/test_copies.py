@@ -140,3 +140,21 @@ def test_a_file_that_was_away_for_long_and_was_emptied_meanwhile_goes_on_in_its_
     for _ in range(3):
         reader.turn(100)
     assert reader.lines == numbered(0, 220).splitlines()
+
+
+def test_what_is_younger_than_a_copy_waits_for_it_when_its_original_is_found_emptied_late(log: Path) -> None:
+    append(log, numbered(0, 100))
+    reader = Reader(log, max_open_files=1)
+    reader.turn()
+    shutil.copyfile(log, log.with_name("a.log.1"))
+    append(log, numbered(100, 120))
+    for index, (first, stop) in enumerate([(120, 230), (230, 400)], 2):
+        shutil.copyfile(log, log.with_name(f"a.log.{index}"))
+        os.truncate(log, 0)
+        append(log, numbered(first, stop))
+    reader.scan()
+    reader.read()
+    reader.commit()
+    for _ in range(3):
+        reader.turn()
+    assert reader.lines == numbered(0, 400).splitlines()
