@@ -159,6 +159,7 @@ class Archives:
         for lost in list(self._files.deleted_originals.values()):
             if not any(map(lost.place.begins_with, waiting)):
                 del self._files.deleted_originals[lost.key]
+                self._files.report.gone_unread(lost.path, lost.unread_bytes)
                 self._files.forget([lost.key])
         return adopted
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from msgspec import structs
 
@@ -69,6 +70,7 @@ class FollowedFiles:
         """Keys whose positions the spool may delete with its next commit."""
         self.plain_heads: list[bytes] = []
         """How the content of compressed files begins that may turn out to be that of other files (archives.py)."""
+        self.lost.on_deleted = self.keep_deleted
         self.deleted_originals: dict[str, Lost] = {}
         """Positions of deleted files of which such a compressed file may have been made."""
         self.announced: dict[str, Position] = {}
@@ -250,10 +252,14 @@ class FollowedFiles:
     def forget_deleted(self, tail: Tail) -> None:
         """Give up the position of a deleted file, unless it may have been compressed before."""
         self.lost.note_deleted(tail.path, tail.place)
-        if tail.place.archive is None and any(map(tail.place.begins_with, self.plain_heads)):
-            self.deleted_originals[tail.key] = lost_from(tail)
+        if any(map(tail.place.begins_with, self.plain_heads)):
+            self.keep_deleted(lost_from(tail))
         else:
             self.forget([tail.key])
+
+    def keep_deleted(self, lost: Lost) -> None:
+        """Keep the position of a deleted file until this or the next scan knows of what compressed files are made."""
+        self.deleted_originals[lost.key] = lost
 
     def replaced(self, tail: Tail) -> bool:
         """The bytes before the position have changed: the file was edited (True), or emptied and written anew."""
@@ -305,8 +311,7 @@ class FollowedFiles:
     def deleted(self, tail: Tail) -> None:
         """A closed file was deleted and its inode used again; a scan finds the file that has it now."""
         self.drop(tail)
-        self.report.gone_unread(tail.path, tail.size_closed - tail.place.offset)
-        self.forget_deleted(tail)
+        self.keep_deleted(replace(lost_from(tail), unread_bytes=tail.size_closed - tail.place.offset))
 
     def take_announced(self, wall_ms: int) -> Block | None:
         """The positions to be stored, as a block without records."""

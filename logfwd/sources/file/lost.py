@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
 from logfwd.sources.file.copies import Emptied
@@ -52,6 +52,7 @@ class LostPositions:
         self._forget_seconds = settings.forget_after_seconds
         self._head_start = settings.header_bytes
         self._aged_at: float | None = None
+        self.on_deleted: Callable[[Lost], None] = lambda _: None  # takes positions of deleted files
         self.search_wanted = False
         """A file is to be looked for in a whole directory that the last scan has not listed so."""
         self.generation = 0
@@ -250,7 +251,8 @@ class LostPositions:
             if doubtful:
                 self._report.read_again(file.path, lost.place.offset, DOUBT)
             if lost.id == file.id:  # its inode was used again, so its file is deleted
-                self._deleted += self._delete(lost)
+                self.take(lost)
+                self.on_deleted(lost)
                 self.note_deleted(lost.path, lost.place)
             return False
         if verdict is Verdict.EDITED:
@@ -263,12 +265,10 @@ class LostPositions:
 
     def alike(self, head: bytes, family: str) -> list[Lost]:
         """Positions whose file began as this content does: by 1 KiB, or by less of it within a family."""
-        full = (self._head_start, len(head), tail_hash(head))
-        alike = {each.key: each for each in islice(reversed(self._by_head.get(full, {}).values()), CANDIDATES)}
-        for each in self._lost.values():
-            if each.has_family(family) and each.place.begins_with(head):
-                alike[each.key] = each
-        return list(alike.values())
+        same_head = self._by_head.get((self._head_start, len(head), tail_hash(head)), {})
+        alike = dict(islice(reversed(same_head.items()), CANDIDATES))
+        family_of = {key: each for key, each in self._lost.items() if each.has_family(family)}
+        return list((alike | {key: each for key, each in family_of.items() if each.place.begins_with(head)}).values())
 
     # -- by content ----------------------------------------------------------------------------------------------
 
