@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 
 import pytest
@@ -32,6 +33,7 @@ async def test_one_that_is_shut_out_hears_of_the_batch_that_the_sink_has_and_no_
         forwarder.send(batch(run.producer_id, 0), batch(run.producer_id, 10))
         await eventually(lambda: receiver.sink.produced)
         serves.carry_out(SHUT_OUT)
+        await asyncio.sleep(0.05)  # the link is not cut meanwhile
         receiver.sink.open.set()
         assert (await forwarder.hear(m.Ack)).seq == 0
         assert await forwarder.refused(Code.REVOKED) == "shut out"
