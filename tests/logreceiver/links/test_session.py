@@ -391,6 +391,24 @@ async def test_a_flood_of_messages_ends_its_link_and_holds_up_nobody_else() -> N
         await calm.hear(m.Pong)
 
 
+async def test_whoever_broke_a_rule_waits_for_the_next_link_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conduct, "FIRST_PENALTY_SECONDS", 1.0)
+    async with serving() as receiver:
+        broken, _ = await receiver.link()
+        await broken.run()
+        broken.send(batch(8, 0))  # another's producer
+        await broken.refused(Code.NOT_GRANTED)
+        started = time.monotonic()
+        waiting, session = await receiver.link()
+        waiting.say(HELLO)
+        other, _ = await receiver.link(replace(FORWARDER, identities=("spiffe://test/other",)))
+        other.say(HELLO)
+        await other.hear(m.Welcome)
+        assert session.guest is None
+        await waiting.hear(m.Welcome)
+        assert time.monotonic() - started >= 0.9
+
+
 async def test_questions_about_runs_have_a_pace_for_all_links_of_an_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conduct.Conduct, "RUNS_AT_ONCE", 2.0)
     monkeypatch.setattr(conduct.Conduct, "RUNS_PER_SECOND", 20.0)
