@@ -68,9 +68,13 @@ class Hearing:
         """Read nothing more from a forwarder that does not read our answers: its PINGs would fill the memory."""
         while True:
             await self._link.drain()
-            missing = self._connection.missing_bytes
-            self._link.read_at_most(missing + SPARE_BYTES if self._admitted else CALM_READ_BYTES)
-            data = await self._link.receive(at_least=missing)
+            if self._admitted:
+                missing = self._connection.missing_bytes
+                self._link.read_at_most(missing + SPARE_BYTES, inbox_bytes=missing)
+                data = await self._link.receive(at_least=missing)
+            else:  # nothing may gather that has not been announced, or is read past
+                self._link.read_at_most(CALM_READ_BYTES, inbox_bytes=0)
+                data = await self._link.receive()
             if not data:
                 return
             now = time.monotonic()

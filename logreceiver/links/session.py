@@ -66,7 +66,7 @@ class Session:
         self._handshake_observed = False
         """A handshake counts once, and under its stream if it gets that far."""
         self.log = structlog.get_logger("logreceiver.session").bind(peer=link.peer)
-        link.read_at_most(CALM_READ_BYTES)
+        link.read_at_most(CALM_READ_BYTES, inbox_bytes=0)
 
     # -- life --------------------------------------------------------------------------------------------------
 

@@ -118,9 +118,9 @@ class Link(asyncio.BufferedProtocol):
         """Plaintext that was received and not taken."""
         return self._inbox_bytes
 
-    def read_at_most(self, size: int) -> None:
-        """Read from the socket in pieces of this size."""
-        self._most_read_bytes = min(size, READ_BUFFER_BYTES)
+    def read_at_most(self, size: int, *, inbox_bytes: int) -> None:
+        """Read in pieces of this size, until so much waits to be received: uvloop reads many pieces in a row."""
+        self._most_read_bytes, self._most_inbox_bytes = min(size, READ_BUFFER_BYTES), inbox_bytes
 
     def hold(self, is_held: bool) -> None:
         """Read nothing until it is held no more."""

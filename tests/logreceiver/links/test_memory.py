@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import uvloop
 from msgspec.structs import replace
 
 from logreceiver.config import Limits
@@ -62,6 +63,25 @@ async def test_unfinished_batches_use_up_the_part_of_their_identity_and_hold_up_
         while not isinstance(answer := await greedy[4].next(), m.Nack):
             assert isinstance(answer, m.Ping | m.Pong)
         assert answer.code == Code.CORRUPT, "it was taken once there was room"
+
+
+def test_what_waits_for_memory_is_not_read_on_whichever_event_loop() -> None:
+    async def flood() -> list[int]:
+        async with serving(SMALL) as receiver:
+            for number in range(8):
+                forwarder = await running(receiver, number)
+                forwarder.link.write(begin(forwarder)[:-1000])
+            async with asyncio.timeout(5):
+                while receiver.shared.budget._used < 3 * SIZE:
+                    await asyncio.sleep(0.001)
+            await asyncio.sleep(0.2)
+            assert receiver.shared.budget._used <= 4 * MIB
+            ends = [session._link for session in receiver.shared.sessions.values()]  # type: ignore[attr-defined]
+            return [link.heard_bytes for link in ends if link._is_held]
+
+    for found in (asyncio.run(flood()), uvloop.run(flood())):
+        assert found
+        assert max(found) <= 3 * hearing.CALM_READ_BYTES
 
 
 async def test_what_a_link_held_is_free_when_it_ends() -> None:
