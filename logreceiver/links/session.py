@@ -342,4 +342,5 @@ class Session:
             for task in (reader, worker):
                 task.cancel()
             await asyncio.gather(reader, worker, return_exceptions=True)
+            self._connection.forget()  # before its memory counts as free: closing the link takes a while
             storing.memory.close()

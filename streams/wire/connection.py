@@ -218,6 +218,10 @@ class ReceiverConnection:
         """The memory that a message needs that has begun to come; 0 if none has, or if it is read past."""
         return self._talk.deframer.announced_bytes
 
+    def forget(self) -> None:
+        """Give up the memory of a message that has begun to come; the link has ended."""
+        self._talk.deframer.forget()
+
     def send(self, message: m.Message) -> list[bytes | memoryview]:
         """The buffers to write for a message of ours, in this order."""
         buffers = codec.encode(message)

@@ -71,6 +71,10 @@ class Deframer:
             if self._filled == self._size:
                 yield self._whole()
 
+    def forget(self) -> None:
+        """Give up the frame under way, and its memory: nothing more is fed."""
+        self._size, self._filled, self._first, self._frame = 0, 0, b"", None
+
     def _take(self, piece: memoryview) -> None:
         """The next bytes of the frame under way."""
         if self._size > self.keep_bytes:
@@ -88,7 +92,7 @@ class Deframer:
     def _whole(self) -> memoryview:
         found = memoryview(self._first if self._frame is None else self._frame).toreadonly()
         self.left_out = self._size - len(found)
-        self._size, self._filled, self._first, self._frame = 0, 0, b"", None
+        self.forget()
         return found
 
     def _checked_size(self) -> int:
