@@ -79,9 +79,11 @@ class Budget:
         self._admit()
 
     def _fits(self, identity: str, size: int) -> bool:
+        return self._fits_share(identity, size) and (self._used == 0 or self._used + size <= self._most)
+
+    def _fits_share(self, identity: str, size: int) -> bool:
         own = self._by_identity[identity]
-        share = own == 0 or own + size <= self._most // IDENTITY_PARTS
-        return share and (self._used == 0 or self._used + size <= self._most)
+        return own == 0 or own + size <= self._most // IDENTITY_PARTS
 
     def _admit(self) -> None:
         """Admit in order; who has used up its share does not hold up those behind it."""
@@ -89,16 +91,14 @@ class Budget:
         for wait in list(self._waits):
             if wait.turn.done():
                 self._waits.remove(wait)
-            elif wait.identity in full:
-                continue
+            elif wait.identity in full or not self._fits_share(wait.identity, wait.size):
+                full.add(wait.identity)
             elif self._fits(wait.identity, wait.size):
                 self._waits.remove(wait)
                 self.add(wait.identity, wait.size)
                 wait.turn.set_result(None)
-            elif self._used + wait.size > self._most:
-                return
             else:
-                full.add(wait.identity)
+                return
 
 
 class Allotment:

@@ -49,6 +49,17 @@ async def test_who_has_used_up_its_part_holds_up_nobody_else() -> None:
         each.cancel()
 
 
+async def test_who_has_used_up_its_part_holds_up_nobody_even_if_there_is_no_room_for_it_either() -> None:
+    budget = Budget(MOST)
+    greedy = budget.allotment("greedy")
+    assert greedy.take_now(25)
+    assert all(budget.allotment(name).take_now(20) for name in "abc")
+    waiting, modest = asked(greedy, 20), asked(budget.allotment("modest"), 10)
+    await a_moment()
+    assert (waiting.done(), modest.done()) == (False, True)
+    waiting.cancel()
+
+
 async def test_a_batch_that_is_larger_than_everything_is_admitted_alone() -> None:
     budget = Budget(MOST)
     first = budget.allotment("a")
