@@ -7,15 +7,15 @@ class Bucket:
     """Allows `rate` a second on average, and `burst` at a time; of what exceeds that, a burst more is remembered."""
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._rate, self._burst = rate, burst
+        self.rate, self._burst = rate, burst
         self._left, self._at = burst, now
 
     def take(self, amount: float, now: float) -> float:
         """Take this much in any case; returns how many seconds too early that is."""
-        self._left = min(self._left + self._rate * (now - self._at), self._burst)
+        self._left = min(self._left + self.rate * (now - self._at), self._burst)
         self._left = max(self._left - amount, -self._burst)
         self._at = now
-        return max(-self._left / self._rate, 0.0)
+        return max(-self._left / self.rate, 0.0)
 
     def allows(self, now: float) -> bool:
         """Take one, if it is not too early for it."""

@@ -38,7 +38,7 @@ class Conduct:
         """How many seconds too early it sends this many bytes."""
         if most_per_second is None:
             return 0.0
-        if self._bytes is None:
+        if self._bytes is None or self._bytes.rate != most_per_second:  # a reload may change it
             self._bytes = Bucket(most_per_second, max(most_per_second, MOST_AT_ONCE_BYTES), now)
         return self._bytes.take(size, now)
 

@@ -36,3 +36,10 @@ def test_bytes_beyond_the_rate_are_early_and_without_one_never() -> None:
     assert conduct.early(16 * MIB, MIB, 0.0) == 0, "a burst"
     assert conduct.early(2 * MIB, MIB, 0.0) == 2.0
     assert conduct.early(MIB, MIB, 3.0) == 0
+
+
+def test_a_rate_that_a_reload_has_changed_counts_at_once() -> None:
+    conduct = Conduct(0.0)
+    conduct.early(16 * MIB, MIB, 0.0)
+    assert conduct.early(32 * MIB, 32 * MIB, 0.0) == 0
+    assert conduct.early(32 * MIB, 32 * MIB, 0.0) == 1.0
