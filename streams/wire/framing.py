@@ -19,7 +19,7 @@ BEGINNING_BYTES = 64
 
 
 class Deframer:
-    """Bytes in, frames out. `max_frame_bytes` and `keep_bytes` may be changed between two frames."""
+    """Bytes in, frames out. A change of `max_frame_bytes` or `keep_bytes` counts from the next frame on."""
 
     def __init__(self, max_frame_bytes: int) -> None:
         self.max_frame_bytes = max_frame_bytes
@@ -29,6 +29,8 @@ class Deframer:
         self._length = bytearray()
         self._size = 0
         """Of the frame under way; 0 between frames."""
+        self._is_kept = True
+        """Whether that frame is passed on whole: decided once, as `keep_bytes` may change while it comes."""
         self._first = b""
         """Its first piece, until the second one comes."""
         self._frame: bytearray | None = None
@@ -46,7 +48,7 @@ class Deframer:
     @property
     def announced_bytes(self) -> int:
         """The memory that the frame under way needs; 0 between frames, and for one that is read past."""
-        return self._size if self._size <= self.keep_bytes else 0
+        return self._size if self._is_kept else 0
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[memoryview]:
         """The frames completed by these bytes; the caller must take each one before asking for the next."""
@@ -60,7 +62,8 @@ class Deframer:
                     return
                 size = self._checked_size()
                 self._length.clear()
-                if size <= len(view) - position and size <= self.keep_bytes:
+                self._is_kept = size <= self.keep_bytes
+                if size <= len(view) - position and self._is_kept:
                     position, self.left_out = position + size, 0
                     yield view[position - size : position]
                     continue
@@ -77,7 +80,7 @@ class Deframer:
 
     def _take(self, piece: memoryview) -> None:
         """The next bytes of the frame under way."""
-        if self._size > self.keep_bytes:
+        if not self._is_kept:
             self._first += bytes(piece[: BEGINNING_BYTES - len(self._first)])
         elif not self._filled:
             self._first = bytes(piece)

@@ -243,6 +243,29 @@ def test_a_frame_that_is_read_past_needs_no_memory_and_one_that_is_kept_says_how
     assert wire.receiver.announced_bytes == 0
 
 
+@pytest.mark.parametrize("limits", [(1 << 20, 5000), (5000, 1 << 20)])
+@pytest.mark.parametrize("begun", [100, 20_000])
+def test_a_frame_that_was_begun_before_the_limit_changed_is_taken_as_it_was_begun(
+    limits: tuple[int, int], begun: int
+) -> None:
+    wire = Wire()
+    wire.forward(HELLO)
+    wire.back(WELCOME)
+    wire.forward(m.OpenRun(1))
+    wire.back(replace(run_of(1), max_message_bytes=limits[0]))
+    wire.forward(m.OpenRun(2))
+    large = m.Batch(0, 2, 7, memoryview(bytes(100_000)))
+    frame = frame_of(large)
+    assert wire.receiver.receive_data(frame[:begun]) == []
+    announced = wire.receiver.announced_bytes
+    wire.receiver.send(replace(run_of(2), max_message_bytes=limits[1]))
+    assert wire.receiver.announced_bytes == announced
+    heard = [
+        event for at in range(begun, len(frame), 9000) for event in wire.receiver.receive_data(frame[at : at + 9000])
+    ]
+    assert heard == [large if limits[0] > 5000 else m.Overlong(0, 2, 7, 100_000)]
+
+
 @pytest.mark.parametrize("head", [b"\x95\x08", b"\x94\x05\x00\x01\x01", b"\xc1", b"\x95\x05\xff\x01\x01\xc6", b"\x05"])
 def test_only_a_batch_may_be_longer_than_a_batch_may_be(head: bytes) -> None:
     wire = in_state(State.ASKING)
