@@ -77,7 +77,9 @@ class Connections:
 
     def add(self, connection: _Connection) -> None:
         if len(self._open) >= MOST_CONNECTIONS:
-            next(iter(self._open)).transport.abort()
+            quietest = next(iter(self._open))
+            self.remove(quietest)  # now: many may come before the loop tells that it is lost
+            quietest.transport.abort()
         self._open[connection] = None
 
     def heard(self, connection: _Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import socket
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -296,3 +297,29 @@ async def test_a_connection_too_many_ends_the_quietest(program: Program, monkeyp
             await ask(number)
     for _, writer in opened:
         writer.close()
+
+
+async def test_connections_that_come_in_the_same_moment_are_no_more_than_there_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(adminthread, "MOST_CONNECTIONS", 3)
+    connections, made, lost = adminthread.Connections(), list[asyncio.BaseTransport](), list[Exception | None]()
+
+    class Served(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(transport)
+
+        def connection_lost(self, error: Exception | None) -> None:
+            lost.append(error)
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: adminthread._Connection(Served(), connections), "127.0.0.1", 0)
+    clients = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(20)]
+    async with asyncio.timeout(10):
+        while len(made) < 20 or len(lost) < 17:
+            await asyncio.sleep(0)
+    assert sum(transport.is_closing() for transport in made) == 17
+    await connections.close()
+    for client in clients:
+        client.close()
+    server.close()
