@@ -27,8 +27,18 @@ def connection_options(settings: KafkaSink) -> dict[str, Any]:
 
 
 def credentials(settings: KafkaSink) -> tuple[object, ...]:
-    """What connections are made with, the contents of the files included: equal as long as nothing changed."""
-    return (settings.security, settings.tls, settings.sasl, *(path.read_bytes() for path in settings.files))
+    """What connections are made with, the contents of the files included: equal as long as nothing changed.
+
+    A file that cannot be read is for `connection_options` to refuse.
+    """
+    return (settings.security, settings.tls, settings.sasl, *map(_contents, settings.files))
+
+
+def _contents(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _context(mode_name: str, tls: SinkTls) -> Any:

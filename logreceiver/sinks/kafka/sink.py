@@ -91,8 +91,8 @@ class KafkaSink:
 
     async def start(self) -> None:
         """Connect; wait a few seconds for a broker, then keep trying in the background."""
+        self._credentials = credentials(self._settings)  # first: a file that changes meanwhile is then noticed
         self._cluster = Cluster(self._settings.brokers, connection_options(self._settings))
-        self._credentials = credentials(self._settings)
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._cluster.refresh()
@@ -105,7 +105,8 @@ class KafkaSink:
 
         Where credentials changed, every connection is replaced, each after the request that it carries.
         """
-        options, known = connection_options(settings), credentials(settings)
+        known = credentials(settings)  # first, as in `start`
+        options = connection_options(settings)
 
         def take() -> None:
             self._settings = settings
