@@ -23,18 +23,15 @@ async def overseeing(
     """Look until the block is left. `judge` is called when a revocation list that is required was not renewed."""
 
     async def look() -> None:
-        in_force = True
+        overdue = 0
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             for session in list(sessions()):
                 if verdict := session.overdue():
                     session.carry_out(verdict)
-            end = shared.revoked.next_update
-            was, in_force = (
-                in_force,
-                not shared.config.crl_required or end is None or datetime.datetime.now(datetime.UTC) < end,
-            )
-            if was and not in_force:
+            now = datetime.datetime.now(datetime.UTC)
+            before, overdue = overdue, shared.revoked.overdue(now) if shared.config.crl_required else 0
+            if overdue > before:
                 judge()
 
     task = asyncio.create_task(look())

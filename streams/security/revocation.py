@@ -53,6 +53,10 @@ class Revoked:
         """When the first list is due to be renewed; None without lists."""
         return min(self._next_updates.values(), default=None)
 
+    def overdue(self, now: datetime.datetime) -> int:
+        """How many authorities have not renewed their list in time."""
+        return sum(end <= now for end in self._next_updates.values())
+
     def why(self, chain: Sequence[CertificateId], *, required: bool, now: datetime.datetime) -> str:
         """Why a peer with this chain is refused; empty if it is not.
 
