@@ -52,7 +52,6 @@ class Watched:
 @contextlib.asynccontextmanager
 async def watching(paths: Callable[[], Iterable[Path]], changed: Callable[[], None]) -> AsyncIterator[None]:
     """Call `changed` after each change of these files, until the block is left."""
-
     loop = asyncio.get_running_loop()
     watched = Watched(stamps_of(paths()), loop.time())
 
