@@ -79,13 +79,13 @@ class Hearing:
                 return
             now = time.monotonic()
             for event in self._connection.messages(data):
-                if self._admitted:  # that was for the first of these
-                    storing.memory.give(self._admitted)
-                    self._admitted = 0
+                admitted, self._admitted = self._admitted, 0  # that was for the first of these
                 if isinstance(event, m.OpenRun | m.Batch | m.Overlong):
                     storing.put(event, now)
                 else:
                     await self._take(event, storing)
+                if admitted:  # not before the batch itself is counted: others wait for it
+                    storing.memory.give(admitted)
             if (size := self._connection.announced_bytes) and not self._admitted:
                 if not storing.memory.take_now(size):
                     await self._wait_for_memory(size, storing)

@@ -12,6 +12,7 @@ from logreceiver.config import Limits
 from logreceiver.links import hearing
 from streams.config.units import MIB
 from streams.errors import Code
+from streams.records.batch import Codec
 from streams.wire import messages as m
 from tests.logreceiver.links.test_session import CONFIG, HELLO, Forwarder, Serving, serving
 from tests.support.batches import batch
@@ -107,6 +108,32 @@ async def test_what_is_stored_is_free_again() -> None:
         receiver.sink.open.set()
         await forwarder.hear(m.Ack)
         await settled(receiver, 0)
+
+
+async def test_the_memory_of_a_batch_that_has_come_is_not_given_away_before_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hearing, "PING_SECONDS", 0.02)
+    async with serving(SMALL) as receiver:
+        budget = receiver.shared.budget
+        forwarder, _ = await receiver.link()
+        run = await forwarder.run()
+        receiver.sink.open.clear()
+        made = batch(run.producer_id, 0, records=[b'{"text":"%s"}' % (b"x" * SIZE)], codec=Codec.NONE)
+        frame = b"".join(bytes(part) for part in forwarder._wire.send(m.Batch(0, 1, 1, made)))
+        budget.add("somebody", 16 * MIB - len(frame))
+        forwarder.link.write(frame[:1000])
+        await settled(receiver, 16 * MIB - 4)
+        waiting = await running(receiver, 1)
+        begin(waiting)
+        await waiting.hear(m.Ping)
+        forwarder.link.write(frame[1000:])
+        async with asyncio.timeout(5):
+            while not receiver.sink.produced:
+                await asyncio.sleep(0.001)
+        assert budget._used <= 16 * MIB
+        receiver.sink.open.set()
+        await forwarder.hear(m.Ack)
 
 
 @pytest.mark.parametrize("scarce", [False, True])
