@@ -90,7 +90,7 @@ def run(path: Path, log_level: str, workers: int) -> None:
 
             async def reload(**asked: Any) -> Report:
                 report = await service.reload(lambda: load_receiver(path), **asked)
-                if took is not None:
+                if took is not None and report.outcome == "taken":
                     took.put(service.config)
                 return report
 
