@@ -20,7 +20,15 @@ import click
 
 from bench.chaos.attacker import MODE
 from bench.chaos.floods import FLOODS, IDENTITIES, PATIENCE_SECONDS
-from bench.chaos.hostile import BASE_RECORDS, BATCH, RECORDS_PER_SECOND, SETTLE_SECONDS, Neighbour
+from bench.chaos.hostile import (
+    BASE_RECORDS,
+    BATCH,
+    RECORDS_PER_SECOND,
+    SETTLE_SECONDS,
+    Neighbour,
+    compared,
+)
+from bench.chaos.hostile import COLUMNS as OF_ABUSE
 from bench.figures import report
 from bench.figures.measure import Usage, percentile
 from bench.figures.provenance import provenance
@@ -31,8 +39,6 @@ from streams.security import pki
 from streams.telemetry import client
 from streams.telemetry.client import NotAnswered
 
-MOST_RATIO = 2.0
-MOST_HEALTH_MS = 100.0
 HEALTH_SECONDS = 0.1
 LOOK_SECONDS = 3.0
 QUIET = "quiet"
@@ -97,33 +103,14 @@ def strike(name: str, rig: Rig, neighbour: Neighbour, health: Health, seconds: f
 
 def judged(row: dict[str, Any], alone: Sequence[float]) -> dict[str, Any]:
     """A row with its ratio to the forwarder alone, and what is wrong with it."""
-    during = row.pop("during_ms")
-    p99 = {"alone": percentile(alone, 0.99), "during": percentile(during, 0.99)}
     faults = [f"{row['title']}: {', '.join(row['unexpected'])}"] if row["unexpected"] else []
-    if not during:
+    if not row["during_ms"]:
         faults.append(f"{row['title']}: nothing was acknowledged")
-    return {
-        **row,
-        "batches": {"alone": len(alone), "during": len(during)},
-        "p50_ms": {"alone": percentile(alone, 0.5), "during": percentile(during, 0.5)},
-        "p99_ms": p99,
-        "ratio": p99["during"] / p99["alone"] if p99["alone"] else float("nan"),
-        "faults": faults,
-    }
-
-
-def _outcomes(row: report.Row) -> str:
-    return ", ".join(f"{count:,} × {outcome}" for outcome, count in sorted(row["outcomes"].items()))
+    return compared(row, alone) | {"faults": faults}
 
 
 COLUMNS: Sequence[report.Column] = (
-    ("abuse", lambda r: r["title"]),
-    ("what became of it", _outcomes),
-    ("peak RSS, MB", lambda r: f"{r['peak_rss_mb']:.0f}"),
-    ("cores", lambda r: f"{r['cpu_share']:.2f}"),
-    ("p50 alone / now, ms", lambda r: "{alone:.1f} / {during:.1f}".format(**r["p50_ms"])),
-    ("p99 alone / now, ms", lambda r: "{alone:.1f} / {during:.1f}".format(**r["p99_ms"])),
-    ("ratio", lambda r: f"{r['ratio']:.2f}"),
+    *OF_ABUSE,
     ("/healthz p50 / worst, ms", lambda r: "{p50:.0f} / {worst:.0f}".format(**r["health_ms"])),
 )
 

@@ -35,7 +35,6 @@ RECORDS_PER_SECOND = 500
 BASE_RECORDS = 20_000
 MOST_GROWN_MB = 250.0
 """What abuse may add to the forwarder's memory: requests and messages may hold 64 MiB, in several forms at a time."""
-MOST_RATIO = 2.0
 START_SECONDS = 60.0
 SETTLE_SECONDS = 1.0
 MOST_ATTEMPTS = 6
@@ -107,18 +106,22 @@ def strike(attack: Attack, name: str, address: str, neighbour: Neighbour, pid: i
 
 def judged(row: dict[str, Any], alone: Sequence[float], base_rss_mb: float) -> dict[str, Any]:
     """A row with its ratio to the neighbour alone, and what is wrong with it."""
-    during = row.pop("during_ms")
-    p99 = {"alone": percentile(alone, 0.99), "during": percentile(during, 0.99)}
     faults = [f"{row['title']}: answered {', '.join(row['unexpected'])}"] if row["unexpected"] else []
     if row["peak_rss_mb"] > base_rss_mb + MOST_GROWN_MB:
         faults.append(f"{row['title']}: the forwarder's memory grew to {row['peak_rss_mb']:.0f} MB")
+    return compared(row, alone) | {"faults": faults}
+
+
+def compared(row: dict[str, Any], alone: Sequence[float]) -> dict[str, Any]:
+    """A row with the neighbour's batches meanwhile (its `during_ms`) beside those alone, in milliseconds."""
+    during = row.pop("during_ms")
+    p99 = {"alone": percentile(alone, 0.99), "during": percentile(during, 0.99)}
     return {
         **row,
         "batches": {"alone": len(alone), "during": len(during)},
         "p50_ms": {"alone": percentile(alone, 0.5), "during": percentile(during, 0.5)},
         "p99_ms": p99,
         "ratio": p99["during"] / p99["alone"] if p99["alone"] else math.nan,
-        "faults": faults,
     }
 
 
