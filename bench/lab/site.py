@@ -151,7 +151,6 @@ class Site:
 
     directory: Path
     identity: str = FORWARDER_IDENTITY
-    receiver_ports: dict[str, str] = field(default_factory=dict)
     admin_address: str = ""
 
     def __post_init__(self) -> None:
