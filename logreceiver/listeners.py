@@ -112,9 +112,10 @@ class Listeners:
 
     def commit(self, change: Change, *, grace_seconds: float) -> None:
         """Use it for new links. Links of a listener that is closed are cut after the grace."""
+        leaving = self.leaving(change)
         before, self._doors = self._doors, change.doors
         for door in self._doors:
-            door.listener.replace(door.party)
+            door.listener.replace(door.party, end_handshakes=door.listener in leaving)
             change.limit(door)
             expires, delegated = door.party.expires, door.party.delegated_until
             self._metrics.own_certificate(expires, user=door.settings.address, delegated=delegated)

@@ -34,6 +34,8 @@ class Listener:
     ) -> None:
         """`trusted`: networks whose handshakes are not bounded. `turns`: shared with others of the process."""
         self._party = party
+        self._changes = 0
+        """How often handshakes that were under way came to count no more."""
         self._turns = turns or Turns()
         self._on_link, self._on_failure = on_link, on_failure
         self._handshake_timeout = handshake_timeout
@@ -72,9 +74,13 @@ class Listener:
         os.chmod(path, mode)
         self._unix_path = path
 
-    def replace(self, party: Party) -> None:
-        """Use another party (a new certificate) for new links; existing ones stay."""
+    def replace(self, party: Party, *, end_handshakes: bool = False) -> None:
+        """Use another party (a new certificate) for new links; existing ones stay.
+
+        `end_handshakes`: those that are under way make no link; they could end in what is no longer served.
+        """
         self._party = party
+        self._changes += end_handshakes
 
     def limit(self, *, handshake_timeout: float, max_pending: int, trusted: Sequence[Network]) -> None:
         """Use other bounds for handshakes that begin from now on."""
@@ -88,17 +94,19 @@ class Listener:
             inbox_bytes=self._inbox_bytes,
             answers_after_goodbye=self._answers_after_goodbye,
         )
-        task = asyncio.get_running_loop().create_task(self._serve(link))
+        task = asyncio.get_running_loop().create_task(self._serve(link, self._changes))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return link
 
-    async def _serve(self, link: Link) -> None:
+    async def _serve(self, link: Link, changes: int) -> None:
         try:
             await asyncio.sleep(0)  # by then the link has its connection, and can be closed
             if (leaving := self._pending.enter(link, time.monotonic())) is not None:
                 _make_room(leaving)
             await link.establish(self._handshake_timeout)
+            if changes != self._changes:
+                raise HandshakeFailed("outdated", "other modes are served since the handshake began")
         except HandshakeFailed as error:
             self._report(link, error)
             await link.close()
