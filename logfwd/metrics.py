@@ -114,7 +114,7 @@ FILES = Metric(
     "",
     ("stream", "event"),
     "Files of a source by what became of them: read_again (from the start, perhaps repeated), gone_unread, not_found "
-    "(rotated to a place that is not known), recognised (by content alone), edited (before the position), forgotten, "
+    "(gone since the forwarder was stopped), recognised (by content alone), edited (before the position), forgotten, "
     "let_go (deleted, and perhaps still written to), compressed (not read), damaged (a compressed one), "
     "unreadable.",
 )

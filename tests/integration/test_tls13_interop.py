@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.security.endpoint import Credentials
+from streams.security.tls13.client import Client
 from streams.security.tls13.endpoint import Tls13Endpoint as Endpoint
 from tests.integration.test_foreign_tls13_peers import flush, go_peer, node_peer, running, serve, until
 from tests.streams.security.tls13.support import (
@@ -161,7 +162,7 @@ class Lab:
 def retried(ours: Endpoint) -> bool:
     """Whether a HelloRetryRequest was sent."""
     side = ours._side
-    return getattr(side, "_first", None) is not None or getattr(side, "_retry_suite", None) is not None
+    return (side._retry_suite if isinstance(side, Client) else side._first) is not None
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ WITHOUT_TROUBLE_EMPTY = (
     "logfwd_syslog_dropped_messages_total",
     "logfwd_syslog_ended_connections_total",
     "logreceiver_clones_suspected_total",
+    "logreceiver_crl_next_update",  # no revocation list is configured here
     "logfwd_link_failures_total",
     "tls_policy_violations_total",
     "tls_handshakes_total",
