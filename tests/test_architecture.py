@@ -117,6 +117,7 @@ CORES = (
     "logfwd.sources.syslog.message",
     "logfwd.sources.syslog.settings",
     "logfwd.sources.terms",
+    "logfwd.sources.zstdframes",
     "logreceiver.links.authorisation",
     "logreceiver.links.conduct",
     "logreceiver.taking",

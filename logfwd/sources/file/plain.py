@@ -10,16 +10,13 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
+from functools import partial
 
 import zstandard
 
+from logfwd.sources import zstdframes
+from logfwd.sources.zstdframes import STEP_BYTES
 from streams.config.units import KIB, MIB
-
-STEP_BYTES = MIB
-"""The most plain bytes that are decompressed at a time."""
-
-MOST_WINDOW_BYTES = 8 * MIB
-"""What RFC 8878 §3.1.1.1.2 asks every zstd decoder to support: up to `zstd -19`."""
 
 MOST_RATIO, RATIO_FREE_BYTES = 1000, 64 * MIB
 """A file that becomes larger than both a thousandfold and this is no log."""
@@ -131,16 +128,7 @@ def _gzip(fd: int) -> Iterator[bytes]:
 
 
 def _zstd(fd: int) -> Iterator[bytes]:
-    """Frames of zstd. The reader does not report one that is cut off, so a last one of our own must come out whole."""
-    sentinel = os.urandom(16)
-    last = zstandard.ZstdCompressor(write_checksum=True).compress(sentinel)
-    decompressor = zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES)
-    kept = b""
-    with decompressor.stream_reader(_Raw(fd, last), read_across_frames=True) as reader:  # type: ignore[arg-type]
-        while piece := reader.read(STEP_BYTES - len(sentinel)):
-            kept += piece
-            if len(kept) > len(sentinel):
-                yield kept[: -len(sentinel)]
-                kept = kept[-len(sentinel) :]
-    if kept != sentinel:
-        raise Damaged("it ends too early")
+    try:
+        yield from zstdframes.plain_pieces(partial(_Raw, fd))
+    except EOFError:
+        raise Damaged("it ends too early") from None

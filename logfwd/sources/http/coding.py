@@ -5,21 +5,18 @@ Nothing but Refused is raised, whatever the bytes are.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterator
 
 import zstandard
 
+from logfwd.sources import zstdframes
 from logfwd.sources.http.answers import malformed, not_supported, too_large
+from logfwd.sources.zstdframes import STEP_BYTES
 from streams.config.units import MIB, show_size
 
-STEP_BYTES = MIB
-"""The most that one step decompresses."""
 MOST_MEMBERS = 100
 """gzip members of one body: each one copies the bytes after it."""
-MOST_WINDOW_BYTES = 8 * MIB
-"""What RFC 8878 §3.1.1.1.2 asks every zstd decoder to support."""
 MOST_RATIO = 1000
 RATIO_FREE_BYTES = MIB
 """A body that decompresses to no more than this may have any ratio."""
@@ -81,16 +78,7 @@ def _has_zlib_header(data: bytes) -> bool:
 
 
 def _zstd(data: bytes) -> Iterator[bytes]:
-    """The reader does not report a frame that ends too early, so a last frame of our own must come out whole."""
-    sentinel = os.urandom(16)
-    last = zstandard.ZstdCompressor(write_checksum=True).compress(sentinel)
-    decompressor = zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES)
-    kept = b""
-    with decompressor.stream_reader(data + last, read_across_frames=True) as reader:
-        while piece := reader.read(STEP_BYTES - len(sentinel)):
-            kept += piece
-            if len(kept) > len(sentinel):
-                yield kept[: -len(sentinel)]
-                kept = kept[-len(sentinel) :]
-    if kept != sentinel:
-        raise malformed("the zstd body ends too early")
+    try:
+        yield from zstdframes.plain_pieces(lambda last: data + last)
+    except EOFError:
+        raise malformed("the zstd body ends too early") from None

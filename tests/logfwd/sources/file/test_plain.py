@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from logfwd.sources.file.plain import STEP_BYTES, Damaged, Plain, compression_of, plain_pieces
+from logfwd.sources.file.plain import Damaged, Plain, compression_of, plain_pieces
+from logfwd.sources.zstdframes import STEP_BYTES
 from tests.logfwd.sources.file.follow_harness import numbered
 
 Pack = Callable[[bytes], bytes]

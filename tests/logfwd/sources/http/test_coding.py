@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logfwd.sources.http.answers import Refused
-from logfwd.sources.http.coding import MOST_MEMBERS, STEP_BYTES, check, decompressed
+from logfwd.sources.http.coding import MOST_MEMBERS, check, decompressed
+from logfwd.sources.zstdframes import STEP_BYTES
 from streams.config.units import MIB
 
 
