@@ -15,7 +15,8 @@ import click
 
 from logfwd.commands.spools import file_of, reading, spool_command, without_forwarder
 from logfwd.config import ForwarderConfig
-from logfwd.sources.file.identity import Detail, Place, detail_of, place_at, read_mark
+from logfwd.sources.file.identity import Place, place_at
+from logfwd.sources.file.marks import Detail, mark_of, read_mark
 from logfwd.sources.file.plain import SIGNATURE_BYTES, compression_of
 from logfwd.sources.file.scanned import SCAN_KEY
 from logfwd.sources.position import FILE, Mark, Position
@@ -111,8 +112,7 @@ def set_position(config: ForwarderConfig, stream: str, file: str, offset: str) -
     with without_forwarder(config, "change positions"):
         same = [each for each in _stored(spool) if each.path == path or each.place.inode == status.st_ino]
         family = os.fsdecode(same[0].detail.family) if same else path
-        detail = detail_of(place, path, family, status.st_mtime_ns // 1_000_000)
-        mark = Mark(place.offset, place.tail_bytes, place.tail_hash, detail)
+        mark = mark_of(place, path, family, status.st_mtime_ns // 1_000_000)
         keys = [each.key for each in same] or [uuid.uuid4().hex]
         asyncio.run(_change(spool, {keys[0]: Position(FILE, mark.encode())}, keys[1:]))
     before = f", before {same[0].place.offset}" if same else ""

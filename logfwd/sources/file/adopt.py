@@ -9,32 +9,22 @@ that it brings count as read, too.
 from __future__ import annotations
 
 import contextlib
-import os
 import uuid
 from collections.abc import Collection, Mapping
 from math import inf
 
 from logfwd.sources.file.archives import Archives
+from logfwd.sources.file.claims import Claims
 from logfwd.sources.file.families import line_up
 from logfwd.sources.file.followed import FollowedFiles
 from logfwd.sources.file.held import Held
-from logfwd.sources.file.identity import (
-    FileId,
-    Head,
-    Moved,
-    Place,
-    begins_alike,
-    head_of,
-    open_same,
-    place_at,
-)
-from logfwd.sources.file.lost import CANDIDATES, LIKE
-from logfwd.sources.file.names import bases
+from logfwd.sources.file.identity import FileId, Moved, Place, place_at
+from logfwd.sources.file.originals import Originals
 from logfwd.sources.file.released import LIKE_GONE, Lost
 from logfwd.sources.file.scan import Found
 from logfwd.sources.file.scanned import SCAN_KEY, patterns_of, scan_of
 from logfwd.sources.file.tail import Tail
-from logfwd.sources.file.which import ENOUGH_BYTES, LEAST_BYTES, Verdict
+from logfwd.sources.file.which import Verdict
 from logfwd.sources.position import Mark
 
 COMPRESSED = "\0compressed"
@@ -51,6 +41,7 @@ class Adoption:
         self._files, settings = files, files.settings
         self.held = Held(settings.rotated_wait_seconds, files.report)
         self.archives = Archives(files)
+        self._claims = Claims(files.lost, files.finder.troubles, files.report, files.inode_used_again)
         self._patterns = (*settings.paths, *settings.rotated, COMPRESSED)
         self._known: Collection[str] = ()
         """Patterns for which a scan was made before; rotated files of others are old."""
@@ -64,11 +55,7 @@ class Adoption:
         elif positions:
             self._known, self._read_until_ms = self._patterns, {}
         self._at_end = settings.start_at == "end" and not positions
-        self._by_name: dict[str, list[Tail]] = {}
-        """The followed files by path and family, and by their heads; empty until this scan asks for them."""
-        self._by_head: dict[Head, list[Tail]] = {}
-        self._new_originals: dict[str, Found] = {}
-        """New files with unrotated names, by path: a rotated file may be a copy of one that is not followed yet."""
+        self._originals = Originals(files)
         self._wall_ms = 0
 
     def note_upgraded(self, lost: Lost) -> None:
@@ -81,10 +68,11 @@ class Adoption:
         """Follow new files, oldest first. If one was moved meanwhile, the rest has to wait for the next scan."""
         adopted: list[Tail] = []
         emptied = self._files.lost.emptied
-        self._by_name, self._by_head, self._wall_ms = {}, {}, wall_ms
+        self._originals.begin_scan()
+        self._wall_ms = wall_ms
         unknown, emptied.is_new = self._unknown(found), False
         try:
-            claims = self._files.lost.claims(unknown, present)
+            claims = self._claims.by_inode(unknown, present)
             unknown = self.archives.sort_out(unknown, now)
             adopted += self.archives.adopt(self._counts_as_read, now)
             held = self.archives.held_families()
@@ -94,7 +82,7 @@ class Adoption:
                 unknown.clear()
             emptied.choose(unknown, self.held)
             emptied.is_new = False
-            self._new_originals = {file.path: file for file in unknown if file.path == file.family and file.size}
+            self._originals.note_new(unknown)
             # copies that take over positions come first: the others are compared with them
             unknown.sort(key=lambda file: (not emptied.is_taken_by(file), file.age_order))
             others = [(file, None) for file in unknown]
@@ -105,8 +93,7 @@ class Adoption:
                 tail = self._adopt(file, now) if lost is None else self._resume(file, lost, now)
                 if tail is not None:
                     adopted.append(tail)
-                    if self._by_name:
-                        self._note(tail)
+                    self._originals.note(tail)
         except Moved:
             self._files.scan_wanted = self._files.incomplete = True
         line_up(self._files.by_age, adopted, found)
@@ -126,8 +113,7 @@ class Adoption:
             with contextlib.suppress(Moved):
                 if (tail := self._adopt(file, now)) is not None:
                     adopted.append(tail)
-                    if self._by_name:
-                        self._note(tail)
+                    self._originals.note(tail)
         line_up(self._files.by_age, adopted, {file.id: file for file in files})
 
     def _unknown(self, files: Mapping[FileId, Found]) -> list[Found]:
@@ -154,14 +140,14 @@ class Adoption:
                 self._count_as_read(file, Place(file.id[1], file.size))  # it cannot be read now
         self._at_end, self._read_until_ms = False, None
         self._known = self._stored = self._patterns
-        self._files.announced[SCAN_KEY] = scan_of(self._patterns)
+        self._files.stored.announced[SCAN_KEY] = scan_of(self._patterns)
 
     def _count_as_read(self, file: Found, place: Place) -> None:
         written_ms = file.mtime_ns // 1_000_000
         lost = Lost(uuid.uuid4().hex, file.path, file.family, place, written_ms, seen=True, id=file.id)
         self._files.lost.add(lost)
-        self._files.committed[lost.key] = place.offset
-        self._files.announced[lost.key] = lost.position()
+        self._files.stored.offsets[lost.key] = place.offset
+        self._files.stored.announced[lost.key] = lost.position()
 
     def _is_old(self, file: Found) -> bool:
         """True for a rotated file from before the first scan for its pattern."""
@@ -221,7 +207,7 @@ class Adoption:
                 return None
             if self._at_end and tail.place.offset == 0:
                 tail.place = self._files.end_of(tail)
-                self._files.announced[tail.key] = tail.position()
+                self._files.stored.announced[tail.key] = tail.position()
             elif not tail.place.offset and self._is_too_old(file):
                 tail.place, tail.announce = self._files.end_of(tail), True
         except Moved:
@@ -242,16 +228,16 @@ class Adoption:
     def _undo(self, tail: Tail) -> None:
         """Stop following a file that has turned out not to be new."""
         self._files.drop(tail)
-        self._files.committed.pop(tail.key, None)
+        self._files.stored.offsets.pop(tail.key, None)
 
     def _is_ours(self, file: Found, tail: Tail, now: float) -> bool:
         """True if a file that no inode explains is to be followed: a copy takes over a position, the rest is new."""
-        if (original := self._original(file, tail)) is not None:
+        if (original := self._originals.original_of(file, tail)) is not None:
             return self.held.has_waited(file, now, original)
-        found = self._files.lost.by_content(file, tail.fd, held=file.id in self.held)
+        found = self._files.alike.by_content(file, tail.fd, held=file.id in self.held)
         if found is None:
             if is_new := self._is_new(file, tail):
-                self._files.report.read_again(file.path, self._kept_bytes(file, tail), LIKE_GONE)
+                self._files.report.read_again(file.path, self._originals.kept_bytes(file, tail), LIKE_GONE)
             return is_new
         lost, place, verdict = found
         if verdict is Verdict.WAIT:  # if a file was emptied since copies were chosen, the next scan chooses
@@ -263,9 +249,9 @@ class Adoption:
             self._files.report.edited(file.path, place.offset)
         if not file.configured and file.path == file.family:
             tail.family = lost.family  # whatever a copy is called, what is new in its original comes after it
-        del self._files.committed[tail.key]
+        del self._files.stored.offsets[tail.key]
         tail.key, tail.place, tail.announce = lost.key, place, True
-        tail.lines = self._files.lines_of(tail)
+        self._files.records.prepare(tail)
         return True
 
     def _is_new(self, file: Found, tail: Tail) -> bool:
@@ -279,63 +265,3 @@ class Adoption:
         else:
             return file.size > 0
         return False
-
-    def _kept_bytes(self, file: Found, tail: Tail) -> int:
-        """How much of a new file may have been read from another one, gone or followed, or deleted and still open."""
-        alike, names = self._candidates(file, tail), self._by_name.get(file.path, [])
-        for each in (*alike, *names):
-            is_like = each.is_deleted and each.size >= LEAST_BYTES and begins_alike(each.fd, tail.fd)
-            if is_like or (each.is_deleted and each.place.kept_bytes(tail.fd, same=False)):
-                return min(file.size, each.size)  # the rest of it is read, too
-        kept = [each.place.kept_bytes(tail.fd, same=False) for each in alike[:LIKE] if each.place.archive is None]
-        return max(*kept, self._files.lost.kept_bytes(file, tail.fd), 0)
-
-    def _original(self, file: Found, tail: Tail) -> str | None:
-        """The path of a followed file, still whole, of which this may be a copy, perhaps an unfinished one."""
-        for original in self._candidates(file, tail):
-            if original.is_deleted:  # it will not be emptied: what is like it is another file
-                continue
-            # not counted among the open files: the two have to be open together, even if the limit is one
-            fd = open_same(original.path, original.id) if original.fd < 0 else os.dup(original.fd)
-            try:
-                if original.place.is_of(fd) is False:
-                    self._files.deleted(original)
-                    self._files.scan_wanted = True
-                elif begins_alike(tail.fd, fd):
-                    return original.path
-                elif not original.place.fits(fd):
-                    self._files.replaced(original)
-            finally:
-                os.close(fd)
-        return self._new_original(file, tail)
-
-    def _new_original(self, file: Found, tail: Tail) -> str | None:
-        original = self._new_originals.get(file.family) if file.path != file.family else None
-        if original is None:
-            return None
-        try:
-            fd = open_same(original.path, original.id)
-        except OSError:
-            return None
-        try:
-            return original.path if begins_alike(tail.fd, fd) else None
-        finally:
-            os.close(fd)
-
-    def _candidates(self, file: Found, tail: Tail) -> list[Tail]:
-        """Followed files of which this may be a copy: by its name, or by at least 1 KiB of equal content."""
-        if not self._by_name:
-            for each in self._files.tails.values():
-                if each is not tail:
-                    self._note(each)
-        names = dict.fromkeys((file.family, *bases(file.path)) if file.path != file.family else ())
-        found = [each for name in names for each in self._by_name.get(name, [])[-CANDIDATES:]]
-        head = head_of(tail.fd, self._files.settings.header_bytes)
-        if head[1] >= ENOUGH_BYTES:
-            found += self._by_head.get(head, [])[:CANDIDATES]
-        return [each for each in dict.fromkeys(found) if each is not tail and not each.ended]
-
-    def _note(self, tail: Tail) -> None:
-        self._by_head.setdefault(tail.place.head, []).append(tail)
-        for name in {tail.path, tail.family, *bases(tail.path)}:
-            self._by_name.setdefault(name, []).append(tail)

@@ -160,7 +160,7 @@ class Archives:
             if not any(map(lost.place.begins_with, waiting)):
                 del self._files.deleted_originals[lost.key]
                 self._files.report.gone_unread(lost.path, lost.unread_bytes)
-                self._files.forget([lost.key])
+                self._files.stored.forget([lost.key])
         return adopted
 
     def _decide(self, packed: Packed, counts_as_read: Callable[[Found], bool], now: float) -> Tail | None:
@@ -207,7 +207,7 @@ class Archives:
         deleted = [each for each in self._files.deleted_originals.values() if each.place.begins_with(packed.head)]
         return [
             lost
-            for lost in (*self._files.lost.alike(packed.head, packed.file.family), *deleted)
+            for lost in (*self._files.alike.begin_as(packed.head, packed.file.family), *deleted)
             if lost.place.head_bytes >= (LEAST_BYTES if lost.has_family(packed.file.family) else ENOUGH_BYTES)
         ]
 
@@ -298,8 +298,8 @@ class Archives:
         written_ms = file.mtime_ns // 1_000_000
         lost = Lost(key, file.path, family, place, written_ms, seen=True, id=file.id)
         files.lost.add(lost)
-        files.committed.setdefault(key, place.offset)
-        files.announced[key] = lost.position()
+        files.stored.offsets.setdefault(key, place.offset)
+        files.stored.announced[key] = lost.position()
         return None
 
 

@@ -18,10 +18,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
+from logfwd.sources.file.absent import Absent
 from logfwd.sources.file.adopt import Adoption
 from logfwd.sources.file.followed import FollowedFiles
 from logfwd.sources.file.handle import id_of
-from logfwd.sources.file.identity import FileId, Moved, has_state, open_same
+from logfwd.sources.file.identity import FileId, Moved, open_same
 from logfwd.sources.file.newcomers import Newcomers
 from logfwd.sources.file.notify import Inotify
 from logfwd.sources.file.reading import Reading
@@ -62,6 +63,7 @@ class Follower:
         report = report or Report()
         finder = Finder(settings, others, Troubles(report))
         self._files = FollowedFiles(settings, finder, positions, max_record_bytes, notifier, count, report)
+        self._absent = Absent(self._files.lost, settings, report)
         self._adoption = Adoption(self._files, positions)
         self._newcomers = Newcomers(self._files, self._adoption)
         plain = settings.format in ("json", "raw")
@@ -71,7 +73,7 @@ class Follower:
         self._stamps: dict[str, int] = {}  # the directories' times of last change, as of the last listing
         self._unstable = 0  # scans in a row during which files were renamed
         lost, unreadable = from_marks({key: mark for key, mark in positions.items() if key != SCAN_KEY})
-        self._files.forget(unreadable)
+        self._files.stored.forget(unreadable)
         for each in lost:
             self._files.lost.add(each)
             self._adoption.note_upgraded(each)
@@ -94,18 +96,14 @@ class Follower:
     # -- for other threads ---------------------------------------------------------------------------------------
 
     def committed(self, positions: Mapping[str, Mark]) -> None:
-        for key, mark in positions.items():
-            if key in self._files.committed:
-                self._files.committed[key] = mark.offset
-                if self._files.format.has_readers:
-                    (self._files.committed_open.add if has_state(mark) else self._files.committed_open.discard)(key)
+        self._files.stored.commit(positions)
 
     def forgotten(self) -> list[str]:
-        return [self._files.forgotten.popleft() for _ in range(len(self._files.forgotten))]
+        return self._files.stored.take_forgotten()
 
     def lag_bytes(self) -> int:
         return sum(
-            max(tail.size - tail.zeros_at_end - self._files.committed.get(tail.key, tail.size), 0)
+            max(tail.size - tail.zeros_at_end - self._files.stored.offsets.get(tail.key, tail.size), 0)
             for tail in list(self._files.tails.values())
         )
 
@@ -165,13 +163,12 @@ class Follower:
                 tail.deletion_listed = True
         self._settle(now)
         self._files.limit_deleted()
-        lost = self._files.lost
         is_whole = not self._files.scan_wanted and not self._files.crowded
         listed = self._stamps.keys() if is_whole else ()  # nothing is given up while a file waits to be looked at
-        self._files.forget(lost.expire(now, listed, {file.path for file in found.values()}))
-        self._files.announced |= lost.aged()
-        self._files.scan_wanted |= lost.search_wanted
-        lost.search_wanted = False
+        self._files.stored.forget(self._absent.expire(now, listed, {file.path for file in found.values()}))
+        self._files.stored.announced |= self._absent.aged()
+        self._files.scan_wanted |= self._absent.search_wanted
+        self._absent.search_wanted = False
         self._files.opened.watch_directories(self._stamps.keys() | self._files.finder.roots, self._files.tails.values())
         self._full_scan_at = now + FULL_SCAN_SECONDS
 
@@ -180,7 +177,7 @@ class Follower:
         return (
             now < min(self._full_scan_at, self._adoption.held.deadline())
             and not self._files.scan_wanted
-            and not self._files.lost.is_searching
+            and not self._absent.is_searching
             and self._files.finder.is_plain
             and not self._adoption.archives.is_busy
             and all(tail.fd >= 0 and tail.rotated_at is None for tail in self._files.tails.values())
@@ -222,7 +219,7 @@ class Follower:
         """
         families = self._files.families() | self._files.lost.families()
         inodes = self._files.lost.inodes() | {tail.id[1] for tail in self._files.tails.values() if tail.fd < 0}
-        whole = self._files.lost.searched(now)
+        whole = self._absent.searched(now)
         for _ in range(LISTING_TRIES):
             stamps = self._files.finder.stamps(directories)
             found = self._files.finder.configured()

@@ -1,35 +1,33 @@
 """The files that are followed, and what may be let go of.
 
 `FollowedFiles` is the one table that scans (follow.py), new files (adopt.py) and reading (reading.py) change. It knows
-which files are open, which have their turn next, and up to where each is committed.
+which files are open, and which have their turn next.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from msgspec import structs
 
-from logfwd.sources.file.identity import FileId, Moved, Place, end_of_lines, has_state, open_same
+from logfwd.sources.file.alike import Alike
+from logfwd.sources.file.identity import FileId, Moved, Place, end_of_lines, open_same
 from logfwd.sources.file.lost import LostPositions
-from logfwd.sources.file.metadata import fields_by_name
 from logfwd.sources.file.notify import Inotify
 from logfwd.sources.file.openfiles import OpenFiles
-from logfwd.sources.file.plain import pread
-from logfwd.sources.file.released import Lost
+from logfwd.sources.file.records import Records
+from logfwd.sources.file.released import Lost, lost_from
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Finder, Found
+from logfwd.sources.file.stored import Stored
 from logfwd.sources.file.tail import Deleted, Replaced, Tail
 from logfwd.sources.file.which import Verdict, with_same_inode
 from logfwd.sources.file.writers import has_writer
-from logfwd.sources.formats.encodings import FIRST_BYTES, encoding_of
 from logfwd.sources.formats.text import Count
-from logfwd.sources.lines import LineFormat, Lines
-from logfwd.sources.longlines import Cuts
-from logfwd.sources.position import Block, Mark, Position
+from logfwd.sources.position import Mark
 from logfwd.sources.settings import FileSource
 
 UNWRITTEN_SECONDS, WRITTEN_SECONDS = 1.0, 3600.0
@@ -37,7 +35,7 @@ UNWRITTEN_SECONDS, WRITTEN_SECONDS = 1.0, 3600.0
 
 
 class FollowedFiles:
-    """The files of one source, followed and lost, with what is committed of each."""
+    """The files of one source, followed and lost."""
 
     def __init__(
         self,
@@ -51,10 +49,10 @@ class FollowedFiles:
     ) -> None:
         self.settings, self.finder = settings, finder
         self.report = report
-        self.format = LineFormat(settings, max_record_bytes, count)
-        self._cuts = Cuts(count)
-        self._fields = fields_by_name(settings)
-        self.lost = LostPositions(settings, finder.troubles, report)
+        self.records = Records(settings, finder.name_of, max_record_bytes, count)
+        self.lost = LostPositions()
+        self.alike = Alike(self.lost, settings.header_bytes)
+        self.stored = Stored(positions)
         self.opened = OpenFiles(settings.max_open_files, notifier)
         self.tails: dict[FileId, Tail] = {}
         """Every followed file, open or closed."""
@@ -62,19 +60,10 @@ class FollowedFiles:
         """Files that may have unread data, in the order of their turns; each is here at most once (`Tail.ready`)."""
         self.by_age: dict[str, list[Tail]] = {}
         """The files of each family, oldest first: each waits until the one before it was read."""
-        self.committed: dict[str, int] = {key: mark.offset for key, mark in positions.items()}
-        """Offsets on disk, by key. A deleted file stays open until all that was read of it is on disk."""
-        self.committed_open = {key for key, mark in positions.items() if has_state(mark)}
-        """Positions that hold a state: their files may still be needed."""
-        self.forgotten: deque[str] = deque()
-        """Keys whose positions the spool may delete with its next commit."""
         self.plain_heads: list[bytes] = []
         """How the content of compressed files begins that may turn out to be that of other files (archives.py)."""
-        self.lost.on_deleted = self.keep_deleted
         self.deleted_originals: dict[str, Lost] = {}
         """Positions of deleted files of which such a compressed file may have been made."""
-        self.announced: dict[str, Position] = {}
-        """Positions to be stored although nothing was read, all in one transaction."""
         self.scan_wanted = True
         self.incomplete = False
         """A scan left out files that it saw."""
@@ -146,31 +135,16 @@ class FollowedFiles:
             return False
         if not tail.place.handle:
             tail.place = tail.place.in_file(tail.fd, tail.place.archive)
-        tail.lines, tail.cuts = self.lines_of(tail), self._cuts
+        self.records.prepare(tail)
         if tail.place.state and (tail.lines is None or not tail.lines.has_open):
             self.report.unfinished(tail.path)
             tail.place, tail.announce = structs.replace(tail.place, state=b""), True
-            self.committed_open.discard(tail.key)
+            self.stored.drop_state(tail.key)
         tail.size, tail.mtime_ns, tail.ctime_ns = tail.content_bytes, status.st_mtime_ns, status.st_ctime_ns
         self.tails[tail.id] = tail
-        self.committed.setdefault(tail.key, tail.place.offset)
+        self.stored.offsets.setdefault(tail.key, tail.place.offset)
         self.enqueue(tail)
         return True
-
-    def lines_of(self, tail: Tail) -> Lines | None:
-        """What makes records of the lines; None for lines that are records already."""
-        fields_bytes = len(self._fields_of(tail))
-        if (lines := self.format.reader(tail.key, fields_bytes + 1 if fields_bytes else 0)) is not None:
-            encoding = encoding_of(self.settings.encoding, pread(tail.content, FIRST_BYTES, 0))
-            lines.restore(tail.place.state, lambda offset, size: pread(tail.content, size, offset), encoding)
-        return lines
-
-    def _fields_of(self, tail: Tail) -> bytes:
-        """What the name of its file adds to each record."""
-        return b"" if self._fields is None else self._fields(self.finder.name_of(tail.family))
-
-    def with_fields(self, tail: Tail, block: Block) -> Block:
-        return block if self._fields is None or not block.data else structs.replace(block, fields=self._fields_of(tail))
 
     def end_of(self, tail: Tail) -> Place:
         """The place after the last whole line; of those before the present position, if there is one."""
@@ -199,8 +173,7 @@ class FollowedFiles:
 
     def is_done(self, tail: Tail) -> bool:
         """True for a file that was read to its end and is committed up to there."""
-        is_read = not tail.ready and tail.unread_bytes <= 0 and tail.place.offset <= self.committed[tail.key]
-        return is_read and not tail.place.state and tail.key not in self.committed_open
+        return not tail.ready and tail.unread_bytes <= 0 and self.stored.has_all_of(tail)
 
     def can_retire(self, tail: Tail) -> bool:
         """True for a file that is done. A deleted one waits for one more listing: it may have been compressed."""
@@ -233,7 +206,7 @@ class FollowedFiles:
             tail.settled = True
             if tail.is_deleted:
                 tail.place = structs.replace(tail.place, inode=0)
-            self.announced[tail.key] = tail.position()
+            self.stored.announced[tail.key] = tail.position()
 
     def retire(self, tail: Tail) -> None:
         """Release a file that was read to its end or is not listed. Its position is kept unless it is deleted."""
@@ -251,11 +224,16 @@ class FollowedFiles:
 
     def forget_deleted(self, tail: Tail) -> None:
         """Give up the position of a deleted file, unless it may have been compressed before."""
-        self.lost.note_deleted(tail.path, tail.place)
+        self.alike.note_deleted(tail.path, tail.place)
         if any(map(tail.place.begins_with, self.plain_heads)):
             self.keep_deleted(lost_from(tail))
         else:
-            self.forget([tail.key])
+            self.stored.forget([tail.key])
+
+    def inode_used_again(self, lost: Lost) -> None:
+        """Another file has the inode of a released one, which is deleted therefore."""
+        self.alike.note_deleted(lost.path, lost.place)
+        self.keep_deleted(lost)
 
     def keep_deleted(self, lost: Lost) -> None:
         """Keep the position of a deleted file until this or the next scan knows of what compressed files are made."""
@@ -312,36 +290,3 @@ class FollowedFiles:
         """A closed file was deleted and its inode used again; a scan finds the file that has it now."""
         self.drop(tail)
         self.keep_deleted(replace(lost_from(tail), unread_bytes=tail.size_closed - tail.place.offset))
-
-    def take_announced(self, wall_ms: int) -> Block | None:
-        """The positions to be stored, as a block without records."""
-        if not self.announced:
-            return None
-        positions, self.announced = self.announced, {}
-        return Block(b"", wall_ms, positions=positions)
-
-    def forget(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self.committed.pop(key, None)
-            self.announced.pop(key, None)
-            self.committed_open.discard(key)
-            self.forgotten.append(key)
-
-
-def lost_from(tail: Tail, *, truncated: bool = False, seen: bool = False) -> Lost:
-    """The position of a file that is not followed any more."""
-    written_ms, unread_bytes = tail.mtime_ns // 1_000_000, tail.unread_bytes
-    return Lost(
-        tail.key,
-        tail.path,
-        tail.family,
-        tail.place,
-        written_ms,
-        truncated=truncated and tail.place.archive is None,
-        seen=seen,
-        seen_at=tail.path,
-        id=tail.id,
-        unread_bytes=unread_bytes,
-        settled=tail.settled and not truncated,
-        stored_settled=tail.settled,
-    )

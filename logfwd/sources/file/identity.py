@@ -18,7 +18,7 @@ from logfwd.sources.file.which import LEAST_BYTES, Evidence
 from logfwd.sources.file.zeros import ZERO, data_parts
 from logfwd.sources.formats import encodings
 from logfwd.sources.longlines import MAX_LINE_BYTES
-from logfwd.sources.position import TAIL_BYTES, Mark, tail_hash
+from logfwd.sources.position import TAIL_BYTES, tail_hash
 
 _BACK_BYTES = 64 * 1024  # what is read at a time to find the end of the last line
 
@@ -55,30 +55,6 @@ def archive_of(fd: int, plain_bytes: int = 0) -> Archive:
     size = os.fstat(fd).st_size
     ends = os.pread(fd, HEAD_BYTES, 0) + os.pread(fd, HEAD_BYTES, max(size - HEAD_BYTES, 0))
     return Archive(size, tail_hash(ends), plain_bytes)
-
-
-class Detail(msgspec.Struct, frozen=True, array_like=True):
-    """What a mark holds in addition to offset and tail. Paths are bytes because they need not be UTF-8."""
-
-    path: bytes
-    family: bytes
-    inode: int
-    head_bytes: int
-    head_hash: bytes
-    written_ms: int
-    handle: bytes = b""  # marks of earlier versions have none, and no state
-    state: bytes = b""
-    windows: Windows = ()
-    head_start: int = 0
-    device: int = 0
-    boot: bytes = b""
-    away_seconds: int = 0
-    archive: Archive | None = None
-    settled: bool = False  # nothing more is expected of the file
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Detail).decode
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -290,59 +266,3 @@ def head_of(fd: int, head_start: int) -> Head:
     """The head by which a position may know this file: its first 1 KiB, or all of a shorter one."""
     head = os.pread(fd, HEAD_BYTES, head_start)
     return head_start, len(head), tail_hash(head)
-
-
-def detail_of(
-    place: Place, path: str, family: str, written_ms: int, away_seconds: int = 0, *, settled: bool = False
-) -> bytes:
-    """The detail of a mark."""
-    return _encode(
-        Detail(
-            os.fsencode(path),
-            os.fsencode(family),
-            place.inode,
-            place.head_bytes,
-            place.head_hash,
-            written_ms,
-            place.handle,
-            place.state,
-            place.windows,
-            place.head_start,
-            place.device,
-            place.boot,
-            away_seconds,
-            place.archive,
-            settled,
-        )
-    )
-
-
-def has_state(mark: Mark) -> bool:
-    """True if a mark holds something that the reader of the lines has to know."""
-    known = read_mark(mark)
-    return known is not None and bool(known[0].state)
-
-
-def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
-    """A stored mark's place and detail; None if this source did not write it."""
-    try:
-        detail = _decode(mark.detail)
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        return None
-    head = detail.head_bytes, detail.head_hash
-    tail = mark.tail_bytes, mark.tail_hash
-    place = Place(
-        detail.inode,
-        mark.offset,
-        *tail,
-        *head,
-        detail.handle,
-        detail.state,
-        windows=detail.windows,
-        windows_for=mark.offset if detail.windows else 0,
-        head_start=detail.head_start,
-        device=detail.device,
-        boot=detail.boot,
-        archive=detail.archive,
-    )
-    return place, detail

@@ -21,7 +21,9 @@ class Reading:
 
     def read(self, now: float, wall_ms: int) -> Block | None:
         """The next block, from each file in turn; None when nothing more can be read now."""
-        if (block := self._files.take_announced(wall_ms)) is not None:  # what counts as read, before anything is read
+        if (
+            block := self._files.stored.take_announced(wall_ms)
+        ) is not None:  # what counts as read, before anything is read
             return block
         while self._files.ready:
             tail, successor = self._files.ready[0], None
@@ -50,7 +52,7 @@ class Reading:
             block = tail.read(self._block_bytes, wall_ms, final=self._files.is_quiet(tail, now))
             if block is None:
                 block = self._ended(tail, now, wall_ms)
-                return block if block is None else self._files.with_fields(tail, block)
+                return block if block is None else self._files.records.with_fields(tail, block)
         except Replaced:
             return self._read(tail, now, wall_ms) if self._is_edited(tail) else None
         except Deleted:
@@ -63,7 +65,7 @@ class Reading:
             return None
         except Compressed:
             self._files.drop(tail)
-            self._files.forget([tail.key])
+            self._files.stored.forget([tail.key])
             self._files.scan_wanted = True
             return None
         except Damaged as error:  # it was whole when it was looked through: it has changed
@@ -77,7 +79,7 @@ class Reading:
         if block is not None:
             tail.active_at = now
             tail.size = max(tail.size, block.end)
-            block = self._files.with_fields(tail, block)
+            block = self._files.records.with_fields(tail, block)
         return block
 
     def _is_edited(self, tail: Tail) -> bool:
@@ -114,14 +116,14 @@ class Reading:
                     heir.predecessor = None
                     return heir.inherit(tail, wall_ms)
             return tail.end_records(wall_ms, everything=True)
-        wait_seconds = self._files.format.wait_seconds
+        wait_seconds = self._files.records.wait_seconds
         if tail.lines.can_end and wait_seconds is not None and now - tail.active_at >= wait_seconds:
             return tail.end_records(wall_ms, everything=False)
         return None
 
     def end_due(self, now: float) -> float:
         """Queue the files with open records that have waited for long enough; returns when the next one has."""
-        wait_seconds, next_at = self._files.format.wait_seconds, inf
+        wait_seconds, next_at = self._files.records.wait_seconds, inf
         if wait_seconds is None:
             return next_at
         for tail in self._files.opened.tails:

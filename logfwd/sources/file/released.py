@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from logfwd.sources.file.identity import Detail, FileId, Place, detail_of, read_mark
+from logfwd.sources.file.identity import FileId, Place
+from logfwd.sources.file.marks import Detail, mark_of, read_mark
 from logfwd.sources.file.names import bases
 from logfwd.sources.file.scan import Found
+from logfwd.sources.file.tail import Tail
 from logfwd.sources.position import FILE, Mark, Position
 
 log = structlog.get_logger("logfwd.sources.file")
@@ -45,6 +47,10 @@ class Lost:
     stored_settled: bool = False
     judged: bool = False
 
+    @property
+    def directory(self) -> str:
+        return os.path.dirname(self.path) or "."
+
     def has_family(self, family: str) -> bool:
         """True for each name that its file may have had: which of them is the family depends on what is there."""
         return family in (self.family, self.path) or family in bases(self.path)
@@ -66,8 +72,28 @@ class Lost:
         """The position with its age, as the spool stores it."""
         self.stored_age, self.stored_settled = int(self.away_seconds), self.settled
         age, settled = self.stored_age, self.settled
-        detail = detail_of(self.place, self.path, self.family, self.written_ms, age, settled=settled)
-        return Position(FILE, Mark(self.place.offset, self.place.tail_bytes, self.place.tail_hash, detail).encode())
+        return Position(
+            FILE, mark_of(self.place, self.path, self.family, self.written_ms, age, settled=settled).encode()
+        )
+
+
+def lost_from(tail: Tail, *, truncated: bool = False, seen: bool = False) -> Lost:
+    """The position of a file that is not followed any more."""
+    written_ms, unread_bytes = tail.mtime_ns // 1_000_000, tail.unread_bytes
+    return Lost(
+        tail.key,
+        tail.path,
+        tail.family,
+        tail.place,
+        written_ms,
+        truncated=truncated and tail.place.archive is None,
+        seen=seen,
+        seen_at=tail.path,
+        id=tail.id,
+        unread_bytes=unread_bytes,
+        settled=tail.settled and not truncated,
+        stored_settled=tail.settled,
+    )
 
 
 def is_doubtful(file: Found, path: str, family: str, written_ms: int, *, missed: bool) -> bool:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
-from logfwd.sources.file.identity import FileId, Place, detail_of
+from logfwd.sources.file.identity import FileId, Place
+from logfwd.sources.file.marks import mark_of
 from logfwd.sources.file.plain import Plain, compression_of, pread
 from logfwd.sources.file.zeros import STEP_BYTES, ZERO, Zeros, end_of_zeros
 from logfwd.sources.formats.encodings import (
@@ -251,8 +252,7 @@ class Tail:
     def _mark(self) -> Mark:
         if self.fd >= 0:
             self.written_ms = os.fstat(self.fd).st_mtime_ns // 1_000_000
-        detail = detail_of(self.place, self.path, self.family, self.written_ms, settled=self.settled)
-        return Mark(self.place.offset, self.place.tail_bytes, self.place.tail_hash, detail)
+        return mark_of(self.place, self.path, self.family, self.written_ms, settled=self.settled)
 
     def _block(self, data: bytes, start: int, wall_ms: int) -> Block:
         end, mark = self.place.offset, self._mark()

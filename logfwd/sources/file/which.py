@@ -11,7 +11,7 @@ lies because it is used again, content alone because it is copied.
 |                                                                  |               | and count it; else EMPTIED        |
 | same handle, shorter than P or another head                      |               | EMPTIED: F from 0, P may pass to  |
 |                                                                  |               | a copy                            |
-| no handle; same inode, content fits                              | not elsewhere | SAME, or DOUBTFUL (lost.py)       |
+| no handle; same inode, content fits                              | not elsewhere | SAME, or DOUBTFUL (claims.py)     |
 | same inode, but another handle, or another device within a boot  |               | ANOTHER: a new file, though its   |
 |                                                                  |               | content is equal                  |
 | other inode, content fits                                        | emptied       | COPY: takes P                     |

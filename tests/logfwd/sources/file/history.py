@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple
 import pytest
 
 from logfwd.sources.file import follow, identity, scan
+from logfwd.sources.file.marks import read_mark
 from tests.logfwd.sources.file.follow_harness import Reader, append
 
 NAMES = ("app.log", "b.log", "c-1")
@@ -93,7 +94,7 @@ class History:
         self.note_look()
 
     def note_look(self) -> None:
-        read = {known[0].inode for known in map(identity.read_mark, self.reader.positions.values()) if known}
+        read = {known[0].inode for known in map(read_mark, self.reader.positions.values()) if known}
         for path in self.files():
             if (status := path.stat()).st_ino in read or self.is_open(path):
                 self.looked[status.st_ino] = status.st_size
@@ -124,7 +125,7 @@ class History:
 
     def has_position(self, loss: Loss) -> bool:
         """True if a stored position says that more is expected of this file."""
-        known = [each for each in map(identity.read_mark, self.reader.positions.values()) if each]
+        known = [each for each in map(read_mark, self.reader.positions.values()) if each]
         return self.handles and any(
             (place.inode, place.handle) == loss.file
             and family_of(os.path.basename(os.fsdecode(detail.path))) == loss.family
@@ -134,7 +135,7 @@ class History:
 
     def offsets(self, path: Path) -> list[int]:
         """The committed positions in the file that has this path now."""
-        known = [identity.read_mark(mark) for mark in self.reader.positions.values()]
+        known = [read_mark(mark) for mark in self.reader.positions.values()]
         inode = path.stat().st_ino if path.exists() else 0
         return [each[0].offset for each in known if each and each[1].path == bytes(path) and each[0].inode == inode]
 

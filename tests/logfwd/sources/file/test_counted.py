@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from logfwd.sources.file.identity import read_mark
+from logfwd.sources.file.marks import read_mark
 from tests.logfwd.sources.file.follow_harness import Reader, append, numbered
 from tests.logfwd.sources.file.test_which import expected, said, settled
 
