@@ -196,7 +196,7 @@ class Pipeline:
             pull = asyncio.ensure_future(anext(blocks, None))
             try:
                 while not stop.done():
-                    if batcher.is_awaited and not self._under_way and (draft := batcher.flush()) is not None:
+                    if batcher.is_awaited and not self._under_way and (draft := batcher.flush(clock())) is not None:
                         await self._seal(draft)  # what comes while it is committed gathers meanwhile
                     changes: set[asyncio.Future[Any]] = {pull, stop}
                     if batcher.is_awaited:
@@ -222,7 +222,7 @@ class Pipeline:
             for draft in batcher.add(block, clock()):
                 await self._seal(draft)
             await asyncio.sleep(0)  # to make a block may take a while
-        if (last := batcher.flush()) is not None:
+        if (last := batcher.flush(clock())) is not None:
             await self._seal(last)
         await self._sealing.put(None)
 

@@ -195,7 +195,7 @@ class Load(threading.Thread):
                 while os.lseek(out, 0, os.SEEK_END) < FILE_BYTES and not self._over.wait(TICK_SECONDS):
                     now = time.monotonic() - started
                     self.behind_seconds = max(self.behind_seconds, now - self.sent / self.records_per_second)
-                    self._write(source.fileno(), out, int(now * self.records_per_second))
+                    self._write(source.fileno(), out, int(now * self.records_per_second) + 1)
         finally:
             os.close(out)
 

@@ -1,4 +1,4 @@
-"""`logbench latency`: how old a record is when it is stored, at low load and near the maximum.
+"""`logbench latency`: how old a record is when it is stored, and what it costs, from a lone one to near the maximum.
 
 The load is open loop: record k is due at start + k / rate, and its age counts from then, so a pause of the writer, the
 forwarder or the sink makes every record that had to wait for it older (no coordinated omission). The age ends when the
@@ -18,7 +18,7 @@ import click
 import msgspec
 
 from bench.figures import report
-from bench.figures.measure import ages_ms, percentile
+from bench.figures.measure import Usage, ages_ms, percentile
 from bench.lab.load import Base, Load
 from bench.lab.processes import StartFailed, wait_until
 from bench.lab.rig import LEDGER, Rig, Setup
@@ -86,6 +86,12 @@ def stored(rig: Rig, stream: str, records: int) -> list[Appended]:
     show_default=True,
     help="Offered loads, in % of the maximum measured first, separated by commas.",
 )
+@click.option(
+    "--rate",
+    "rates",
+    type=report.Numbers(0.1, 1_000_000),
+    help="Offered loads in records/s instead, separated by commas; no maximum is measured.",
+)
 @click.option("--seconds", type=click.FloatRange(2), default=20.0, show_default=True, help="Duration of each load.")
 @click.option(
     "--linger", default="200ms", show_default=True, help="The stream's linger: longest wait before a batch is sealed."
@@ -97,6 +103,7 @@ def stored(rig: Rig, stream: str, records: int) -> list[Appended]:
 @report.as_json_option
 def latency(
     loads: list[float],
+    rates: list[float] | None,
     seconds: float,
     linger: str,
     records: int,
@@ -108,25 +115,32 @@ def latency(
     """Age of records when they are stored, at offered loads given in percent of the maximum.
 
     Ages are in ms, as percentiles over all records. An age counts from the moment the record was due, not from when it
-    was written, so that no waiting is left out. A batch that is not full waits for its linger, so at low load the age
-    is the linger and little more. Batch duration is sealed → acknowledged, by the forwarder's own clock.
+    was written, so that no waiting is left out. A record that comes when nothing was sealed for a linger is sealed at
+    once, as with --rate 2; what follows gathers for the linger or until the batch is full. Batch duration is sealed →
+    acknowledged, by the forwarder's own clock. CPU is that of forwarder / receiver / broker, in % of a core.
 
     Takes about two minutes with the defaults.
     """
+    most: dict[str, Any] | None = None
     rows: list[dict[str, Any]] = []
     with report.workplace(as_json) as (directory, console), Rig(directory, sink=sink) as rig:
         base, copies = report.base_file(directory, console, records, seed=seed, record_bytes=record_bytes)
         with between_limits(base) as limits:
-            with console.status("measuring the maximum"), rig.forwarder(Setup()) as forwarder:
-                most = maximum(rig, forwarder, base, copies)
-            for part in loads:
-                rate = max(most["records_per_second"] * part / 100, 1.0)
-                with console.status(f"{part:g} %: {rate:,.0f} records/s"):
-                    rows.append({"percent": part, **_offer(rig, base, rate, seconds, linger)})
+            if rates is None:
+                with console.status("measuring the maximum"), rig.forwarder(Setup()) as forwarder:
+                    most = maximum(rig, forwarder, base, copies)
+                rates = [max(most["records_per_second"] * part / 100, 1.0) for part in loads]
+            for rate in rates:
+                with console.status(f"{rate:,g} records/s"):
+                    rows.append(_offer(rig, base, rate, seconds, linger))
+        if most is not None:
+            rows = [{"percent": part, **row} for part, row in zip(loads, rows, strict=True)]
     if as_json:
         report.emit("latency", rows, maximum=most, limit_megabytes_per_second=limits, linger=linger, sink=sink)
         return
-    title = f"age of records in {sink}, linger {linger}; maximum {most['records_per_second']:,.0f} records/s"
+    title = f"age of records in {sink}, linger {linger}"
+    if most is not None:
+        title += f"; maximum {most['records_per_second']:,.0f} records/s"
     notes = ["writer late: the longest time that a record waited to be written; it is part of the age"]
     report.show(console, title, COLUMNS, rows, [*notes, report.limit_note(limits)])
 
@@ -135,33 +149,43 @@ def _offer(rig: Rig, base: Base, rate: float, seconds: float, linger: str) -> di
     """One load for a while, through a forwarder of its own."""
     setup = Setup(append_time=True, more=f'[batch]\nlinger = "{linger}"\n')
     with rig.forwarder(setup) as forwarder:
-        load = Load(base, forwarder.input(forwarder.originals[0]) / "http.log", rate)
+        name, pids = forwarder.originals[0], rig.pids(forwarder)
+        load = Load(base, forwarder.input(name) / "http.log", rate)
         load.start()
-        time.sleep(seconds + WARM_UP_SECONDS)
+        time.sleep(WARM_UP_SECONDS)
+        before, started = {each: Usage.of(pid) for each, pid in pids.items()}, time.monotonic()
+        time.sleep(seconds)
+        passed = time.monotonic() - started
+        cpu = {each: (Usage.of(pid).cpu_seconds - before[each].cpu_seconds) / passed for each, pid in pids.items()}
         load.stop()
         forwarder.wait_for(load.sent, 60 + seconds)
         durations = forwarder.row()["batch_duration_seconds"]
-        appended = stored(rig, forwarder.originals[0], load.sent)
+        appended = stored(rig, name, load.sent)
+        sizes = [header.size for path in rig.segments(name) for header in headers(path)]
     ages = ages_ms(appended, start_ms=load.start_ms, records_per_second=rate)[int(rate * WARM_UP_SECONDS) :]
-    ages.sort()
     return {
         "offered_records_per_second": rate,
         "records": len(ages),
-        **{f"age_{name}_ms": percentile(ages, share) for name, share in SHARES.items()},
+        **{f"age_{share}_ms": percentile(ages, part) for share, part in SHARES.items()},
         "batch_duration_p50_ms": durations["median"] * 1e3,
         "batch_duration_p99_ms": durations["p99"] * 1e3,
-        "batches": durations["count"],
+        "batches": len(sizes),
+        "batches_per_second": len(sizes) / (seconds + WARM_UP_SECONDS),
+        "bytes_per_record": sum(sizes) / load.sent,
+        "core_shares": cpu,
         "writer_late_ms": load.behind_seconds * 1e3,
     }
 
 
 SHARES = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999, "max": 1.0}
 COLUMNS: Sequence[report.Column] = (
-    ("load", lambda r: f"{r['percent']:g} %"),
-    ("records/s", lambda r: f"{r['offered_records_per_second']:,.0f}"),
+    ("load", lambda r: f"{r['percent']:g} %" if "percent" in r else ""),
+    ("records/s", lambda r: f"{r['offered_records_per_second']:,.6g}"),
     ("age p50", lambda r: f"{r['age_p50_ms']:.0f} ms"),
     ("p99", lambda r: f"{r['age_p99_ms']:.0f} ms"),
-    ("p99.9", lambda r: f"{r['age_p99_9_ms']:.0f} ms"),
+    ("batches/s", lambda r: f"{r['batches_per_second']:.1f}"),
+    ("CPU, %", lambda r: " / ".join(f"{share * 100:.1f}" for share in r["core_shares"].values())),
+    ("bytes a record", lambda r: f"{r['bytes_per_record']:.0f}"),
     ("batch duration p50", lambda r: f"{r['batch_duration_p50_ms']:.1f} ms"),
     ("p99", lambda r: f"{r['batch_duration_p99_ms']:.1f} ms"),
     ("writer late", lambda r: f"{r['writer_late_ms']:.0f} ms"),

@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 from msgspec import structs
 
@@ -73,9 +74,16 @@ FULL_SHARE = 16
 BURST_PAUSE_SECONDS = 0.02
 """How long a half-full draft waits for the next block: the end of a burst need not wait for its linger."""
 
+EARLY_SECONDS = 0.1
+"""A draft is sealed before its own linger only this long after the one before: so at most ten a second are."""
+
 
 class Batcher:
-    """Gathers blocks. `add` returns the drafts that became full, `due` the one that has waited for `linger_seconds`."""
+    """Gathers blocks. `add` returns the drafts that became full, `due` the one that has waited long enough.
+
+    A draft that begins when nothing was sealed for `linger_seconds` is due at once: a lone record does not linger. What
+    follows gathers until the linger since that seal is over, so there are hardly more batches than if each lingered.
+    """
 
     def __init__(self, limits: BatchLimits) -> None:
         self._max_bytes = limits.max_batch_bytes
@@ -83,6 +91,8 @@ class Batcher:
         self._linger_seconds = limits.linger_seconds
         self._open = Draft()
         self._has_cut = False  # the block before this one, which was full by itself
+        self._quiet_seconds = max(self._linger_seconds, EARLY_SECONDS)
+        self._taken_at = -inf
         self._linger_ends = 0.0
         self._deadline: float | None = None
 
@@ -91,10 +101,10 @@ class Batcher:
         full: list[Draft] = []
         begin = 0
         if block.is_whole and self._open.blocks and self._open.byte_count + len(block.data) > self._max_bytes:
-            full.append(self._take())
+            full.append(self._take(now))
         is_full = self._full_bytes <= len(block.data) <= self._max_bytes
         if is_full and self._has_cut and self._open.blocks:
-            full.append(self._take())  # else every full block from here on would be cut, and so copied
+            full.append(self._take(now))  # else every full block from here on would be cut, and so copied
         self._has_cut = False
         while (size := len(block.data) - begin) or not block.data:
             if self._open.byte_count + size <= self._max_bytes or block.is_whole:
@@ -104,9 +114,9 @@ class Batcher:
             if end > begin:
                 self._append(_piece(block, begin, end), now)
                 begin, self._has_cut = end, is_full
-            full.append(self._take())
+            full.append(self._take(now))
         if self._open.byte_count >= self._full_bytes:
-            full.append(self._take())
+            full.append(self._take(now))
         return full
 
     @property
@@ -120,11 +130,11 @@ class Batcher:
 
     def due(self, now: float) -> Draft | None:
         """The open draft, if it has waited long enough."""
-        return self._take() if self._deadline is not None and now >= self._deadline else None
+        return self._take(now) if self._deadline is not None and now >= self._deadline else None
 
-    def flush(self) -> Draft | None:
+    def flush(self, now: float) -> Draft | None:
         """The open draft, due or not."""
-        return self._take() if self._open.blocks else None
+        return self._take(now) if self._open.blocks else None
 
     def _cut(self, block: Block, begin: int) -> int:
         """Where to cut so that the open draft still fits; after at least one record if the draft is empty."""
@@ -141,13 +151,13 @@ class Batcher:
 
     def _append(self, block: Block, now: float) -> None:
         if self._deadline is None:
-            self._linger_ends = now + self._linger_seconds
+            self._linger_ends = min(now + self._linger_seconds, max(now, self._taken_at + self._quiet_seconds))
         self._open.append(block)
         is_burst = self._open.byte_count >= self._max_bytes // 2
         self._deadline = min(self._linger_ends, now + BURST_PAUSE_SECONDS) if is_burst else self._linger_ends
 
-    def _take(self) -> Draft:
-        draft, self._open, self._deadline = self._open, Draft(), None
+    def _take(self, now: float) -> Draft:
+        draft, self._open, self._deadline, self._taken_at = self._open, Draft(), None, now
         return draft
 
 

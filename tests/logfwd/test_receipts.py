@@ -71,7 +71,7 @@ def test_a_block_with_positions_of_its_own_is_never_cut_and_its_last_positions_c
     batcher = Batcher(BatchLimits())
     for position in (1, 2):
         batcher.add(block(1, position=position), 0.0)
-    last = batcher.flush()
+    last = batcher.flush(0.0)
     assert last is not None
     assert last.positions() == {"own": at(2)}
 

@@ -1,10 +1,31 @@
-"""When to list files again: the more CPU that costs, the less often. Decides, reads no clock."""
+"""When to list files again: the more CPU it costs, the less often; and when to read again. Decides, reads no clock."""
 
 from __future__ import annotations
+
+from math import inf
 
 SCAN_SHARE, URGENT_SCAN_SHARE = 0.01, 0.05
 """The share of a core that regular scans, and scans after a change, may take. Time spent waiting for the interpreter or
 a disk does not count."""
+
+TRICKLE_SECONDS, PIECES_SECONDS = 0.02, 0.008
+"""Least times between reads that find little, and less than they might: files that are written line by line are read in
+larger pieces, and what was written when nothing was read for a while is read at once."""
+
+
+class Reads:
+    """When files that were written to are read next. `at` is the earliest time for it."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self.at = -inf
+
+    def done(self, began: float, found_bytes: int, *, woken: bool) -> None:
+        """Note a read of up to `most_bytes`. One that nothing was written for and that found nothing does not count."""
+        if found_bytes >= self._most_bytes // 4:
+            self.at = began
+        elif found_bytes or woken:
+            self.at = began + (TRICKLE_SECONDS if found_bytes < self._most_bytes // 16 else PIECES_SECONDS)
 
 
 class Pace:

@@ -1,8 +1,8 @@
 """The file source: drives a `Follower` in a thread of its own, and wakes it when files were written to.
 
-With inotify, a line is read a few milliseconds after it was written, and an idle source costs one scan per
-`scan_seconds`. Without it, files are polled every 20 ms while they are active, and every 250 ms otherwise. Blocks that
-were read and not handed over are lost with the task, and read again from the committed positions.
+With inotify, a line is read as soon as it was written (or in pieces of 20 ms, while more are), and an idle source costs
+one scan per `scan_seconds`. Without it, files are polled every 20 ms while they are active, and every 250 ms otherwise.
+Blocks that were read and not handed over are lost with the task, and read again from the committed positions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from logfwd.clocks import clock
 from logfwd.sources.file.follow import Follower
 from logfwd.sources.file.hanging import Hanging
 from logfwd.sources.file.notify import NOTHING, Events, Inotify
-from logfwd.sources.file.pace import Pace
+from logfwd.sources.file.pace import PIECES_SECONDS, Pace, Reads
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Others
 from logfwd.sources.formats.text import Count, ignore
@@ -27,9 +27,6 @@ from logfwd.sources.position import FILE, Block, Mark, Position
 from logfwd.sources.settings import FileSource
 from streams.config.units import MIB
 from streams.descriptors import readable
-
-BREATH_SECONDS = 0.008
-"""Pause after a small read, so that a file that is written line by line is read in larger pieces."""
 
 POLL_SECONDS, IDLE_POLL_SECONDS, ACTIVE_SECONDS = 0.02, 0.25, 5.0
 log = structlog.get_logger("logfwd.sources.file")
@@ -53,7 +50,7 @@ class FileTail:
         self._use_inotify, self._others, self._count = use_inotify, others, count
         self._report = report or Report()
         self._follower: Follower | None = None
-        self._pace = Pace(settings.scan_seconds)
+        self._pace, self._reads = Pace(settings.scan_seconds), Reads(block_bytes)
         self._active_until = 0.0
         self._end_at = inf
         self._hanging = Hanging(settings.paths)
@@ -73,21 +70,19 @@ class FileTail:
             count=self._count,
             report=self._report,
         )
-        events = NOTHING._replace(scan=True)
+        events, woken = NOTHING._replace(scan=True), False
         watching = asyncio.create_task(self._hanging.watch())
         try:
             while True:
-                self._hanging.step_began = clock()
+                self._hanging.step_began = began = clock()
                 blocks = await loop.run_in_executor(thread, self._step, follower, events)
                 self._hanging.step_began = None
-                if blocks:
-                    breathe = sum(len(block.data) for block in blocks) < self._block_bytes // 4
-                    while blocks:  # drops each as it is handed over, so none is kept while the next are read
-                        yield blocks.pop(0)
-                else:
-                    breathe = await self._wait(follower, notifier)
-                if breathe:
-                    await asyncio.sleep(BREATH_SECONDS)
+                self._reads.done(began, sum(len(block.data) for block in blocks), woken=woken)
+                woken = not blocks and await self._wait(follower, notifier)
+                while blocks:  # drops each as it is handed over, so none is kept while the next are read
+                    yield blocks.pop(0)
+                if (pause := self._reads.at - clock()) > 0:
+                    await asyncio.sleep(pause)
                 events = NOTHING if notifier is None else notifier.drain()
         finally:
             watching.cancel()
@@ -135,7 +130,7 @@ class FileTail:
         until = self._pace.next_scan(wanted=follower.scan_wanted)
         if follower.needs_polling:
             until = min(until, now + (POLL_SECONDS if now < self._active_until else IDLE_POLL_SECONDS))
-        timeout = max(min(until, self._end_at) - now, BREATH_SECONDS)
+        timeout = max(min(until, self._end_at) - now, PIECES_SECONDS)
         if notifier is None:
             await asyncio.sleep(timeout)
             return False

@@ -54,7 +54,7 @@ def run(given_limits: BatchLimits, items: list[tuple[str, bytes, bool]]) -> tupl
         blocks.append(block(data, key=key, start=offsets[key], unfinished=unfinished and bool(data)))
         offsets[key] = blocks[-1].end
         drafts += batcher.add(blocks[-1], 0.0)
-    if (last := batcher.flush()) is not None:
+    if (last := batcher.flush(0.0)) is not None:
         drafts.append(last)
     return blocks, drafts
 
@@ -104,7 +104,7 @@ def test_records_with_known_ends_are_cut_there_and_nowhere_else(items: list[list
         data = b"".join(records)
         drafts += batcher.add(Block(data, 1, "a", offset, offset + len(data), b"d", ends_of(records)), 0.0)
         offset += len(data)
-    if (last := batcher.flush()) is not None:
+    if (last := batcher.flush(0.0)) is not None:
         drafts.append(last)
     assert records_of([part for draft in drafts for part in draft.blocks]) == [each for item in items for each in item]
     reached = 0
@@ -131,7 +131,7 @@ def test_a_full_draft_is_nearly_full_or_could_not_have_taken_the_next_line(
 def test_a_block_within_the_limits_is_passed_on_uncopied() -> None:
     batcher, given_block = Batcher(limits()), block(b"one\ntwo\n")
     assert batcher.add(given_block, 0.0) == []
-    draft = batcher.flush()
+    draft = batcher.flush(0.0)
     assert draft is not None
     assert draft.blocks[0] is given_block
 
@@ -155,33 +155,67 @@ def test_full_blocks_that_alternate_with_small_ones_fill_their_batches() -> None
     assert {each.byte_count for each in drafts} == {100}
 
 
-def test_linger_counts_from_the_first_block_of_the_open_draft() -> None:
+def busy(limits: BatchLimits, now: float) -> Batcher:
+    """A batcher that has just sealed a draft."""
+    batcher = Batcher(limits)
+    batcher.add(block(b"x\n"), now)
+    assert batcher.flush(now) is not None
+    return batcher
+
+
+def test_a_draft_that_begins_in_a_quiet_moment_is_due_at_once() -> None:
     batcher = Batcher(limits(linger=0.5))
     assert batcher.deadline() is None
     batcher.add(block(b"one\n"), 10.0)
+    assert batcher.deadline() == 10.0
+    assert batcher.due(10.0) is not None
+    assert (batcher.deadline(), batcher.due(99.0), batcher.flush(99.0)) == (None, None, None)
+
+
+def test_what_follows_gathers_until_a_linger_after_the_last_seal() -> None:
+    batcher = busy(limits(linger=0.5), 10.0)
+    batcher.add(block(b"one\n"), 10.1)
     batcher.add(block(b"two\n", start=4), 10.4)
     assert batcher.deadline() == 10.5
     assert batcher.due(10.49) is None
-    draft = batcher.due(10.5)
+    draft = batcher.due(10.6)
     assert draft is not None
     assert len(draft.blocks) == 2
-    assert (batcher.deadline(), batcher.due(99.0), batcher.flush()) == (None, None, None)
+    batcher.add(block(b"six\n", start=8), 10.7)
+    assert batcher.deadline() == 10.6 + 0.5
 
 
-def test_the_rest_of_a_cut_block_lingers_from_when_it_came() -> None:
-    batcher = Batcher(limits(size=10, linger=0.5))
+@given(st.lists(st.floats(0.001, 0.3), min_size=1, max_size=80), st.sampled_from([0.001, 0.02, 0.1, 0.2, 1.0]))
+def test_no_record_waits_longer_than_linger_and_few_drafts_are_sealed_early(gaps: list[float], linger: float) -> None:
+    batcher, now, early = Batcher(limits(linger=linger)), 0.0, list[float]()
+    for came in itertools.accumulate(gaps):
+        while (deadline := batcher.deadline()) is not None and deadline < came:
+            now = deadline
+            assert batcher.due(now) is not None
+        is_first = deadline is None
+        batcher.add(block(b"x\n"), came)
+        deadline = batcher.deadline()
+        assert deadline is not None
+        if is_first:
+            assert came <= deadline <= came + linger
+            early += [deadline] if deadline < came + linger else []
+    assert all(later - sooner >= max(linger, 0.1) - 1e-9 for sooner, later in itertools.pairwise(early))
+
+
+def test_the_rest_of_a_cut_block_lingers_from_when_its_forerunner_was_sealed() -> None:
+    batcher = busy(limits(size=10, linger=0.5), 9.9)
     batcher.add(block(b"first\n", read_at_ms=5), 10.0)
     (draft,) = batcher.add(block(b"two\nsix\n", start=6, read_at_ms=7), 10.3)
     assert [part.data for part in draft.blocks] == [b"first\n", b"two\n"]
     assert draft.oldest_read_at_ms == 5
     assert batcher.deadline() == 10.8
-    rest = batcher.flush()
+    rest = batcher.flush(10.3)
     assert rest is not None
     assert rest.oldest_read_at_ms == 7
 
 
 def test_the_end_of_a_burst_does_not_wait_for_its_linger() -> None:
-    batcher = Batcher(limits(size=20, linger=0.5))
+    batcher = busy(limits(size=20, linger=0.5), 10.0)
     batcher.add(block(b"one\n"), 10.0)
     batcher.add(block(b"two\nsix\n", start=4), 10.1)
     assert batcher.deadline() == 10.1 + BURST_PAUSE_SECONDS
@@ -193,7 +227,7 @@ def test_the_end_of_a_burst_does_not_wait_for_its_linger() -> None:
 
 
 def test_a_burst_waits_no_longer_than_its_linger() -> None:
-    batcher = Batcher(limits(size=20, linger=0.5))
+    batcher = busy(limits(size=20, linger=0.5), 10.0)
     batcher.add(block(b"one\ntwo\n"), 10.0)
     batcher.add(block(b"six\n", start=8), 10.49)
     assert batcher.deadline() == 10.5
@@ -210,7 +244,7 @@ def test_a_line_over_the_limit_gets_a_draft_of_its_own() -> None:
     batcher = Batcher(limits(size=8))
     drafts = batcher.add(block(b"a\n" + b"x" * 20 + b"\nb\n"), 0.0)
     assert [draft.byte_count for draft in drafts] == [2, 21]
-    rest = batcher.flush()
+    rest = batcher.flush(0.0)
     assert rest is not None
     assert rest.blocks[0].data == b"b\n"
 
@@ -218,7 +252,7 @@ def test_a_line_over_the_limit_gets_a_draft_of_its_own() -> None:
 def test_an_added_newline_is_not_part_of_the_position_or_its_tail() -> None:
     batcher = Batcher(limits())
     batcher.add(block(b"half\n", start=100, unfinished=True), 0.0)
-    draft = batcher.flush()
+    draft = batcher.flush(0.0)
     assert draft is not None
     mark = marks(draft)["a"]
     assert (mark.offset, mark.tail_bytes, mark.tail_hash) == (104, 4, tail_hash(b"half"))
@@ -227,7 +261,7 @@ def test_an_added_newline_is_not_part_of_the_position_or_its_tail() -> None:
 def test_the_tail_is_at_most_its_limit() -> None:
     batcher, data = Batcher(limits(size=1 << 20)), b"0123456\n" * 999
     batcher.add(block(data), 0.0)
-    draft = batcher.flush()
+    draft = batcher.flush(0.0)
     assert draft is not None
     mark = marks(draft)["a"]
     assert (mark.tail_bytes, mark.tail_hash) == (TAIL_BYTES, tail_hash(data[-TAIL_BYTES:]))
@@ -236,6 +270,6 @@ def test_the_tail_is_at_most_its_limit() -> None:
 def test_a_block_that_carries_only_a_position_reaches_the_positions() -> None:
     batcher = Batcher(limits())
     batcher.add(Block(data=b"", read_at_ms=1, key="a", start=50, end=50, detail=b"d"), 0.0)
-    draft = batcher.flush()
+    draft = batcher.flush(0.0)
     assert draft is not None
     assert (draft.byte_count, marks(draft)["a"].offset) == (0, 50)

@@ -1,10 +1,10 @@
-"""How often files are listed, by what that costs; time is an argument."""
+"""How often files are listed, by what that costs, and how often they are read; time is an argument."""
 
 from __future__ import annotations
 
 import pytest
 
-from logfwd.sources.file.pace import SCAN_SHARE, URGENT_SCAN_SHARE, Pace
+from logfwd.sources.file.pace import PIECES_SECONDS, SCAN_SHARE, TRICKLE_SECONDS, URGENT_SCAN_SHARE, Pace, Reads
 
 
 def test_cheap_scans_are_as_frequent_as_configured_and_a_change_is_looked_at_at_once() -> None:
@@ -36,3 +36,22 @@ def test_a_slow_disk_leaves_reading_as_much_time_as_it_takes() -> None:
     pace = Pace(scan_seconds=1.0)
     pace.scanned(100.0, 104.0, cpu_seconds=0.0)
     assert (pace.next_scan(wanted=False), pace.next_scan(wanted=True)) == (108.0, 108.0)
+
+
+def test_what_is_written_in_a_quiet_moment_is_read_at_once() -> None:
+    reads = Reads(most_bytes=1600)
+    assert reads.at < 0
+    reads.done(10.0, 0, woken=False)
+    assert reads.at < 0, "a scan that finds nothing holds up nobody"
+
+
+def test_a_trickle_is_read_in_larger_pieces_and_what_has_piled_up_without_a_pause() -> None:
+    reads = Reads(most_bytes=1600)
+    reads.done(10.0, 1, woken=True)
+    assert reads.at == 10.0 + TRICKLE_SECONDS
+    reads.done(11.0, 0, woken=True)
+    assert reads.at == 11.0 + TRICKLE_SECONDS, "the beginning of a line was written"
+    reads.done(12.0, 100, woken=False)
+    assert reads.at == 12.0 + PIECES_SECONDS
+    reads.done(13.0, 400, woken=False)
+    assert reads.at == 13.0
