@@ -120,6 +120,7 @@ CORES = (
     "logfwd.sources.zstdframes",
     "logreceiver.links.authorisation",
     "logreceiver.links.conduct",
+    "logreceiver.links.meanwhile",
     "logreceiver.taking",
     "logreceiver.ledger.answer",
     "logreceiver.ledger.coverage",

@@ -1,6 +1,6 @@
 """`logfwd spool`: list, print and check what is waiting on this host's disk; requeue dead letters; remove remains.
 
-Everything except `requeue` and `rm` uses a read-only connection and works while the forwarder runs.
+Everything except `requeue`, `set-aside` and `rm` uses a read-only connection and works while the forwarder runs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import click
 
 from logfwd.commands.spool_rm import rm
+from logfwd.commands.spool_set_aside import set_aside
 from logfwd.commands.spools import file_of, reading, spool_command, spools_of, streams_in, without_forwarder
 from logfwd.config import ForwarderConfig
 from logfwd.sources.position import FILE, Mark
@@ -40,11 +41,12 @@ def spool() -> None:
     them. Batches that can never be stored, for example because even a single record is too large for the topic, are
     moved to the dead letters: export them, or fix the topic and requeue them.
 
-    All commands except requeue and rm only read, and work while the forwarder runs.
+    All commands except requeue, set-aside and rm only read, and work while the forwarder runs.
     """
 
 
 spool.add_command(rm)
+spool.add_command(set_aside)
 
 
 @spool.command("ls")

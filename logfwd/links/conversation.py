@@ -144,6 +144,9 @@ class Conversation:
             await self._pause(plan.until - clock())
         elif isinstance(plan, Reset):
             await self._delivery.reset(run, plan)
+        elif isinstance(plan, GoOn) and plan.behind is not None and await self._next_row(run) is None:
+            self._delivery.waits_for_another(plan.behind)
+            await self._pause(self._delivery.backoff.next())
         else:
             await self._send_run(run, plan, welcome)
 
@@ -245,7 +248,7 @@ class Conversation:
             payload = await self._delivery.stamped_payload(row, run, now_ms)
         except BatchCorrupt as error:
             await self._all_answered()  # a dead letter leaves a gap: only a reset, with nothing on the wire, closes it
-            if not await self._delivery.dead_letter(row, "rotten", str(error)):
+            if not await self._delivery.rotten(row, str(error)):
                 await self._pause(FULL_PAUSE_SECONDS)
             raise LinkError("a batch failed its CRC in the spool; resuming") from error
         if self._refusal is not None or not self._wire.can_send_batch:
@@ -302,6 +305,8 @@ class Conversation:
         elif isinstance(event, m.Nack) and event.seq >= 0:
             alone = len(self._in_flight) == 1  # in company, a neighbour may be the cause
             sent = self._in_flight.popleft()
+            if event.uncertain:  # at once: it is not forgotten if the link ends before the refusal is dealt with
+                self._delivery.uncertain(sent.row)
             if self._refusal is None:
                 self._refusal = (sent.row, event, alone)
         elif isinstance(event, m.Welcome | m.Run | m.Nack):

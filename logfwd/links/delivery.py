@@ -51,6 +51,8 @@ class Delivery:
         """Why a batch waits that should become a dead letter; empty while none does."""
         self.backoff = Backoff()
         """Pauses after refusals, over links; those after a lost link are the sender's."""
+        self._behind: Row | None = None
+        """A batch that is stored and is not taken again: until it is acknowledged, what is behind it is sent."""
         self._max_batch_bytes = 0
         """What the topic of the run takes that was asked for last; 0 if the receiver did not say."""
         self._spool = spool
@@ -86,7 +88,10 @@ class Delivery:
         self._max_batch_bytes = answer.max_message_bytes
         if run.granted:
             known = Answer(welcome.cluster_id, answer.topic_id, answer.stored_epoch, answer.stored_sequence)
-            return self._recovery(run).plan(run, list(self.backlog.stamped(run)), known, clock())
+            plan = self._recovery(run).plan(run, list(self.backlog.stamped(run)), known, clock())
+            self._behind = plan.behind if isinstance(plan, GoOn) else None
+            return plan
+        self._behind = None
         notes = Notes()
         granted = Run(
             run.number,
@@ -129,12 +134,16 @@ class Delivery:
         run = self.backlog.head_run()
         return run if run is not None and self.backlog.rows[0].committed else None  # nor may its run be on disk yet
 
+    def _next(self, run: Run, in_flight: int) -> Row | None:
+        """The next batch of a run. Those in flight are the first ones, or those behind a batch that is passed over."""
+        rows = self.backlog.rows
+        at = in_flight + (0 if self._behind is None else rows.index(self._behind) + 1)
+        return rows[at] if at < len(rows) and rows[at].run == run.number else None
+
     async def next_row(self, run: Run, in_flight: int) -> Row | None:
         """The next batch of a run that may be sent, stamped and committed; None if there is none now."""
-        rows = self.backlog.rows
-        if in_flight >= len(rows) or rows[in_flight].run != run.number:
+        if (row := self._next(run, in_flight)) is None:
             return None
-        row = rows[in_flight]  # those in flight are the first ones
         if row.base_sequence is None and row.committed:
             notes = Notes()
             self.backlog.stamp(run, notes)
@@ -145,10 +154,8 @@ class Delivery:
 
     async def split_overlong(self, run: Run, in_flight: Callable[[], int]) -> None:
         """Halve the next batch until the run's topic takes it, or it is a single record."""
-        rows = self.backlog.rows
-        while self._max_batch_bytes > 0 and (at := in_flight()) < len(rows):
-            row = rows[at]
-            if row.run != run.number or not row.committed or row.size <= self._max_batch_bytes or row.record_count == 1:
+        while self._max_batch_bytes > 0 and (row := self._next(run, in_flight())) is not None:
+            if not row.committed or row.size <= self._max_batch_bytes or row.record_count == 1:
                 return
             await self._split(row)
 
@@ -178,6 +185,7 @@ class Delivery:
     def acknowledged(self, row: Row, ack: m.Ack, sent_at: float) -> None:
         """A batch is stored: observe it, and let it leave the spool."""
         self._recovery_of(row).acknowledged()
+        self._behind = None
         self.backoff.reset()
         self._observe(row, ack, sent_at)
         notes = Notes()
@@ -201,7 +209,13 @@ class Delivery:
         """Deal with the first batch of a window that was not acknowledged; returns what the link has to do about it."""
         recovery, code = self._recovery_of(row), Code.parse(nack.code)
         remedy = recovery.refused(
-            row, code, permanent=nack.permanent, uncertain=nack.uncertain, alone=alone, now=clock()
+            row,
+            code,
+            permanent=nack.permanent,
+            uncertain=nack.uncertain,
+            alone=alone,
+            now=clock(),
+            stored_meanwhile=nack.stored_meanwhile,
         )
         self.log.warning(
             "batch refused",
@@ -216,7 +230,29 @@ class Delivery:
             await self._split(row)
         elif remedy is Remedy.DEAD_LETTER and not await self.dead_letter(row, str(code), nack.text):
             return Remedy.BACK_OFF
+        elif remedy is Remedy.BACK_OFF and recovery.is_stuck(row, clock()):
+            self._tell_of_stuck_batch(row, nack)
         return remedy
+
+    def _tell_of_stuck_batch(self, row: Row, nack: m.Nack) -> None:
+        """The sink stores nothing else there, so that nobody can tell whether it is the batch's fault or the sink's."""
+        if self.trouble:
+            return
+        remedy = f"see the sink's own log; if the batch is to blame: logfwd spool set-aside {self.stream.name}"
+        self.trouble = f"a batch of {row.record_count} records is refused again and again ({nack.text}); {remedy}"
+        self.log.error("batch stuck", code=nack.code, detail=nack.text, records=row.record_count, remedy=remedy)
+
+    def waits_for_another(self, row: Row) -> None:
+        """A batch is stored and is not taken again, and none is behind it whose acknowledgement would cover it."""
+        if self.trouble:
+            return
+        remedy = "it is acknowledged with the next batch of its run, or when the topic takes it again"
+        self.trouble = f"a batch of {row.record_count} records is stored, but the topic takes it no more; {remedy}"
+        self.log.error("stored batch refused", records=row.record_count, remedy=remedy)
+
+    async def rotten(self, row: Row, text: str) -> bool:
+        """A batch was damaged on disk; False if it has to wait, since the dead letters are full."""
+        return self._recovery_of(row).passes_over(row) or await self.dead_letter(row, "rotten", text)
 
     async def _split(self, row: Row) -> None:
         both = halves(await self._spool.payload(row))

@@ -8,7 +8,9 @@ yet, so the last stored batch is sent again, alone: its acknowledgement waits fo
     what the sink says                                   what is done
     ───────────────────────────────────────────────────  ──────────────────────────────────────────────
     last sequence = the last acknowledged one            GoOn with the first unacknowledged batch
-    last sequence = the end of an unacknowledged batch   Repeat that one alone, then go on after it
+    last sequence = the end of an unacknowledged batch   Repeat that one alone, then go on after it; if it is refused
+                                                         for what it is, GoOn behind it: it is stored, and the
+                                                         acknowledgement of a later one covers it
     lower epoch, or nothing known of the producer        GoOn: nothing is stored under this stamp
     higher epoch                                         Reset with a new producer id: another life of this spool
     another cluster or topic                             Reset with a new producer id
@@ -31,6 +33,8 @@ from streams.records.batch import SEQUENCES
 LATE_COPY_MARGIN_SECONDS = 30.0
 NOT_GRANTED_PATIENCE_SECONDS = 3600.0
 REFUSALS_ALONE = 3
+REFUSED_SECONDS = 300.0
+"""How long a batch has to be refused for its records, while others are stored, before it is set aside."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class GoOn:
-    """Send from the first unacknowledged batch."""
+    """Send from the first unacknowledged batch, or from the one behind one that is stored and is not taken again."""
+
+    behind: Row | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,10 @@ class Reset:
 Plan = GoOn | Repeat | Wait | Reset
 
 
+BODIES = (Code.TOO_LARGE, Code.CORRUPT, Code.INVALID_RECORD)
+"""Refusals of a batch for what it is."""
+
+
 class Remedy(enum.Enum):
     """What to do about the first refused batch of a window."""
 
@@ -81,6 +91,14 @@ class Remedy(enum.Enum):
     BACK_OFF = "ask again later"
     SPLIT = "halve the batch"
     DEAD_LETTER = "move the batch aside and reset"
+
+
+@dataclass
+class Refused:
+    """A batch that was refused for its records: since when, and how often with nothing else on the wire."""
+
+    since: float
+    alone: int = 0
 
 
 class Recovery:
@@ -92,7 +110,12 @@ class Recovery:
         self._answer: Answer | None = None
         self._refused_after: Answer | None = None
         self._refused_twice = False
-        self._refusals: dict[int, int] = {}
+        self._refusals: dict[int, Refused] = {}
+        """By row id."""
+        self._stored: Row | None = None
+        """The batch that the sink's last answer named as its newest, though it is not acknowledged."""
+        self._passed: int | None = None
+        """Row id of a stored batch that is not taken again: what is behind it is sent instead."""
         self._not_granted_since: float | None = None
         self._hole = False
 
@@ -105,17 +128,37 @@ class Recovery:
     def acknowledged(self) -> None:
         """A batch of the run was stored."""
         self._refused_after, self._refused_twice = None, False
+        self._stored = self._passed = None
         self._refusals.clear()
 
     def dead_lettered(self) -> None:
         """A stamped batch was taken out of the run: the sequence has a hole."""
         self._hole = True
 
-    def refused(self, row: Row, code: Code, *, permanent: bool, uncertain: bool, alone: bool, now: float) -> Remedy:
+    def passes_over(self, row: Row) -> bool:
+        """True if a batch that cannot be sent is stored already: from now on the one behind it is sent instead."""
+        if self._stored is not row:
+            return False
+        self._passed = row.id
+        return True
+
+    def refused(
+        self,
+        row: Row,
+        code: Code,
+        *,
+        permanent: bool,
+        uncertain: bool,
+        alone: bool,
+        now: float,
+        stored_meanwhile: int = 0,
+    ) -> Remedy:
         """The first batch of the window that was not acknowledged, and why."""
         if uncertain:
             self.uncertain(now)
             return Remedy.BACK_OFF
+        if code in BODIES and self.passes_over(row):
+            return Remedy.ASK
         if code in (Code.OUT_OF_ORDER, Code.FENCED):
             self._refused_twice = self._answer is not None and self._answer == self._refused_after
             self._refused_after = self._answer
@@ -125,10 +168,16 @@ class Recovery:
         if code is Code.CORRUPT and permanent:
             return Remedy.DEAD_LETTER
         if code is Code.INVALID_RECORD:
-            self._refusals[row.id] = self._refusals.get(row.id, 0) + alone
-            if self._refusals[row.id] >= REFUSALS_ALONE:
+            refused = self._refusals.setdefault(row.id, Refused(now))
+            refused.alone += alone
+            if self.is_stuck(row, now) and stored_meanwhile > 0:
                 return Remedy.DEAD_LETTER
         return Remedy.BACK_OFF
+
+    def is_stuck(self, row: Row, now: float) -> bool:
+        """True if a batch was refused for its records so often, and for so long, that it may be to blame."""
+        refused = self._refusals.get(row.id)
+        return refused is not None and refused.alone >= REFUSALS_ALONE and now - refused.since >= REFUSED_SECONDS
 
     def must_send_alone(self, row: Row) -> bool:
         """A batch that was refused for its records is tried with nothing else in flight."""
@@ -147,7 +196,7 @@ class Recovery:
     def plan(self, run: Run, unacknowledged: Sequence[Row], answer: Answer, now: float) -> Plan:
         """How to go on with a granted run, given its stamped and unacknowledged rows in order."""
         self._not_granted_since = None
-        self._answer = answer
+        self._answer, self._stored = answer, None
         if (answer.cluster_id, answer.topic_id) != (run.cluster_id, run.topic_id):
             return self._reset("topic_replaced", now, new_producer=True)
         if answer.epoch > run.producer_epoch:
@@ -162,7 +211,8 @@ class Recovery:
             return GoOn()
         for row in unacknowledged:
             if same_sequence(answer.sequence, row.last_sequence):
-                return Repeat(row)
+                self._stored = row
+                return GoOn(behind=row) if row.id == self._passed else Repeat(row)
         return self._reset("unknown_sequence", now)
 
     def _reset(self, reason: str, now: float, *, new_producer: bool = False) -> Plan:
@@ -172,7 +222,7 @@ class Recovery:
 
     def was_reset(self) -> None:
         """A reset was committed: all that was remembered belongs to the old sequence."""
-        self._answer = self._refused_after = None
+        self._answer = self._refused_after = self._stored = self._passed = None
         self._refused_twice = self._hole = False
         self._refusals.clear()
         self._uncertain_until = 0.0

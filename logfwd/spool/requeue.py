@@ -1,4 +1,4 @@
-"""Puts a stream's dead letters back into its spool, which no forwarder may have open meanwhile."""
+"""Puts a stream's dead letters back into its spool, or its first batch aside; no forwarder may have it open."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from logfwd.spool.file import reader
 from logfwd.spool.notes import Notes
+from logfwd.spool.rows import Row
 from logfwd.spool.store import Spool
 from streams.errors import BatchCorrupt
 from streams.records import batch as recordbatch
@@ -41,3 +42,18 @@ async def requeue(path: Path, stream: str, letter: int | None) -> tuple[int, lis
                 await spool.commit(notes)
                 done += count
     return done, damaged
+
+
+async def set_aside(path: Path, stream: str, text: str) -> Row | None:
+    """Make the batch that a stream would send first a dead letter; None if no batch waits.
+
+    The gap that a stamped one leaves in its run is found, and closed by a reset, when the forwarder sends the next.
+    """
+    async with Spool(path) as spool:
+        backlog = spool.backlog(stream, max_bytes=sys.maxsize, drops_oldest=False)
+        if not backlog.rows:
+            return None
+        row, notes = backlog.rows[0], Notes()
+        backlog.dead_letter(row, "set_aside", text, notes)
+        await spool.commit(notes)
+        return row

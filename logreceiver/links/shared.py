@@ -11,6 +11,7 @@ from logreceiver.ledger.writer import Ledger
 from logreceiver.links.budget import Budget
 from logreceiver.links.conduct import Register
 from logreceiver.links.grants import Grants
+from logreceiver.links.meanwhile import Meanwhile
 from logreceiver.metrics import ReceiverMetrics
 from logreceiver.posture import Posture
 from logreceiver.sinks import Sink
@@ -60,6 +61,7 @@ class Shared:
     turns: Turns = field(default_factory=Turns)
     """For what links ask beyond their share."""
     register: Register = field(default_factory=Register)
+    meanwhile: Meanwhile = field(default_factory=Meanwhile)
     sparing: Sparing = field(default_factory=Sparing)
     """For log lines that peers can cause."""
 

@@ -26,8 +26,8 @@ from streams.records import batch as recordbatch
 from streams.telemetry.metrics import Counter
 from streams.wire import messages as m
 
-_BODIES = (Code.TOO_LARGE, Code.CORRUPT, Code.INVALID_RECORD)
-"""Refusals of the batch itself: sending it again gets the same answer."""
+_VERDICTS = (Code.TOO_LARGE, Code.CORRUPT)
+"""Refusals of the batch itself: sending it again gets the same answer. INVALID_RECORD may be a broker's own trouble."""
 
 Job = tuple[m.OpenRun | m.Batch | m.Overlong, float]
 """A message, and when it arrived (monotonic seconds)."""
@@ -197,10 +197,19 @@ class Storing:
             await self._shared.turns.take(self._guest.identity)
         outcome = await self._shared.sink.produce(run.topic, run.partition, batch.payload)
         sink_seconds = time.monotonic() - started
-        if outcome.is_stored:
-            self._keep_batch(run, header, outcome)  # before the answer: sending that fails on a lost link
+        meanwhile = self._note(run, header, outcome)  # before the answer: sending that fails on a lost link
         records = 0 if outcome.kind is Kind.REFUSED else header.record_count  # else nobody but the peer says so
-        self._answer(batch.seq, received, outcome, sink_seconds, size=len(batch.payload), records=records)
+        size = len(batch.payload)
+        self._answer(batch.seq, received, outcome, sink_seconds, size=size, records=records, meanwhile=meanwhile)
+
+    def _note(self, run: OpenedRun, header: recordbatch.Header, outcome: Outcome) -> int:
+        """Note what became of a batch; returns what else was stored since it was refused for its records."""
+        partition, meanwhile = (run.topic, run.partition), self._shared.meanwhile
+        stamp = (header.producer_id, header.producer_epoch, header.base_sequence)
+        if outcome.is_stored:
+            self._keep_batch(run, header, outcome)
+            meanwhile.stored(partition, stamp)
+        return meanwhile.refused(partition, stamp) if outcome.code is Code.INVALID_RECORD else 0
 
     @staticmethod
     def _check_stamp(run: OpenedRun, header: recordbatch.Header) -> None:
@@ -213,7 +222,15 @@ class Storing:
             )
 
     def _answer(
-        self, seq: int, received: float, outcome: Outcome, sink_seconds: float, *, size: int, records: int = 0
+        self,
+        seq: int,
+        received: float,
+        outcome: Outcome,
+        sink_seconds: float,
+        *,
+        size: int,
+        records: int = 0,
+        meanwhile: int = 0,
     ) -> None:
         run = self._run
         assert run is not None
@@ -237,8 +254,8 @@ class Storing:
                 lambda more: self._log.warning("batch not stored", code=code, outcome=kind, reason=why, more=more),
             )
         uncertain = outcome.kind is Kind.UNCERTAIN
-        permanent = not uncertain and code in _BODIES
-        self._send(m.Nack(seq, code, uncertain, permanent, m.fit(outcome.text)))
+        permanent = not uncertain and code in _VERDICTS
+        self._send(m.Nack(seq, code, uncertain, permanent, m.fit(outcome.text), meanwhile))
 
     def _say(self, event: str, write: Callable[[int], None]) -> None:
         """A line that this identity can cause as often as it likes."""

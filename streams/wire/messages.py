@@ -104,6 +104,8 @@ class Nack(msgspec.Struct, frozen=True, array_like=True, tag=7):
     """Receiver: not acknowledged. `seq` −1 answers the OPEN_RUN under way.
 
     `uncertain`: the batch may be stored all the same. `permanent`: these bytes will never be stored.
+    `stored_meanwhile`: batches that the receiver stored in the partition since it first saw this one refused for its
+    records; 0 from a receiver that does not say.
     """
 
     seq: Number
@@ -111,6 +113,7 @@ class Nack(msgspec.Struct, frozen=True, array_like=True, tag=7):
     uncertain: bool = False
     permanent: bool = False
     text: Text = ""
+    stored_meanwhile: Count = 0
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True, tag=8):

@@ -206,15 +206,19 @@ class Way:
 
 
 @contextlib.asynccontextmanager
-async def way_to(kafka: Kafka, directory: Path, settings: sink_settings.KafkaSink | None = None) -> AsyncIterator[Way]:
+async def way_to(
+    kafka: Kafka, directory: Path, settings: sink_settings.KafkaSink | None = None, *, topic: str = "{stream}"
+) -> AsyncIterator[Way]:
     """A receiver that serves any stream; without settings of one's own it creates the topics that are not there."""
     installation = Installation(directory)
     if settings is None:
         settings = sink_settings.KafkaSink(
             brokers=tuple(kafka.bootstrap.split(",")), create_topics=True, produce_timeout_seconds=10.0
         )
+    base = installation.receiver_config()
     receiver = msgspec.structs.replace(
-        installation.receiver_config(),
+        base,
+        allow=tuple(msgspec.structs.replace(rule, topic=topic) for rule in base.allow),
         sink=settings,
         ledger=None,
         limits=config.Limits(max_links_per_identity=1000, max_memory_bytes=1 << 33),

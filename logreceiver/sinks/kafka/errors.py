@@ -12,8 +12,8 @@ UNAUTHORISED = (29, 31)
 """TOPIC_AUTHORIZATION_FAILED, CLUSTER_AUTHORIZATION_FAILED"""
 
 _CODES: Mapping[int, Code] = {
-    -1: Code.INVALID_RECORD,  # a broker's answer to records that it cannot decompress
-    2: Code.CORRUPT,
+    -1: Code.INVALID_RECORD,  # its answer to records that it cannot decompress, but also to any trouble of its own
+    2: Code.INVALID_RECORD,  # CORRUPT_MESSAGE: the receiver found the batch sound, so perhaps only the way there
     3: Code.TOPIC_MISSING,
     5: Code.UNAVAILABLE,  # LEADER_NOT_AVAILABLE
     6: Code.UNAVAILABLE,  # NOT_LEADER_OR_FOLLOWER

@@ -20,7 +20,7 @@ from logfwd.spool.store import Spool
 from streams.records import batch as recordbatch
 from streams.records.body import Extras, frame, header_fields, key_field
 from tests.support import spool_v1
-from tests.support.spools import accept, backlog_of, dead_letters, fill, waiting
+from tests.support.spools import accept, backlog_of, balanced, dead_letters, fill, waiting
 from tests.support.tls import Parties
 
 
@@ -108,6 +108,27 @@ def test_a_requeued_dead_letter_waits_at_the_end(config: Path, tmp_path: Path) -
     spool = tmp_path / "state" / "http.spool"
     assert dead_letters(spool) == []
     assert asyncio.run(waiting(spool))[0] == [*range(3, 20), 2]
+
+
+def test_the_batch_that_would_be_sent_first_is_set_aside_and_can_be_requeued(config: Path, tmp_path: Path) -> None:
+    spool = tmp_path / "state" / "http.spool"
+    code, output = run(config, "set-aside", "http")
+    assert (code, output.endswith("with 3 records\n")) == (0, True)
+    assert "no problems" in run(config, "verify", "http")[1]
+    assert dead_letters(spool) == [2, 3]
+    numbers, _, backlog = asyncio.run(waiting(spool))
+    assert numbers == [*range(4, 20)]
+    assert balanced(backlog)
+    assert run(config, "requeue", "http") == (0, "requeued 6 records\n")
+    assert asyncio.run(waiting(spool))[0] == [*range(4, 20), 2, 3]
+
+
+def test_nothing_is_set_aside_where_nothing_waits_or_a_forwarder_runs(config: Path, tmp_path: Path) -> None:
+    with state_dir.lock(tmp_path / "state"):
+        assert "stop the forwarder, set the batch aside" in run(config, "set-aside", "http")[1]
+    for _ in range(17):
+        assert run(config, "set-aside", "http")[0] == 0
+    assert run(config, "set-aside", "http") == (1, "Error: stream http has no waiting batch\n")
 
 
 def test_a_requeued_batch_is_the_same_to_its_last_byte_keys_and_headers_included(config: Path, tmp_path: Path) -> None:

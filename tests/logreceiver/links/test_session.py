@@ -469,7 +469,8 @@ async def test_after_a_refusal_the_rest_of_the_window_is_not_tried_until_the_run
         (Outcome(Kind.UNCERTAIN, code=Code.TIMED_OUT), True, False),
         (Outcome(Kind.UNCERTAIN, code=Code.CORRUPT), True, False),
         (Outcome(Kind.REFUSED, code=Code.UNAVAILABLE), False, False),
-        (Outcome(Kind.REFUSED, code=Code.INVALID_RECORD), False, True),
+        (Outcome(Kind.REFUSED, code=Code.TOO_LARGE), False, True),
+        (Outcome(Kind.REFUSED, code=Code.INVALID_RECORD), False, False),
         (Outcome(Kind.REFUSED), False, False),
     ],
 )

@@ -206,6 +206,23 @@ async def test_an_uncertain_batch_is_never_refused_for_good() -> None:
     assert (answer.uncertain, answer.permanent) == (True, False)
 
 
+async def test_a_batch_refused_for_its_records_hears_what_else_its_partition_stored_meanwhile() -> None:
+    suspected = Outcome(Kind.REFUSED, code=Code.INVALID_RECORD)
+    link = OneLink([(False, suspected), (False, suspected), (True, None), (True, None), (False, suspected)])
+    run = await link.open()
+    heard = []
+    for _ in range(3):
+        again = await link.open(run)
+        (answer,) = await link.does(link.batch(again, 0))
+        assert isinstance(answer, m.Nack)
+        heard.append((answer.stored_meanwhile, answer.permanent))
+        if len(heard) == 2:
+            neighbour = await link.open(run=1)
+            neighbour = await link.open(replace(neighbour, partition=run.partition))
+            await link.does(link.batch(neighbour, 0), link.batch(neighbour, 10))
+    assert heard == [(0, False), (0, False), (2, False)]
+
+
 @pytest.mark.parametrize(("flipped", "announced"), [(True, 10), (False, 9)])
 async def test_a_batch_that_is_not_what_it_claims_is_refused_for_good_and_never_reaches_the_sink(
     flipped: bool, announced: int

@@ -35,7 +35,8 @@ def test_only_four_errors_leave_a_batch_in_doubt_all_others_are_refusals(error_c
     [
         (errors.MessageSizeTooLargeError, Code.TOO_LARGE),
         (errors.RecordListTooLargeError, Code.TOO_LARGE),
-        (errors.CorruptRecordException, Code.CORRUPT),
+        (errors.CorruptRecordException, Code.INVALID_RECORD),
+        (errors.UnknownError, Code.INVALID_RECORD),
         (errors.InvalidTimestampError, Code.CLOCK),
         (errors.OutOfOrderSequenceNumber, Code.OUT_OF_ORDER),
         (errors.DuplicateSequenceNumber, Code.OUT_OF_ORDER),

@@ -1,0 +1,99 @@
+"""What a link does about a batch that is stored, or may be, and is refused all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from logfwd.links import conversation
+from logfwd.links.conversation import Conversation
+from logfwd.links.resume import Recovery, Wait
+from streams.errors import LinkError
+from streams.wire import messages as m
+from tests.logfwd.links.test_conversation import TOPIC, TOPIC_ID, WELCOME, talking
+from tests.support.spools import RECORDS_IN_A_BATCH
+
+
+@pytest.mark.parametrize("code", ["too_large", "corrupt"])
+async def test_behind_a_stored_batch_that_is_refused_the_next_one_is_sent_and_covers_it(
+    tmp_path: Path, code: str
+) -> None:
+    async with talking(tmp_path, batches=3) as talk:
+        await talk.receiver.welcome()
+        await talk.receiver.open_run()
+        sent = [await talk.receiver.batch() for _ in range(3)]
+        talk.receiver.say(m.Nack(0, "timed_out", uncertain=True), m.Nack(1, "not_tried"), m.Nack(2, "not_tried"))
+        stored = RECORDS_IN_A_BATCH - 1
+        await talk.receiver.open_run(stored_epoch=0, stored_sequence=stored)
+        sent.append(await talk.receiver.batch())
+        talk.receiver.say(m.Nack(3, code, permanent=True))
+        await talk.receiver.open_run(stored_epoch=0, stored_sequence=stored)
+        sent.append(await talk.receiver.batch())
+        assert sent == [0, 1, 2, 0, 1]
+        talk.receiver.say(m.Ack(4, 0, 3))
+        assert await talk.receiver.batch() == 2
+        talk.receiver.say(m.Ack(5, 0, 6))
+        await talk.add(3)
+        assert await talk.receiver.batch() == 3
+        totals = talk.backlog.totals
+        assert (totals.acknowledged, totals.dead_lettered, totals.resets) == (3 * RECORDS_IN_A_BATCH, 0, 0)
+
+
+async def test_with_nothing_behind_a_stored_batch_that_is_refused_it_is_asked_for_until_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "FULL_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("logfwd.links.backoff.FIRST_SECONDS", 0.0)
+    async with talking(tmp_path) as talk:
+        await talk.receiver.welcome()
+        await talk.receiver.open_run()
+        assert await talk.receiver.batch() == 0
+        talk.receiver.say(m.Nack(0, "timed_out", uncertain=True))
+        await talk.receiver.open_run(stored_epoch=0, stored_sequence=RECORDS_IN_A_BATCH - 1)
+        assert await talk.receiver.batch() == 0
+        talk.receiver.say(m.Nack(1, "too_large", permanent=True))
+        with capture_logs() as events:
+            for _ in range(3):
+                await talk.receiver.open_run(stored_epoch=0, stored_sequence=RECORDS_IN_A_BATCH - 1)
+        assert [event["event"] for event in events].count("stored batch refused") == 1
+        assert "is stored" in talk.delivery.trouble
+        await talk.add(1)
+        while isinstance(heard := await talk.receiver.next(), m.OpenRun):
+            answer = m.Run(heard.run, TOPIC, TOPIC_ID, 0, 7, b"grant", 0, RECORDS_IN_A_BATCH - 1)
+            talk.receiver.say(answer)
+        assert isinstance(heard, m.Batch)
+        talk.receiver.say(m.Ack(2, 0, 3))
+        await talk.add(2)
+        assert await talk.receiver.batch() == 2
+        assert (len(talk.backlog.rows), talk.delivery.trouble) == (1, "")
+
+
+async def test_an_uncertain_answer_is_remembered_though_the_link_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object, **__: object) -> None:
+        raise AssertionError("the refusal is not dealt with: its link has ended")
+
+    noted: list[float] = []
+    uncertain = Recovery.uncertain
+
+    def note(self: Recovery, now: float) -> None:
+        noted.append(now)
+        uncertain(self, now)
+
+    monkeypatch.setattr(Recovery, "uncertain", note)
+    monkeypatch.setattr(Conversation, "_all_answered", never)
+    async with talking(tmp_path) as talk:
+        await talk.receiver.welcome()
+        await talk.receiver.open_run()
+        await talk.receiver.batch()
+        talk.receiver.say(m.Nack(0, "timed_out", uncertain=True))
+        with pytest.raises((LinkError, AssertionError)):
+            await talk.ends()
+        assert len(noted) == 1
+        run = talk.backlog.head_run()
+        assert run is not None
+        unknown = m.Run(run.number, TOPIC, TOPIC_ID, 0, 7, b"grant", 0, 1_000_000)
+        assert isinstance(await talk.delivery.plan(run, WELCOME, unknown), Wait), "a late copy may still be stored"
