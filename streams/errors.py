@@ -10,6 +10,7 @@
     │   ├── HandshakeFailed     the TLS handshake failed; has the reason on the refusing side, the alert on the other
     │   ├── PolicyViolation     the TLS handshake gave less than the mode demands
     │   ├── Flooded             the peer sends far more than it can have to say
+    │   ├── NotListening        nothing listens at any address of the peer
     │   └── LinkRefused         the peer closed the link with an ERROR
     ├── SinkUnavailable         the sink cannot answer now; retriable
     │   └── RunLost             (logreceiver) the sink's state of a run fits none of the batches sent
@@ -193,6 +194,10 @@ class PolicyViolation(LinkError):
 
 class Flooded(LinkError):
     """The peer sends far more than it can have to say, so this side ended the link."""
+
+
+class NotListening(LinkError):
+    """Every address of the peer refused the connection: it is not running, and asking again costs next to nothing."""
 
 
 class LinkRefused(LinkError):

@@ -64,6 +64,7 @@ class Connector:
                 server_name=stream.server_name or config.server_name,
                 connect_timeout=CONNECT_TIMEOUT_SECONDS,
                 handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS,
+                on_failure=lambda error: self._failed(stream, receiver, error),
             )
         except HandshakeFailed as error:
             handshakes.log_failed(stream_log.bind(receiver=receiver), error)
@@ -78,6 +79,11 @@ class Connector:
             link.abort()
             raise
         return link
+
+    def _failed(self, stream: Stream, receiver: str, error: HandshakeFailed) -> None:
+        """A handshake failed at one of a receiver's addresses, and the next one is tried."""
+        handshakes.log_failed(log.bind(stream=stream.name, mode=stream.security, receiver=receiver), error)
+        self._metrics.failed_handshake(error.reason, role="forwarder", stream=stream.name, mode=stream.security)
 
     def _party(self, mode: Mode) -> Party:
         """ConfigError if the files cannot be used, or hold a delegated credential that has expired."""

@@ -15,11 +15,14 @@ from logfwd.links.backoff import MOST_SECONDS, Backoff
 from logfwd.links.conversation import Conversation
 from logfwd.links.delivery import Delivery
 from logfwd.spool.backlog import Backlog
-from streams.errors import Code, HandshakeFailed, LinkError, LinkRefused, PolicyViolation, ProtocolError
+from streams.errors import Code, HandshakeFailed, LinkError, LinkRefused, NotListening, PolicyViolation, ProtocolError
 from streams.security.transport import Link
 
 CLONE_PAUSE_SECONDS = 2.0
 """Pause before the next link when a forwarder with a copy of this state directory took over the last one."""
+
+NOT_LISTENING_SECONDS = (0.5, 0.9)
+"""The shortest and the longest pause while nothing listens at a receiver's addresses: it is back at any moment."""
 
 SHUT_OUT_SECONDS = 300.0
 """The longest pause of a forwarder that was shut out: its rights come back by somebody's hand, or never."""
@@ -120,9 +123,7 @@ class Sender:
 
     async def _failed(self, error: Exception) -> None:
         reason = self._count(error)
-        pause = self._backoff.next(most_seconds=SHUT_OUT_SECONDS if reason == Code.REVOKED else MOST_SECONDS)
-        if reason == Code.SUPERSEDED:
-            pause = max(pause, random.uniform(0.5, 1.5) * CLONE_PAUSE_SECONDS)  # noqa: S311 — spreads load
+        pause = self._pause_after(error, reason)
         self.log.warning(
             "link failed",
             reason=reason,
@@ -131,6 +132,14 @@ class Sender:
             waiting_batches=self.backlog.waiting_batches,
         )
         await self._pause(pause)
+
+    def _pause_after(self, error: Exception, reason: str) -> float:
+        if isinstance(error, NotListening):
+            return random.uniform(*NOT_LISTENING_SECONDS)  # noqa: S311 — spreads load
+        pause = self._backoff.next(most_seconds=SHUT_OUT_SECONDS if reason == Code.REVOKED else MOST_SECONDS)
+        if reason == Code.SUPERSEDED:
+            pause = max(pause, random.uniform(0.5, 1.5) * CLONE_PAUSE_SECONDS)  # noqa: S311 — spreads load
+        return pause
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but no longer once the sender is to stop."""

@@ -95,12 +95,24 @@ async def serve(
 def _listen(address: str) -> socket.socket:
     host, port = split_address(address)
     try:
-        family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        listening = socket.create_server((host, port), family=family)
+        listening = _bound(host, port) if host else _bound_everywhere(port)
     except OSError as error:
         raise AdminUnavailable(f"admin.address {address}: cannot listen there: {error.strerror or error}") from error
     listening.setblocking(False)
     return listening
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return socket.create_server(target, family=family)
+
+
+def _bound_everywhere(port: int) -> socket.socket:
+    """Over IPv6 and IPv4, or over IPv4 alone on a host without the other."""
+    if socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError):
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
 
 
 async def _keep_answering(sock: socket.socket, make_application: Callable[[Loop], web.Application]) -> None:

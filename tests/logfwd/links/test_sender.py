@@ -15,7 +15,7 @@ from logfwd.definition import Stream
 from logfwd.links import sender
 from logfwd.links.sender import CLONE_PAUSE_SECONDS, Sender
 from logfwd.metrics import ForwarderMetrics
-from streams.errors import Code, LinkError, LinkRefused
+from streams.errors import Code, LinkError, LinkRefused, NotListening
 from streams.telemetry.metrics import CollectorRegistry
 
 
@@ -105,6 +105,13 @@ async def test_links_that_the_receiver_has_left_at_once_are_tried_ever_more_seld
 ) -> None:
     script = [(False, None), (False, None), (False, CUT), (True, None), (False, CUT)]
     assert await pauses(events, monkeypatch, *script) == [0.4, 0.2]
+
+
+async def test_a_receiver_that_does_not_listen_is_tried_again_within_a_second_for_ever(
+    events: list[EventDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = NotListening("refused")
+    assert await pauses(events, monkeypatch, *[(False, away)] * 20, (False, CUT)) == [0.9] * 20 + [0.1]
 
 
 async def test_a_forwarder_whose_link_another_copy_took_over_waits_longer(

@@ -56,6 +56,15 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+async def test_an_address_without_a_host_is_served_over_ipv4_and_ipv6(client: aiohttp.ClientSession) -> None:
+    async with admin.serve(":0", CollectorRegistry(), ready=dict, streams=list) as server:
+        port = split_address(server.address)[1]
+        for host in ("127.0.0.1", "[::1]"):
+            async with client.get(f"http://{host}:{port}/healthz") as answer:
+                assert answer.status == 200
+
+
 async def test_port_0_reports_the_port_that_the_system_chose(program: Program) -> None:
     host, port = split_address(program.url.removeprefix("http://"))
     assert host == "127.0.0.1"
