@@ -65,6 +65,7 @@ CORES = (
     "streams.config.kinds",
     "streams.records.batch",
     "streams.records.body",
+    "streams.records.walk",
     "streams.security.arriving",
     "streams.security.authentication",
     "streams.security.endpoint",

@@ -259,10 +259,16 @@ def iterate(batch: bytes | bytearray | memoryview, *, max_bytes: int) -> Iterato
     for index, row in enumerate(rows(_plain(batch, header, max_bytes), header.record_count)):
         if row.offset_delta != index:
             raise BatchCorrupt(f"record {index} has the offset of another")
-        timestamp_ms = header.base_timestamp + row.timestamp_delta
-        if not _fits_int64(timestamp_ms):
-            raise BatchCorrupt(f"record {index} has no possible timestamp")
+        timestamp_ms = check_timestamp(header, row.timestamp_delta, record=index)
         yield Record(header.base_offset + index, timestamp_ms, row.key, row.value, row.headers)
+
+
+def check_timestamp(header: Header, delta: int, *, record: int) -> int:
+    """The timestamp of a record in milliseconds; BatchCorrupt for one that is none."""
+    timestamp_ms = header.base_timestamp + delta
+    if not _fits_int64(timestamp_ms):
+        raise BatchCorrupt(f"record {record} has no possible timestamp")
+    return timestamp_ms
 
 
 def halves(batch: bytes | bytearray | memoryview) -> tuple[bytes, bytes] | None:

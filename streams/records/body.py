@@ -32,7 +32,8 @@ BytesLike = bytes | bytearray | memoryview | msgspec.Raw
 
 _MAX_WINDOW_BYTES = 8 * 1024 * 1024  # what RFC 8878 §3.1.1.1.2 asks every decoder to support; ours need less
 _MAX_VARINT_BITS = 70  # ten bytes of seven
-
+MAX_HEADERS = 10_000
+"""The most that a record may have: there is no end to how many a few compressed bytes can announce."""
 
 _MOST_FRAMING_BYTES = 19
 """The most that surrounds a record's value: three integers of five bytes and four single bytes."""
@@ -66,13 +67,13 @@ NO_EXTRAS = Extras()
 
 def key_field(key: bytes | None) -> bytes:
     """A key as it is framed."""
-    return NO_KEY if key is None else _encoded(len(key)) + key
+    return NO_KEY if key is None else encoded(len(key)) + key
 
 
 def header_fields(headers: Sequence[tuple[bytes, bytes | None]]) -> bytes:
     """Headers as they are framed, with their count."""
-    fields = (_encoded(len(name)) + name + key_field(value) for name, value in headers)
-    return _encoded(len(headers)) + b"".join(fields)
+    fields = (encoded(len(name)) + name + key_field(value) for name, value in headers)
+    return encoded(len(headers)) + b"".join(fields)
 
 
 def frame(values: Sequence[BytesLike], max_bytes: int, extras: Extras = NO_EXTRAS) -> tuple[memoryview, int]:
@@ -112,7 +113,7 @@ class _Middles(dict[int, bytes]):
     def __missing__(self, size: int) -> bytes:
         if len(self) >= _MOST_KNOWN_SIZES:
             self.clear()
-        self[size] = middle = self._key + _encoded(len(self._opening) + size) + self._opening
+        self[size] = middle = self._key + encoded(len(self._opening) + size) + self._opening
         return middle
 
     def span(self, size: int) -> int:
@@ -139,7 +140,7 @@ class _Starts(dict[int, bytes]):
         rest = b"\x00\x00"  # attributes, timestampDelta
         fields_bytes = span if self.middles is None else self.middles.span(span)
         length = len(rest) + self.offset_bytes + fields_bytes + len(self._headers)
-        self[span] = start = self._headers + _encoded(length) + rest
+        self[span] = start = self._headers + encoded(length) + rest
         return start
 
 
@@ -157,11 +158,11 @@ def _offsets(count: int) -> list[bytes]:
     """The varints from 0 up to at least `count`."""
     if len(_known_offsets) < count:
         with _growing:
-            _known_offsets.extend(map(_encoded, range(len(_known_offsets), count)))
+            _known_offsets.extend(map(encoded, range(len(_known_offsets), count)))
     return _known_offsets
 
 
-def _encoded(number: int) -> bytes:
+def encoded(number: int) -> bytes:
     """A non-negative number as a varint."""
     raw, encoded = number << 1, bytearray()
     while raw > 0x7F:
@@ -215,7 +216,7 @@ def rows(body: bytes, count: int) -> Iterator[Row]:
     at = 0
     for index in range(count):
         try:
-            row, at = _row(body, at)
+            row, at = row_at(body, at)
         except IndexError:
             raise BatchCorrupt(f"record {index} is cut short") from None
         yield row
@@ -223,7 +224,7 @@ def rows(body: bytes, count: int) -> Iterator[Row]:
         raise BatchCorrupt(f"{len(body) - at} bytes follow the last record")
 
 
-def _row(body: bytes, at: int) -> tuple[Row, int]:
+def row_at(body: bytes, at: int) -> tuple[Row, int]:
     """The record at `at` and the position of its end; IndexError where the bytes run out."""
     length, at = _varint(body, at)
     end = at + length
@@ -233,6 +234,8 @@ def _row(body: bytes, at: int) -> tuple[Row, int]:
     value, at = _bytes(body, at)
     headers_at = at
     header_count, at = _varint(body, at)
+    if header_count > MAX_HEADERS:
+        raise BatchCorrupt(f"a record has {header_count} headers, {MAX_HEADERS} are allowed")
     for _ in range(2 * header_count):
         _, at = _bytes(body, at)
     if at != end or header_count < 0:
@@ -263,8 +266,8 @@ def halved(body: bytes, count: int) -> tuple[bytes, bytes]:
             continue
         _, offset_at = _varint(body, fields_at + 1)
         _, rest_at = _varint(body, offset_at)
-        fields = body[fields_at:offset_at] + _encoded(index - middle) + body[rest_at:at]
-        second += _encoded(len(fields)) + fields
+        fields = body[fields_at:offset_at] + encoded(index - middle) + body[rest_at:at]
+        second += encoded(len(fields)) + fields
     return body[:second_at], bytes(second)
 
 

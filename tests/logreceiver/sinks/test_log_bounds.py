@@ -1,0 +1,147 @@
+"""What the embedded log takes: batches that can be read, few descriptors; and who may look at its files."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from logreceiver.sinks import Kind, RunState
+from logreceiver.sinks import settings as sink_settings
+from logreceiver.sinks.log.sink import LogSink, read_records
+from streams.errors import Code
+from streams.records.batch import HEADER_BYTES, Codec
+from tests.logreceiver.sinks.test_log_damage import TOPIC, opened, stored_values
+from tests.streams.records.test_batch import rewritten
+from tests.support.batches import batch, values
+
+GOOD = bytes(batch(7, 10))
+MOST = 2**31 - 1
+FORGED = {
+    "random bytes as zstd": rewritten(GOOD, body=random.Random(1).randbytes(3000), attributes=Codec.ZSTD),
+    "count without records": rewritten(GOOD, record_count=MOST, last_offset_delta=MOST - 1),
+    "more records than bytes": rewritten(GOOD, record_count=100_000, last_offset_delta=99_999),
+    "fewer records than announced": rewritten(GOOD, record_count=11, last_offset_delta=10),
+    "no records in what is not compressed": rewritten(GOOD, body=b"\xff" * 300, attributes=Codec.NONE),
+    "negative sequence": rewritten(GOOD, base_sequence=-1),
+    "negative epoch": rewritten(GOOD, producer_epoch=-1),
+    "impossible time": rewritten(
+        bytes(batch(7, 10, codec=Codec.NONE)),
+        base_timestamp=2**63 - 1,
+        body=b"\x0e\0\2\0\1\2x\0",
+        record_count=1,
+        last_offset_delta=0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+async def test_a_batch_that_no_reader_could_pass_is_refused_as_an_invalid_record(tmp_path: Path, name: str) -> None:
+    async with opened(tmp_path) as sink:
+        assert (await sink.produce(TOPIC, 0, batch(8, 0))).kind is Kind.STORED
+        refused = await sink.produce(TOPIC, 0, memoryview(FORGED[name]))
+        assert (refused.kind, refused.code) == (Kind.REFUSED, Code.INVALID_RECORD)
+        assert refused.text
+        assert await sink.ask(TOPIC, 0, 7) is None
+        assert (await sink.produce(TOPIC, 0, batch(8, 10))).base_offset == 10
+    assert stored_values(tmp_path) == values(20)
+
+
+async def test_a_repeat_is_recognised_whatever_the_log_takes_by_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of an earlier version is there: to refuse it would make a forwarder set it aside."""
+    made = memoryview(FORGED["fewer records than announced"])
+    async with opened(tmp_path) as sink:
+        with monkeypatch.context() as patch:
+            patch.setattr("logreceiver.sinks.log.sink.walk", lambda *_: None)
+            assert (await sink.produce(TOPIC, 0, made)).kind is Kind.STORED
+        assert (await sink.produce(TOPIC, 0, made)).kind is Kind.DUPLICATE
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[int]:
+    """Room for some more files than are open now."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = len(os.listdir("/proc/self/fd")) + 20
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    yield limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_more_partitions_than_descriptors_are_written_in_turn_and_opened_again(
+    tmp_path: Path, few_descriptors: int
+) -> None:
+    topics = [f"t{number}" for number in range(25)]
+    assert 2 * len(topics) > few_descriptors
+    for _ in range(2):
+        sink = LogSink(sink_settings.LogSink(directory=tmp_path, max_segment_bytes=1000))
+        await sink.start()
+        for topic in topics:
+            await sink.topic(topic)
+            state = await sink.ask(topic, 0, 7)
+            done = 0 if state is None else state.last_sequence + 1
+            for number in range(2):
+                assert (await sink.produce(topic, 0, batch(7, done + 10 * number))).kind is Kind.STORED
+        for topic in reversed(topics):
+            assert (await sink.produce(topic, 0, batch(8, 0))).kind in (Kind.STORED, Kind.DUPLICATE)
+        assert sink.health() == {}
+        await sink.close()
+    for topic in topics:
+        assert len(list(read_records(tmp_path, topic))) == 50
+
+
+async def test_a_segment_that_somebody_else_changed_while_it_was_closed_is_not_appended_to(
+    tmp_path: Path, few_descriptors: int
+) -> None:
+    async with opened(tmp_path) as sink:
+        assert (await sink.produce(TOPIC, 0, batch(7, 0))).kind is Kind.STORED
+        for number in range(6):
+            await sink.topic(f"t{number}")
+        (path,) = (tmp_path / f"{TOPIC}-0").glob("*.log")
+        whole = path.read_bytes()
+        path.write_bytes(whole + b"foreign")
+        answer = await sink.produce(TOPIC, 0, batch(7, 10))
+        assert (answer.kind, answer.code) == (Kind.UNCERTAIN, Code.UNAVAILABLE)
+        assert await sink.ask(TOPIC, 0, 7) == RunState(0, 9)
+        assert (await sink.produce(TOPIC, 0, batch(7, 10))).base_offset == 10
+        assert path.read_bytes()[: len(whole)] == whole
+    assert stored_values(tmp_path) == values(20)
+
+
+def modes(directory: Path) -> set[tuple[bool, int]]:
+    return {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in (directory, *directory.rglob("*"))}
+
+
+async def test_nobody_else_may_read_the_log_and_one_that_was_open_is_closed(tmp_path: Path) -> None:
+    directory = tmp_path / "log"
+    before = os.umask(0)
+    try:
+        for _ in range(2):
+            async with opened(directory, max_segment_bytes=400) as sink:
+                for number in range(6):
+                    await sink.produce(TOPIC, 0, batch(7, 10 * number))
+                await sink.new_producer_id()
+            assert modes(directory) == {(True, 0o700), (False, 0o600)}
+            for path in (directory, *directory.rglob("*")):
+                path.chmod(0o755 if path.is_dir() else 0o644)
+    finally:
+        os.umask(before)
+
+
+async def test_a_batch_is_set_aside_in_a_file_that_nobody_else_may_read(tmp_path: Path) -> None:
+    async with opened(tmp_path) as sink:
+        for number in range(3):
+            await sink.produce(TOPIC, 0, batch(7, 10 * number))
+    (path,) = (tmp_path / f"{TOPIC}-0").glob("*.log")
+    data = bytearray(path.read_bytes())
+    data[HEADER_BYTES + 10] ^= 1
+    path.write_bytes(data)
+    async with opened(tmp_path):
+        (aside,) = path.parent.glob("*.damaged")
+        assert {stat.S_IMODE(each.stat().st_mode) for each in (aside, path)} == {0o600}
