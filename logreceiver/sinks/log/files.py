@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ from streams.records.batch import HEADER_BYTES, MAGIC, Header
 CHECKPOINT = "checkpoint"
 _CHECKPOINT = struct.Struct(">qI")
 _MAGIC_AT = 16
+FILE_MODE, DIRECTORY_MODE = 0o600, 0o700
+"""Records are for whoever runs the receiver, whatever the umask is."""
+_OTHERS = 0o077
 
 
 class Placed(NamedTuple):
@@ -81,6 +85,24 @@ def partitions(directory: Path) -> Iterator[tuple[str, int, Path]]:
         topic, dash, number = path.name.rpartition("-")
         if path.is_dir() and dash and number.isdigit() and legal_topic(topic):
             yield topic, int(number), path
+
+
+# -- permissions -----------------------------------------------------------------------------------------------
+
+
+def narrow(directory: Path) -> Iterator[tuple[Path, OSError | None]]:
+    """Take the log away from other users: each path that was open to them, and why it still is, if it is."""
+    folders = [path for _, _, path in partitions(directory)]
+    own = [path for path in directory.iterdir() if path.is_file()]
+    for path in (directory, *own, *folders, *(path for folder in folders for path in folder.iterdir())):
+        mode = path.lstat().st_mode
+        if mode & _OTHERS and not stat.S_ISLNK(mode):
+            try:
+                path.chmod(stat.S_IMODE(mode) & ~_OTHERS)
+            except OSError as error:
+                yield path, error
+            else:
+                yield path, None
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from logreceiver.sinks.log.files import FILE_MODE
 from streams.errors import ConfigError, Problem
 from streams.files import write_atomically
 
@@ -55,7 +56,7 @@ class LogMeta:
     def read(self) -> None:
         """Read meta.json, or start a new log. ConfigError if the file is damaged."""
         if not self._path.exists():
-            write_atomically(self._ids_path, b"0")  # first, so that a log never exists without its count of ids
+            _write(self._ids_path, b"0")  # first, so that a log never exists without its count of ids
             self._write(_Meta(str(uuid.uuid4()), {}))
             return
         try:
@@ -70,7 +71,7 @@ class LogMeta:
         self._write(_Meta(self.cluster_id, {**self.topics, name: topic}))
 
     def _write(self, meta: _Meta) -> None:
-        write_atomically(self._path, msgspec.json.encode(meta))
+        _write(self._path, msgspec.json.encode(meta))
         self._meta = meta
 
     def read_producer_ids(self, highest: int) -> None:
@@ -87,6 +88,10 @@ class LogMeta:
     def take_producer_id(self, highest: int) -> int:
         """An id that was never handed out, and that is greater than `highest`."""
         producer_id = max(self._next_producer_id, highest + 1)
-        write_atomically(self._ids_path, str(producer_id + 1).encode())
+        _write(self._ids_path, str(producer_id + 1).encode())
         self._next_producer_id = producer_id + 1
         return producer_id
+
+
+def _write(path: Path, data: bytes) -> None:
+    write_atomically(path, data, mode=FILE_MODE)

@@ -13,6 +13,7 @@ in earlier ones the headers. After an fsync error nothing the kernel holds is tr
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from dataclasses import dataclass
@@ -21,7 +22,15 @@ from pathlib import Path
 import structlog
 
 from logreceiver.sinks.log import files
-from logreceiver.sinks.log.files import CHECKPOINT, Damaged, Placed, pack_checkpoint, placed, segment_name
+from logreceiver.sinks.log.files import (
+    CHECKPOINT,
+    FILE_MODE,
+    Damaged,
+    Placed,
+    pack_checkpoint,
+    placed,
+    segment_name,
+)
 from logreceiver.sinks.log.producers import Producers, Undo
 from streams.files import sync_directory, write_atomically
 from streams.records.batch import Header
@@ -70,11 +79,11 @@ class Partition:
     def open(self) -> None:
         """Read the partition, repair it, and make it durable. OSError if that fails."""
         if not self.path.exists():
-            self.path.mkdir()
+            self.path.mkdir(files.DIRECTORY_MODE)
             sync_directory(self.path.parent)
         found = files.segments(self.path)
         if not found and not (self.path / CHECKPOINT).exists():
-            write_atomically(self.path / CHECKPOINT, pack_checkpoint(0))
+            write_atomically(self.path / CHECKPOINT, pack_checkpoint(0), mode=FILE_MODE)
         checkpoint = files.read_checkpoint(self.path)
         if checkpoint is None:
             log.error("checkpoint unusable", partition=self.path.name)  # so nothing is cut: all damage is set aside
@@ -90,8 +99,7 @@ class Partition:
                 to_offset=checkpoint,
             )
             self._next_offset = checkpoint
-        self._checkpoint_fd = os.open(self.path / CHECKPOINT, os.O_RDWR | os.O_CREAT, 0o644)
-        self._open_segment(found[-1][0] if found else self._next_offset)
+        self._open_files(found[-1][0] if found else self._next_offset)
         self._make_durable()
         self.broken = False
 
@@ -147,9 +155,13 @@ class Partition:
         )
         os.ftruncate(fd, position)
 
+    def _open_files(self, base_offset: int) -> None:
+        self._checkpoint_fd = os.open(self.path / CHECKPOINT, os.O_RDWR | os.O_CREAT, FILE_MODE)
+        self._open_segment(base_offset)
+
     def _open_segment(self, base_offset: int) -> None:
         path = self.path / segment_name(base_offset)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
         try:
             size = os.lseek(fd, 0, os.SEEK_END)
             if not size:
@@ -171,8 +183,23 @@ class Partition:
         self.close()
         self.open()
 
+    @property
+    def is_awake(self) -> bool:
+        """True while its files are open."""
+        return self._fd >= 0
+
+    def _wake(self) -> None:
+        """Open the files again. OSError if that fails, or if somebody else has changed the segment."""
+        self.close()  # whatever an attempt before has left
+        with_queued = self._size
+        self._open_files(self._base_offset)
+        on_disk, self._size = self._size, with_queued
+        if on_disk != self._durable.size:
+            self.broken = True
+            raise OSError(errno.EIO, f"the last segment has {on_disk} bytes, not {self._durable.size}")
+
     def close(self) -> None:
-        """Close the files; batches that were not committed are lost."""
+        """Close the files. What is committed or queued stays known: the next commit opens them again."""
         for fd in (self._fd, self._checkpoint_fd):
             if fd >= 0:
                 os.close(fd)
@@ -191,6 +218,8 @@ class Partition:
             self._size + len(batch) > self._max_segment_bytes
             or self._next_offset + header.record_count - self._base_offset > MAX_OFFSETS_PER_SEGMENT
         ):
+            if not self.is_awake:
+                self._wake()
             self.commit()
             self._open_segment(self._next_offset)
             self._durable = _Mark(0, self._next_offset)
@@ -209,6 +238,8 @@ class Partition:
 
     def commit(self) -> None:
         """Write and fsync queued batches, and move the checkpoint. OSError: see `write`, unless it is now `broken`."""
+        if self._queued and not self.is_awake:
+            self._wake()
         self.write()
         if self._durable != _Mark(self._size, self._next_offset):
             self._make_durable()
@@ -230,9 +261,10 @@ class Partition:
             self.producers.undo(step)
         self._undo = []
         self._size, self._next_offset = self._durable.size, self._durable.next_offset
-        os.ftruncate(self._fd, self._size)
-        os.lseek(self._fd, 0, os.SEEK_END)
-        os.fsync(self._fd)
+        if self.is_awake:  # else nothing was written
+            os.ftruncate(self._fd, self._size)
+            os.lseek(self._fd, 0, os.SEEK_END)
+            os.fsync(self._fd)
         self.broken = False
 
 
@@ -257,14 +289,18 @@ def _rewrite(fd: int, start: int, end: int) -> None:
 def _set_aside(path: Path, ranges: list[tuple[int, int]]) -> None:
     """Move byte ranges of a segment into files next to it; the segment is replaced as a whole."""
     fresh = path.with_suffix(".tmp")
-    with path.open("rb") as old, fresh.open("wb") as new:
+    with path.open("rb") as old, open(fresh, "wb", opener=_own) as new:
         at = 0
         for start, end in ranges:
             new.write(old.read(start - at))
-            write_atomically(path.with_suffix(f".{start}.damaged"), old.read(end - start))
+            write_atomically(path.with_suffix(f".{start}.damaged"), old.read(end - start), mode=FILE_MODE)
             at = end
         shutil.copyfileobj(old, new)
         new.flush()
         os.fsync(new.fileno())
     fresh.replace(path)
     sync_directory(path.parent)
+
+
+def _own(path: str, flags: int) -> int:
+    return os.open(path, flags, FILE_MODE)

@@ -26,13 +26,15 @@ from typing import TypeVar
 import structlog
 
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
-from logreceiver.sinks.log.files import legal_topic, partitions
+from logreceiver.sinks.log.files import DIRECTORY_MODE, FILE_MODE, legal_topic
 from logreceiver.sinks.log.meta import LogMeta
 from logreceiver.sinks.log.partition import Partition
+from logreceiver.sinks.log.partitions import Partitions
 from logreceiver.sinks.log.read import read_records
 from logreceiver.sinks.settings import LogSink as Settings
 from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
 from streams.records import batch as recordbatch
+from streams.records.walk import walk
 
 __all__ = ["LogSink", "read_records"]
 
@@ -68,7 +70,7 @@ class LogSink:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._directory = settings.directory
-        self._partitions: dict[tuple[str, int], Partition] = {}
+        self._partitions = Partitions(settings.directory, max_segment_bytes=settings.max_segment_bytes)
         self._meta = LogMeta(self._directory)
         self._problems: dict[str, str] = {}
         """By partition, for `health`; removed by the next commit that works."""
@@ -111,12 +113,11 @@ class LogSink:
 
     def _open(self) -> None:
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            self._directory.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
             self._lock()
             self._meta.read()
-            for topic, number, path in partitions(self._directory):
-                self._open_partition(topic, number, path)
-            self._meta.read_producer_ids(self._highest_producer_id())
+            self._partitions.open_all()
+            self._meta.read_producer_ids(self._partitions.highest_producer_id)
         except OSError as error:
             self._release()
             raise ConfigError([Problem(self._directory, "sink.directory", str(error))]) from error
@@ -125,15 +126,13 @@ class LogSink:
             raise
 
     def _release(self) -> None:
-        for partition in self._partitions.values():
-            partition.close()
-        self._partitions.clear()
+        self._partitions.close()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
     def _lock(self) -> None:
-        self._lock_fd = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        self._lock_fd = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT, FILE_MODE)
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -142,19 +141,6 @@ class LogSink:
             raise ConfigError([Problem(self._directory, "sink.directory", text)]) from error
         os.ftruncate(self._lock_fd, 0)
         os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
-
-    def _highest_producer_id(self) -> int:
-        return max((partition.producers.highest_id for partition in self._partitions.values()), default=-1)
-
-    def _open_partition(self, topic: str, number: int, path: Path) -> Partition:
-        partition = Partition(path, max_segment_bytes=self._settings.max_segment_bytes)
-        try:
-            partition.open()
-        except OSError:
-            partition.close()
-            raise
-        self._partitions[topic, number] = partition
-        return partition
 
     # -- topics and producers ----------------------------------------------------------------------------------
 
@@ -178,11 +164,11 @@ class LogSink:
             return
         for number in range(self._settings.partition_count):
             if (name, number) not in self._partitions:
-                self._open_partition(name, number, self._directory / f"{name}-{number}")
+                self._partitions.open(name, number)
         self._meta.add_topic(name, self._settings.partition_count)
 
     async def new_producer_id(self) -> int:
-        return await self._ask_thread(lambda: self._meta.take_producer_id(self._highest_producer_id()))
+        return await self._ask_thread(lambda: self._meta.take_producer_id(self._partitions.highest_producer_id))
 
     async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
         return await self._ask_thread(lambda: self._partition(topic, partition).producers.state(producer_id))
@@ -197,17 +183,12 @@ class LogSink:
             raise SinkUnavailable(Code.UNAVAILABLE, _describe(error, self._directory)) from error
 
     def _partition(self, topic: str, number: int) -> Partition:
-        """A usable partition, reopened after an I/O error. OSError if it cannot be opened."""
-        partition = self._partitions.get((topic, number))
-        if partition is None:
+        """A usable partition; SinkUnavailable if there is none, OSError if it cannot be opened."""
+        if (topic, number) not in self._partitions:
             known = self._meta.topics.get(topic)
             if known is None or not 0 <= number < known.partition_count:
                 raise SinkUnavailable(Code.TOPIC_MISSING, f"there is no partition {topic}-{number}")
-            partition = self._open_partition(topic, number, self._directory / f"{topic}-{number}")
-        if partition.broken:
-            log.warning("reopening partition", reason="an earlier I/O error", partition=partition.path.name)
-            partition.reopen()
-        return partition
+        return self._partitions.usable(topic, number)
 
     # -- batches -----------------------------------------------------------------------------------------------
 
@@ -262,6 +243,8 @@ class LogSink:
                 raise group.error
             answer = group.partition.producers.judge(header)
             if answer is None:
+                if (reason := _unfit(header, job.batch)) is not None:
+                    return Outcome.refused(Code.INVALID_RECORD, reason)
                 answer = Outcome(Kind.STORED, group.partition.append(header, job.batch))
         except BatchCorrupt as error:
             return Outcome.refused(Code.CORRUPT, str(error))
@@ -285,6 +268,7 @@ class LogSink:
                 partition.commit()
             except OSError as error:
                 group.error = error
+            self._partitions.used(partition)
         if group.error is None:
             self._problems.pop(partition.path.name, None)
             return group.answers
@@ -303,6 +287,17 @@ class LogSink:
         if partition.broken:
             return Outcome.uncertain(Code.UNAVAILABLE, text)
         return Outcome.refused(Code.UNAVAILABLE, text)
+
+
+def _unfit(header: recordbatch.Header, batch: memoryview) -> str | None:
+    """Why a reader could not pass the batch, or Kafka's tools could not; None if it may be stored."""
+    if header.producer_id >= 0 and (header.base_sequence < 0 or header.producer_epoch < 0):
+        return f"producer {header.producer_id} with epoch {header.producer_epoch}, sequence {header.base_sequence}"
+    try:
+        walk(batch, header)
+    except BatchCorrupt as error:
+        return str(error)
+    return None
 
 
 def _describe(error: OSError, path: Path) -> str:
