@@ -1,7 +1,8 @@
 """Positions of files that were emptied in place, and the copies that take them over.
 
 There may be several copies of a file: the one that was made for the truncate, and others made before. The largest of
-them has all that was written; the others are parts of it, and wait like copies beside a whole original (held.py).
+them has all that was written (of equal ones, one that would be read); the others are parts of it, and wait like copies
+beside a whole original (held.py).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Emptied:
             try:
                 if (found := self._copied(file, fd, held=file.id in held)) is not None:
                     key = found[0].key
-                    self._largest[key] = max(self._largest.get(key, file), file, key=lambda each: each.size)
+                    self._largest[key] = max(self._largest.get(key, file), file, key=_rank)
             finally:
                 os.close(fd)
 
@@ -79,6 +80,10 @@ class Emptied:
         emptied = reversed(self._lost.values())  # of several that it may be a part of, the latest
         found = [(lost, *match) for lost in emptied if (match := _in_copy(lost, file, fd, held=held)) is not None]
         return max(found, key=lambda each: (each[0].place.offset == each[1].offset, each[1].offset), default=None)
+
+
+def _rank(copy: Found) -> tuple[int, bool]:
+    return copy.size, copy.configured or bool(copy.rotated)
 
 
 def _in_copy(lost: Lost, file: Found, fd: int, *, held: bool) -> tuple[Place, Verdict] | None:

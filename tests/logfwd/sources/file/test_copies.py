@@ -158,3 +158,41 @@ def test_what_is_younger_than_a_copy_waits_for_it_when_its_original_is_found_emp
     for _ in range(3):
         reader.turn()
     assert reader.lines == numbered(0, 400).splitlines()
+
+
+@pytest.mark.parametrize("backup_first", [True, False])
+def test_of_equally_large_copies_one_with_a_rotated_name_takes_the_position(log: Path, backup_first: bool) -> None:
+    """The other one was made before an edit, so nothing but the position of its original would tell what it is."""
+    append(log, numbered(0, 200))
+    reader = Reader(log)
+    reader.turn()
+    backup, rotated = log.with_name("a.log.bak" if backup_first else "z.bak"), log.with_name("a.log.1")
+    shutil.copyfile(log, backup)
+    reader.turn()
+    with log.open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(b"9")
+    shutil.copyfile(log, rotated)
+    os.truncate(log, 0)
+    append(log, numbered(200, 210))
+    for _ in range(3):
+        reader.turn(2)
+    assert reader.lines == numbered(0, 210).splitlines()
+    assert not reader.file_bytes["read_again"]
+
+
+def test_what_was_written_and_emptied_behind_a_copy_before_anybody_looked_leaves_no_trace(log: Path) -> None:
+    append(log, numbered(0, 100))
+    reader = Reader(log)
+    reader.turn()
+    shutil.copyfile(log, log.with_name("a.log.1"))
+    os.truncate(log, 0)
+    append(log, numbered(100, 200))
+    os.truncate(log, 0)
+    reader.restart()
+    for _ in range(8):
+        reader.turn(2)
+    append(log, numbered(200, 210))
+    reader.turn()
+    assert reader.lines == numbered(0, 100).splitlines() + numbered(200, 210).splitlines()
+    assert not reader.files
