@@ -88,7 +88,7 @@ class FollowedFiles:
         elif written or (ctime_ns != tail.ctime_ns and tail.fd < 0):  # a closed one may be another file by now
             if written and tail.mtime_ns >= 0:
                 tail.active_at = now
-            tail.size, tail.mtime_ns, tail.ctime_ns = size, mtime_ns, ctime_ns
+            tail.size, tail.mtime_ns, tail.ctime_ns, tail.zeros_at_end = size, mtime_ns, ctime_ns, 0
             self.enqueue(tail)
         elif tail.is_filled:
             tail.active_at = now

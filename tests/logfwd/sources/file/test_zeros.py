@@ -207,3 +207,21 @@ def test_any_file_of_lines_and_zeros_is_read_alike_in_one_piece_and_in_growing_o
             reader = reader or Reader(path, block_bytes=block_bytes)
             reader.turn()
     assert (reader.lines if reader else []) == expected
+
+
+def test_reserved_room_that_is_cut_off_between_two_looks_is_no_trouble(tmp_path: Path) -> None:
+    path = tmp_path / "m.log"
+    with path.open("wb", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, MIB)
+        reader = Reader(path)
+        reader.turn()
+        file.write(b"one\n")
+        reader.turn()
+        file.write(b"two\n")
+        file.truncate(8)
+    for _ in range(2):
+        reader.now += 1
+        reader.scan()
+    reader.turn()
+    assert reader.lines == [b"one", b"two"]
+    assert not reader.files
