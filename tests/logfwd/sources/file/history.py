@@ -82,6 +82,8 @@ class History:
         """Families in which content was there again when no position told of it."""
         self.unusual: set[str] = set()
         """Families to which something else happened than writing and renaming."""
+        self.emptied_unseen: set[File] = set()
+        """Files that were copied and emptied since the last look: nobody knows that there was more behind the copy."""
         self.looked: dict[int, int] = {}
         """By inode: sizes of the files that the reader had open, as of its last look."""
         self.logs: list[MutableMapping[str, Any]] = []
@@ -94,6 +96,7 @@ class History:
         self.note_look()
 
     def note_look(self) -> None:
+        self.emptied_unseen.clear()
         read = {known[0].inode for known in map(read_mark, self.reader.positions.values()) if known}
         for path in self.files():
             if (status := path.stat()).st_ino in read or self.is_open(path):
@@ -190,7 +193,7 @@ class History:
             self.only_open[file] = family, unread | before
             return
         if self.has_position(Loss(family, unread, file)) and not self.is_up:
-            self.lose(family, unread, file)
+            self.lose(family, unread, None if file in self.emptied_unseen else file)
             return
         taken = set(b"".join(block.data for block in self.reader.uncommitted).splitlines())
         seen = set(path.read_bytes()[: self.looked.get(file[0], 0)].splitlines()) - taken

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from tests.logfwd.sources.file.history import DONE, History, family_of, file_of
+from tests.logfwd.sources.file.history import DONE, History, family_of, file_at, file_of
 
 HISTORIES = int(os.environ.get("HISTORIES", "30"))
 STEPS = 60
@@ -71,6 +71,7 @@ def copy_and_truncate(history: History) -> None:
             history.turn(0.1)
         history.unusual.add(path.name)
         os.truncate(path, 0)
+        history.emptied_unseen.add(file_at(path))
 
 
 def copy(history: History) -> None:
