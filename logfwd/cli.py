@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
+from logfwd import openfiles
 from logfwd.commands.options import CONFIG
 from logfwd.config import load_forwarder
-from streams import program
+from streams import descriptors, program
 from streams.errors import ConfigError, SpoolError
 from streams.signals import Stop
 from streams.telemetry import logs
@@ -45,7 +46,8 @@ def run(path: Path, log_level: str) -> None:
 
     Exit codes: 0 after SIGTERM, or when every source has ended (stdin); 1 after a second SIGTERM, or if something hangs
     for longer than stop_grace and 3 s; 69 if a resource is not available, such as the admin address; 70 after a fault
-    of the program itself; 78 for an invalid configuration, or a state_dir that cannot be used or is in use.
+    of the program itself; 78 for an invalid configuration, one that needs more open files than the process may have, or
+    a state_dir that cannot be used or is in use.
     """
     from logfwd.sources.file.writers import ignore_lease_breaks
 
@@ -53,6 +55,7 @@ def run(path: Path, log_level: str) -> None:
     ignore_lease_breaks()
     try:
         config = load_forwarder(path)
+        openfiles.check(config, path, descriptors.raise_limit())
     except ConfigError as error:
         program.refuse_config(error)
 

@@ -104,9 +104,9 @@ class Forwarder:
 
     def _share_descriptors(self) -> None:
         limit = descriptors.limit()
-        self._most_files, wanted = openfiles.share(self.config, limit)
+        self._most_files, wanted, _ = openfiles.share(self.config, limit)
         if wanted > limit:
-            remedy = "raise the limit (ulimit -Hn, LimitNOFILE= of systemd), or lower source.max_open_files"
+            remedy = f"{openfiles.REMEDY}, or lower source.max_open_files"
             log.warning("few descriptors", limit=limit, wanted=wanted, files_each=self._most_files, remedy=remedy)
 
     async def _listen(self) -> None:

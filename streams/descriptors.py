@@ -7,11 +7,15 @@ import contextlib
 import resource
 
 
-def raise_limit() -> None:
-    """Raise this process's limit of open files as far as the system lets it: the usual 1024 are for select(2)."""
+def raise_limit() -> int:
+    """Raise this process's limit of open files as far as the system lets it: the usual 1024 are for select(2).
+
+    Returns how many it may have open.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return limit()
 
 
 def limit() -> int:

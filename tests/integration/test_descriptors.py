@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,11 +81,23 @@ def test_a_receiver_with_few_descriptors_takes_fewer_links_and_says_so(tmp_path:
             host.wait_acknowledged(1)
 
 
-@pytest.mark.parametrize("limit", [40, 60])
-def test_a_limit_that_is_too_low_for_anything_ends_no_stream_for_good(tmp_path: Path, limit: int) -> None:
+@pytest.mark.parametrize("limit", [28, 60])
+def test_a_limit_that_is_just_enough_ends_no_stream_for_good(tmp_path: Path, limit: int) -> None:
     with OddHost(tmp_path) as host:
         host.start(host.receiver)
         limited(host.forwarder, f"ulimit -n {limit}")
         host.append('{"n":1}')
         host.start(host.forwarder)
         assert wait_until(lambda: host.acknowledged() == 1, LIMIT_SECONDS, every_seconds=0.1), host.forwarder.tail()
+
+
+@pytest.mark.parametrize("limit", [12, 20, 27])
+def test_with_fewer_descriptors_than_anything_needs_the_start_is_refused(tmp_path: Path, limit: int) -> None:
+    with OddHost(tmp_path) as host:
+        command = ["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh", *host.forwarder.argv]
+        ended = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
+        )
+    assert (ended.returncode, ended.stdout) == (78, "")
+    assert f"at least 28 open files, and this process may have {limit}" in ended.stderr
+    assert "Traceback" not in ended.stderr

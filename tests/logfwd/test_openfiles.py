@@ -8,11 +8,12 @@ import pytest
 
 from logfwd.config import ForwarderConfig
 from logfwd.definition import Stream
-from logfwd.openfiles import LEAST_FILES, OWN_DESCRIPTORS, share
+from logfwd.openfiles import LEAST_FILES, OWN_DESCRIPTORS, check, share
 from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.settings import FileSource, StdinSource
 from logfwd.sources.syslog.settings import SyslogSource
 from streams.config.sections import Tls
+from streams.errors import ConfigError
 
 HERE = Path("x")
 
@@ -39,6 +40,22 @@ def test_with_few_the_streams_have_equal_parts_that_fit_together(limit: int) -> 
     assert limit - 2 * found.files > OWN_DESCRIPTORS
     assert found.files >= LEAST_FILES
     assert limit - 2 * found.files < OWN_DESCRIPTORS + 2 * 14 + 2 or found.files == 256
+
+
+@pytest.mark.parametrize("limit", range(36, 200))
+def test_with_so_few_that_hardly_anything_works_each_stream_has_at_least_one_file(limit: int) -> None:
+    found = share(config(following("a", 256), following("b", 256)), limit)
+    assert found.least_limit == 36
+    assert 1 <= found.files <= max(LEAST_FILES, (limit - OWN_DESCRIPTORS) // 2)
+    assert found.least_limit - 2 + 2 * found.files <= limit
+
+
+@pytest.mark.parametrize(("streams", "least"), [("a", 28), ("ab", 36), ("abc", 44)])
+def test_a_limit_below_what_the_streams_need_is_a_fault_that_says_what_they_need(streams: str, least: int) -> None:
+    needed = config(*(following(name, 256) for name in streams))
+    check(needed, HERE, least)
+    with pytest.raises(ConfigError, match=f"at least {least} open files, and this process may have {least - 1}; raise"):
+        check(needed, HERE, least - 1)
 
 
 def test_clients_of_listeners_have_their_part_once_for_each_address() -> None:
