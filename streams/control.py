@@ -25,6 +25,8 @@ MAX_LINE_BYTES = 64 * 1024
 ASK_SECONDS = 5.0
 """How long a client has for its question."""
 ANSWER_SECONDS = 60.0
+END_SECONDS = 2.0
+"""How long a program that stops waits for acts under way."""
 
 Act = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -37,17 +39,32 @@ class ControlUnavailable(PipelineError):
 
 @contextlib.asynccontextmanager
 async def serving(path: Path, acts: Mapping[str, Act]) -> AsyncIterator[None]:
-    """Serve until the block is left; raises ControlUnavailable. A socket that a killed process left is replaced."""
+    """Serve until the block is left; raises ControlUnavailable. A socket that a killed process left is replaced.
+
+    At the end, acts under way have END_SECONDS for their answers.
+    """
     try:
         sock = _bound(path)
     except OSError as error:
         raise ControlUnavailable(f"control_socket {path}: {error.strerror or error}") from error
-    server = await asyncio.start_unix_server(lambda *ends: _serve(acts, *ends), sock=sock, limit=MAX_LINE_BYTES)
+    under_way: set[asyncio.Task[None]] = set()
+
+    def connected(*ends: Any) -> None:
+        task = asyncio.create_task(_serve(acts, *ends))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    server = await asyncio.start_unix_server(connected, sock=sock, limit=MAX_LINE_BYTES)
     try:
         yield
     finally:
         server.close()
-        path.unlink(missing_ok=True)  # noqa: ASYNC240 — the last thing that is done
+        path.unlink(missing_ok=True)  # noqa: ASYNC240 — a moment, at the end
+        if under_way:
+            _, late = await asyncio.wait(under_way, timeout=END_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
 
 def of_worker(path: Path, number: int) -> Path:

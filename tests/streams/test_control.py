@@ -60,6 +60,42 @@ async def test_an_act_that_fails_is_said_at_both_ends(tmp_path: Path) -> None:
     assert found(events, "act failed")[0]["reason"] == "RuntimeError: no"
 
 
+async def test_an_act_under_way_is_answered_before_the_end(tmp_path: Path) -> None:
+    path, begun = tmp_path / "control.sock", asyncio.Event()
+
+    async def slowly(_: Mapping[str, Any]) -> Mapping[str, Any]:
+        begun.set()
+        await asyncio.sleep(0.05)
+        return {"done": True}
+
+    async with serving(path, {"slowly": slowly}):
+        asked = asyncio.create_task(asyncio.to_thread(ask, path, "slowly"))
+        await begun.wait()
+    assert await asked == {"done": True}
+
+
+async def test_an_act_that_does_not_end_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "END_SECONDS", 0.05)
+    path, begun, ended = tmp_path / "control.sock", asyncio.Event(), asyncio.Event()
+
+    async def hang(_: Mapping[str, Any]) -> Mapping[str, Any]:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return {}
+
+    async with serving(path, {"hang": hang}):
+        asked = asyncio.create_task(asyncio.to_thread(ask, path, "hang"))
+        await begun.wait()
+    assert ended.is_set()
+    with pytest.raises(NotAnswered):
+        await asked
+
+
 async def test_who_asks_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "ASK_SECONDS", 0.05)
     async with serving(tmp_path / "control.sock", {}):
