@@ -32,7 +32,7 @@ from logfwd.sources.make import Context, make_source
 from logfwd.sources.settings import FileSource, SourceSettings, kind_of
 from logfwd.sources.syslog import settings as syslog
 from logfwd.spool.store import Spool
-from streams import descriptors
+from streams import descriptors, tasks
 from streams.errors import ConfigError
 from streams.security.modes import MODES
 from streams.telemetry import admin
@@ -77,12 +77,14 @@ class Forwarder:
                         streams=self.describe,
                         durations=self.metrics.batch_duration.since,
                         prepare=self.metrics.prepare,
+                        degraded=tasks.troubles,
                         program="logfwd",
                     )
                 )
                 self.admin_address = server.address
                 log.info("admin listening", address=server.address)
             self.metrics.on_scrape(self._observe)
+            self.metrics.on_scrape(lambda: self.metrics.count_task_failures(tasks.failures()))
             _tell_of_remains(self.config)
             self._share_descriptors()
             await self._listen()

@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator, Callable, Iterable
 
 from logreceiver.links.session import Session
 from logreceiver.links.shared import Shared
+from streams import tasks
 
 LOOK_SECONDS = 1.0
 
 
 @contextlib.asynccontextmanager
 async def overseeing(
-    sessions: Callable[[], Iterable[Session]], shared: Shared, judge: Callable[[], None]
+    sessions: Callable[[], Iterable[Session]], shared: Shared, judge: Callable[[], object]
 ) -> AsyncIterator[None]:
     """Look until the block is left. `judge` is called when a revocation list that is required was not renewed."""
 
@@ -34,9 +35,5 @@ async def overseeing(
             if overdue > before:
                 judge()
 
-    task = asyncio.create_task(look())
-    try:
+    async with tasks.running("oversight", look):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

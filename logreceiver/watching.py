@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
+from streams import tasks
+
 LOOK_SECONDS = 0.5
 STILL_SECONDS = 2.0
 """An editor or a copy may still be writing."""
@@ -62,9 +64,5 @@ async def watching(paths: Callable[[], Iterable[Path]], changed: Callable[[], No
             if watched.due(stamps, loop.time()):
                 changed()
 
-    task = asyncio.create_task(watch())
-    try:
+    async with tasks.running("watch", watch):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

@@ -378,6 +378,11 @@ ROWS: dict[str, Sequence[Panel]] = {
             [("sum by (job, instance) (log_lines_dropped_total)", "{{job}} {{instance}}")],
         ),
         Panel(
+            "Tasks that failed",
+            "Since the programs started. Each was begun again; the log line `task failed` has the error.",
+            [("sum by (job, instance, task) (task_failures_total)", "{{job}} {{instance}} {{task}}")],
+        ),
+        Panel(
             "Programs",
             "1: the last scrape of its metrics succeeded.",
             [('up{job=~"logfwd|logreceiver"}', "{{job}} {{instance}}")],

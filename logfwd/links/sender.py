@@ -168,16 +168,16 @@ class Sender:
 
     async def _make_next_link(self) -> Link:
         backoff = Backoff()
-        while True:
-            try:
-                link = await self._connect()
-                break
-            except LINK_FAILURES as error:
-                self.log.warning("link rotation failed", reason=self._count(error), detail=str(error))
-                await asyncio.sleep(backoff.next())
-        if self._conversation is not None:
-            self._conversation.leave("rotation")
-        return link
+        try:
+            while True:
+                try:
+                    return await self._connect()
+                except LINK_FAILURES as error:
+                    self.log.warning("link rotation failed", reason=self._count(error), detail=str(error))
+                    await asyncio.sleep(backoff.next())
+        finally:  # also after an error of ours, which shows when the next link is asked for
+            if self._conversation is not None:
+                self._conversation.leave("rotation")
 
     async def _drop_next_link(self) -> None:
         task, self._next_link = self._next_link, None

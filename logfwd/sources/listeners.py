@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from logfwd.sources.front import Front
@@ -17,6 +18,7 @@ from logfwd.sources.syslog import settings as syslog
 from logfwd.sources.syslog.counts import Counters
 from logfwd.sources.syslog.settings import SyslogSource
 from logfwd.sources.terms import ListenerTls
+from streams import tasks
 
 if TYPE_CHECKING:
     from logfwd.sources.http.server import HttpServer, Observer
@@ -57,6 +59,8 @@ class Listeners:
         self.http: HttpServer | None = None
         self.syslog: SyslogServer | None = None
         self._tls: list[ListenerTls] = []
+        self._seen: Sequence[object] = ()
+        """Of the files of certificates, when they were read last."""
         self._watching: asyncio.Task[None] | None = None
 
     async def serve(self, streams: Sequence[Served], syslog_streams: Sequence[syslog.Served] = ()) -> None:
@@ -76,25 +80,23 @@ class Listeners:
         files = [each.settings.tls for each in streams] + [each.settings.tls for each in syslog_streams]
         self._tls = [tls for tls in files if tls is not None]
         if self._tls and self._watching is None:
-            self._watching = asyncio.create_task(self._watch_certificates())
+            self._seen = await asyncio.to_thread(_read, self._files)
+            self._watching = tasks.forever("listeners' certificates", self._watch_certificates)
 
     async def _watch_certificates(self) -> None:
         """New clients are shown a certificate as soon as it is in its file."""
-        seen = self._certificate_stamp()
         while True:
             await asyncio.sleep(CERTIFICATE_CHECK_SECONDS)
-            if (now := self._certificate_stamp()) != seen:
-                seen = now
+            seen = await asyncio.to_thread(_read, self._files)  # there, as a disk may not answer
+            if seen != self._seen:
+                self._seen = seen
                 for server in (self.http, self.syslog):
                     if server is not None:
                         server.read_files()
 
-    def _certificate_stamp(self) -> Sequence[object]:
-        """Which files of each certificate there are, and when they were written; empty while one of them is missing."""
-        with contextlib.suppress(OSError):
-            paths = [path for tls in self._tls for path in (tls.certificate, tls.key, tls.ca) if path is not None]
-            return [(path, path.stat().st_mtime_ns) for path in paths]
-        return []
+    @property
+    def _files(self) -> list[Path]:
+        return [path for tls in self._tls for path in (tls.certificate, tls.key, tls.ca) if path is not None]
 
     def troubles(self) -> Mapping[str, str]:
         """Why a listener does not work, by its address."""
@@ -115,3 +117,10 @@ class Listeners:
         """End the connections of clients that wait for an answer; every pipeline must have ended before."""
         if self.http is not None:
             await self.http.close()
+
+
+def _read(paths: Iterable[Path]) -> Sequence[object]:
+    """Which files there are and a hash of what they hold; empty while one of them is missing."""
+    with contextlib.suppress(OSError):
+        return [(path, hash(path.read_bytes())) for path in paths]
+    return ()

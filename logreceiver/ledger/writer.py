@@ -24,6 +24,7 @@ from logreceiver.ledger.records import BatchEntry, ReportEntry, encode
 from logreceiver.metrics import ReceiverMetrics
 from logreceiver.sinks import Sink
 from logreceiver.sinks.run_writer import RunLost, RunWriter
+from streams import tasks
 from streams.errors import Code, SinkUnavailable
 from streams.records.batch import HEADER_BYTES, Codec, build
 
@@ -80,7 +81,7 @@ class Ledger:
 
     def start(self) -> None:
         """Begin to write."""
-        self._writer = asyncio.create_task(self._write())
+        self._writer = tasks.vital("ledger", self._write())
 
     async def close(self) -> None:
         """Write the remaining records, for at most a few seconds."""

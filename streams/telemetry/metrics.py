@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -110,6 +110,13 @@ DROPPED_LINES = Metric(
     (),
     "Log lines that could not be written to standard error: nobody reads it, it is full, or closed.",
 )
+TASK_FAILURES = Metric(
+    "task_failures_total",
+    "counter",
+    "",
+    ("task",),
+    "Failures of tasks that have to run for as long as the program does; each was begun again.",
+)
 SHARED = (
     HANDSHAKE,
     CONNECT,
@@ -120,6 +127,7 @@ SHARED = (
     DOWNGRADES,
     CERTIFICATE_EXPIRY,
     DROPPED_LINES,
+    TASK_FAILURES,
 )
 
 
@@ -169,11 +177,18 @@ class Metrics:
         self._own_certificates: dict[str, dict[str, float]] = {"own": {}, "delegated": {}}
         self.dropped_lines, self._counted_lines = self._counter(DROPPED_LINES), 0
         self.on_scrape(self._count_dropped_lines)
+        self._task_failures, self._counted_failures = self._counter(TASK_FAILURES), dict[str, int]()
 
     def _count_dropped_lines(self) -> None:
         dropped = logs.dropped_lines()
         self.dropped_lines.inc(dropped - self._counted_lines)
         self._counted_lines = dropped
+
+    def count_task_failures(self, failures: Mapping[str, int]) -> None:
+        """Failures since the program began, by task."""
+        for task, count in failures.items():
+            self._task_failures.labels(task).inc(count - self._counted_failures.get(task, 0))
+        self._counted_failures = dict(failures)
 
     def on_scrape(self, hook: Callable[[], None]) -> None:
         """Call the hook before every scrape, to set gauges to their current values."""

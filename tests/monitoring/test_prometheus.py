@@ -31,6 +31,7 @@ WITHOUT_TROUBLE_EMPTY = (
     "tls_policy_violations_total",
     "tls_handshakes_total",
     "logreceiver_refused_links_total",
+    "task_failures_total",
     'outcome=~"refused|uncertain"',
 )
 """Parts of panels' queries that have no series while nothing is wrong."""

@@ -25,6 +25,7 @@ from logfwd.sources.file.scan import Others
 from logfwd.sources.formats.text import Count, ignore
 from logfwd.sources.position import FILE, Block, Mark, Position
 from logfwd.sources.settings import FileSource
+from streams import tasks
 from streams.config.units import MIB
 from streams.descriptors import readable
 
@@ -71,7 +72,7 @@ class FileTail:
             report=self._report,
         )
         events, woken = NOTHING._replace(scan=True), False
-        watching = asyncio.create_task(self._hanging.watch())
+        watching = tasks.forever("hanging files", self._hanging.watch)
         try:
             while True:
                 self._hanging.step_began = began = clock()

@@ -21,6 +21,7 @@ from logfwd.sources.http.ingest import Ingest
 from logfwd.sources.http.settings import Served, Terms
 from logfwd.sources.party import party_of
 from logfwd.sources.turns import Turns
+from streams import tasks
 from streams.addresses import is_local
 from streams.config.units import KIB
 from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolation
@@ -131,7 +132,7 @@ class _Door:
                 remedy="add [source.tls], or listen on 127.0.0.1 or a Unix socket",
             )
         if not await self._try_to_open():
-            self._opening = asyncio.create_task(self._keep_trying())
+            self._opening = tasks.forever(f"listener {self._terms.address}", self._keep_trying)
 
     async def _try_to_open(self) -> bool:
         try:

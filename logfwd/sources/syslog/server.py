@@ -18,6 +18,7 @@ from logfwd.sources.syslog.counts import Counters, Losses
 from logfwd.sources.syslog.datagrams import Datagrams
 from logfwd.sources.syslog.inbox import inbox_of
 from logfwd.sources.syslog.settings import Served
+from streams import tasks
 from streams.addresses import is_local
 from streams.errors import ConfigError, LinkError
 
@@ -103,7 +104,7 @@ class _Door:
                 remedy="use tcp_tls, or listen on 127.0.0.1",
             )
         if not await self._try_to_open():
-            self._opening = asyncio.create_task(self._keep_trying())
+            self._opening = tasks.forever(f"listener {address}", self._keep_trying)
 
     async def _try_to_open(self) -> bool:
         stream, transport, _ = self._place

@@ -33,6 +33,7 @@ from logreceiver.sinks.kafka.produce import Produce, Row
 from logreceiver.sinks.kafka.read import read_all
 from logreceiver.sinks.kafka.requests import DescribeProducers
 from logreceiver.sinks.settings import KafkaSink as Settings
+from streams import tasks
 from streams.errors import Code, SinkUnavailable
 
 START_SECONDS = 5.0
@@ -98,7 +99,7 @@ class KafkaSink:
                 await self._cluster.refresh()
         except (SinkUnavailable, TimeoutError) as error:
             self._log_unreachable(error)
-        self._keeper = asyncio.create_task(self._keep())
+        self._keeper = tasks.forever("metadata", self._keep)
 
     def renewal(self, settings: Settings) -> Callable[[], None]:
         """Check a section; calling the result takes its `live` fields. ConfigError for a file that cannot be used.
@@ -130,8 +131,6 @@ class KafkaSink:
             except SinkUnavailable as error:
                 if not troubled:
                     self._log_unreachable(error)
-            except Exception:
-                log.exception("metadata refresh failed")
             else:
                 if troubled:
                     log.info("broker reachable", cluster_id=cluster.cluster_id)

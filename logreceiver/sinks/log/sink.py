@@ -32,6 +32,7 @@ from logreceiver.sinks.log.partition import Partition
 from logreceiver.sinks.log.partitions import Partitions
 from logreceiver.sinks.log.read import read_records
 from logreceiver.sinks.settings import LogSink as Settings
+from streams import tasks
 from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
 from streams.records import batch as recordbatch
 from streams.records.walk import walk
@@ -96,7 +97,7 @@ class LogSink:
         """Lock the directory, repair it, load its state. ConfigError if it is in use or unusable."""
         await self._in_thread(self._open)
         self._closed = False
-        self._committer = asyncio.create_task(self._commit_groups())
+        self._committer = tasks.vital("commits", self._commit_groups())
 
     async def close(self) -> None:
         """Commit what is under way, then release the directory."""
