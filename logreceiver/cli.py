@@ -120,8 +120,9 @@ async def _controlled(
         return
 
     async def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        check, words = bool(asked.get("check")), {name: str(asked.get(name, "")) for name in ("confirm", "expect")}
-        answered: dict[str, Any] = to_builtins(await reload(check=check, **words))
+        answered: dict[str, Any] = to_builtins(
+            await reload(check=bool(asked.get("check")), confirm=str(asked.get("confirm", "")))
+        )
         return answered
 
     async with control.serving(control.of_worker(path, worker or 0), {"reload": answer}):

@@ -119,6 +119,11 @@ class ReceiverConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return self.served_modes | self.sink.modes
 
     @property
+    def reserved(self) -> str:
+        """The topic that only receivers write; empty without a ledger."""
+        return "" if self.ledger is None else self.ledger.topic
+
+    @property
     def certificate_files(self) -> tuple[Path, ...]:
         """Files about certificates, of forwarders, towards the sink and revoked, and the sink's password."""
         return (*(path for files in self.tls.sections() for path in files.paths()), *self.sink.files, *self.crl)

@@ -11,7 +11,7 @@ than half of them, is refused until it is confirmed by the digest that the refus
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -33,6 +33,7 @@ from streams.security import stacks
 from streams.security.listener import Listener
 from streams.security.revocation import Revoked
 
+STOPPING, START_AGAIN = "the receiver is stopping", "it reads its configuration when it starts"
 CLOSE_SECONDS = RETIRE_SECONDS + 2.0
 """After this, a listener that is no longer configured cuts the links that are left."""
 
@@ -77,49 +78,87 @@ class Reloading:
     def __init__(self, shared: Shared, listeners: Listeners, links: Links, metrics: ReceiverMetrics) -> None:
         self._shared, self._listeners, self._links, self._metrics = shared, listeners, links, metrics
         self._one_at_a_time = asyncio.Lock()
+        self._prepared: tuple[_Prepared, Report] | None = None
+        """What waits to be taken or dropped."""
         self._ending: set[asyncio.Task[None]] = set()
         """Ledgers that write their last records."""
+        self._stopping = False
         self.trouble = ""
         """Why the last reload was refused; empty if it was taken."""
 
-    async def reload(self, load: Load, *, check: bool = False, confirm: str = "", expect: str = "") -> Report:
-        """Load and take a configuration. `check`: only say what would be done.
+    async def prepare(self, load: Load, *, check: bool = False, confirm: str = "") -> Report:
+        """Load a configuration and make everything of it ready.
 
-        `confirm`: the digest of a refusal; `expect`: that of a check, if the configuration must be the same still.
+        `check`: only say what would be done; `confirm`: the digest of a refusal. What is neither refused nor only
+        checked waits for `take` or `drop`, and any other reload waits for that.
         """
-        async with self._one_at_a_time:
-            report = await self._reload(load, check=check, confirm=confirm, expect=expect)
-        if not check:
-            self._tell(report)
+        await self._one_at_a_time.acquire()
+        try:
+            report = await self._ready(load, check=check, confirm=confirm)
+        except BaseException:
+            self._one_at_a_time.release()
+            raise
+        if self._prepared is None:
+            self._one_at_a_time.release()
+            if not check:
+                self._tell(report)
         return report
 
-    async def _reload(self, load: Load, *, check: bool, confirm: str, expect: str) -> Report:
+    async def take(self) -> tuple[Report, Sequence[Session]]:
+        """Put what was prepared into use; also returns the links that it shuts out."""
+        if self._stopping:
+            return await self.drop(STOPPING, START_AGAIN), ()
+        prepared, report = self._pop()
+        shut_out = self._commit(prepared)
+        self._one_at_a_time.release()
+        report = msgspec.structs.replace(report, outcome="taken")
+        self._tell(report)
+        return report, shut_out
+
+    async def drop(self, reason: str, remedy: str) -> Report:
+        """Keep what is in use instead of what was prepared."""
+        prepared, report = self._pop()
+        try:
+            await self._listeners.abandon(prepared.listeners)
+        finally:
+            self._one_at_a_time.release()
+        report = msgspec.structs.replace(report, outcome="refused", reason=reason, remedy=remedy)
+        self._tell(report)
+        return report
+
+    def _pop(self) -> tuple[_Prepared, Report]:
+        assert self._prepared is not None
+        prepared, self._prepared = self._prepared, None
+        return prepared
+
+    async def _ready(self, load: Load, *, check: bool, confirm: str) -> Report:
         try:
             # in a thread: its files may be on a disk that does not answer
-            new = await asyncio.to_thread(_load, load, self._shared.config)
-            prepared = self._prepare(new)
-            report = self._weigh(prepared, digest(new), confirm)
-            if expect not in ("", report.digest):
-                remedy = "reload again"
-                return msgspec.structs.replace(report, outcome="refused", reason="it has changed again", remedy=remedy)
+            name, prepared = await asyncio.to_thread(self._prepare, load)
+            report = self._weigh(prepared, name, confirm)
             if report.outcome == "refused" or check:
                 return report
+            if self._stopping:
+                return msgspec.structs.replace(report, outcome="refused", reason=STOPPING, remedy=START_AGAIN)
             await self._listeners.open(prepared.listeners)
         except (ConfigError, LinkError) as error:
             problems = error.problems if isinstance(error, ConfigError) else [error]
             remedy = "mend what the problems name; until then the last good configuration stays in use"
             return Report(outcome="refused", reason="invalid", problems=tuple(map(str, problems)), remedy=remedy)
-        self._commit(prepared)
-        return msgspec.structs.replace(report, outcome="taken")
+        self._prepared = prepared, report
+        return report
 
-    def _prepare(self, new: ReceiverConfig) -> _Prepared:
+    def _prepare(self, load: Load) -> tuple[str, _Prepared]:
+        """A configuration's digest, and all of it; ConfigError if it cannot be used."""
+        new = _load(load, self._shared.config)
         taking = take(self._shared.config, new)
-        return _Prepared(
+        config = taking.config
+        return digest(new), _Prepared(
             taking,
-            Grants.load(taking.config.grant_key_file),
-            Revoked.load(taking.config.crl, taking.config.tls.sections()),
-            self._listeners.plan(taking.config),
-            renewal(self._shared.sink, taking.config.sink),
+            Grants.load(config.grant_key_file),
+            Revoked.load(config.crl, config.tls.sections()),
+            self._listeners.plan(config),
+            renewal(self._shared.sink, config.sink),
         )
 
     def _weigh(self, prepared: _Prepared, name: str, confirm: str) -> Report:
@@ -153,8 +192,11 @@ class Reloading:
                 found.append((session, verdict))
         return found
 
-    def _commit(self, prepared: _Prepared) -> None:
-        """Nothing here may fail, and nothing is awaited: every link sees the old configuration or the new one."""
+    def _commit(self, prepared: _Prepared) -> list[Session]:
+        """Returns the links that are shut out, which may still be storing what the sink was given.
+
+        Nothing here may fail, and nothing is awaited: every link sees the old configuration or the new one.
+        """
         shared, before = self._shared, self._shared.config
         leaving = self._listeners.leaving(prepared.listeners)
         shared.take(prepared.taking.config, prepared.grants, prepared.revoked)
@@ -164,12 +206,14 @@ class Reloading:
             self._change_ledger()
         self._listeners.commit(prepared.listeners, grace_seconds=CLOSE_SECONDS)
         log.info("certificate reloaded")
-        self.judge(leaving)
+        return self.judge(leaving)
 
-    def judge(self, leaving: Collection[Listener] = ()) -> None:
-        """End the links that the present rules do not allow, and those of these listeners."""
-        for session, verdict in self._verdicts(self._shared.config, self._shared.revoked, leaving):
+    def judge(self, leaving: Collection[Listener] = ()) -> list[Session]:
+        """End the links that the present rules do not allow, and those of these listeners; returns who is shut out."""
+        verdicts = self._verdicts(self._shared.config, self._shared.revoked, leaving)
+        for session, verdict in verdicts:
             session.carry_out(verdict)
+        return [session for session, verdict in verdicts if verdict.at_once]
 
     def _change_ledger(self) -> None:
         old, settings = self._shared.ledger, self._shared.config.ledger
@@ -181,6 +225,10 @@ class Reloading:
             task = asyncio.create_task(old.close())
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
+
+    def stop(self) -> None:
+        """Take nothing any more, not even what is being read just now."""
+        self._stopping = True
 
     async def close(self) -> None:
         """Close the ledger in use, and wait for those that were replaced."""
@@ -211,26 +259,33 @@ class Reloading:
             ends=report.ends,
         )
 
-    def reload_certificates(self) -> None:
+    async def reload_certificates(self) -> None:
         """Use the files as they are now, also the revocation lists; keep the old ones if these are no use."""
+        async with self._one_at_a_time:
+            try:
+                change, renew_sink, revoked = await asyncio.to_thread(self._certificates)
+            except ConfigError as error:
+                log.error(
+                    "certificate reload failed",
+                    reason=str(error),
+                    remedy="mend the files; the old certificate stays in use",
+                )
+                return
+            if self._stopping:
+                return
+            self._listeners.commit(change, grace_seconds=CLOSE_SECONDS)
+            renew_sink()
+            self._shared.revoked = revoked
+            self._metrics.revocation_lists(revoked.next_update)
+            log.info("certificate reloaded")
+            self.judge()
+
+    def _certificates(self) -> tuple[Change, Callable[[], None], Revoked]:
+        """What the files of the present configuration hold; ConfigError if one cannot be used."""
         config = self._shared.config
-        try:
-            stacks.check(config.tls, stacks.named(sorted(config.served_modes), config.tls), accepting=True)
-            revoked = Revoked.load(config.crl, config.tls.sections())
-            change, renew_sink = self._listeners.plan(config), renewal(self._shared.sink, config.sink)
-        except ConfigError as error:
-            log.error(
-                "certificate reload failed",
-                reason=str(error),
-                remedy="mend the files; the old certificate stays in use",
-            )
-            return
-        self._listeners.commit(change, grace_seconds=CLOSE_SECONDS)
-        renew_sink()
-        self._shared.revoked = revoked
-        self._metrics.revocation_lists(revoked.next_update)
-        log.info("certificate reloaded")
-        self.judge()
+        stacks.check(config.tls, stacks.named(sorted(config.served_modes), config.tls), accepting=True)
+        revoked = Revoked.load(config.crl, config.tls.sections())
+        return self._listeners.plan(config), renewal(self._shared.sink, config.sink), revoked
 
 
 def _load(load: Load, now: ReceiverConfig) -> ReceiverConfig:

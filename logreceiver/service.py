@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ from logreceiver import status
 from logreceiver.config import Admin, ReceiverConfig
 from logreceiver.ledger.writer import Ledger
 from logreceiver.links.grants import Grants
-from logreceiver.links.session import Session
+from logreceiver.links.session import CUT_SECONDS, Session
 from logreceiver.links.shared import Shared
 from logreceiver.listeners import Listeners
 from logreceiver.metrics import ReceiverMetrics
@@ -31,6 +31,7 @@ from logreceiver.posture import report
 from logreceiver.reloading import Load, Reloading, Report
 from logreceiver.room import room_for
 from logreceiver.sinks.make import make_sink
+from streams import tasks
 from streams.addresses import join_address, split_address
 from streams.errors import Code, HandshakeFailed
 from streams.security import handshakes
@@ -56,6 +57,7 @@ class Service:
         self._worker = worker
         self.registry = CollectorRegistry()
         self.metrics = ReceiverMetrics(self.registry)
+        self.metrics.on_scrape(lambda: self.metrics.count_task_failures(tasks.failures()))
         self._links: Counter[str] = Counter()
         """Open links by identity; an identity without one has no entry."""
         self._live: dict[Session, Listener] = {}
@@ -86,6 +88,8 @@ class Service:
 
     async def _start(self) -> None:
         config = self.config
+        self._seen = self._certificate_stamp()
+        """Of the files that were read last."""
         self._make_room()
         grants = Grants.load(config.grant_key_file)
         sink = make_sink(config.sink)
@@ -125,7 +129,7 @@ class Service:
             )
             self.admin_address = server.address
             log.info("admin listening", address=server.address)
-        await self._stack.enter_async_context(self._watching_certificates())
+        await self._stack.enter_async_context(tasks.running("certificates", self._watch_certificates))
         await self._stack.enter_async_context(overseeing(lambda: self._live, self._shared, self._reloading.judge))
 
     def _make_room(self) -> None:
@@ -143,6 +147,7 @@ class Service:
 
     async def _stop(self) -> None:
         self._stopping = True
+        self._reloading.stop()
         grace = self.config.stop_grace_seconds
         for session in self._live:
             session.go_away("the receiver is stopping", grace)
@@ -197,22 +202,13 @@ class Service:
 
     # -- certificates ------------------------------------------------------------------------------------------
 
-    @contextlib.asynccontextmanager
-    async def _watching_certificates(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._watch_certificates())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
     async def _watch_certificates(self) -> None:
-        seen = self._certificate_stamp()
         while True:
             await asyncio.sleep(CERTIFICATE_CHECK_SECONDS)
-            if (now := self._certificate_stamp()) != seen:
-                seen = now
-                self.reload_certificates()
+            seen = await asyncio.to_thread(self._certificate_stamp)  # a disk may not answer
+            if seen != self._seen:
+                self._seen = seen
+                await self.reload_certificates()
 
     def _certificate_stamp(self) -> tuple[float, ...]:
         """When each file of each certificate was written; empty while one of them is missing."""
@@ -220,17 +216,31 @@ class Service:
             return tuple(path.stat().st_mtime for path in self.config.certificate_files)
         return ()
 
-    async def reload(self, load: Load, *, check: bool = False, confirm: str = "", expect: str = "") -> Report:
+    async def reload(self, load: Load, *, check: bool = False, confirm: str = "") -> Report:
         """Load a configuration and take it; see reloading.py. At SIGHUP, or as an operator asks."""
-        report = await self._reloading.reload(load, check=check, confirm=confirm, expect=expect)
+        report = await self.prepare(load, check=check, confirm=confirm)
+        return report if check or report.outcome == "refused" else await self.take()
+
+    async def prepare(self, load: Load, *, check: bool = False, confirm: str = "") -> Report:
+        """The first half of a reload, which may be refused; `take` or `drop` has to follow."""
+        return await self._reloading.prepare(load, check=check, confirm=confirm)
+
+    async def take(self) -> Report:
+        """The second half: take what was prepared. By its end, the sink gets nothing more of those it shuts out."""
+        report, shut_out = await self._reloading.take()
         if report.outcome == "taken":
             self.config = self._shared.config
             self._make_room()
+            await _until_served(shut_out)
         return report
 
-    def reload_certificates(self) -> None:
+    async def drop(self, reason: str, remedy: str) -> Report:
+        """The second half: keep what is in use."""
+        return await self._reloading.drop(reason, remedy)
+
+    async def reload_certificates(self) -> None:
         """Use the current files for new links; keep the old ones if peers would refuse these."""
-        self._reloading.reload_certificates()
+        await self._reloading.reload_certificates()
 
     # -- for admin ---------------------------------------------------------------------------------------------
 
@@ -241,7 +251,9 @@ class Service:
         return {part: wrong for part, wrong in sink.health().items() if part == sink.name}
 
     def _degraded(self) -> Mapping[str, str]:
-        found = {"config": self._reloading.trouble} if self._reloading.trouble else {}
+        found = dict(tasks.troubles())
+        if self._reloading.trouble:
+            found["config"] = self._reloading.trouble
         due = self._shared.revoked.next_update
         if due is not None and due <= datetime.now(UTC):
             found["crl"] = f"a revocation list was due on {due:%Y-%m-%d %H:%M} UTC; it stays in force"
@@ -256,3 +268,11 @@ class Service:
         open_links = [session.open_link() for session in self._live if session.guest is not None]
         make = functools.partial(report, posture.accounts, open_links, since=self._since, now=datetime.now(UTC))
         return await asyncio.to_thread(lambda: msgspec.json.encode(make(forgotten=posture.forgotten)))
+
+
+async def _until_served(sessions: Iterable[Session]) -> None:
+    """Wait for the ends of links that are shut out: each is cut soon, whatever the sink does."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(2 * CUT_SECONDS):
+            for session in sessions:
+                await session.served.wait()

@@ -55,7 +55,7 @@ def _reload(socket: Path, *, check: bool, confirm: str) -> dict[str, Any]:
     would = _together(sockets, check=True, confirm=confirm)
     if would["outcome"] == "refused":
         return would
-    return _together(sockets, check=False, confirm=confirm, expect=would["digest"])
+    return _together(sockets, check=False, confirm=confirm)
 
 
 def _together(sockets: list[Path], **asked: object) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import msgspec
 from logreceiver.config import Allow, Deny, Drain
 from streams.errors import Code
 
+RESERVED = "only receivers may write the ledger's topic"
+
 
 class Permit(msgspec.Struct, frozen=True):
     """A stream is allowed: which of the peer's names allows it, and its topic."""
@@ -50,9 +52,15 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def authorise(
-    allow: Sequence[Allow], identities: Sequence[str], stream: str, mode: str, *, deny: Sequence[Deny] = ()
+    allow: Sequence[Allow],
+    identities: Sequence[str],
+    stream: str,
+    mode: str,
+    *,
+    deny: Sequence[Deny] = (),
+    reserved: str = "",
 ) -> Permit:
-    """Decide on a HELLO; raises Denied."""
+    """Decide on a HELLO; raises Denied. `reserved`: the topic that only receivers write."""
     if not identities:
         raise Denied("the certificate names no identity (URI or DNS name)")
     for name in identities:
@@ -65,8 +73,11 @@ def authorise(
         if mode not in rule.modes:
             allowed = ", ".join(rule.modes)
             raise Denied(f"{identity} may write stream {stream!r} in mode {allowed}, not {mode!r}")
+        topic = _named(rule.topic, stream)
+        if topic == reserved:
+            raise Denied(RESERVED)
         drains = tuple(Drain(topic=_named(each.topic, stream), until=each.until) for each in rule.drains)
-        return Permit(identity, _named(rule.topic, stream), drains)
+        return Permit(identity, topic, drains)
     raise Denied(f"{identities[0]} may not write stream {stream!r}")
 
 
@@ -83,10 +94,11 @@ def judge(
     mode: str,
     *,
     deny: Sequence[Deny] = (),
+    reserved: str = "",
 ) -> Verdict | None:
     """Why a link that was opened for an identity and a topic has to end under these rules; None if it may stay."""
     try:
-        now = authorise(allow, identities, stream, mode, deny=deny)
+        now = authorise(allow, identities, stream, mode, deny=deny, reserved=reserved)
     except Denied as denied:
         return Verdict(denied.code, str(denied))
     if (now.identity, now.topic) != (identity, topic):

@@ -62,6 +62,8 @@ class Session:
         self._storing: Storing | None = None
         self._retiring = False
         """True once the forwarder was asked to leave."""
+        self.served = asyncio.Event()
+        """Set once the sink gets nothing more of it."""
         self._age_share = random.uniform(0.9, 1.0)  # noqa: S311 — links do not all end at once
         self._handshake_observed = False
         """A handshake counts once, and under its stream if it gets that far."""
@@ -83,6 +85,7 @@ class Session:
             reason = str(error)
             self._say("link lost", lambda more: self.log.info("link lost", reason=reason, more=more))
         finally:
+            self.served.set()
             self._observe_handshake()
             self._leave()
             await self._link.close()
@@ -94,7 +97,8 @@ class Session:
 
     def judge(self, config: ReceiverConfig, revoked: Revoked) -> Verdict | None:
         """Why the link has to end under these rules; None if it may stay."""
-        return standing(self._link.facts, self._guest, config, revoked)
+        run_topic = "" if self._storing is None else self._storing.topic
+        return standing(self._link.facts, self._guest, config, revoked, run_topic=run_topic)
 
     def overdue(self) -> Verdict | None:
         """Why the link has to end by now, whatever the rules; None if it may stay, or was asked to leave already."""
@@ -201,8 +205,6 @@ class Session:
         if hello.version != m.VERSION:
             raise ProtocolError(Code.BAD_VERSION, f"this receiver speaks version {m.VERSION}, not {hello.version}")
         permit = self._authorise(hello)
-        if shared.ledger is not None and permit.topic == shared.ledger.topic:
-            raise ProtocolError(Code.NOT_ALLOWED, "only receivers may write the ledger's topic")
         self._check_name(hello)
         label = shared.metrics.stream_label(hello.stream)  # after the permit: a refused name becomes no label
         self._check_mode(hello, label)
@@ -254,7 +256,7 @@ class Session:
     def _authorise(self, hello: m.Hello) -> Permit:
         config, names = self._shared.config, self._link.facts.identities
         try:
-            return authorise(config.allow, names, hello.stream, hello.mode, deny=config.deny)
+            return authorise(config.allow, names, hello.stream, hello.mode, deny=config.deny, reserved=config.reserved)
         except Denied as denied:
             raise ProtocolError(denied.code, str(denied)) from denied
 
@@ -327,6 +329,8 @@ class Session:
     # -- serving -----------------------------------------------------------------------------------------------
 
     async def _serve(self, guest: Guest) -> None:
+        if self._ended.done():  # it was shut out while it was welcomed
+            raise self._ended.result()
         storing = self._storing = Storing(guest, self._shared, self._send, self._link.drain, self.log)
         hearing = Hearing(self._link, self._connection, guest.identity, self._shared, self._send)
         reader = asyncio.create_task(hearing.read(storing))

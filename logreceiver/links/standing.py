@@ -5,20 +5,27 @@ from __future__ import annotations
 import datetime
 
 from logreceiver.config import ReceiverConfig
-from logreceiver.links.authorisation import Verdict, judge
+from logreceiver.links.authorisation import RESERVED, Verdict, judge
 from logreceiver.links.guest import Guest
 from streams.errors import Code
 from streams.security.endpoint import Facts
 from streams.security.revocation import Revoked
 
 
-def standing(facts: Facts, guest: Guest | None, config: ReceiverConfig, revoked: Revoked) -> Verdict | None:
-    """Why a link has to end under these rules; None if it may stay. One without a guest has asked for nothing yet."""
+def standing(
+    facts: Facts, guest: Guest | None, config: ReceiverConfig, revoked: Revoked, *, run_topic: str = ""
+) -> Verdict | None:
+    """Why a link has to end under these rules; None if it may stay. One without a guest has asked for nothing yet.
+
+    `run_topic`: of the run that is open, which may be older than the rules.
+    """
     now = datetime.datetime.now(datetime.UTC)
     if why := revoked.why(facts.certificates, required=config.crl_required, now=now):
         return Verdict(Code.REVOKED, why)
     if guest is None:
         return None
+    if run_topic and run_topic == config.reserved:
+        return Verdict(Code.NOT_ALLOWED, RESERVED)
     hello = guest.hello
     return judge(
         guest.identity,
@@ -28,6 +35,7 @@ def standing(facts: Facts, guest: Guest | None, config: ReceiverConfig, revoked:
         hello.stream,
         hello.mode,
         deny=config.deny,
+        reserved=config.reserved,
     )
 
 

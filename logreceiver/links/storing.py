@@ -84,6 +84,11 @@ class Storing:
         self._jobs.put_nowait((message, received))
 
     @property
+    def topic(self) -> str:
+        """Of the run that is open; empty before the first."""
+        return "" if self._run is None else self._run.topic
+
+    @property
     def is_idle(self) -> bool:
         """True if nothing waits for the sink, apart from what it is storing."""
         return self._jobs.empty()
@@ -92,6 +97,8 @@ class Storing:
         """Work until cancelled; raises ProtocolError if the forwarder breaks the protocol."""
         while self._finished is None:
             message, received = await self._jobs.get()
+            if self._finished is not None:  # while it waited: then the link ends, and this gets no answer
+                return
             self._busy = True
             if isinstance(message, m.OpenRun):
                 await self._open_run(message)
@@ -155,10 +162,12 @@ class Storing:
         """By the rules of now: a grant holds no time."""
         hello, config, names = self._guest.hello, self._shared.config, self._guest.facts.identities
         try:
-            permit = authorise(config.allow, names, hello.stream, hello.mode, deny=config.deny)
+            permit = authorise(
+                config.allow, names, hello.stream, hello.mode, deny=config.deny, reserved=config.reserved
+            )
         except Denied:  # a reload is about to end the link
             return False
-        return permit.covers(topic, datetime.datetime.now(datetime.UTC).date().isoformat())
+        return topic != config.reserved and permit.covers(topic, datetime.datetime.now(datetime.UTC).date().isoformat())
 
     def _claim(self, topic: str, partition: int, producer_id: int) -> Claim:
         cluster_id = self._shared.sink.cluster_id
@@ -195,6 +204,8 @@ class Storing:
         started = time.monotonic()
         if self._conduct.batches.take(1, started):
             await self._shared.turns.take(self._guest.identity)
+        if self._finished is not None:  # meanwhile; the sink has not seen it
+            return
         outcome = await self._shared.sink.produce(run.topic, run.partition, batch.payload)
         sink_seconds = time.monotonic() - started
         meanwhile = self._note(run, header, outcome)  # before the answer: sending that fails on a lost link

@@ -88,7 +88,7 @@ async def test_both_ends_tell_when_certificates_end_and_that_one_was_renewed(ins
         assert expiry(forwarder.registry, "", "own") == forwarder_end
         assert expiry(service.registry, "", "own") == receiver_end
         installation.parties.leaf("receiver", identities=["receiver"], hosts=["localhost"], days=400, force=True)
-        service.reload_certificates()
+        await service.reload_certificates()
         renewed = expiry(service.registry, "", "own")
     assert renewed is not None
     assert renewed > receiver_end + 300 * 24 * 3600

@@ -59,7 +59,7 @@ async def test_a_leaf_of_the_wrong_kind_does_not_replace_the_one_in_use(
     authority = installation.parties.mldsa
     async with running(receiver_config(installation)) as service:
         issue(authority, "receiver-kem", kind="ec", force=True, **NAMES)
-        service.reload_certificates()
+        await service.reload_certificates()
         (refused,) = found(events, "certificate reload failed")
         assert "tls.mlkem.certificate: its key is EC secp256r1; mode kemtls demands ML-KEM-768" in refused["reason"]
         installation.append(*lines(5))

@@ -68,7 +68,7 @@ async def test_a_receiver_takes_a_new_certificate_and_keeps_its_links(
         assert link["age_seconds"] > 0
         assert len(found(events, "certificate reloaded")) == 1
         installation.parties.receiver.certificate.write_text("not a certificate")
-        service.reload_certificates()
+        await service.reload_certificates()
         assert len(found(events, "certificate reload failed")) == 1
         await service.reload(lambda: service.config)
         (rejected,) = found(events, "config rejected")

@@ -157,11 +157,11 @@ async def test_new_mldsa_certificates_are_used_and_wrong_ones_are_not(
     async with running(installation.receiver_config(modes=("pq-auth", "hybrid"))) as service:
         before = expiry()
         issue(authority, "receiver", kind="mldsa65", force=True, days=2, **NAMES["receiver"])
-        service.reload_certificates()
+        await service.reload_certificates()
         assert len(found(events, "certificate reloaded")) == 1
         assert expiry() < before - 80 * 86400
         issue(authority, "receiver", kind="ec", force=True, days=50, **NAMES["receiver"])
-        service.reload_certificates()
+        await service.reload_certificates()
         (refused,) = found(events, "certificate reload failed")
         assert "tls.mldsa.certificate: its key is EC secp256r1; mode pq-auth demands mldsa65" in refused["reason"]
         assert expiry() < before - 80 * 86400, "the one before stays in use"

@@ -8,9 +8,10 @@ import datetime
 import pytest
 from msgspec.structs import replace
 
-from logreceiver.config import Allow, Deny, Limits
+from logreceiver.config import Allow, Deny, Drain, Ledger, Limits
 from logreceiver.links import session
 from logreceiver.links.authorisation import Verdict
+from logreceiver.links.grants import Claim
 from logreceiver.links.standing import overdue
 from streams.errors import Code
 from streams.security.endpoint import CertificateId
@@ -90,6 +91,7 @@ async def test_a_link_is_judged_by_rules_and_revocation_lists() -> None:
             (replace(CONFIG, deny=(Deny(identity="spiffe://test/*"),)), Code.REVOKED),
             (replace(CONFIG, allow=(Allow(identity="*", streams=("other",)),)), Code.NOT_ALLOWED),
             (replace(CONFIG, crl_required=True), Code.REVOKED),
+            (replace(CONFIG, ledger=Ledger(topic="http")), Code.NOT_ALLOWED),
         ):
             found = serves.judge(config, NONE)
             assert found is not None
@@ -133,3 +135,22 @@ async def test_a_link_that_was_asked_to_leave_is_not_asked_again() -> None:
         serves.carry_out(found)
         assert serves.overdue() is None
         assert "a new one proves again who you are" in (await forwarder.hear(m.Goaway)).reason
+
+
+async def test_a_run_in_a_topic_that_becomes_the_ledgers_ends_its_link_and_is_not_opened_again() -> None:
+    rules = replace(
+        CONFIG, allow=(Allow(identity="*", streams=("*",), drains=(Drain(topic="old", until="2999-12-31"),)),)
+    )
+    async with serving(rules) as receiver:
+        forwarder, serves = await receiver.link()
+        first = await forwarder.run()
+        grants, claim = receiver.shared.grants, Claim("spiffe://test/forwarder", "http", "cluster", "old", 0, 7)
+        forwarder.say(m.OpenRun(2, "old", 0, 7, 0, grants.sign(claim)))
+        assert (await forwarder.hear(m.Run)).topic == "old" != first.topic
+        assert serves.judge(rules, NONE) is None
+        receiver.shared.config = replace(rules, ledger=Ledger(topic="old"))
+        found = serves.judge(receiver.shared.config, NONE)
+        assert found is not None
+        assert not found.at_once
+        forwarder.say(m.OpenRun(3, "old", 0, 7, 0, grants.sign(claim)))
+        assert (await forwarder.hear(m.Nack)).code == Code.NOT_GRANTED

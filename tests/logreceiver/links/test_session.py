@@ -9,13 +9,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import pytest
 from msgspec.structs import replace
 
-from logreceiver.config import Allow, Limits, Listener, ReceiverConfig
-from logreceiver.ledger.writer import Ledger
+from logreceiver.config import Allow, Ledger, Limits, Listener, ReceiverConfig
 from logreceiver.links import conduct, hearing
 from logreceiver.links.grants import Grants
 from logreceiver.links.session import Session
@@ -174,11 +173,11 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serving(config: ReceiverConfig = CONFIG, *, ledger: object = None) -> AsyncIterator[Serving]:
+async def serving(config: ReceiverConfig = CONFIG) -> AsyncIterator[Serving]:
     sink = ScriptedSink()
     registry = CollectorRegistry()
     grants = Grants({"k": b"k" * 32})
-    shared = Shared(config, sink, grants, ReceiverMetrics(registry), cast(Ledger | None, ledger))
+    shared = Shared(config, sink, grants, ReceiverMetrics(registry))
     async with contextlib.AsyncExitStack() as stack:
         yield Serving(sink, shared, registry, stack)
 
@@ -246,10 +245,7 @@ async def test_the_second_choice_of_a_mode_is_accepted_and_counted() -> None:
 
 
 async def test_the_topic_of_the_ledger_is_for_receivers_alone() -> None:
-    class Audit:
-        topic = "audit"
-
-    async with serving(ledger=Audit()) as receiver:
+    async with serving(replace(CONFIG, ledger=Ledger(topic="audit"))) as receiver:
         forwarder, _ = await receiver.link()
         forwarder.say(replace(HELLO, stream="audit"))
         assert "only receivers" in await forwarder.refused(Code.NOT_ALLOWED)

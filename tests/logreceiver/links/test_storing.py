@@ -311,3 +311,32 @@ async def test_totals_go_to_the_ledger_under_the_run_that_is_open() -> None:
     assert isinstance(after, ReportEntry)
     assert (before.run, after.run) == (-1, 4)
     assert (after.accepted, after.acknowledged, after.dropped, after.dead_lettered, after.resets) == (20, 10, 1, 2, 3)
+
+
+async def test_what_comes_after_the_end_was_asked_for_is_not_stored() -> None:
+    link = OneLink()
+    run = await link.open()
+    worker = asyncio.create_task(link.storing.work())
+    await asyncio.sleep(0)  # it waits for work
+    ended = list[bool]()
+    link.storing.finish(lambda: ended.append(True))
+    link.storing.put(link.batch(run, 0), time.monotonic())
+    await asyncio.wait_for(worker, 5)
+    assert (ended, link.stored) == ([True], [])
+
+
+async def test_a_batch_that_waits_for_its_time_is_not_stored_after_the_end_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    link = OneLink()
+    run = await link.open()
+    monkeypatch.setattr(link.storing._conduct, "early", lambda *_: 0.01)
+    worker = asyncio.create_task(link.storing.work())
+    link.storing.put(link.batch(run, 0), time.monotonic())
+    await asyncio.sleep(0)
+    assert link.storing._busy
+    ended = list[bool]()
+    link.storing.finish(lambda: ended.append(True))
+    assert not ended
+    await asyncio.wait_for(worker, 5)
+    assert (ended, link.stored) == ([True], [])
