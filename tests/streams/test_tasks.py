@@ -90,6 +90,7 @@ AWAITED = {
     "logreceiver.sinks.kafka.lanes": "says its error itself",
     "logreceiver.workers": "a thread: its end is the program's",
     "streams.control": "catches everything",
+    "streams.names": "a thread: its end is the program's",
     "streams.security.listener": "a link, whose own error ends it alone",
     "streams.signals": "catches everything; a thread: its end is the program's",
     "streams.tasks": "here they are kept",
