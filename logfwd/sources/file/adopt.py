@@ -25,6 +25,7 @@ from logfwd.sources.file.scan import Found
 from logfwd.sources.file.scanned import SCAN_KEY, patterns_of, scan_of
 from logfwd.sources.file.tail import Tail
 from logfwd.sources.file.which import Verdict
+from logfwd.sources.file.writers import has_writer
 from logfwd.sources.position import Mark
 
 COMPRESSED = "\0compressed"
@@ -120,6 +121,7 @@ class Adoption:
         """Files that are not followed."""
         self.held.keep(files)
         generation = self._files.lost.generation
+        self._claims.rewritten &= files.keys()
         self._dismissed = {id_: each for id_, each in self._dismissed.items() if id_ in files}
         return [
             file
@@ -236,7 +238,7 @@ class Adoption:
             return self.held.has_waited(file, now, original)
         found = self._files.alike.by_content(file, tail.fd, held=file.id in self.held)
         if found is None:
-            if is_new := self._is_new(file, tail):
+            if is_new := self._is_finished(file, tail, now) and self._is_new(file, tail):
                 self._files.report.read_again(file.path, self._originals.kept_bytes(file, tail), LIKE_GONE)
             return is_new
         lost, place, verdict = found
@@ -253,6 +255,12 @@ class Adoption:
         tail.key, tail.place, tail.announce = lost.key, place, True
         self._files.records.prepare(tail)
         return True
+
+    def _is_finished(self, file: Found, tail: Tail, now: float) -> bool:
+        """False for a rotated file whose content was replaced in place, as long as somebody seems to be at it."""
+        if file.id not in self._claims.rewritten or has_writer(tail.fd) is False:
+            return True
+        return self.held.is_unchanged(file, now)
 
     def _is_new(self, file: Found, tail: Tail) -> bool:
         """True if a file that no position explains is to be read from its start."""

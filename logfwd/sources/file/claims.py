@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 
-from logfwd.sources.file.identity import open_same
+from logfwd.sources.file.identity import FileId, open_same
 from logfwd.sources.file.lost import LostPositions
 from logfwd.sources.file.released import DOUBT, REWRITTEN, Lost, is_doubtful
 from logfwd.sources.file.report import Report
@@ -24,6 +24,8 @@ class Claims:
         self, lost: LostPositions, troubles: Troubles, report: Report, on_deleted: Callable[[Lost], None]
     ) -> None:
         self._lost, self._troubles, self._report, self._on_deleted = lost, troubles, report, on_deleted
+        self.rewritten: set[FileId] = set()
+        """Files with rotated names whose content was replaced in place."""
 
     def by_inode(self, unknown: list[Found], present: Collection[str]) -> list[tuple[Found, Lost]]:
         """Files of lost positions by inode, handle and content, oldest first. `present`: directories that were listed.
@@ -79,6 +81,8 @@ class Claims:
             its_own = evidence.same_handle or lost.path == file.path or lost.has_family(file.family)
             if its_own and not lost.truncated:
                 self._lost.emptied.add(lost)
+            if its_own and file.path != file.family:
+                self.rewritten.add(file.id)
             if its_own and not lost.judged:
                 lost.settled, lost.judged = False, True
                 self._report.read_again(file.path, lost.place.kept_bytes(fd, same=True), REWRITTEN)

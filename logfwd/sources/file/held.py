@@ -2,6 +2,9 @@
 
 If it is truncated (copytruncate), the copy takes over its position. If it is not, a copy that `paths` matches is read
 as a file of its own: its content alone does not make it a known one.
+
+A rotated file whose content was replaced in place waits, too: it may be a copy that is being written, or be overwritten
+before it is deleted (shred).
 """
 
 from __future__ import annotations
@@ -34,16 +37,22 @@ class Held:
 
     def has_waited(self, copy: Found, now: float, original: str = "") -> bool:
         """True for a copy that has not changed for the time to wait. Never for an empty or an unconfigured one."""
-        waits = copy.configured and copy.size > 0
-        size, mtime_ns, since = self._since.get(copy.id, (-1, -1, inf))
-        if not waits:
-            since = inf
-        elif (size, mtime_ns) != (copy.size, copy.mtime_ns) or since == inf:
-            since = now
-        self._since[copy.id] = copy.size, copy.mtime_ns, since
-        if now - since < self._wait_seconds:
+        if not (copy.configured and copy.size):
+            self._since[copy.id] = copy.size, copy.mtime_ns, inf
             return False
-        del self._since[copy.id]
+        if not self.is_unchanged(copy, now):
+            return False
         reason = f"it begins like {original or copy.family}, which was not truncated within rotated_wait"
         self._report.read_again(copy.path, copy.size, reason)
+        return True
+
+    def is_unchanged(self, file: Found, now: float) -> bool:
+        """True for a file that has been the same for the time to wait."""
+        size, mtime_ns, since = self._since.get(file.id, (-1, -1, inf))
+        if (size, mtime_ns) != (file.size, file.mtime_ns) or since == inf:
+            since = now
+        self._since[file.id] = file.size, file.mtime_ns, since
+        if now - since < self._wait_seconds:
+            return False
+        del self._since[file.id]
         return True

@@ -18,7 +18,7 @@ from msgspec import structs
 from logfwd.sources.file.identity import FileId, Place
 from logfwd.sources.file.marks import mark_of
 from logfwd.sources.file.plain import Plain, compression_of, pread
-from logfwd.sources.file.zeros import STEP_BYTES, ZERO, Zeros, end_of_zeros
+from logfwd.sources.file.zeros import STEP_BYTES, WIDE_BYTES, ZERO, Zeros, end_of_zeros
 from logfwd.sources.formats.encodings import (
     FIRST_BYTES,
     UTF_8,
@@ -181,7 +181,7 @@ class Tail:
         elif self.plain is None and self._fetch(offset, 1) != ZERO:
             return offset  # a memory-mapped line was being written while it was read
         else:
-            self.zeros.skip(self.path, first - offset)
+            self.zeros.skip(self.path, first - offset, self._fetch(0, WIDE_BYTES))
         return first
 
     def _without_zeros(self, data: bytes, origin: int, begin: int, stop: int) -> tuple[bytes, int]:

@@ -17,6 +17,9 @@ from logfwd.sources.file.plain import Plain, pread
 ZERO = b"\0"
 STEP_BYTES = 1024 * 1024
 
+WIDE_BYTES = 16
+"""So many bytes at the start of a file show whether it is text of two bytes a character."""
+
 log = structlog.get_logger("logfwd.sources.file")
 
 
@@ -26,12 +29,27 @@ class Zeros:
     def __init__(self) -> None:
         self._skipped_bytes = self._logged_bytes = 0
 
-    def skip(self, path: str, byte_count: int) -> None:
-        """Count skipped zeros; log the sum at first, and then whenever it has doubled."""
+    def skip(self, path: str, byte_count: int, first: bytes) -> None:
+        """Count skipped zeros; log the sum at first, and then whenever it has doubled. `first`: the file's first bytes.
+
+        Zeros between lines are also what is left of text in UTF-16 that is read as if it were UTF-8.
+        """
+        if not self._skipped_bytes and (encoding := wide_encoding(first)):
+            remedy = f'source.format = "text" with source.encoding = "{encoding}"'
+            log.warning("file looks like UTF-16", path=path, encoding=encoding, remedy=remedy)
         self._skipped_bytes += byte_count
         if self._skipped_bytes >= 2 * self._logged_bytes:
             self._logged_bytes = self._skipped_bytes
             log.warning("zeros skipped", path=path, bytes=self._skipped_bytes)
+
+
+def wide_encoding(first: bytes) -> str:
+    """The encoding of text that begins so, if every second byte is zero and no other; "" for anything else."""
+    even, odd = first[::2], first[1::2]
+    for name, zeros, characters in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
+        if len(first) >= WIDE_BYTES and not zeros.strip(ZERO) and ZERO not in characters:
+            return name
+    return ""
 
 
 def end_of_zeros(file: int | Plain, offset: int) -> int | None:
