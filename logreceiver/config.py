@@ -39,6 +39,7 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     address: ListenAddress
     modes: Modes = ("hybrid",)
     trusted_sources: tuple[Network, ...] = ()
+    proxy_from: Annotated[tuple[Network, ...], Meta(min_length=1)] | None = None
 
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -57,8 +57,13 @@ class Change:
 
     def limit(self, door: Door) -> None:
         """Use the bounds of this configuration."""
-        trusted = [ip_network(each) for each in door.settings.trusted_sources]
-        door.listener.limit(handshake_timeout=self.handshake_seconds, max_pending=self.max_handshakes, trusted=trusted)
+        settings = door.settings
+        door.listener.limit(
+            handshake_timeout=self.handshake_seconds,
+            max_pending=self.max_handshakes,
+            trusted=[ip_network(each) for each in settings.trusted_sources],
+            proxies=None if settings.proxy_from is None else [ip_network(each) for each in settings.proxy_from],
+        )
 
 
 class Listeners:
@@ -147,6 +152,7 @@ class Listeners:
             self._failed,
             handshake_timeout=DEFAULTS.handshake_seconds,  # until it is opened
             max_pending=DEFAULTS.max_handshakes,
+            on_probe=self._metrics.probes.inc,
             turns=self._turns,
             inbox_bytes=INBOX_BYTES,
         )

@@ -28,6 +28,14 @@ CLONES = Metric(
     ("stream",),
     "How often two boots of one forwarder took turns on a stream: its state directory may have been copied.",
 )
+PROBES = Metric(
+    "logreceiver_probes_total",
+    "counter",
+    "",
+    (),
+    "Connections that ended before the peer had said a hello of TLS, as health checks by TCP do, and those that a "
+    "proxy made on its own account. They are no failed handshakes.",
+)
 LEDGER_DROPPED = Metric(
     "logreceiver_ledger_dropped_total",
     "counter",
@@ -57,7 +65,20 @@ CRL = Metric(
     "When the first of the revocation lists has to be renewed, in seconds since the epoch; 0 without lists. A list "
     "that is past it stays in force.",
 )
-RECEIVER = (BATCHES, RECEIVED, BYTES, SINK, LINKS, REFUSED_LINKS, CLONES, LEDGER_DROPPED, RELOAD_OK, RELOADED, CRL)
+RECEIVER = (
+    BATCHES,
+    RECEIVED,
+    BYTES,
+    SINK,
+    LINKS,
+    REFUSED_LINKS,
+    PROBES,
+    CLONES,
+    LEDGER_DROPPED,
+    RELOAD_OK,
+    RELOADED,
+    CRL,
+)
 
 
 class ReceiverMetrics(Metrics):
@@ -71,6 +92,7 @@ class ReceiverMetrics(Metrics):
         self.sink_seconds = self._windowed(SINK)
         self.links = self._gauge(LINKS)
         self.refused_links = self._counter(REFUSED_LINKS)
+        self.probes = self._counter(PROBES)
         self.ledger_dropped = self._counter(LEDGER_DROPPED)
         self.clones_suspected = self._counter(CLONES)
         self._reload_ok, self._reloaded = self._gauge(RELOAD_OK), self._gauge(RELOADED)

@@ -35,3 +35,10 @@ def is_local(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def peer_and_host(name: object) -> tuple[str, str]:
+    """Where a peer is, with its port and without, from the name that its socket gives."""
+    if isinstance(name, tuple):
+        return join_address(str(name[0]), int(name[1])), str(name[0])
+    return str(name), str(name)

@@ -72,6 +72,7 @@ CORES = (
     "streams.security.modes",
     "streams.security.openssl.groups",
     "streams.security.pending",
+    "streams.security.proxied",
     "streams.config.units",
     "streams.security.tls13.alerts",
     "streams.security.tls13.authentication",

@@ -293,10 +293,11 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "Failed handshakes and refused links",
-            "Since the programs started, by result or code.",
+            "Since the programs started, by result or code. Probes are no failures: connections without a hello.",
             [
                 ('sum by (job, result) (tls_handshakes_total{result!="ok"})', "{{job}} handshake: {{result}}"),
                 ("sum by (code) (logreceiver_refused_links_total)", "refused link: {{code}}"),
+                ("sum(logreceiver_probes_total)", "probes"),
             ],
         ),
         Panel(

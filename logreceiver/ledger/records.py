@@ -35,7 +35,8 @@ class BatchEntry(msgspec.Struct, frozen=True, tag="batch", tag_field="kind", kw_
     tls_version: str
     session_id: str
     authentication: str = ""
-    """Empty in entries of versions that did not record it."""
+    peer: str = ""
+    """Where the forwarder is. Both are empty in entries of versions that did not record them."""
 
 
 class ReportEntry(msgspec.Struct, frozen=True, tag="report", tag_field="kind", kw_only=True):

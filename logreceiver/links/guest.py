@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 
 from logreceiver.posture import Account
 from streams.security.endpoint import Facts
@@ -17,13 +18,15 @@ class Guest:
     identity: str
     """The name in its certificate that a rule allowed."""
     facts: Facts
+    peer: str
+    """Where it is."""
     topic: str
     """Where new runs go; it is made with the first one."""
-    session_id: str
     label: str
     """The stream's name in metrics."""
     account: Account
     """Where its bytes are counted for the posture."""
+    session_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import random
 import time
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -216,7 +215,7 @@ class Session:
         if self._authorise(hello) != permit:  # a reload meanwhile
             raise ProtocolError(Code.NOT_ALLOWED, "the rules have changed; greet again")
         account = shared.posture.opened(hello.stream, permit.identity, facts)
-        guest = self._guest = Guest(hello, permit.identity, facts, permit.topic, uuid.uuid4().hex, label, account)
+        guest = self._guest = Guest(hello, permit.identity, facts, self._link.peer, permit.topic, label, account)
         self._supersede(guest)  # not earlier: a link that is refused must not end a good one
         shared.metrics.links.labels(label, facts.group).inc()
         self._send(

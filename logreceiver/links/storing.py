@@ -312,6 +312,7 @@ class Storing:
                 tls_version=facts.version,
                 session_id=self._guest.session_id,
                 authentication=facts.authentication,
+                peer=self._guest.peer,
             )
         )
 

@@ -1,4 +1,9 @@
-"""Accepts links on one address. Half-open handshakes have a deadline and a bound (pending.py); failures are told."""
+"""Accepts links on one address. Half-open handshakes have a deadline and a bound (pending.py); failures are told.
+
+A listener with `proxies` is for these alone: each connection begins with a header (introduction.py) that says where its
+client is, for logs and the bound. A connection that ends before its peer has said a hello of TLS that could be answered
+is a probe, such as a load balancer's, and so is one that a proxy makes on its own account: no failure of a handshake.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from pathlib import Path
 from streams.addresses import UNIX, join_address, split_address
 from streams.errors import HandshakeFailed, LinkError
 from streams.security.endpoint import Party
+from streams.security.introduction import Introduction
 from streams.security.pending import Network, Pending
 from streams.security.transport import INBOX_HIGH_BYTES, Link
 from streams.turns import Turns
@@ -28,19 +34,25 @@ class Listener:
         handshake_timeout: float,
         max_pending: int,
         trusted: Sequence[Network] = (),
+        proxies: Sequence[Network] | None = None,
+        on_probe: Callable[[], None] = lambda: None,
         turns: Turns | None = None,
         inbox_bytes: int = INBOX_HIGH_BYTES,
         answers_after_goodbye: bool = False,
     ) -> None:
-        """`trusted`: networks whose handshakes are not bounded. `turns`: shared with others of the process."""
+        """`trusted`: networks whose handshakes are not bounded. `turns`: shared with others of the process.
+
+        `proxies`: networks that speak PROXY protocol version 2; then nobody else is served. None: nobody speaks it.
+        """
         self._party = party
         self._changes = 0
         """How often handshakes that were under way came to count no more."""
         self._turns = turns or Turns()
-        self._on_link, self._on_failure = on_link, on_failure
+        self._on_link, self._on_failure, self._on_probe = on_link, on_failure, on_probe
         self._handshake_timeout = handshake_timeout
         self._inbox_bytes, self._answers_after_goodbye = inbox_bytes, answers_after_goodbye
         self._pending = Pending[Link](max_pending, trusted)
+        self._proxies = proxies
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
         self._unix_path: Path | None = None
@@ -82,37 +94,49 @@ class Listener:
         self._party = party
         self._changes += end_handshakes
 
-    def limit(self, *, handshake_timeout: float, max_pending: int, trusted: Sequence[Network]) -> None:
-        """Use other bounds for handshakes that begin from now on."""
-        self._handshake_timeout = handshake_timeout
+    def limit(
+        self,
+        *,
+        handshake_timeout: float,
+        max_pending: int,
+        trusted: Sequence[Network],
+        proxies: Sequence[Network] | None,
+    ) -> None:
+        """Use other bounds and proxies for handshakes that begin from now on."""
+        self._handshake_timeout, self._proxies = handshake_timeout, proxies
         self._pending.limit(max_pending, trusted)
 
-    def _accept(self) -> Link:
+    def _accept(self) -> Link | Introduction:
         link = Link(
             self._party.endpoint(),
             turns=self._turns,
             inbox_bytes=self._inbox_bytes,
             answers_after_goodbye=self._answers_after_goodbye,
         )
-        task = asyncio.get_running_loop().create_task(self._serve(link, self._changes))
+        introduction = Introduction(link, self._proxies) if self._proxies is not None else None
+        task = asyncio.get_running_loop().create_task(self._serve(link, introduction, self._changes))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return link
+        return introduction or link
 
-    async def _serve(self, link: Link, changes: int) -> None:
+    async def _serve(self, link: Link, introduction: Introduction | None, changes: int) -> None:
+        is_probe = False
         try:
             await asyncio.sleep(0)  # by then the link has its connection, and can be closed
-            if (leaving := self._pending.enter(link, time.monotonic())) is not None:
-                _make_room(leaving)
+            self._enter(link)
+            if introduction is not None:
+                is_probe = (await introduction.made()).is_local
+                self._pending.leave(link)
+                self._enter(link)  # from now on it counts for the client's address
             await link.establish(self._handshake_timeout)
             if changes != self._changes:
                 raise HandshakeFailed("outdated", "other modes are served since the handshake began")
         except HandshakeFailed as error:
-            self._report(link, error)
+            self._report(link, error, is_probe)
             await link.close()
             return
         except LinkError as error:
-            self._report(link, HandshakeFailed("disconnected", str(error)))
+            self._report(link, HandshakeFailed("disconnected", str(error)), is_probe)
             return
         finally:
             self._pending.leave(link)
@@ -121,8 +145,18 @@ class Listener:
         finally:
             link.abort()
 
-    def _report(self, link: Link, error: HandshakeFailed) -> None:
-        error.seen = link.attempt().log_fields()
+    def _enter(self, link: Link) -> None:
+        """Count it among the handshakes under way; somebody may have to make room, maybe itself."""
+        leaving = self._pending.enter(link, time.monotonic())
+        if leaving is not None and not leaving.established.done():  # it may just have ended
+            leaving.established.set_exception(HandshakeFailed("too_many_handshakes", "too many handshakes under way"))
+
+    def _report(self, link: Link, error: HandshakeFailed, is_probe: bool) -> None:
+        attempt = link.attempt()
+        if is_probe or (error.reason == "disconnected" and attempt.cipher == "none"):  # it has not been answered
+            self._on_probe()
+            return
+        error.seen = attempt.log_fields()
         self._on_failure(link.peer, error)
 
     def stop(self) -> None:
@@ -141,12 +175,6 @@ class Listener:
         await self._server.wait_closed()
 
 
-def _make_room(leaving: Link) -> None:
-    """End a handshake; nothing happens to one that has just ended."""
-    if not leaving.established.done():
-        leaving.established.set_exception(HandshakeFailed("too_many_handshakes", "too many handshakes under way"))
-
-
 async def listen(
     address: str,
     party: Party,
@@ -156,6 +184,8 @@ async def listen(
     handshake_timeout: float = 10.0,
     max_pending: int = 1024,
     trusted: Sequence[Network] = (),
+    proxies: Sequence[Network] | None = None,
+    on_probe: Callable[[], None] = lambda: None,
     turns: Turns | None = None,
     inbox_bytes: int = INBOX_HIGH_BYTES,
     reuse_port: bool = False,
@@ -163,7 +193,8 @@ async def listen(
 ) -> Listener:
     """Listen on "host:port" (port 0: the system chooses); `on_link` runs as a task for every completed handshake.
 
-    `on_failure` gets the peer's address and the reason of every failed one. LinkError if the address cannot be used.
+    `on_failure` gets the peer's address and the reason of every failed one; `on_probe` is called for those that were
+    only probes. LinkError if the address cannot be used.
     """
     listener = Listener(
         party,
@@ -172,6 +203,8 @@ async def listen(
         handshake_timeout=handshake_timeout,
         max_pending=max_pending,
         trusted=trusted,
+        proxies=proxies,
+        on_probe=on_probe,
         turns=turns,
         inbox_bytes=inbox_bytes,
     )

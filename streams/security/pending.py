@@ -8,7 +8,7 @@ source (a proxy, a NAT): then the newest of them has to come again, but costs no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Generic, Protocol, TypeVar
 
 SILENT_SECONDS = 1.0
@@ -93,12 +93,24 @@ class Pending(Generic[P]):
 
 def source_of(host: str, trusted: Sequence[Network] = ()) -> str | None:
     """Who is at this address: all that may be one host. None for a trusted one."""
+    address = _address(host)
+    if address is None:
+        return host
+    if is_within(host, trusted):
+        return None
+    return str(IPv6Network((address, PREFIX_BITS), strict=False)) if address.version == 6 else str(address)
+
+
+def is_within(host: str, networks: Sequence[Network]) -> bool:
+    """Whether an address is in one of these networks."""
+    address = _address(host)
+    return address is not None and any(address.version == each.version and address in each for each in networks)
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """As one of IPv4 where it stands for one; None for a Unix socket."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
-        return host  # a Unix socket
-    if address.version == 6 and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if any(address.version == each.version and address in each for each in trusted):
         return None
-    return str(IPv6Network((address, PREFIX_BITS), strict=False)) if address.version == 6 else str(address)
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

@@ -15,7 +15,7 @@ import socket
 import time
 from typing import cast
 
-from streams.addresses import join_address
+from streams.addresses import peer_and_host
 from streams.errors import Flooded, HandshakeFailed, LinkError
 from streams.security.arriving import HANDSHAKE_READ_BYTES, READ_BUFFER_BYTES, Records, Use, arriving
 from streams.security.endpoint import Endpoint, Facts
@@ -211,9 +211,7 @@ class Link(asyncio.BufferedProtocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        name = transport.get_extra_info("peername")
-        self.peer = join_address(str(name[0]), int(name[1])) if isinstance(name, tuple) else str(name)
-        self.host = str(name[0]) if isinstance(name, tuple) else self.peer
+        self.peer, self.host = peer_and_host(transport.get_extra_info("peername"))
         self._advance()
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -51,6 +51,19 @@ def test_a_config_loads_with_defaults_and_paths_from_its_directory(path: Path) -
     assert (config.limits.handshake_seconds, config.limits.hello_seconds) == (10.0, 5.0)
 
 
+def test_a_listener_behind_proxies_names_them(path: Path) -> None:
+    path.write_text(HEAD + TLS + LISTENER + 'proxy_from = ["10.0.0.0/8", "2001:db8::7"]\n' + ALLOW + SINK)
+    assert load_receiver(path).listener[0].proxy_from == ("10.0.0.0/8", "2001:db8::7")
+    for proxies, key, message in (
+        ("[]", "listener[0].proxy_from", "is empty; name at least one"),
+        ('["proxy"]', "listener[0].proxy_from[0]", "'proxy' is no network: "),
+        ('["10.0.0.1/8"]', "listener[0].proxy_from[0]", "'10.0.0.1/8' is no network: "),
+    ):
+        found = problems(path, HEAD + TLS + LISTENER + f"proxy_from = {proxies}\n" + ALLOW + SINK)
+        assert list(found) == [key]
+        assert found[key].startswith(message)
+
+
 def test_a_topic_that_drains_and_its_last_day_are_checked(path: Path) -> None:
     def allow(topic: str, until: str) -> str:
         return f'{ALLOW}drains = [{{ topic = "{topic}", until = "{until}" }}]\n'

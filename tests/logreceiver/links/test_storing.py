@@ -61,7 +61,7 @@ class OneLink:
         seen = facts(identities=(IDENTITY,))
         account = self.shared.posture.opened("http", IDENTITY, seen)
         hello = m.Hello(m.VERSION, "forwarder", "boot", "http", "hybrid")
-        self.guest = Guest(hello, IDENTITY, seen, "http", "session", "http", account)
+        self.guest = Guest(hello, IDENTITY, seen, "10.0.0.9:1", "http", "http", account, "session")
         self.answers: list[m.Message] = []
         self.broken = False
         self.congested: asyncio.Event | None = None
