@@ -18,7 +18,7 @@ from logfwd import definition
 from logfwd.definition import Stream
 from logfwd.sources.settings import Claims
 from streams.config import schema, toml
-from streams.config.kinds import Address, HostName, ListenAddress
+from streams.config.kinds import Address, HostName, ListenAddress, RequestHost
 from streams.config.sections import Tls, lacking
 from streams.config.variables import FromFile
 from streams.errors import ConfigError, Problem
@@ -30,6 +30,7 @@ class Admin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Where metrics and health are served."""
 
     address: ListenAddress = "127.0.0.1:9464"
+    hosts: tuple[RequestHost, ...] = ()
 
 
 class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -79,6 +79,7 @@ class Forwarder:
                         prepare=self.metrics.prepare,
                         degraded=tasks.troubles,
                         program="logfwd",
+                        hosts=self.config.admin.hosts,
                     )
                 )
                 self.admin_address = server.address

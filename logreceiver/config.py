@@ -22,6 +22,7 @@ from streams.config.kinds import (
     ModeName,
     Network,
     Pattern,
+    RequestHost,
     TopicName,
     TopicPattern,
 )
@@ -83,6 +84,7 @@ class Admin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Where metrics and health are served."""
 
     address: ListenAddress = "127.0.0.1:9465"
+    hosts: tuple[RequestHost, ...] = ()
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

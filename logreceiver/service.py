@@ -125,6 +125,7 @@ class Service:
                     prepare=self.metrics.prepare,
                     degraded=self._degraded,
                     program="logreceiver",
+                    hosts=config.admin.hosts,
                 )
             )
             self.admin_address = server.address

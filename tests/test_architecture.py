@@ -94,6 +94,7 @@ CORES = (
     "streams.security.tls13.settings",
     "streams.security.tls13.signature",
     "streams.security.tls13.suites",
+    "streams.telemetry.hosts",
     "streams.wire",
     "streams.wire.*",
     "logfwd.spool.backlog",

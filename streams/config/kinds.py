@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from streams.addresses import split_address
 
 TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 STREAM = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+HOST = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9_])?")
 STREAM_RULE = "use at most 128 of a-z, 0-9, '.', '_', '-', a letter or digit first"
 
 
@@ -97,6 +98,18 @@ def check_network(text: str) -> None:
         ) from error
 
 
+def check_request_host(name: str) -> None:
+    """A name of a host, as in the `Host` of a request but without a port."""
+    try:
+        ip_address(name)
+    except ValueError as error:
+        if HOST.fullmatch(name):
+            return
+        raise ValueError(
+            f"{name!r} is no name of a host; write one as in 'logs.example.net', without a port"
+        ) from error
+
+
 Address = Annotated[str, shown(check_address)]
 Network = Annotated[str, shown(check_network)]
 ListenAddress = Annotated[str, shown(check_listen_address)]
@@ -105,6 +118,7 @@ TopicName = Annotated[str, shown(check_topic)]
 Day = Annotated[str, shown(check_day)]
 TopicPattern = Annotated[str, shown(check_topic_pattern)]
 HostName = Annotated[str, shown(check_not_empty)]
+RequestHost = Annotated[str, shown(check_request_host)]
 Pattern = Annotated[str, checked(check_not_empty)]
 
 Glob = Annotated[str, Meta(extra={"path": True})]

@@ -1,8 +1,7 @@
 """Admin HTTP: /metrics, /healthz, /readyz, /api/v1/streams, and the live page that draws it at /.
 
-Read-only, and on the loopback interface unless configured otherwise. There, the `Host` header must name the loopback
-too: otherwise any web page could let a name of its own resolve to 127.0.0.1 and read what its visitor's programs serve
-(DNS rebinding). The pages run no script but their own and load nothing from other hosts.
+Read-only, and on the loopback interface unless configured otherwise. hosts.py has the names that it answers to. The
+pages run no script but their own and load nothing from other hosts.
 
 application.py has the paths. A forwarder also serves /api/v1/streams/NAME/batch-durations?since=COUNT: every batch
 duration after the first COUNT, for callers that need the values of a given period instead of recent percentiles.
@@ -24,9 +23,8 @@ import contextlib
 import importlib.metadata
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
@@ -36,6 +34,7 @@ from streams.descriptors import readable
 from streams.errors import PipelineError
 from streams.telemetry import logs
 from streams.telemetry.adminthread import Loop, serving
+from streams.telemetry.hosts import Hosts
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -70,19 +69,23 @@ async def serve(
     prepare: Callable[[], None] = lambda: None,
     degraded: Reasons = dict,
     program: str = "",
+    hosts: Iterable[str] = (),
 ) -> AsyncIterator[Server]:
-    """Serve until the block is left; raises AdminUnavailable. `prepare` is called before each scrape."""
+    """Serve until the block is left; raises AdminUnavailable.
+
+    `prepare` is called before each scrape; `hosts`: names that requests may give besides localhost.
+    """
     started = time.time()
     with _listen(address) as sock:
         bound_host, port = sock.getsockname()[:2]
-        local_host = split_address(address)[0] if ip_address(bound_host).is_loopback else None
+        allowed = Hosts(bound_host, split_address(address)[0], hosts)
 
         def make_application(loop: Loop) -> web.Application:
             from streams.telemetry import application
 
             about = {"program": program, "version": importlib.metadata.version("logfwd"), "started": round(started, 3)}
             status = application.Status(loop, ready, streams, durations, more or {}, prepare, degraded)
-            return application.make(registry, status, about, local_host)
+            return application.make(registry, status, about, allowed)
 
         server = asyncio.create_task(_keep_answering(sock, make_application))
         try:

@@ -9,16 +9,15 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from streams.telemetry.adminthread import Loop
+from streams.telemetry.hosts import Hosts
 
 MAX_BODY_BYTES = 1024
 MOST_DIGITS = 20
@@ -62,11 +61,9 @@ class Status:
     degraded: Reasons = dict
 
 
-def make(
-    registry: CollectorRegistry, status: Status, about: Mapping[str, Any], local_host: str | None
-) -> web.Application:
-    """The application of one program. `local_host`: the configured host of a loopback address, otherwise None."""
-    site = _Site(registry, status, about, local_host)
+def make(registry: CollectorRegistry, status: Status, about: Mapping[str, Any], hosts: Hosts) -> web.Application:
+    """The application of one program."""
+    site = _Site(registry, status, about, hosts)
     application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[site.guard])
     application.on_response_prepare.append(_harden)
     application.add_routes(
@@ -86,19 +83,16 @@ def make(
 class _Site:
     """The handlers that need to know the program."""
 
-    def __init__(
-        self, registry: CollectorRegistry, status: Status, about: Mapping[str, Any], local_host: str | None
-    ) -> None:
-        self._registry, self._status, self._about, self._local_host = registry, status, about, local_host
+    def __init__(self, registry: CollectorRegistry, status: Status, about: Mapping[str, Any], hosts: Hosts) -> None:
+        self._registry, self._status, self._about, self._hosts = registry, status, about, hosts
 
     @web.middleware
     async def guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Refuse requests that a web page sends to a loopback address under another name (DNS rebinding)."""
-        host = request.headers.get("Host", "")
-        if self._local_host is not None and not _meant_for_loopback(host, self._local_host):
-            raise web.HTTPMisdirectedRequest(text="this address answers only to localhost\n")
+        """Refuse requests that a web page sends under a name of its own (DNS rebinding)."""
+        if not self._hosts.allow(request.headers.get("Host", "")):
+            raise web.HTTPMisdirectedRequest(text="this address answers only to localhost and admin.hosts\n")
         try:
             return await handler(request)
         except TimeoutError:
@@ -159,12 +153,3 @@ def _verdict(reasons: Mapping[str, str]) -> web.Response:
     if reasons:
         return web.json_response({"status": "unavailable", "reasons": dict(reasons)}, status=503)
     return web.json_response({"status": "ok"})
-
-
-def _meant_for_loopback(host_header: str, configured: str) -> bool:
-    """Whether a Host header names this machine's loopback; the port may be a forwarded one, so it is ignored."""
-    try:
-        host = urlsplit(f"//{host_header}").hostname or ""
-        return host in ("localhost", configured.lower()) or ip_address(host).is_loopback
-    except ValueError:
-        return False

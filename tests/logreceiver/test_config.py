@@ -64,6 +64,17 @@ def test_a_listener_behind_proxies_names_them(path: Path) -> None:
         assert found[key].startswith(message)
 
 
+def test_hosts_of_the_admin_address_are_names_without_ports(path: Path) -> None:
+    path.write_text(GOOD + '[admin]\nhosts = ["logs.example.net", "10.1.2.3", "::1"]\n')
+    admin = load_receiver(path).admin
+    assert admin is not None
+    assert admin.hosts == ("logs.example.net", "10.1.2.3", "::1")
+    for host in ("logs.example.net:443", "https://logs", "", "a b"):
+        (problem,) = problems(path, f'{GOOD}[admin]\nhosts = ["{host}"]\n').items()
+        text = f"{host!r} is no name of a host; write one as in 'logs.example.net', without a port"
+        assert problem == ("admin.hosts[0]", text)
+
+
 def test_a_topic_that_drains_and_its_last_day_are_checked(path: Path) -> None:
     def allow(topic: str, until: str) -> str:
         return f'{ALLOW}drains = [{{ topic = "{topic}", until = "{until}" }}]\n'
