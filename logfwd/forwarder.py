@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -56,7 +56,7 @@ class Forwarder:
         self._boot_id = uuid.uuid4().hex
         self._threads = ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="seal")
         self._keepers: dict[str, Keeper] = {}
-        self._front = Front()
+        self._front = Front(is_busy=lambda: any(pipeline.is_busy for pipeline in self._pipelines()))
         syslog_counters = Counters(self.metrics.count_dropped_messages, self.metrics.count_ended_connection)
         self.listeners = Listeners(self._front, self.metrics, _count_invalid, syslog_counters)
         self._stack = contextlib.AsyncExitStack()
@@ -236,8 +236,10 @@ class Forwarder:
 
     def describe(self) -> list[dict[str, Any]]:
         """The rows of /api/v1/streams."""
-        pipelines = [keeper.pipeline for keeper in self._keepers.values() if keeper.pipeline is not None]
-        return status.rows(pipelines, self.metrics)
+        return status.rows(self._pipelines(), self.metrics)
+
+    def _pipelines(self) -> Iterator[Pipeline]:
+        return (keeper.pipeline for keeper in self._keepers.values() if keeper.pipeline is not None)
 
 
 def _tell_of_remains(config: ForwarderConfig) -> None:

@@ -154,6 +154,11 @@ class Pipeline:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is being sealed or committed."""
+        return self._under_way > 0
+
     def stop_reading(self) -> None:
         """Take nothing more from the source; `run` seals the blocks that were read, drains, and returns."""
         self._stop_reading.set()

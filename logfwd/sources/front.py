@@ -257,14 +257,14 @@ class Handle:
 
 
 class Front:
-    """All streams' requests, and things that outlive pipelines."""
+    """All streams' requests, and things that outlive pipelines. `is_busy`: whether any stream has a batch under way."""
 
-    def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, *, max_bytes: int = MAX_BYTES, is_busy: Callable[[], bool] = lambda: True) -> None:
         self._max_bytes = max_bytes
         self._reserved = 0
         self._handles: dict[str, Handle] = {}
         self._kept: dict[str, object] = {}
-        self.turns, self.aside = Turns(), Aside()
+        self.turns, self.aside = Turns(is_busy), Aside(is_busy)
         """Which all listeners share."""
 
     @contextlib.contextmanager

@@ -28,11 +28,15 @@ class Listening:
         self._served = Served("s", HttpSource(address=f"unix:{self._path}"), 1000, block_bytes, False)
         self._opened = asyncio.Lock()
 
-    async def post(self, body: bytes, key: str = "") -> Reply | None:
-        """One request on a connection of its own; None if that is closed without an answer."""
+    async def open(self) -> None:
+        """Listen, if it does not yet."""
         async with self._opened:
             if not self._server.addresses:
                 await self._server.serve([self._served])
+
+    async def post(self, body: bytes, key: str = "") -> Reply | None:
+        """One request on a connection of its own; None if that is closed without an answer."""
+        await self.open()
         reader, writer = await asyncio.open_unix_connection(str(self._path))
         headers = f"Host: h\r\nContent-Type: {NDJSON}\r\nContent-Length: {len(body)}\r\n"
         if key:

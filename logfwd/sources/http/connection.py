@@ -191,7 +191,9 @@ class Connection:
                 if self._http.they_are_waiting_for_100_continue:
                     go_on = self._http.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
                     self._link.write(go_on or b"")
-                self._http.receive_data(await self._link.receive(min(self._body_left, GATHER_BYTES) or 1))
+                data = await self._link.receive(min(self._body_left, GATHER_BYTES) or 1)
+                await self._turns.take()
+                self._http.receive_data(data)
                 event = self._http.next_event()
         return event
 
@@ -258,7 +260,7 @@ class Connection:
         with contextlib.suppress(LinkError, TimeoutError):
             async with asyncio.timeout(self._linger_seconds):
                 while await self._link.receive():
-                    pass
+                    await self._turns.take()
 
 
 def malformed_request(error: h11.RemoteProtocolError) -> Answer:

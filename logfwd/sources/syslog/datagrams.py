@@ -2,7 +2,8 @@
 
 It is always read, whatever becomes of the messages: a Unix datagram socket that is not read blocks the programs that
 log to it (sshd, cron, sudo), and the kernel drops what a UDP socket has no room for. Beyond the inbox's room messages
-are dropped and counted; so are those that the kernel has dropped, as far as it says (SO_RXQ_OVFL).
+are dropped and counted; so are those that the kernel has dropped, as far as it says (SO_RXQ_OVFL). Senders that never
+pause are read in pieces, with a rest of a millisecond between two while batches are under way (turns.py).
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from logfwd.sources.syslog.counts import Losses
 from logfwd.sources.syslog.inbox import Inbox, Records
 from logfwd.sources.syslog.settings import Served, SyslogSource
+from logfwd.sources.turns import REST_SECONDS
 from streams.addresses import join_address, split_address
 from streams.config.units import KIB, MIB
 
@@ -36,8 +38,18 @@ MOST_AT_THE_END = 65_536
 class Datagrams:
     """One socket."""
 
-    def __init__(self, transport: str, address: str, served: Served, inbox: Inbox, losses: Losses) -> None:
+    def __init__(
+        self,
+        transport: str,
+        address: str,
+        served: Served,
+        inbox: Inbox,
+        losses: Losses,
+        must_rest: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._transport, self._configured = transport, address
+        self._must_rest = must_rest
+        self._resting: asyncio.TimerHandle | None = None
         self._served, self._inbox, self._losses = served, inbox, losses
         self._socket: socket.socket | None = None
         self._dropped_by_kernel = 0
@@ -61,7 +73,7 @@ class Datagrams:
             host, _ = split_address(self._configured)
             bound = self._socket.getsockname()
             self.address = join_address(host or bound[0], bound[1])
-        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._read)
+        self._go_on()
 
     def use(self, served: Served) -> None:
         """Go on with other limits; OSError if the permissions cannot be changed."""
@@ -73,7 +85,7 @@ class Datagrams:
         """Take what has come, and nothing more."""
         if self._socket is None:
             return
-        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._stop_reading()
         for _ in range(MOST_AT_THE_END // AT_ONCE):
             if not self._read():
                 break
@@ -84,6 +96,23 @@ class Datagrams:
                 found = os.stat(self._configured)
                 if (found.st_dev, found.st_ino) == self._inode:  # not one that somebody else has put there
                     os.unlink(self._configured)
+
+    def _go_on(self) -> None:
+        assert self._socket is not None
+        self._resting = None
+        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._arrived)
+
+    def _stop_reading(self) -> None:
+        assert self._socket is not None
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+
+    def _arrived(self) -> None:
+        if self._read() and self._must_rest():
+            self._stop_reading()
+            self._resting = asyncio.get_running_loop().call_later(REST_SECONDS, self._go_on)
 
     def _read(self) -> bool:
         """Take some of what has come; False if that was all."""

@@ -68,7 +68,9 @@ class SyslogServer:
         stream, transport, address = place
         inbox, losses = inbox_of(self._front, stream), Losses(stream, self._counters)
         if transport in ("udp", "unix"):
-            return _Door(place, served, Datagrams(transport, address, served, inbox, losses))
+            return _Door(
+                place, served, Datagrams(transport, address, served, inbox, losses, self._front.turns.must_rest)
+            )
         return _Door(place, served, Connections(transport, address, served, inbox, losses, self._front.turns))
 
     def address(self, stream: str, transport: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from logfwd.sources.aside import Aside, Work, at_once
+from logfwd.sources.aside import WORK_SECONDS, Aside, Work, at_once
 
 
 def numbers(count: int, busy_seconds: float = 0.0) -> Work[list[int]]:
@@ -53,3 +53,9 @@ async def test_the_loop_has_its_turns_between_the_steps(only_pauses_give_way: No
         turns += 1
     assert turns > 20
     assert len(work.result()) == 50
+
+
+async def test_while_batches_are_under_way_the_thread_pauses_as_long_as_it_works() -> None:
+    started = time.perf_counter()
+    await Aside(lambda: True).run(numbers(100, busy_seconds=WORK_SECONDS))
+    assert time.perf_counter() - started >= 99 * 2 * WORK_SECONDS

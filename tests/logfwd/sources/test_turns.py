@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
 
-from logfwd.sources.turns import SHARES, Turns
+import pytest
+
+from logfwd.sources import turns as turns_module
+from logfwd.sources.turns import REST_SECONDS, SHARES, WORK_SECONDS, Turns
 
 
 async def turns_of_the_loop(over: asyncio.Event) -> int:
@@ -56,3 +61,55 @@ async def test_who_stops_waiting_takes_no_share() -> None:
     waiting[0].cancel()
     async with asyncio.timeout(10):
         await asyncio.gather(*waiting[1:])
+
+
+class Busy:
+    """Clients' work on a clock of its own, and the rests that the loop takes."""
+
+    def __init__(self, turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._turns, self._loop, self._now, self.rests = turns, asyncio.get_running_loop(), 0.0, 0
+        monkeypatch.setattr(turns_module, "time", SimpleNamespace(perf_counter=lambda: self._now))
+        self._call_later = self._loop.call_later
+        monkeypatch.setattr(self._loop, "call_later", self._rest)
+
+    def _rest(self, delay: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        assert delay == REST_SECONDS
+        self.rests += 1
+        self._now += delay
+        return self._call_later(delay, callback)
+
+    async def work(self, seconds: float, pieces: int = 1) -> None:
+        async def piece() -> None:
+            await self._turns.take(SHARES)
+            self._now += seconds
+
+        await asyncio.gather(*(piece() for _ in range(pieces)))
+        await asyncio.sleep(0)
+
+    def pause(self, seconds: float) -> None:
+        self._now += seconds
+
+
+@pytest.mark.parametrize(("seconds", "rests"), [(WORK_SECONDS * 1.01, 40), (WORK_SECONDS * 0.26, 10)])
+async def test_while_batches_are_under_way_the_loop_rests_after_some_work(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, rests: int
+) -> None:
+    busy = Busy(Turns(lambda: True), monkeypatch)
+    await busy.work(seconds, 40)
+    assert busy.rests == rests
+
+
+async def test_without_a_batch_under_way_it_does_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = Busy(Turns(lambda: False), monkeypatch)
+    await busy.work(WORK_SECONDS, 40)
+    assert busy.rests == 0
+
+
+async def test_clients_that_leave_the_loop_idle_themselves_do_not_wait_for_a_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    busy = Busy(Turns(lambda: True), monkeypatch)
+    for _ in range(10):
+        await busy.work(WORK_SECONDS / 2)
+        busy.pause(2 * REST_SECONDS)
+    assert busy.rests == 0

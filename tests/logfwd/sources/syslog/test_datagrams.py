@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from logfwd.sources.syslog.datagrams import Datagrams
 from logfwd.sources.syslog.inbox import Inbox
 from logfwd.sources.syslog.message import to_json
 from logfwd.sources.syslog.settings import Served, SyslogSource
+from logfwd.sources.turns import REST_SECONDS
+from tests.support.installation import eventually
 from tests.support.syslog_clients import Counted
 
 
@@ -50,3 +54,32 @@ async def test_what_is_dropped_is_not_parsed(tmp_path: Path, parsed: list[bytes]
     assert counted.dropped == {"no_room": sent - taken}
     inbox.committed(Draft(blocks).positions())
     assert inbox.lag_bytes() == 0
+
+
+async def test_a_sender_that_never_pauses_leaves_time_to_batches_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, rests, sent = asyncio.get_running_loop(), list[float](), 0
+    call_later = loop.call_later
+
+    def noted(delay: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+        rests.append(delay)
+        return call_later(delay, callback, *args)
+
+    monkeypatch.setattr(loop, "call_later", noted)
+    path, counted, inbox = str(tmp_path / "log"), Counted(), Inbox(Front(), max_bytes=1 << 24)
+    served, losses = Served("s", SyslogSource(unix=(path,))), Losses("s", counted.counters)
+    listener = Datagrams("unix", path, served, inbox, losses, lambda: True)
+    await listener.open()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        client.connect(path)
+        with contextlib.suppress(BlockingIOError):  # until its queue is full
+            while sent < 100:
+                client.send(b"<13>app: %d %b" % (sent, b"x" * 8000))
+                sent += 1
+    await eventually(lambda: inbox.lag_bytes() >= 8000 * sent)
+    assert rests.count(REST_SECONDS) >= sent // 3 - 1
+    await listener.stop()
+    assert sum(block.data.count(b"\n") for block in inbox.rest(1 << 20)) == sent
+    assert not counted.dropped
