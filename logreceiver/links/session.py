@@ -147,10 +147,8 @@ class Session:
         return {
             "identity": self._guest.identity,
             "peer": self._link.peer,
-            "group": facts.group,
-            "version": facts.version,
-            "cipher": facts.cipher,
-            "authentication": facts.authentication,
+            "mode": self._guest.hello.mode,
+            **{name: getattr(facts, name) for name in ("group", "version", "cipher", "authentication", "stack")},
             "topic": self._guest.topic,
             "age_seconds": round(self.age, 3),
         }

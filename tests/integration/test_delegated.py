@@ -55,6 +55,8 @@ async def test_records_arrive_and_a_renewed_credential_is_used_without_a_restart
             (row,) = forwarder.describe()
             assert row["link"]["authentication"] == authentication
             assert row["link"]["stack"] == "tls13"
+            ((link,),) = (row["newest_links"] for row in service._streams())
+            assert (link["mode"], link["stack"]) == (mode, "tls13")
             assert forwarder.registry.get_sample_value(CERTIFICATE_EXPIRY.name, labels) is not None
             await asyncio.sleep(0.05)  # by then the receiver has looked once
             delegating(parties, "receiver", kind=kind)

@@ -160,14 +160,22 @@ def test_what_the_api_says_is_text_and_never_markup(browser: Browser, installed:
         assert page.locator("main b, main img, #alerts b, #alerts img").count() == 0
 
 
-def test_a_mode_over_our_own_tls_is_marked(browser: Browser, installed: Installed) -> None:
-    def moved(route: Route) -> None:
-        answer = route.fetch().json()
-        for row in answer["streams"]:
-            row["link"] = row["link"] and row["link"] | {"stack": "tls13"}
-        route.fulfill(status=200, content_type="application/json", body=json.dumps(answer))
+def over_our_own_tls(route: Route) -> None:
+    answer = route.fetch().json()
+    for row in answer["streams"]:
+        for link in row.get("newest_links", [row.get("link")]):
+            if link is not None:
+                link["stack"] = "tls13"
+    route.fulfill(status=200, content_type="application/json", body=json.dumps(answer))
 
-    with visit(browser, installed.forwarder) as page:
-        page.route("**/api/v1/streams", moved)
-        head = page.get_by_role("columnheader", name=re.compile(r"^pq-stream\b"))
-        expect(head).to_contain_text("hybrid (experimental)")
+
+def test_a_mode_over_our_own_tls_is_marked_on_both_pages(browser: Browser, installed: Installed) -> None:
+    with visit(browser, installed.forwarder) as page, visit(browser, installed.receiver) as receivers_page:
+        for each in (page, receivers_page):
+            head = each.get_by_role("columnheader", name=re.compile(r"^pq-stream\b"))
+            expect(head.locator(".mode")).to_have_text("hybrid")
+            each.route("**/api/v1/streams", over_our_own_tls)
+            expect(head.locator(".mode")).to_have_text("hybrid (experimental)")
+        links = receivers_page.locator("details", has_text="newest links of pq-stream")
+        links.locator("summary").click()
+        expect(links.get_by_role("cell", name="hybrid (experimental)")).to_have_count(1)

@@ -178,7 +178,7 @@ function unbroken(points) {
   return runs.filter((run) => run.length > 1);
 }
 
-const LINK_COLUMNS = { identity: "identity", peer: "from", group: "group", version: "version", authentication: "authentication", topic: "topic" };
+const LINK_COLUMNS = { identity: "identity", peer: "from", mode: "mode", group: "group", version: "version", authentication: "authentication", topic: "topic" };
 
 function links(program, name, place) {
   const body = make("tbody");

@@ -64,6 +64,9 @@ function named(mode, stack) {
   return mode.startsWith("kemtls") || stack === "tls13" ? `${mode} (experimental)` : mode;
 }
 
+/** Our own TLS, if a link of this mode runs over it: a mode's name alone does not tell. */
+const ownStack = (row, mode) => row.newest_links.find((link) => link.mode === mode && link.stack === "tls13")?.stack;
+
 /** The TLS differences between the two sides of a comparison: a ratio can be attributed to nothing else. */
 function differences(original, twin) {
   if (!original.link || !twin.link) return "";
@@ -156,7 +159,7 @@ const RECEIVER = {
   empty: "No forwarder has opened a link yet.",
   bytes: (row) => row.bytes.stored ?? 0,
   records: (row) => row.records.stored ?? 0,
-  mode: (row) => row.modes.map((mode) => named(mode)).join(", "),
+  mode: (row) => row.modes.map((mode) => named(mode, ownStack(row, mode))).join(", "),
   state: (row) => (row.links ? ["connected", `● ${plural(row.links, "link")}`] : ["disconnected", "✕ no link"]),
   group: (row) => Object.entries(row.links_by_group).map(([group, links]) => `${count(links)} × ${group}`).join(" · ") || "no link",
   details: () => [],
@@ -187,7 +190,7 @@ const RECEIVER = {
       show: (row) => ({ text: count(sum(Object.values(row.records))), note: byName(row.records).join(" · ") || "none yet" }),
     },
   ],
-  links: (row) => row.newest_links,
+  links: (row) => row.newest_links.map((link) => ({ ...link, mode: named(link.mode, link.stack) })),
 };
 
 export const programOf = (answer) => (answer.program === "logreceiver" ? RECEIVER : FORWARDER);
