@@ -85,6 +85,8 @@ class Keeper:
             self.pipeline.stop_reading()
         done, _ = await asyncio.wait({self._task}, timeout=grace_seconds)
         if not done:
-            log.warning("batches left in spool", stream=self.name)
+            senders = self.pipeline.senders if self.pipeline is not None else []
+            if any(sender.backlog.waiting_batches for sender in senders):
+                log.warning("batches left in spool", stream=self.name)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

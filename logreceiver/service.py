@@ -42,6 +42,7 @@ from streams.telemetry import admin
 from streams.telemetry.metrics import CollectorRegistry
 
 CERTIFICATE_CHECK_SECONDS = 5.0
+STOPPING = "the receiver is stopping"
 log = structlog.get_logger("logreceiver")
 
 
@@ -151,12 +152,12 @@ class Service:
         self._reloading.stop()
         grace = self.config.stop_grace_seconds
         for session in self._live:
-            session.go_away("the receiver is stopping", grace)
+            session.go_away(STOPPING, grace)
         deadline = asyncio.get_running_loop().time() + grace
         while self._live and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.02)
         for session in list(self._live):
-            session.end(Code.TIMEOUT, "the receiver is stopping")
+            session.end(Code.TIMEOUT, STOPPING)
         await self._stack.aclose()
 
     # -- links -------------------------------------------------------------------------------------------------
@@ -175,11 +176,10 @@ class Service:
         if verdict := session.judge(self.config, self._shared.revoked):
             await session.turn_away(verdict.code, verdict.text)
             return
-        if (
-            self._stopping
-            or len(self._live) >= self._max_links
-            or self._links[identity] >= limits.max_links_per_identity
-        ):
+        if self._stopping:
+            await session.turn_away(Code.TIMEOUT, STOPPING)
+            return
+        if len(self._live) >= self._max_links or self._links[identity] >= limits.max_links_per_identity:
             await session.turn_away(Code.TOO_MANY_LINKS, "no room for another link")
             return
         self._live[session] = listener

@@ -158,6 +158,22 @@ async def test_a_forwarder_that_is_stopped_while_it_starts_ends_at_once(
     assert not found(events, "batches left in spool")
 
 
+@pytest.mark.parametrize("receiver_is_there", [True, False])
+async def test_batches_are_said_to_be_left_in_the_spool_only_where_there_are_any(
+    installation: Installation, events: Events, receiver_is_there: bool
+) -> None:
+    async with running(installation.receiver_config()) as service:
+        address = service.listeners[0].address if receiver_is_there else "localhost:1"
+        config = msgspec.structs.replace(installation.forwarder_config(address), stop_grace_seconds=0.0)
+        async with forwarding(config) as forwarder:
+            installation.append(*lines(10))
+            if receiver_is_there:
+                await eventually(lambda: acknowledged(forwarder) == 10, 60)
+            else:
+                await eventually(lambda: any(row["spool"]["batches"] for row in forwarder.describe()), 60)
+    assert bool(found(events, "batches left in spool")) is not receiver_is_there
+
+
 def blank() -> ForwarderConfig:
     raise ConfigError([])
 
