@@ -159,6 +159,7 @@ class Forwarder:
                 counters = (self.metrics.count_records, self.metrics.count_files, self.metrics.count_file_bytes)
                 counts = (partial(count, original.name) for count in counters)
                 context = Context(original.own_record_bytes, original.batch.max_batch_bytes, handle, others, *counts)
+                connector = Connector(self.config, self.metrics)
                 pipeline = Pipeline(
                     original,
                     twins,
@@ -166,9 +167,10 @@ class Forwarder:
                     spool,
                     self.metrics,
                     self._threads,
-                    Connector(self.config, self.metrics).of,
+                    connector.of,
                     boot_id=self._boot_id,
                     answer_timeout_seconds=self.config.answer_timeout_seconds,
+                    receivers=connector.receivers,
                 )
                 handle.start(pipeline.room_bytes, spool.key)
                 yield pipeline

@@ -98,7 +98,9 @@ class Pipeline:
         *,
         boot_id: str,
         answer_timeout_seconds: float,
+        receivers: Callable[[Stream], int] = lambda _: 1,
     ) -> None:
+        """`receivers`: how many receivers `connect` makes a stream's links to, in turn."""
         self.original = original
         self.source = source
         self._spool = spool
@@ -118,7 +120,7 @@ class Pipeline:
             delivery = Delivery(
                 stream, backlog, spool, metrics, boot_id=boot_id, answer_timeout_seconds=answer_timeout_seconds
             )
-            sender = Sender(delivery, connect(stream))
+            sender = Sender(delivery, connect(stream), receivers=receivers(stream))
             self._backlogs.append(backlog)
             self.senders.append(sender)
         self._sealing: asyncio.Queue[_Sealing | None] = asyncio.Queue(SEALS_IN_FLIGHT)

@@ -41,12 +41,19 @@ class Connector:
     def of(self, stream: Stream) -> Connect:
         """How a stream makes its next link: to each receiver in turn, starting with a random one."""
         turns = count(random.randrange(1 << 16))  # noqa: S311
-        receivers = stream.receivers or self._config.receivers
+        receivers = self._receivers_of(stream)
 
         async def make_link() -> Link:
             return await self._connect(stream, receivers[next(turns) % len(receivers)])
 
         return make_link
+
+    def receivers(self, stream: Stream) -> int:
+        """How many receivers a stream has."""
+        return len(self._receivers_of(stream))
+
+    def _receivers_of(self, stream: Stream) -> tuple[str, ...]:
+        return stream.receivers or self._config.receivers
 
     async def _connect(self, stream: Stream, receiver: str) -> Link:
         config = self._config

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 from logfwd.clocks import clock
 from logfwd.links.delivery import Delivery
+from logfwd.links.question import Question
 from logfwd.links.resume import GoOn, Plan, Remedy, Repeat, Reset, Wait
+from logfwd.links.rounds import Rounds
 from logfwd.spool.rows import Row, Run
 from streams.errors import (
     BatchCorrupt,
@@ -54,18 +56,22 @@ class Sent:
 class Conversation:
     """One link's part of a delivery. `wake` is set when there is something new to send."""
 
-    def __init__(self, link: Link, delivery: Delivery, wake: asyncio.Event, rotate: Callable[[], None]) -> None:
+    def __init__(
+        self, link: Link, delivery: Delivery, rounds: Rounds, wake: asyncio.Event, rotate: Callable[[], None]
+    ) -> None:
         self.leaving = ""
         """Why the link is to be left; empty as long as it is used."""
+        self.seeks_another = False
+        """True if it was left for a receiver that can serve."""
         self._link = link
         self._delivery = delivery
+        self._rounds = rounds
         self._wake = wake
         """Set by commits, by answers and by `leave`: `_talk` then looks again."""
         self._rotate = rotate
         """Called when the link is old enough: makes the next one, then has this one left."""
         self._wire = ForwarderConnection(m.MAX_FRAME_BYTES_BEFORE_WELCOME)  # nothing that a receiver says is longer
-        self._answers: asyncio.Queue[m.Welcome | m.Run | m.Nack] = asyncio.Queue()
-        """To HELLO and OPEN_RUN; at most one is awaited at a time."""
+        self._question = Question()
         self._in_flight: deque[Sent] = deque()
         """Sent and not answered. Answers come in the same order, so each belongs to the first."""
         self._refusal: tuple[Row, m.Nack, bool] | None = None
@@ -75,8 +81,6 @@ class Conversation:
         self._pace = Bucket(PINGS_PER_SECOND, MOST_PINGS, clock())
         self._seq = 0
         self._heard_at = clock()
-        self._asked_at: float | None = None
-        """When the question was sent whose answer is awaited."""
         self._welcome: m.Welcome | None = None
         self._receiver_clock_ms = 0
         """What its wall clock showed when our clock for intervals, which is never set back, stood at 0."""
@@ -108,6 +112,8 @@ class Conversation:
     def leave(self, reason: str) -> None:
         """Leave the link in an orderly way: nothing new is sent, outstanding answers are awaited."""
         self.leaving = self.leaving or reason
+        if self.welcomed:
+            self._question.give_up()
         self._wake.set()
 
     @property
@@ -116,13 +122,12 @@ class Conversation:
 
     @property
     def unacknowledged(self) -> int:
-        """Batches that are on the wire."""
         return len(self._in_flight)
 
     @property
     def unanswered_seconds(self) -> float:
         """How long the receiver has owed the answer that is due next; 0 if it owes none."""
-        since = self._in_flight[0].at if self._in_flight else self._asked_at
+        since = self._in_flight[0].at if self._in_flight else self._question.asked_at
         return 0.0 if since is None else clock() - since
 
     # -- talking -----------------------------------------------------------------------------------------------
@@ -153,8 +158,10 @@ class Conversation:
     async def _hello(self) -> m.Welcome:
         delivery, stream = self._delivery, self._delivery.stream
         twin_of = stream.mirror_of or ""
-        self._send(m.Hello(m.VERSION, delivery.forwarder_id, delivery.boot_id, stream.name, stream.security, twin_of))
-        welcome = await self._answer()
+        self._send(
+            m.Hello(m.VERSION, delivery.forwarder_id, delivery.boot_id, stream.name, stream.security, twin_of, True)
+        )
+        welcome = await self._question.answer(delivery.answer_timeout_seconds)
         assert isinstance(welcome, m.Welcome)
         if stream.topic is not None and welcome.topic != stream.topic:
             raise ProtocolError(Code.POLICY, f"the receiver writes to {welcome.topic!r}, not to {stream.topic!r}")
@@ -163,41 +170,40 @@ class Conversation:
         if abs(ahead_seconds) > CLOCK_SKEW_WARNING_SECONDS:
             self.log.warning("clocks differ", receiver_ahead_seconds=round(ahead_seconds, 1))
         delivery.metrics.link_opened(stream.name, stream.security, receiver=self._link.peer, facts=self._link.facts)
+        facts = self._link.facts
         self.log.info(
-            "link opened",
-            group=self._link.facts.group,
-            version=self._link.facts.version,
-            topic=welcome.topic,
-            window=welcome.window,
+            "link opened", group=facts.group, version=facts.version, topic=welcome.topic, window=welcome.window
         )
         self._welcome = welcome
         return welcome
 
     async def _ask(self, run: Run, welcome: m.Welcome) -> Plan:
         """OPEN_RUN, and the plan that its answer leads to."""
-        if run.granted:
-            self._send(m.OpenRun(run.number, run.topic, run.partition, run.producer_id, run.producer_epoch, run.grant))
-        else:
-            self._send(m.OpenRun(run.number, partition=self._delivery.backlog.partition()))
-        answer = await self._answer()
+        patience = self._delivery.patience_seconds if self._rounds.may_wait else 0.0
+        self._send(self._delivery.question(run, patience))
+        asked_at = clock()
+        answer = await self._question.answer(self._delivery.answer_timeout_seconds)
+        if answer is None:
+            return Wait(clock(), "the link is left")
         if isinstance(answer, m.Run):
+            self._rounds.serves()
             return await self._delivery.plan(run, welcome, answer)
         assert isinstance(answer, m.Nack)
-        code = Code.parse(answer.code)
-        self.log.warning("run not opened", code=answer.code, detail=answer.text)
+        return self._not_opened(run, answer, was_held=0 < patience < 2 * (clock() - asked_at))
+
+    def _not_opened(self, run: Run, nack: m.Nack, *, was_held: bool) -> Plan:
+        """Ask again, here at once if the receiver has held its answer for as long as it could, or elsewhere."""
+        code = Code.parse(nack.code)
+        self.log.warning("run not opened", code=nack.code, detail=nack.text)
         self._delivery.metrics.link_failures.labels(self._delivery.stream.name, str(code)).inc()
         plan = self._delivery.not_granted(run) if code is Code.NOT_GRANTED else Wait(clock(), str(code))
-        return Wait(plan.until + self._delivery.backoff.next(), plan.reason) if isinstance(plan, Wait) else plan
-
-    async def _answer(self) -> m.Welcome | m.Run | m.Nack:
-        self._asked_at = clock()
-        try:
-            async with asyncio.timeout(self._delivery.answer_timeout_seconds):
-                return await self._answers.get()
-        except TimeoutError:
-            raise LinkError("the receiver did not answer in time") from None
-        finally:
-            self._asked_at = None
+        if not isinstance(plan, Wait):
+            return plan
+        if self._rounds.cannot_serve(clock()):
+            self.seeks_another = True
+            self.leave(m.fit(f"this receiver cannot serve: {code}"))
+            return plan
+        return plan if was_held else Wait(plan.until + self._delivery.backoff.next(), plan.reason)
 
     async def _send_run(self, run: Run, plan: GoOn | Repeat, welcome: m.Welcome) -> None:
         """Send a run's batches until it is done, one is refused, or the link is to be left."""
@@ -310,7 +316,7 @@ class Conversation:
             if self._refusal is None:
                 self._refusal = (sent.row, event, alone)
         elif isinstance(event, m.Welcome | m.Run | m.Nack):
-            self._answers.put_nowait(event)
+            self._question.take(event)
         elif isinstance(event, m.Ping):
             self._send(m.Pong(event.token))
         elif isinstance(event, m.Goaway):
@@ -330,11 +336,11 @@ class Conversation:
             quiet_since = max(self._heard_at, self._in_flight[0].at) if self._in_flight else self._heard_at
             if now - quiet_since > SILENCE_PINGS * pause + LOOK_SECONDS:
                 raise LinkError("the receiver fell silent")
-            if not self.welcomed or self.leaving:
-                continue
-            if now - self._heard_at >= pause:
+            if self.welcomed and now - self._heard_at >= pause:
                 token += 1
                 self._send(m.Ping(token))
+            if not self.welcomed or self.leaving:
+                continue
             report = self._delivery.report()
             if report != reported and now - reported_at >= REPORT_SECONDS:
                 reported, reported_at = report, now

@@ -25,6 +25,8 @@ from streams.errors import Code
 from streams.records.batch import Packed, halves, parse_header, stamp
 from streams.wire import messages as m
 
+MOST_PATIENCE_SECONDS = 20.0
+
 
 class Delivery:
     """One stream's way to the sink, over all its links."""
@@ -67,6 +69,11 @@ class Delivery:
             if any(True for _ in backlog.stamped(run)):
                 self._recovery(run).uncertain(clock())
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long a receiver may hold its answer to OPEN_RUN: well within the time limit of an answer."""
+        return min(MOST_PATIENCE_SECONDS, self.answer_timeout_seconds / 3)
+
     def wake_by(self, wake: Callable[[], None]) -> None:
         """Set what is called when there are more batches to send than at the last look."""
         self._spool.on_read[self.stream.name] = wake
@@ -83,11 +90,21 @@ class Delivery:
 
     # -- before sending ----------------------------------------------------------------------------------------
 
+    def question(self, run: Run, patience_seconds: float) -> m.OpenRun:
+        """What is stored of a run, or, of a new one, for a producer id in the partition of the runs before it."""
+        patience_ms = int(patience_seconds * 1000)
+        if not run.granted:
+            return m.OpenRun(run.number, partition=self.backlog.partition(), patience_ms=patience_ms)
+        stamp = (run.producer_id, run.producer_epoch, run.grant)
+        return m.OpenRun(run.number, run.topic, run.partition, *stamp, patience_ms)
+
     async def plan(self, run: Run, welcome: m.Welcome, answer: m.Run) -> Plan:
         """How to go on with a run, given the receiver's answer; a new run takes the stamp that it was granted."""
         self._max_batch_bytes = answer.max_message_bytes
         if run.granted:
-            known = Answer(welcome.cluster_id, answer.topic_id, answer.stored_epoch, answer.stored_sequence)
+            known = Answer(
+                answer.cluster_id or welcome.cluster_id, answer.topic_id, answer.stored_epoch, answer.stored_sequence
+            )
             plan = self._recovery(run).plan(run, list(self.backlog.stamped(run)), known, clock())
             self._behind = plan.behind if isinstance(plan, GoOn) else None
             return plan
@@ -95,7 +112,7 @@ class Delivery:
         notes = Notes()
         granted = Run(
             run.number,
-            welcome.cluster_id,
+            answer.cluster_id or welcome.cluster_id,
             answer.topic,
             answer.topic_id,
             answer.partition,

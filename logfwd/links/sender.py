@@ -14,6 +14,7 @@ from logfwd.definition import Stream
 from logfwd.links.backoff import MOST_SECONDS, Backoff
 from logfwd.links.conversation import Conversation
 from logfwd.links.delivery import Delivery
+from logfwd.links.rounds import Rounds
 from logfwd.spool.backlog import Backlog
 from streams.errors import Code, HandshakeFailed, LinkError, LinkRefused, NotListening, PolicyViolation, ProtocolError
 from streams.security.transport import Link
@@ -35,8 +36,10 @@ LINK_FAILURES = (LinkError, ProtocolError, ConnectionError, TimeoutError)
 class Sender:
     """One link at a time, for as long as it runs. `wake` is set when there is something new to send."""
 
-    def __init__(self, delivery: Delivery, connect: Connect) -> None:
+    def __init__(self, delivery: Delivery, connect: Connect, *, receivers: int = 1) -> None:
+        """`receivers`: to how many `connect` makes links, in turn."""
         self.delivery = delivery
+        self._rounds = Rounds(receivers)
         self.link: Link | None = None
         self.wake = asyncio.Event()
         delivery.wake_by(self.wake.set)
@@ -94,8 +97,8 @@ class Sender:
                     if self._stopping:  # while it was made
                         await link.close()
                         break
-                    await self._use(link)
-                    if self._next_link is None:  # it was left for a reason of the receiver's
+                    seeks_another = await self._use(link)
+                    if self._next_link is None and not seeks_another:  # it was left for a reason of the receiver's
                         await self._pause(self._backoff.next())
                 except LINK_FAILURES as error:
                     await self._failed(error)
@@ -109,11 +112,13 @@ class Sender:
         await self._drop_next_link()
         return await self._connect()
 
-    async def _use(self, link: Link) -> None:
-        conversation = Conversation(link, self.delivery, self.wake, self._rotate)
+    async def _use(self, link: Link) -> bool:
+        """True if the link was left for another receiver, which is to be asked at once."""
+        conversation = Conversation(link, self.delivery, self._rounds, self.wake, self._rotate)
         self.link, self._conversation = link, conversation
         try:
             await conversation.run()
+            return conversation.seeks_another
         finally:
             if conversation.has_served:
                 self._backoff.reset()
@@ -123,6 +128,7 @@ class Sender:
 
     async def _failed(self, error: Exception) -> None:
         reason = self._count(error)
+        self._rounds.no_link()
         pause = self._pause_after(error, reason)
         self.log.warning(
             "link failed",

@@ -178,8 +178,7 @@ class Session:
 
     def _say(self, event: str, write: Callable[[int], None]) -> None:
         """A line that this identity can cause as often as it likes."""
-        names = self._link.facts.identities
-        self._shared.sparing.say((event, names[:1]), write)
+        self._shared.sparing.say((event, self._link.facts.identities[:1]), write)
 
     async def _first_message(self) -> m.Hello:
         try:
@@ -209,7 +208,9 @@ class Session:
         try:
             topic = await shared.sink.find(permit.topic)
         except SinkUnavailable as error:
-            raise ProtocolError(error.code, str(error)) from error
+            if not (hello.patient and error.code is Code.UNAVAILABLE):
+                raise ProtocolError(error.code, str(error)) from error
+            topic = None  # the forwarder asks, with patience, when it is back
         if self._authorise(hello) != permit:  # a reload meanwhile
             raise ProtocolError(Code.NOT_ALLOWED, "the rules have changed; greet again")
         account = shared.posture.opened(hello.stream, permit.identity, facts)
@@ -222,7 +223,7 @@ class Session:
                 guest.session_id,
                 shared.sink.cluster_id,
                 permit.topic,
-                "" if topic is None else topic.topic_id,  # it is made for the first run
+                "" if topic is None else topic.topic_id,  # it is not made yet, or not known
                 0 if topic is None else topic.max_message_bytes,
                 m.MAX_WINDOW,
                 int(time.time() * 1000),

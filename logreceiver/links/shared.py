@@ -12,6 +12,7 @@ from logreceiver.links.budget import Budget
 from logreceiver.links.conduct import Register
 from logreceiver.links.grants import Grants
 from logreceiver.links.meanwhile import Meanwhile
+from logreceiver.links.patience import Patience
 from logreceiver.metrics import ReceiverMetrics
 from logreceiver.posture import Posture
 from logreceiver.sinks import Sink
@@ -62,6 +63,7 @@ class Shared:
     """For what links ask beyond their share."""
     register: Register = field(default_factory=Register)
     meanwhile: Meanwhile = field(default_factory=Meanwhile)
+    patience: Patience = field(default_factory=Patience)
     sparing: Sparing = field(default_factory=Sparing)
     """For log lines that peers can cause."""
 

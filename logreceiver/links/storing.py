@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
 
-from logreceiver.ledger.records import BatchEntry, ReportEntry
+from logreceiver.links import entries
 from logreceiver.links.authorisation import Denied, authorise
 from logreceiver.links.grants import Claim
 from logreceiver.links.guest import Guest
@@ -120,7 +120,7 @@ class Storing:
     async def _open_run(self, ask: m.OpenRun) -> None:
         await asyncio.sleep(self._conduct.runs.take(1, time.monotonic()))
         try:
-            answer = await (self._known_run(ask) if ask.producer_id >= 0 else self._new_run(ask))
+            answer = await self._shared.patience.until(lambda: self._run_of(ask), ask.patience_ms / 1000)
         except SinkUnavailable as error:
             code, reason = str(error.code), str(error)
             self._say(
@@ -132,6 +132,12 @@ class Storing:
         self._run = OpenedRun(ask.run, answer.topic, answer.partition, answer.producer_id, max(ask.producer_epoch, 0))
         self._send(answer)
 
+    async def _run_of(self, ask: m.OpenRun) -> m.Run:
+        sink = self._shared.sink
+        if not sink.cluster_id:  # it was never reached, and a grant names its cluster
+            await sink.find(self._guest.topic)
+        return await (self._known_run(ask) if ask.producer_id >= 0 else self._new_run(ask))
+
     async def _new_run(self, ask: m.OpenRun) -> m.Run:
         """Hand out a producer id under which nothing was ever stored."""
         topic = await self._shared.sink.topic(self._guest.topic)
@@ -142,8 +148,16 @@ class Storing:
             # By name, so that new runs of a stream stay in one partition and its records in their order.
             partition = zlib.crc32((identity + stream).encode()) % topic.partition_count
         grant = self._shared.grants.sign(self._claim(topic.name, partition, producer_id))
-        limit = topic.max_message_bytes
-        return m.Run(ask.run, topic.name, topic.topic_id, partition, producer_id, grant, max_message_bytes=limit)
+        return m.Run(
+            ask.run,
+            topic.name,
+            topic.topic_id,
+            partition,
+            producer_id,
+            grant,
+            max_message_bytes=topic.max_message_bytes,
+            cluster_id=self._shared.sink.cluster_id,
+        )
 
     async def _known_run(self, ask: m.OpenRun) -> m.Run:
         """What the sink has of a run whose grant is presented; the run keeps the topic it was opened for."""
@@ -156,7 +170,8 @@ class Storing:
         stored = await self._shared.sink.ask(ask.topic, ask.partition, ask.producer_id)
         known = (-1, -1) if stored is None else (stored.producer_epoch, stored.last_sequence)
         where = (ask.run, topic.name, topic.topic_id, ask.partition)
-        return m.Run(*where, ask.producer_id, ask.grant, *known, topic.max_message_bytes)
+        cluster_id = self._shared.sink.cluster_id
+        return m.Run(*where, ask.producer_id, ask.grant, *known, topic.max_message_bytes, cluster_id)
 
     def _may_continue(self, topic: str) -> bool:
         """By the rules of now: a grant holds no time."""
@@ -285,55 +300,12 @@ class Storing:
     # -- for the ledger ------------------------------------------------------------------------------------------
 
     def _keep_batch(self, run: OpenedRun, header: recordbatch.Header, outcome: Outcome) -> None:
-        if self._shared.ledger is None:
-            return
-        hello, facts, offset = self._guest.hello, self._guest.facts, outcome.base_offset
-        self._shared.ledger.batch(
-            BatchEntry(
-                time_ms=int(time.time() * 1000),
-                stream=hello.stream,
-                twin_of=hello.twin_of,
-                identity=self._guest.identity,
-                forwarder_id=hello.forwarder_id,
-                boot_id=hello.boot_id,
-                run=run.number,
-                producer_id=header.producer_id,
-                producer_epoch=header.producer_epoch,
-                base_sequence=header.base_sequence,
-                records=header.record_count,
-                bytes=header.size,
-                topic=run.topic,
-                partition=run.partition,
-                first_offset=offset,
-                last_offset=offset + header.last_offset_delta if offset >= 0 else -1,
-                outcome="stored" if outcome.kind is Kind.STORED else "duplicate",
-                mode=hello.mode,
-                group=facts.group,
-                tls_version=facts.version,
-                session_id=self._guest.session_id,
-                authentication=facts.authentication,
-                peer=self._guest.peer,
-            )
-        )
+        if self._shared.ledger is not None:
+            where = (run.number, run.topic, run.partition)
+            self._shared.ledger.batch(entries.of_batch(self._guest, where, header, outcome, time.time()))
 
     def keep_report(self, report: m.Report) -> None:
         """Put a forwarder's totals into the ledger."""
-        if self._shared.ledger is None:
-            return
-        hello = self._guest.hello
-        self._shared.ledger.report(
-            ReportEntry(
-                time_ms=int(time.time() * 1000),
-                stream=hello.stream,
-                twin_of=hello.twin_of,
-                identity=self._guest.identity,
-                forwarder_id=hello.forwarder_id,
-                boot_id=hello.boot_id,
-                run=-1 if self._run is None else self._run.number,
-                accepted=report.accepted,
-                acknowledged=report.acknowledged,
-                dropped=report.dropped,
-                dead_lettered=report.dead_lettered,
-                resets=report.resets,
-            )
-        )
+        if self._shared.ledger is not None:
+            run = -1 if self._run is None else self._run.number
+            self._shared.ledger.report(entries.of_report(self._guest, run, report, time.time()))

@@ -37,6 +37,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     stream: Text
     mode: Text
     twin_of: Text = ""
+    patient: bool = False
+    """Whether it takes a WELCOME of a receiver that cannot reach its sink: then only RUN has the ids of both."""
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -53,7 +55,10 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class OpenRun(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Forwarder: asks for the stamp of a new run (producer_id −1), or what the sink has stored of an existing one."""
+    """Forwarder: asks for the stamp of a new run (producer_id −1), or what the sink has stored of an existing one.
+
+    The receiver may hold its answer for `patience_ms` until the partition can be written; PINGs go on meanwhile.
+    """
 
     run: Count
     topic: Text = ""
@@ -61,6 +66,7 @@ class OpenRun(msgspec.Struct, frozen=True, array_like=True, tag=3):
     producer_id: Number = -1
     producer_epoch: Number = -1
     grant: Token = b""
+    patience_ms: Count = 0
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -79,6 +85,8 @@ class Run(msgspec.Struct, frozen=True, array_like=True, tag=4):
     stored_sequence: Number = -1
     max_message_bytes: Count = 0
     """The longest batch that the run's topic takes; 0 from a receiver that does not say."""
+    cluster_id: Text = ""
+    """That of WELCOME, which may have come before it was known; empty from a receiver that does not say."""
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, tag=5):

@@ -42,16 +42,20 @@ CONNECTION_ERRORS = (OSError, KafkaError, TimeoutError, LinkError, EOFError, Not
 
 
 class Topic(NamedTuple):
-    """A topic in the newest metadata. `leaders` by partition, −1 for none; `operations` has a bit per right."""
+    """A topic in the newest metadata. `leaders` by partition, −1 for none; `operations` has a bit per right.
+
+    `in_sync` by partition: how many replicas have all that was acknowledged.
+    """
 
     error_code: int
     topic_id: str
     leaders: Mapping[int, int]
+    in_sync: Mapping[int, int]
     replication_factor: int
     operations: int
 
 
-_NO_TOPIC = Topic(UNKNOWN_TOPIC, "", {}, 0, 0)
+_NO_TOPIC = Topic(UNKNOWN_TOPIC, "", {}, {}, 0, 0)
 
 
 class Cluster:
@@ -235,7 +239,8 @@ class Cluster:
 def _topic(row: Sequence[Any]) -> Topic:
     error_code, _, topic_id, _, partitions, operations, _ = row
     replicas = max((len(partition[4]) for partition in partitions), default=0)
-    return Topic(error_code, topic_id, {one[1]: one[2] for one in partitions}, replicas, operations)
+    leaders, in_sync = {one[1]: one[2] for one in partitions}, {one[1]: len(one[5]) for one in partitions}
+    return Topic(error_code, topic_id, leaders, in_sync, replicas, operations)
 
 
 def _describe(error: BaseException) -> str:

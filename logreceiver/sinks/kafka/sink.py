@@ -15,23 +15,21 @@ broker answers.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import structlog
 
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
-from logreceiver.sinks.kafka import topic_check
-from logreceiver.sinks.kafka.client import CONNECTION_ERRORS, Cluster, Topic
+from logreceiver.sinks.kafka.client import CONNECTION_ERRORS, Cluster
 from logreceiver.sinks.kafka.coalesced import Coalesced
-from logreceiver.sinks.kafka.errors import LEADER_NOT_AVAILABLE, NO_ERROR, NOT_LEADER, UNKNOWN_TOPIC, raise_for, refusal
+from logreceiver.sinks.kafka.errors import NO_ERROR, NOT_LEADER, UNKNOWN_TOPIC, raise_for, refusal
 from logreceiver.sinks.kafka.lanes import Item, Lanes
 from logreceiver.sinks.kafka.options import connection_options, credentials
 from logreceiver.sinks.kafka.produce import Produce, Row
 from logreceiver.sinks.kafka.read import read_all
 from logreceiver.sinks.kafka.requests import DescribeProducers
+from logreceiver.sinks.kafka.topics import CHECK_SECONDS, Topics
 from logreceiver.sinks.settings import KafkaSink as Settings
 from streams import tasks
 from streams.errors import Code, SinkUnavailable
@@ -40,25 +38,15 @@ START_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 KEEP_SECONDS = 30.0
 """How often metadata is refreshed while all is well."""
-CHECK_SECONDS = 300.0
 ANSWER_GRACE_SECONDS = 5.0
 """How long to wait beyond the request's own time limit before closing the broker's connection."""
 PRODUCER_ID_SECONDS = 10.0
-CREATION_SECONDS = 10.0
 
 log = structlog.get_logger("logreceiver.kafka")
 
 _COORDINATOR_STARTING = (14, 15, 16)
 _UNEXPLAINED = frozenset({Code.INVALID_RECORD, Code.UNKNOWN, Code.UNAUTHORISED, Code.CLOCK, Code.TOO_LARGE})
 _STALE = frozenset({Code.UNAVAILABLE, Code.TOPIC_MISSING, Code.TIMED_OUT})
-
-
-class _Facts(NamedTuple):
-    """What the last check of a topic found."""
-
-    info: TopicInfo
-    create_time: bool
-    checked: float
 
 
 class KafkaSink:
@@ -69,14 +57,9 @@ class KafkaSink:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._facts: dict[str, _Facts] = {}
-        self._findings: dict[str, topic_check.Findings] = {}
-        """What was logged about each topic, so that only news is logged."""
-        self._unfit: dict[str, str] = {}
-        """Topics that cannot be used, for `health`."""
+        self._topics: Topics | None = None
         self._lanes: dict[int, Lanes[Any]] = {}
         """By broker."""
-        self._checks: Coalesced[_Facts] = Coalesced()
         self._questions: Coalesced[dict[int, RunState]] = Coalesced()
         self._cluster: Cluster | None = None
         self._credentials: tuple[object, ...] = ()
@@ -94,6 +77,7 @@ class KafkaSink:
         """Connect; wait a few seconds for a broker, then keep trying in the background."""
         self._credentials = credentials(self._settings)  # first: a file that changes meanwhile is then noticed
         self._cluster = Cluster(self._settings.brokers, connection_options(self._settings))
+        self._topics = Topics(self._cluster, lambda: self._settings)
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._cluster.refresh()
@@ -144,103 +128,37 @@ class KafkaSink:
             await asyncio.gather(self._keeper, return_exceptions=True)
         await asyncio.gather(*(lanes.close() for lanes in self._lanes.values()))
         self._lanes.clear()
-        await self._checks.close()
+        if self._topics is not None:
+            await self._topics.close()
         await self._questions.close()
         if self._cluster is not None:
             await self._cluster.close()
 
     def health(self) -> Mapping[str, str]:
         problem = self._cluster.problem if self._cluster is not None else "not started"
-        return {**self._unfit, **({"kafka": problem} if problem else {})}
+        unfit = self._topics.unfit if self._topics is not None else {}
+        return {**unfit, **({"kafka": problem} if problem else {})}
 
     def _need_cluster(self) -> Cluster:
         if self._cluster is None:
             raise SinkUnavailable(Code.UNAVAILABLE, "the sink was not started")
         return self._cluster
 
+    def _need_topics(self) -> Topics:
+        self._need_cluster()
+        assert self._topics is not None
+        return self._topics
+
     # -- topics ------------------------------------------------------------------------------------------------
 
     async def topic(self, name: str) -> TopicInfo:
-        return (await self._topic_facts(name, max_age_seconds=1.0)).info
+        return (await self._need_topics().facts(name, max_age_seconds=1.0)).info
 
     async def find(self, name: str) -> TopicInfo | None:
         topic = await self._need_cluster().topic(name, max_age_seconds=1.0)
         if topic.error_code == UNKNOWN_TOPIC and self._settings.create_topics:
             return None
         return await self.topic(name)
-
-    async def _topic_facts(self, name: str, *, max_age_seconds: float) -> _Facts:
-        """Checked facts; checked again when they are old, after an unexplained refusal, or if the topic id changes."""
-        topic = await self._need_cluster().topic(name, max_age_seconds=max_age_seconds)
-        facts = self._facts.get(name)
-        now = time.monotonic()
-        if (
-            facts is None
-            or facts.checked < now - CHECK_SECONDS
-            or (facts.info.topic_id, facts.info.partition_count) != (topic.topic_id, len(topic.leaders))
-        ):
-            try:
-                facts = await self._checks(name, lambda: self._check(name))
-            except SinkUnavailable as error:
-                if not self._need_cluster().problem:
-                    self._unfit[f"topic {name}"] = str(error)
-                raise
-            self._unfit.pop(f"topic {name}", None)
-        return facts
-
-    async def _check(self, name: str) -> _Facts:
-        cluster = self._need_cluster()
-        topic = await cluster.topic(name, max_age_seconds=1.0)
-        if topic.error_code == UNKNOWN_TOPIC and self._settings.create_topics:
-            topic = await self._create(name)
-        self._facts.pop(name, None)
-        if topic.error_code != LEADER_NOT_AVAILABLE:
-            raise_for(topic.error_code, f"topic {name}")
-        node = await cluster.leader(name, min(topic.leaders, default=0))
-        settings, broker = await cluster.describe_configs(
-            node,
-            [(2, name, list(topic_check.TOPIC_SETTINGS)), (4, str(node), list(topic_check.BROKER_SETTINGS))],
-        )
-        findings = topic_check.check(
-            settings, broker, replication_factor=topic.replication_factor, operations=topic.operations
-        )
-        self._report(name, findings)
-        max_bytes = int(settings.get("max.message.bytes", topic_check.DEFAULT_MAX_MESSAGE_BYTES))
-        facts = _Facts(
-            TopicInfo(name, topic.topic_id, len(topic.leaders), max_bytes),
-            settings.get("message.timestamp.type") == "CreateTime",
-            time.monotonic(),
-        )
-        self._facts[name] = facts
-        return facts
-
-    def _report(self, name: str, findings: topic_check.Findings) -> None:
-        """Log new findings; raise SinkUnavailable for those that make the topic unusable."""
-        if self._findings.get(name) != findings:
-            self._findings[name] = findings
-            for text in findings.notes:
-                log.info("topic setting", topic=name, finding=text)
-            for text in findings.warnings:
-                log.warning("topic setting", topic=name, finding=text)
-            for text in findings.refusals:
-                log.error("topic unusable", topic=name, finding=text)
-        if findings.refusals:
-            raise SinkUnavailable(findings.code, f"topic {name}: {'; '.join(findings.refusals)}")
-
-    async def _create(self, name: str) -> Topic:
-        cluster, settings = self._need_cluster(), self._settings
-        await cluster.create_topic(
-            name, settings.partition_count, settings.replication_factor, topic_check.CREATED_WITH
-        )
-        log.info("topic created", topic=name, partitions=settings.partition_count)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CREATION_SECONDS):
-                while True:
-                    topic = await cluster.topic(name)
-                    if topic.error_code == NO_ERROR and min(topic.leaders.values(), default=-1) >= 0:
-                        return topic
-                    await asyncio.sleep(0.05)
-        raise SinkUnavailable(Code.UNAVAILABLE, f"topic {name} was created but has no leader yet")
 
     def read_all(self, topic: str) -> AsyncIterator[bytes]:
         """The values that are in a small topic now; never creates it. SinkUnavailable if it cannot be read."""
@@ -267,7 +185,9 @@ class KafkaSink:
         cluster = self._need_cluster()
         request = DescribeProducers([(topic, [partition], {})], {})
         for attempt in range(2):
-            response = await cluster.call(await cluster.leader(topic, partition), request)
+            leader = await cluster.leader(topic, partition)
+            self._need_topics().check_in_sync(topic, partition)
+            response = await cluster.call(leader, request)
             _, error_code, text, producers, _ = response.topics[0][1][0]
             if error_code == NOT_LEADER and attempt == 0:
                 cluster.forget()
@@ -282,7 +202,7 @@ class KafkaSink:
 
     async def produce(self, topic: str, partition: int, batch: memoryview) -> Outcome:
         try:
-            await self._topic_facts(topic, max_age_seconds=CHECK_SECONDS)
+            await self._need_topics().facts(topic, max_age_seconds=CHECK_SECONDS)
             node = await self._need_cluster().leader(topic, partition)
         except SinkUnavailable as error:
             return Outcome.refused(error.code, str(error))
@@ -290,7 +210,7 @@ class KafkaSink:
         if outcome.code in _STALE:
             self._need_cluster().forget()
         if outcome.code in _UNEXPLAINED:
-            self._facts.pop(topic, None)
+            self._need_topics().forget(topic)
         return outcome
 
     def _lanes_to(self, node: int) -> Lanes[Any]:
@@ -335,6 +255,5 @@ class KafkaSink:
             return Outcome.uncertain(Code.UNKNOWN, "the broker's answer names another partition")
         if row.error_code != 0:
             return refusal(row.error_code, row.text)
-        facts = self._facts.get(item.partition[0])
-        repeated = facts is not None and facts.create_time and row.append_time_ms != -1
+        repeated = self._need_topics().has_create_time(item.partition[0]) and row.append_time_ms != -1
         return Outcome(Kind.DUPLICATE if repeated else Kind.STORED, row.offset)

@@ -18,6 +18,7 @@ from logfwd.links import conversation
 from logfwd.links.conversation import Conversation
 from logfwd.links.delivery import Delivery
 from logfwd.links.resume import Wait
+from logfwd.links.rounds import Rounds
 from logfwd.metrics import ForwarderMetrics
 from logfwd.spool.backlog import Backlog
 from logfwd.spool.store import Spool
@@ -123,6 +124,7 @@ async def talking(
     window: int = m.MAX_WINDOW,
     topic: str | None = None,
     answer_timeout_seconds: float = 30.0,
+    receivers: int = 1,
 ) -> AsyncIterator[Talk]:
     async with Spool(directory / "http.spool") as spool, links() as (near, far):
         backlog = backlog_of(spool)
@@ -137,7 +139,7 @@ async def talking(
             answer_timeout_seconds=answer_timeout_seconds,
         )
         wake = asyncio.Event()
-        talk = Conversation(near, delivery, wake, rotate=lambda: None)
+        talk = Conversation(near, delivery, Rounds(receivers), wake, rotate=lambda: None)
         running = asyncio.create_task(talk.run())
         try:
             yield Talk(Receiver(far), talk, delivery, backlog, spool, wake, running)
@@ -339,12 +341,3 @@ async def test_an_answer_that_nobody_asked_for_ends_the_link_and_the_receiver_ge
         talk.receiver.link.abort()
         with pytest.raises(ProtocolError, match="Ack while ready"):
             await talk.ends()
-
-
-async def test_a_ping_is_answered_while_a_batch_is_not(tmp_path: Path) -> None:
-    async with talking(tmp_path) as talk:
-        await talk.receiver.welcome()
-        await talk.receiver.open_run()
-        await talk.receiver.batch()
-        talk.receiver.say(m.Ping(42))
-        assert (await talk.receiver.hear(m.Pong)).token == 42

@@ -23,6 +23,7 @@ class Lost:
     """A conversation that was welcomed and ends with the next error of the test, or well."""
 
     welcomed = True
+    seeks_another = False
 
     def __init__(self, *_: object) -> None:
         self.has_served, self._error = Lost.script.pop(0)

@@ -298,6 +298,24 @@ async def test_a_sink_that_has_no_such_topic_is_the_reason_of_a_refusal() -> Non
         assert await forwarder.refused(Code.TOPIC_MISSING) == "no topic 'http'"
 
 
+async def test_a_forwarder_with_patience_is_welcomed_while_the_sink_is_away_and_gets_its_run_later() -> None:
+    async with serving() as receiver:
+        receiver.sink.unavailable = SinkUnavailable(Code.UNAVAILABLE, "no broker answers")
+        receiver.sink.cluster_id = ""
+        impatient, _ = await receiver.link()
+        impatient.say(HELLO)
+        assert await impatient.refused(Code.UNAVAILABLE) == "no broker answers"
+        forwarder, _ = await receiver.link()
+        forwarder.say(replace(HELLO, patient=True))
+        welcome = await forwarder.hear(m.Welcome)
+        assert (welcome.cluster_id, welcome.topic, welcome.topic_id) == ("", "http", "")
+        forwarder.say(m.OpenRun(1))
+        assert (await forwarder.hear(m.Nack)).code == Code.UNAVAILABLE
+        forwarder.say(m.OpenRun(1, patience_ms=20_000))
+        receiver.sink.unavailable, receiver.sink.cluster_id = None, "cluster"
+        assert (await forwarder.hear(m.Run)).cluster_id == "cluster"
+
+
 async def test_a_link_for_which_there_is_no_room_is_turned_away() -> None:
     async with serving() as receiver, links() as (near, far):
         await Session(far, receiver.shared).turn_away(Code.TOO_MANY_LINKS, "no room for another link")
