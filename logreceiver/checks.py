@@ -33,9 +33,11 @@ def problems_of_files(config: ReceiverConfig) -> Iterator[Problem]:
     used = stacks.named(sorted(config.served_modes), config.tls)
     checks.append(functools.partial(stacks.check, config.tls, used, accepting=True))
     checks.append(lambda: Revoked.load(config.crl, config.tls.sections()))
-    if config.sink.tls is not None:
+    if (tls := config.sink.tls) is not None:
         towards_sink = [MODES[name] for name in config.sink.modes]
-        checks.append(functools.partial(stacks.check_foreign, config.sink.tls, towards_sink))
+        if tls.own is not None:
+            checks.append(functools.partial(stacks.check_foreign, tls.own, towards_sink))
+        checks += [functools.partial(stacks.anonymous_context, mode, tls.section, tls.ca) for mode in towards_sink]
     for check in checks:
         try:
             check()

@@ -137,7 +137,10 @@ class KafkaSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if self.security == "plaintext" and self.tls is not None:
             yield "sink.tls", 'has no effect with security = "plaintext"; write security = "hybrid" or "classical"'
         if self.security != "plaintext" and self.tls is None:
-            yield "sink.tls", f"is missing; mode {self.security} needs [sink.tls] with certificate, key and ca"
+            needed = "[sink.tls] with ca, and with certificate and key if brokers ask for them"
+            yield "sink.tls", f"is missing; mode {self.security} needs {needed}"
+        if self.tls is not None:
+            yield from self.tls.incomplete()
         if self.sasl is not None and self.security == "plaintext" and self.sasl.mechanism == "PLAIN":
             yield "sink.sasl.mechanism", "PLAIN over plaintext sends the password unencrypted; use TLS or SCRAM"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import msgspec
@@ -74,14 +75,36 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             yield from ((f"tls.{name}", "is missing; [tls] needs certificate, key and ca together") for name in lacking)
 
 
-class SinkTls(Files, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """PEM files for TLS to the sink: the receiver's certificate there, its key, and the CA of the sink's servers."""
+class SinkFiles(Files, frozen=True):
+    """The receiver's certificate towards its sink."""
 
     section: ClassVar[str] = "sink.tls"
 
-    certificate: CertificateFile
-    key: KeyFile
+
+class SinkTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PEM files for TLS to the sink: the CA of its servers and, if they ask for one, our certificate and its key."""
+
+    section: ClassVar[str] = SinkFiles.section
+
+    certificate: CertificateFile | None = None
+    key: KeyFile | None = None
     ca: AuthorityFile
+
+    @property
+    def own(self) -> Files | None:
+        """With our certificate; None if we show none."""
+        if self.certificate is None or self.key is None:
+            return None
+        return SinkFiles(self.certificate, self.key, self.ca)
+
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(path for path in (self.certificate, self.key, self.ca) if path is not None)
+
+    def incomplete(self) -> Iterator[Fault]:
+        """The fault of a certificate without its key, or the other way round."""
+        for name, file, other in (("key", self.key, self.certificate), ("certificate", self.certificate, self.key)):
+            if file is None and other is not None:
+                yield f"{self.section}.{name}", "is missing; certificate and key belong together, or leave out both"
 
 
 def lacking(tls: Tls, names: Iterable[str], *, accepting: bool) -> Iterator[Fault]:

@@ -80,9 +80,9 @@ async def _addresses(host: str, port: int, address: str, seconds: float) -> list
         async with asyncio.timeout(seconds):
             return await names.addresses(host, port)
     except TimeoutError:
-        raise LinkError(f"{address}: its name was not resolved within {seconds:g} s") from None
+        raise LinkError(f"{address}: cannot connect: its name was not resolved within {seconds:g} s") from None
     except (OSError, UnicodeError) as error:  # the latter for what cannot be a host name
-        raise LinkError(f"{address}: its name cannot be resolved: {error}") from error
+        raise LinkError(f"{address}: cannot connect: its name cannot be resolved: {error}") from error
 
 
 async def _connected_socket(found: Sequence[AddressInfo], address: str, seconds: float) -> socket.socket:

@@ -146,6 +146,15 @@ def ssl_context(mode: Mode, files: Files) -> ssl.SSLContext:
     return PartyContext.of(towards, _stack(mode.stack).foreign(towards, files))
 
 
+def anonymous_context(mode: Mode, section: str, ca: Path) -> ssl.SSLContext:
+    """The same without a certificate of ours. ConfigError, under `section`, if the CA's file cannot be used."""
+    from streams.security.openssl import party
+    from streams.security.sslcontext import PartyContext
+
+    towards = modes.foreign(mode)
+    return PartyContext.of(towards, party.anonymous(towards, section, ca))
+
+
 def common_stack(served: Iterable[Mode]) -> str:
     """The stack of all these modes. ConfigError if they have several handshakes: one port serves one."""
     groups = by_port(served)

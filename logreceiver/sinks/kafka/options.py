@@ -45,7 +45,9 @@ def _context(mode_name: str, tls: SinkTls) -> Any:
     from streams.security import stacks
     from streams.security.modes import MODES
 
-    return stacks.ssl_context(MODES[mode_name], tls)
+    if (own := tls.own) is not None:
+        return stacks.ssl_context(MODES[mode_name], own)
+    return stacks.anonymous_context(MODES[mode_name], tls.section, tls.ca)
 
 
 def _password(path: Path) -> str:

@@ -18,6 +18,7 @@ from streams.security.endpoint import ALPN, Files
 from streams.security.modes import TLS12, TLS13, Mode
 from streams.security.openssl.endpoint import text_of
 from streams.security.openssl.groups import Settings, client_settings, listener_settings
+from streams.security.private_keys import refuse_encrypted
 
 _lib = SSL._lib  # type: ignore[attr-defined]
 _VERSIONS = {TLS12: SSL.TLS1_2_VERSION, TLS13: SSL.TLS1_3_VERSION}
@@ -37,13 +38,13 @@ def client_context(mode: Mode, files: Files, *, key_log: Path | None = None) -> 
     return context
 
 
-def foreign_context(mode: Mode, ca: Path, files: Files | None = None) -> SSL.Context:
+def foreign_context(mode: Mode, ca: Path, files: Files | None = None, *, section: str = "tls") -> SSL.Context:
     """A client context for servers that are not ours (a Kafka cluster): no ALPN, a certificate only if given."""
     context = _context(client_settings(mode), None)
     if files is not None:
         _load(context, files)
     else:
-        _load_file(context.load_verify_locations, "tls.ca", ca)
+        _load_file(context.load_verify_locations, f"{section}.ca", ca)
     return context
 
 
@@ -86,6 +87,7 @@ def verify_files(files: Files, *, accepting: bool) -> Iterator[Problem]:
     """Why OpenSSL at a peer would refuse our certificate; one that another CA has issued is left to the peers."""
     store = crypto.X509Store()
     store.load_locations(str(files.ca))
+    _trust_what_is_given(store)
     _lib.X509_STORE_set_purpose(
         store._store, _lib.X509_PURPOSE_SSL_SERVER if accepting else _lib.X509_PURPOSE_SSL_CLIENT
     )
@@ -140,9 +142,16 @@ def _context(settings: Settings, key_log: Path | None) -> SSL.Context:
     context.set_mode(_MODE_NO_AUTO_CHAIN)
     context.clear_mode(_MODE_ENABLE_PARTIAL_WRITE)
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+    _trust_what_is_given(context.get_cert_store())
     if key_log is not None:
         context.set_keylog_callback(functools.partial(_append_secret, key_log))
     return context
+
+
+def _trust_what_is_given(store: crypto.X509Store | None) -> None:
+    """A chain ends at whatever the CA's file holds, which may be an intermediate without its root."""
+    assert store is not None
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
 
 
 def _set_list(setter: object, context: SSL.Context, names: str) -> None:
@@ -157,6 +166,7 @@ def _load(context: SSL.Context, files: Files) -> None:
 
 def _load_leaf(context: SSL.Context, section: str, certificate: Path, key: Path) -> None:
     _load_file(context.use_certificate_chain_file, f"{section}.certificate", certificate)
+    refuse_encrypted(key, section)
     _load_file(context.use_privatekey_file, f"{section}.key", key)
     try:
         context.check_privatekey()

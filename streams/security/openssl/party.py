@@ -65,6 +65,11 @@ def foreign(mode: Mode, files: Files) -> OpenSSLParty:
     return OpenSSLParty(foreign_context(mode, files.ca, files), accepting=False, alpn=None)
 
 
+def anonymous(mode: Mode, section: str, ca: Path) -> OpenSSLParty:
+    """Connects to such servers without a certificate of its own."""
+    return OpenSSLParty(foreign_context(mode, ca, section=section), accepting=False, alpn=None)
+
+
 def server(modes: Iterable[Mode], *files: Files) -> OpenSSLParty:
     """Accepts links in any of several modes; `files` has those of every mode, each once."""
     return OpenSSLParty(server_context(modes, *files), accepting=True, expires=first_expiry(files))

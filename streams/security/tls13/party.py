@@ -18,6 +18,7 @@ from streams.security import stored_keys
 from streams.security.chains import host_of, led_to, refused
 from streams.security.endpoint import ALPN, DelegatedFiles, Files, MlKemFiles
 from streams.security.modes import TLS13, Mode
+from streams.security.private_keys import refuse_encrypted
 from streams.security.tls13 import delegated_files
 from streams.security.tls13.alerts import Abort
 from streams.security.tls13.certificates import Trust, now
@@ -263,6 +264,7 @@ def _read_credential(
 ) -> tuple[Credential | KemCredential, datetime.datetime]:
     """A leaf with its chain and key, and when the leaf expires."""
     chain = _read(certificate, section, "certificate", x509.load_pem_x509_certificates)
+    refuse_encrypted(key, section)
     private = _read(key, section, "key", lambda data: serialization.load_pem_private_key(data, None))
     ders = tuple(one.public_bytes(serialization.Encoding.DER) for one in chain)
     try:
