@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,13 @@ from logreceiver.commands.options import CONFIG, load
 from logreceiver.config import ReceiverConfig, load_receiver
 from streams import program
 from streams.addresses import split_address
-from streams.errors import ConfigError
+from streams.errors import ConfigError, PipelineError
 from streams.signals import Stop
 from streams.telemetry import logs
 
 if TYPE_CHECKING:
-    from logreceiver.reloading import Report
+    from logreceiver.service import Service
+    from logreceiver.workers import Worker
 
 ELSEWHERE = {
     "cat": "logreceiver.commands.log",
@@ -69,14 +70,13 @@ def run(path: Path, log_level: str, workers: int) -> None:
     configuration.
     """
     logs.configure(level=log_level)
-    config, took = load(path), None
-    worker = None
+    config, worker, taken = load(path), None, None
     if workers > 1:
         from logreceiver.workers import Taken
 
-        took = Taken(config)
+        taken = Taken(config)
         worker = _become_worker(config, workers)
-        config = took.get()  # one that is started again has to follow the others
+        config = taken.get()  # one that is started again has to follow the others
 
     async def receive(stop: Stop) -> None:
         from logreceiver.checks import modes_of
@@ -86,50 +86,48 @@ def run(path: Path, log_level: str, workers: int) -> None:
 
         stop.grace_seconds = lambda: config.stop_grace_seconds
         stacks.self_test(modes_of(config))
-        async with Service(config, worker=worker) as service:
-
-            async def reload(**asked: Any) -> Report:
-                report = await service.reload(lambda: load_receiver(path), **asked)
-                if took is not None and report.outcome == "taken":
-                    took.put(service.config)
-                return report
-
+        async with Service(config, worker=None if worker is None else worker.number) as service:
             program.has_started()
-            stop.on_reload = reload
             stop.grace_seconds = lambda: service.config.stop_grace_seconds
-            async with (
-                watching(lambda: (path, *service.config.files) if service.config.watch else (), stop.reload),
-                _controlled(config.control_socket, worker, reload),
-            ):
+            async with contextlib.AsyncExitStack() as stack:
+                if worker is None or taken is None:
+                    stop.on_reload = lambda: service.reload(lambda: load_receiver(path))
+                    await stack.enter_async_context(_controlled(service, path))
+                else:
+                    from logreceiver.following import following
+
+                    stop.on_reload = await stack.enter_async_context(
+                        following(worker.parent, service, lambda: load_receiver(path), taken.put)
+                    )
+                if worker is None or worker.number == 0:
+                    files = watching(lambda: (path, *service.config.files) if service.config.watch else (), stop.reload)
+                    await stack.enter_async_context(files)
                 await stop.requested.wait()
 
     program.serve(receive)
 
 
 @contextlib.asynccontextmanager
-async def _controlled(
-    path: Path | None, worker: int | None, reload: Callable[..., Awaitable[Report]]
-) -> AsyncIterator[None]:
-    """Take an operator's acts, if there is a socket for them. Worker K (from 1) has the path with .K behind it."""
+async def _controlled(service: Service, path: Path) -> AsyncIterator[None]:
+    """Take an operator's acts, if there is a socket for them."""
     from msgspec import to_builtins
 
     from streams import control
 
-    if path is None:
+    async def reload(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        check, confirm = bool(asked.get("check")), str(asked.get("confirm", ""))
+        report = await service.reload(lambda: load_receiver(path), check=check, confirm=confirm)
+        answer: dict[str, Any] = to_builtins(report)
+        return answer
+
+    if service.config.control_socket is None:
         yield
         return
-
-    async def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        answered: dict[str, Any] = to_builtins(
-            await reload(check=bool(asked.get("check")), confirm=str(asked.get("confirm", "")))
-        )
-        return answered
-
-    async with control.serving(control.of_worker(path, worker or 0), {"reload": answer}):
+    async with control.serving(service.config.control_socket, {"reload": reload}):
         yield
 
 
-def _become_worker(config: ReceiverConfig, count: int) -> int:
+def _become_worker(config: ReceiverConfig, count: int) -> Worker:
     from logreceiver.workers import become_worker
 
     if config.sink.one_process:
@@ -141,7 +139,11 @@ def _become_worker(config: ReceiverConfig, count: int) -> int:
         raise click.UsageError(
             "workers share ports, but port 0 gives each worker a different one; set fixed ports for listener and admin"
         )
-    return become_worker(count)
+    try:
+        return become_worker(count, config.control_socket)
+    except PipelineError as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(program.EX_UNAVAILABLE) from error
 
 
 @main.command()

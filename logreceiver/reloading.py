@@ -116,12 +116,14 @@ class Reloading:
         return report, shut_out
 
     async def drop(self, reason: str, remedy: str) -> Report:
-        """Keep what is in use instead of what was prepared."""
-        prepared, report = self._pop()
-        try:
-            await self._listeners.abandon(prepared.listeners)
-        finally:
-            self._one_at_a_time.release()
+        """Keep what is in use instead of what was prepared, or was to be."""
+        report = Report(outcome="refused")
+        if self._prepared is not None:
+            prepared, report = self._pop()
+            try:
+                await self._listeners.abandon(prepared.listeners)
+            finally:
+                self._one_at_a_time.release()
         report = msgspec.structs.replace(report, outcome="refused", reason=reason, remedy=remedy)
         self._tell(report)
         return report

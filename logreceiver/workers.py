@@ -2,7 +2,8 @@
 
 Receivers keep no state, so workers need not know about each other. Limits and metrics of a receiver apply to each
 worker: links, memory, counters. A worker that ends by itself is restarted, with the configuration that the others have
-taken by then; all end when their parent does.
+taken by then; all end when their parent does. The parent has all of them take a new configuration, or none
+(together.py). It computes nothing and opens no file, so that it answers signals at any time.
 """
 
 from __future__ import annotations
@@ -10,28 +11,45 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
 from logreceiver.config import ReceiverConfig
+from logreceiver.together import Together
+from streams import control
 from streams.program import EX_CONFIG, EX_UNAVAILABLE
 
 RESTART_SECONDS = 1.0
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_HANDLED = {*_SIGNALS, signal.SIGCHLD}
 
 log = structlog.get_logger("logreceiver")
 
 
-def become_worker(count: int) -> int:
-    """Returns in each of `count` children, with its number. The parent passes signals on, and exits after them."""
-    return _Parent().keep(count)
+class Worker(NamedTuple):
+    """What one of several processes knows of itself: its number, and its connection to the parent."""
+
+    number: int
+    parent: socket.socket
+
+
+def become_worker(count: int, control_socket: Path | None) -> Worker:
+    """Returns in each of `count` children. The parent passes signals on, serves operators, and exits after them.
+
+    Raises ControlUnavailable.
+    """
+    return _Parent(control_socket).keep(count)
 
 
 class Taken:
@@ -62,53 +80,101 @@ class Taken:
 
 
 class _Parent:
-    def __init__(self) -> None:
+    def __init__(self, control_socket: Path | None) -> None:
+        self._control_path = control_socket
+        self._control = None if control_socket is None else control.listening(control_socket)
+        self._together = Together()
         self._numbers: dict[int, int] = {}
+        """Workers by process."""
+        self._due: dict[int, float] = {}
+        """When workers that have ended start again (monotonic seconds)."""
         self._stopping = False
+        self._worst = 0
         self._end_read, self._end_write = os.pipe()
         """Nothing is ever written: children read end-of-file once the parent, which holds the other end, is gone."""
+        self._woken_read, self._woken_write = os.pipe()
+        """A signal writes here, to end `_wait`."""
 
-    def keep(self, count: int) -> int:
-        for each in _SIGNALS:
-            signal.signal(each, self._pass_on)
-        for number in range(count):
-            if self._fork(number):
-                return number
-        worst = 0
-        while self._numbers:
-            pid, status = os.waitpid(-1, 0)
-            number, code = self._numbers.pop(pid), os.waitstatus_to_exitcode(status)
+    def keep(self, count: int) -> Worker:
+        os.set_blocking(self._woken_read, False)
+        os.set_blocking(self._woken_write, False)
+        signal.set_wakeup_fd(self._woken_write, warn_on_full_buffer=False)
+        for each in _HANDLED:
+            signal.signal(each, self._signalled)
+        self._due = dict.fromkeys(range(count), 0.0)
+        while self._numbers or (self._due and not self._stopping):
+            now = time.monotonic()
+            for number in [number for number, due in self._due.items() if due <= now and not self._stopping]:
+                del self._due[number]
+                if (worker := self._fork(number)) is not None:
+                    return worker
+            self._wait()
+            self._reap()
+            if not self._stopping:
+                self._together.reload_if_wanted()
+        if self._control_path is not None:
+            self._control_path.unlink(missing_ok=True)
+        sys.exit(self._worst)
+
+    def _wait(self) -> None:
+        """Until a signal, a worker or an operator has something to say, or a worker is due."""
+        pause = max(min(self._due.values()) - time.monotonic(), 0.0) if self._due and not self._stopping else None
+        heard: list[int | socket.socket] = [self._woken_read, *self._together.sockets()]
+        if self._control is not None and not self._stopping:
+            heard.append(self._control)
+        ready, _, _ = select.select(heard, [], [], pause)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._woken_read, 4096)
+        self._together.hear()
+        if self._control is not None and self._control in ready:
+            control.answer_one(self._control, {"reload": self._together.answer})
+
+    def _reap(self) -> None:
+        """Take note of workers that have ended."""
+        while self._numbers and (found := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+            number, code = self._numbers.pop(found[0]), os.waitstatus_to_exitcode(found[1])
+            self._together.remove(number)
             if code in (EX_CONFIG, EX_UNAVAILABLE):
-                self._pass_on(signal.SIGTERM, None)  # restarting would end the same way
+                self._stop(signal.SIGTERM)  # restarting would end the same way
             if self._stopping:
-                worst = max(worst, abs(code))
+                self._worst = max(self._worst, abs(code))
                 continue
             log.error("worker restarting", worker=number, exit_code=code)
-            time.sleep(RESTART_SECONDS)
-            if self._fork(number):
-                return number
-        sys.exit(worst)
+            self._due[number] = time.monotonic() + RESTART_SECONDS
 
-    def _fork(self, number: int) -> bool:
-        """True in the child, with the parent's signal handlers and pipe end removed."""
-        if self._stopping:
-            return False
+    def _fork(self, number: int) -> Worker | None:
+        """The worker in the child, without what is the parent's; None in the parent."""
+        ours, its = socket.socketpair()
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         pid = os.fork()
         if pid:
+            its.close()
             self._numbers[pid] = number
-        else:
-            for each in _SIGNALS:
-                signal.signal(each, signal.SIG_DFL)
-            os.close(self._end_write)
-            threading.Thread(target=_end_with_parent, args=(self._end_read,), daemon=True).start()
+            self._together.add(number, ours)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            return None
+        signal.set_wakeup_fd(-1)
+        for each in _HANDLED:
+            signal.signal(each, signal.SIG_DFL)
+        for fd in (self._end_write, self._woken_read, self._woken_write):
+            os.close(fd)
+        for sock in (ours, self._control, *self._together.sockets()):
+            if sock is not None:
+                sock.close()
+        threading.Thread(target=_end_with_parent, args=(self._end_read,), daemon=True).start()
         # a child takes SIGHUP when it can, see streams/startup.py
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS if pid else _SIGNALS - {signal.SIGHUP})
-        return not pid
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS - {signal.SIGHUP})
+        return Worker(number, its)
 
-    def _pass_on(self, number: int, _: FrameType | None) -> None:
-        self._stopping = self._stopping or number != signal.SIGHUP
-        for pid in self._numbers:
+    def _signalled(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._together.wanted = True
+        elif number != signal.SIGCHLD:
+            self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        self._stopping = True
+        for pid in list(self._numbers):
             with contextlib.suppress(ProcessLookupError):  # it was waited for a moment ago
                 os.kill(pid, number)
 

@@ -43,10 +43,7 @@ async def serving(path: Path, acts: Mapping[str, Act]) -> AsyncIterator[None]:
 
     At the end, acts under way have END_SECONDS for their answers.
     """
-    try:
-        sock = _bound(path)
-    except OSError as error:
-        raise ControlUnavailable(f"control_socket {path}: {error.strerror or error}") from error
+    sock = listening(path)
     under_way: set[asyncio.Task[None]] = set()
 
     def connected(*ends: Any) -> None:
@@ -67,15 +64,30 @@ async def serving(path: Path, acts: Mapping[str, Act]) -> AsyncIterator[None]:
             await asyncio.gather(*late, return_exceptions=True)
 
 
-def of_worker(path: Path, number: int) -> Path:
-    """Where worker `number` of several processes serves: the first at the path itself."""
-    return path.with_name(f"{path.name}.{number}") if number else path
+def listening(path: Path) -> socket.socket:
+    """For a program without an event loop: what `answer_one` serves. Raises ControlUnavailable."""
+    try:
+        sock = _bound(path)
+    except OSError as error:
+        raise ControlUnavailable(f"control_socket {path}: {error.strerror or error}") from error
+    sock.listen()
+    return sock
 
 
-def of_workers(path: Path) -> list[Path]:
-    """The path, and those of further workers that there are."""
-    further = [each for each in path.parent.glob(f"{path.name}.*") if each.suffix[1:].isdigit()]
-    return [path, *sorted(further, key=lambda each: int(each.suffix[1:]))]
+def answer_one(sock: socket.socket, acts: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]) -> None:
+    """Take the next connection, which is there already, and answer its question."""
+    try:
+        with sock.accept()[0] as connection:
+            connection.settimeout(ASK_SECONDS)
+            with connection.makefile("rb") as lines:
+                line = lines.readline(MAX_LINE_BYTES)
+            if line:
+                name, question = _asked(acts, line, connection)
+                connection.sendall(json.dumps(acts[name](question)).encode() + b"\n")
+    except (OSError, ValueError) as error:
+        log.warning("act not understood", reason=str(error) or type(error).__name__)
+    except Exception as error:  # the top of what an operator asks for
+        log.exception("act failed", reason=f"{type(error).__name__}: {error}")
 
 
 def _bound(path: Path) -> socket.socket:
@@ -100,7 +112,8 @@ async def _serve(acts: Mapping[str, Act], reader: asyncio.StreamReader, writer: 
         async with asyncio.timeout(ASK_SECONDS):
             line = await reader.readline()
         if line:
-            writer.write(json.dumps(await _answer(acts, line, writer)).encode() + b"\n")
+            name, question = _asked(acts, line, writer.get_extra_info("socket"))
+            writer.write(json.dumps(await acts[name](question)).encode() + b"\n")
             await writer.drain()
     except (OSError, ValueError, TimeoutError) as error:
         log.warning("act not understood", reason=str(error) or type(error).__name__)
@@ -110,16 +123,17 @@ async def _serve(acts: Mapping[str, Act], reader: asyncio.StreamReader, writer: 
         writer.close()
 
 
-async def _answer(acts: Mapping[str, Act], line: bytes, writer: asyncio.StreamWriter) -> Mapping[str, Any]:
+def _asked(acts: Mapping[str, object], line: bytes, sock: socket.socket) -> tuple[str, dict[str, Any]]:
+    """The act that is asked for, and its arguments; logged with who asks. ValueError for what is no question."""
     question = json.loads(line)
     name = question.pop("act", None) if isinstance(question, dict) else None
     if not isinstance(name, str) or name not in acts:
         raise ValueError(f"the acts are: {', '.join(acts)}")
     process, user, _ = struct.unpack(
-        "3i", writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     )
     log.info("act requested", act=name, pid=process, uid=user)
-    return await acts[name](question)
+    return name, question
 
 
 def ask(path: Path, act: str, **arguments: object) -> dict[str, Any]:

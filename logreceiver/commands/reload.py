@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from streams.errors import ConfigError
 from streams.telemetry.client import NotAnswered
 
 EX_REFUSED = 1
+EX_PARTLY = 3
 
 
 @click.command()
@@ -27,15 +27,15 @@ EX_REFUSED = 1
 def reload(path: Path, check: bool, confirm: str, as_json: bool) -> None:
     """Have the running receiver take its configuration.
 
-    It reads the file again, and all files that it names, and takes them whole or not at all. Then it ends the links
-    that the new rules do not allow: docs/rights.md. Prints what was taken, and what waits for a restart. The receiver
-    must have a control_socket; SIGHUP does the same without an answer.
+    It reads the file again, and all files that it names, and takes them whole or not at all; so do several workers
+    together. Then it ends the links that the new rules do not allow: docs/rights.md. Prints what was taken, and what
+    waits for a restart. The receiver must have a control_socket; SIGHUP does the same without an answer.
 
-    Exit codes: 0 if it was taken, or with --check would be; 1 if it would end too many links; 69 if no receiver
-    answers; 78 if the configuration cannot be used.
+    Exit codes: 0 if it was taken, or with --check would be; 1 if it would end too many links, or the moment was bad; 3
+    if some workers did not say that they took it; 69 if no receiver answers; 78 if the configuration cannot be used.
     """
     try:
-        answer = _reload(_socket(path), check=check, confirm=confirm)
+        answer = control.ask(_socket(path), "reload", check=check, confirm=confirm)
     except NotAnswered as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(program.EX_UNAVAILABLE)
@@ -43,30 +43,10 @@ def reload(path: Path, check: bool, confirm: str, as_json: bool) -> None:
         click.echo(json.dumps(answer))
     else:
         _print(answer)
+    if answer["outcome"] == "partly":
+        sys.exit(EX_PARTLY)
     if answer["outcome"] == "refused":
         sys.exit(program.EX_CONFIG if answer["problems"] else EX_REFUSED)
-
-
-def _reload(socket: Path, *, check: bool, confirm: str) -> dict[str, Any]:
-    """Of several workers none takes what one of them refuses."""
-    sockets = control.of_workers(socket)
-    if check or len(sockets) == 1:
-        return _together(sockets, check=check, confirm=confirm)
-    would = _together(sockets, check=True, confirm=confirm)
-    if would["outcome"] == "refused":
-        return would
-    return _together(sockets, check=False, confirm=confirm)
-
-
-def _together(sockets: list[Path], **asked: object) -> dict[str, Any]:
-    """What all workers answer, as one. One that is being started again is left out: it follows the others."""
-    first = control.ask(sockets[0], "reload", **asked)
-    answers = [first]
-    for socket in sockets[1:]:
-        with contextlib.suppress(NotAnswered):
-            answers.append(control.ask(socket, "reload", **asked))
-    worst = next((answer for answer in answers if answer["outcome"] == "refused"), first)
-    return worst | {name: sum(answer[name] for answer in answers) for name in ("links", "ends")}
 
 
 def _socket(path: Path) -> Path:
@@ -83,13 +63,30 @@ def _socket(path: Path) -> Path:
 
 def _print(answer: dict[str, Any]) -> None:
     if answer["outcome"] == "refused":
-        for problem in answer["problems"] or [f"{answer['reason']}: {answer['ends']} of {answer['links']}"]:
-            click.echo(problem, err=True)
-        click.echo(f"refused, and nothing was changed: {answer['remedy']}", err=True)
+        _print_refusal(answer)
         return
-    done = answer["outcome"] == "taken"
+    done = answer["outcome"] != "checked"
     click.echo(f"{'taken' if done else 'would be taken'}: {', '.join(answer['taken']) or 'no key has changed'}")
     if answer["waits"]:
         click.echo(f"waits for a restart: {', '.join(answer['waits'])}")
     click.echo(f"links: {answer['links']}, of which {answer['ends']} {'end' if done else 'would end'}")
     click.echo(f"configuration: {answer['digest']}")
+    _print_workers(answer)
+    if answer["outcome"] == "partly":
+        click.echo(f"not all workers have answered: {answer['remedy']}", err=True)
+
+
+def _print_refusal(answer: dict[str, Any]) -> None:
+    what = answer["reason"] + (f": {answer['ends']} of {answer['links']}" if answer["ends"] > 1 else "")
+    for problem in answer["problems"] or [what]:
+        click.echo(problem, err=True)
+    _print_workers(answer)
+    click.echo(f"refused, and nothing was changed: {answer['remedy']}", err=True)
+
+
+def _print_workers(answer: dict[str, Any]) -> None:
+    """What each of several workers says."""
+    for row in answer.get("workers", ()):
+        words = {"checked": "could take it", "dropped": "keeps what it has"}.get(row["outcome"], row["outcome"])
+        said = f"{words}: {row['reason']}" if row["reason"] else words
+        click.echo(f"worker {row['worker']}: {said}; it uses {row['in_use'] or 'an unknown configuration'}")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,9 +14,8 @@ import pytest
 from bench.lab.generate import generate_http
 from bench.lab.kafka import Kafka
 from bench.lab.oracle import read_topic
-from bench.lab.site import Site, command
+from bench.lab.site import Site
 from logreceiver.commands.posture import ask
-from streams import control
 
 WORKERS = 2
 STREAMS = [f"part-{number}" for number in range(8)]
@@ -31,10 +28,10 @@ def free_ports() -> tuple[int, int]:
         return first.getsockname()[1], second.getsockname()[1]
 
 
-def write_receiver(site: Site, kafka: Kafka) -> str:
+def write_receiver(site: Site, broker: str) -> str:
     port, admin = free_ports()
     site.make_pki()
-    sink = f'type = "kafka"\nbrokers = ["{kafka.bootstrap}"]\ncreate_topics = true'
+    sink = f'type = "kafka"\nbrokers = ["{broker}"]\ncreate_topics = true'
     site.write_receiver(sink, listeners={f"localhost:{port}": '["hybrid"]'})
     config = site.directory / "logreceiver.toml"
     config.write_text(config.read_text().replace("127.0.0.1:0", f"127.0.0.1:{admin}"))
@@ -57,7 +54,7 @@ def write_half(site: Site, lines: list[bytes]) -> None:
 def test_links_are_spread_and_a_killed_worker_is_restarted(tmp_path: Path, kafka: Kafka) -> None:
     lines = list(generate_http(RECORDS, seed=9))
     with Site(tmp_path / "site") as site:
-        site.write_forwarder([write_receiver(site, kafka)])
+        site.write_forwarder([write_receiver(site, kafka.bootstrap)])
         site.receiver.start()
         site.receiver.wait_for("admin listening", times=WORKERS)
         for stream in STREAMS:
@@ -82,37 +79,9 @@ def test_links_are_spread_and_a_killed_worker_is_restarted(tmp_path: Path, kafka
 
 
 @pytest.mark.kafka
-def test_a_reload_reaches_every_worker_and_one_that_is_started_again_follows(tmp_path: Path, kafka: Kafka) -> None:
-    with Site(tmp_path / "site") as site:
-        write_receiver(site, kafka)
-        config, at = site.directory / "logreceiver.toml", site.directory / "control.sock"
-        first = f'control_socket = "control.sock"\n{config.read_text()}'
-        denied = first + '[[deny]]\nidentity = "spiffe://demo/other"\n'
-        config.write_text(first)
-        site.receiver.start()
-        site.receiver.wait_for("admin listening", times=WORKERS)
-        assert [path.name for path in control.of_workers(at)] == ["control.sock", "control.sock.1"]
-        config.write_text(denied)
-        argv = [command("logreceiver"), "reload", "-c", str(config), "--json"]
-        done = subprocess.run(argv, capture_output=True, text=True, check=True)
-        assert (json.loads(done.stdout)["outcome"], json.loads(done.stdout)["taken"]) == ("taken", ["deny"])
-        site.receiver.wait_for("config reloaded", times=WORKERS)
-        config.write_text(first.replace("[[allow]]", "[[alow]]"))
-        refused = subprocess.run(argv, capture_output=True, text=True, check=False)
-        assert refused.returncode == 78
-        for pid in workers_of(site):
-            os.kill(pid, signal.SIGKILL)
-        site.receiver.wait_for("admin listening", times=2 * WORKERS)  # though the file cannot be used now
-        config.write_text(denied)
-        for path in control.of_workers(at):
-            assert control.ask(path, "reload", check=True)["taken"] == [], "it began with what the others had taken"
-        assert site.receiver.stop() == 0
-
-
-@pytest.mark.kafka
 def test_workers_end_when_their_parent_was_killed(tmp_path: Path, kafka: Kafka) -> None:
     with Site(tmp_path / "site") as site:
-        write_receiver(site, kafka)
+        write_receiver(site, kafka.bootstrap)
         site.receiver.start()
         site.receiver.wait_for("admin listening", times=WORKERS)
         orphans = workers_of(site)
@@ -134,7 +103,7 @@ def is_running(pid: int) -> bool:
 @pytest.mark.kafka
 def test_workers_that_cannot_start_end_the_receiver_with_their_exit_code(tmp_path: Path, kafka: Kafka) -> None:
     with Site(tmp_path / "site") as site:
-        write_receiver(site, kafka)
+        write_receiver(site, kafka.bootstrap)
         (site.directory / "pki" / "grant.key").write_text("no key")
         site.receiver.start()
         deadline = time.monotonic() + 20

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import stat
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from streams import control
-from streams.control import ControlUnavailable, ask, serving
+from streams.control import ControlUnavailable, answer_one, ask, listening, serving
 from streams.telemetry.client import NotAnswered
 from tests.support.installation import found
 
@@ -127,3 +128,28 @@ async def test_a_path_that_cannot_be_a_socket_is_named(tmp_path: Path) -> None:
 def test_a_program_that_does_not_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotAnswered, match="does not answer: No such file or directory; is the program running"):
         ask(tmp_path / "control.sock", "say")
+
+
+@pytest.mark.parametrize("question", [b"[]\n", b'{"act":"else"}\n', b"x" * 200_000 + b"\n", b""])
+def test_without_an_event_loop_an_act_is_answered_and_nonsense_is_not(tmp_path: Path, question: bytes) -> None:
+    path = tmp_path / "control.sock"
+    with listening(path) as sock, capture_logs() as events:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            sender = threading.Thread(target=_say, args=(client, question))
+            sender.start()
+            answer_one(sock, {"say": lambda asked: {"said": asked["word"]}})
+            sender.join()
+        answered = threading.Thread(target=answer_one, args=(sock, {"say": lambda asked: {"said": asked["word"]}}))
+        answered.start()
+        assert ask(path, "say", word="yes") == {"said": "yes"}
+        answered.join()
+    assert len(found(events, "act not understood")) == (1 if question else 0)
+    assert [event["uid"] for event in found(events, "act requested")] == [os.getuid()]
+
+
+def _say(client: socket.socket, words: bytes) -> None:
+    with contextlib.suppress(OSError):
+        client.sendall(words)
+        client.shutdown(socket.SHUT_WR)

@@ -82,6 +82,7 @@ AWAITED = {
     "logfwd.sources.stdin": "the block that is asked for",
     "logfwd.spool.committer": "a thread: its end is the program's",
     "logfwd.spool.store": "the pipeline waits for it",
+    "logreceiver.following": "the answer to the parent, and catches everything",
     "logreceiver.links.hearing": "until there is memory",
     "logreceiver.links.session": "until the first of them ends",
     "logreceiver.listeners": "the end of a listener",
