@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,8 @@ async def test_a_task_that_dies_is_said_and_begins_again(
     for each, name in ((oversight, "LOOK_SECONDS"), (watching, "LOOK_SECONDS"), (service, "CERTIFICATE_CHECK_SECONDS")):
         monkeypatch.setattr(each, name, 0.01)
     monkeypatch.setattr(tasks, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(tasks, "_troubles", {})  # those of the process: other tests look at them, too
+    monkeypatch.setattr(tasks, "_failures", Counter())
     async with running(installation.receiver_config()) as receiver, watching.watching(list, lambda: None):
         with monkeypatch.context() as broken:
             broken.setattr(part, None)
