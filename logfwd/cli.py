@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,7 +17,12 @@ from streams.errors import ConfigError, SpoolError
 from streams.signals import Stop
 from streams.telemetry import logs
 
-ELSEWHERE = {"positions": "logfwd.commands.positions", "pki": "logfwd.commands.pki", "spool": "logfwd.commands.spool"}
+ELSEWHERE = {
+    "positions": "logfwd.commands.positions",
+    "pki": "logfwd.commands.pki",
+    "reload": "logfwd.commands.reload",
+    "spool": "logfwd.commands.spool",
+}
 
 
 @click.group(cls=program.Commands, elsewhere=ELSEWHERE, context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,13 +69,23 @@ def run(path: Path, log_level: str) -> None:
     async def forward(stop: Stop) -> None:
         import asyncio
 
+        from msgspec import to_builtins
+
         from logfwd.forwarder import Forwarder
+        from streams import control
         from streams.security import stacks
 
         stacks.self_test(stacks.named(sorted(config.modes), config.tls))
         forwarder = Forwarder(config)
         stop.grace_seconds = lambda: forwarder.config.stop_grace_seconds
-        async with forwarder:
+
+        async def reload(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+            check, confirm = bool(asked.get("check")), str(asked.get("confirm", ""))
+            report = await forwarder.reload(lambda: load_forwarder(path), check=check, confirm=confirm)
+            answer: dict[str, Any] = to_builtins(report)
+            return answer
+
+        async with forwarder, control.serving(control.in_directory(config.state_dir), {"reload": reload}):
             program.has_started()
             stop.on_reload = lambda: forwarder.reload(lambda: load_forwarder(path))
             ends = [asyncio.create_task(stop.requested.wait()), asyncio.create_task(forwarder.finished.wait())]

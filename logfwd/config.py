@@ -23,7 +23,7 @@ from streams.config.sections import Tls, lacking
 from streams.config.variables import FromFile
 from streams.errors import ConfigError, Problem
 
-NOT_IN_THE_FILE = ("streams",)
+NOT_IN_THE_FILE = ("streams", "removed")
 
 
 class Admin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,6 +45,8 @@ class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     stop_grace_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     answer_timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] = 60.0
     streams: tuple[Stream, ...] = ()
+    removed: tuple[str, ...] = ()
+    """Streams whose files say that they are to go."""
 
     @property
     def modes(self) -> set[str]:
@@ -66,7 +68,15 @@ def load_forwarder(path: Path) -> ForwarderConfig:
         toml.add(problems, path, lacking(config.tls, {stream.security for stream in streams}, accepting=False))
     if problems or config is None:
         raise ConfigError(problems)
-    return msgspec.structs.replace(config, streams_dir=base / config.streams_dir, streams=tuple(streams))
+    removed = {stream.name for stream in streams if stream.removed}
+    kept = tuple(stream for stream in streams if not {stream.name, stream.mirror_of} & removed)
+    if not kept:
+        raise ConfigError(
+            [Problem(base / config.streams_dir, "", "every stream is removed; stop the forwarder instead")]
+        )
+    return msgspec.structs.replace(
+        config, streams_dir=base / config.streams_dir, streams=kept, removed=tuple(sorted(removed))
+    )
 
 
 def json_schema(kind: str) -> dict[str, Any]:

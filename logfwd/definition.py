@@ -81,6 +81,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: StreamName
     mirror_of: Annotated[str, shown()] | None = None
+    removed: bool = False
     security: ModeName = "hybrid"
     topic: TopicName | None = None
     receivers: tuple[Address, ...] = ()

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -19,12 +19,14 @@ import msgspec
 import structlog
 
 from logfwd import openfiles, state_dir, status
+from logfwd.changes import Change, Group, groups
 from logfwd.config import ForwarderConfig
 from logfwd.intake import jsonlines
-from logfwd.keeper import Group, Keeper
+from logfwd.keeper import Keeper
 from logfwd.links.connector import Connector
 from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
+from logfwd.reloading import Load, Reloading, Report
 from logfwd.sources.front import Front
 from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.listeners import Counters, Listeners, Served
@@ -33,13 +35,9 @@ from logfwd.sources.settings import FileSource, SourceSettings, kind_of
 from logfwd.sources.syslog import settings as syslog
 from logfwd.spool.store import Spool
 from streams import descriptors, tasks
-from streams.errors import ConfigError
 from streams.security.modes import MODES
 from streams.telemetry import admin
 from streams.telemetry.metrics import CollectorRegistry
-
-NEEDS_RESTART = ("state_dir", "admin")
-"""Locked or bound at the start, so a reload cannot change them."""
 
 log = structlog.get_logger("logfwd")
 
@@ -60,7 +58,7 @@ class Forwarder:
         syslog_counters = Counters(self.metrics.count_dropped_messages, self.metrics.count_ended_connection)
         self.listeners = Listeners(self._front, self.metrics, _count_invalid, syslog_counters)
         self._stack = contextlib.AsyncExitStack()
-        self._reloading: asyncio.Task[object] | None = None
+        self._reloading = Reloading(config, self._take, self.metrics)
         self._most_files = 0
         """How many files each stream may hold open."""
 
@@ -77,7 +75,7 @@ class Forwarder:
                         streams=self.describe,
                         durations=self.metrics.batch_duration.since,
                         prepare=self.metrics.prepare,
-                        degraded=tasks.troubles,
+                        degraded=lambda: {**tasks.troubles(), **self._reloading.troubles()},
                         program="logfwd",
                         hosts=self.config.admin.hosts,
                     )
@@ -97,9 +95,7 @@ class Forwarder:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._reloading is not None:  # else it would start again what is stopped here
-            self._reloading.cancel()
-            await asyncio.wait({self._reloading})
+        await self._reloading.stop()
         await self.listeners.stop()
         await asyncio.gather(*(keeper.stop(self.config.stop_grace_seconds) for keeper in self._keepers.values()))
         await self.listeners.close()
@@ -181,47 +177,32 @@ class Forwarder:
 
     # -- reloading ---------------------------------------------------------------------------------------------
 
-    async def reload(self, load: Callable[[], ForwarderConfig]) -> bool:
-        """Apply a new config, stream by stream; False if it was rejected and the last good one stays."""
-        self._reloading = asyncio.current_task()
-        try:
-            return await self._reload(load)
-        finally:
-            self._reloading = None
+    async def reload(self, load: Load, *, check: bool = False, confirm: str = "") -> Report:
+        """Load a configuration and take it; see reloading.py. At SIGHUP, or as an operator asks."""
+        return await self._reloading.reload(load, check=check, confirm=confirm)
 
-    async def _reload(self, load: Callable[[], ForwarderConfig]) -> bool:
-        try:
-            config = await asyncio.to_thread(load)  # its files may be on a disk that does not answer
-        except ConfigError as error:
-            log.error("config rejected", reason="invalid", problems=[str(problem) for problem in error.problems])
-            return False
-        old, new = groups(self.config), groups(config)
-        if gone := sorted(set(old) - set(new)):
-            remedy = "put the streams back, or stop and start the forwarder to remove them"
-            log.error("config rejected", reason="streams missing", streams=gone, remedy=remedy)
-            return False
-        if fixed := [key for key in NEEDS_RESTART if getattr(self.config, key) != getattr(config, key)]:
-            remedy = "stop and start the forwarder to change these keys"
-            log.error("config rejected", reason="needs a restart", keys=fixed, remedy=remedy)
-            return False
-        everywhere = (self.config.tls, self.config.receivers, self.config.server_name) != (
-            config.tls,
-            config.receivers,
-            config.server_name,
-        )
-        twins_gone = {stream.name for stream in self.config.streams} - {stream.name for stream in config.streams}
-        before, self.config = self.config, config
+    async def _take(self, change: Change) -> None:
+        """Apply a change, stream by stream."""
+        before, self.config = self.config, change.config
+        new = groups(self.config)
         self._share_descriptors()
         await self._listen()
-        changed = [group for name, group in new.items() if name in old and (everywhere or group != old[name])]
-        for name in new.keys() - old.keys():
+        for name in change.started:
             self._start(new[name])
-        await asyncio.gather(*(self._restart(group) for group in changed))
-        for name in twins_gone:
+        removals = (self._remove(name) for name in change.removed)
+        await asyncio.gather(*(self._restart(new[name]) for name in change.changed), *removals)
+        for name in change.twins_gone:
             self.metrics.remove_stream(name)
-        self.metrics.forget_certificates(_sections(before) - _sections(config))
-        log.info("config reloaded", streams=sorted(new))
-        return True
+        self.metrics.forget_certificates(_sections(before) - _sections(self.config))
+
+    async def _remove(self, name: str) -> None:
+        """Stop a stream; what is not acknowledged within the grace stays in its spool."""
+        await self._keepers[name].stop(self.config.stop_grace_seconds)
+        del self._keepers[name]
+        self.metrics.remove_stream(name)
+        log.info("stream removed", stream=name)
+        path = self.config.state_dir / f"{name}.spool"
+        _tell_of_removed(name, path.stat().st_size)
 
     # -- what it reports ---------------------------------------------------------------------------------------
 
@@ -295,12 +276,3 @@ def _served_by_syslog(config: ForwarderConfig) -> list[syslog.Served]:
         for stream in config.streams
         if isinstance(stream.source, syslog.SyslogSource)
     ]
-
-
-def groups(config: ForwarderConfig) -> dict[str, Group]:
-    """Original streams by name, each with its twins."""
-    originals = [stream for stream in config.streams if stream.mirror_of is None]
-    return {
-        original.name: (original, tuple(twin for twin in config.streams if twin.mirror_of == original.name))
-        for original in originals
-    }

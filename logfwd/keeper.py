@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import structlog
 
+from logfwd.changes import Group
 from logfwd.clocks import clock
-from logfwd.definition import Stream
 from logfwd.links.backoff import Backoff
 from logfwd.pipeline import Pipeline
 from streams.errors import SpoolError
@@ -21,9 +21,6 @@ HEALTHY_SECONDS = 60.0
 """A stream that ran this long before it failed is restarted without a long pause."""
 
 log = structlog.get_logger("logfwd")
-
-Group = tuple[Stream, tuple[Stream, ...]]
-"""An original stream and its twins."""
 
 
 class Keeper:

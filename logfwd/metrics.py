@@ -5,7 +5,7 @@ from __future__ import annotations
 from logfwd.clocks import clock
 from logfwd.spool.backlog import Backlog
 from streams.security.endpoint import Facts
-from streams.telemetry.metrics import CollectorRegistry, Metric, Metrics, duration
+from streams.telemetry.metrics import CollectorRegistry, Metric, Metrics, duration, reloads
 
 BATCH_DURATION = duration(
     "logfwd_batch_duration_seconds", ("stream", "mode"), "Batch duration: sealed until acknowledged."
@@ -126,6 +126,7 @@ FILE_BYTES = Metric(
     "Bytes by what became of their file: possible repeats of read_again, lost ones of gone_unread and let_go; of "
     "not_found, recognised and edited those before the position.",
 )
+RELOADS = reloads("logfwd")
 FORWARDER = (
     BATCH_DURATION,
     BATCH_STAGE,
@@ -146,6 +147,7 @@ FORWARDER = (
     ENDED_CONNECTIONS,
     FILES,
     FILE_BYTES,
+    *RELOADS,
 )
 
 
@@ -153,7 +155,7 @@ class ForwarderMetrics(Metrics):
     """The families of `logfwd`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__(registry)
+        super().__init__(registry, RELOADS)
         self.batch_duration = self._windowed(BATCH_DURATION)
         self.batch_stage = self._histogram(BATCH_STAGE)
         self.link_info = self._gauge(LINK_INFO)

@@ -15,8 +15,8 @@ import structlog
 from logreceiver.config import ReceiverConfig
 from logreceiver.reloading import Load, Report
 from logreceiver.service import Service
-from logreceiver.taking import digest
 from streams import tasks
+from streams.config.changes import digest
 
 log = structlog.get_logger("logreceiver")
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import time
 
 from streams.security.endpoint import Facts
-from streams.telemetry.metrics import CollectorRegistry, Metric, Metrics, duration
+from streams.telemetry.metrics import CollectorRegistry, Metric, Metrics, duration, reloads
 
 MAX_STREAM_LABELS = 200
 OTHER_STREAMS = "(other)"
@@ -43,20 +42,7 @@ LEDGER_DROPPED = Metric(
     (),
     "Ledger records lost because the ledger could not be written; the batches themselves are stored.",
 )
-RELOAD_OK = Metric(
-    "logreceiver_config_last_reload_successful",
-    "gauge",
-    "",
-    (),
-    "1 if the last reload of the configuration was taken, or if there was none; 0 if it was refused.",
-)
-RELOADED = Metric(
-    "logreceiver_config_last_reload_timestamp_seconds",
-    "gauge",
-    "seconds",
-    (),
-    "When a configuration was last taken, at the start or by a reload, in seconds since the epoch.",
-)
+RELOADS = reloads("logreceiver")
 CRL = Metric(
     "logreceiver_crl_next_update_timestamp_seconds",
     "gauge",
@@ -75,8 +61,7 @@ RECEIVER = (
     PROBES,
     CLONES,
     LEDGER_DROPPED,
-    RELOAD_OK,
-    RELOADED,
+    *RELOADS,
     CRL,
 )
 
@@ -85,7 +70,7 @@ class ReceiverMetrics(Metrics):
     """The families of `logreceiver`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__(registry)
+        super().__init__(registry, RELOADS)
         self.batches = self._counter(BATCHES)
         self.records = self._counter(RECEIVED)
         self.bytes = self._counter(BYTES)
@@ -95,16 +80,8 @@ class ReceiverMetrics(Metrics):
         self.probes = self._counter(PROBES)
         self.ledger_dropped = self._counter(LEDGER_DROPPED)
         self.clones_suspected = self._counter(CLONES)
-        self._reload_ok, self._reloaded = self._gauge(RELOAD_OK), self._gauge(RELOADED)
-        self.reloaded(successful=True)
         self._crl = self._gauge(CRL)
         self._stream_labels: set[str] = set()
-
-    def reloaded(self, *, successful: bool) -> None:
-        """A configuration was taken, or refused."""
-        self._reload_ok.set(successful)
-        if successful:
-            self._reloaded.set(time.time())
 
     def revocation_lists(self, next_update: datetime.datetime | None) -> None:
         """The lists in use were read; None if there are none."""

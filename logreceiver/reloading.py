@@ -27,7 +27,8 @@ from logreceiver.links.shared import Shared
 from logreceiver.listeners import Change, Listeners
 from logreceiver.metrics import ReceiverMetrics
 from logreceiver.sinks.make import renewal
-from logreceiver.taking import Taking, digest, take
+from logreceiver.taking import Taking, take
+from streams.config.changes import digest
 from streams.errors import Code, ConfigError, LinkError
 from streams.security import stacks
 from streams.security.listener import Listener

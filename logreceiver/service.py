@@ -33,6 +33,7 @@ from logreceiver.room import room_for
 from logreceiver.sinks.make import make_sink
 from streams import tasks
 from streams.addresses import join_address, split_address
+from streams.config.changes import digest
 from streams.errors import Code, HandshakeFailed
 from streams.security import handshakes
 from streams.security.listener import Listener
@@ -58,6 +59,7 @@ class Service:
         self._worker = worker
         self.registry = CollectorRegistry()
         self.metrics = ReceiverMetrics(self.registry)
+        self.metrics.config_is(digest(config))
         self.metrics.on_scrape(lambda: self.metrics.count_task_failures(tasks.failures()))
         self._links: Counter[str] = Counter()
         """Open links by identity; an identity without one has no entry."""
@@ -231,6 +233,7 @@ class Service:
         report, shut_out = await self._reloading.take()
         if report.outcome == "taken":
             self.config = self._shared.config
+            self.metrics.config_is(digest(self.config))
             self._make_room()
             await _until_served(shut_out)
         return report

@@ -13,7 +13,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from streams.errors import PipelineError
 from streams.telemetry import logs
 from streams.telemetry.client import NotAnswered
 
+MAX_ADDRESS_BYTES = 107
+"""unix(7)"""
 MAX_LINE_BYTES = 64 * 1024
 ASK_SECONDS = 5.0
 """How long a client has for its question."""
@@ -90,16 +92,35 @@ def answer_one(sock: socket.socket, acts: Mapping[str, Callable[[Mapping[str, An
         log.exception("act failed", reason=f"{type(error).__name__}: {error}")
 
 
+def in_directory(directory: Path) -> Path:
+    """Where a program serves that has a directory of its own."""
+    return directory / "control.sock"
+
+
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """The path, or if that is too long for a socket's address, a shorter name of it."""
+    if len(os.fsencode(path)) <= MAX_ADDRESS_BYTES:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
 def _bound(path: Path) -> socket.socket:
     """Nobody can connect before it listens, and by then its mode is set."""
     if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        with socket.socket(socket.AF_UNIX) as other:
-            if other.connect_ex(str(path)) == 0:
+        with socket.socket(socket.AF_UNIX) as other, _address(path) as address:
+            if other.connect_ex(address) == 0:
                 raise OSError("another program answers there; give each its own path")
         path.unlink()
     sock = socket.socket(socket.AF_UNIX)
     try:
-        sock.bind(str(path))
+        with _address(path) as address:
+            sock.bind(address)
         os.chmod(path, 0o600)
     except BaseException:
         sock.close()
@@ -136,12 +157,12 @@ def _asked(acts: Mapping[str, object], line: bytes, sock: socket.socket) -> tupl
     return name, question
 
 
-def ask(path: Path, act: str, **arguments: object) -> dict[str, Any]:
-    """What the program that serves this socket answers; raises NotAnswered."""
+def ask(path: Path, act: str, *, seconds: float = ANSWER_SECONDS, **arguments: str | bool) -> dict[str, Any]:
+    """What the program that serves this socket answers within this time; raises NotAnswered."""
     try:
         with socket.socket(socket.AF_UNIX) as sock, contextlib.ExitStack() as stack:
-            sock.settimeout(ANSWER_SECONDS)
-            sock.connect(str(path))
+            sock.settimeout(seconds)
+            sock.connect(stack.enter_context(_address(path)))
             sock.sendall(json.dumps({"act": act, **arguments}).encode() + b"\n")
             answer = stack.enter_context(sock.makefile("rb")).readline()
     except OSError as error:

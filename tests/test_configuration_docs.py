@@ -12,7 +12,7 @@ from typing import Any, Union
 import msgspec
 import pytest
 
-from logfwd.config import ForwarderConfig
+from logfwd.config import NOT_IN_THE_FILE, ForwarderConfig
 from logfwd.definition import Stream
 from logreceiver.config import ReceiverConfig
 from logreceiver.sinks.settings import KafkaSink, LogSink
@@ -27,7 +27,7 @@ def keys_of(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if tag := kind.__struct_config__.tag_field:
         yield f"{prefix}{tag}", None
     for field in msgspec.structs.fields(kind):
-        if kind is ForwarderConfig and field.name == "streams":  # filled in by the loader
+        if kind is ForwarderConfig and field.name in NOT_IN_THE_FILE:  # filled in by the loader
             continue
         tables, many = tables_in(field.type)
         key = f"{prefix}{spelling(field.name)}"

@@ -302,14 +302,31 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "Last reload taken",
-            "0: the receiver refused its new configuration and goes on with the last good one; its log says why.",
-            [("min by (instance) (logreceiver_config_last_reload_successful)", "{{instance}}")],
+            "0: the program refused its new configuration and goes on with the last good one; its log says why.",
+            [
+                (f"min by (instance) ({program}_config_last_reload_successful)", f"{program} {{{{instance}}}}")
+                for program in ("logfwd", "logreceiver")
+            ],
         ),
         Panel(
             "Configuration in use since",
-            "How long ago a receiver last took a configuration, at its start or by a reload.",
-            [("time() - max by (instance) (logreceiver_config_last_reload_timestamp_seconds)", "{{instance}}")],
+            "How long ago a program last took a configuration, at its start or by a reload.",
+            [
+                (
+                    f"time() - max by (instance) ({program}_config_last_reload_timestamp_seconds)",
+                    f"{program} {{{{instance}}}}",
+                )
+                for program in ("logfwd", "logreceiver")
+            ],
             "s",
+        ),
+        Panel(
+            "Configurations",
+            "How many programs use each configuration, by its digest.",
+            [
+                (f"count by (digest) ({program}_config_info)", f"{program} {{{{digest}}}}")
+                for program in ("logfwd", "logreceiver")
+            ],
         ),
         Panel(
             "Revocation lists are due in",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -131,6 +132,23 @@ SHARED = (
 )
 
 
+def reloads(program: str) -> tuple[Metric, Metric, Metric]:
+    """What shows a program's configuration and its reloads: success, time and the digest in use."""
+    sentences = {
+        "last_reload_successful": "1 if the last reload of the configuration was taken, or if there was none; 0 if it "
+        "was refused.",
+        "last_reload_timestamp_seconds": "When a configuration was last taken, at the start or by a reload, in seconds "
+        "since the epoch.",
+        "info": "1 for the configuration in use, by its digest: the same for equal ones, as `reload` prints it.",
+    }
+    units, labels = {"last_reload_timestamp_seconds": "seconds"}, {"info": ("digest",)}
+    ok, when, info = (
+        Metric(f"{program}_config_{name}", "gauge", units.get(name, ""), labels.get(name, ()), sentence)
+        for name, sentence in sentences.items()
+    )
+    return ok, when, info
+
+
 class _Hooks(Collector):
     """First in the registry and without metrics of its own: sets gauges just before a scrape."""
 
@@ -157,7 +175,7 @@ class Metrics:
     Hooks read the event loop's data, so a scrape on another thread calls `prepare` there first.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, reloads: tuple[Metric, Metric, Metric]) -> None:
         # A creation timestamp for every counter and histogram would double the size of a scrape and help no one.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry
@@ -177,6 +195,8 @@ class Metrics:
         self._own_certificates: dict[str, dict[str, float]] = {"own": {}, "delegated": {}}
         self.dropped_lines, self._counted_lines = self._counter(DROPPED_LINES), 0
         self.on_scrape(self._count_dropped_lines)
+        self._reload_ok, self._reloaded, self._config_info = map(self._gauge, reloads)
+        self.reloaded(successful=True)
         self._task_failures, self._counted_failures = self._counter(TASK_FAILURES), dict[str, int]()
 
     def _count_dropped_lines(self) -> None:
@@ -220,6 +240,17 @@ class Metrics:
         for user, ends in product(users, self._own_certificates.values()):
             ends.pop(user, None)
         self._show_own_certificates()
+
+    def reloaded(self, *, successful: bool) -> None:
+        """A configuration was taken, or refused."""
+        self._reload_ok.set(successful)
+        if successful:
+            self._reloaded.set(time.time())
+
+    def config_is(self, digest: str) -> None:
+        """The configuration in use has this digest."""
+        self._config_info.clear()
+        self._config_info.labels(digest).set(1)
 
     def _show_own_certificates(self) -> None:
         for owner, ends in self._own_certificates.items():

@@ -507,7 +507,7 @@ async def test_a_reload_keeps_the_listener_and_its_connections(installation: Ins
                     Stream(name="second", source=msgspec.structs.replace(SOURCE)),
                 ),
             )
-            assert await served.forwarder.reload(lambda: changed)
+            assert (await served.forwarder.reload(lambda: changed)).outcome == "taken"
             await served.settled()
             assert await asyncio.to_thread(replies, client, 2) == [200, 200]
             assert (await post(served.address, "second", b"{}\n")).status == 200
@@ -515,7 +515,7 @@ async def test_a_reload_keeps_the_listener_and_its_connections(installation: Ins
                 config,
                 streams=(installation.stream(), *changed.streams[1:]),  # "http" reads files now
             )
-            assert await served.forwarder.reload(lambda: gone)
+            assert (await served.forwarder.reload(lambda: gone)).outcome == "taken"
             assert await asyncio.to_thread(replies, client, 1) == [404]
             assert (await post(served.address, "second", b"{}\n")).status == 200
 

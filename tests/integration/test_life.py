@@ -85,13 +85,12 @@ async def test_a_stream_is_added_by_a_reload_and_none_is_removed(installation: I
         async with forwarding(config) as forwarder:
             installation.append(*lines(10))
             await eventually(lambda: acknowledged(forwarder) == 10)
-            assert await forwarder.reload(lambda: both)
+            assert (await forwarder.reload(lambda: both)).outcome == "taken"
             installation.append(*lines(10, 10))
             await eventually(lambda: acknowledged(forwarder) == 20 and acknowledged(forwarder, "pq-stream") == 10)
-            assert not await forwarder.reload(
-                lambda: installation.forwarder_config(address, installation.stream(name="x"))
-            )
-            assert not await forwarder.reload(blank)
+            other = installation.forwarder_config(address, installation.stream(name="x"))
+            assert (await forwarder.reload(lambda: other)).outcome == "refused"
+            assert (await forwarder.reload(blank)).outcome == "refused"
             assert {row["stream"] for row in forwarder.describe()} == {"http", "pq-stream"}
     assert installation.stored() == lines(20)
     assert installation.stored("pq-stream") == lines(10, 10)
@@ -109,7 +108,7 @@ async def test_a_twin_that_is_removed_while_its_batches_wait_is_named_at_the_rel
             installation.append(*lines(10))
             await eventually(lambda: acknowledged(forwarder) == 10)
             assert found(events, "spool of a removed stream") == []
-            assert await forwarder.reload(lambda: alone)
+            assert (await forwarder.reload(lambda: alone)).outcome == "taken"
             await eventually(lambda: len(found(events, "spool of a removed stream")) == 1)
         async with forwarding(alone):
             await eventually(lambda: len(found(events, "spool of a removed stream")) == 2)
@@ -125,29 +124,28 @@ async def test_a_forwarder_goes_on_after_a_reload_that_changes_its_only_stream(i
         async with forwarding(installation.forwarder_config(address)) as forwarder:
             installation.append(*lines(10))
             await eventually(lambda: acknowledged(forwarder) == 10)
-            assert await forwarder.reload(lambda: changed)
+            assert (await forwarder.reload(lambda: changed)).outcome == "taken"
             assert not forwarder.finished.is_set()
             installation.append(*lines(10, 10))
             await eventually(lambda: acknowledged(forwarder) == 20)
     assert installation.stored() == lines(20)
 
 
-async def test_a_reload_that_moves_the_state_directory_is_refused(installation: Installation, events: Events) -> None:
+async def test_what_is_bound_at_the_start_waits_for_a_restart_and_the_rest_is_taken(
+    installation: Installation, events: Events
+) -> None:
     config = installation.forwarder_config("localhost:1")
-    moved = msgspec.structs.replace(config, state_dir=installation.directory / "elsewhere", receivers=("localhost:2",))
+    elsewhere = installation.directory / "elsewhere"
+    moved = msgspec.structs.replace(
+        config, state_dir=elsewhere, admin=Admin(address="127.0.0.1:0"), receivers=("localhost:2",)
+    )
     async with forwarding(config) as forwarder:
-        assert not await forwarder.reload(lambda: moved)
-    assert not moved.state_dir.exists()
-    assert [event["keys"] for event in events if "keys" in event] == [["state_dir"]]
-
-
-async def test_a_reload_that_moves_the_admin_address_is_refused(installation: Installation, events: Events) -> None:
-    config = installation.forwarder_config("localhost:1")
-    moved = msgspec.structs.replace(config, admin=Admin(address="127.0.0.1:0"), receivers=("localhost:2",))
-    async with forwarding(config) as forwarder:
-        assert not await forwarder.reload(lambda: moved)
-        assert forwarder.config.receivers == ("localhost:1",)
-    assert [(event["reason"], event["keys"]) for event in events if "keys" in event] == [("needs a restart", ["admin"])]
+        report = await forwarder.reload(lambda: moved)
+        assert (report.outcome, report.taken, report.waits) == ("taken", ("receivers",), ("state_dir", "admin"))
+        assert forwarder.config.receivers == ("localhost:2",)
+        assert forwarder.config.admin is None
+        assert forwarder._reloading.troubles() == {"config": "waits for a restart: state_dir, admin"}
+    assert not elsewhere.exists()
 
 
 async def test_a_forwarder_that_is_stopped_while_it_starts_ends_at_once(
@@ -229,7 +227,7 @@ async def test_a_stream_that_gets_another_type_of_source_drops_its_old_positions
         installation.append(*lines(10))
         async with forwarding(files) as forwarder:
             await eventually(lambda: acknowledged(forwarder) == 10)
-            assert await forwarder.reload(lambda: clients)
+            assert (await forwarder.reload(lambda: clients)).outcome == "taken"
             await eventually(lambda: found(events, "positions dropped"))
         async with forwarding(clients) as forwarder:  # nothing is left to drop
             await eventually(lambda: not forwarder._ready())

@@ -168,7 +168,7 @@ async def test_a_twin_that_a_reload_removes_leaves_no_series(installation: Insta
             installation.append(*lines(3))
             await eventually(lambda: acknowledged(forwarder) == acknowledged(forwarder, "pq-stream") == 3)
             assert b'stream="pq-stream"' in generate_latest(forwarder.registry)
-            assert await forwarder.reload(lambda: installation.forwarder_config(address, original))
+            assert (await forwarder.reload(lambda: installation.forwarder_config(address, original))).outcome == "taken"
             installation.append(*lines(3, 3))
             await eventually(lambda: acknowledged(forwarder) == 6)
             text = generate_latest(forwarder.registry).decode()

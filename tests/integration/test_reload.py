@@ -17,7 +17,7 @@ from logreceiver import oversight
 from logreceiver.config import Admin, Allow, Deny, Ledger, Limits, Listener, ReceiverConfig
 from logreceiver.reloading import Report
 from logreceiver.service import Service
-from logreceiver.taking import digest
+from streams.config.changes import digest
 from streams.config.sections import Tls
 from streams.errors import ConfigError, Problem
 from streams.security.revocation import revoke

@@ -166,7 +166,7 @@ async def test_listeners_and_connections_outlive_a_reload_of_their_stream(instal
                     ),
                 ),
             )
-            assert await forwarder.reload(lambda changed=changed: changed)  # type: ignore[misc]
+            assert (await forwarder.reload(lambda changed=changed: changed)).outcome == "taken"  # type: ignore[misc]
         assert [address(forwarder, transport) for transport in ("tcp", "udp")] == places
         assert path.stat().st_ino == inode
         await eventually(lambda: len(installation.stored()) >= sent)

@@ -271,3 +271,13 @@ def test_the_schemas_take_the_examples_and_refuse_what_the_loader_refuses() -> N
     assert not main.is_valid(tomllib.loads(CONFIG.replace('"localhost:7443"', "")))
     assert not main.is_valid(tomllib.loads("streams = []\n" + CONFIG))
     assert main.is_valid(tomllib.loads("admin = false\nstop_grace = 1.5\n" + CONFIG))
+
+
+def test_a_stream_that_is_to_go_is_declared_and_takes_its_twins_along(site: Path) -> None:
+    write_stream(site, "copy", 'mirror_of = "http"\n')
+    write_stream(site, "other", SOURCE.replace("a.log", "b.log"))
+    write_stream(site, "http", f"removed = true\n{SOURCE}")
+    config = load_forwarder(site / "logfwd.toml")
+    assert ([stream.name for stream in config.streams], config.removed) == (["other"], ("http",))
+    write_stream(site, "other", f"removed = true\n{SOURCE.replace('a.log', 'b.log')}")
+    assert problems(site) == {("streams.d", ""): "every stream is removed; stop the forwarder instead"}

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from logfwd import keeper
+from logfwd.changes import Group
 from logfwd.definition import Stream
-from logfwd.keeper import HEALTHY_SECONDS, Group, Keeper
+from logfwd.keeper import HEALTHY_SECONDS, Keeper
 from streams.errors import SpoolError
 from tests.support.installation import eventually
 

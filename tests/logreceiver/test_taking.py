@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from logreceiver.config import Admin, Allow, Deny, Ledger, Limits, Listener, ReceiverConfig
 from logreceiver.sinks.settings import KafkaSink, LogSink, Sasl
-from logreceiver.taking import digest, take
+from logreceiver.taking import take
+from streams.config.changes import digest
 
 SASL = Sasl(username="me", password_file=Path("password"))
 CONFIG = ReceiverConfig(

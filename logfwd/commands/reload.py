@@ -1,0 +1,77 @@
+"""`logfwd reload`: has the running forwarder take its configuration, and says what came of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from logfwd.commands.options import CONFIG
+from streams import control, program
+from streams.config import toml
+from streams.errors import ConfigError
+from streams.telemetry.client import NotAnswered
+
+EX_REFUSED = 1
+ANSWER_SECONDS = 3700.0
+"""Streams that are changed are drained first, for at most stop_grace."""
+
+
+@click.command()
+@CONFIG
+@click.option("--check", is_flag=True, help="Only say what would be done.")
+@click.option("--confirm", metavar="DIGEST", default="", help="Do it although streams are missing; a refusal names it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def reload(path: Path, check: bool, confirm: str, as_json: bool) -> None:
+    """Have the running forwarder take its configuration.
+
+    It reads logfwd.toml, every stream's file and the files that these name, and takes them or refuses them; then it
+    says what was taken, which streams were started, changed or removed, and what waits for a restart. Streams that are
+    missing are removed only if their files say `removed = true`, or with --confirm. SIGHUP does the same without an
+    answer. It is asked over state_dir/control.sock, as its own user.
+
+    Exit codes: 0 if it was taken, or with --check would be; 1 if streams are missing; 69 if no forwarder answers; 78
+    if the configuration cannot be used.
+    """
+    try:
+        answer = control.ask(_socket(path), "reload", seconds=ANSWER_SECONDS, check=check, confirm=confirm)
+    except NotAnswered as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(program.EX_UNAVAILABLE)
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        _print(answer)
+    if answer["outcome"] == "refused":
+        sys.exit(program.EX_CONFIG if answer["problems"] else EX_REFUSED)
+
+
+def _socket(path: Path) -> Path:
+    """Where the forwarder listens; nothing else of the file matters here, as the forwarder checks it."""
+    try:
+        table = toml.parse(path)
+    except ConfigError as error:
+        program.refuse_config(error)
+    name = table.get("state_dir")
+    if not isinstance(name, str) or not name:
+        raise click.UsageError(f"{path} has no state_dir, where the forwarder's socket is")
+    return control.in_directory(path.absolute().parent / name)
+
+
+def _print(answer: dict[str, Any]) -> None:
+    if answer["outcome"] == "refused":
+        for problem in answer["problems"] or [answer["reason"]]:
+            click.echo(problem, err=True)
+        click.echo(f"refused, and nothing was changed: {answer['remedy']}", err=True)
+        return
+    done = answer["outcome"] == "taken"
+    click.echo(f"{'taken' if done else 'would be taken'}: {', '.join(answer['taken']) or 'no key of logfwd.toml'}")
+    for what in ("started", "changed", "removed"):
+        if answer[what]:
+            click.echo(f"streams {'' if done else 'to be '}{what}: {', '.join(answer[what])}")
+    if answer["waits"]:
+        click.echo(f"waits for a restart: {', '.join(answer['waits'])}")
+    click.echo(f"configuration: {answer['digest']}")

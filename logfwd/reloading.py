@@ -1,0 +1,149 @@
+"""Reloads of the forwarder: takes a new configuration, or refuses it and keeps the last good one; one at a time.
+
+A directory that was not mounted, or a deployment that went wrong, looks like a configuration without most of its
+streams. So one that lacks running streams is refused, unless a file declares each of them as `removed`, or the reload
+is confirmed by the digest that the refusal names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal
+
+import msgspec
+import structlog
+
+from logfwd.changes import Change, compare
+from logfwd.config import ForwarderConfig
+from logfwd.metrics import ForwarderMetrics
+from logfwd.sources.listeners import check as check_listeners
+from streams.config.changes import digest
+from streams.errors import ConfigError
+from streams.security import stacks
+
+Load = Callable[[], ForwarderConfig]
+
+log = structlog.get_logger("logfwd")
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a reload. Streams are originals, each together with its twins."""
+
+    outcome: Literal["taken", "checked", "refused"]
+    digest: str = ""
+    """Names the new configuration; "" if it could not be read."""
+    taken: tuple[str, ...] = ()
+    """Key paths of logfwd.toml that changed."""
+    waits: tuple[str, ...] = ()
+    """Key paths of what changed and waits for a restart."""
+    started: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    reason: str = ""
+    problems: tuple[str, ...] = ()
+    remedy: str = ""
+
+
+class Reloading:
+    """The reloads of one forwarder, which takes a change by `take`."""
+
+    def __init__(
+        self, config: ForwarderConfig, take: Callable[[Change], Awaitable[None]], metrics: ForwarderMetrics
+    ) -> None:
+        self._config, self._take, self._metrics = config, take, metrics
+        self._one_at_a_time = asyncio.Lock()
+        self._under_way: set[asyncio.Task[object]] = set()
+        self._refusal = ""
+        """Why the last reload was refused; empty if it was taken."""
+        self._waits: tuple[str, ...] = ()
+        metrics.config_is(digest(config))
+
+    async def reload(self, load: Load, *, check: bool = False, confirm: str = "") -> Report:
+        """Load and take a configuration. `check`: only say what would be done; `confirm`: the digest of a refusal."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
+        try:
+            async with self._one_at_a_time:
+                report = await self._reload(load, check=check, confirm=confirm)
+        finally:
+            self._under_way.discard(task)
+        if not check:
+            self._tell(report)
+        return report
+
+    async def stop(self) -> None:
+        """Give up reloads under way: they would start again what is being stopped."""
+        for task in self._under_way:
+            task.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def troubles(self) -> Mapping[str, str]:
+        """What of the files is not in use."""
+        if self._refusal:
+            return {"config": f"the last reload was refused: {self._refusal}"}
+        return {"config": f"waits for a restart: {', '.join(self._waits)}"} if self._waits else {}
+
+    async def _reload(self, load: Load, *, check: bool, confirm: str) -> Report:
+        try:
+            # in a thread: its files may be on a disk that does not answer
+            new = await asyncio.to_thread(_load, load, self._config.modes)
+        except ConfigError as error:
+            remedy = "mend what the problems name; until then the last good configuration stays in use"
+            return Report(outcome="refused", reason="invalid", problems=tuple(map(str, error.problems)), remedy=remedy)
+        change, name = compare(self._config, new), digest(new)
+        report = Report(
+            outcome="checked",
+            digest=name,
+            taken=change.taken,
+            waits=change.waits,
+            started=change.started,
+            changed=change.changed,
+            removed=change.removed,
+        )
+        if change.undeclared and confirm != name:
+            remedy = "put them back, or write removed = true into their files; if they are to go: "
+            remedy += f"logfwd reload --confirm {name}"
+            reason = f"streams missing: {', '.join(change.undeclared)}"
+            return msgspec.structs.replace(report, outcome="refused", reason=reason, remedy=remedy)
+        if check:
+            return report
+        self._config = change.config
+        await self._take(change)
+        return msgspec.structs.replace(report, outcome="taken")
+
+    def _tell(self, report: Report) -> None:
+        refused = report.outcome == "refused"
+        self._refusal = report.reason if refused else ""
+        self._metrics.reloaded(successful=not refused)
+        if refused:
+            log.error(
+                "config rejected",
+                reason=report.reason,
+                problems=list(report.problems),
+                remedy=report.remedy,
+            )
+            return
+        self._waits = report.waits
+        self._metrics.config_is(digest(self._config))
+        log.info(
+            "config reloaded",
+            digest=report.digest,
+            taken=list(report.taken),
+            waits=list(report.waits),
+            started=list(report.started),
+            changed=list(report.changed),
+            removed=list(report.removed),
+        )
+
+
+def _load(load: Load, known: set[str]) -> ForwarderConfig:
+    """Read and check everything, also the files that it names; ConfigError."""
+    config = load()
+    modes = stacks.named(sorted(config.modes), config.tls)
+    stacks.check(config.tls, modes, accepting=False)
+    check_listeners([stream.source for stream in config.streams])
+    stacks.self_test(mode for mode in modes if mode.name not in known)
+    return config

@@ -1,0 +1,162 @@
+"""A running forwarder takes a new configuration, or says why not and keeps the last good one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from bench.lab.site import Site, command
+from logfwd.config import ForwarderConfig
+from logfwd.forwarder import Forwarder
+from streams.config.changes import digest
+from tests.support.installation import Events, Installation, acknowledged, eventually, found, lines, running
+
+NAMES = ("a", "b", "c")
+
+
+def config_of(installation: Installation, address: str, *names: str) -> ForwarderConfig:
+    """A stream for each name, with a file of its own."""
+    streams = []
+    for name in names:
+        stream, source = installation.stream(name=name), installation.directory / f"{name}.log"
+        source.touch()
+        assert stream.source is not None
+        streams.append(replace(stream, source=replace(stream.source, paths=(str(source),))))
+    return installation.forwarder_config(address, *streams)
+
+
+def write(installation: Installation, name: str, *texts: str) -> None:
+    with (installation.directory / f"{name}.log").open("a") as out:
+        out.write("".join(f"{text}\n" for text in texts))
+
+
+def info(forwarder: Forwarder, config: ForwarderConfig) -> float | None:
+    return forwarder.registry.get_sample_value("logfwd_config_info", {"digest": digest(config)})
+
+
+async def test_streams_that_are_missing_are_not_removed_until_that_is_confirmed(
+    installation: Installation, events: Events
+) -> None:
+    async with running(installation.receiver_config()) as service:
+        config, fewer = (config_of(installation, service.listeners[0].address, *names) for names in (NAMES, ("a",)))
+        async with Forwarder(config) as forwarder:
+            refused = await forwarder.reload(lambda: fewer)
+            assert (refused.outcome, refused.reason) == ("refused", "streams missing: b, c")
+            assert f"--confirm {digest(fewer)}" in refused.remedy
+            assert forwarder._reloading.troubles() == {"config": "the last reload was refused: streams missing: b, c"}
+            assert forwarder.registry.get_sample_value("logfwd_config_last_reload_successful") == 0
+            assert (await forwarder.reload(lambda: fewer, confirm="another")).outcome == "refused"
+            for name in NAMES:
+                write(installation, name, *lines(10))
+                await eventually(lambda name=name: acknowledged(forwarder, name) == 10)  # type: ignore[misc]
+            checked = await forwarder.reload(lambda: fewer, check=True, confirm=refused.digest)
+            assert (checked.outcome, checked.removed) == ("checked", ("b", "c"))
+            assert info(forwarder, config) == 1
+            taken = await forwarder.reload(lambda: fewer, confirm=refused.digest)
+            assert (taken.outcome, taken.removed) == ("taken", ("b", "c"))
+            assert (info(forwarder, config), info(forwarder, fewer)) == (None, 1)
+            assert forwarder._reloading.troubles() == {}
+            assert forwarder.registry.get_sample_value("logfwd_config_last_reload_successful") == 1
+            write(installation, "a", *lines(10, 10))
+            await eventually(lambda: acknowledged(forwarder, "a") == 20)
+            assert {row["stream"] for row in forwarder.describe()} == {"a"}
+    assert {event["stream"] for event in found(events, "stream removed")} == {"b", "c"}
+
+
+async def test_a_removal_that_is_declared_is_taken_and_the_stream_comes_back_where_it_was(
+    installation: Installation,
+) -> None:
+    async with running(installation.receiver_config()) as service:
+        address = service.listeners[0].address
+        config = config_of(installation, address, *NAMES)
+        declared = replace(config_of(installation, address, "a", "b"), removed=("c",))
+        async with Forwarder(config) as forwarder:
+            write(installation, "c", *lines(10))
+            await eventually(lambda: acknowledged(forwarder, "c") == 10)
+            assert (await forwarder.reload(lambda: declared)).removed == ("c",)
+            write(installation, "c", *lines(10, 10))
+            assert (await forwarder.reload(lambda: config)).started == ("c",)
+            await eventually(lambda: acknowledged(forwarder, "c") == 20)
+    assert installation.stored("c") == lines(20)
+
+
+async def test_certificates_that_cannot_be_used_are_refused_before_a_link_needs_them(
+    installation: Installation, events: Events
+) -> None:
+    config = installation.forwarder_config("localhost:1")
+    async with Forwarder(config) as forwarder:
+        good = config.tls.certificate
+        assert good is not None
+        broken = replace(config, tls=replace(config.tls, certificate=installation.source))
+        refused = await forwarder.reload(lambda: broken)
+        assert (refused.outcome, refused.reason) == ("refused", "invalid")
+        assert "tls.certificate: cannot be used" in refused.problems[0]
+        assert forwarder.config.tls.certificate == good
+
+
+async def test_a_forwarder_that_stops_gives_up_a_reload_that_a_disk_holds_up(installation: Installation) -> None:
+    config, answers, asked = installation.forwarder_config("localhost:1"), threading.Event(), threading.Event()
+
+    def load() -> ForwarderConfig:
+        asked.set()
+        assert answers.wait(60)
+        return replace(config, receivers=("localhost:2",))
+
+    async with Forwarder(config) as forwarder:
+        reload = asyncio.create_task(forwarder.reload(load))
+        await eventually(asked.is_set)
+    answers.set()
+    with pytest.raises(asyncio.CancelledError):
+        await reload
+    assert forwarder.config == config
+
+
+def test_a_reload_by_the_command_says_what_came_of_it(tmp_path: Path) -> None:
+    with Site(tmp_path / ("a long name of a directory " * 5)) as site:
+        site.make_pki()
+        site.write_receiver('type = "log"\ndirectory = "log"', listeners={"localhost:0": '["hybrid"]'})
+        site.write_forwarder(["localhost:1"])
+        for name in ("a", "b"):
+            site.write_stream(name, f'[source]\ntype = "file"\npaths = ["{name}.log"]\n')
+        site.start_forwarder()
+        argv = [command("logfwd"), "reload", "-c", str(site.directory / "logfwd.toml")]
+
+        def reload(*options: str) -> tuple[int, str]:
+            done = subprocess.run([*argv, *options], check=False, capture_output=True, text=True)
+            return done.returncode, done.stdout + done.stderr
+
+        site.write_stream("c", '[source]\ntype = "file"\npaths = ["c.log"]\n')
+        code, output = reload("--check")
+        assert (code, output.splitlines()[:2]) == (
+            0,
+            ["would be taken: no key of logfwd.toml", "streams to be started: c"],
+        )
+        code, output = reload("--json")
+        assert (code, json.loads(output)["started"]) == (0, ["c"])
+        streams = site.directory / "streams.d"
+        (streams / "a.toml").unlink()
+        code, output = reload()
+        assert code == 1
+        assert output.startswith("streams missing: a\nrefused, and nothing was changed: put them back")
+        (streams / "b.toml").write_text("removed = true\n" + (streams / "b.toml").read_text())
+        given = output.split()[-1]
+        assert reload("--confirm", given)[0] == 1, "that was another configuration"
+        given = reload()[1].split()[-1]
+        code, output = reload("--confirm", given)
+        assert (code, output.splitlines()[1:]) == (0, ["streams removed: a, b", f"configuration: {given}"])
+        (streams / "c.toml").write_text("nonsense")
+        assert reload()[0] == 78
+        os.kill(site.forwarder.pid, signal.SIGHUP)
+        site.forwarder.wait_for("config rejected", times=4)
+        site.forwarder.stop()
+        code, output = reload()
+        assert code == 69
+        assert "control.sock does not answer: No such file or directory" in output
