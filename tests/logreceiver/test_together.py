@@ -107,7 +107,6 @@ def test_what_one_does_not_prepare_none_takes(
     workers.add(prepare=other)
     answer = workers.together.reload()
     assert (answer["outcome"], answer["reason"], answer["problems"]) == ("refused", reason, problems)
-    assert answer["workers"][0]["in_use"] == "old"
     workers.close()
     assert workers.heard[0] == ["prepare", "drop"]
     assert "take" not in workers.heard[1]
