@@ -238,3 +238,10 @@ class NoRoom(NotAdmitted):
 
 class NotServed(NotAdmitted):
     """Its stream is not configured, is starting, or is stopping."""
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Forget where an error and its causes were raised. Whoever keeps an error keeps all that was in use there."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__

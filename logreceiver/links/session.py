@@ -346,3 +346,5 @@ class Session:
             await asyncio.gather(reader, worker, return_exceptions=True)
             self._connection.forget()  # before its memory counts as free: closing the link takes a while
             storing.memory.close()
+            self._storing = None
+            del hearing, reader, worker, task  # an error that one of them raised would hold them, and they the link

@@ -114,10 +114,17 @@ class Listener:
             answers_after_goodbye=self._answers_after_goodbye,
         )
         introduction = Introduction(link, self._proxies) if self._proxies is not None else None
-        task = asyncio.get_running_loop().create_task(self._serve(link, introduction, self._changes))
+        task = asyncio.get_running_loop().create_task(self._keep(link, introduction, self._changes))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return introduction or link
+
+    async def _keep(self, link: Link, introduction: Introduction | None, changes: int) -> None:
+        try:
+            await self._serve(link, introduction, changes)
+        finally:
+            link.abort()
+            link.forget()
 
     async def _serve(self, link: Link, introduction: Introduction | None, changes: int) -> None:
         is_probe = False
@@ -140,10 +147,7 @@ class Listener:
             return
         finally:
             self._pending.leave(link)
-        try:
-            await self._on_link(link)
-        finally:
-            link.abort()
+        await self._on_link(link)
 
     def _enter(self, link: Link) -> None:
         """Count it among the handshakes under way; somebody may have to make room, maybe itself."""

@@ -16,7 +16,7 @@ import time
 from typing import cast
 
 from streams.addresses import peer_and_host
-from streams.errors import Flooded, HandshakeFailed, LinkError
+from streams.errors import Flooded, HandshakeFailed, LinkError, forget_frames
 from streams.security.arriving import HANDSHAKE_READ_BYTES, READ_BUFFER_BYTES, Records, Use, arriving
 from streams.security.endpoint import Endpoint, Facts
 from streams.turns import Turns
@@ -49,9 +49,7 @@ class Link(asyncio.BufferedProtocol):
         answers_after_goodbye: bool = False,
     ) -> None:
         """`turns`: shared by links that must not hold each other up, for handshakes and floods of small records.
-
         `inbox_bytes`: reading from the socket stops while more than this is received and not taken.
-
         `answers_after_goodbye`: a peer that has finished sending may still wait for an answer (a half-closed
         connection), so the owner closes the link.
         """
@@ -86,8 +84,7 @@ class Link(asyncio.BufferedProtocol):
         """Where the peer is: with its port, and without."""
         self.facts: Facts
         self.connect_seconds = 0.0
-        self.heard_bytes = self.bytes_sent = 0
-        self.records_sent = 0
+        self.heard_bytes = self.bytes_sent = self.records_sent = 0
         self._born = self.heard_at = time.monotonic()
         self._rotation_share = random.uniform(0.8, 1.2)  # noqa: S311 — spreads load, hides nothing
 
@@ -189,6 +186,12 @@ class Link(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def forget(self) -> None:
+        """Let go of where its end was raised: that holds the link, and it that, until all garbage is collected."""
+        forget_frames(self._error)
+        if self.established.done() and not self.established.cancelled():
+            forget_frames(self.established.exception())
+
     async def establish(self, seconds: float) -> None:
         """Wait for the end of the handshake; HandshakeFailed if it fails or takes longer."""
         try:
@@ -265,13 +268,11 @@ class Link(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         if not self._ended and self._error is None:
-            self._error = LinkError(
-                f"the link was cut: {error}" if error else "the link was cut without a close_notify"
-            )
+            why = f": {error}" if error else " without a close_notify"
+            self._error = LinkError(f"the link was cut{why}")
         if not self.established.done():
-            self.established.set_exception(
-                HandshakeFailed("disconnected", "the peer closed the connection during the handshake")
-            )
+            text = "the peer closed the connection during the handshake"
+            self.established.set_exception(HandshakeFailed("disconnected", text))
         if not self._gone.done():
             self._gone.set_result(None)
         self._writing_paused = False

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -560,3 +562,21 @@ async def test_a_new_run_gets_a_partition_that_is_there(asked: int) -> None:
     async with serving() as receiver:
         forwarder, _ = await receiver.link()
         assert 0 <= (await forwarder.run(partition=asked)).partition < 4
+
+
+async def test_a_session_that_has_ended_is_freed_at_once_and_not_by_the_next_collection_of_garbage() -> None:
+    async with serving() as receiver:
+        gc.disable()
+        try:
+            forwarder, session = await receiver.link()
+            await forwarder.run()
+            seen = weakref.ref(session)
+            del session
+            forwarder.link.abort()
+            async with asyncio.timeout(10):
+                while (left := seen()) is not None:
+                    left._link.forget()  # as its listener does
+                    del left
+                    await asyncio.sleep(0.005)
+        finally:
+            gc.enable()

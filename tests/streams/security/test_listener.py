@@ -1,14 +1,20 @@
-"""What becomes of handshakes that are under way when a listener changes."""
+"""What becomes of handshakes that are under way when a listener changes, and of links when they have ended."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import socket
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from streams.errors import HandshakeFailed, LinkError
 from streams.security import modes, stacks
+from streams.security.connecting import connect
 from streams.security.transport import Link
 from tests.support.installation import eventually
 from tests.support.tls import Parties, echo
@@ -38,3 +44,46 @@ async def test_a_handshake_that_began_before_a_change_makes_a_link_unless_it_is_
             assert await link.receive() == b"x"
         assert bool(server.links) is not ends
         await link.close()
+
+
+@pytest.mark.parametrize("end", ["goodbye", "cut", "no handshake", "refused"])
+async def test_what_has_ended_is_freed_at_once_and_not_by_the_next_collection_of_garbage(
+    tmp_path: Path, end: str
+) -> None:
+    parties = Parties(tmp_path)
+    async with echo(parties.receiver, ["hybrid"]) as server:
+        seen, keep = list[weakref.ref[Link]](), server.listener._keep
+
+        async def kept(link: Link, *rest: Any) -> None:
+            seen.append(weakref.ref(link))
+            await keep(link, *rest)
+
+        async def serve(link: Link) -> None:
+            with contextlib.suppress(LinkError):
+                while await link.receive():
+                    pass
+            await link.close()
+
+        server.listener._keep, server.listener._on_link = kept, serve  # type: ignore[method-assign]
+        gc.disable()
+        try:
+            await _come_and_go(server.listener.address, parties, end)
+            await eventually(lambda: seen and not server.listener._tasks)
+            await eventually(lambda: seen[0]() is None)
+        finally:
+            gc.enable()
+
+
+async def _come_and_go(address: str, parties: Parties, end: str) -> None:
+    if end == "no handshake":
+        _, writer = await asyncio.open_connection(*address.rsplit(":", 1))
+        writer.close()
+        return
+    mode = "classical" if end == "refused" else "hybrid"
+    try:
+        link = await connect(address, stacks.client(modes.MODES[mode], parties.forwarder), server_name="localhost")
+    except HandshakeFailed:
+        return
+    if end == "goodbye":
+        await link.close()
+    link.abort()
