@@ -69,7 +69,7 @@ class Use:
 
 
 class _Arriving(threading.local):
-    """The buffer that all links of a thread read into: `feed` copies it before the loop turns to another link."""
+    """The buffer that all links of a thread read into: each takes what is in it before the loop turns to another."""
 
     def __init__(self) -> None:
         self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))

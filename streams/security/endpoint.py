@@ -192,7 +192,7 @@ class Endpoint(Protocol):
         """What the handshake negotiated; for one that failed, what was agreed on and spent so far."""
 
     def feed(self, ciphertext: memoryview | bytes | bytearray) -> None:
-        """Accept bytes from the peer. They are copied before this returns."""
+        """Accept bytes from the peer. Their memory has to stay as it is until `read` returns b"" or None."""
 
     def feed_eof(self) -> None:
         """The peer's bytes have ended."""

@@ -26,6 +26,8 @@ _TLS12_CIPHERS = b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
 _TLS13_CIPHERS = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 _MODE_NO_AUTO_CHAIN = 8
 _MODE_ENABLE_PARTIAL_WRITE = 1
+_MODE_RELEASE_BUFFERS = 16
+"""Links that are silent then keep no buffers for records, 34 KB each."""
 UNKNOWN_ISSUER = (2, 18, 19, 20, 21)
 """X509_V_ERR_ codes (x509_vfy.h) of a chain that does not lead to a trusted root."""
 
@@ -139,7 +141,7 @@ def _context(settings: Settings, key_log: Path | None) -> SSL.Context:
     _set_list(_lib.SSL_CTX_set1_sigalgs_list, context, settings.signature_algorithms)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_mode(_MODE_NO_AUTO_CHAIN)
+    context.set_mode(_MODE_NO_AUTO_CHAIN | _MODE_RELEASE_BUFFERS)
     context.clear_mode(_MODE_ENABLE_PARTIAL_WRITE)
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
     _trust_what_is_given(context.get_cert_store())

@@ -24,6 +24,8 @@ from streams.security.pki import certificate_id, identities, key_algorithm
 
 READ_BYTES = 128 * 1024
 WRITE_BYTES = 256 * 1024
+FEED_BYTES = 32 * 1024
+"""What OpenSSL gets at a time: its buffer stays as large, while the link lives, as what it ever held."""
 
 _lib, _ffi = SSL._lib, SSL._ffi  # type: ignore[attr-defined]
 _VERIFY_REASONS = {
@@ -83,6 +85,8 @@ class OpenSSLEndpoint:
         self._tickets: list[bytes | bytearray] = []
         self._pointer = _ffi.new("char **")
         self._starved = False
+        self._unfed = memoryview(b"")
+        """What has come and is not in OpenSSL's buffer yet."""
         self._failed: SSL.Error | None = None
         self._started = 0.0
         self._seconds = 0.0
@@ -173,7 +177,20 @@ class OpenSSLEndpoint:
             if self._server_side and not self._started:
                 self._started = time.perf_counter()
         self._starved = False
-        self._connection.bio_write(ciphertext)
+        while self._feed_more():  # before it was read, more has come
+            pass
+        self._unfed = memoryview(ciphertext)
+        while self._feed_more() and not self.complete:
+            pass
+
+    def _feed_more(self) -> bool:
+        """Give OpenSSL the next piece; False if there is none."""
+        piece, self._unfed = self._unfed[:FEED_BYTES], self._unfed[FEED_BYTES:]
+        if not len(piece):
+            return False
+        if _lib.BIO_write(self._connection._into_ssl, _ffi.from_buffer(piece), len(piece)) != len(piece):
+            raise MemoryError("no memory for what has come")
+        return True
 
     def feed_eof(self) -> None:
         self._starved = False
@@ -214,19 +231,21 @@ class OpenSSLEndpoint:
         connection, filled = self._connection, 0
         while filled < READ_BYTES:
             size = _lib.SSL_read(connection._ssl, room + filled, READ_BYTES - filled)
-            if size <= 0:
-                self._starved = _lib.SSL_get_error(connection._ssl, size) == _lib.SSL_ERROR_WANT_READ
-                if not self._starved:
-                    self._failed = self._error_of(size)
+            if size > 0:
+                filled += size
+            elif _lib.SSL_get_error(connection._ssl, size) != _lib.SSL_ERROR_WANT_READ:
+                self._failed = self._error_of(size)
                 break
-            filled += size
+            elif not self._feed_more():
+                self._starved = True
+                break
         return filled
 
     def _error_of(self, result: int) -> SSL.Error:
         try:
             self._connection._raise_ssl_error(self._connection._ssl, result)
         except SSL.Error as error:
-            return error
+            return error.with_traceback(None)  # which would hold this object, and so the link, until a full collection
         raise AssertionError("unreachable")
 
     def write(self, plaintext: memoryview | bytes | bytearray) -> None:

@@ -23,7 +23,7 @@ from streams.security.endpoint import Credentials, Endpoint, Party
 from streams.security.modes import MODES
 from streams.security.openssl import party as openssl
 from streams.security.openssl.context import client_context, server_context
-from streams.security.openssl.endpoint import OpenSSLEndpoint
+from streams.security.openssl.endpoint import FEED_BYTES, OpenSSLEndpoint
 from streams.security.sslcontext import PartyContext
 from tests.support.tls import Parties
 
@@ -106,6 +106,22 @@ def test_a_server_that_says_nothing_sends_no_tickets(parties: Parties) -> None:
     far.write(b"answer")
     incoming.write(b"".join(far.take()))
     assert near.read() == b"answer"
+
+
+def test_what_comes_at_once_makes_no_large_buffer_that_the_link_keeps(parties: Parties) -> None:
+    hybrid = MODES["hybrid"]
+    near, far = joined(stacks.client(hybrid, parties.forwarder), stacks.server([hybrid], parties.receiver))
+    assert isinstance(far, OpenSSLEndpoint)
+    said = [bytes([number]) * 250_000 for number in range(2)]
+    near.write(said[0])
+    far.feed(b"".join(near.take()))
+    assert far._waiting(far._connection._into_ssl) <= FEED_BYTES
+    near.write(said[1])
+    far.feed(b"".join(near.take()))  # before the first is read
+    heard = b""
+    while part := far.read():
+        heard += part
+    assert heard == b"".join(said)
 
 
 def test_a_peer_that_renegotiates_is_refused(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
