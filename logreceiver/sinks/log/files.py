@@ -3,7 +3,7 @@
     DIRECTORY/
       lock                              held by the process that owns the directory
       meta.json                         cluster id, topic ids
-      producer-ids                      the next producer id that may be handed out
+      producer-ids                      the first producer id that is not set aside to be handed out
       TOPIC-PARTITION/
         00000000000000000000.log        record batches back to back, named by the first offset
         checkpoint                      the offset after the last fsynced batch

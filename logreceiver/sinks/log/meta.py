@@ -16,6 +16,8 @@ from logreceiver.sinks.log.files import FILE_MODE
 from streams.errors import ConfigError, Problem
 from streams.files import write_atomically
 
+IDS_AT_ONCE = 1000
+"""Producer ids set aside by one write, as Kafka does it: what is left of them at a restart is never handed out."""
 _LOST_IDS_GAP = 1 << 20
 """How far producer ids jump ahead when the file that counts them is lost."""
 
@@ -44,6 +46,8 @@ class LogMeta:
         self._ids_path = directory / "producer-ids"
         self._meta = _Meta("", {})
         self._next_producer_id = 0
+        self._set_aside = 0
+        """Ids below are set aside."""
 
     @property
     def cluster_id(self) -> str:
@@ -83,12 +87,14 @@ class LogMeta:
             if self.topics:
                 log.error("producer id count lost", path=str(self._ids_path), from_id=highest + 1)
                 counter = highest + _LOST_IDS_GAP  # ids without a stored batch may have been handed out beyond it
-        self._next_producer_id = max(counter, highest + 1)
+        self._next_producer_id = self._set_aside = max(counter, highest + 1)
 
     def take_producer_id(self, highest: int) -> int:
         """An id that was never handed out, and that is greater than `highest`."""
         producer_id = max(self._next_producer_id, highest + 1)
-        _write(self._ids_path, str(producer_id + 1).encode())
+        if producer_id >= self._set_aside:
+            _write(self._ids_path, str(producer_id + IDS_AT_ONCE).encode())
+            self._set_aside = producer_id + IDS_AT_ONCE
         self._next_producer_id = producer_id + 1
         return producer_id
 
