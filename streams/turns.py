@@ -1,8 +1,8 @@
 """Turns of the event loop: what peers cause beyond their share is done a piece at a time, in turns between them.
 
 Between two pieces the loop serves everything else: other links, health checks, timers. However many peers ask for
-however much, whoever asks for little waits for one piece of somebody else's work at a time; and long pieces, such as
-steps of handshakes, leave the loop as much time as they have taken.
+however much, whoever asks for little waits for one piece of somebody else's work at a time; and the pieces, with what
+follows from them at once, leave the loop, and the machine, as much time as they have taken.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 
 LONG_SECONDS = 0.0005
+"""Of work that is done before the loop rests: timers are no finer than a millisecond."""
 
 
 class Turns:
@@ -21,17 +22,16 @@ class Turns:
     def __init__(self) -> None:
         self._waiting: dict[Hashable, deque[Callable[[], None]]] = {}
         """By who asked, the next one first; nobody has an empty queue."""
-        self._taken = False
-        self._is_scheduled = False
+        self._is_taken = False
+        self._begun_at = self._owed_seconds = 0.0
+        """Both are of the CPU's time: what other processes take from this one is nobody's fault here."""
 
     def ask(self, who: Hashable, work: Callable[[], None]) -> None:
         """Do a piece of work: now, if it is the first of this turn and nobody waits, else later."""
-        self._schedule()
-        if self._taken or self._waiting:
+        if self._is_taken:
             self._waiting.setdefault(who, deque()).append(work)
         else:
-            self._taken = True
-            work()
+            self._begin(work)
 
     async def take(self, who: Hashable) -> None:
         """Wait until a piece of work may begin."""
@@ -39,28 +39,27 @@ class Turns:
         self.ask(who, lambda: None if turn.done() else turn.set_result(None))
         await turn
 
-    def _schedule(self) -> None:
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._next)
+    def _begin(self, work: Callable[[], None]) -> None:
+        self._is_taken, self._begun_at = True, time.thread_time()
+        asyncio.get_running_loop().call_soon(self._end)
+        work()
+
+    def _end(self) -> None:
+        """The loop has looked at everything else once, and whoever was given a turn has used it."""
+        self._owed_seconds += time.thread_time() - self._begun_at
+        if self._owed_seconds < LONG_SECONDS:
+            self._next()
+            return
+        pause, self._owed_seconds = self._owed_seconds, 0.0
+        asyncio.get_running_loop().call_later(pause, self._next)
 
     def _next(self) -> None:
-        """A new turn, after the loop has looked at everything else."""
-        self._is_scheduled = self._taken = False
         if not self._waiting:
+            self._is_taken = False
             return
         who = next(iter(self._waiting))
         queue = self._waiting.pop(who)
         work = queue.popleft()
         if queue:
             self._waiting[who] = queue  # behind the others
-        self._taken = self._is_scheduled = True
-        loop, started = asyncio.get_running_loop(), time.perf_counter()
-        try:
-            work()
-        finally:
-            taken = time.perf_counter() - started
-            if taken < LONG_SECONDS:
-                loop.call_soon(self._next)
-            else:
-                loop.call_later(taken, self._next)
+        self._begin(work)
