@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from streams.errors import LinkError
+from streams.security import stacks
 from streams.security.connecting import connect
-from streams.security.endpoint import Files, Party
+from streams.security.endpoint import Credentials, Files, Party
 from streams.security.modes import MODES
 from streams.security.tls13 import party as tls13
 from streams.security.transport import Link
@@ -22,6 +26,8 @@ from streams.wire.framing import Deframer
 
 MODE = "hybrid"
 _numbers = count()
+Run = Callable[["Target"], Coroutine[Any, Any, Counter[str]]]
+"""One kind of abuse until the target says that it is over; returns how often its links ended in which way."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +40,28 @@ class Target:
     admin: str
     pki: Path
     until: float
+    identities: int = 1
 
     def party(self, identity: int = 0) -> Party:
+        return _party(*self._paths(identity))
+
+    def own_party(self, identity: int = 0) -> Party:
+        """The same by our own TLS, which takes longer, for records that OpenSSL would not send."""
+        return tls13.client(MODES[MODE], Files(*self._paths(identity)))
+
+    def _paths(self, identity: int) -> tuple[Path, Path, Path]:
         stem = self.pki / f"{self.name}-{identity}"
-        files = Files(stem.with_suffix(".pem"), stem.with_suffix(".key"), self.pki / "ca.pem")
-        return tls13.client(MODES[MODE], files)
+        return stem.with_suffix(".pem"), stem.with_suffix(".key"), self.pki / "ca.pem"
 
     @property
     def is_over(self) -> bool:
         return time.monotonic() >= self.until
+
+
+@functools.cache
+def _party(certificate: Path, key: Path, ca: Path) -> Party:
+    """Loaded once: whoever only connects is to spend nothing else."""
+    return stacks.client(MODES[MODE], Credentials(certificate, key, ca))
 
 
 @dataclass

@@ -1,25 +1,27 @@
 """`logbench fire`: what peers that mean harm do to a receiver, and to a forwarder that uses it at the same time.
 
-Before and after each kind of abuse the forwarder's stream runs alone; its batch durations with and without are compared
-within one run, because the machine is never the same twice. The attackers are processes of a low priority (floods.py).
-Peak memory is the kernel's (VmHWM), reset before each.
+Before and after each kind of abuse the forwarder's stream runs alone, and before it the same attackers flood a decoy:
+its batch durations with and without are compared within one run, because the machine is never the same twice. Attackers
+and decoy are processes of a low priority (floods.py). Peak memory is the kernel's (VmHWM), reset before each.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from bench.chaos.attacker import MODE
-from bench.chaos.floods import FLOODS, IDENTITIES, PATIENCE_SECONDS
+from bench.chaos.floods import FLOODS, NICENESS, PATIENCE_SECONDS
 from bench.chaos.hostile import (
     BASE_RECORDS,
     BATCH,
@@ -69,48 +71,106 @@ class Health:
         return found
 
 
-def strike(name: str, rig: Rig, neighbour: Neighbour, health: Health, seconds: float) -> dict[str, Any]:
-    """One kind of abuse for a while."""
-    pid, keys = rig.receiver.pid, rig.site.directory / "pki"
-    where = [rig.addresses[MODE], rig.receiver.admin_address(), str(keys)]
-    program = [sys.executable, "-m", "bench.chaos.floods", name, *where, str(seconds)]
-    attacker = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent)
-    try:
+class Attackers:
+    """A flood's process; `with` ends it."""
+
+    def __init__(self, name: str, address: str, admin: str, keys: Path, seconds: float) -> None:
+        self._name, self._seconds = name, seconds
+        program = [sys.executable, "-m", "bench.chaos.floods", name, address, admin, str(keys), str(seconds)]
+        self._process = subprocess.Popen(
+            program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent
+        )
         time.sleep(SETTLE_SECONDS)  # until it has started
+
+    def outcomes(self) -> dict[str, int]:
+        """What became of their links; waits for the end."""
+        out, errors = self._process.communicate(timeout=self._seconds + 2 * PATIENCE_SECONDS)
+        if self._process.returncode:
+            raise StartFailed(f"{self._name}: {errors.decode()[-2000:]}")
+        found: dict[str, int] = json.loads(out)
+        return found
+
+    def __enter__(self) -> Attackers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@dataclass
+class Range:
+    """The receiver under fire, and what is looked at meanwhile."""
+
+    rig: Rig
+    neighbour: Neighbour
+    health: Health
+    decoy: Decoy
+    seconds: float
+
+    def strike(self, name: str) -> dict[str, Any]:
+        """One kind of abuse for a while, at first of the decoy."""
+        flood, pid, keys = FLOODS[name], self.rig.receiver.pid, self.rig.site.directory / "pki"
+        seconds = max(self.seconds, flood.least_seconds)
+        with Attackers(name, self.decoy.address, self.decoy.admin, keys, self.seconds) as attackers:
+            decoyed = self.neighbour.durations(self.seconds - SETTLE_SECONDS)
+            attackers.outcomes()
         Path(f"/proc/{pid}/clear_refs").write_text("5")
         before = Usage.of(pid)
-        health.taken()
-        during = neighbour.durations(max(seconds - SETTLE_SECONDS, 1))
-        answered = health.taken()
-        out, errors = attacker.communicate(timeout=seconds + 2 * PATIENCE_SECONDS)
-    finally:
-        attacker.kill()
-        attacker.wait()
-    if attacker.returncode:
-        raise StartFailed(f"{name}: {errors.decode()[-2000:]}")
-    outcomes = json.loads(out)
-    return {
-        "flood": name,
-        "title": FLOODS[name].title,
-        "outcomes": outcomes,
-        "unexpected": sorted(set(outcomes) - FLOODS[name].outcomes),
-        "cpu_share": (Usage.of(pid).cpu_seconds - before.cpu_seconds) / seconds,
-        "peak_rss_mb": Usage.of(pid).peak_rss_mb,
-        "health_ms": {"p50": percentile(answered, 0.5), "worst": max(answered, default=0.0)},
-        "during_ms": during,
-    }
+        with Attackers(name, self.rig.addresses[MODE], self.rig.receiver.admin_address(), keys, seconds) as attackers:
+            self.health.taken()
+            during = self.neighbour.durations(seconds - SETTLE_SECONDS)
+            answered = self.health.taken()
+            outcomes = attackers.outcomes()
+        after = Usage.of(pid)
+        return {
+            "flood": name,
+            "title": flood.title,
+            "outcomes": outcomes,
+            "unexpected": sorted(set(outcomes) - flood.outcomes),
+            "cpu_share": (after.cpu_seconds - before.cpu_seconds) / seconds,
+            "peak_rss_mb": after.peak_rss_mb,
+            "health_ms": {"p50": percentile(answered, 0.5), "worst": max(answered, default=0.0)},
+            "decoyed_ms": decoyed,
+            "during_ms": during,
+        }
+
+
+class Decoy:
+    """Another receiver, of a low priority: what floods of it cost our forwarder is for want of CPUs alone."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._program = rig.site.make_receiver("decoy")
+        rig.site.write_receiver(
+            'type = "log"\ndirectory = "decoy"', listeners={"127.0.0.1:0": f'["{MODE}"]'}, name="decoy"
+        )
+        self._program.argv[:0] = ["nice", "-n", str(NICENESS)]
+
+    def __enter__(self) -> Decoy:
+        self._program.start()
+        self.address = str(self._program.wait_for("listening")[0]["address"])
+        self.admin = self._program.admin_address()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._program.kill()
 
 
 def judged(row: dict[str, Any], alone: Sequence[float]) -> dict[str, Any]:
-    """A row with its ratio to the forwarder alone, and what is wrong with it."""
+    """A row with its ratios to the forwarder alone and beside the decoy, and what is wrong with it."""
     faults = [f"{row['title']}: {', '.join(row['unexpected'])}"] if row["unexpected"] else []
     if not row["during_ms"]:
         faults.append(f"{row['title']}: nothing was acknowledged")
-    return compared(row, alone) | {"faults": faults}
+    decoyed = percentile(row.pop("decoyed_ms"), 0.99)
+    found = compared(row, alone)
+    found["p99_ms"]["decoy"] = decoyed
+    return found | {"decoy_ratio": found["p99_ms"]["during"] / decoyed if decoyed else math.nan, "faults": faults}
 
 
 COLUMNS: Sequence[report.Column] = (
-    *OF_ABUSE,
+    *OF_ABUSE[:-2],
+    ("p99 alone / decoy / now, ms", lambda r: "{alone:.1f} / {decoy:.1f} / {during:.1f}".format(**r["p99_ms"])),
+    ("ratio to alone / decoy", lambda r: f"{r['ratio']:.2f} / {r['decoy_ratio']:.2f}"),
     ("/healthz p50 / worst, ms", lambda r: "{p50:.0f} / {worst:.0f}".format(**r["health_ms"])),
 )
 
@@ -123,22 +183,26 @@ def fire(chosen: tuple[str, ...], seconds: float, as_json: bool) -> None:
     """PINGs, REPORTs, KeyUpdates, tiny, endless and overlong batches, runs, names, handshakes: one flood after another.
 
     The table shows what became of the attackers' links, the receiver's peak memory, the time of its /healthz, and the
-    batch durations (from sealed to acknowledged) of a forwarder with an identity of its own, alone and meanwhile.
-    Goals: its p99 at most doubles, /healthz takes less than 100 ms.
+    batch durations (from sealed to acknowledged) of a forwarder with an identity of its own: alone, while the same
+    attackers flood another receiver of a low priority (the decoy: what the machine has no CPU left for), and now.
+    Goals: its p99 at most doubles, /healthz takes less than 100 ms. `crowd-unfinished` may take the memory of `crowd`,
+    the budget of 256 MiB and a fifth more.
 
-    Takes about four minutes. Exit code 1 if a link ends in another way than it should, or the forwarder stands still;
-    the ratio depends on the machine, and is only shown.
+    Takes about seven minutes. Exit code 1 if a link ends in another way than it should, or the forwarder stands still;
+    the ratios depend on the machine, and are only shown.
     """
     rows: list[dict[str, Any]] = []
     with report.workplace(as_json) as (directory, console), Rig(directory / "rig", sink="log") as rig:
         authority = pki.Authority.load(rig.site.directory / "pki")
-        for name in (f"{flood}-{number}" for flood in chosen or FLOODS for number in range(IDENTITIES)):
-            out = authority.directory / name
-            authority.issue(identities=[f"spiffe://demo/{name}"], hosts=[], out=out, days=30)
+        for flood in chosen or FLOODS:
+            for number in range(FLOODS[flood].identities):
+                out, identity = authority.directory / f"{flood}-{number}", f"spiffe://demo/{flood}-{number}"
+                authority.issue(identities=[identity], hosts=[], out=out, days=30)
         base, _ = report.base_file(directory, console, BASE_RECORDS, seed=1)
         table = f'{BATCH}[source]\ntype = "file"\npaths = ["in/{QUIET}/*.log*"]\n'
-        with rig.forwarder(Setup(tables=((QUIET, table),))) as forwarder:
+        with rig.forwarder(Setup(tables=((QUIET, table),))) as forwarder, Decoy(rig) as decoy:
             neighbour, health = Neighbour(forwarder), Health(rig.receiver.admin_address())
+            place = Range(rig, neighbour, health, decoy, seconds)
             load = Load(base, forwarder.input(QUIET) / "http.log", RECORDS_PER_SECOND)
             load.start()
             try:
@@ -146,7 +210,7 @@ def fire(chosen: tuple[str, ...], seconds: float, as_json: bool) -> None:
                 base_rss_mb = Usage.of(rig.receiver.pid).rss_mb
                 for name in chosen or FLOODS:
                     with console.status(FLOODS[name].title):
-                        row = strike(name, rig, neighbour, health, seconds)
+                        row = place.strike(name)
                         time.sleep(SETTLE_SECONDS)
                         after = neighbour.durations(seconds)
                     rows.append(judged(row, [*alone, *after]))

@@ -9,40 +9,42 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import random
 import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
 
-from bench.chaos.attacker import Target, greet, open_run
-from streams.addresses import split_address
-from streams.errors import LinkError
+import uvloop
+
+from bench.chaos.attacker import Peer, Run, Target, greet, open_run
+from bench.chaos.strangers import admin_connections, connects, half_open
+from streams.errors import Code, LinkError
 from streams.records import batch as recordbatch
-from streams.security.endpoint import Party
 from streams.security.tls13.messages import encode_key_update
 from streams.security.tls13.names import ContentType
 from streams.wire import codec
 from streams.wire import messages as m
 
 LINKS = 64
-IDENTITIES = 8
-"""Of a flood that takes memory; the others have one."""
-HALF_OPEN = 1000
-CONNECTS_PER_SECOND = 200
+CROWD = 1990
+"""Links that a receiver lets in beside its others: max_links is 2000."""
+STEP_BYTES = 64 * 1024
+TRICKLE_SECONDS = 5.0
+PAUSE_SECONDS = 0.002
+KNOWN_CODES = frozenset(Code)
 CHUNK_MESSAGES = 2000
 NICENESS = 10
 PATIENCE_SECONDS = 30.0
 
 
 Once = Callable[[Target], Awaitable[Counter[str]]]
-Run = Callable[[Target], Coroutine[Any, Any, Counter[str]]]
 
 
 def repeated(once: Once, links: int = LINKS) -> Run:
@@ -93,7 +95,7 @@ def flood(*messages: m.Message, after_run: bool = False) -> Once:
 
 async def key_updates(target: Target) -> Counter[str]:
     """New keys again and again, each answered with new keys of the other end."""
-    peer = await greet(target)
+    peer = await greet(target, party=target.own_party())
     writer, reading = peer.link._endpoint._writer, asyncio.ensure_future(peer.drain())  # type: ignore[attr-defined]
     try:
         while not reading.done():
@@ -169,102 +171,56 @@ async def lies(target: Target) -> Counter[str]:
     finally:
         reading.cancel()
         peer.link.abort()
-    return peer.codes
+    return peer.codes or Counter(["unanswered"])
 
 
-def unfinished(links: int, size: int, *, answered: bool = False) -> Run:
-    """Batches of which all but the end comes, then a byte now and then; `answered`: longer than any topic takes."""
+def unfinished(links: int, size: int) -> Run:
+    """Batches of which all but the end comes, then a byte now and then; of 0 bytes: none, and nobody says anything."""
+    frame = b"".join(bytes(part) for part in codec.encode(m.Batch(0, 0, 1, memoryview(bytes(size)))))
 
-    async def one(target: Target, identity: int, party: Party) -> str:
+    async def one(target: Target, identity: int) -> str:
         try:
-            peer = await greet(target, identity=identity, party=party)
+            peer = await greet(target, identity=identity)
+            peer.link._transport.set_write_buffer_limits(high=STEP_BYTES)  # type: ignore[union-attr]
             await open_run(peer)
-            head = b"".join(bytes(part) for part in codec.encode(m.Batch(0, 0, 1, memoryview(bytes(size)))))
             reading = asyncio.ensure_future(peer.drain())
-            sent = 0
-            while not reading.done() and not target.is_over:
-                step = 64 * 1024 if sent < len(head) - 128 * 1024 else 1
-                peer.link.write(head[sent : sent + step])
-                sent += step
-                waits = {reading, asyncio.ensure_future(peer.link.drain())}
-                await asyncio.wait(
-                    waits, return_when="FIRST_COMPLETED", timeout=max(target.until - time.monotonic(), 0)
-                )
-                if step == 1:
-                    await asyncio.wait({reading}, timeout=5)
-            reading.cancel()
-            peer.link.abort()
-            return next(iter(peer.codes), "open" if target.is_over else "closed")
+            try:
+                if size:
+                    await _begin(peer, frame, reading, target)
+                await asyncio.wait({reading}, timeout=max(target.until - time.monotonic(), 0))
+                return next(iter(peer.codes), "closed" if reading.done() else "open")
+            finally:
+                reading.cancel()
+                peer.link.abort()
         except (LinkError, OSError) as error:
-            return str(error) if len(str(error)) < 20 else "closed"
+            return str(error) if str(error) in KNOWN_CODES else "closed"
 
     async def run(target: Target) -> Counter[str]:
-        parties = [target.party(identity) for identity in range(IDENTITIES)]
-        gate = asyncio.Semaphore(16)
-
-        async def begin(number: int) -> asyncio.Task[str]:
-            async with gate:
-                task = asyncio.ensure_future(one(target, number % IDENTITIES, parties[number % IDENTITIES]))
-                await asyncio.sleep(0.02)
-                return task
-
-        tasks = await asyncio.gather(*(begin(number) for number in range(links)))
+        tasks = []
+        for number in range(links):
+            tasks.append(asyncio.ensure_future(one(target, number % target.identities)))
+            await asyncio.sleep(PAUSE_SECONDS)
         return Counter(await asyncio.gather(*tasks))
 
     return run
 
 
-# -- without a certificate -----------------------------------------------------------------------------------------
-
-
-async def _hold(address: str, until: float, first: bytes) -> str:
-    try:
-        reader, writer = await asyncio.open_connection(*split_address(address))
-    except OSError:
-        return "closed"
-    try:
-        writer.write(first)
-        async with asyncio.timeout(max(until - time.monotonic(), 0)):
-            return "closed" if not await reader.read(4096) else "answered"
-    except TimeoutError:
-        return "open"
-    except OSError:
-        return "closed"
-    finally:
-        writer.transport.abort()
-
-
-def half_open(first: bytes) -> Run:
-    """1000 handshakes that do not go on, begun anew whenever one is closed."""
-
-    async def run(target: Target) -> Counter[str]:
-        found = Counter[str]()
-
-        async def client() -> None:
-            while not target.is_over:
-                found[await _hold(target.address, target.until, first)] += 1
-                await asyncio.sleep(0.1)
-
-        await asyncio.gather(*(client() for _ in range(HALF_OPEN)))
-        return found
-
-    return run
-
-
-async def connects(target: Target) -> Counter[str]:
-    """200 connections a second."""
-    tasks = []
-    while not target.is_over:
-        tasks.append(asyncio.ensure_future(_hold(target.address, target.until, b"")))
-        await asyncio.sleep(1 / CONNECTS_PER_SECOND)
-    return Counter(await asyncio.gather(*tasks))
-
-
-async def admin_connections(target: Target) -> Counter[str]:
-    """1000 connections to the admin address that ask for nothing."""
-    return Counter(
-        await asyncio.gather(*(_hold(target.admin, target.until, b"GET / HTTP/1.1\r\n") for _ in range(HALF_OPEN)))
-    )
+async def _begin(peer: Peer, frame: bytes, reading: asyncio.Future[None], target: Target) -> None:
+    """Send a frame, at first as fast as it is taken, and its last part so slowly that it never ends."""
+    sent = 0
+    while not reading.done() and not target.is_over:
+        is_fast = sent < len(frame) - 2 * STEP_BYTES
+        step = STEP_BYTES if is_fast else 1
+        peer.link.write(frame[sent : sent + step])
+        sent += step
+        draining = asyncio.ensure_future(peer.link.drain())
+        waits = {reading, draining} if is_fast else {reading}
+        await asyncio.wait(
+            waits,
+            return_when="FIRST_COMPLETED",
+            timeout=min(max(target.until - time.monotonic(), 0), math.inf if is_fast else TRICKLE_SECONDS),
+        )
+        draining.cancel()
 
 
 # -- the list ------------------------------------------------------------------------------------------------------
@@ -272,18 +228,23 @@ async def admin_connections(target: Target) -> Counter[str]:
 
 @dataclass(frozen=True)
 class Flood:
-    """`outcomes`: all that may become of its links."""
+    """`outcomes`: all that may become of its links. `identities`: certificates that it needs."""
 
     title: str
     run: Run
     outcomes: frozenset[str]
+    identities: int = 1
+    least_seconds: float = 0.0
+    """Less is not enough to begin."""
 
 
-def _flood(title: str, run: Run, *outcomes: str) -> Flood:
-    return Flood(title, run, frozenset(outcomes))
+def _flood(title: str, run: Run, *outcomes: str, identities: int = 1, least_seconds: float = 0.0) -> Flood:
+    return Flood(title, run, frozenset(outcomes), identities, least_seconds)
 
 
 TOO_FAST = ("too_fast", "closed", "open", "too_many_links")
+NEVER_END = ("timeout", "open", "closed", "too_many_links")
+HALF = ("closed", "open", "answered")
 FLOODS: dict[str, Flood] = {
     "pings": _flood("PINGs on 64 links", repeated(flood(m.Ping(1 << 60))), *TOO_FAST),
     "reports": _flood(
@@ -292,17 +253,23 @@ FLOODS: dict[str, Flood] = {
     "key-updates": _flood("KeyUpdates on 64 links", repeated(key_updates), *TOO_FAST),
     "tiny-batches": _flood("batches of a record on 64 links", repeated(tiny_batches), "open", "closed"),
     "open-runs": _flood("OPEN_RUNs on 64 links", repeated(open_runs), "open", "closed"),
-    "unfinished": _flood("64 batches that never end", unfinished(64, 1_000_000), "timeout", "open", "closed"),
-    "overlong": _flood("64 batches of 10 MB that never end", unfinished(64, 10_000_000), "open", "closed", "timeout"),
-    "lies": _flood("batches that announce 2^62 records", repeated(lies, 8), "corrupt", "not_tried", "closed"),
+    "unfinished": _flood("64 batches that never end", unfinished(64, 1_000_000), *NEVER_END, identities=8),
+    "overlong": _flood("64 batches of 10 MB that never end", unfinished(64, 10_000_000), *NEVER_END, identities=8),
+    "lies": _flood("batches that announce 2^62 records", repeated(lies, 8), "corrupt", "not_tried", "closed", "open"),
     "names": _flood("a stream of another name on each link", repeated(names, 8), "run", "closed", "open"),
     "reconnects": _flood("handshakes without end on 64 links", repeated(reconnects), "link", "closed", "open"),
-    "half-open": _flood("1000 handshakes that say nothing", half_open(b""), "closed", "open", "answered"),
-    "half-said": _flood(
-        "1000 handshakes that stop in the middle", half_open(b"\x16\x03\x01\x02\x00\x01"), "closed", "open", "answered"
+    "half-open": _flood("1000 handshakes that say nothing", half_open(b""), *HALF),
+    "half-said": _flood("1000 handshakes that stop in the middle", half_open(b"\x16\x03\x01\x02\x00\x01"), *HALF),
+    "connects": _flood("200 connections a second", connects, *HALF),
+    "admin": _flood("1000 connections to the admin address", admin_connections, *HALF),
+    "crowd": _flood("1990 links that say nothing", unfinished(CROWD, 0), *NEVER_END, identities=32, least_seconds=25),
+    "crowd-unfinished": _flood(
+        "1990 batches of 1 MB that never end",
+        unfinished(CROWD, 1_000_000),
+        *NEVER_END,
+        identities=32,
+        least_seconds=25,
     ),
-    "connects": _flood("200 connections a second", connects, "closed", "open", "answered"),
-    "admin": _flood("1000 connections to the admin address", admin_connections, "closed", "open", "answered"),
 }
 
 
@@ -312,8 +279,8 @@ def main() -> None:
     os.nice(NICENESS)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
-    target = Target(name, address, admin, Path(pki), time.monotonic() + float(seconds))
-    print(json.dumps(asyncio.run(FLOODS[name].run(target))))
+    target = Target(name, address, admin, Path(pki), time.monotonic() + float(seconds), FLOODS[name].identities)
+    print(json.dumps(uvloop.run(FLOODS[name].run(target))))
 
 
 if __name__ == "__main__":

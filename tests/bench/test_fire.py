@@ -27,6 +27,6 @@ def test_floods_end_as_they_should_and_batches_are_stored_meanwhile() -> None:
 
 
 def test_what_is_wrong_with_a_flood_is_said() -> None:
-    row = {"title": "flood", "unexpected": ["internal"], "during_ms": []}
+    row = {"title": "flood", "unexpected": ["internal"], "during_ms": [], "decoyed_ms": [1.0]}
     found = judged(row, [1.0])
     assert found["faults"] == ["flood: internal", "flood: nothing was acknowledged"]
