@@ -262,8 +262,7 @@ class Session:
         """Observe it once: when the stream is known, or when the link ends without one."""
         if not self._handshake_observed:
             self._handshake_observed = True
-            facts = self._link.facts
-            self._shared.metrics.observe_handshake(facts, stream=stream, mode=mode, role="receiver")
+            self._shared.metrics.observe_handshake(self._link.facts, stream=stream, mode=mode, role="receiver")
 
     def _check_mode(self, hello: m.Hello, label: str) -> None:
         """Refuse a link that is weaker than the stream demands, before the first byte of data."""
@@ -316,10 +315,8 @@ class Session:
         self._shared.metrics.refused_links.labels(str(error.code)).inc()
         if isinstance(error, RemoteProtocolError):
             self._conduct.breached(time.monotonic())
-        try:
-            self._link.write(*self._connection.send(error_message(error)))
-        except LocalProtocolError:
-            return
+        with contextlib.suppress(LocalProtocolError):
+            self._send(error_message(error))
 
     def _send(self, message: m.Message) -> None:
         self._link.write(*self._connection.send(message))
