@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 from bench.chaos.attacker import MODE
+from bench.chaos.deceived import COLUMNS as OF_IMPOSTORS
+from bench.chaos.deceived import deceive
 from bench.chaos.floods import FLOODS, NICENESS, PATIENCE_SECONDS
 from bench.chaos.hostile import (
     BASE_RECORDS,
@@ -31,10 +34,11 @@ from bench.chaos.hostile import (
     compared,
 )
 from bench.chaos.hostile import COLUMNS as OF_ABUSE
+from bench.chaos.impostors import IMPOSTORS
 from bench.figures import report
 from bench.figures.measure import Usage, percentile
 from bench.figures.provenance import provenance
-from bench.lab.load import Load
+from bench.lab.load import Base, Load
 from bench.lab.processes import StartFailed, die_with_parent
 from bench.lab.rig import Rig, Setup
 from streams.security import pki
@@ -148,7 +152,7 @@ class Decoy:
 
     def __enter__(self) -> Decoy:
         self._program.start()
-        self.address = str(self._program.wait_for("listening")[0]["address"])
+        self.address = str(self._program.wait_for("listening", seconds=2 * PATIENCE_SECONDS)[0]["address"])
         self.admin = self._program.admin_address()
         return self
 
@@ -176,10 +180,13 @@ COLUMNS: Sequence[report.Column] = (
 
 
 @click.command(short_help="Flood a receiver: other forwarders, health, memory.")
-@click.option("--flood", "chosen", type=click.Choice(list(FLOODS)), multiple=True, help="Only this one; repeatable.")
-@click.option("--seconds", type=click.FloatRange(3), default=8.0, show_default=True, help="Duration of each flood.")
+@click.option("--flood", "floods", type=click.Choice(list(FLOODS)), multiple=True, help="Only this one; repeatable.")
+@click.option(
+    "--impostor", "impostors", type=click.Choice(list(IMPOSTORS)), multiple=True, help="Only this one; repeatable."
+)
+@click.option("--seconds", type=click.FloatRange(3), default=8.0, show_default=True, help="Duration of each.")
 @report.as_json_option
-def fire(chosen: tuple[str, ...], seconds: float, as_json: bool) -> None:
+def fire(floods: tuple[str, ...], impostors: tuple[str, ...], seconds: float, as_json: bool) -> None:
     """PINGs, REPORTs, KeyUpdates, tiny, endless and overlong batches, runs, names, handshakes: one flood after another.
 
     The table shows what became of the attackers' links, the receiver's peak memory, the time of its /healthz, and the
@@ -188,39 +195,58 @@ def fire(chosen: tuple[str, ...], seconds: float, as_json: bool) -> None:
     Goals: its p99 at most doubles, /healthz takes less than 100 ms. `crowd-unfinished` may take the memory of `crowd`,
     the budget of 256 MiB and a fifth more.
 
-    Takes about seven minutes. Exit code 1 if a link ends in another way than it should, or the forwarder stands still;
-    the ratios depend on the machine, and are only shown.
+    A second table shows a fresh forwarder at each of several receivers that mean harm (impostors): how often it makes
+    links, how much it logs, its memory, and how soon it ends when it is told to.
+
+    Takes about ten minutes. Exit code 1 if a link ends in another way than it should, a forwarder stands still, does
+    not end in time or takes too much memory; the ratios depend on the machine, and are only shown.
     """
-    rows: list[dict[str, Any]] = []
+    if not floods and not impostors:
+        floods, impostors = tuple(FLOODS), tuple(IMPOSTORS)
     with report.workplace(as_json) as (directory, console), Rig(directory / "rig", sink="log") as rig:
         authority = pki.Authority.load(rig.site.directory / "pki")
-        for flood in chosen or FLOODS:
+        for flood in floods:
             for number in range(FLOODS[flood].identities):
                 out, identity = authority.directory / f"{flood}-{number}", f"spiffe://demo/{flood}-{number}"
                 authority.issue(identities=[identity], hosts=[], out=out, days=30)
         base, _ = report.base_file(directory, console, BASE_RECORDS, seed=1)
-        table = f'{BATCH}[source]\ntype = "file"\npaths = ["in/{QUIET}/*.log*"]\n'
-        with rig.forwarder(Setup(tables=((QUIET, table),))) as forwarder, Decoy(rig) as decoy:
-            neighbour, health = Neighbour(forwarder), Health(rig.receiver.admin_address())
-            place = Range(rig, neighbour, health, decoy, seconds)
-            load = Load(base, forwarder.input(QUIET) / "http.log", RECORDS_PER_SECOND)
-            load.start()
-            try:
-                alone = neighbour.durations(seconds)
-                base_rss_mb = Usage.of(rig.receiver.pid).rss_mb
-                for name in chosen or FLOODS:
-                    with console.status(FLOODS[name].title):
-                        row = place.strike(name)
-                        time.sleep(SETTLE_SECONDS)
-                        after = neighbour.durations(seconds)
-                    rows.append(judged(row, [*alone, *after]))
-                    alone = after
-            finally:
-                load.stop()
-    faults = [fault for row in rows for fault in row["faults"]]
+        rows, base_rss_mb = _under_fire(floods, rig, base, seconds, console) if floods else ([], 0.0)
+        deceived = []
+        for name in impostors:
+            with console.status(IMPOSTORS[name].title):
+                deceived.append(deceive(name, rig, base, seconds))
+    faults = [fault for row in (*rows, *deceived) for fault in row["faults"]]
     if as_json:
-        report.emit("fire", rows, base_rss_mb=base_rss_mb, faults=faults, provenance=provenance(1))
+        report.emit("fire", rows, deceived=deceived, base_rss_mb=base_rss_mb, faults=faults, provenance=provenance(1))
     else:
-        report.show(console, f"a receiver under fire; memory before {base_rss_mb:.0f} MB", COLUMNS, rows, faults)
+        if rows:
+            report.show(console, f"a receiver under fire; memory before {base_rss_mb:.0f} MB", COLUMNS, rows)
+        report.show(console, "forwarders at receivers that mean harm", OF_IMPOSTORS, deceived, faults)
     if faults:
         sys.exit(1)
+
+
+def _under_fire(
+    floods: Sequence[str], rig: Rig, base: Base, seconds: float, console: Console
+) -> tuple[list[dict[str, Any]], float]:
+    """A row for each flood; and the receiver's memory in MB before them."""
+    rows: list[dict[str, Any]] = []
+    table = f'{BATCH}[source]\ntype = "file"\npaths = ["in/{QUIET}/*.log*"]\n'
+    with rig.forwarder(Setup(tables=((QUIET, table),))) as forwarder, Decoy(rig) as decoy:
+        neighbour, health = Neighbour(forwarder), Health(rig.receiver.admin_address())
+        place = Range(rig, neighbour, health, decoy, seconds)
+        load = Load(base, forwarder.input(QUIET) / "http.log", RECORDS_PER_SECOND)
+        load.start()
+        try:
+            alone = neighbour.durations(seconds)
+            base_rss_mb = Usage.of(rig.receiver.pid).rss_mb
+            for name in floods:
+                with console.status(FLOODS[name].title):
+                    row = place.strike(name)
+                    time.sleep(SETTLE_SECONDS)
+                    after = neighbour.durations(seconds)
+                rows.append(judged(row, [*alone, *after]))
+                alone = after
+        finally:
+            load.stop()
+    return rows, base_rss_mb
