@@ -64,7 +64,7 @@ async def test_what_has_ended_is_freed_at_once_and_not_by_the_next_collection_of
                     pass
             await link.close()
 
-        server.listener._keep, server.listener._on_link = kept, serve  # type: ignore[method-assign]
+        server.listener._keep, server.listener._on_link = kept, serve  # type: ignore[assignment, method-assign]
         gc.disable()
         try:
             await _come_and_go(server.listener.address, parties, end)
