@@ -1,24 +1,25 @@
 """The memory that batches may take, of all links together: what is announced is admitted before it comes. No I/O.
 
-A batch is admitted whole or not at all, in the order of announcement; until then its link is not read. So what peers
-announce and never finish costs no more than the budget, which an identity may use up to a quarter of: the others go on.
-What is admitted, or came in one piece with its announcement, is given back when the batch has its answer or the link
-ends.
+A batch is admitted whole or not at all; until then its link is not read. So what peers announce and never finish costs
+no more than the budget, which an identity may use up to a quarter of. Identities take turns, each with its batches in
+the order of announcement; whoever has nothing here comes first, and a quarter is kept for them: however many batches
+of others never end, theirs come in. What is admitted, or came in one piece with its announcement, is given back when
+the batch has its answer or the link ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 IDENTITY_PARTS = 4
 """An identity may use one of so many parts, but always one batch."""
+KEPT_PARTS = 4
+"""One of so many parts is for the first batch of an identity."""
 
 
-@dataclass(eq=False)
-class _Wait:
-    identity: str
+class _Wait(NamedTuple):
     size: int
     turn: asyncio.Future[None]
 
@@ -30,7 +31,8 @@ class Budget:
         self._most = most_bytes
         self._used = 0
         self._by_identity: Counter[str] = Counter()
-        self._waits: deque[_Wait] = deque()
+        self._waits: dict[str, deque[_Wait]] = {}
+        """By identity, the next one in rotation first; none is empty."""
 
     def limit(self, most_bytes: int) -> None:
         """Use another bound for what is announced from now on, and for what waits."""
@@ -53,21 +55,25 @@ class Budget:
 
     def take_now(self, identity: str, size: int) -> bool:
         """Admit this much at once; False if it has to wait."""
-        if self._waits or not self._fits(identity, size):
+        if self._waits and (self._has_some(identity) or not all(map(self._has_some, self._waits))):
+            return False  # after those before it
+        if not self._fits(identity, size):
             return False
         self.add(identity, size)
         return True
 
     async def take(self, identity: str, size: int) -> None:
         """Wait until this much may come."""
-        wait = _Wait(identity, size, asyncio.get_running_loop().create_future())
-        self._waits.append(wait)
+        wait = _Wait(size, asyncio.get_running_loop().create_future())
+        self._waits.setdefault(identity, deque()).append(wait)
         self._admit()
         try:
             await wait.turn
         except asyncio.CancelledError:
             if wait.turn.done() and not wait.turn.cancelled():  # admitted in the same turn of the loop
                 self.give(identity, size)
+            else:
+                self._leave(identity, wait)
             raise
 
     def give(self, identity: str, size: int) -> None:
@@ -78,27 +84,46 @@ class Budget:
             del self._by_identity[identity]
         self._admit()
 
+    def _has_some(self, identity: str) -> bool:
+        return self._by_identity[identity] > 0
+
     def _fits(self, identity: str, size: int) -> bool:
-        return self._fits_share(identity, size) and (self._used == 0 or self._used + size <= self._most)
+        """For an identity that has something: within its share, and what is not kept for others."""
+        if not self._has_some(identity):
+            return self._used == 0 or self._used + size <= self._most
+        return self._fits_share(identity, size) and self._used + size <= self._most - self._most // KEPT_PARTS
 
     def _fits_share(self, identity: str, size: int) -> bool:
-        own = self._by_identity[identity]
-        return own == 0 or own + size <= self._most // IDENTITY_PARTS
+        return self._by_identity[identity] + size <= self._most // IDENTITY_PARTS
 
     def _admit(self) -> None:
-        """Admit in order; who has used up its share does not hold up those behind it."""
-        full: set[str] = set()
-        for wait in list(self._waits):
-            if wait.turn.done():
-                self._waits.remove(wait)
-            elif wait.identity in full or not self._fits_share(wait.identity, wait.size):
-                full.add(wait.identity)
-            elif self._fits(wait.identity, wait.size):
-                self._waits.remove(wait)
-                self.add(wait.identity, wait.size)
+        """Admit in turns; who has used up its share holds up nobody."""
+        while (identity := self._next()) is not None:
+            waits = self._waits.pop(identity)
+            wait = waits.popleft()
+            if waits:
+                self._waits[identity] = waits  # behind the others
+            if not wait.turn.done():  # it may just have been given up
+                self.add(identity, wait.size)
                 wait.turn.set_result(None)
-            else:
-                return
+
+    def _next(self) -> str | None:
+        """Whose next batch is admitted; None if there is no room for the one that comes first."""
+        newcomer = next((each for each in self._waits if not self._has_some(each)), None)
+        if newcomer is not None:
+            return newcomer if self._fits(newcomer, self._waits[newcomer][0].size) else None
+        within = (each for each in self._waits if self._fits_share(each, self._waits[each][0].size))
+        found = next(within, None)
+        return found if found is not None and self._fits(found, self._waits[found][0].size) else None
+
+    def _leave(self, identity: str, wait: _Wait) -> None:
+        """It waits no longer."""
+        waits = self._waits.get(identity, deque())
+        if wait in waits:
+            waits.remove(wait)
+            if not waits:
+                del self._waits[identity]
+            self._admit()
 
 
 class Allotment:

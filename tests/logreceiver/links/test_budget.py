@@ -60,6 +60,43 @@ async def test_who_has_used_up_its_part_holds_up_nobody_even_if_there_is_no_room
     waiting.cancel()
 
 
+async def test_who_has_nothing_comes_in_however_many_batches_of_others_never_end() -> None:
+    budget = Budget(MOST)
+    hostile = [budget.allotment(name) for name in "abc" for _ in range(4)]
+    assert sum(each.take_now(10) for each in hostile) == 6, "the part of each"
+    others = [budget.allotment(name) for name in "ddee"]
+    assert [each.take_now(10) for each in others] == [True, False, True, False], "a quarter is kept"
+    waiting = [asked(each, 10) for each in others if not each._held]
+    await a_moment()
+    assert not any(each.done() for each in waiting)
+    modest = budget.allotment("modest")
+    assert modest.take_now(20)
+    assert not budget.allotment("late").take_now(1)
+    modest.close()
+    await a_moment()
+    assert not any(each.done() for each in waiting)
+    for each in waiting:
+        each.cancel()
+
+
+async def test_identities_take_turns_with_what_waits() -> None:
+    budget, order = Budget(MOST), list[str]()
+    holder = budget.allotment("holder")
+    holder.add(MOST)
+
+    async def use(name: str) -> None:
+        allotment = budget.allotment(name)
+        await allotment.take(20)
+        order.append(name)
+        allotment.close()
+
+    tasks = [asyncio.create_task(use(name)) for name in "aaab"]
+    await a_moment()
+    holder.close()
+    await asyncio.gather(*tasks)
+    assert order == ["a", "b", "a", "a"]
+
+
 async def test_a_batch_that_is_larger_than_everything_is_admitted_alone() -> None:
     budget = Budget(MOST)
     first = budget.allotment("a")
