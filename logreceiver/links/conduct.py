@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from streams.config.units import MIB
+from streams.config.units import KIB, MIB
 from streams.pace import Bucket
 
 FIRST_PENALTY_SECONDS = 1.0
@@ -23,12 +23,17 @@ class Conduct:
     RUNS_PER_SECOND, RUNS_AT_ONCE = 20.0, 100.0
     """Questions about runs cost the sink as much as batches. A forwarder asks one for each refusal and each boot."""
     BATCHES_PER_SECOND, BATCHES_AT_ONCE = 50.0, 50.0
-    """More than these are stored in turns with those of other identities."""
+    """More small ones than these are read in turns with those of other identities."""
+    SMALL_BYTES = 64 * KIB
+    """Batches that cost more by their number than by their bytes."""
+    LINKS_OVER = 8.0
+    """Seconds over which an identity may make as many new links as it may have; twice as many at once."""
 
     def __init__(self, now: float) -> None:
         self.runs = Bucket(self.RUNS_PER_SECOND, self.RUNS_AT_ONCE, now)
-        self.batches = Bucket(self.BATCHES_PER_SECOND, self.BATCHES_AT_ONCE, now)
+        self._batches = Bucket(self.BATCHES_PER_SECOND, self.BATCHES_AT_ONCE, now)
         self._bytes: Bucket | None = None
+        self._links: Bucket | None = None
         self._streams: set[str] = set()
         self._breaches = 0
         self._breached_at = now
@@ -41,6 +46,17 @@ class Conduct:
         if self._bytes is None or self._bytes.rate != most_per_second:  # a reload may change it
             self._bytes = Bucket(most_per_second, max(most_per_second, MOST_AT_ONCE_BYTES), now)
         return self._bytes.take(size, now)
+
+    def is_ahead(self, size: int, now: float) -> bool:
+        """True if this batch, of so many bytes, is one more than its share."""
+        return self._batches.take(size < self.SMALL_BYTES, now) > 0
+
+    def early_link(self, most_links: int, now: float) -> float:
+        """How many seconds too early its new link comes; it may have `most_links` at a time."""
+        rate = most_links / self.LINKS_OVER
+        if self._links is None or self._links.rate != rate:  # a reload may change it
+            self._links = Bucket(rate, 2.0 * most_links, now)
+        return self._links.take(1, now)
 
     def may_use(self, stream: str, most: int) -> bool:
         """Whether it may write a stream of this name: one of the first ones since it is known here."""

@@ -1,7 +1,8 @@
 """Hears what a link's forwarder says, at a pace that leaves time for everybody else, and within the memory for batches.
 
-Batches are limited by the window, and questions about runs by their answers. What needs no answer of the sink (PING,
-REPORT) has a pace of its own, far above what a forwarder ever needs: what is faster is taken in turns with other links,
+Batches are limited by the window, and questions about runs by their answers. Links whose identity sends more small
+batches than its share, or batches that are read past, are read in turns with other links. What needs no answer of the
+sink (PING, REPORT) has a pace of its own, far above what a forwarder ever needs: what is faster is taken in turns, too,
 and much faster ends the link.
 """
 
@@ -77,11 +78,11 @@ class Hearing:
                 data = await self._link.receive()
             if not data:
                 return
-            now = time.monotonic()
+            now, is_ahead = time.monotonic(), False
             for event in self._connection.messages(data):
                 admitted, self._admitted = self._admitted, 0  # that was for the first of these
                 if isinstance(event, m.OpenRun | m.Batch | m.Overlong):
-                    storing.put(event, now)
+                    is_ahead = storing.put(event, now) or is_ahead
                 else:
                     await self._take(event, storing)
                 if admitted:  # not before the batch itself is counted: others wait for it
@@ -90,6 +91,8 @@ class Hearing:
                 if not storing.memory.take_now(size):
                     await self._wait_for_memory(size, storing)
                 self._admitted, self._admitted_at = size, time.monotonic()
+            elif is_ahead or self._connection.reads_past:
+                await self._wait_for_turn()
 
     async def _wait_for_memory(self, size: int, storing: Storing) -> None:
         """Until there is enough for what is announced. The forwarder hears that we are there, if not its own PINGs."""
@@ -103,6 +106,14 @@ class Hearing:
         finally:
             turn.cancel()
             self._is_waiting = False
+            self._link.hold(False)
+
+    async def _wait_for_turn(self) -> None:
+        """Nothing is decrypted before: that costs as much as the rest."""
+        self._link.hold(True)
+        try:
+            await self._turns.take(self._identity)
+        finally:
             self._link.hold(False)
 
     async def _take(self, event: m.Message, storing: Storing) -> None:

@@ -170,8 +170,10 @@ class Session:
         return self._shared.register.of(names[0] if names else "", time.monotonic())
 
     async def _sit_out(self) -> None:
-        """Whoever has broken a rule waits before the next link is served."""
-        if seconds := self._conduct.penalty(time.monotonic()):
+        """Whoever has broken a rule, or makes one link after the other, waits before the next one is served."""
+        conduct, now = self._conduct, time.monotonic()
+        most = self._shared.config.limits.max_links_per_identity
+        if seconds := max(conduct.penalty(now), conduct.early_link(most, now)):
             self._link.hold(True)
             await asyncio.wait({self._ended}, timeout=seconds)
             self._link.hold(False)

@@ -77,11 +77,13 @@ class Storing:
         """Set once nothing more is to be taken: called after the job under way."""
         self._sink_seconds = shared.metrics.sink_seconds.labels(guest.label, shared.sink.name)
 
-    def put(self, message: m.OpenRun | m.Batch | m.Overlong, received: float) -> None:
-        """A job, with the memory that it takes."""
-        if isinstance(message, m.Batch):
-            self.memory.add(len(message.payload))
+    def put(self, message: m.OpenRun | m.Batch | m.Overlong, received: float) -> bool:
+        """A job, with the memory that it takes; True for one more batch than the identity's share."""
         self._jobs.put_nowait((message, received))
+        if not isinstance(message, m.Batch):
+            return False
+        self.memory.add(len(message.payload))
+        return self._conduct.is_ahead(len(message.payload), received)
 
     @property
     def topic(self) -> str:
@@ -217,8 +219,6 @@ class Storing:
         if early := self._conduct.early(len(batch.payload), limit, time.monotonic()):
             await asyncio.sleep(early)
         started = time.monotonic()
-        if self._conduct.batches.take(1, started):
-            await self._shared.turns.take(self._guest.identity)
         if self._finished is not None:  # meanwhile; the sink has not seen it
             return
         outcome = await self._shared.sink.produce(run.topic, run.partition, batch.payload)

@@ -218,6 +218,11 @@ class ReceiverConnection:
         """The memory that a message needs that has begun to come; 0 if none has, or if it is read past."""
         return self._talk.deframer.announced_bytes
 
+    @property
+    def reads_past(self) -> bool:
+        """True while a message comes that is longer than what is taken."""
+        return self._talk.deframer.reads_past
+
     def forget(self) -> None:
         """Give up the memory of a message that has begun to come; the link has ended."""
         self._talk.deframer.forget()

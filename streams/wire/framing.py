@@ -50,6 +50,11 @@ class Deframer:
         """The memory that the frame under way needs; 0 between frames, and for one that is read past."""
         return self._size if self._is_kept else 0
 
+    @property
+    def reads_past(self) -> bool:
+        """True while a frame comes that is not kept."""
+        return self._size > 0 and not self._is_kept
+
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[memoryview]:
         """The frames completed by these bytes; the caller must take each one before asking for the next."""
         view, position = memoryview(data if isinstance(data, bytes) else bytes(data)), 0

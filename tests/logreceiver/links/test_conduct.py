@@ -43,3 +43,20 @@ def test_a_rate_that_a_reload_has_changed_counts_at_once() -> None:
     conduct.early(16 * MIB, MIB, 0.0)
     assert conduct.early(32 * MIB, 32 * MIB, 0.0) == 0
     assert conduct.early(32 * MIB, 32 * MIB, 0.0) == 1.0
+
+
+def test_small_batches_beyond_the_share_are_ahead_and_large_ones_never() -> None:
+    conduct = Conduct(0.0)
+    small, large = Conduct.SMALL_BYTES - 1, Conduct.SMALL_BYTES
+    share = int(Conduct.BATCHES_AT_ONCE)
+    assert not any(conduct.is_ahead(large, 0.0) for _ in range(10 * share))
+    assert [conduct.is_ahead(small, 0.0) for _ in range(share + 1)] == [False] * share + [True]
+    assert not conduct.is_ahead(small, 1.0)
+
+
+def test_an_identity_makes_twice_the_links_it_may_have_at_once_and_then_one_after_the_other() -> None:
+    conduct = Conduct(0.0)
+    assert not any(conduct.early_link(64, 0.0) for _ in range(128))
+    assert [conduct.early_link(64, 0.0) for _ in range(3)] == [1 / 8, 2 / 8, 3 / 8]
+    assert conduct.early_link(64, 60.0) == 0
+    assert not any(conduct.early_link(1000, 60.0) for _ in range(2000)), "a reload has raised the limit"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Hashable
 
 import pytest
 import uvloop
@@ -10,9 +11,11 @@ from msgspec.structs import replace
 
 from logreceiver.config import Limits
 from logreceiver.links import hearing
-from streams.config.units import MIB
+from logreceiver.links.conduct import Conduct
+from streams.config.units import KIB, MIB
 from streams.errors import Code
 from streams.records.batch import Codec
+from streams.turns import Turns
 from streams.wire import messages as m
 from tests.logreceiver.links.test_session import CONFIG, HELLO, Forwarder, Serving, serving
 from tests.support.batches import batch
@@ -172,3 +175,33 @@ async def test_a_batch_beyond_the_topics_limit_is_read_past_and_refused_for_good
         forwarder.say(m.OpenRun(2))
         await forwarder.hear(m.Run)
         assert receiver.shared.budget._used == 0
+
+
+@pytest.mark.parametrize("kind", ["read past", "small"])
+async def test_what_is_beyond_the_share_is_read_in_turns_with_other_links(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(Conduct, "BATCHES_AT_ONCE", 5.0)
+    monkeypatch.setattr(Conduct, "BATCHES_PER_SECOND", 0.001)
+    taken = 0
+
+    class Counted(Turns):
+        async def take(self, who: Hashable) -> None:
+            nonlocal taken
+            taken += 1
+            await super().take(who)
+
+    async with serving(SMALL) as receiver:
+        receiver.shared.turns = Counted()
+        forwarder = await running(receiver, 0)
+        if kind == "read past":
+            rest = begin(forwarder, 2 * MIB)
+            for at in range(0, len(rest), 16 * KIB):  # as TLS records come
+                forwarder.link.write(rest[at : at + 16 * KIB])
+            await forwarder.hear(m.Nack)
+            assert taken >= 2 * MIB // hearing.CALM_READ_BYTES
+            return
+        for number in range(10):
+            assert taken == max(number - 5, 0)
+            forwarder.send(batch(7, 10 * number))
+            await forwarder.hear(m.Ack)

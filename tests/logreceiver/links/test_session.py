@@ -425,6 +425,18 @@ async def test_whoever_broke_a_rule_waits_for_the_next_link_and_others_do_not(mo
         assert time.monotonic() - started >= 0.9
 
 
+async def test_whoever_makes_one_link_after_the_other_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conduct.Conduct, "LINKS_OVER", 1.0)
+    async with serving(replace(CONFIG, limits=Limits(max_links_per_identity=2))) as receiver:
+        started = time.monotonic()
+        for number in range(6):
+            forwarder, _ = await receiver.link()
+            forwarder.say(replace(HELLO, forwarder_id=str(number)))
+            await forwarder.hear(m.Welcome)
+            forwarder.link.abort()
+        assert time.monotonic() - started >= 0.9, "two links more than four at once, of two a second"
+
+
 async def test_questions_about_runs_have_a_pace_for_all_links_of_an_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conduct.Conduct, "RUNS_AT_ONCE", 2.0)
     monkeypatch.setattr(conduct.Conduct, "RUNS_PER_SECOND", 20.0)
