@@ -14,8 +14,10 @@ from logfwd.definition import Stream
 from streams.config.changes import differences
 
 NEEDS_RESTART = ("state_dir", "admin")
-EVERY_STREAM = ("tls", "receivers", "server_name", "answer_timeout_seconds")
+EVERY_STREAM = ("answer_timeout_seconds",)
 """What the pipelines of all streams are built from."""
+EVERY_LINK = ("tls", "receivers", "server_name")
+"""What links are made from; pipelines go on."""
 
 Group = tuple[Stream, tuple[Stream, ...]]
 """An original stream and its twins."""
@@ -31,6 +33,9 @@ class Change(NamedTuple):
     """Key paths of what waits for a restart."""
     started: tuple[str, ...]
     changed: tuple[str, ...]
+    """Those that begin again."""
+    relinked: tuple[str, ...]
+    """Those that go on, over new links."""
     removed: tuple[str, ...]
     twins_gone: tuple[str, ...]
 
@@ -44,17 +49,24 @@ def compare(old: ForwarderConfig, new: ForwarderConfig) -> Change:
     """What taking the new configuration would do."""
     merged = msgspec.structs.replace(new, **{name: getattr(old, name) for name in NEEDS_RESTART})
     before, after = groups(old), groups(merged)
-    everywhere = any(getattr(old, name) != getattr(merged, name) for name in EVERY_STREAM)
+    everywhere, links = (_differ(old, merged, names) for names in (EVERY_STREAM, EVERY_LINK))
+    both = before.keys() & after.keys()
+    changed = {name for name in both if everywhere or before[name] != after[name]}
     twins_gone = _twins(before) - _twins(after)
     return Change(
         merged,
         tuple(differences(old, merged, leave_out=("streams", "removed"))),
         tuple(differences(merged, new)),
         tuple(sorted(after.keys() - before.keys())),
-        tuple(sorted(name for name in before.keys() & after.keys() if everywhere or before[name] != after[name])),
+        tuple(sorted(changed)),
+        tuple(sorted(both - changed)) if links else (),
         tuple(sorted(before.keys() - after.keys())),
         tuple(sorted(twins_gone)),
     )
+
+
+def _differ(old: ForwarderConfig, new: ForwarderConfig, names: tuple[str, ...]) -> bool:
+    return any(getattr(old, name) != getattr(new, name) for name in names)
 
 
 def _twins(streams: dict[str, Group]) -> set[str]:

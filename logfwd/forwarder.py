@@ -189,6 +189,9 @@ class Forwarder:
         await self._listen()
         for name in change.started:
             self._start(new[name])
+        connector = Connector(self.config, self.metrics)
+        running = [self._keepers[name].pipeline for name in change.relinked]
+        await asyncio.gather(*(pipeline.use(connector.of) for pipeline in running if pipeline is not None))
         removals = (self._remove(name) for name in change.removed)
         await asyncio.gather(*(self._restart(new[name]) for name in change.changed), *removals)
         for name in change.twins_gone:

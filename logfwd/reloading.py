@@ -39,6 +39,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Key paths of what changed and waits for a restart."""
     started: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    """Those that begin again where they were."""
+    relinked: tuple[str, ...] = ()
+    """Those that go on, over new links."""
     removed: tuple[str, ...] = ()
     reason: str = ""
     problems: tuple[str, ...] = ()
@@ -101,6 +104,7 @@ class Reloading:
             waits=change.waits,
             started=change.started,
             changed=change.changed,
+            relinked=change.relinked,
             removed=change.removed,
         )
         if change.undeclared and confirm != name:
@@ -135,6 +139,7 @@ class Reloading:
             waits=list(report.waits),
             started=list(report.started),
             changed=list(report.changed),
+            relinked=list(report.relinked),
             removed=list(report.removed),
         )
 

@@ -69,7 +69,7 @@ def _print(answer: dict[str, Any]) -> None:
         return
     done = answer["outcome"] == "taken"
     click.echo(f"{'taken' if done else 'would be taken'}: {', '.join(answer['taken']) or 'no key of logfwd.toml'}")
-    for what in ("started", "changed", "removed"):
+    for what in ("started", "changed", "relinked", "removed"):
         if answer[what]:
             click.echo(f"streams {'' if done else 'to be '}{what}: {', '.join(answer[what])}")
     if answer["waits"]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import random
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 import structlog
@@ -21,6 +23,10 @@ from streams.security.transport import Link
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 HANDSHAKE_TIMEOUT_SECONDS = 10.0
+FILES_SECONDS = 10.0
+
+_files = ThreadPoolExecutor(1, thread_name_prefix="certificates")
+"""Reads the files of all streams: a disk that does not answer holds up new links, and nothing else."""
 
 log = structlog.get_logger("logfwd")
 
@@ -59,9 +65,12 @@ class Connector:
         config = self._config
         (mode,) = stacks.named([stream.security], config.tls)
         try:
-            party = self._party(mode)
+            async with asyncio.timeout(FILES_SECONDS):
+                party = await asyncio.get_running_loop().run_in_executor(_files, self._party, mode)
         except ConfigError as error:
             raise LinkError(str(error)) from error  # the files may be mended while we run
+        except TimeoutError as error:
+            raise LinkError(f"the files of [{mode.section}] do not answer: look for a disk that hangs") from error
         self._metrics.own_certificate(party.expires, user=mode.section, delegated=party.delegated_until)
         stream_log = log.bind(stream=stream.name, mode=mode.name)
         try:

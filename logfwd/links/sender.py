@@ -47,6 +47,7 @@ class Sender:
         self._backoff = Backoff()
         self._conversation: Conversation | None = None
         self._unlinked_at = clock()
+        self._retry_at = 0.0
         self._next_link: asyncio.Task[Link] | None = None
         self._stopping = False
         self.log = structlog.get_logger("logfwd.sender").bind(
@@ -88,15 +89,29 @@ class Sender:
         if self._conversation is not None:
             self._conversation.leave("the forwarder stops")
 
+    async def use(self, connect: Connect) -> None:
+        """Make links in another way from now on; one that is open is left once the next is there."""
+        self._connect = connect
+        self._retry_at = 0.0
+        self.wake.set()
+        await self._drop_next_link()
+        if self._conversation is not None:
+            self._rotate()
+
+    def _is_outdated(self, connect: Connect) -> bool:
+        """Whether a link that was made in this way is not to be used any more."""
+        return self._stopping or connect is not self._connect
+
     async def run(self) -> None:
         """Keep a link until stop() is called."""
         try:
             while not self._stopping:
                 try:
+                    connect = self._connect
                     link = await self._new_link()
-                    if self._stopping:  # while it was made
+                    if self._is_outdated(connect):  # while it was made
                         await link.close()
-                        break
+                        continue
                     seeks_another = await self._use(link)
                     if self._next_link is None and not seeks_another:  # it was left for a reason of the receiver's
                         await self._pause(self._backoff.next())
@@ -149,8 +164,8 @@ class Sender:
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but no longer once the sender is to stop."""
-        until = clock() + seconds
-        while not self._stopping and (left := until - clock()) > 0:
+        self._retry_at = clock() + seconds
+        while not self._stopping and (left := self._retry_at - clock()) > 0:
             self.wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):

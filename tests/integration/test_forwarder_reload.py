@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -16,7 +17,9 @@ from msgspec.structs import replace
 from bench.lab.site import Site, command
 from logfwd.config import ForwarderConfig
 from logfwd.forwarder import Forwarder
+from logfwd.links import connector
 from streams.config.changes import digest
+from streams.security import stacks
 from tests.support.installation import Events, Installation, acknowledged, eventually, found, lines, running
 
 NAMES = ("a", "b", "c")
@@ -86,6 +89,61 @@ async def test_a_removal_that_is_declared_is_taken_and_the_stream_comes_back_whe
             assert (await forwarder.reload(lambda: config)).started == ("c",)
             await eventually(lambda: acknowledged(forwarder, "c") == 20)
     assert installation.stored("c") == lines(20)
+
+
+async def test_links_move_to_other_receivers_while_their_streams_go_on(
+    installation: Installation, events: Events
+) -> None:
+    away = config_of(installation, "localhost:1", *NAMES)
+    async with Forwarder(away) as forwarder:
+        for name in NAMES:
+            write(installation, name, *lines(10))
+        await eventually(lambda: len(found(events, "link failed")) >= 2 * len(NAMES))
+        pipelines = [keeper.pipeline for keeper in forwarder._keepers.values()]
+        async with running(installation.receiver_config()) as service:
+            first = service.listeners[0].address
+            second = replace(service.config.listener[0], address="127.0.0.1:0")
+            await service.reload(lambda: replace(service.config, listener=(*service.config.listener, second)))
+            other = service.listeners[1].address
+            for address, end in ((first, 20), (other, 30)):
+                taken = await forwarder.reload(lambda address=address: replace(away, receivers=(address,)))  # type: ignore[misc]
+                assert (taken.outcome, taken.taken, taken.changed) == ("taken", ("receivers",), ())
+                assert taken.relinked == NAMES
+                port = address.rpartition(":")[2]
+                for name in NAMES:
+                    write(installation, name, *lines(10, end - 10))
+                    await eventually(lambda name=name, end=end: acknowledged(forwarder, name) == end)  # type: ignore[misc]
+                await eventually(lambda port=port: {_port(row) for row in forwarder.describe()} == {port})  # type: ignore[misc]
+        assert [keeper.pipeline for keeper in forwarder._keepers.values()] == pipelines, "none was built again"
+    for name in NAMES:
+        assert installation.stored(name) == lines(30)
+
+
+def _port(row: dict[str, Any]) -> str:
+    return "" if row["link"] is None else str(row["link"]["receiver"]).rpartition(":")[2]
+
+
+async def test_a_disk_with_certificates_that_does_not_answer_holds_up_new_links_alone(
+    installation: Installation, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connector, "FILES_SECONDS", 0.05)
+    config = installation.forwarder_config("localhost:1")
+    read, answers = stacks.digest_of_files, threading.Event()
+
+    def slow(*files: Any) -> bytes:
+        assert answers.wait(60)
+        return read(*files)
+
+    async with running(installation.receiver_config()) as service:
+        with monkeypatch.context() as disk:
+            disk.setattr(stacks, "digest_of_files", slow)
+            async with Forwarder(replace(config, receivers=(service.listeners[0].address,))) as forwarder:
+                await eventually(lambda: found(events, "link failed"))
+                assert "the files of [tls] do not answer" in found(events, "link failed")[0]["detail"]
+                installation.append(*lines(10))
+                await eventually(lambda: forwarder.describe()[0]["spool"]["records"] == 10)
+                answers.set()
+                await eventually(lambda: acknowledged(forwarder) == 10)
 
 
 async def test_certificates_that_cannot_be_used_are_refused_before_a_link_needs_them(
