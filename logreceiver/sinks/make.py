@@ -11,13 +11,13 @@ from logreceiver.sinks import Reader, Sink
 from logreceiver.sinks.settings import AnySink, KafkaSink, LogSink
 
 
-def make_sink(settings: AnySink) -> Sink:
-    """The sink of a section; `start` opens it."""
+def make_sink(settings: AnySink, *, ledger_topic: str = "") -> Sink:
+    """The sink of a section; `start` opens it. The ledger's topic is kept longer by a sink that deletes old records."""
     match settings:
         case LogSink():
             from logreceiver.sinks.log import sink as log
 
-            return log.LogSink(settings)
+            return log.LogSink(settings, ledger_topic=ledger_topic)
         case KafkaSink():
             from logreceiver.sinks.kafka import sink as kafka
 

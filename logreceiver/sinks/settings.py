@@ -51,6 +51,10 @@ class Settings(Protocol):
         """Faults that concern several keys, with key paths from the top of the file."""
 
 
+Retained = Annotated[int, Meta(ge=1 * MIB)] | None
+RetainedSeconds = Annotated[float, Meta(ge=60)] | None
+
+
 class LogSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="log"):
     """The embedded log: segments in a directory, readable by Kafka's own tools."""
 
@@ -61,6 +65,10 @@ class LogSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_segment_bytes: Annotated[int, Meta(ge=1 * MIB, le=2048 * MIB - 1)] = 256 * MIB
     max_message_bytes: Annotated[int, Meta(ge=1 * KIB, le=8 * MIB)] = 1_048_588
     partition_count: Annotated[int, Meta(ge=1, le=1000)] = 1
+    retain_bytes: Retained = None
+    retain_age_seconds: RetainedSeconds = None
+    ledger_retain_bytes: Retained = None
+    ledger_retain_age_seconds: RetainedSeconds = None
 
     @property
     def tls(self) -> SinkTls | None:

@@ -6,6 +6,7 @@
       producer-ids                      the first producer id that is not set aside to be handed out
       TOPIC-PARTITION/
         00000000000000000000.log        record batches back to back, named by the first offset
+        producers.snapshot              where the log begins, if its first segments were deleted (snapshot.py)
         checkpoint                      the offset after the last fsynced batch
         00000000000000000000.4711.damaged   bytes that were set aside: segment, position
 

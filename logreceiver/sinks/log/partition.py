@@ -21,7 +21,7 @@ from pathlib import Path
 
 import structlog
 
-from logreceiver.sinks.log import files
+from logreceiver.sinks.log import files, snapshot
 from logreceiver.sinks.log.files import (
     CHECKPOINT,
     FILE_MODE,
@@ -32,6 +32,8 @@ from logreceiver.sinks.log.files import (
     segment_name,
 )
 from logreceiver.sinks.log.producers import Producers, Undo
+from logreceiver.sinks.log.retention import Retention, delete_before, trim
+from logreceiver.sinks.log.snapshot import SnapshotUnusable
 from streams.files import sync_directory, write_atomically
 from streams.records.batch import Header
 
@@ -61,6 +63,8 @@ class Partition:
         self.producers = Producers()
         self.broken = False
         """What is on disk is in doubt, so `reopen` must come first."""
+        self.has_rolled = False
+        """A segment was ended since this was set to False."""
         self._max_segment_bytes = max_segment_bytes
         self._fd = -1
         self._checkpoint_fd = -1
@@ -81,27 +85,41 @@ class Partition:
         if not self.path.exists():
             self.path.mkdir(files.DIRECTORY_MODE)
             sync_directory(self.path.parent)
+        self.producers = Producers()
+        self._next_offset = self._begin()
         found = files.segments(self.path)
+        if found and found[0][0] > self._next_offset:
+            self._missing(self._next_offset, found[0][0])
         if not found and not (self.path / CHECKPOINT).exists():
             write_atomically(self.path / CHECKPOINT, pack_checkpoint(0), mode=FILE_MODE)
         checkpoint = files.read_checkpoint(self.path)
         if checkpoint is None:
             log.error("checkpoint unusable", partition=self.path.name)  # so nothing is cut: all damage is set aside
-        self.producers = Producers()
-        self._next_offset = found[0][0] if found else 0
         for base_offset, path in found:
             self._scan(base_offset, path, checkpoint, last=path == found[-1][1])
         if checkpoint is not None and self._next_offset < checkpoint:
-            log.error(
-                "acknowledged batches missing",
-                partition=self.path.name,
-                from_offset=self._next_offset,
-                to_offset=checkpoint,
-            )
+            self._missing(self._next_offset, checkpoint)
             self._next_offset = checkpoint
         self._open_files(found[-1][0] if found else self._next_offset)
         self._make_durable()
         self.broken = False
+
+    def _begin(self) -> int:
+        """The first offset, from which the producers are read on; what is before it is deleted."""
+        try:
+            begin = snapshot.read(self.path)
+        except SnapshotUnusable as error:
+            remedy = "batches that were stored before the first segment may be stored again; restore it, or delete it"
+            log.error("producer snapshot unusable", partition=self.path.name, reason=str(error), remedy=remedy)
+            return 0
+        delete_before(self.path, begin.offset)
+        self.producers.remember(begin.producers)
+        return begin.offset
+
+    def _missing(self, from_offset: int, to_offset: int) -> None:
+        log.error(
+            "acknowledged batches missing", partition=self.path.name, from_offset=from_offset, to_offset=to_offset
+        )
 
     def _scan(self, base_offset: int, path: Path, checkpoint: int | None, *, last: bool) -> None:
         """Load the producers from a segment's headers; cut or set aside damaged bytes."""
@@ -205,6 +223,13 @@ class Partition:
                 os.close(fd)
         self._fd = self._checkpoint_fd = -1
 
+    def trim(self, retention: Retention, now: float) -> None:
+        """Delete the oldest segments if they are too many or too old at `now` (Unix seconds). OSError."""
+        self.has_rolled = False
+        if (begin := trim(self.path, retention, now)) is not None:
+            kept = {one.producer_id for one in begin.producers}
+            self.producers.forget(before_offset=begin.offset, but=kept)
+
     @property
     def durable_offset(self) -> int:
         """Batches before this offset are fsynced."""
@@ -223,6 +248,7 @@ class Partition:
             self.commit()
             self._open_segment(self._next_offset)
             self._durable = _Mark(0, self._next_offset)
+            self.has_rolled = True
         base_offset = self._next_offset
         self._queued += (base_offset.to_bytes(_BASE_OFFSET_BYTES, "big"), batch[_BASE_OFFSET_BYTES:])
         self._undo.append(self.producers.record(header, base_offset))

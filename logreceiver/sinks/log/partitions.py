@@ -6,13 +6,15 @@ the others are opened again when a batch comes. What a partition knows stays in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
 
 from logreceiver.sinks.log import files
 from logreceiver.sinks.log.partition import Partition
+from logreceiver.sinks.log.retention import Retention
 from streams import descriptors
 
 _SHARE_OF_DESCRIPTORS = 16
@@ -25,12 +27,16 @@ log = structlog.get_logger("logreceiver.log")
 class Partitions:
     """Blocking; used by one thread at a time."""
 
-    def __init__(self, directory: Path, *, max_segment_bytes: int) -> None:
+    def __init__(self, directory: Path, *, max_segment_bytes: int, retention: Callable[[str], Retention]) -> None:
+        """`retention`: how much is kept of a topic."""
         self._directory = directory
+        self._retention = retention
         self._max_segment_bytes = max_segment_bytes
         self._all: dict[tuple[str, int], Partition] = {}
         self._awake: dict[Partition, None] = {}
         """Those whose files are open, the least recently used first."""
+        self.have_rolled = False
+        """Some have ended a segment since the last `trim`."""
         self._most_awake = max(descriptors.limit() // _SHARE_OF_DESCRIPTORS, _LEAST_AWAKE)
 
     def __iter__(self) -> Iterator[Partition]:
@@ -74,6 +80,7 @@ class Partitions:
 
     def used(self, partition: Partition) -> None:
         """Note that its files were used; those of others are closed if they are too many."""
+        self.have_rolled = self.have_rolled or partition.has_rolled
         self._awake.pop(partition, None)
         if partition.is_awake:
             self._awake[partition] = None
@@ -81,6 +88,19 @@ class Partitions:
             oldest = next(iter(self._awake))
             del self._awake[oldest]
             oldest.close()
+
+    def trim(self, *, rolled: bool) -> None:
+        """Delete what is kept no longer: in all partitions, or only in those that have ended a segment."""
+        self.have_rolled = False
+        for (topic, _), partition in list(self._all.items()):
+            if partition.broken or (rolled and not partition.has_rolled):
+                continue
+            try:
+                partition.trim(self._retention(topic), time.time())
+            except OSError as error:
+                log.error(
+                    "old segments not deleted", partition=partition.path.name, reason=error.strerror or str(error)
+                )
 
     def close(self) -> None:
         """Close all files; batches that were not committed are lost."""

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from logreceiver.sinks.log.meta import LogMeta
 from logreceiver.sinks.log.partition import Partition
 from logreceiver.sinks.log.partitions import Partitions
 from logreceiver.sinks.log.read import read_records
+from logreceiver.sinks.log.retention import Retention, retention_of
 from logreceiver.sinks.settings import LogSink as Settings
 from streams import tasks
 from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
@@ -39,6 +41,8 @@ from streams.records.walk import walk
 
 __all__ = ["LogSink", "read_records"]
 
+TRIM_SECONDS = 30.0
+"""How often segments are looked at for their age; for their bytes, also whenever one is ended."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 log = structlog.get_logger("logreceiver.log")
 T = TypeVar("T")
@@ -68,10 +72,13 @@ class LogSink:
 
     name = "log"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, ledger_topic: str = "") -> None:
         self._settings = settings
+        self._ledger_topic = ledger_topic
         self._directory = settings.directory
-        self._partitions = Partitions(settings.directory, max_segment_bytes=settings.max_segment_bytes)
+        self._partitions = Partitions(
+            settings.directory, max_segment_bytes=settings.max_segment_bytes, retention=self._retention
+        )
         self._meta = LogMeta(self._directory)
         self._problems: dict[str, str] = {}
         """By partition, for `health`; removed by the next commit that works."""
@@ -79,8 +86,11 @@ class LogSink:
         """The next group."""
         self._work = asyncio.Event()
         self._committer: asyncio.Task[None] | None = None
+        self._trimmer: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, "log-sink")
         """Alone touches partitions and files, so nothing else needs a lock."""
+        self._rolled = asyncio.Event()
+        """A segment was ended since the last trim."""
         self._lock_fd = -1
         self._closed = True
 
@@ -98,10 +108,15 @@ class LogSink:
         await self._in_thread(self._open)
         self._closed = False
         self._committer = tasks.vital("commits", self._commit_groups())
+        self._trimmer = tasks.forever("retention", self._trim)
 
     async def close(self) -> None:
         """Commit what is under way, then release the directory."""
         self._closed = True
+        if self._trimmer is not None:
+            self._trimmer.cancel()
+            await asyncio.gather(self._trimmer, return_exceptions=True)
+            self._trimmer = None
         if self._committer is not None:
             self._work.set()
             await asyncio.gather(self._committer, return_exceptions=True)
@@ -127,6 +142,7 @@ class LogSink:
             raise
 
     def _release(self) -> None:
+        self._partitions.trim(rolled=True)
         self._partitions.close()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
@@ -142,6 +158,22 @@ class LogSink:
             raise ConfigError([Problem(self._directory, "sink.directory", text)]) from error
         os.ftruncate(self._lock_fd, 0)
         os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
+
+    # -- retention ---------------------------------------------------------------------------------------------
+
+    def _retention(self, topic: str) -> Retention:
+        return retention_of(self._settings, ledger=topic == self._ledger_topic)
+
+    async def _trim(self) -> None:
+        loop, all_at = asyncio.get_running_loop(), 0.0
+        while True:
+            if is_due := loop.time() >= all_at:
+                all_at = loop.time() + TRIM_SECONDS
+            self._rolled.clear()
+            await self._in_thread(functools.partial(self._partitions.trim, rolled=not is_due))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(all_at):
+                    await self._rolled.wait()
 
     # -- topics and producers ----------------------------------------------------------------------------------
 
@@ -216,6 +248,8 @@ class LogSink:
             for job, outcome in zip(jobs, outcomes, strict=True):
                 if not job.answer.done():
                     job.answer.set_result(outcome)
+            if self._partitions.have_rolled:
+                self._rolled.set()
 
     def _commit(self, jobs: list[_Job]) -> list[Outcome]:
         """Append every batch that may be appended, fsync each partition once, and only then answer."""
