@@ -105,6 +105,10 @@ _LOG_STARTS = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", b"", bytes(4))
 # -- opening ---------------------------------------------------------------------------------------------------
 
 
+CACHE_KIB = 1024
+"""SQLite's cache of an open spool: what waits is written and read in order, so that a larger one saves nothing."""
+
+
 def writer(path: Path) -> sqlite3.Connection:
     """A connection that commits durably. Creates the file if it does not exist, and upgrades one of version 1."""
     if not os.path.lexists(path):
@@ -121,7 +125,7 @@ def writer(path: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA synchronous = FULL")
             # Debian's SQLite overwrites what is deleted: that writes every batch twice, and a full disk could not drain
             connection.execute("PRAGMA secure_delete = FAST")
-            connection.execute("PRAGMA cache_size = -4096")
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             connection.execute("PRAGMA journal_size_limit = 33554432")
             connection.execute(f"PRAGMA wal_autocheckpoint = {log_pages(total_bytes(path))}")
             if version < SCHEMA_VERSION:
