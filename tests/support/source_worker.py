@@ -42,11 +42,13 @@ from tests.support.syslog_clients import SyslogClient
 RECORDS, IN_A_REQUEST, BLOCK_BYTES = 24, 8, 45
 """A request is several blocks, a block several records, and a few blocks are a batch."""
 MAX_RECORD_BYTES = 256
+INPUT = "stdin"
 LIMITS = BatchLimits(max_batch_bytes=2 * BLOCK_BYTES, max_record_bytes=MAX_RECORD_BYTES, linger_seconds=0.002)
 SMALL = msgspec.structs.replace(STREAM, batch=LIMITS)
 
 Made = tuple[Source, Callable[[Pipeline], Awaitable[None]]]
 """A source, and what its input needs to be handed over: returns when all of it is durable."""
+Maker = Callable[[Path, Handle], Made]
 
 
 def lines(first: int, end: int) -> bytes:
@@ -128,13 +130,33 @@ def container(directory: Path, _: Handle, format_: Literal["cri", "docker"]) -> 
     return source, write
 
 
-def stdin(_: Path, __: Handle) -> Made:
-    source = Stdin(max_record_bytes=1000, block_bytes=BLOCK_BYTES)
+async def send_once(
+    directory: Path, pipeline: Pipeline, source: Source, send: Callable[[bytes], Awaitable[object]]
+) -> None:
+    """A third of the lines when those before are durable, and each only in one life, whatever becomes of it."""
+    sent, totals = directory / "sent", pipeline.senders[0].backlog.totals
+    sent.touch()
+    for first in range(sent.stat().st_size * IN_A_REQUEST, RECORDS, IN_A_REQUEST):
+        with sent.open("ab") as file:
+            file.write(b".")
+        expected = totals.accepted + IN_A_REQUEST
+        await send(lines(first, first + IN_A_REQUEST))
+        await eventually(lambda: totals.accepted >= expected and not source.lag_bytes())  # noqa: B023
 
-    async def until_its_end(_: Pipeline) -> None:
+
+def stdin(directory: Path, _: Handle) -> Made:
+    source = Stdin(max_record_bytes=1000, block_bytes=BLOCK_BYTES)
+    writer = os.open(directory / INPUT, os.O_WRONLY)
+
+    async def write(data: bytes) -> None:
+        os.write(writer, data)
+
+    async def write_to_its_end(pipeline: Pipeline) -> None:
+        await send_once(directory, pipeline, source, write)
+        os.close(writer)
         await eventually(lambda: source.has_ended and not source.lag_bytes())
 
-    return source, until_its_end
+    return source, write_to_its_end
 
 
 def push(directory: Path, handle: Handle, *, with_key: bool = False) -> Made:
@@ -179,26 +201,16 @@ def http_with_key(directory: Path, handle: Handle) -> Made:
 
 
 def syslog(directory: Path, handle: Handle) -> Made:
-    client, sent = SyslogClient(handle.front), directory / "sent"
+    client, source = SyslogClient(handle.front), SyslogMessages(handle, BLOCK_BYTES)
 
     async def send(pipeline: Pipeline) -> None:
-        """Sends each message once, whatever becomes of it, as senders of syslog do."""
-        for first in range(sent.stat().st_size * IN_A_REQUEST, RECORDS, IN_A_REQUEST):
-            with sent.open("ab") as file:
-                file.write(b".")
-            totals = pipeline.senders[0].backlog.totals
-            expected = totals.accepted + IN_A_REQUEST
-            await client.send(lines(first, first + IN_A_REQUEST))
-            await eventually(lambda: totals.accepted >= expected and not source.lag_bytes())  # noqa: B023
+        await send_once(directory, pipeline, source, client.send)
         await client.close()
 
-    sent.touch()
-
-    source = SyslogMessages(handle, BLOCK_BYTES)
     return source, send
 
 
-KINDS = {
+KINDS: dict[str, Maker] = {
     "file": file,
     "stdin": stdin,
     "push": push,
@@ -207,7 +219,7 @@ KINDS = {
     "http_with_key": http_with_key,
     "syslog": syslog,
 }
-FORMATS: dict[str, Callable[[Path, Handle], Made]] = {
+FORMATS: dict[str, Maker] = {
     "file, cri": partial(container, format_="cri"),
     "file, docker": partial(container, format_="docker"),
     "file, long lines": long_lines,
@@ -255,11 +267,11 @@ def joined(stored: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def pipe_to_stdin() -> None:
-    """The input as standard input, all of it there and then its end."""
-    reader, writer = os.pipe()
-    os.write(writer, lines(0, RECORDS))
-    os.close(writer)
+def pipe_to_stdin(directory: Path) -> None:
+    """A pipe as standard input of each life, which opens its other end by name; what is not read yet stays in it."""
+    os.mkfifo(directory / INPUT)
+    reader = os.open(directory / INPUT, os.O_RDONLY | os.O_NONBLOCK)  # without, this would wait for who writes
+    os.set_blocking(reader, True)
     os.dup2(reader, 0)
     os.close(reader)
 
@@ -273,7 +285,7 @@ def main(kind: str, site: Path) -> None:
             point = f"{moment} {number}"
             directory = site / point.replace(" ", "-")
             directory.mkdir()
-            pipe_to_stdin()
+            pipe_to_stdin(directory)
             died = life(kind, directory, point)
             answered = directory / "answered"
             requests = answered.stat().st_size if answered.exists() else 0
