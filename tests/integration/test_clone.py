@@ -52,7 +52,7 @@ async def test_two_copies_of_a_forwarder_lose_nothing_repeat_nothing_and_are_not
                 with clones_input.open("a") as out:
                     out.write("".join(f"{line}\n" for line in lines(100, 100 * step + 1000)))
                 for forwarder in (first, second):
-                    await eventually(partial(has_acknowledged, forwarder, 100 + 100 * step), seconds=40)
+                    await eventually(partial(has_acknowledged, forwarder, 100 + 100 * step))
     stored = installation.stored()
     own, copies = lines(400), lines(300, 1100)
     assert Counter(stored) == Counter([*own, *copies])

@@ -13,6 +13,7 @@ import pytest
 from bench.lab.processes import wait_until
 from bench.lab.site import Program
 from tests.support.hosts import LIMIT_SECONDS, OddHost
+from tests.support.patience import PATIENCE_SECONDS
 
 FILES = 120
 MANY = '[source]\ntype = "file"\npaths = ["{}/*.log"]\nscan = "200ms"\n'
@@ -34,7 +35,7 @@ def idle_connections(address: str, count: int) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             with contextlib.suppress(OSError):
-                stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
+                stack.enter_context(socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS))
         yield
 
 

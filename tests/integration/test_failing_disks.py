@@ -15,6 +15,7 @@ from bench.lab.processes import wait_until
 from logreceiver.sinks.log.sink import read_records
 from tests.support.faultydisk import FaultyDisk
 from tests.support.hosts import LIMIT_SECONDS, OddHost, seconds_to_stop
+from tests.support.patience import PATIENCE_SECONDS
 
 N = 50
 
@@ -36,7 +37,7 @@ def disk(host: OddHost, tmp_path: Path) -> FaultyDisk:
 def ready(host: OddHost) -> dict[str, str]:
     """Why the forwarder is not ready; nothing if it is."""
     try:
-        with urllib.request.urlopen(f"http://{host.forwarder_admin}/readyz", timeout=10):
+        with urllib.request.urlopen(f"http://{host.forwarder_admin}/readyz", timeout=PATIENCE_SECONDS):
             return {}
     except urllib.error.HTTPError as error:
         return {"readyz": error.read().decode()}

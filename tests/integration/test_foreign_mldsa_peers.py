@@ -18,6 +18,7 @@ from streams.security.modes import MODES
 from streams.security.openssl import party as openssl
 from streams.security.transport import Link
 from tests.integration.test_foreign_tls_peers import answer_of, arguments, go_client
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.tls import FORWARDER, Echo, Parties, echo, issue
 
 __all__ = ["go_client"]
@@ -142,7 +143,9 @@ async def test_node_under_an_ecdsa_authority_is_refused_by_the_mode(
 
 async def link_to(address: str, parties: Parties) -> Link:
     party = stacks.client(MODES["pq-auth"], parties.forwarder)
-    return await connect(address, party, server_name="localhost", connect_timeout=5, handshake_timeout=5)
+    return await connect(
+        address, party, server_name="localhost", connect_timeout=PATIENCE_SECONDS, handshake_timeout=PATIENCE_SECONDS
+    )
 
 
 async def test_a_forwarder_reaches_a_node_server_and_is_authenticated_by_it(
@@ -165,7 +168,7 @@ async def test_a_node_server_with_a_smaller_key_shares_no_signature_algorithm(
         with pytest.raises(HandshakeFailed) as refused:
             await link_to(address, parties)
         assert refused.value.reason == "alert_received"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert "signature" in json.loads(await printed.readline())["error"]
 
 

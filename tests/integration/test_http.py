@@ -28,6 +28,7 @@ from logfwd.spool.notes import Notes
 from streams.config.units import MIB
 from tests.support.http_clients import NDJSON, Client, answer, curl, post, raw
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, found, lines, running
+from tests.support.patience import PATIENCE_SECONDS
 
 NOWHERE = "localhost:1"
 """A receiver that does not answer: what is stored stays in the spool."""
@@ -143,7 +144,7 @@ async def test_a_client_that_reads_to_the_end_of_the_connection_is_not_kept_wait
 async def test_a_client_that_ends_its_side_after_its_requests_is_answered(served: Served, count: int) -> None:
     """As `nc -N` does: the connection is half-closed while the request is stored."""
     request = b"POST /ingest/http HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
-    async with raw(served.address) as (reader, writer), asyncio.timeout(20):
+    async with raw(served.address) as (reader, writer), asyncio.timeout(PATIENCE_SECONDS):
         writer.write(request * count)
         writer.write_eof()
         for _ in range(count):
@@ -152,7 +153,7 @@ async def test_a_client_that_ends_its_side_after_its_requests_is_answered(served
 
 
 async def test_a_client_that_ends_its_side_within_a_request_is_told(served: Served) -> None:
-    async with raw(served.address) as (reader, writer), asyncio.timeout(20):
+    async with raw(served.address) as (reader, writer), asyncio.timeout(PATIENCE_SECONDS):
         writer.write(b"POST /ingest/http HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhel")
         writer.write_eof()
         assert (await answer(reader)).status == 400
@@ -210,7 +211,7 @@ async def test_200_comes_after_the_commit_and_not_before(served: Served, monkeyp
     gate, commit = threading.Event(), Notes.carry_out
 
     def carry_out(notes: Notes, connection: object) -> None:
-        gate.wait(10)
+        gate.wait(PATIENCE_SECONDS)
         commit(notes, connection)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Notes, "carry_out", carry_out)
@@ -448,7 +449,7 @@ async def test_after_a_failed_commit_the_connection_is_closed_without_an_answer_
         assert reply.status in (200, 503)
         return reply.status == 200
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not await accepted():
             await asyncio.sleep(0.05)
     assert waiting_records(served) == 1
@@ -464,7 +465,7 @@ async def test_at_the_stop_requests_that_were_not_handed_over_are_refused_and_ot
     gate.set()
 
     def carry_out(notes: Notes, connection: object) -> None:
-        gate.wait(10)
+        gate.wait(PATIENCE_SECONDS)
         commit(notes, connection)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Notes, "carry_out", carry_out)

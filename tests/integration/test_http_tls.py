@@ -22,6 +22,7 @@ from streams.security.endpoint import Credentials
 from tests.integration.test_http import serving
 from tests.support.http_clients import NDJSON, answer, post, raw
 from tests.support.installation import Installation, eventually, found
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.tls import FORWARDER
 
 T = TypeVar("T")
@@ -86,7 +87,10 @@ async def test_a_client_that_says_goodbye_after_its_request_is_answered(installa
         context = ssl.create_default_context(cafile=str(installation.parties.receiver.ca))
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
-        async with raw(served.address.replace("localhost", "127.0.0.1")) as (reader, writer), asyncio.timeout(20):
+        async with (
+            raw(served.address.replace("localhost", "127.0.0.1")) as (reader, writer),
+            asyncio.timeout(PATIENCE_SECONDS),
+        ):
 
             async def until_done(step: Callable[[], T]) -> T:
                 while True:
@@ -222,7 +226,7 @@ async def test_listeners_show_a_renewed_certificate_without_a_reload(
             leaf.certificate.write_bytes(new.certificate.read_bytes())
             await eventually(lambda: len(found(events, "certificate reload failed")) >= 2)  # the key is the old one
             leaf.key.write_bytes(new.key.read_bytes())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             for address in addresses:
                 while await asyncio.to_thread(shown, address) == old:
                     await asyncio.sleep(0.02)

@@ -22,10 +22,12 @@ import pytest
 import zstandard
 
 from bench.lab.kafka import Kafka
+from bench.lab.oracle import read_topic
 from bench.lab.processes import wait_until
 from bench.lab.site import Site
 from streams.config.units import MIB
 from tests.support.http_clients import Client, Reply
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.to_kafka import rss_bytes, start
 
 
@@ -100,7 +102,7 @@ def sending(*senders: Sender) -> Iterator[None]:
 
 
 def ids_in(kafka: Kafka, topic: str) -> Counter[str]:
-    return Counter(json.loads(record)["id"] for record in kafka.consume(topic))
+    return Counter(json.loads(record)["id"] for record in read_topic(kafka.bootstrap, topic))
 
 
 @pytest.mark.kafka
@@ -192,7 +194,7 @@ def test_clients_that_mean_harm_get_typed_answers_and_little_memory(tmp_path: Pa
         site.forwarder.wait_for("http listening", times=2)
         seconds: list[float] = []
         with Client(good) as client:
-            assert wait_until(lambda: client.post("/ingest/good", b"{}\n").status == 200, 10)
+            assert wait_until(lambda: client.post("/ingest/good", b"{}\n").status == 200, PATIENCE_SECONDS)
         harmless(good, seconds)
         before = rss_bytes(site)
         for body, headers, status in (

@@ -18,6 +18,7 @@ from logfwd.spool.committer import DIES_AT
 from logreceiver.sinks.log.sink import read_records
 from streams.telemetry import client
 from tests.support.http_clients import Client, Reply
+from tests.support.patience import PATIENCE_SECONDS
 
 STREAM = "web"
 SMALL_BATCHES = '[batch]\nmax_batch_bytes = "64KiB"\nmax_record_bytes = "64KiB"\n'
@@ -115,7 +116,7 @@ def test_beyond_max_keys_the_oldest_are_forgotten_and_counted(site: Site) -> Non
     assert "idempotent-replayed" in post(site, b'{"n":19}\n', "k19").headers
     assert "idempotent-replayed" not in post(site, b'{"n":0}\n', "k0").headers, "it is stored once more, as documented"
     assert stored(site) == Counter(range(20)) + Counter([0])
-    metrics = client.ask(site.admin_address, "/metrics", seconds=10)
+    metrics = client.ask(site.admin_address, "/metrics", seconds=PATIENCE_SECONDS)
     assert metrics is not None
     (line,) = [each for each in metrics.decode().splitlines() if each.startswith("logfwd_evicted_keys_total{")]
     assert float(line.rpartition(" ")[2]) >= 15

@@ -28,6 +28,7 @@ from streams.config.units import MIB
 from streams.telemetry.client import NotAnswered
 from tests.integration.test_http_under_stress import Sender
 from tests.integration.test_http_under_stress import sending as posting
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.syslog_clients import counted
 from tests.support.to_kafka import rss_bytes, start, syslog_source
 
@@ -154,7 +155,7 @@ class Pressure:
 
     def dropped(self) -> Counter[str]:
         """Syslog messages that were not kept, by reason."""
-        with urllib.request.urlopen(f"http://{self.site.admin_address}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{self.site.admin_address}/metrics", timeout=PATIENCE_SECONDS) as answer:
             text = answer.read().decode()
         found = re.findall(r'^logfwd_syslog_dropped_messages_total\{reason="(\w+)".*\} (\S+)$', text, re.MULTILINE)
         return Counter({reason: int(float(value)) for reason, value in found})

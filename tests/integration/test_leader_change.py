@@ -19,6 +19,7 @@ from tests.integration.test_resume_matrix import COMBINATIONS, judge, show
 from tests.support.cluster import create_topics, leaders
 from tests.support.delivery import RECORDS, Way, joined, numbered, way_to
 from tests.support.installation import eventually as becomes
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.kafka
 REPLICA_FETCH_SECONDS = 0.5
@@ -99,6 +100,6 @@ async def test_a_batch_that_only_the_leader_has_is_not_taken_for_stored_and_outl
 
 
 async def becomes_known(way: Way, topic: str, producer_id: int, state: RunState) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while await way.known(topic, producer_id) != state:
             await asyncio.sleep(0.01)

@@ -17,6 +17,7 @@ from logreceiver.sinks.log.sink import read_records
 from streams.errors import ConfigError
 from streams.security import transport
 from tests.support.installation import Events, Installation, acknowledged, eventually, forwarding, found, lines, running
+from tests.support.patience import PATIENCE_SECONDS
 
 
 async def test_a_link_is_rotated_without_loss_or_repeats(
@@ -193,7 +194,7 @@ def test_programs_stop_cleanly_at_sigterm_and_say_what_is_wrong_with_a_config(tm
         site.write_stream("http", '[source]\ntype = "file"\npaths = ["http.log"]\n')
         (tmp_path / "http.log").write_text("".join(f"{line}\n" for line in lines(50)))
         site.start_forwarder()
-        assert site.wait_until_acknowledged(50, ["http"], 10)
+        assert site.wait_until_acknowledged(50, ["http"], PATIENCE_SECONDS)
         assert (site.forwarder.stop(), site.receiver.stop()) == (0, 0)
         shutil.rmtree(tmp_path / "streams.d")
         site.forwarder.start()

@@ -33,6 +33,7 @@ from streams.security import stacks
 from streams.security.connecting import connect
 from streams.security.modes import MODES
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, lines, running
+from tests.support.patience import PATIENCE_SECONDS
 
 RECORDS = 3_000
 FORMATS: dict[str, tuple[str, Callable[[str], Iterable[Metric]]]] = {
@@ -56,7 +57,7 @@ class Addresses:
         accept, parse = FORMATS[form]
         address = getattr(self, program)
         asking = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": accept})
-        with urllib.request.urlopen(asking, timeout=10) as answer:
+        with urllib.request.urlopen(asking, timeout=PATIENCE_SECONDS) as answer:
             assert answer.headers["Content-Type"].startswith(accept.partition(";")[0])
             return {family.name: family for family in parse(answer.read().decode())}
 

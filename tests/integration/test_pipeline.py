@@ -323,5 +323,5 @@ async def test_a_farewell_that_comes_while_a_batch_is_fetched_is_heeded_at_once(
     ):
         for count in (10, 20):
             installation.append(*lines(10, count - 10))
-            await eventually(lambda expected=count: acknowledged(forwarder) == expected, seconds=3)  # type: ignore[misc]
+            await eventually(lambda expected=count: acknowledged(forwarder) == expected, seconds=15)  # type: ignore[misc]
     assert len(found(events, "link closed")) == 2

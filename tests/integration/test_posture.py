@@ -14,6 +14,7 @@ import pytest
 from bench.lab.generate import generate_http
 from bench.lab.site import Site, command
 from streams.security import pki
+from tests.support.patience import PATIENCE_SECONDS
 
 RECORDS = 2_000
 OTHER = "spiffe://demo/host-2"
@@ -124,7 +125,7 @@ def test_a_changed_mode_shows_as_a_second_share(installed: Installed, tmp_path: 
             site.write_stream("http", f'security = "{mode}"\n[source]\ntype = "file"\npaths = ["http.log"]\n')
             site.start_forwarder()
             site.forwarder.wait_for("link opened")
-            assert site.wait_until_acknowledged(1, ["http"], seconds=20), site.forwarder.tail()
+            assert site.wait_until_acknowledged(1, ["http"], seconds=PATIENCE_SECONDS), site.forwarder.tail()
             shares = installed.stream("http", site.identity)["shares"]
             assert site.forwarder.stop() == 0
     assert [(each["group"], each["links"], each["open_links"]) for each in shares] == [

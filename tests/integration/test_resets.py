@@ -22,6 +22,7 @@ from tests.support.cluster import configure_brokers, create_topics, delete_topic
 from tests.support.delivery import Way, joined, numbered, way_to
 from tests.support.installation import Events, found
 from tests.support.installation import eventually as becomes
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.sinks import eventually
 
 pytestmark = pytest.mark.kafka
@@ -169,7 +170,7 @@ async def test_a_producer_that_the_broker_forgot_loses_nothing_and_repeats_only_
         producer_id = parse_header(copies[0]).producer_id
         await asyncio.to_thread(configure_brokers, kafka, "producer.id.expiration.ms=1000")
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while await way.known(topic_name, producer_id) is not None:
                     await asyncio.sleep(0.1)
         finally:

@@ -23,8 +23,8 @@ from bench.lab.site import Program, Site, command
 from logreceiver.sinks.log.sink import read_records
 from streams.security.pki import Authority
 from streams.telemetry.client import NotAnswered
+from tests.support.patience import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 30.0
 NAMES = ("a", "b", "c")
 LASTS_SECONDS = 8.0
 """How long the certificate of one host lasts."""

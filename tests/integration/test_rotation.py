@@ -13,6 +13,7 @@ import pytest
 
 from logfwd.sources.settings import FileSource
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, running
+from tests.support.patience import PATIENCE_SECONDS
 
 LINES = 60_000
 PER_FILE = 9_000
@@ -46,7 +47,7 @@ class Writer:
                     number += 1
 
     def wait_until_read(self, records: int) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while self._read() < records and time.monotonic() < deadline:
             time.sleep(0.002)
 
@@ -83,7 +84,7 @@ async def test_every_line_is_stored_once_and_in_order(tmp_path: Path, rotate: Ca
             if isinstance(rotate, CopyAndTruncate):
                 rotate.writer = writer
             await asyncio.to_thread(writer.run)
-            await eventually(lambda: acknowledged(forwarder) >= LINES, seconds=20)
+            await eventually(lambda: acknowledged(forwarder) >= LINES)
             await asyncio.sleep(0.5)
             assert acknowledged(forwarder) == LINES
     assert installation.stored() == [line(number) for number in range(LINES)]
@@ -103,7 +104,7 @@ async def test_restarts_in_the_middle_of_rotations_lose_and_repeat_nothing(tmp_p
                 await asyncio.sleep(0.1)
                 seen = acknowledged(forwarder)
         async with forwarding(config) as forwarder:
-            await eventually(lambda: acknowledged(forwarder) >= LINES, seconds=20)
+            await eventually(lambda: acknowledged(forwarder) >= LINES)
     assert sorted(installation.stored()) == sorted(line(number) for number in range(LINES))
 
 
@@ -141,7 +142,7 @@ async def test_new_files_like_deleted_ones_are_all_read(tmp_path: Path) -> None:
                         folder.mkdir(parents=True)
                         (folder / "x.json").write_text('{"job":"done"}\n')
                     written += 60
-                    await eventually(lambda: acknowledged(forwarder) >= written, seconds=30)  # noqa: B023
+                    await eventually(lambda: acknowledged(forwarder) >= written)  # noqa: B023
                     shutil.rmtree(tmp_path / "jobs")
         async with forwarding(config):
             await asyncio.sleep(0.5)

@@ -15,6 +15,7 @@ import pytest
 from bench.lab.processes import wait_until
 from bench.lab.site import Program
 from tests.support.hosts import FILE_STREAM, LIMIT_SECONDS, OddHost, free_ports, seconds_to_stop
+from tests.support.patience import PATIENCE_SECONDS
 
 GRACE_SECONDS, CLOSING_SECONDS, BUSY_SECONDS = 1.0, 3.0, 10.0
 """`stop_grace` of these sites; what closing may take; how much longer a busy machine may take for all of it."""
@@ -96,7 +97,7 @@ def test_a_receiver_ends_though_peers_say_or_take_nothing(host: OddHost) -> None
     address, port = host.link_address.split(":")
     with contextlib.ExitStack() as stack:
         for _ in range(100):
-            idle = stack.enter_context(socket.create_connection((address, int(port)), timeout=10))
+            idle = stack.enter_context(socket.create_connection((address, int(port)), timeout=PATIENCE_SECONDS))
             idle.send(b"\x16\x03\x01")  # half of a record's head
         stack.enter_context(stopped(host.forwarder))
         assert ends_in_time(host.receiver) == 0
@@ -112,7 +113,7 @@ def test_a_forwarder_ends_though_its_clients_are_in_the_middle_of_something(host
     beginnings = ((http, b""), (http, b"POST /ing"), (http, f"{head}\r\n{{".encode()), (syslog, b"1000 <14>1 "))
     with contextlib.ExitStack() as stack:
         for port, beginning in beginnings * 10:
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS))
             client.sendall(beginning)
         assert ends_in_time(host.forwarder) == 0
 

@@ -18,6 +18,7 @@ from bench.lab.site import Site
 from logfwd.spool.beyond import WINDOW_ROWS
 from logreceiver.sinks.log.sink import read_records
 from tests.integration.test_ledger import answer_of
+from tests.support.patience import PATIENCE_SECONDS
 
 SINK = 'type = "log"\ndirectory = "log"'
 STREAM = """codec = "none"
@@ -161,7 +162,7 @@ def test_a_spool_that_is_damaged_under_a_running_forwarder_is_set_aside_and_the_
         out.writelines(numbered_lines("s", RECORDS, RECORDS + MORE))
     assert site.wait_until_drained(["s", "other"], 60), site.forwarder.tail()
     books = numbers(site, "s")
-    with urllib.request.urlopen(f"http://{site.admin_address}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{site.admin_address}/metrics", timeout=PATIENCE_SECONDS) as answer:
         metrics = answer.read().decode()
     site.stop()
     finding, other = judged(site, "s", RECORDS + MORE), judged(site, "other", RECORDS)

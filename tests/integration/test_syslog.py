@@ -25,6 +25,7 @@ from streams.config.units import KIB, MIB
 from streams.security import stacks
 from streams.security.modes import MODES
 from tests.support.installation import Installation, eventually, forwarding, found, running
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.syslog_clients import counted, logger
 
 NOWHERE = "localhost:1"
@@ -94,7 +95,7 @@ async def test_a_full_stream_holds_up_tcp_and_drops_datagrams_and_never_blocks_a
         assert count(forwarder, "dropped_messages", "no_room") == 0
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             client.connect(str(path))
-            client.settimeout(5)
+            client.settimeout(PATIENCE_SECONDS)
             for number in range(500):
                 await asyncio.to_thread(client.send, message(number, 10_000))
             await eventually(lambda: count(forwarder, "dropped_messages", "no_room") > 0)
@@ -196,7 +197,7 @@ async def test_each_breach_ends_its_connection_alone_and_is_counted(installation
                 before = count(forwarder, "ended_connections", reason)
                 reader, writer = await asyncio.open_connection(*place)
                 writer.write(data)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE_SECONDS):
                     with contextlib.suppress(ConnectionError):
                         assert await reader.read() == b""
                 await eventually(lambda: count(forwarder, "ended_connections", reason) > before)  # noqa: B023

@@ -11,6 +11,7 @@ from bench.lab import unobserved
 from bench.lab.load import Base
 from bench.lab.rig import Rig, Setup
 from bench.speed import telemetry_cost
+from tests.support.patience import PATIENCE_SECONDS
 
 RECORDS = 2_000
 
@@ -30,7 +31,9 @@ def test_programs_deliver_with_and_without_metrics(
         feed.place()
         forwarder.wait_for(RECORDS, 20)
         for program in (forwarder.program, rig.receiver):
-            with urllib.request.urlopen(f"http://{program.admin_address()}/metrics", timeout=5) as answer:
+            with urllib.request.urlopen(
+                f"http://{program.admin_address()}/metrics", timeout=PATIENCE_SECONDS
+            ) as answer:
                 lines = answer.read().decode().splitlines()
             ours = [line for line in lines if line.startswith(("tls_", "logfwd_", "logreceiver_"))]
             assert bool(ours) == observed

@@ -29,6 +29,7 @@ from logfwd.spool.rows import ROW_BYTES, Run
 from logfwd.spool.store import Spool
 from tests.support.given import Gate, Given, at, record
 from tests.support.installation import eventually
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.pipelines import STREAM, a_moment, pipeline_on, records_in, running
 from tests.support.push_source import Push
 
@@ -124,7 +125,7 @@ async def test_batches_are_committed_in_the_order_they_were_cut_whichever_is_sea
 
     def out_of_order(draft: Draft, *more: Any) -> Sealed:
         if draft.oldest_read_at_ms == 1:
-            assert second_is_sealed.wait(10)
+            assert second_is_sealed.wait(PATIENCE_SECONDS)
             return seal(draft, *more)
         sealed = seal(draft, *more)
         second_is_sealed.set()

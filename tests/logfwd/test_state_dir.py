@@ -12,6 +12,7 @@ import pytest
 
 from logfwd.state_dir import lock
 from streams.errors import ConfigError
+from tests.support.patience import PATIENCE_SECONDS
 
 HOLDER = """
 import sys, time
@@ -69,7 +70,7 @@ def test_a_process_that_is_killed_frees_it(tmp_path: Path) -> None:
         assert refusal(tmp_path) == "is in use by another logfwd process"
     finally:
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE_SECONDS)
     with lock(tmp_path):
         pass
 

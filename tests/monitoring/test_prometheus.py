@@ -16,6 +16,7 @@ from bench.lab.prometheus import Prometheus, promtool, tools
 from bench.lab.site import Site
 from streams.security.pki import Authority
 from tests.monitoring.queries import ALERTS, ROOT, filled_in, panel_queries, rules
+from tests.support.patience import PATIENCE_SECONDS
 
 WITHOUT_TROUBLE_EMPTY = (
     "logfwd_run_resets_total",
@@ -107,7 +108,7 @@ def test_promtool_finds_nothing_wrong(arguments: tuple[str | Path, ...]) -> None
 
 def test_promtool_finds_nothing_wrong_with_the_metrics_of_both_programs(site: Site) -> None:
     for address in (site.admin_address, receiver_admin(site)):
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE_SECONDS) as answer:
             exposed = answer.read()
         result = promtool("check", "metrics", text=exposed)
         assert (result.returncode, result.stdout + result.stderr) == (0, ""), address

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from streams.turns import Turns
+from tests.support.patience import PATIENCE_SECONDS
 
 
 async def test_a_piece_is_done_at_once_if_it_is_the_first_of_its_turn() -> None:
@@ -46,7 +47,7 @@ async def test_who_no_longer_waits_takes_nothing_from_others() -> None:
     stays = asyncio.create_task(turns.take("y"))
     await asyncio.sleep(0)
     left.cancel()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await stays
 
 

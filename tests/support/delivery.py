@@ -35,7 +35,8 @@ from streams.security.modes import MODES
 from streams.security.transport import Link
 from streams.telemetry.metrics import CollectorRegistry
 from tests.support.installation import Installation, running
-from tests.support.sinks import PATIENCE_SECONDS, eventually
+from tests.support.patience import PATIENCE_SECONDS
+from tests.support.sinks import eventually
 from tests.support.tls import FORWARDER
 
 MODE = "hybrid"

@@ -14,7 +14,7 @@ from tests.support.installation import acknowledged, eventually
 
 async def work(config: Path, records: int) -> None:
     async with Forwarder(pickle.loads(config.read_bytes())) as forwarder:
-        await eventually(lambda: acknowledged(forwarder) == records, seconds=60)
+        await eventually(lambda: acknowledged(forwarder) == records)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 
 from logfwd.sources.position import Block, Position, Receipt
 from logfwd.spool.notes import Notes
+from tests.support.patience import PATIENCE_SECONDS
 
 
 class Given:
@@ -69,7 +70,7 @@ class Gate:
         commit = Notes.carry_out
 
         def carry_out(notes: Notes, connection: sqlite3.Connection) -> None:
-            self.open.wait(10)
+            self.open.wait(PATIENCE_SECONDS)
             if self.fails:
                 raise sqlite3.OperationalError("disk I/O error")
             commit(notes, connection)

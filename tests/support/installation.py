@@ -22,6 +22,7 @@ from logreceiver.sinks.settings import LogSink
 from streams.config.sections import Delegated, MlDsa, MlKem, Previous, Tls
 from streams.security.endpoint import Credentials, MlKemFiles
 from streams.security.modes import MODES
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.tls import Parties
 
 Events = list[EventDict]
@@ -125,7 +126,7 @@ async def forwarding(config: ForwarderConfig) -> AsyncIterator[Forwarder]:
         yield forwarder
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
     """Wait until something is true, or fail."""
     async with asyncio.timeout(seconds):
         while not condition():

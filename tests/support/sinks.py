@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from bench.lab.kafka import Kafka
+from bench.lab.oracle import read_topic
 from logreceiver.sinks import Kind, Outcome, RunState, Sink, TopicInfo
 from logreceiver.sinks.log.read import read_records
 from logreceiver.sinks.make import make_sink
@@ -16,9 +17,9 @@ from logreceiver.sinks.settings import KafkaSink, LogSink
 from streams.errors import Code, SinkUnavailable
 from streams.records.batch import iterate, parse_header
 from tests.support.model_broker import ModelBroker, Produce
+from tests.support.patience import PATIENCE_SECONDS
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 40.0
 
 
 class Harness(Protocol):
@@ -74,7 +75,7 @@ class KafkaHarness:
         await eventually(self.sink.new_producer_id)
 
     def values(self, topic: str) -> list[bytes]:
-        return list(self._kafka.consume(topic))
+        return list(read_topic(self._kafka.internal, topic))
 
 
 class ModelHarness:

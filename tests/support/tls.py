@@ -26,6 +26,7 @@ from streams.security.endpoint import (
 from streams.security.listener import Listener, listen
 from streams.security.modes import MODES
 from streams.security.transport import Link
+from tests.support.patience import PATIENCE_SECONDS
 
 FORWARDER = "spiffe://test/forwarder"
 
@@ -114,7 +115,7 @@ class Echo:
     failures: list[HandshakeFailed] = field(default_factory=list)
 
     async def failure(self) -> HandshakeFailed:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not self.failures:
                 await asyncio.sleep(0.001)
         return self.failures[0]
@@ -155,8 +156,8 @@ async def dial(server: Echo, credentials: Credentials, mode: str, *, server_name
         server.listener.address,
         stacks.client(MODES[mode], credentials),
         server_name=server_name,
-        connect_timeout=5,
-        handshake_timeout=5,
+        connect_timeout=PATIENCE_SECONDS,
+        handshake_timeout=PATIENCE_SECONDS,
     )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from bench.chaos.stalledlog import PIPE_BYTES, LogPipe
 from bench.lab.processes import wait_until
+from tests.support.patience import PATIENCE_SECONDS
 
 
 def shows(path: Path, text: bytes) -> bool:
-    return wait_until(lambda: path.read_bytes() == text, 5, every_seconds=0.01)
+    return wait_until(lambda: path.read_bytes() == text, PATIENCE_SECONDS, every_seconds=0.01)
 
 
 def test_lines_reach_the_log_unless_it_is_stalled(tmp_path: Path) -> None:
@@ -22,11 +23,13 @@ def test_lines_reach_the_log_unless_it_is_stalled(tmp_path: Path) -> None:
         log.stall()
         out.write(b"two\n")  # the reader may be waiting for it already, and lets it pass
         os.set_blocking(out.fileno(), False)
-        assert wait_until(lambda: out.write(b"x" * 100) is None, 5, every_seconds=0.01)  # full: nobody reads
+        assert wait_until(
+            lambda: out.write(b"x" * 100) is None, PATIENCE_SECONDS, every_seconds=0.01
+        )  # full: nobody reads
         time.sleep(0.05)
         assert path.stat().st_size < PIPE_BYTES
         log.resume()
-        assert wait_until(lambda: path.read_bytes().startswith(b"one\ntwo\nx"), 5, every_seconds=0.01)
+        assert wait_until(lambda: path.read_bytes().startswith(b"one\ntwo\nx"), PATIENCE_SECONDS, every_seconds=0.01)
 
 
 def test_what_a_program_left_in_a_stalled_pipe_comes_before_the_lines_of_the_next(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from bench.cli import main
 from bench.lab.kafka import Kafka
 from bench.lab.kafkatools import PACKAGES_MISSING, KafkaFailed, java
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.kafka
 
@@ -69,7 +70,7 @@ def test_a_broker_dies_with_the_process_that_started_it(kafka: Kafka, tmp_path: 
         broker = int(parent.stdout.readline())
         os.kill(broker, 0)
         parent.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while _lives(broker):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -9,6 +9,7 @@ import pytest
 
 from bench.lab.load import BASE_RECORDS, Base, Feed, Load, split_records
 from bench.lab.processes import wait_until
+from tests.support.patience import PATIENCE_SECONDS
 
 RECORDS = 500
 
@@ -49,7 +50,7 @@ def test_only_copies_that_are_stored_are_removed_and_two_are_kept_ahead(base: Ba
 def test_a_load_keeps_its_rate_repeats_the_base_file_and_reports_its_lateness(base: Base, tmp_path: Path) -> None:
     load = Load(base, tmp_path / "http.log", records_per_second=20_000)
     load.start()
-    assert wait_until(lambda: load.sent > 3 * RECORDS, 10, every_seconds=0.005)
+    assert wait_until(lambda: load.sent > 3 * RECORDS, PATIENCE_SECONDS, every_seconds=0.005)
     load.stop()
     lines = (tmp_path / "http.log").read_bytes().splitlines()
     assert len(lines) == load.sent

@@ -25,6 +25,7 @@ from streams.security.listener import Listener, listen
 from streams.security.modes import MODES
 from streams.security.transport import Link
 from streams.telemetry.metrics import CollectorRegistry
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.plaintext import FACTS, FORWARDER, PlaintextParty
 from tests.support.tls import Parties, delegating
 
@@ -101,7 +102,7 @@ async def test_a_link_weaker_than_the_mode_is_cut_before_any_data_and_counted(
     async with receiver(ended) as server:
         with pytest.raises(PolicyViolation, match="mode hybrid demands"):
             await connector_to(registry, server.address).of(STREAM)()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not ended:
                 await asyncio.sleep(0.001)
     labels = {"stream": "http", "reason": "weaker_than_mode"}

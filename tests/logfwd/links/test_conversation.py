@@ -27,13 +27,13 @@ from streams.security.transport import Link
 from streams.telemetry.metrics import CollectorRegistry
 from streams.wire import messages as m
 from streams.wire.connection import ReceiverConnection
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.plaintext import links
 from tests.support.spools import accept, backlog_of, number_of
 
 M = TypeVar("M", bound=m.Message)
 TOPIC, TOPIC_ID, CLUSTER = "http", "topic-id", "cluster"
 WELCOME = m.Welcome(m.VERSION, "session", CLUSTER, TOPIC, TOPIC_ID, 1 << 20, m.MAX_WINDOW, 1_700_000_000_000)
-PATIENCE_SECONDS = 5.0
 
 
 class Receiver:

@@ -16,6 +16,7 @@ from logfwd.sources.position import Block
 from logfwd.spool.store import Spool
 from streams.errors import NoRoom, NotServed, SpoolFull
 from tests.support.installation import eventually
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.pipelines import DROPPING, STREAM, pipeline_on, records_in, running, stamped
 from tests.support.push_source import BadRequest, Push
 
@@ -250,7 +251,7 @@ async def test_what_is_admitted_to_a_spool_that_is_nearly_full_is_stored_without
                             assert await source.send(body, b"%d %d" % (number, sent)) is Outcome.DONE
                     return sent
 
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(PATIENCE_SECONDS):
                     sent = await asyncio.gather(*map(client, range(8)))
                 assert sum(sent) > 0
                 assert 0 <= backlog.room_bytes < 100_000

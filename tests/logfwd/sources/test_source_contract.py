@@ -36,6 +36,7 @@ from logfwd.spool.store import Spool
 from streams.errors import NoRoom, PipelineError, SpoolError
 from tests.support.http_source import Listening
 from tests.support.installation import eventually
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.pipelines import STREAM, pipeline_on, records_in, running
 from tests.support.push_source import BadRequest, Push
 from tests.support.source_worker import FORMATS, IN_A_REQUEST, KINDS, RECORDS
@@ -288,7 +289,7 @@ async def test_blocks_are_whole_records_in_order_and_lag_is_what_is_not_durable(
         handle.start(lambda: 1 << 20, no_key)
         assert source.lag_bytes() == 0
         await harness.feed(lines(40))
-        async with asyncio.timeout(10), contextlib.aclosing(source.blocks({})) as blocks:
+        async with asyncio.timeout(PATIENCE_SECONDS), contextlib.aclosing(source.blocks({})) as blocks:
             while len(b"".join(block.data for block in got)) < len(lines(40)):
                 got.append(await anext(blocks))
             assert b"".join(block.data for block in got) == lines(40)
@@ -316,7 +317,7 @@ async def test_after_any_commit_the_next_life_goes_on_exactly_there(harness: Har
             handle.start(lambda: 1 << 20, no_key)
             if not committed:
                 await harness.feed(lines(40))
-            async with asyncio.timeout(10), contextlib.aclosing(source.blocks(dict(positions))) as blocks:
+            async with asyncio.timeout(PATIENCE_SECONDS), contextlib.aclosing(source.blocks(dict(positions))) as blocks:
                 first = await anext(blocks)
                 while not first.data:
                     first = await anext(blocks)
@@ -415,7 +416,7 @@ async def test_nobody_is_answered_before_the_commit(
     may_commit, commit = threading.Event(), Committer._commit
 
     def held_back(committer: Committer, connection: Any, entries: Any) -> SpoolError | None:
-        may_commit.wait(10)
+        may_commit.wait(PATIENCE_SECONDS)
         return commit(committer, connection, entries)
 
     monkeypatch.setattr(Committer, "_commit", held_back)
@@ -462,7 +463,7 @@ async def test_a_failed_commit_loses_nothing_and_repeats_nothing(
         await first.durable(3)
         failing(moment)
         await harness.feed(lines(37, 3))
-        await asyncio.wait({first.task}, timeout=10)
+        await asyncio.wait({first.task}, timeout=PATIENCE_SECONDS)
         assert isinstance(first.task.exception(), SpoolError)
     async with life(path, front, harness) as second:
         await harness.feed(lines(3, 40))

@@ -20,10 +20,11 @@ from logfwd.intake.batcher import Draft
 from logfwd.sources.position import Block
 from logfwd.sources.settings import Multiline, StdinSource
 from logfwd.sources.stdin import Stdin
+from tests.support.patience import PATIENCE_SECONDS
 
 
 async def everything(source: Stdin) -> list[Block]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         return [block async for block in source.blocks({})]
 
 
@@ -73,7 +74,7 @@ async def test_a_terminal_gives_lines_and_ends_when_it_hangs_up() -> None:
     os.write(master, b"one\ntwo\n")
     source = Stdin(max_record_bytes=1000, fd=slave)
     blocks = source.blocks({})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         got = (await anext(blocks)).data
         os.close(master)
         async for block in blocks:
@@ -133,7 +134,7 @@ async def main():
 asyncio.run(main())
 """
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as child:
-        assert child.wait(timeout=20) == 0
+        assert child.wait(timeout=PATIENCE_SECONDS) == 0
 
 
 async def text_of(
@@ -187,13 +188,13 @@ async def test_lines_of_a_record_are_joined_and_it_is_whole_after_wait_or_at_the
     settings = StdinSource(format="text", multiline=Multiline(start="^2026", wait_seconds=0.05))
     source = Stdin(max_record_bytes=1000, fd=reader, settings=settings)
     os.write(writer, b"2026 first\n  at a\n")
-    async with asyncio.timeout(10), contextlib.aclosing(source.blocks({})) as blocks:
+    async with asyncio.timeout(PATIENCE_SECONDS), contextlib.aclosing(source.blocks({})) as blocks:
         before, first = await anext(blocks), await anext(blocks)
         source.committed(Draft([before]).positions())
         assert (before.data, first.data) == (b"", b'{"message":"2026 first\\n  at a"}\n')
     os.write(writer, b"2026 second\n  at b")
     os.close(writer)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         rest = [block async for block in source.blocks(Draft([before]).positions())]
     os.close(reader)
     assert rest[0] == first, "it was not committed: the next pipeline gets it again"

@@ -10,6 +10,7 @@ import pytest
 
 from logfwd.sources import turns as turns_module
 from logfwd.sources.turns import REST_SECONDS, SHARES, WORK_SECONDS, Turns
+from tests.support.patience import PATIENCE_SECONDS
 
 
 async def turns_of_the_loop(over: asyncio.Event) -> int:
@@ -59,7 +60,7 @@ async def test_who_stops_waiting_takes_no_share() -> None:
     waiting = [asyncio.create_task(turns.take(SHARES)) for _ in range(3)]
     await asyncio.sleep(0)
     waiting[0].cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await asyncio.gather(*waiting[1:])
 
 

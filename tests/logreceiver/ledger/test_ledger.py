@@ -28,6 +28,7 @@ from logreceiver.sinks.log.sink import LogSink, read_records
 from streams.errors import Code
 from streams.records.batch import SEQUENCES
 from streams.telemetry.metrics import CollectorRegistry
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.sinks import Unsteady
 
 TOPIC = "logfwd.ledger"
@@ -402,7 +403,7 @@ async def writing(sink: Unsteady, metrics: ReceiverMetrics) -> AsyncIterator[Led
 
 
 async def until_written(directory: Path, made: Ledger) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while made._waiting or made._reports:
             await asyncio.sleep(0)
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logreceiver.links.budget import IDENTITY_PARTS, Allotment, Budget
+from tests.support.patience import PATIENCE_SECONDS
 
 MOST = 100
 
@@ -150,7 +151,7 @@ async def test_everybody_is_admitted_in_the_end_and_never_more_than_there_is(ask
         await asyncio.sleep(0)
         allotment.close()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await asyncio.gather(*(use(*each) for each in asks))
     assert most <= MOST
     assert budget._used == 0

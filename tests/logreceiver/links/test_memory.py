@@ -19,6 +19,7 @@ from streams.turns import Turns
 from streams.wire import messages as m
 from tests.logreceiver.links.test_session import CONFIG, HELLO, Forwarder, Serving, serving
 from tests.support.batches import batch
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.plaintext import FORWARDER
 
 SMALL = replace(CONFIG, limits=Limits(max_memory_bytes=16 * MIB))
@@ -39,7 +40,7 @@ def begin(forwarder: Forwarder, size: int = SIZE) -> bytes:
 
 
 async def settled(receiver: Serving, used: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while receiver.shared.budget._used != used:
             await asyncio.sleep(0.001)
 
@@ -52,7 +53,7 @@ async def test_unfinished_batches_use_up_the_part_of_their_identity_and_hold_up_
         greedy = [await running(receiver, number) for number in range(10)]
         rests = [begin(each) for each in greedy]
         held = 4 * (SIZE + 16)  # a quarter of 16 MiB
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while receiver.shared.budget._used < held - 100:
                 await asyncio.sleep(0.001)
         assert receiver.shared.budget._used <= 4 * MIB
@@ -75,7 +76,7 @@ def test_what_waits_for_memory_is_not_read_on_whichever_event_loop() -> None:
             for number in range(8):
                 forwarder = await running(receiver, number)
                 forwarder.link.write(begin(forwarder)[:-1000])
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while receiver.shared.budget._used < 3 * SIZE:
                     await asyncio.sleep(0.001)
             await asyncio.sleep(0.2)
@@ -92,7 +93,7 @@ async def test_what_a_link_held_is_free_when_it_ends() -> None:
     async with serving(SMALL) as receiver:
         forwarder = await running(receiver, 0)
         begin(forwarder)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not receiver.shared.budget._used:
                 await asyncio.sleep(0.001)
         (session,) = receiver.shared.sessions.values()
@@ -131,7 +132,7 @@ async def test_the_memory_of_a_batch_that_has_come_is_not_given_away_before_its_
         begin(waiting)
         await waiting.hear(m.Ping)
         forwarder.link.write(frame[1000:])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not receiver.sink.produced:
                 await asyncio.sleep(0.001)
         assert budget._used <= 16 * MIB

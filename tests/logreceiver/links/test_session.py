@@ -32,11 +32,11 @@ from streams.telemetry.metrics import CollectorRegistry
 from streams.wire import messages as m
 from streams.wire.connection import ForwarderConnection
 from tests.support.batches import batch
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.plaintext import FORWARDER, links
 
 M = TypeVar("M", bound=m.Message)
 HELLO = m.Hello(m.VERSION, "forwarder-id", "boot", "http", "hybrid")
-PATIENCE_SECONDS = 5.0
 MODES = ("hybrid", "hybrid-preferred", "pq-auth", "kemtls", "kemtls-pdk")
 TLS = Tls(certificate=Path("leaf.pem"), key=Path("leaf.key"), ca=Path("ca.pem"))
 CONFIG = ReceiverConfig(

@@ -29,6 +29,7 @@ from streams.telemetry.metrics import CollectorRegistry
 from streams.wire import messages as m
 from tests.support.batches import batch, values
 from tests.support.facts import facts
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.sinks import ModelHarness, Unsteady
 
 Step = tuple[bool, Outcome | None]
@@ -86,7 +87,7 @@ class OneLink:
             self.storing.put(message, time.monotonic())
         worker = asyncio.create_task(self.storing.work())
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while self._done < wanted and not worker.done():
                     await asyncio.sleep(0)
             if worker.done():

@@ -13,6 +13,7 @@ from logreceiver.sinks.kafka import lanes
 from logreceiver.sinks.kafka.coalesced import Coalesced
 from logreceiver.sinks.kafka.lanes import Item, Lanes
 from streams.errors import Code, SinkUnavailable
+from tests.support.patience import PATIENCE_SECONDS
 
 STORED = Outcome(Kind.STORED, 0)
 SLOW = Outcome(Kind.UNCERTAIN, code=Code.TIMED_OUT)
@@ -67,7 +68,7 @@ class Broker:
         return asyncio.create_task(self.lanes.submit((topic, 0), BATCH))
 
     async def request(self) -> Request:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.requests.get()
 
     async def fill(self) -> list[Request]:
@@ -198,7 +199,7 @@ async def test_a_batch_that_waited_too_long_for_a_connection_is_refused_and_neve
     late = broker.submit("late")
     await asyncio.sleep(0)
     busy[0].store()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         outcome = await late
     assert (outcome.kind, outcome.code) == (Kind.REFUSED, Code.UNAVAILABLE)
     assert broker.requests.empty()

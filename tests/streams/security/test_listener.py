@@ -17,6 +17,7 @@ from streams.security import modes, stacks
 from streams.security.connecting import connect
 from streams.security.transport import Link
 from tests.support.installation import eventually
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.tls import Parties, echo
 
 
@@ -36,7 +37,7 @@ async def test_a_handshake_that_began_before_a_change_makes_a_link_unless_it_is_
         await asyncio.get_running_loop().create_connection(lambda: link, sock=sock)
         await link.establish(5)
         if ends:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 assert await link.receive() == b""
             assert (await server.failure()).reason == "outdated"
         else:

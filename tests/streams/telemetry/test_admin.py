@@ -21,6 +21,7 @@ from streams.telemetry import admin, adminthread, application
 from streams.telemetry import client as client_of_admin
 from streams.telemetry.application import PAGE
 from streams.telemetry.metrics import CollectorRegistry
+from tests.support.patience import PATIENCE_SECONDS
 
 
 class Program:
@@ -219,7 +220,7 @@ async def test_nothing_else_is_served(
 @pytest.mark.parametrize("head", [b"GET /" + b"a" * 9000, b"GET /metrics HTTP/1.1\r\nX: " + b"a" * 9000])
 async def test_a_request_with_an_endless_head_is_refused(program: Program, head: bytes) -> None:
     host, port = split_address(program.url.removeprefix("http://"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(head + b"\r\n\r\n")
         answer = await reader.readline()
@@ -296,7 +297,7 @@ async def test_a_connection_too_many_ends_the_quietest(program: Program, monkeyp
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 OK\r\n")
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         for number in (1, 2, 0):
             await ask(number)
         opened.append(await asyncio.open_connection(host, port))
@@ -324,7 +325,7 @@ async def test_connections_that_come_in_the_same_moment_are_no_more_than_there_m
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: adminthread._Connection(Served(), connections), "127.0.0.1", 0)
     clients = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(20)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while len(made) < 20 or len(lost) < 17:
             await asyncio.sleep(0)
     assert sum(transport.is_closing() for transport in made) == 17

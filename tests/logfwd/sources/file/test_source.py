@@ -18,6 +18,7 @@ from logfwd.sources.file.source import FileTail
 from logfwd.sources.position import Block, Position
 from logfwd.sources.settings import FileSource
 from tests.logfwd.sources.file.follow_harness import append, numbered
+from tests.support.patience import PATIENCE_SECONDS
 
 
 def source(*patterns: Path | str, use_inotify: bool = True, scan_seconds: float = 0.5) -> FileTail:
@@ -35,7 +36,7 @@ async def lines(blocks: AsyncIterator[Block]) -> Block:
 @pytest.mark.parametrize("use_inotify", [True, False])
 async def test_a_new_file_and_each_of_its_lines_are_read_soon(tmp_path: Path, use_inotify: bool) -> None:
     tail = source(tmp_path / "*.log", use_inotify=use_inotify)
-    async with asyncio.timeout(10), aclosing(tail.blocks({})) as blocks:
+    async with asyncio.timeout(PATIENCE_SECONDS), aclosing(tail.blocks({})) as blocks:
         for number in range(5):
             pull = asyncio.ensure_future(lines(blocks))
             await asyncio.sleep(0)
@@ -48,7 +49,7 @@ async def test_a_line_in_a_file_that_is_closed_for_want_of_descriptors_is_read_a
         append(tmp_path / f"{name}.log", b"first\n")
     settings = FileSource(paths=(str(tmp_path / "*.log"),), scan_seconds=3600, max_open_files=1)
     tail = FileTail(settings, max_record_bytes=4096)
-    async with asyncio.timeout(10), aclosing(tail.blocks({})) as blocks:
+    async with asyncio.timeout(PATIENCE_SECONDS), aclosing(tail.blocks({})) as blocks:
         for _ in "abc":
             tail.committed(Draft([await lines(blocks)]).positions())
         for name in "abcabc":
@@ -66,7 +67,7 @@ async def test_a_new_file_is_followed_at_once_though_scans_are_rationed(
     append(tmp_path / "a.log", b"first\n")
     settings = FileSource(paths=(str(tmp_path / "*.log"),), scan_seconds=3600)
     tail = FileTail(settings, max_record_bytes=4096)
-    async with asyncio.timeout(10), aclosing(tail.blocks({})) as blocks:
+    async with asyncio.timeout(PATIENCE_SECONDS), aclosing(tail.blocks({})) as blocks:
         tail.committed(Draft([await lines(blocks)]).positions())
         append(tmp_path / "b.log", b"second\n")  # there may be a scan left from before the first line
         tail.committed(Draft([await lines(blocks)]).positions())
@@ -83,7 +84,7 @@ async def test_a_new_file_is_followed_at_once_though_scans_are_rationed(
 async def test_it_can_be_cancelled_while_waiting_and_continues_from_its_marks(tmp_path: Path) -> None:
     append(tmp_path / "a.log", numbered(0, 10))
     tail = source(tmp_path / "a.log")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async with aclosing(tail.blocks({})) as blocks:
             positions = Draft([await lines(blocks)]).positions()
             tail.committed(positions)
@@ -128,7 +129,7 @@ async def test_a_new_directory_under_a_glob_is_noticed_by_events(tmp_path: Path)
     append_to(tmp_path / "logs" / "1" / "x.log", b"1\n")
     append_to(tmp_path / "prepared" / "2" / "x.log", b"2\n")
     tail = source(tmp_path / "logs" / "*" / "x.log", scan_seconds=60)
-    async with aclosing(tail.blocks({})) as blocks, asyncio.timeout(20):
+    async with aclosing(tail.blocks({})) as blocks, asyncio.timeout(PATIENCE_SECONDS):
         assert (await lines(blocks)).data == b"1\n"
         pull = asyncio.ensure_future(lines(blocks))
         await asyncio.sleep(0.1)
