@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 POLL_SECONDS = 1.0
 SILENT_POLLS = 30
@@ -74,6 +75,11 @@ def _number(value: bytes, source: str) -> int:
 
 def read_topic(bootstrap: str, topic: str) -> Iterator[bytes]:
     """The values that are in a topic now, partition by partition, each in order."""
+    return (message.value() or b"" for message in messages_in(bootstrap, topic))
+
+
+def messages_in(bootstrap: str, topic: str) -> Iterator[Any]:
+    """The same as librdkafka's messages, which have a key and headers, too."""
     from confluent_kafka import Consumer, TopicPartition
 
     consumer = Consumer(
@@ -91,10 +97,10 @@ def read_topic(bootstrap: str, topic: str) -> Iterator[bytes]:
         consumer.close()
 
 
-def _read_to(consumer: object, where: object, end: int) -> Iterator[bytes]:
+def _read_to(consumer: Any, where: object, end: int) -> Iterator[Any]:
     silent, offset = 0, 0
     while offset < end:
-        messages = consumer.consume(min(CHUNK_RECORDS, end - offset), POLL_SECONDS)  # type: ignore[attr-defined]
+        messages = consumer.consume(min(CHUNK_RECORDS, end - offset), POLL_SECONDS)
         silent = 0 if messages else silent + 1
         if silent > SILENT_POLLS:
             raise OracleFailed(f"{offset} of {end} offsets read, then no record for {SILENT_POLLS} polls")
@@ -102,4 +108,4 @@ def _read_to(consumer: object, where: object, end: int) -> Iterator[bytes]:
             if message.error():
                 raise OracleFailed(str(message.error()))
             offset = message.offset() + 1
-            yield message.value() or b""
+            yield message

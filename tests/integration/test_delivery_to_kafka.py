@@ -6,31 +6,17 @@ import shutil
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
 from bench.chaos.steppedclock import SteppedClock
 from bench.lab.generate import generate_http
 from bench.lab.kafka import Kafka
+from bench.lab.oracle import read_topic
 from bench.lab.site import Site
 
 REAL_RECORDS = Path(__file__).parents[3] / "shared" / "data" / "http_access.jsonl"
 
 
-def consumed(bootstrap: str, topic: str, records: int) -> list[bytes | None]:
-    """Values of the topic's one partition, by librdkafka."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "oracle", "enable.auto.commit": False})
-    consumer.assign([TopicPartition(topic, 0, 0)])
-    values: list[bytes | None] = []
-    try:
-        while len(values) < records and (messages := consumer.consume(10_000, timeout=10)):
-            values += [message.value() for message in messages if message.error() is None]
-        values += [message.value() for message in consumer.consume(10, timeout=0.5)]
-    finally:
-        consumer.close()
-    return values
-
-
-def deliver(directory: Path, kafka: Kafka, prefix: str, source: Path, records: int) -> dict[str, list[bytes | None]]:
+def deliver(directory: Path, kafka: Kafka, prefix: str, source: Path, records: int) -> dict[str, list[bytes]]:
     names = [f"{prefix}-http", f"{prefix}-pq"]
     with Site(directory) as site:
         site.make_pki()
@@ -48,7 +34,7 @@ def deliver(directory: Path, kafka: Kafka, prefix: str, source: Path, records: i
         assert groups == {names[0]: "X25519", names[1]: "X25519MLKEM768"}
         assert site.forwarder.stop() == 0
         assert site.receiver.stop() == 0
-    return {name: consumed(kafka.bootstrap, name, records) for name in names}
+    return {name: list(read_topic(kafka.bootstrap, name)) for name in names}
 
 
 @pytest.mark.kafka
@@ -92,4 +78,4 @@ def test_a_forwarders_clock_may_be_set_while_its_link_is_open(tmp_path: Path, ka
             assert site.wait_until_acknowledged(step * 1_000, [name], seconds=30), site.forwarder.tail()
             clock.set(hours * 3600.0)
         assert not [event for event in site.forwarder.events() if event.get("event") == "batch refused"]
-    assert consumed(kafka.bootstrap, name, len(lines)) == lines
+    assert list(read_topic(kafka.bootstrap, name)) == lines

@@ -13,9 +13,10 @@ from playwright.sync_api import expect
 from bench.demo import lay_out, streams_of
 from bench.lab.generate import generate_http
 from bench.lab.kafka import Kafka
+from bench.lab.oracle import read_topic
 from bench.lab.site import Site, command
 from streams.security.modes import MODES
-from tests.integration.test_delivery_to_kafka import REAL_RECORDS, consumed
+from tests.integration.test_delivery_to_kafka import REAL_RECORDS
 from tests.support.browser import chromium, visit
 
 ECDSA = "ecdsa_secp256r1_sha256"
@@ -59,7 +60,7 @@ def test_the_real_records_arrive_in_every_mode_and_every_report_says_how_links_a
     ledger = {each["stream"]: {(one["mode"], *way) for one, way in _ways(each["shares"])} for each in answers}
     assert ledger == {name: {way} for name, way in expected.items()}
     for name in streams:
-        assert consumed(kafka.bootstrap, name, len(lines)) == lines
+        assert list(read_topic(kafka.bootstrap, name)) == lines
 
 
 def _ways(shares: list[dict[str, Any]]) -> list[tuple[dict[str, Any], tuple[str, str]]]:

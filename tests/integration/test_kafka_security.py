@@ -19,6 +19,7 @@ from logreceiver.sinks.kafka.sink import KafkaSink
 from streams.config.sections import SinkTls
 from streams.errors import Code, ConfigError, SinkUnavailable
 from tests.support.batches import batch, values
+from tests.support.cluster import create_topics
 from tests.support.delivery import joined, numbered, way_to
 from tests.support.installation import Events, found
 from tests.support.installation import eventually as becomes
@@ -76,7 +77,7 @@ async def opened(settings: sink_settings.KafkaSink) -> AsyncIterator[KafkaSink]:
 async def test_batches_pass_over_hybrid_tls_with_a_client_certificate_and_sasl(
     secured: Secured, topic_name: str, user: str, events: Events
 ) -> None:
-    await asyncio.to_thread(secured.kafka.create_topic, topic_name)
+    await asyncio.to_thread(create_topics, secured.kafka, [topic_name])
     await asyncio.to_thread(allow, secured.kafka, user, topic_name, ["Write", "Read"])
     async with opened(secured.settings(user)) as sink:
         await eventually(lambda: sink.topic(topic_name))
@@ -95,7 +96,7 @@ async def test_batches_pass_over_hybrid_tls_with_a_client_certificate_and_sasl(
 
 
 async def test_a_receiver_without_a_right_says_which_one_it_lacks(secured: Secured, topic_name: str) -> None:
-    await asyncio.to_thread(secured.kafka.create_topic, topic_name)
+    await asyncio.to_thread(create_topics, secured.kafka, [topic_name])
     async with opened(secured.settings("scram")) as sink:
         with pytest.raises(SinkUnavailable) as caught:
             await sink.topic(topic_name)
@@ -110,7 +111,7 @@ async def test_a_receiver_without_a_right_says_which_one_it_lacks(secured: Secur
 async def test_a_stream_waits_for_a_right_that_was_taken_away_and_loses_nothing(
     secured: Secured, tmp_path: Path, topic_name: str, events: Events
 ) -> None:
-    await asyncio.to_thread(secured.kafka.create_topic, topic_name)
+    await asyncio.to_thread(create_topics, secured.kafka, [topic_name])
     await asyncio.to_thread(allow, secured.kafka, "scram", topic_name, ["Write", "Read"])
     async with way_to(secured.kafka, tmp_path, secured.settings("scram")) as way:
         async with way.life(topic_name) as life:
@@ -130,7 +131,7 @@ async def test_a_stream_waits_for_a_right_that_was_taken_away_and_loses_nothing(
 
 
 async def test_new_credentials_are_used_without_a_restart(secured: Secured, topic_name: str, events: Events) -> None:
-    await asyncio.to_thread(secured.kafka.create_topic, topic_name)
+    await asyncio.to_thread(create_topics, secured.kafka, [topic_name])
     await asyncio.to_thread(allow, secured.kafka, "plain", topic_name, ["Write", "Read"])
     async with opened(secured.settings("scram")) as sink:
         with pytest.raises(SinkUnavailable) as caught:

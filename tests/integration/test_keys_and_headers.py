@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
 from bench.lab import adminclient
 from bench.lab.generate import generate_http
 from bench.lab.kafka import Kafka
+from bench.lab.oracle import messages_in
 from bench.lab.site import Site
 from logreceiver.replay import replay_to_url
+from tests.support.cluster import create_topics
 
 RECORDS = 4_000
 STREAM = """\
@@ -40,17 +41,8 @@ class Message(NamedTuple):
     value: bytes | None
 
 
-def consumed(bootstrap: str, topic: str, records: int) -> list[Message]:
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "oracle", "enable.auto.commit": False})
-    consumer.assign([TopicPartition(topic, 0, 0)])
-    found: list[Message] = []
-    try:
-        while len(found) < records and (messages := consumer.consume(10_000, timeout=10)):
-            found += [Message(each.key(), each.headers(), each.value()) for each in messages if each.error() is None]
-        found += [Message(each.key(), each.headers(), each.value()) for each in consumer.consume(10, timeout=0.5)]
-    finally:
-        consumer.close()
-    return found
+def consumed(bootstrap: str, topic: str) -> list[Message]:
+    return [Message(each.key(), each.headers(), each.value()) for each in messages_in(bootstrap, topic)]
 
 
 def written(directory: Path) -> list[bytes]:
@@ -101,11 +93,11 @@ def test_a_consumer_sees_keys_headers_and_fields_also_where_batches_had_to_be_sp
     tmp_path: Path, kafka: Kafka, monkeypatch: pytest.MonkeyPatch, max_message_bytes: int
 ) -> None:
     name = f"keys-{max_message_bytes}"
-    kafka.create_topic(name, configs={"max.message.bytes": str(max_message_bytes)})
+    create_topics(kafka, [name], configs={"max.message.bytes": str(max_message_bytes)})
     with Site(tmp_path) as site:
         lines, batches = run(site, f'type = "kafka"\nbrokers = ["{kafka.bootstrap}"]', name, monkeypatch)
     assert (batches > 10) == (max_message_bytes < 100_000)
-    assert consumed(kafka.bootstrap, name, RECORDS) == expected(lines)
+    assert consumed(kafka.bootstrap, name) == expected(lines)
 
 
 @pytest.mark.kafka
@@ -118,11 +110,11 @@ def test_the_embedded_log_keeps_keys_and_headers_and_a_replay_that_splits_batche
         segments = ",".join(str(path) for path in sorted((site.directory / "sink" / f"{name}-0").glob("*.log")))
         dump = ["--deep-iteration", "--print-data-log", "--files", segments]
         dumped = kafka.run_tool("kafka.tools.DumpLogSegments", dump).decode()
-        kafka.create_topic(name, configs={"max.message.bytes": "20000"})
+        create_topics(kafka, [name], configs={"max.message.bytes": "20000"})
         asyncio.run(replay_to_url(site.directory / "sink", name, f"kafka://{kafka.bootstrap}"))
     messages = expected(lines)
     assert re.findall(r"headerKeys: \[(.*?)\]", dumped) == ["host,empty"] * RECORDS
     keys = [message.key.decode() for message in messages if message.key is not None]
     assert re.findall(r" key: (\S*)", dumped) == keys
     assert re.findall(r"payload: (.*)$", dumped, re.MULTILINE) == [(each.value or b"").decode() for each in messages]
-    assert consumed(kafka.bootstrap, name, RECORDS) == messages
+    assert consumed(kafka.bootstrap, name) == messages

@@ -10,6 +10,7 @@ import pytest
 
 from bench.lab.generate import generate_http
 from bench.lab.kafka import Kafka
+from bench.lab.oracle import read_topic
 from bench.lab.site import Site
 
 RECORDS = 200_000
@@ -57,7 +58,7 @@ def test_kill_9_of_each_part_in_turn_loses_nothing_and_repeats_nothing(tmp_path:
         assert site.wait_until_drained(STREAMS, seconds=90), site.streams()
         resets = {name: row["resets"] for name, row in site.streams().items()}
         site.stop()
-        stored = {name: list(kafka.consume(name)) for name in STREAMS}
+        stored = {name: list(read_topic(kafka.bootstrap, name)) for name in STREAMS}
     assert resets == dict.fromkeys(STREAMS, 0)
     for name in STREAMS:
         assert len(stored[name]) == RECORDS, name

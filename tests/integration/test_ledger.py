@@ -28,6 +28,7 @@ from tests.integration.test_kill import feed
 from tests.logreceiver.ledger.test_ledger import batch as entry
 from tests.logreceiver.ledger.test_ledger import report
 from tests.support.batches import batch
+from tests.support.cluster import create_topics
 from tests.support.installation import Events, Installation, acknowledged, eventually, forwarding, found, lines, running
 
 RECORDS = 20_000
@@ -108,7 +109,7 @@ async def test_where_entries_are_absent_the_sink_itself_distinguishes_stored_fro
     books = f"ledger-{topic_name}"
     if kind == "kafka":
         kafka: Kafka = request.getfixturevalue("kafka")
-        kafka.create_topic(books, configs={"message.timestamp.type": "LogAppendTime"})
+        create_topics(kafka, [books], configs={"message.timestamp.type": "LogAppendTime"})
         settings: AnySink = KafkaSink(brokers=(kafka.bootstrap,), create_topics=True)
     else:
         settings = LogSink(directory=tmp_path)

@@ -25,10 +25,16 @@ def admin(kafka: Kafka) -> AdminClient:
 
 
 def create_topics(
-    kafka: Kafka, topics: Sequence[str], *, replicas: Sequence[int] = (1,), configs: Mapping[str, str] | None = None
+    kafka: Kafka,
+    topics: Sequence[str],
+    *,
+    partitions: int = 1,
+    replicas: Sequence[int] = (1,),
+    configs: Mapping[str, str] | None = None,
 ) -> None:
-    """Topics of one partition whose first replica is its leader."""
-    made = [NewTopic(topic, 1, replica_assignment=[list(replicas)], config=dict(configs or {})) for topic in topics]
+    """Topics whose partitions are led by the first replica."""
+    where = [list(replicas)] * partitions
+    made = [NewTopic(topic, partitions, replica_assignment=where, config=dict(configs or {})) for topic in topics]
     client = admin(kafka)
     for done in client.create_topics(made, operation_timeout=SECONDS).values():
         done.result(SECONDS)

@@ -11,12 +11,23 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 
 from bench.lab.kafka import Kafka
+from bench.lab.processes import wait_until
+from tests.support.cluster import SECONDS, admin
 
 BOUNCY_CASTLE = "org.bouncycastle:bctls-jdk18on:1.82"
 LOGIN_MODULES = "org.apache.kafka.common.security"
@@ -63,20 +74,37 @@ def secured_kafka(directory: Path, *, client_ca: Path, users: dict[str, str]) ->
 
 
 def allow(kafka: Kafka, user: str, topic: str, operations: Sequence[str]) -> None:
-    """Give a user rights on a topic."""
-    _change_rights(kafka, "--add", user, topic, operations)
+    """Give a user rights on a topic; returns when the broker knows of them."""
+    client, rights = admin(kafka), [_right(user, topic, operation) for operation in operations]
+    for done in client.create_acls(rights).values():
+        done.result(SECONDS)
+    assert wait_until(lambda: all(_is_known(client, right) for right in rights), SECONDS, every_seconds=0.01)
 
 
 def disallow(kafka: Kafka, user: str, topic: str, operations: Sequence[str]) -> None:
-    """Take them away again."""
-    _change_rights(kafka, "--remove", user, topic, operations, "--force")
+    """Take them away again; returns when the broker knows of it."""
+    client, rights = admin(kafka), [_right(user, topic, operation) for operation in operations]
+    for done in client.delete_acls([_filter(right) for right in rights]).values():
+        done.result(SECONDS)
+    assert wait_until(lambda: not any(_is_known(client, right) for right in rights), SECONDS, every_seconds=0.01)
 
 
-def _change_rights(kafka: Kafka, change: str, user: str, topic: str, operations: Sequence[str], *more: str) -> None:
-    named = [part for operation in operations for part in ("--operation", operation)]
-    who = ["--allow-principal", f"User:{user}", "--topic", topic]
-    args = ["--bootstrap-server", kafka.internal, change, *who, *named, *more]
-    kafka.run_tool("org.apache.kafka.tools.AclCommand", args)
+def _right(user: str, topic: str, operation: str) -> AclBinding:
+    """What a user may do with a topic, from any host."""
+    pattern, allowed = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
+    return AclBinding(ResourceType.TOPIC, topic, pattern, f"User:{user}", "*", AclOperation[operation.upper()], allowed)
+
+
+def _filter(right: AclBinding) -> AclBindingFilter:
+    pattern, permission = right.resource_pattern_type, right.permission_type
+    return AclBindingFilter(
+        right.restype, right.name, pattern, right.principal, right.host, right.operation, permission
+    )
+
+
+def _is_known(client: AdminClient, right: AclBinding) -> bool:
+    """Whether the broker knows of it, which it does a moment after its controller."""
+    return bool(client.describe_acls(_filter(right)).result(SECONDS))
 
 
 def _make_chain(directory: Path) -> None:
