@@ -26,7 +26,7 @@ kafka: .venv/.kafka ## Run a Kafka on localhost:9092 until Ctrl-C, to try the pi
 	@$(RUN)/logbench kafka
 
 test: .venv/.dev ## Run every test, including those against a real Kafka
-	@STRICT=$(STRICT) $(RUN)/pytest --numprocesses 2
+	@STRICT=$(STRICT) $(RUN)/pytest --numprocesses 2 --dist worksteal
 
 check: .venv/.dev ## Check format, lint and types
 	@$(RUN)/ruff format --check .
