@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from bench.lab.kafka import Kafka
+from bench.lab.kafka import Kafka, free_ports
 from bench.lab.oracle import read_topic
 from bench.lab.processes import wait_until
 from bench.lab.site import Site
@@ -32,8 +32,7 @@ from tests.support.to_kafka import rss_bytes, start
 
 
 def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
+    return f"127.0.0.1:{free_ports(1)[0]}"
 
 
 @dataclass

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.lab.kafka import free_ports
 from bench.lab.processes import wait_until
 from bench.lab.site import Program
-from tests.support.hosts import FILE_STREAM, LIMIT_SECONDS, OddHost, free_ports, seconds_to_stop
+from tests.support.hosts import FILE_STREAM, LIMIT_SECONDS, OddHost, seconds_to_stop
 from tests.support.patience import PATIENCE_SECONDS
 
 GRACE_SECONDS, CLOSING_SECONDS, BUSY_SECONDS = 1.0, 3.0, 10.0
