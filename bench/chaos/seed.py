@@ -183,7 +183,7 @@ class Chaos:
 
     def _start_forwarder(self) -> None:
         self.site.write_forwarder(
-            next(iter(self.receivers_of.values())), more='answer_timeout = "15s"\nstop_grace = "2s"'
+            next(iter(self.receivers_of.values())), more='answer_timeout = "15s"', stop_grace="2s"
         )
         originals: dict[str, str] = {}
         for name, file in self.sources.items():

@@ -212,12 +212,11 @@ class Site:
         parts.append(f"[sink]\n{sink}\n")
         (self.directory / f"{name}.toml").write_text("\n".join(parts))
 
-    def write_forwarder(self, receivers: list[str], *, more: str = "") -> None:
+    def write_forwarder(self, receivers: list[str], *, more: str = "", stop_grace: str = "1s") -> None:
         listed = ", ".join(f'"{receiver}"' for receiver in receivers)
         (self.directory / "logfwd.toml").write_text(
-            f'state_dir = "state"\nreceivers = [{listed}]\nserver_name = "localhost"\n{more}\n'
-            + self._tls("forwarder")
-            + '[admin]\naddress = "127.0.0.1:0"\n'
+            f'state_dir = "state"\nreceivers = [{listed}]\nserver_name = "localhost"\n'
+            f'stop_grace = "{stop_grace}"\n{more}\n' + self._tls("forwarder") + '[admin]\naddress = "127.0.0.1:0"\n'
         )
 
     def write_stream(self, name: str, text: str) -> None:

@@ -69,7 +69,7 @@ def waiting(batches: tuple[int, ...], as_json: bool) -> None:
 def _measure(directory: Path, batches: int) -> dict[str, Any]:
     with Site(directory) as site:
         site.make_pki()
-        site.write_forwarder([NO_RECEIVER], more='stop_grace = "1s"')
+        site.write_forwarder([NO_RECEIVER])
         site.write_stream("quiet", STREAM)
         longspool.make(directory / "state" / "quiet.spool", batches)
         began = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ from bench.lab.feeder import numbered_lines
 from bench.lab.oracle import Finding, judge
 from bench.lab.site import Program, Site
 from logreceiver.sinks.log.sink import read_records
+from streams.telemetry.client import NotAnswered
+from tests.support.impatient import make_impatient
+from tests.support.patience import PATIENCE_SECONDS
 
 DISK_MB = 80
 SPOOL_DISKS_MB = (40, 24)
@@ -20,7 +24,6 @@ RECORDS = 120_000
 """About 70 MB, sent uncompressed: half of it is more than a spool on one of SPOOL_DISKS_MB takes."""
 STREAM = 'codec = "none"\n[source]\ntype = "file"\npaths = ["in.log"]\n'
 LOG_SINK = 'type = "log"\ndirectory = "log"'
-QUICK_STOP = 'stop_grace = "1s"'
 
 
 @pytest.fixture
@@ -41,6 +44,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     with Site(tmp_path / "site") as laid_out:
         laid_out.make_pki()
         laid_out.write_receiver(LOG_SINK, listeners={"localhost:0": '["hybrid"]'})
+        make_impatient(laid_out.forwarder)
         yield laid_out
 
 
@@ -51,11 +55,15 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-def wait_until(condition: Callable[[], object], program: Program, seconds: float = 40.0) -> None:
+def wait_until(condition: Callable[[], object], program: Program, seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait until something is true; a forwarder that is busy or just starting does not answer."""
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, program.tail()
+    while time.monotonic() < deadline:
+        with contextlib.suppress(NotAnswered):
+            if condition():
+                return
         time.sleep(0.05)
+    pytest.fail(program.tail())
 
 
 def write_input(site: Site, first: int, end: int) -> None:
@@ -84,7 +92,7 @@ def test_a_full_disk_under_the_spool_makes_the_source_wait_and_the_spool_still_d
     addresses = site.start_receiver()
     site.write_receiver(LOG_SINK, listeners={addresses[0]: '["hybrid"]'})
     site.receiver.stop()
-    site.write_forwarder(addresses, more=QUICK_STOP)
+    site.write_forwarder(addresses)
     put_state_on(small_disk, site)
     site.write_stream("s", STREAM)
     write_input(site, 0, RECORDS // 2)
@@ -106,7 +114,7 @@ def test_a_full_disk_under_the_spool_makes_the_source_wait_and_the_spool_still_d
 
 @pytest.mark.parametrize("small_disk", [4], indirect=True)
 def test_a_disk_that_is_too_small_is_refused_with_what_it_takes(site: Site, small_disk: Path) -> None:
-    site.write_forwarder(["localhost:1"], more=QUICK_STOP)
+    site.write_forwarder(["localhost:1"])
     put_state_on(small_disk, site)
     site.write_stream("s", STREAM)
     site.forwarder.start()
@@ -120,7 +128,7 @@ def test_a_disk_that_is_too_small_is_refused_with_what_it_takes(site: Site, smal
 def test_a_full_disk_under_the_log_refuses_batches_and_goes_on_when_there_is_room(site: Site, small_disk: Path) -> None:
     sink = LOG_SINK.replace('"log"\n', '"log"\n').replace('directory = "log"', f'directory = "{small_disk}"')
     site.write_receiver(sink, listeners={"localhost:0": '["hybrid"]'})
-    site.write_forwarder(site.start_receiver(), more=QUICK_STOP)
+    site.write_forwarder(site.start_receiver())
     site.write_stream("s", STREAM)
     write_input(site, 0, 1_000)
     site.start_forwarder()

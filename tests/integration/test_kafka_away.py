@@ -28,6 +28,7 @@ from streams.config.units import MIB
 from streams.telemetry.client import NotAnswered
 from tests.integration.test_http_under_stress import Sender
 from tests.integration.test_http_under_stress import sending as posting
+from tests.support.impatient import make_impatient
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.syslog_clients import counted
 from tests.support.to_kafka import rss_bytes, start, syslog_source
@@ -38,7 +39,7 @@ STREAMS = ("file", "stdin", "web", "connections", "datagrams")
 PADDING = "x" * 4000
 LINES = 8_000
 """What the file and standard input hold: more than fits into a spool."""
-LOOKS, EVERY_SECONDS = 40, 0.1
+LOOKS, EVERY_SECONDS = 20, 0.1
 
 
 class Pusher(threading.Thread):
@@ -84,6 +85,7 @@ class Pressure:
         self._unix, self._fifo = site.directory / "log.sock", site.directory / "stdin"
         os.mkfifo(self._fifo)
         (site.directory / "in.log").write_bytes(b"".join(map(line, range(LINES))))
+        make_impatient(site.forwarder)
         site.forwarder.argv[:0] = ["sh", "-c", f'exec "$@" < {self._fifo}', "sh"]
         self.web = [Sender(f"127.0.0.1:{self._http}", "web", n, n == 0, insists=False, sizes=(3000,)) for n in range(2)]
         self._pipe = os.open(self._fifo, os.O_RDWR)  # so that neither end waits for the other to be opened

@@ -17,7 +17,9 @@ from bench.lab.oracle import Finding, judge
 from bench.lab.site import Site
 from logfwd.spool.beyond import WINDOW_ROWS
 from logreceiver.sinks.log.sink import read_records
+from streams.telemetry.client import NotAnswered
 from tests.integration.test_ledger import answer_of
+from tests.support.impatient import make_impatient
 from tests.support.patience import PATIENCE_SECONDS
 
 SINK = 'type = "log"\ndirectory = "log"'
@@ -44,8 +46,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
         laid_out.write_receiver(SINK, listeners={"localhost:0": '["hybrid"]'})
         (address,) = laid_out.start_receiver()
         laid_out.write_receiver(SINK, listeners={address: '["hybrid"]'})
-        laid_out.write_forwarder([address], more='stop_grace = "1s"\nanswer_timeout = "5s"')
+        laid_out.write_forwarder([address], more='answer_timeout = "5s"')
         laid_out.receiver.stop()
+        make_impatient(laid_out.forwarder)
         yield laid_out
 
 
@@ -54,11 +57,11 @@ def write(site: Site, name: str, records: int) -> None:
         out.writelines(numbered_lines(name, 0, records))
 
 
-def until(site: Site, condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait until something is true; while a stream starts there is nothing to say of it."""
+def until(site: Site, condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait until something is true; a forwarder that is busy or just starting has nothing to say of a stream."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with contextlib.suppress(KeyError):
+        with contextlib.suppress(KeyError, NotAnswered):
             if condition():
                 return
         time.sleep(0.05)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.lab.kafka import free_ports
 from bench.lab.processes import wait_until
 from bench.lab.site import Program, Site
 from streams.telemetry import client
@@ -17,12 +17,6 @@ from streams.telemetry.client import NotAnswered
 LIMIT_SECONDS = 60.0
 SITE_GRACE = 'stop_grace = "1s"'
 FILE_STREAM = '[source]\ntype = "file"\npaths = ["in.log"]\nscan = "200ms"\n'
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in held]
 
 
 class OddHost:
@@ -37,7 +31,7 @@ class OddHost:
         self.link_address = f"127.0.0.1:{link}"
         self.site.make_pki()
         self.set_sink('type = "log"\ndirectory = "log"', limits)
-        self.site.write_forwarder([self.link_address], more=SITE_GRACE)
+        self.site.write_forwarder([self.link_address])
         self.site.write_stream("s", stream)
         self._set_admin("logfwd.toml", self.forwarder_admin)
         self.site.admin_address = self.forwarder_admin
