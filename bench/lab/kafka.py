@@ -23,7 +23,7 @@ from pathlib import Path
 from bench.lab.kafkatools import KafkaFailed, classpath, jars, java, run_tool
 from bench.lab.processes import die_with_parent, wait_until
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 STARTED = "Kafka Server started"
 _BROKER_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
 _PORTS = range(20_000, 32_000)

@@ -115,7 +115,7 @@ def go_peer(directory: Path) -> list[str] | None:
         "GOTOOLCHAIN": "local",
         "GOPATH": str(directory / "path"),
     }
-    subprocess.run([found, "build", "-o", "peer", "."], cwd=directory, check=True, env=environment, timeout=240)
+    subprocess.run([found, "build", "-o", "peer", "."], cwd=directory, check=True, env=environment, timeout=600)
     return [str(directory / "peer")]
 
 

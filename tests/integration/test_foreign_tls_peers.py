@@ -101,7 +101,7 @@ def go_client(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "GOTOOLCHAIN": "local",
         "GOPATH": str(directory / "path"),
     }
-    subprocess.run([go, "build", "-o", "client", "."], cwd=directory, check=True, env=environment, timeout=240)
+    subprocess.run([go, "build", "-o", "client", "."], cwd=directory, check=True, env=environment, timeout=600)
     return [str(directory / "client")]
 
 
