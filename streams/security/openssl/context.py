@@ -34,7 +34,7 @@ UNKNOWN_ISSUER = (2, 18, 19, 20, 21)
 
 def client_context(mode: Mode, files: Files, *, key_log: Path | None = None) -> SSL.Context:
     """A context that offers exactly one mode; raises ConfigError if the files cannot be used."""
-    context = _context(client_settings(mode), key_log)
+    context = _context(client_settings(mode), key_log, accepting=False)
     _load(context, files)
     context.set_alpn_protos([ALPN])
     return context
@@ -42,7 +42,7 @@ def client_context(mode: Mode, files: Files, *, key_log: Path | None = None) -> 
 
 def foreign_context(mode: Mode, ca: Path, files: Files | None = None, *, section: str = "tls") -> SSL.Context:
     """A client context for servers that are not ours (a Kafka cluster): no ALPN, a certificate only if given."""
-    context = _context(client_settings(mode), None)
+    context = _context(client_settings(mode), None, accepting=False)
     if files is not None:
         _load(context, files)
     else:
@@ -57,7 +57,7 @@ def server_context(modes: Iterable[Mode], *files: Files, key_log: Path | None = 
     the signature algorithms that the client offers. A foreign client that offers several (Node.js does) may trust the
     CA of one only: it gets that of the mode listed first. What each link was given is judged by its mode.
     """
-    context = _context(listener_settings(modes), key_log)
+    context = _context(listener_settings(modes), key_log, accepting=True)
     if len(files) > 1:
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
     for each in files:
@@ -70,7 +70,7 @@ def foreign_server_context(
     modes: Iterable[Mode], section: str, certificate: Path, key: Path, ca: Path | None, alpn: bytes
 ) -> SSL.Context:
     """A context for clients that are not ours: `alpn` if they offer it; a certificate is asked for only with `ca`."""
-    context = _context(listener_settings(modes), None)
+    context = _context(listener_settings(modes), None, accepting=True)
     _load_leaf(context, section, certificate, key)
     if ca is not None:
         _load_file(context.load_verify_locations, f"{section}.ca", ca)
@@ -131,7 +131,7 @@ def _select_alpn(_: SSL.Connection, offered: list[bytes]) -> bytes:
     return ALPN
 
 
-def _context(settings: Settings, key_log: Path | None) -> SSL.Context:
+def _context(settings: Settings, key_log: Path | None, *, accepting: bool) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(_VERSIONS[settings.min_version])
     context.set_max_proto_version(_VERSIONS[settings.max_version])
@@ -139,7 +139,11 @@ def _context(settings: Settings, key_log: Path | None) -> SSL.Context:
     context.set_tls13_ciphersuites(_TLS13_CIPHERS)
     _set_list(_lib.SSL_CTX_set1_curves_list, context, settings.groups)
     _set_list(_lib.SSL_CTX_set1_sigalgs_list, context, settings.signature_algorithms)
-    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    if accepting:
+        context.set_tlsext_servername_callback(_send_no_tickets)
+    else:
+        context.set_options(SSL.OP_NO_TICKET)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(_MODE_NO_AUTO_CHAIN | _MODE_RELEASE_BUFFERS)
     context.clear_mode(_MODE_ENABLE_PARTIAL_WRITE)
@@ -154,6 +158,16 @@ def _trust_what_is_given(store: crypto.X509Store | None) -> None:
     """A chain ends at whatever the CA's file holds, which may be an intermediate without its root."""
     assert store is not None
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+
+
+def _send_no_tickets(connection: SSL.Connection) -> None:
+    """Turn tickets off as late as that: before, it only has TLS 1.3 send tickets of another kind.
+
+    OpenSSL gives up the tickets that it meant to send if this callback, which may choose by the server's name, turns
+    them off. It asks at each ClientHello; if one is still to come (HelloRetryRequest), no group is agreed on yet.
+    """
+    if connection.get_group_name() is not None or connection.get_protocol_version_name() == TLS12:
+        _lib.SSL_set_options(connection._ssl, SSL.OP_NO_TICKET)
 
 
 def _set_list(setter: object, context: SSL.Context, names: str) -> None:

@@ -18,7 +18,6 @@ from streams.errors import HandshakeFailed, LinkError
 from streams.security.authentication import signed_with, strength
 from streams.security.chains import authentication
 from streams.security.endpoint import ALPN, CertificateId, Facts
-from streams.security.modes import TLS12
 from streams.security.openssl.groups import canonical_group
 from streams.security.pki import certificate_id, identities, key_algorithm
 
@@ -82,7 +81,6 @@ class OpenSSLEndpoint:
         self.complete = False
         self.bytes_in = self.bytes_out = 0
         self._last_flight: list[bytes | bytearray] = []
-        self._tickets: list[bytes | bytearray] = []
         self._pointer = _ffi.new("char **")
         self._starved = False
         self._unfed = memoryview(b"")
@@ -125,12 +123,8 @@ class OpenSSLEndpoint:
         self.bytes_in -= self._waiting(self._connection._into_ssl)  # data that came with the peer's last flight
         if self._alpn is not None and self._connection.get_alpn_proto_negotiated() != self._alpn:
             raise HandshakeFailed("alpn", f"the peer does not speak {ALPN.decode()}")
-        if not self._server_side or self._connection.get_protocol_version_name() == TLS12:
-            self._last_flight = self.take()  # the handshake's own; the tickets of a TLS 1.3 server are not
-            self.complete = True
-        else:
-            self.complete = True
-            self._tickets = self.take()  # they wait for something else to be sent
+        self._last_flight = self.take()  # while it counts as the handshake's
+        self.complete = True
         return True
 
     def facts(self, connect_seconds: float = 0.0) -> Facts:
@@ -202,8 +196,7 @@ class OpenSSLEndpoint:
         if (size := self._waiting(outgoing)) > 0:
             part = bytearray(size)
             _lib.BIO_read(outgoing, _ffi.from_buffer(part), size)
-            parts += [*self._tickets, part]
-            self._tickets = []
+            parts.append(part)
             if not self.complete:
                 self.bytes_out += size
         return parts

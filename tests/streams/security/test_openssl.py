@@ -71,9 +71,9 @@ def test_a_session_is_never_resumed(parties: Parties, mode: str) -> None:
         OpenSSLEndpoint(server, server_side=True),
     )
     shake_hands(first, its_server)
-    its_server.write(b"tickets come with this")
+    its_server.write(b"tickets would come with this")
     pass_on(its_server, first)
-    assert first.read() == b"tickets come with this"
+    assert first.read() == b"tickets would come with this"
     session = first._connection.get_session()
     assert session is not None
     again = OpenSSLEndpoint(client, server_side=False, host="localhost")
@@ -84,27 +84,64 @@ def test_a_session_is_never_resumed(parties: Parties, mode: str) -> None:
         assert not SSL._lib.SSL_session_reused(end._connection._ssl)  # type: ignore[attr-defined]
 
 
-def test_a_server_that_says_nothing_sends_no_tickets(parties: Parties) -> None:
+RECORD_BYTES = 5 + 1 + 16
+"""What a record of TLS 1.3 has around its data."""
+
+
+@pytest.mark.parametrize("name", ["localhost", None], ids=["a name", "no name"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_server_sends_no_tickets(parties: Parties, version: ssl.TLSVersion, name: str | None) -> None:
     """A client that never reads would close its connection with unread bytes: the system then drops what it sent."""
     context = ssl.create_default_context(cafile=str(parties.receiver.ca))
+    context.check_hostname = name is not None
+    context.maximum_version = version
     context.load_cert_chain(parties.forwarder.certificate, parties.forwarder.key)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    near = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
-    far = OpenSSLEndpoint(server_context([MODES["classical"]], parties.receiver), server_side=True, alpn=None)
+    near = context.wrap_bio(incoming, outgoing, server_hostname=name)
+    served = [MODES["classical"], MODES["classical-tls12"]]
+    far = OpenSSLEndpoint(server_context(served, parties.receiver), server_side=True, alpn=None)
     while not far.complete:
         incoming.write(b"".join(far.take()))
         with contextlib.suppress(ssl.SSLWantReadError):
             near.do_handshake()
         far.feed(outgoing.read())
         far.handshake()
-    assert far.take() == []
-    assert near.version() == "TLSv1.3"
+    if version == ssl.TLSVersion.TLSv1_3:
+        assert far.take() == []
+    incoming.write(b"".join(far.take()))
+    near.do_handshake()
     near.write(b"log line")
     far.feed(outgoing.read())
     assert far.read() == b"log line"
     assert far.take() == []
     far.write(b"answer")
     incoming.write(b"".join(far.take()))
+    assert near.read() == b"answer"
+    assert near.session is None or not near.session.has_ticket
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "hybrid-p256", "pq-auth"])
+@pytest.mark.parametrize("shares_first", [True, False], ids=["at once", "after a HelloRetryRequest"])
+def test_a_server_sends_no_tickets_in_any_mode_nor_after_it_has_asked_for_another_share(
+    parties: Parties, mode: str, shares_first: bool
+) -> None:
+    files = next(each for each in parties.forwarder.sections() if each.section == MODES[mode].section)
+    context = client_context(MODES[mode], files)
+    if not shares_first:
+        groups = f"X25519:{MODES[mode].groups[0]}".encode()
+        assert SSL._lib.SSL_CTX_set1_curves_list(context._context, groups) == 1  # type: ignore[attr-defined]
+    near = OpenSSLEndpoint(context, server_side=False, host="localhost")
+    far = stacks.server([MODES[mode]], parties.receiver).endpoint()
+    flights = 0
+    while not (near.complete and far.complete):
+        near.complete or near.handshake()
+        pass_on(near, far)
+        far.complete or far.handshake()
+        assert pass_on(far, near) == 0 or not far.complete, "a server that is done has nothing to say"
+        flights += 1
+    assert flights == (2 if shares_first else 3)
+    far.write(b"answer")
+    assert pass_on(far, near) == RECORD_BYTES + len(b"answer")
     assert near.read() == b"answer"
 
 
