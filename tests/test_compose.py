@@ -124,6 +124,7 @@ def test_hosts_and_ports_meet(compose: dict[str, Any], installed: Path) -> None:
         assert admin is not None
         port = split_address(admin.address)[1]
         assert admin.address == f":{port}", "other containers scrape it"
+        assert admin.hosts == (name,), "under the name of its service"
         assert f"127.0.0.1:{port}/" in compose["services"][name]["healthcheck"]["test"][-1]
 
 
