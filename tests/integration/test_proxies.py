@@ -28,7 +28,8 @@ from tests.support.proxied import LOCAL, connected, header
 CLIENT, PORT = "2001:db8::7", 40_001
 PEER = f"[{CLIENT}]:{PORT}"
 KILLS = 12 if os.environ.get("CHAOS") == "1" else 1
-RECORDS = 3000 * (KILLS + 1)
+RECORDS_A_KILL = 3000
+RECORDS = KILLS * RECORDS_A_KILL
 
 
 def ledger_peers(directory: Path) -> list[str]:
@@ -123,14 +124,15 @@ def test_kill_9_of_envoy_under_load_costs_and_repeats_nothing(tmp_path: Path) ->
             site.start_forwarder()
             written = 0
             with source.open("a") as out:
-                for until in range(RECORDS // (KILLS + 1), RECORDS + 1, RECORDS // (KILLS + 1)):
+                for until in range(RECORDS_A_KILL, RECORDS + 1, RECORDS_A_KILL):
                     while written < until:
                         out.write(f'{{"n":{written},"stream":"http"}}\n')
                         out.flush()
                         written += 1
                         if written % 100 == 0:
                             time.sleep(0.005)
-                    assert site.wait_until_acknowledged(written // 2, ["http"], 60), site.forwarder.tail()
+                    sent = written - RECORDS_A_KILL // 2  # by a link of its own: the one before was killed
+                    assert site.wait_until_acknowledged(sent, ["http"], 60, poll_seconds=0.01), site.forwarder.tail()
                     envoy.kill()
                     envoy.start()
             assert site.wait_until_acknowledged(RECORDS, ["http"], 60)
@@ -145,5 +147,5 @@ def test_kill_9_of_envoy_under_load_costs_and_repeats_nothing(tmp_path: Path) ->
     by_link = ledger_peers(tmp_path / "log")
     peers |= {event["peer"] for event in told} | set(by_link)
     assert {split_address(peer)[0] for peer in peers} == {"127.0.0.1"}, f"and not {OWN_ADDRESS}"
-    assert len(set(by_link)) > KILLS
+    assert len(set(by_link)) >= KILLS
     assert {event["event"] for event in told} == {"link opened"}
