@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from streams.security.endpoint import Credentials
 from streams.security.tls13 import records
 from streams.security.tls13.endpoint import Tls13Endpoint as Endpoint
 from tests.streams.security.tls13.support import Authority, our_client
+from tests.support.go import go_program
 
 NODE = """
 const tls = require('tls'), fs = require('fs');
@@ -102,21 +102,7 @@ def node_peer(directory: Path) -> list[str]:
 
 def go_peer(directory: Path) -> list[str] | None:
     """The command of the Go program, built; None without a Go."""
-    found = shutil.which("go")
-    if found is None:
-        return None
-    (directory / "main.go").write_text(GO)
-    (directory / "go.mod").write_text("module peer\n\ngo 1.26\n")
-    environment = {
-        "HOME": str(directory),
-        "PATH": str(Path(found).parent),
-        "GOCACHE": str(directory / "cache"),
-        "GOFLAGS": "-mod=mod",
-        "GOTOOLCHAIN": "local",
-        "GOPATH": str(directory / "path"),
-    }
-    subprocess.run([found, "build", "-o", "peer", "."], cwd=directory, check=True, env=environment, timeout=600)
-    return [str(directory / "peer")]
+    return go_program(GO, directory)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from structlog.testing import capture_logs
 from streams.wire import codec
 from streams.wire import messages as m
 from streams.wire.framing import Deframer
+from tests.support.go import go_program
 from tests.support.installation import EVERYTHING, Installation, running
 from tests.support.tls import FORWARDER, Echo, Parties, echo
 
@@ -85,24 +85,10 @@ def node_client(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def go_client(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    go = shutil.which("go")
-    if go is None:
+    command = go_program(GO_CLIENT, tmp_path_factory.mktemp("go"), version="1.24")
+    if command is None:
         pytest.skip("no Go here: install Go 1.24 or later (https://go.dev) to run this independent TLS peer")
-    import subprocess
-
-    directory = tmp_path_factory.mktemp("go")
-    (directory / "main.go").write_text(GO_CLIENT)
-    (directory / "go.mod").write_text("module client\n\ngo 1.24\n")
-    environment = {
-        "HOME": str(directory),
-        "PATH": str(Path(go).parent),
-        "GOCACHE": str(directory / "cache"),
-        "GOFLAGS": "-mod=mod",
-        "GOTOOLCHAIN": "local",
-        "GOPATH": str(directory / "path"),
-    }
-    subprocess.run([go, "build", "-o", "client", "."], cwd=directory, check=True, env=environment, timeout=600)
-    return [str(directory / "client")]
+    return command
 
 
 @pytest.fixture(params=["node", "go"])

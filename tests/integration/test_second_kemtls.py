@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import threading
@@ -32,6 +31,7 @@ from tests.streams.security.tls13.support import (
     server_of,
 )
 from tests.streams.security.tls13.test_delegated import Leaf
+from tests.support.go import go_program
 
 CLIENT = "spiffe://test/forwarder"
 CHAIN = (SCHEME_CODES["ecdsa_secp256r1_sha256"],)
@@ -59,22 +59,11 @@ def speak_with_server(command: list[str], client: Endpoint, environment: dict[st
 
 @pytest.fixture(scope="module")
 def go_peer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    found = shutil.which("go")
-    if found is None:
+    source = Path(__file__).with_name("kemtls_peer.go").read_text()
+    command = go_program(source, tmp_path_factory.mktemp("go"))
+    if command is None:
         pytest.skip("no Go here: install Go 1.26 or later (https://go.dev) to run this second implementation")
-    directory = tmp_path_factory.mktemp("go")
-    shutil.copy(Path(__file__).with_name("kemtls_peer.go"), directory / "main.go")
-    (directory / "go.mod").write_text("module peer\n\ngo 1.26\n")
-    environment = {
-        "HOME": str(directory),
-        "PATH": str(Path(found).parent),
-        "GOCACHE": str(directory / "cache"),
-        "GOFLAGS": "-mod=mod",
-        "GOTOOLCHAIN": "local",
-        "GOPATH": str(directory / "path"),
-    }
-    subprocess.run([found, "build", "-o", "peer", "."], cwd=directory, check=True, env=environment, timeout=240)
-    return str(directory / "peer")
+    return command[0]
 
 
 class Files:
