@@ -190,8 +190,9 @@ class Forwarder:
         for name in change.started:
             self._start(new[name])
         connector = Connector(self.config, self.metrics)
-        running = [self._keepers[name].pipeline for name in change.relinked]
-        await asyncio.gather(*(pipeline.use(connector.of) for pipeline in running if pipeline is not None))
+        for keeper in (self._keepers[name] for name in change.relinked):
+            if keeper.pipeline is not None:
+                await keeper.pipeline.use(connector.of, connector.receivers)
         removals = (self._remove(name) for name in change.removed)
         await asyncio.gather(*(self._restart(new[name]) for name in change.changed), *removals)
         for name in change.twins_gone:

@@ -161,9 +161,10 @@ class Pipeline:
         """Whether a batch is being sealed or committed."""
         return self._under_way > 0
 
-    async def use(self, connect: Callable[[Stream], Connect]) -> None:
+    async def use(self, connect: Callable[[Stream], Connect], receivers: Callable[[Stream], int]) -> None:
         """Make links in another way from now on."""
-        await asyncio.gather(*(sender.use(connect(sender.stream)) for sender in self.senders))
+        for sender in self.senders:
+            await sender.use(connect(sender.stream), receivers=receivers(sender.stream))
 
     def stop_reading(self) -> None:
         """Take nothing more from the source; `run` seals the blocks that were read, drains, and returns."""

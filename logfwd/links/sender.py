@@ -89,9 +89,9 @@ class Sender:
         if self._conversation is not None:
             self._conversation.leave("the forwarder stops")
 
-    async def use(self, connect: Connect) -> None:
+    async def use(self, connect: Connect, *, receivers: int) -> None:
         """Make links in another way from now on; one that is open is left once the next is there."""
-        self._connect = connect
+        self._connect, self._rounds = connect, Rounds(receivers)
         self._retry_at = 0.0
         self.wake.set()
         await self._drop_next_link()
