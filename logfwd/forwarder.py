@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -23,10 +23,12 @@ from logfwd.changes import Change, Group, groups
 from logfwd.config import ForwarderConfig
 from logfwd.intake import jsonlines
 from logfwd.keeper import Keeper
+from logfwd.leftovers import Ended, leftovers
 from logfwd.links.connector import Connector
 from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
 from logfwd.reloading import Load, Reloading, Report
+from logfwd.sources import Source
 from logfwd.sources.front import Front
 from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.listeners import Counters, Listeners, Served
@@ -54,6 +56,8 @@ class Forwarder:
         self._boot_id = uuid.uuid4().hex
         self._threads = ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="seal")
         self._keepers: dict[str, Keeper] = {}
+        self._draining: dict[str, Keeper] = {}
+        """Of streams that were removed."""
         self._front = Front(is_busy=lambda: any(pipeline.is_busy for pipeline in self._pipelines()))
         syslog_counters = Counters(self.metrics.count_dropped_messages, self.metrics.count_ended_connection)
         self.listeners = Listeners(self._front, self.metrics, _count_invalid, syslog_counters)
@@ -75,7 +79,7 @@ class Forwarder:
                         streams=self.describe,
                         durations=self.metrics.batch_duration.since,
                         prepare=self.metrics.prepare,
-                        degraded=lambda: {**tasks.troubles(), **self._reloading.troubles()},
+                        degraded=self._degraded,
                         program="logfwd",
                         hosts=self.config.admin.hosts,
                     )
@@ -84,11 +88,11 @@ class Forwarder:
                 log.info("admin listening", address=server.address)
             self.metrics.on_scrape(self._observe)
             self.metrics.on_scrape(lambda: self.metrics.count_task_failures(tasks.failures()))
-            _tell_of_remains(self.config)
             self._share_descriptors()
             await self._listen()
             for group in groups(self.config).values():
                 self._start(group)
+            await self._drain_leftovers()
         except BaseException:
             await self._stack.aclose()
             raise
@@ -97,7 +101,8 @@ class Forwarder:
     async def __aexit__(self, *_: object) -> None:
         await self._reloading.stop()
         await self.listeners.stop()
-        await asyncio.gather(*(keeper.stop(self.config.stop_grace_seconds) for keeper in self._keepers.values()))
+        keepers = (*self._keepers.values(), *self._draining.values())
+        await asyncio.gather(*(keeper.stop(self.config.stop_grace_seconds) for keeper in keepers))
         await self.listeners.close()
         await self._stack.aclose()
 
@@ -130,6 +135,29 @@ class Forwarder:
         if all(keeper.finished for keeper in self._keepers.values()):
             self.finished.set()
 
+    async def _drain_leftovers(self, gone: Collection[str] | None = None) -> None:
+        """Send what waits in the spools of streams that are not configured any more, or of these alone."""
+        configured = set(self._keepers)
+        for left in await asyncio.to_thread(lambda: list(leftovers(self.config.state_dir, configured))):
+            if gone is not None and left.name not in gone:
+                continue
+            if left.group is None:
+                _tell_of_removed(left.name, left.path.stat().st_size)
+                continue
+            log.info("removed stream draining", stream=left.name, mode=left.group[0].security, batches=left.batches)
+            drained = partial(self._drained, left.name)
+            self._draining[left.name] = Keeper(left.group, self._make_drain, drained)
+
+    def _drained(self, name: str) -> None:
+        self._draining.pop(name, None)
+        self.metrics.remove_stream(name)
+        log.info("removed stream drained", stream=name)
+
+    @contextlib.asynccontextmanager
+    async def _make_drain(self, group: Group) -> AsyncIterator[Pipeline]:
+        async with Spool(self.config.state_dir / f"{group[0].name}.spool") as spool:
+            yield self._pipeline(group, Ended(), spool)
+
     # -- building ----------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
@@ -155,21 +183,23 @@ class Forwarder:
                 counters = (self.metrics.count_records, self.metrics.count_files, self.metrics.count_file_bytes)
                 counts = (partial(count, original.name) for count in counters)
                 context = Context(original.own_record_bytes, original.batch.max_batch_bytes, handle, others, *counts)
-                connector = Connector(self.config, self.metrics)
-                pipeline = Pipeline(
-                    original,
-                    twins,
-                    make_source(source, context),
-                    spool,
-                    self.metrics,
-                    self._threads,
-                    connector.of,
-                    boot_id=self._boot_id,
-                    answer_timeout_seconds=self.config.answer_timeout_seconds,
-                    receivers=connector.receivers,
-                )
+                pipeline = self._pipeline(group, make_source(source, context), spool)
                 handle.start(pipeline.room_bytes, spool.key)
                 yield pipeline
+
+    def _pipeline(self, group: Group, source: Source, spool: Spool) -> Pipeline:
+        connector = Connector(self.config, self.metrics)
+        return Pipeline(
+            *group,
+            source,
+            spool,
+            self.metrics,
+            self._threads,
+            connector.of,
+            boot_id=self._boot_id,
+            answer_timeout_seconds=self.config.answer_timeout_seconds,
+            receivers=connector.receivers,
+        )
 
     def _sources_beyond(self, name: str) -> list[SourceSettings]:
         """What the other streams read."""
@@ -187,26 +217,29 @@ class Forwarder:
         new = groups(self.config)
         self._share_descriptors()
         await self._listen()
+        back = [self._draining.pop(name) for name in change.started if name in self._draining]
+        await asyncio.gather(*(keeper.stop(0.0) for keeper in back))
         for name in change.started:
             self._start(new[name])
         connector = Connector(self.config, self.metrics)
-        for keeper in (self._keepers[name] for name in change.relinked):
+        relinked = [self._keepers[name] for name in change.relinked]
+        for keeper in (*relinked, *self._draining.values()):
             if keeper.pipeline is not None:
                 await keeper.pipeline.use(connector.of, connector.receivers)
         removals = (self._remove(name) for name in change.removed)
         await asyncio.gather(*(self._restart(new[name]) for name in change.changed), *removals)
+        if change.removed:
+            await self._drain_leftovers(change.removed)
         for name in change.twins_gone:
             self.metrics.remove_stream(name)
         self.metrics.forget_certificates(_sections(before) - _sections(self.config))
 
     async def _remove(self, name: str) -> None:
-        """Stop a stream; what is not acknowledged within the grace stays in its spool."""
+        """Stop a stream; what is not acknowledged within the grace is sent from its spool."""
         await self._keepers[name].stop(self.config.stop_grace_seconds)
         del self._keepers[name]
         self.metrics.remove_stream(name)
         log.info("stream removed", stream=name)
-        path = self.config.state_dir / f"{name}.spool"
-        _tell_of_removed(name, path.stat().st_size)
 
     # -- what it reports ---------------------------------------------------------------------------------------
 
@@ -215,26 +248,22 @@ class Forwarder:
         return {**self.listeners.troubles(), **troubles}
 
     def _observe(self) -> None:
-        for keeper in self._keepers.values():
-            if keeper.pipeline is not None:
-                for sender in keeper.pipeline.senders:
-                    self.metrics.observe_backlog(sender.backlog)
-                self.metrics.source_lag.labels(keeper.name).set(keeper.pipeline.source.lag_bytes())
+        for pipeline in self._pipelines():
+            for sender in pipeline.senders:
+                self.metrics.observe_backlog(sender.backlog)
+            self.metrics.source_lag.labels(pipeline.original.name).set(pipeline.source.lag_bytes())
 
     def describe(self) -> list[dict[str, Any]]:
         """The rows of /api/v1/streams."""
         return status.rows(self._pipelines(), self.metrics)
 
     def _pipelines(self) -> Iterator[Pipeline]:
-        return (keeper.pipeline for keeper in self._keepers.values() if keeper.pipeline is not None)
+        keepers = (*self._keepers.values(), *self._draining.values())
+        return (keeper.pipeline for keeper in keepers if keeper.pipeline is not None)
 
-
-def _tell_of_remains(config: ForwarderConfig) -> None:
-    """A removed stream's spool takes room on the disk, and what waits in it is not sent."""
-    configured = groups(config)
-    for path in sorted(config.state_dir.glob("*.spool")):
-        if path.stem not in configured:
-            _tell_of_removed(path.stem, path.stat().st_size)
+    def _degraded(self) -> Mapping[str, str]:
+        drains = dict.fromkeys(self._draining, "it is not configured any more; what waits in its spool is being sent")
+        return {**tasks.troubles(), **self._reloading.troubles(), **drains}
 
 
 def _tell_of_removed_twins(spool: Spool, configured: set[str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from logfwd.spool.file import reader
+from logfwd.spool.file import clear_errors, reader
 from logfwd.spool.notes import Notes
 from logfwd.spool.store import Spool
 from streams.files import sync_directory
@@ -59,6 +59,13 @@ def in_file(path: Path) -> list[Remains]:
     if all(each.stream != path.stem for each in found):
         found.append(Remains(path.stem, path))
     return sorted(found, key=lambda each: (not each.is_original, each.stream))
+
+
+def definition_in(path: Path) -> str:
+    """The stream and its twins as they were configured last, as JSON; empty in a file that does not say it."""
+    with clear_errors(path), contextlib.closing(reader(path)) as connection:
+        found = connection.execute("SELECT value FROM meta WHERE key = 'definition'").fetchone()
+    return "" if found is None else str(found[0])
 
 
 def of_removed_streams(state_dir: Path, configured: set[str]) -> Iterator[Remains]:

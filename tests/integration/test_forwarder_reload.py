@@ -91,6 +91,39 @@ async def test_a_removal_that_is_declared_is_taken_and_the_stream_comes_back_whe
     assert installation.stored("c") == lines(20)
 
 
+async def test_what_waits_for_a_removed_stream_is_sent_at_once_and_after_a_restart(
+    installation: Installation, events: Events
+) -> None:
+    away = replace(config_of(installation, "localhost:1", *NAMES), stop_grace_seconds=0.0)
+    async with Forwarder(away) as forwarder:
+        for name in NAMES:
+            write(installation, name, *lines(10))
+            await eventually(lambda name=name: waiting(forwarder, name) == 10)  # type: ignore[misc]
+        gone = replace(config_of(installation, "localhost:1", "a"), removed=("b", "c"), stop_grace_seconds=0.0)
+        assert (await forwarder.reload(lambda: gone)).removed == ("b", "c")
+        assert set(forwarder._degraded()) == {"b", "c"}
+        await eventually(lambda: waiting(forwarder, "b") == 10)  # its spool is opened again
+        back = replace(config_of(installation, "localhost:1", "a", "b"), removed=("c",), stop_grace_seconds=0.0)
+        assert (await forwarder.reload(lambda: back)).started == ("b",)
+        assert set(forwarder._degraded()) == {"c"}
+    async with running(installation.receiver_config()) as service:
+        address = service.listeners[0].address
+        async with Forwarder(config_of(installation, address, "a", "b")) as forwarder:
+            await eventually(lambda: found(events, "removed stream drained"))
+            assert forwarder._degraded() == {}
+            assert {row["stream"] for row in forwarder.describe()} == {"a", "b"}
+            write(installation, "c", *lines(10, 10))
+            assert (await forwarder.reload(lambda: config_of(installation, address, *NAMES))).started == ("c",)
+            await eventually(lambda: acknowledged(forwarder, "c") == 20)
+    for name, count in (("a", 10), ("b", 10), ("c", 20)):
+        assert installation.stored(name) == lines(count)
+    assert [event["stream"] for event in found(events, "removed stream draining")] == ["b", "c", "c"]
+
+
+def waiting(forwarder: Forwarder, name: str) -> int:
+    return sum(row["spool"]["records"] for row in forwarder.describe() if row["stream"] == name)
+
+
 async def test_links_move_to_other_receivers_while_their_streams_go_on(
     installation: Installation, events: Events
 ) -> None:
