@@ -89,11 +89,18 @@ class Logs:
     help="Rounds; in the first half files are added, in the second half the oldest ones are replaced.",
 )
 @click.option(
+    "--turnover",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How often all files are replaced in the second half: names that are gone must not add to memory.",
+)
+@click.option(
     "--seconds", default=10.0, show_default=True, type=click.FloatRange(1), help="Duration of each measurement."
 )
 @report.seed_option
 @report.as_json_option
-def files(files: int, most_open: int, rounds: int, seconds: float, seed: int, as_json: bool) -> None:
+def files(files: int, most_open: int, rounds: int, turnover: int, seconds: float, seed: int, as_json: bool) -> None:
     """Delay of a new line, CPU and descriptors, as files are added and replaced by others with new names.
 
     A delay is from the write to the append in the sink: for a line in the file that was written to last, in any of the
@@ -113,11 +120,11 @@ def files(files: int, most_open: int, rounds: int, seconds: float, seed: int, as
         logs = Logs(forwarder.input(STREAM), seed)
         for number in range(1, rounds + 1):
             status.update(f"round {number} of {rounds}")
-            share = files * 2 // rounds
-            logs.make(share)
-            if number > rounds / 2:
-                forwarder.wait_for(logs.written, ARRIVAL_SECONDS)  # what is deleted unread is lost
-                logs.delete(logs.files - files)
+            for _ in range(turnover if number > rounds / 2 else 1):
+                logs.make(files * 2 // rounds)
+                if number > rounds / 2:
+                    forwarder.wait_for(logs.written, ARRIVAL_SECONDS)  # what is deleted unread is lost
+                    logs.delete(logs.files - files)
             forwarder.wait_for(logs.written, ARRIVAL_SECONDS)
             time.sleep(SETTLE_SECONDS)
             rows.append(_measure(rig, forwarder, logs, seconds))
