@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from bench.figures.provenance import provenance
 from bench.lab.load import Base, Load
 from bench.lab.processes import StartFailed, die_with_parent
 from bench.lab.rig import Rig, Setup
+from logreceiver.config import Limits
 from streams.security import pki
 from streams.telemetry import client
 from streams.telemetry.client import NotAnswered
@@ -48,6 +49,8 @@ from streams.telemetry.client import NotAnswered
 HEALTH_SECONDS = 0.1
 LOOK_SECONDS = 3.0
 QUIET = "quiet"
+BUDGET_MB = Limits().max_memory_bytes / 1e6
+MOST_OF_BUDGET = 1.2
 
 
 class Health:
@@ -171,6 +174,16 @@ def judged(row: dict[str, Any], alone: Sequence[float]) -> dict[str, Any]:
     return found | {"decoy_ratio": found["p99_ms"]["during"] / decoyed if decoyed else math.nan, "faults": faults}
 
 
+def memory_fault(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with the memory that unfinished batches took, if both floods of 1990 links are there."""
+    peaks = {row["flood"]: row["peak_rss_mb"] for row in rows}
+    if not {"crowd", "crowd-unfinished"} <= set(peaks):
+        return []
+    most = peaks["crowd"] + BUDGET_MB * MOST_OF_BUDGET
+    found = peaks["crowd-unfinished"]
+    return [f"unfinished batches took {found:.0f} MB, not {most:.0f} MB"] if found > most else []
+
+
 COLUMNS: Sequence[report.Column] = (
     *OF_ABUSE[:-2],
     ("p99 alone / decoy / now, ms", lambda r: "{alone:.1f} / {decoy:.1f} / {during:.1f}".format(**r["p99_ms"])),
@@ -215,7 +228,7 @@ def fire(floods: tuple[str, ...], impostors: tuple[str, ...], seconds: float, as
         for name in impostors:
             with console.status(IMPOSTORS[name].title):
                 deceived.append(deceive(name, rig, base, seconds))
-    faults = [fault for row in (*rows, *deceived) for fault in row["faults"]]
+    faults = [fault for row in (*rows, *deceived) for fault in row["faults"]] + memory_fault(rows)
     if as_json:
         report.emit("fire", rows, deceived=deceived, base_rss_mb=base_rss_mb, faults=faults, provenance=provenance(1))
     else:
