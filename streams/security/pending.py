@@ -1,8 +1,9 @@
 """Handshakes under way at a listener: how many there may be, and who has to make room for the next. No I/O.
 
-While there is room everybody is let in. Then whoever has said nothing for a while goes first, and after them the
-slowest of the source with the most handshakes: so a source cannot keep out the others. Many good peers may share a
-source (a proxy, a NAT): then the newest of them has to come again, but costs none of the others its place.
+While there is room everybody is let in. Then whoever has been waited for a while goes first, said it nothing or half of
+something, and after them the slowest of the source with the most handshakes: so a source cannot keep out the others.
+Many good peers may share a source (a proxy, a NAT): then the newest of them has to come again, but costs none of the
+others its place.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Generic, Protocol, TypeVar
 
 SILENT_SECONDS = 1.0
-"""Who has sent nothing for so long may have to make room for others."""
+"""Who sends nothing for so long may have to make room for others."""
 PREFIX_BITS = 64
 """A host may have any address of such an IPv6 network."""
 
@@ -29,6 +30,10 @@ class Peer(Protocol):
     @property
     def heard_bytes(self) -> int:
         """What it has sent so far."""
+
+    @property
+    def heard_at(self) -> float:
+        """Since when it is waited for; infinite while it waits for us."""
 
 
 P = TypeVar("P", bound=Peer)
@@ -75,11 +80,11 @@ class Pending(Generic[P]):
                 del self._by_source[found[1]]
 
     def _silent(self, now: float) -> P | None:
-        """Who has been there longest without a word."""
+        """Who has been there longest of those that are waited for."""
         for peer, (since, _) in self._since.items():
             if now - since < SILENT_SECONDS:
                 return None
-            if peer.heard_bytes == 0:
+            if now - peer.heard_at >= SILENT_SECONDS:
                 return peer
         return None
 

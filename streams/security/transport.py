@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import socket
 import time
@@ -227,13 +228,13 @@ class Link(asyncio.BufferedProtocol):
         if size == nbytes and self._endpoint.complete:
             self._feed(data)
             return
-        self._rest = memoryview(bytes(data))
+        self._rest, self.heard_at = memoryview(bytes(data)), math.inf
         self._pace_reading()
         self._turns.ask(self.host, lambda: self._take_piece(size))
 
     def _take_piece(self, size: int) -> None:
         """A step of the handshake, or the next of many small records; the rest waits for another turn."""
-        data, self._rest = self._rest[:size], self._rest[size:]
+        data, self._rest, self.heard_at = self._rest[:size], self._rest[size:], time.monotonic()
         if self._transport is None or self._error is not None:
             self._rest = self._rest[:0]
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from ipaddress import ip_network
 
@@ -14,6 +15,7 @@ from streams.security.pending import SILENT_SECONDS, Pending, source_of
 class Peer:
     host: str
     heard_bytes: int = 1
+    heard_at: float = 0.0
 
 
 def filled(*hosts: str, heard: int = 1) -> tuple[Pending[Peer], list[Peer]]:
@@ -31,11 +33,18 @@ def test_while_there_is_room_everybody_is_let_in() -> None:
 
 def test_who_has_been_silent_for_longest_goes_first() -> None:
     table, peers = filled("10.0.0.1", "10.0.0.2", "10.0.0.3", heard=0)
-    peers[0].heard_bytes = 1
+    peers[0].heard_at = 0.9 * SILENT_SECONDS
     assert table.enter(new := Peer("10.0.0.9"), SILENT_SECONDS / 2) is new, "they have just come"
     assert table.enter(Peer("10.0.0.9"), SILENT_SECONDS) is peers[1]
     assert table.enter(Peer("10.0.0.9"), SILENT_SECONDS) is peers[2]
     assert len(table) == 3
+
+
+def test_who_stops_in_the_middle_makes_room_and_who_waits_for_us_does_not() -> None:
+    table, peers = filled(*["10.0.0.1"] * 3, heard=1500)
+    peers[0].heard_at, peers[1].heard_at = math.inf, SILENT_SECONDS
+    assert table.enter(Peer("10.0.0.1"), 1.5 * SILENT_SECONDS) is peers[2]
+    assert table.enter(new := Peer("10.0.0.1"), 1.5 * SILENT_SECONDS) is new
 
 
 def test_then_the_slowest_of_the_source_with_most_of_them() -> None:
