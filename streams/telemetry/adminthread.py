@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 MOST_CONNECTIONS = 64
+BACKLOG = 1024
+"""Connections that have not been accepted: for what exceeds it the kernel lets a client wait a second or more."""
 MAX_LINE_BYTES = 4096
 MAX_HEADER_BYTES = 4096
 CLOSE_SECONDS = 1.0
@@ -205,7 +207,9 @@ class _Server:
         try:
             http = runner.server
             assert http is not None
-            listening = await self._loop.create_server(lambda: _Connection(http(), connections), sock=self._sock)
+            listening = await self._loop.create_server(
+                lambda: _Connection(http(), connections), sock=self._sock, backlog=BACKLOG
+            )
             if self._stopped.is_set():
                 return
             await self._stop.wait()
