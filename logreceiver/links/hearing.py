@@ -101,6 +101,7 @@ class Hearing:
         self._is_waiting = True
         try:
             while not (await asyncio.wait({turn}, timeout=PING_SECONDS))[0]:
+                await self._turns.take(self._identity)
                 self._pinged += 1
                 self._send(m.Ping(self._pinged))
         finally:
