@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
-import os
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -336,25 +333,3 @@ async def test_connections_that_come_in_the_same_moment_are_no_more_than_there_m
     for client in clients:
         client.close()
     server.close()
-
-
-async def test_a_thousand_connections_at_once_are_not_for_the_kernel_to_put_off() -> None:
-    async with admin.serve("127.0.0.1:0", CollectorRegistry(), ready=dict, streams=list) as server:
-        await _answered(server.address)
-        most = int(Path("/proc/sys/net/core/somaxconn").read_text())
-        assert _backlog(split_address(server.address)) == min(adminthread.BACKLOG, most)
-
-
-async def _answered(address: str) -> None:
-    """It listens anew when its thread has begun."""
-    async with aiohttp.ClientSession() as session, session.get(f"http://{address}/healthz") as answer:
-        assert answer.status == 200
-
-
-def _backlog(address: tuple[str, int]) -> int:
-    """How many connections may wait at this address to be accepted (tcpi_sacked of struct tcp_info)."""
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as sock:
-            if sock.getsockname() == address and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[28:32], sys.byteorder)
-    raise AssertionError(f"nothing listens at {address}")
