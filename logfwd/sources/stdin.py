@@ -216,8 +216,3 @@ class Stdin:
     def lag_bytes(self) -> int:
         """Bytes that were read and are not committed; how many wait in the pipe is not known."""
         return len(self._unfinished) + self._uncommitted.byte_count
-
-    @property
-    def has_ended(self) -> bool:
-        """True when all of the input was read."""
-        return self._ended

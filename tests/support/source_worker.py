@@ -154,7 +154,7 @@ def stdin(directory: Path, _: Handle) -> Made:
     async def write_to_its_end(pipeline: Pipeline) -> None:
         await send_once(directory, pipeline, source, write)
         os.close(writer)
-        await eventually(lambda: source.has_ended and not source.lag_bytes())
+        await eventually(lambda: source._ended and not source.lag_bytes())
 
     return source, write_to_its_end
 

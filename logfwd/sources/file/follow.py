@@ -112,10 +112,6 @@ class Follower:
         """True while a file is open that has no watch."""
         return not self._files.opened.all_watched
 
-    @property
-    def open_files(self) -> int:
-        return len(self._files.opened.tails)
-
     def close(self) -> None:
         self._files.opened.close_all()
 

@@ -69,6 +69,10 @@ class Reader:
         self.counted[state] += records
 
     @property
+    def open_files(self) -> int:
+        return len(self.follower._files.opened.tails)
+
+    @property
     def lines(self) -> list[bytes]:
         return b"".join(block.data for block in self.blocks).splitlines()
 

@@ -156,7 +156,7 @@ def test_a_deleted_file_is_read_on_for_a_minute_after_each_line_though_nobody_kn
         assert reader.files == {}
         reader.turn(61)
         reader.turn(61)
-    assert reader.follower.open_files == 0
+    assert reader.open_files == 0
     assert reader.files == {"let_go": 1}
 
 
@@ -252,7 +252,7 @@ def test_the_inode_of_a_deleted_file_is_not_known_any_more(log: Path) -> None:
     reader.turn()
     log.unlink()
     reader.turn()
-    assert reader.follower.open_files == 1
+    assert reader.open_files == 1
     assert [known[0].inode for known in map(read_mark, reader.positions.values()) if known] == [0]
 
 

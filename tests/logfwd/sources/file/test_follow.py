@@ -225,7 +225,7 @@ def test_five_hundred_files_are_read_with_ten_open(tmp_path: Path) -> None:
         for number, path in enumerate(paths):
             append(path, b"%d of %d\n" % (round_, number))
         reader.turn()
-        assert reader.follower.open_files <= 10
+        assert reader.open_files <= 10
         if round_ == 1:
             reader.restart()
     assert sorted(reader.lines) == sorted(b"%d of %d" % (r, number) for r in range(3) for number in range(500))
@@ -302,7 +302,7 @@ def test_the_position_of_a_rotated_file_is_kept_as_long_as_the_file_exists(tmp_p
     log.rename(tmp_path / "a.log.1")
     for _ in range(10):
         reader.turn(600)
-    assert (len(reader.positions), reader.follower.open_files) == (1, 0)
+    assert (len(reader.positions), reader.open_files) == (1, 0)
     append(tmp_path / "a.log.1", b"a late line\n")
     assert reader.turn(10) == [b"a late line"]
 

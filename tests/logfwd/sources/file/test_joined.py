@@ -345,7 +345,7 @@ def test_what_is_open_when_the_format_is_changed_does_not_hold_its_file_for_ever
     for _ in range(4):
         reader.turn(10.0)
     assert len(reader.lines) == 1
-    assert reader.follower.open_files == 1
+    assert reader.open_files == 1
 
 
 # -- multi-line records --------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def test_half_a_long_line_is_a_record_once_its_file_was_rotated(tmp_path: Path) 
     for _ in range(4):
         reader.turn(10.0)
     assert reader.lines == [b"next", b"x" * 1000], "only the half line waits"
-    assert reader.follower.open_files == 1
+    assert reader.open_files == 1
 
 
 def test_a_line_without_end_is_cut_at_whole_characters_and_that_is_counted_and_said(

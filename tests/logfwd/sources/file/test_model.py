@@ -173,7 +173,7 @@ def remount(history: History) -> None:
     go_away(history)
     for _ in range(4 if history.is_up else 0):
         history.turn(100)
-    if not history.is_up or not history.reader.follower.open_files:
+    if not history.is_up or not history.reader.open_files:
         history.device += 1
     come_back(history)
     for path in history.files() if not history.handles else ():

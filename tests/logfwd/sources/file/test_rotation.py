@@ -186,7 +186,7 @@ def test_a_file_deleted_and_recreated_is_read_from_its_start(log: Path, restarte
     for _ in range(8):
         reader.turn()
     assert reader.lines == expected((0, 30))
-    assert reader.follower.open_files == 1
+    assert reader.open_files == 1
     assert len(reader.positions) == 1 + restarted
 
 
@@ -199,11 +199,11 @@ def test_a_deleted_file_that_is_still_written_is_read_to_its_end_then_closed(log
         for start in range(10, 60, 10):
             writer.write(numbered(start, start + 10))
             reader.turn(4.0)
-        assert reader.follower.open_files == 1
+        assert reader.open_files == 1
     reader.turn(5.0)
     reader.turn()
     assert reader.lines == expected((0, 60))
-    assert reader.follower.open_files == 0
+    assert reader.open_files == 0
     assert reader.positions == {} or reader.follower.forgotten() == list(reader.positions)
 
 
@@ -216,10 +216,10 @@ def test_a_deleted_file_is_held_until_its_lines_are_committed(log: Path) -> None
         reader.now += 1
         reader.scan()
         reader.read()
-    assert reader.follower.open_files == 1
+    assert reader.open_files == 1
     reader.commit()
     reader.turn(10.0)
-    assert (reader.lines, reader.follower.open_files) == (expected((0, 10)), 0)
+    assert (reader.lines, reader.open_files) == (expected((0, 10)), 0)
 
 
 @pytest.mark.parametrize("size", [10, 11, 30])

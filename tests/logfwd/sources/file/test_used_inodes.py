@@ -62,7 +62,7 @@ def settle(reader: Reader, folder: Path, count: int) -> None:
     append(folder / "open", b"opened\n")
     reader.turn()
     assert reader.lines.count(DONE.strip()) == count
-    assert reader.follower.open_files == 1
+    assert reader.open_files == 1
 
 
 @pytest.mark.parametrize("more", [b"", b"more\n"])

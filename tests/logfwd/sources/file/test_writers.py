@@ -90,11 +90,11 @@ def test_a_rotated_file_is_read_as_long_as_its_writer_has_it_open_however_silent
             reader.turn(600)
             writer.write(b" of %d\nhalf" % minute)
             assert len(reader.turn()) == 1
-        assert reader.follower.open_files == 2
+        assert reader.open_files == 2
     reader.turn(2)
     assert reader.turn(2) == [b"half"] or reader.lines[-1] == b"half"
     reader.turn(2)
-    assert reader.follower.open_files == 1
+    assert reader.open_files == 1
 
 
 def test_a_deleted_file_with_a_silent_writer_is_let_go_of_after_an_hour_and_said(tmp_path: Path) -> None:
@@ -106,10 +106,10 @@ def test_a_deleted_file_with_a_silent_writer_is_let_go_of_after_an_hour_and_said
         log.unlink()
         reader.turn()
         reader.turn(followed.WRITTEN_SECONDS - 10)
-        assert reader.follower.open_files == 1
+        assert reader.open_files == 1
         reader.turn(20)
         reader.turn()
-    assert reader.follower.open_files == 0
+    assert reader.open_files == 0
     assert reader.files == {"let_go": 1}
     assert [each["bytes"] for each in logs if each["event"] == "let go of a file that may still be written"] == [0]
 
@@ -124,6 +124,6 @@ def test_deleted_files_use_no_more_of_the_disk_than_max_deleted_bytes(tmp_path: 
             reader.turn()
             log.unlink()
             reader.turn()
-        assert (reader.follower.open_files, reader.files) == (2, {"let_go": 2})
+        assert (reader.open_files, reader.files) == (2, {"let_go": 2})
         writer.write(b"more\n")
         assert reader.turn() == [b"more"]

@@ -146,7 +146,7 @@ def test_filler_between_lines_is_skipped_and_the_last_line_of_a_rotated_file_end
     reader.turn(seconds=1000)
     reader.turn(seconds=1000)
     assert reader.lines == [b"one", b"two", b"three"]
-    assert reader.follower.open_files == 0
+    assert reader.open_files == 0
 
 
 def test_a_line_before_a_large_hole_waits_for_its_end(tmp_path: Path) -> None:
