@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 from streams.security.endpoint import Facts
+from streams.security.modes import Mode
 from streams.telemetry.metrics import CollectorRegistry, Metric, Metrics, duration, reloads
 
 MAX_STREAM_LABELS = 200
@@ -66,6 +67,10 @@ RECEIVER = (
 )
 
 
+SINK_ROLE = "kafka"
+"""Stands in `role` for the receiver's side of connections to Kafka."""
+
+
 class ReceiverMetrics(Metrics):
     """The families of `logreceiver`."""
 
@@ -82,6 +87,14 @@ class ReceiverMetrics(Metrics):
         self.clones_suspected = self._counter(CLONES)
         self._crl = self._gauge(CRL)
         self._stream_labels: set[str] = set()
+
+    def complete(self, mode: Mode, facts: Facts) -> None:
+        """A handshake with a broker of the sink."""
+        self.observe_handshake(facts, stream="", mode=mode.name, role=SINK_ROLE)
+
+    def failed(self, mode: Mode, reason: str) -> None:
+        """A handshake with a broker failed, or a broker ended a connection by an alert."""
+        self.failed_handshake(reason, role=SINK_ROLE, mode=mode.name)
 
     def revocation_lists(self, next_update: datetime.datetime | None) -> None:
         """The lists in use were read; None if there are none."""

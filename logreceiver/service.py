@@ -95,7 +95,8 @@ class Service:
         """Of the files that were read last."""
         self._make_room()
         grants = Grants.load(config.grant_key_file)
-        sink = make_sink(config.sink, ledger_topic=config.ledger.topic if config.ledger is not None else "")
+        ledger_topic = config.ledger.topic if config.ledger is not None else ""
+        sink = make_sink(config.sink, ledger_topic=ledger_topic, witness=self.metrics)
         self._stack.push_async_callback(sink.close)
         await sink.start()
         self._shared = Shared(config, sink, grants, self.metrics)

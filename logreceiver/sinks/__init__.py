@@ -10,13 +10,16 @@ A new sink is a section in settings.py, a module, a row in make.py and in the co
 
 from __future__ import annotations
 
+import datetime
 import enum
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import ClassVar, Protocol
 
 import msgspec
 
 from streams.errors import Code
+from streams.security.endpoint import Facts
+from streams.security.modes import Mode
 
 
 class TopicInfo(msgspec.Struct, frozen=True):
@@ -96,6 +99,18 @@ class Sink(Protocol):
 
     async def produce(self, topic: str, partition: int, batch: memoryview) -> Outcome:
         """Store one stamped batch, durably. Returns every answer as an outcome instead of raising; never retries."""
+
+
+class SinkWitness(Protocol):
+    """Counts a sink's handshakes with its servers, and knows when the certificate that they are shown expires."""
+
+    def complete(self, mode: Mode, facts: Facts) -> None: ...
+
+    def failed(self, mode: Mode, reason: str) -> None: ...
+
+    def own_certificate(self, expires: datetime.datetime, *, user: str) -> None: ...
+
+    def forget_certificates(self, users: Iterable[str]) -> None: ...
 
 
 class Reader(Protocol):

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from logreceiver.sinks import Reader, Sink
+from logreceiver.sinks import Reader, Sink, SinkWitness
 from logreceiver.sinks.settings import AnySink, KafkaSink, LogSink
 
 
-def make_sink(settings: AnySink, *, ledger_topic: str = "") -> Sink:
-    """The sink of a section; `start` opens it. The ledger's topic is kept longer by a sink that deletes old records."""
+def make_sink(settings: AnySink, *, ledger_topic: str = "", witness: SinkWitness | None = None) -> Sink:
+    """The sink of a section; `start` opens it. The ledger's topic is kept longer by a sink that deletes old records.
+
+    `witness` gets to know of its handshakes with servers, and of its certificate.
+    """
     match settings:
         case LogSink():
             from logreceiver.sinks.log import sink as log
@@ -21,7 +24,7 @@ def make_sink(settings: AnySink, *, ledger_topic: str = "") -> Sink:
         case KafkaSink():
             from logreceiver.sinks.kafka import sink as kafka
 
-            return kafka.KafkaSink(settings)
+            return kafka.KafkaSink(settings, witness)
 
 
 def renewal(sink: Sink, settings: AnySink) -> Callable[[], None]:

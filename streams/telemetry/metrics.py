@@ -63,7 +63,8 @@ HANDSHAKES = Metric(
     "",
     (*TLS, "result"),
     "Handshakes by result: ok, or the reason of the failure. A forwarder counts ok at WELCOME, when its certificate "
-    "has been accepted. A receiver knows stream and mode from HELLO on; they are empty for links that end before it.",
+    "has been accepted. A receiver knows stream and mode from HELLO on; they are empty for links that end before it. "
+    "Role kafka: the receiver's own handshakes with brokers (stream is empty), also those ended by an alert later.",
 )
 AUTHENTICATIONS = Metric(
     "tls_authentications_total",

@@ -64,7 +64,7 @@ async def test_late_copies_and_a_restart_between_the_question_and_the_first_batc
                 await eventually(lambda: KafkaSink.ask(self, topic, partition, producer_id))
             return answer
 
-    monkeypatch.setattr(service, "make_sink", Raced)
+    monkeypatch.setattr(service, "make_sink", lambda settings, **_: Raced(settings))
     async with way_to(kafka, tmp_path) as way:
         async with way.life(topic_name) as life:
             made = await life.begin(sealed=6, stored=3, acknowledged=1)

@@ -16,12 +16,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
+from aiokafka.conn import CloseReason
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from logreceiver.sinks.kafka.coalesced import Coalesced
+from logreceiver.sinks.kafka.connection import Connection
 from logreceiver.sinks.kafka.errors import (
     LEADER_NOT_AVAILABLE,
     NO_ERROR,
@@ -64,11 +65,11 @@ class Cluster:
     def __init__(self, bootstrap: Sequence[str], options: Mapping[str, Any]) -> None:
         self._bootstrap = [split_address(address) for address in bootstrap]
         self._options = dict(options)
-        self._control: dict[tuple[str, int], AIOKafkaConnection] = {}
-        self._outdated: set[AIOKafkaConnection] = set()
+        self._control: dict[tuple[str, int], Connection] = {}
+        self._outdated: set[Connection] = set()
         """Connections with other options, which may still carry a question."""
         self._coalesced: Coalesced[None] = Coalesced()
-        self._connecting: Coalesced[AIOKafkaConnection] = Coalesced()
+        self._connecting: Coalesced[Connection] = Coalesced()
         self._names: set[str] = set()
         """Topics in use: metadata of these is requested."""
         self._refreshed = -1.0
@@ -93,31 +94,38 @@ class Cluster:
         """Make connections with other options from now on; those that are there serve what is under way, then close."""
         self._options = dict(options)
         for connection in self._control.values():
-            self._outdated.add(connection)
-            asyncio.get_running_loop().call_later(2 * CONTROL_SECONDS, self._close_outdated, connection)
+            self._retire(connection)
         self._control.clear()
 
-    def _close_outdated(self, connection: AIOKafkaConnection) -> None:
+    def _retire(self, connection: Connection) -> None:
+        """Close it once what it carries is answered."""
+        self._outdated.add(connection)
+        asyncio.get_running_loop().call_later(2 * CONTROL_SECONDS, self._close_outdated, connection)
+
+    def _close_outdated(self, connection: Connection) -> None:
         if connection in self._outdated:
             self._outdated.discard(connection)
             connection.close()
 
-    async def connect(self, address: tuple[str, int], *, seconds: float = CONTROL_SECONDS) -> AIOKafkaConnection:
+    async def connect(self, address: tuple[str, int], *, seconds: float = CONTROL_SECONDS) -> Connection:
         """A new connection; `seconds` is its time limit for one answer. SinkUnavailable if it fails."""
         host, port = address
+        connection = Connection(
+            host,
+            port,
+            client_id="logreceiver",
+            request_timeout_ms=int(seconds * 1000),
+            max_idle_ms=540_000,
+            **self._options,
+        )
         try:
             async with asyncio.timeout(CONTROL_SECONDS):
-                return await create_conn(
-                    host,
-                    port,
-                    client_id="logreceiver",
-                    request_timeout_ms=int(seconds * 1000),
-                    max_idle_ms=540_000,
-                    **self._options,
-                )
+                await connection.connect()
         except CONNECTION_ERRORS as error:
             self.forget()
-            raise SinkUnavailable(Code.UNAVAILABLE, f"no connection to {host}:{port}: {_describe(error)}") from error
+            why = self._describe(error)
+            raise SinkUnavailable(Code.UNAVAILABLE, f"no connection to {host}:{port}: {why}") from error
+        return connection
 
     # -- metadata ----------------------------------------------------------------------------------------------
 
@@ -199,14 +207,23 @@ class Cluster:
             connection.close(reason=CloseReason.CONNECTION_BROKEN)
             self.forget()
             raise SinkUnavailable(
-                Code.UNAVAILABLE, f"no answer from {address[0]}:{address[1]}: {_describe(error)}"
+                Code.UNAVAILABLE, f"no answer from {address[0]}:{address[1]}: {self._describe(error)}"
             ) from error
 
-    async def _connect_control(self, address: tuple[str, int]) -> AIOKafkaConnection:
+    def _describe(self, error: BaseException) -> str:
+        """With what TLS has to say: aiokafka only knows that the connection was closed."""
+        text = str(error) or type(error).__name__
+        context = self._options.get("ssl_context")
+        failure = context.take_failure() if context is not None else ""
+        return f"{text}; TLS: {failure}" if failure and failure not in text else text
+
+    async def _connect_control(self, address: tuple[str, int]) -> Connection:
         connection = self._control.get(address)
         if connection is not None and connection.connected():
             return connection
-        if connection is not None:
+        if connection is not None and connection.is_used_up:
+            self._retire(connection)
+        elif connection is not None:
             connection.close()  # the peer has ended it, but it is not closed here yet
         connection = self._control[address] = await self.connect(address)
         return connection
@@ -241,7 +258,3 @@ def _topic(row: Sequence[Any]) -> Topic:
     replicas = max((len(partition[4]) for partition in partitions), default=0)
     leaders, in_sync = {one[1]: one[2] for one in partitions}, {one[1]: len(one[5]) for one in partitions}
     return Topic(error_code, topic_id, leaders, in_sync, replicas, operations)
-
-
-def _describe(error: BaseException) -> str:
-    return str(error) or type(error).__name__

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import structlog
 
-from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
+from logreceiver.sinks import Kind, Outcome, RunState, SinkWitness, TopicInfo
 from logreceiver.sinks.kafka.client import CONNECTION_ERRORS, Cluster
 from logreceiver.sinks.kafka.coalesced import Coalesced
 from logreceiver.sinks.kafka.errors import NO_ERROR, NOT_LEADER, UNKNOWN_TOPIC, raise_for, refusal
@@ -32,6 +32,7 @@ from logreceiver.sinks.kafka.requests import DescribeProducers
 from logreceiver.sinks.kafka.topics import CHECK_SECONDS, Topics
 from logreceiver.sinks.settings import KafkaSink as Settings
 from streams import tasks
+from streams.config.sections import SinkTls
 from streams.errors import Code, SinkUnavailable
 
 START_SECONDS = 5.0
@@ -55,8 +56,9 @@ class KafkaSink:
     name = "kafka"
     asking_is_cheap: ClassVar[bool] = True
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, witness: SinkWitness | None = None) -> None:
         self._settings = settings
+        self._witness = witness
         self._topics: Topics | None = None
         self._lanes: dict[int, Lanes[Any]] = {}
         """By broker."""
@@ -76,7 +78,9 @@ class KafkaSink:
     async def start(self) -> None:
         """Connect; wait a few seconds for a broker, then keep trying in the background."""
         self._credentials = credentials(self._settings)  # first: a file that changes meanwhile is then noticed
-        self._cluster = Cluster(self._settings.brokers, connection_options(self._settings))
+        options = connection_options(self._settings)
+        self._cluster = Cluster(self._settings.brokers, options)
+        self._show(options)
         self._topics = Topics(self._cluster, lambda: self._settings)
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -98,11 +102,23 @@ class KafkaSink:
             if known != self._credentials and self._cluster is not None:
                 self._credentials = known
                 self._cluster.use(options)
+                self._show(options)
                 for lanes in self._lanes.values():
                     lanes.renew()
                 log.info("connections to the brokers renewed")
 
         return take
+
+    def _show(self, options: Mapping[str, Any]) -> None:
+        """Have the connections that are made with these options counted, and the certificate's end shown."""
+        witness, context = self._witness, options.get("ssl_context")
+        if witness is None:
+            return
+        witness.forget_certificates([SinkTls.section])
+        if context is not None:
+            context.witness = witness
+            if self._settings.tls is not None and self._settings.tls.own is not None:
+                witness.own_certificate(context.party.expires, user=SinkTls.section)
 
     async def _keep(self) -> None:
         """Refresh the metadata from time to time, and soon after a failure."""

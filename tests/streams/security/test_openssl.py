@@ -24,7 +24,6 @@ from streams.security.modes import MODES
 from streams.security.openssl import party as openssl
 from streams.security.openssl.context import client_context, server_context
 from streams.security.openssl.endpoint import FEED_BYTES, OpenSSLEndpoint
-from streams.security.sslcontext import PartyContext
 from tests.support.tls import Parties
 
 ROUNDS = 8
@@ -305,31 +304,3 @@ def test_a_party_expires_with_its_certificate(parties: Parties) -> None:
     short = parties.leaf("short", identities=["x"], hosts=["localhost"], days=2)
     left = stacks.server([MODES["hybrid"]], short).expires - datetime.datetime.now(datetime.UTC)
     assert datetime.timedelta(days=1, hours=23) < left <= datetime.timedelta(days=2, minutes=5)
-
-
-@pytest.mark.parametrize(("demanded", "enough"), [("hybrid", True), ("classical", False)])
-def test_a_library_that_wants_an_ssl_context_gets_no_link_weaker_than_its_mode(
-    parties: Parties, demanded: str, enough: bool
-) -> None:
-    hybrid = MODES["hybrid"]
-    context = PartyContext.of(modes.foreign(MODES[demanded]), openssl.foreign(hybrid, parties.forwarder))
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    near = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
-    far = OpenSSLEndpoint(server_context([hybrid], parties.receiver), server_side=True, alpn=None)
-    with pytest.raises(ssl.SSLWantReadError):
-        near.do_handshake()
-    far.feed(outgoing.read())
-    far.handshake()
-    for part in far.take():
-        incoming.write(part)
-    if enough:
-        near.do_handshake()
-        return
-    with pytest.raises(ssl.SSLError, match=r"mode classical demands TLSv1\.3 with X25519, the link has"):
-        near.do_handshake()
-
-
-def test_an_ssl_context_checks_the_name_of_its_server(parties: Parties) -> None:
-    context = stacks.ssl_context(MODES["hybrid"], parties.forwarder)
-    with pytest.raises(ValueError, match="must name the server"):
-        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())

@@ -145,7 +145,7 @@ def test_brokers_that_want_no_certificate_are_shown_none_and_theirs_is_checked(p
     mode = MODES["hybrid"]
     for ca, trusted in ((parties.forwarder.ca, True), (parties.forwarder.mldsa.ca, False)):  # type: ignore[union-attr]
         context = stacks.anonymous_context(mode, "sink.tls", ca)
-        near = context._party.endpoint("localhost")  # type: ignore[attr-defined]
+        near = context.party.endpoint("localhost")  # type: ignore[attr-defined]
         files = Files(parties.receiver.certificate, parties.receiver.key, parties.receiver.ca)
         far = stacks.foreign_server(
             [mode], section="tls", certificate=files.certificate, key=files.key, ca=None, alpn=b"x"
