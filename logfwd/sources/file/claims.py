@@ -25,7 +25,7 @@ class Claims:
     ) -> None:
         self._lost, self._troubles, self._report, self._on_deleted = lost, troubles, report, on_deleted
         self.rewritten: set[FileId] = set()
-        """Files with rotated names whose content was replaced in place."""
+        """Rotated files of which nothing more was expected, and whose content was replaced in place."""
 
     def by_inode(self, unknown: list[Found], present: Collection[str]) -> list[tuple[Found, Lost]]:
         """Files of lost positions by inode, handle and content, oldest first. `present`: directories that were listed.
@@ -81,7 +81,7 @@ class Claims:
             its_own = evidence.same_handle or lost.path == file.path or lost.has_family(file.family)
             if its_own and not lost.truncated:
                 self._lost.emptied.add(lost)
-            if its_own and file.path != file.family:
+            if its_own and file.path != file.family and lost.stored_settled:
                 self.rewritten.add(file.id)
             if its_own and not lost.judged:
                 lost.settled, lost.judged = False, True

@@ -73,8 +73,8 @@ def test_what_shred_writes_into_a_rotated_file_is_no_record(tmp_path: Path, log:
     settled(reader)
     oldest = log.rename(f"{log}.1")
     append(log, numbered(100, 200))
-    reader.turn(70)
-    settled(reader)
+    for _ in range(3):
+        reader.turn(70)
     with oldest.open("r+b", buffering=0) as file:
         for passes in range(3):
             file.seek(0)
@@ -104,6 +104,25 @@ def test_what_stays_in_a_rotated_file_that_was_replaced_in_place_is_read(
     for _ in range(2):
         settled(reader)
     assert sorted(reader.lines) == expected((0, 110), (500, 600))
+
+
+@pytest.mark.parametrize("pattern", ["app.log", "app.log*"])
+@pytest.mark.parametrize("is_up", [True, False])
+def test_what_was_emptied_and_written_anew_before_it_was_rotated_comes_before_its_successor(
+    tmp_path: Path, log: Path, pattern: str, is_up: bool
+) -> None:
+    reader = Reader(tmp_path / pattern)
+    append(log, numbered(0, 100))
+    settled(reader)
+    shutil.copyfile(log, f"{log}.1")
+    os.truncate(log, 0)
+    append(log, numbered(100, 150))
+    log.rename(f"{log}.2")
+    append(log, numbered(150, 160))
+    if not is_up:
+        reader.restart()
+    settled(reader)
+    assert reader.lines == expected((0, 160))
 
 
 def test_a_file_that_becomes_a_directory_and_a_file_again(log: Path) -> None:
