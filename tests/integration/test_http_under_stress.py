@@ -27,6 +27,7 @@ from bench.lab.processes import wait_until
 from bench.lab.site import Site
 from streams.config.units import MIB
 from tests.support.http_clients import Client, Reply
+from tests.support.kafka import UP_SOONER
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.to_kafka import rss_bytes, start
 
@@ -109,7 +110,7 @@ def test_kill_9_while_clients_send_and_try_again(tmp_path: Path) -> None:
     """With a key, each record is in Kafka once; without one, none is missing."""
     address = free_address()
     source = f'[source]\ntype = "http"\naddress = "{address}"\n'
-    with Kafka(tmp_path / "kafka") as kafka, Site(tmp_path / "site") as site:
+    with Kafka(tmp_path / "kafka", jvm_options=UP_SOONER) as kafka, Site(tmp_path / "site") as site:
         start(site, kafka, {"once": source, "at-least-once": source})
         keyed = [Sender(address, "once", number) for number in range(3)]
         others = [Sender(address, "at-least-once", number, with_key=False) for number in range(3)]

@@ -29,6 +29,7 @@ from streams.telemetry.client import NotAnswered
 from tests.integration.test_http_under_stress import Sender
 from tests.integration.test_http_under_stress import sending as posting
 from tests.support.impatient import make_impatient
+from tests.support.kafka import UP_SOONER
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.syslog_clients import counted
 from tests.support.to_kafka import rss_bytes, start, syslog_source
@@ -180,7 +181,7 @@ class Pressure:
 def test_with_kafka_stopped_and_killed_under_full_input_of_every_source_memory_is_flat_and_nothing_taken_is_lost(
     tmp_path: Path,
 ) -> None:
-    with Kafka(tmp_path / "kafka") as kafka, Site(tmp_path / "site") as site:
+    with Kafka(tmp_path / "kafka", jvm_options=UP_SOONER) as kafka, Site(tmp_path / "site") as site:
         pressure = Pressure(site, kafka)
         idle = rss_bytes(site)
         with pressure.pushers() as pushers:

@@ -20,6 +20,7 @@ from streams.errors import Code, SinkUnavailable
 from streams.records.batch import Codec, build, stamp
 from tests.support.batches import batch, values
 from tests.support.cluster import create_topics
+from tests.support.kafka import UP_SOONER
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.sinks import eventually
 
@@ -129,7 +130,7 @@ async def test_a_broker_killed_in_the_middle_of_a_stream_loses_and_repeats_nothi
 
 async def test_a_partition_that_waits_for_a_stopped_follower_holds_up_no_other(tmp_path: Path) -> None:
     patient = {"broker.session.timeout.ms": "60000", "replica.lag.time.max.ms": "60000"}
-    async with Kafka(tmp_path, brokers=2, overrides=patient) as kafka:
+    async with Kafka(tmp_path, brokers=2, overrides=patient, jvm_options=UP_SOONER) as kafka:
         await asyncio.to_thread(create_topics, kafka, ["stuck"], replicas=(1, 2))
         await asyncio.to_thread(create_topics, kafka, ["quick"], partitions=8)
         async with opened(kafka, create_topics=False) as sink:

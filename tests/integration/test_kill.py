@@ -12,6 +12,7 @@ from bench.lab.generate import generate_http
 from bench.lab.kafka import Kafka
 from bench.lab.oracle import read_topic
 from bench.lab.site import Site
+from tests.support.kafka import UP_SOONER
 
 RECORDS = 200_000
 STREAMS = ["http", "pq-stream"]
@@ -31,7 +32,7 @@ def feed(path: Path, records: list[bytes], seconds: float) -> None:
 @pytest.mark.kafka
 def test_kill_9_of_each_part_in_turn_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     records = list(generate_http(RECORDS, seed=6))
-    with Kafka(tmp_path / "kafka") as kafka, Site(tmp_path / "site") as site:
+    with Kafka(tmp_path / "kafka", jvm_options=UP_SOONER) as kafka, Site(tmp_path / "site") as site:
         site.make_pki()
         sink = f'type = "kafka"\nbrokers = ["{kafka.bootstrap}"]\ncreate_topics = true'
         site.write_receiver(sink, listeners={"localhost:0": '["hybrid", "classical"]'})

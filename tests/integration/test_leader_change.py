@@ -19,6 +19,7 @@ from tests.integration.test_resume_matrix import COMBINATIONS, judge, show
 from tests.support.cluster import create_topics, leaders
 from tests.support.delivery import RECORDS, Way, joined, numbered, way_to
 from tests.support.installation import eventually as becomes
+from tests.support.kafka import UP_SOONER
 from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.kafka
@@ -40,7 +41,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
         jars()
     except KafkaFailed as error:
         pytest.skip(str(error))
-    with Kafka(tmp_path_factory.mktemp("cluster"), brokers=3, overrides=CLUSTER) as running:
+    with Kafka(tmp_path_factory.mktemp("cluster"), brokers=3, overrides=CLUSTER, jvm_options=UP_SOONER) as running:
         yield running
 
 
