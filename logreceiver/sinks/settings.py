@@ -116,7 +116,7 @@ class KafkaSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     )
 
     brokers: Annotated[tuple[Address, ...], Meta(min_length=1)]
-    security: Literal["plaintext", "classical", "hybrid"] = "plaintext"
+    security: Literal["plaintext", "classical-tls12", "classical", "hybrid-preferred", "hybrid"] = "plaintext"
     tls: SinkTls | None = None
     sasl: Sasl | None = None
     produce_timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] = 30.0

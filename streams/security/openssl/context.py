@@ -23,6 +23,8 @@ from streams.security.private_keys import refuse_encrypted
 _lib = SSL._lib  # type: ignore[attr-defined]
 _VERSIONS = {TLS12: SSL.TLS1_2_VERSION, TLS13: SSL.TLS1_3_VERSION}
 _TLS12_CIPHERS = b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
+_TLS12_CIPHERS_OF_OTHERS = _TLS12_CIPHERS + b":ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384"
+"""Their keys are of whatever kind their CA signed."""
 _TLS13_CIPHERS = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 _MODE_NO_AUTO_CHAIN = 8
 _MODE_ENABLE_PARTIAL_WRITE = 1
@@ -43,6 +45,7 @@ def client_context(mode: Mode, files: Files, *, key_log: Path | None = None) -> 
 def foreign_context(mode: Mode, ca: Path, files: Files | None = None, *, section: str = "tls") -> SSL.Context:
     """A client context for servers that are not ours (a Kafka cluster): no ALPN, a certificate only if given."""
     context = _context(client_settings(mode), None, accepting=False)
+    context.set_cipher_list(_TLS12_CIPHERS_OF_OTHERS)
     if files is not None:
         _load(context, files)
     else:

@@ -16,7 +16,7 @@ from streams.security.openssl import party as openssl
 from streams.security.openssl.context import server_context
 from streams.security.openssl.endpoint import OpenSSLEndpoint
 from streams.security.sslcontext import PartyContext
-from tests.support.tls import Parties
+from tests.support.tls import Parties, issue
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +89,22 @@ def test_an_ssl_context_checks_the_name_of_its_server(parties: Parties) -> None:
     context = stacks.ssl_context(MODES["hybrid"], parties.forwarder)
     with pytest.raises(ValueError, match="must name the server"):
         context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
+
+
+@pytest.mark.parametrize("kind", ["ec", "rsa"])
+def test_a_server_that_speaks_tls_1_2_alone_is_reached_whatever_its_key(parties: Parties, kind: str) -> None:
+    leaf = issue(parties.authority, f"old-{kind}", identities=["old"], hosts=["localhost"], kind=kind, role="both")
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.maximum_version = ssl.TLSVersion.TLSv1_2
+    serving.load_cert_chain(leaf.certificate, leaf.key)
+    context = stacks.anonymous_context(MODES["classical-tls12"], "sink.tls", parties.forwarder.ca)
+    incoming, outgoing, theirs = ssl.MemoryBIO(), ssl.MemoryBIO(), ssl.MemoryBIO()
+    near = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    far = serving.wrap_bio(theirs, incoming, server_side=True)
+    for side in (near, far, near, far, near):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+        theirs.write(outgoing.read())
+    near.write(b"ping")
+    theirs.write(outgoing.read())
+    assert (far.read(), far.version()) == (b"ping", "TLSv1.2")
