@@ -54,10 +54,14 @@ StreamName = Annotated[str, shown(check_name)]
 
 
 class BatchLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a batch is full, and how large a record may be. Bytes are counted before compression."""
+    """When a batch is full, and how large a record may be.
+
+    `max_batch_bytes` are those of a batch as it is sent and stored, so after compression if there is any.
+    """
 
     max_batch_records: Annotated[int, Meta(ge=1, le=1_000_000)] = 50_000
     max_batch_bytes: Annotated[int, Meta(ge=1 * KIB, le=8 * MIB)] = 900 * KIB
+    max_uncompressed_bytes: Annotated[int, Meta(ge=1 * KIB, le=8 * MIB)] = 8 * MIB
     max_record_bytes: Annotated[int, Meta(ge=LEAST_RECORD_BYTES, le=8 * MIB)] = 512 * KIB
     linger_seconds: Annotated[float, Meta(ge=0.001, le=60)] = 0.2
 
@@ -135,11 +139,12 @@ def _check_original(stream: Stream) -> Iterator[Fault]:
         if stream.invalid == "refuse" and not isinstance(stream.source, HttpSource):
             yield "invalid", 'cannot be "refuse": only a client of type = "http" can be refused; write "wrap" or "drop"'
         yield from _check_raw(stream)
-    if stream.batch.max_record_bytes > stream.batch.max_batch_bytes:
-        yield (
-            "batch.max_record_bytes",
-            "is more than batch.max_batch_bytes; a record has to fit into a batch, so lower it or raise that",
-        )
+    for limit in ("max_batch_bytes", "max_uncompressed_bytes"):
+        if stream.batch.max_record_bytes > getattr(stream.batch, limit):
+            yield (
+                "batch.max_record_bytes",
+                f"is more than batch.{limit}; a record has to fit into a batch, so lower it or raise that",
+            )
     yield from _check_fields(stream)
     header_bytes = sum(len(name.encode()) + len(text.encode()) for name, text in stream.headers.items())
     if header_bytes > MAX_HEADER_BYTES:

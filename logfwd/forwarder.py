@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -22,6 +20,7 @@ from logfwd import openfiles, state_dir, status
 from logfwd.changes import Change, Group, groups
 from logfwd.config import ForwarderConfig
 from logfwd.intake import jsonlines
+from logfwd.intake.threads import SealThreads
 from logfwd.keeper import Keeper
 from logfwd.leftovers import Ended, leftovers
 from logfwd.links.connector import Connector
@@ -54,7 +53,7 @@ class Forwarder:
         self.finished = asyncio.Event()
         self.admin_address = ""
         self._boot_id = uuid.uuid4().hex
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="seal")
+        self._threads = SealThreads()
         self._keepers: dict[str, Keeper] = {}
         self._draining: dict[str, Keeper] = {}
         """Of streams that were removed."""
@@ -67,7 +66,7 @@ class Forwarder:
         """How many files each stream may hold open."""
 
     async def __aenter__(self) -> Forwarder:
-        self._stack.callback(self._threads.shutdown, wait=False)
+        self._stack.callback(self._threads.close)
         try:
             self._stack.enter_context(state_dir.lock(self.config.state_dir))
             if self.config.admin is not None:

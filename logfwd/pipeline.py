@@ -1,12 +1,13 @@
 """One original stream and its twins: source → batcher → seal → spool → senders. Reads like the picture.
 
-    source ──block──▶ batcher ──draft──▶ seal (threads) ──batch──▶ spool ──▶ sender, one for each stream
-                                                                     │
-    source ◀──positions committed────────────────────────────────────┘
+    source ──block──▶ batcher ──portions of drafts──▶ seal (threads) ──batches──▶ spool ──▶ sender, one for each stream
+                                                                                    │
+    source ◀──positions committed───────────────────────────────────────────────────┘
 
-A twin forks after the seal: one blob, one row for each stream. Batches are sealed in parallel and committed in the
-order they were cut. Every queue is short, so that pressure travels back to the source by itself. An error of the
-spool ends the pipeline; its keeper builds it again from what is on disk.
+A twin forks after the seal: one blob, one row for each stream. Drafts are sealed in parallel and committed whole, in
+the order they were cut; the records of one are compressed while it is still gathered. Every queue is short, so that
+pressure travels back to the source by itself. An error of the spool ends the pipeline; its keeper builds it again from
+what is on disk.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 from weakref import WeakSet
@@ -26,9 +27,10 @@ import structlog
 
 from logfwd.clocks import clock
 from logfwd.definition import Stream
-from logfwd.intake.batcher import Batcher, Draft
-from logfwd.intake.seal import FRAMING_ALLOWANCE, Sealed, seal
-from logfwd.intake.shape import Shape, make_shape
+from logfwd.intake.batcher import Batcher, Portion
+from logfwd.intake.seal import FRAMING_ALLOWANCE, Rules, Sealed, Sealer
+from logfwd.intake.shape import make_shape
+from logfwd.intake.threads import SealThreads
 from logfwd.links.delivery import Delivery
 from logfwd.links.sender import Connect, Sender
 from logfwd.metrics import ForwarderMetrics
@@ -42,7 +44,7 @@ from streams.config.units import KIB
 from streams.errors import SpoolFull
 from streams.records.batch import Codec
 
-SEALS_IN_FLIGHT = 2
+SEALED_DRAFTS = 2
 COMMITS_IN_FLIGHT = 4
 PAYLOADS_IN_MEMORY = 8
 ROOM_CHECK_SECONDS = 0.02
@@ -57,14 +59,25 @@ KEEP_UP_SECONDS = 0.05
 """Longest that a batch waits for a link that keeps up, so that it is sent from memory and not read back from disk."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Sealing:
-    """A draft that a thread is sealing, without its blocks, which are not needed once they are records."""
+    """A draft that threads are sealing, without its blocks, which are not needed once they are records."""
 
-    done: asyncio.Future[Sealed]
-    positions: Mapping[str, Position]
-    awaited: Sequence[tuple[int, Block]]
-    cut_at: float
+    sealer: Sealer
+    last: Future[Sealed] | None = None
+    """Of its portions, the last one so far."""
+    positions: dict[str, Position] = field(default_factory=dict)
+    awaited: list[tuple[int, Block]] = field(default_factory=list)
+    block_count: int = 0
+    byte_count: int = 0
+    cut_at: float = 0.0
+
+    def note(self, portion: Portion) -> None:
+        """Remember of a portion what the commit needs."""
+        self.positions |= portion.positions()
+        self.awaited += [(self.block_count + index, block) for index, block in portion.awaited()]
+        self.block_count += len(portion.blocks)
+        self.byte_count += portion.byte_count
 
     @property
     def receipts(self) -> list[Receipt]:
@@ -93,7 +106,7 @@ class Pipeline:
         source: Source,
         spool: Spool,
         metrics: ForwarderMetrics,
-        threads: ThreadPoolExecutor,
+        threads: SealThreads,
         connect: Callable[[Stream], Connect],
         *,
         boot_id: str,
@@ -101,17 +114,14 @@ class Pipeline:
         receivers: Callable[[Stream], int] = lambda _: 1,
     ) -> None:
         """`receivers`: how many receivers `connect` makes a stream's links to, in turn."""
-        self.original = original
-        self.source = source
-        self._spool = spool
-        self._shape = make_shape(original)
-        self._metrics = metrics
-        names = [stream.name for stream in (original, *twins)]
+        self.original, self.source = original, source
+        self._spool, self._metrics, self._threads = spool, metrics, threads
+        self._rules, self._batcher = _rules(original), Batcher(original.batch)
         self._seal_seconds = metrics.batch_stage.labels(original.name, "seal")  # looked up once, as in delivery.py
+        names = [stream.name for stream in (original, *twins)]
         self._spool_seconds = {name: metrics.batch_stage.labels(name, "spool") for name in names}
         self._accepted = {name: metrics.records.labels(name, "accepted") for name in names}
         self._invalid = {name: metrics.records.labels(name, "invalid") for name in names}
-        self._threads = threads
         self._backlogs: list[Backlog] = []
         """The original's, then those of its twins; `senders` has the same order."""
         self.senders: list[Sender] = []
@@ -123,8 +133,10 @@ class Pipeline:
             sender = Sender(delivery, connect(stream), receivers=receivers(stream))
             self._backlogs.append(backlog)
             self.senders.append(sender)
-        self._sealing: asyncio.Queue[_Sealing | None] = asyncio.Queue(SEALS_IN_FLIGHT)
+        self._sealing: asyncio.Queue[_Sealing | None] = asyncio.Queue(SEALED_DRAFTS)
         """Drafts in the order in which they were cut, whichever is sealed first; None after the last."""
+        self._gathered: _Sealing | None = None
+        """The draft of which portions are being sealed and more are to come."""
         self._commits: asyncio.Queue[_Commit | None] = asyncio.Queue(COMMITS_IN_FLIGHT)
         """Commits in the order in which they were handed to the spool; None after the last."""
         self._stop_reading = asyncio.Event()
@@ -202,14 +214,14 @@ class Pipeline:
     # -- source → batcher → seal ---------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        batcher, rest = Batcher(self.original.batch), list[Block]()
+        batcher, rest = self._batcher, list[Block]()
         stop = asyncio.create_task(self._stop_reading.wait())
         async with contextlib.aclosing(self.source.blocks(self._spool.positions)) as blocks:
             pull = asyncio.ensure_future(anext(blocks, None))
             try:
                 while not stop.done():
-                    if batcher.is_awaited and not self._under_way and (draft := batcher.flush(clock())) is not None:
-                        await self._seal(draft)  # what comes while it is committed gathers meanwhile
+                    if batcher.is_awaited and not self._under_way and (last := batcher.flush(clock())) is not None:
+                        await self._seal(last)  # what comes while it is committed gathers meanwhile
                     changes: set[asyncio.Future[Any]] = {pull, stop}
                     if batcher.is_awaited:
                         changes.add(self._until_settled())
@@ -218,10 +230,10 @@ class Pipeline:
                         if (block := pull.result()) is None:
                             break
                         pull = asyncio.ensure_future(anext(blocks, None))
-                        drafts = batcher.add(block, clock())
+                        portions = batcher.add(block, clock())
                         del block  # sealing frees it while this waits
-                        for draft in drafts:
-                            await self._seal(draft)
+                        for portion in portions:
+                            await self._seal(portion)
                     elif (due := batcher.due(clock())) is not None:
                         await self._seal(due)
             finally:
@@ -231,8 +243,8 @@ class Pipeline:
             if not pull.cancelled() and (block := pull.result()) is not None:
                 rest.append(block)  # it came at the moment of the stop
         for block in chain(rest, self.source.stop()):
-            for draft in batcher.add(block, clock()):
-                await self._seal(draft)
+            for portion in batcher.add(block, clock()):
+                await self._seal(portion)
             await asyncio.sleep(0)  # to make a block may take a while
         if (last := batcher.flush(clock())) is not None:
             await self._seal(last)
@@ -245,12 +257,17 @@ class Pipeline:
         timeout = None if deadline is None else max(deadline - clock(), 0.0)
         await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _seal(self, draft: Draft) -> None:
-        loop, positions = asyncio.get_running_loop(), draft.positions()
-        awaited = draft.awaited()
-        self._under_way += 1
-        sealed = loop.run_in_executor(self._threads, _seal_draft, draft, self.original, self._shape)
-        await self._sealing.put(_Sealing(sealed, positions, awaited, clock()))
+    async def _seal(self, portion: Portion) -> None:
+        """Hand a portion to a thread, and the draft on to be spooled if it ends there."""
+        sealing = self._gathered or _Sealing(Sealer(self._rules, portion.oldest_read_at_ms))
+        self._gathered = None if portion.ends_draft else sealing
+        sealing.note(portion)
+        add, is_last = sealing.sealer.add, portion.ends_draft
+        sealing.last = await self._threads.start(add, portion.drain(), is_last=is_last, after=sealing.last)
+        if portion.ends_draft:
+            self._under_way += 1
+            sealing.cut_at = clock()
+            await self._sealing.put(sealing)
 
     def _until_settled(self) -> asyncio.Future[None]:
         """Done when no draft is under way any more."""
@@ -267,11 +284,13 @@ class Pipeline:
 
     async def _spool_batches(self) -> None:
         while (sealing := await self._sealing.get()) is not None:
-            sealed = await sealing.done
-            sealed_at = clock()
+            assert sealing.last is not None
+            sealed = await asyncio.wrap_future(sealing.last)
+            sealed_at, size = clock(), sum(len(batch.payload) for batch in sealed.batches)
+            self._batcher.sealed(sealing.byte_count, size)
             self._seal_seconds.observe(sealed_at - sealing.cut_at)
             await self._let_link_keep_up()
-            await self._room_for(sum(len(batch.payload) for batch in sealed.batches))
+            await self._room_for(size)
             # nothing is awaited between here and `_accept`: the room that was found is still there
             if sealing.receipts and self._must_refuse(sealing.receipts, sealed):
                 self._refuse(sealing.receipts)
@@ -391,15 +410,14 @@ def _look_at(done: asyncio.Future[None]) -> None:
         done.exception()
 
 
-def _seal_draft(draft: Draft, stream: Stream, shape: Shape) -> Sealed:
-    limits, timestamp_ms = stream.batch, draft.oldest_read_at_ms
-    return seal(
-        draft.drain(),
-        timestamp_ms=timestamp_ms,
+def _rules(stream: Stream) -> Rules:
+    limits = stream.batch
+    return Rules(
         invalid="drop" if stream.invalid == "drop" else "wrap",
         max_record_bytes=limits.max_record_bytes,
         max_batch_records=limits.max_batch_records,
         max_batch_bytes=limits.max_batch_bytes,
+        max_uncompressed_bytes=limits.max_uncompressed_bytes,
         codec=Codec[stream.codec.upper()],
-        shape=shape,
+        shape=make_shape(stream),
     )

@@ -86,7 +86,8 @@ class Runner:
         """Measure one round: a b b a …, or b a a b … in every second round."""
         first, second = self.plan.sides[:: -1 if number % 2 else 1]
         found = self._handshakes(first, second)
-        batch = f'[batch]\nmax_batch_bytes = "{self.plan.batch_kib}KiB"\nmax_record_bytes = "8KiB"\n'
+        size = f"{self.plan.batch_kib}KiB"
+        batch = f'[batch]\nmax_batch_bytes = "{size}"\nmax_uncompressed_bytes = "{size}"\nmax_record_bytes = "8KiB"\n'
         with self._rig.forwarder(Setup(named=(first, second), more=batch)) as forwarder:
             for side in (first, second):
                 (forwarder.input(side.name) / INPUT).touch()

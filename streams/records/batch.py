@@ -24,7 +24,7 @@ import enum
 import struct
 import threading
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import zstandard
 from crc32c import crc32c
@@ -169,33 +169,71 @@ def build(values: Sequence[BytesLike], *, timestamp_ms: int, codec: Codec) -> by
 def pack(records: memoryview, count: int, *, timestamp_ms: int, codec: Codec, newest_ms: int | None = None) -> Packed:
     """An unstamped batch of framed records; without `newest_ms` all have the timestamp of the batch."""
     body, codec = _compress(records, codec)
+    newest_ms = timestamp_ms if newest_ms is None else newest_ms
+    return Packed(_batch([body], count, codec, timestamp_ms, newest_ms), count, HEADER_BYTES + len(records))
+
+
+def _batch(body: Sequence[BytesLike], count: int, codec: Codec, timestamp_ms: int, newest_ms: int) -> bytes:
+    length = HEADER_BYTES + sum(map(len, body)) - _BEFORE_LENGTH_BYTES
+    times = (timestamp_ms, newest_ms)
     unstamped = (NO_PRODUCER, NO_PRODUCER, NO_PRODUCER)
-    batch = bytearray(
-        _HEADER.pack(
-            0,
-            HEADER_BYTES + len(body) - _BEFORE_LENGTH_BYTES,
-            NO_LEADER,
-            MAGIC,
-            0,
-            codec,
-            count - 1,
-            timestamp_ms,
-            timestamp_ms if newest_ms is None else newest_ms,
-            *unstamped,
-            count,
-        )
-    )
-    batch += body
-    _CRC.pack_into(batch, _CRC_AT, _crc(batch))
-    return Packed(bytes(batch), count, HEADER_BYTES + len(records))
+    header = bytearray(_HEADER.pack(0, length, NO_LEADER, MAGIC, 0, codec, count - 1, *times, *unstamped, count))
+    crc = crc32c(memoryview(header)[_ATTRIBUTES_AT:], gil_release_mode=_KEEP_LOCK)
+    for piece in body:
+        crc = crc32c(piece, crc, gil_release_mode=_KEEP_LOCK)
+    _CRC.pack_into(header, _CRC_AT, crc)
+    return b"".join([header, *body])
+
+
+class OpenBatch:
+    """A batch whose records come in pieces and are compressed at once, so that only what becomes of them is kept.
+
+    Its zstd frame does not say how large its content is. A batch whose records are all there at once is better made by
+    `pack`. Threads may take turns with it.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec, self._pieces = codec, list[BytesLike]()
+        self._frame: Any = None
+        self.record_count = self.uncompressed_bytes = self.byte_count = 0
+        """`byte_count` are those of the compressed records so far."""
+
+    def add(self, records: memoryview, count: int) -> None:
+        """Add framed records; the first of them has the offset `record_count`."""
+        piece: BytesLike = records
+        if self._codec is Codec.ZSTD:
+            if self._frame is None:
+                self._compressor = _idle.pop() if _idle else _new_compressor()
+                self._frame = self._compressor.compressobj()
+            piece = self._frame.compress(records) + self._frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        self._pieces.append(piece)
+        self.record_count += count
+        self.uncompressed_bytes += len(records)
+        self.byte_count += len(piece)
+
+    def close(self, timestamp_ms: int) -> Packed:
+        """The batch, unstamped; all records have this timestamp."""
+        if self._frame is not None:
+            self._pieces.append(self._frame.flush(zstandard.COMPRESSOBJ_FLUSH_FINISH))
+            _idle.append(self._compressor)
+        payload = _batch(self._pieces, self.record_count, self._codec, timestamp_ms, timestamp_ms)
+        return Packed(payload, self.record_count, HEADER_BYTES + self.uncompressed_bytes)
+
+
+_idle: list[zstandard.ZstdCompressor] = []
+"""Those of closed batches; each serves one open frame at a time."""
+
+
+def _new_compressor() -> zstandard.ZstdCompressor:
+    parameters = zstandard.ZstdCompressionParameters.from_level(ZSTD_LEVEL, window_log=ZSTD_WINDOW_LOG)
+    return zstandard.ZstdCompressor(compression_params=parameters)
 
 
 class _Compressor(threading.local):
     """Threads must not share a zstd context, and one is expensive enough to keep."""
 
     def __init__(self) -> None:
-        parameters = zstandard.ZstdCompressionParameters.from_level(ZSTD_LEVEL, window_log=ZSTD_WINDOW_LOG)
-        self.compress = zstandard.ZstdCompressor(compression_params=parameters).compress
+        self.compress = _new_compressor().compress
 
 
 _compressor = _Compressor()

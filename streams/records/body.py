@@ -76,20 +76,23 @@ def header_fields(headers: Sequence[tuple[bytes, bytes | None]]) -> bytes:
     return encoded(len(headers)) + b"".join(fields)
 
 
-def frame(values: Sequence[BytesLike], max_bytes: int, extras: Extras = NO_EXTRAS) -> tuple[memoryview, int]:
+def frame(
+    values: Sequence[BytesLike], max_bytes: int, extras: Extras = NO_EXTRAS, first: int = 0
+) -> tuple[memoryview, int]:
     """As many leading values as stay under `max_bytes` (at least one), framed as records, and their number.
 
-    Their timestamp is that of the batch.
+    Their timestamp is that of the batch; the offset of the first of them in it is `first`.
     """
     opening, openings, keys, headers = extras
     starts, middles = _tables(opening, headers, keys is not None)
     sizes = list(map(len, values)) if openings is None else list(map(add, map(len, values), map(len, openings)))
     spans = sizes if keys is None else [len(key) + middles.span(size) for key, size in zip(keys, sizes, strict=True)]
     if sum(spans) + len(spans) * (_MOST_FRAMING_BYTES + len(opening) + len(headers)) >= max_bytes:
-        del spans[_fitting(starts, spans, max_bytes) :]
+        del spans[_fitting(starts, spans, max_bytes, first) :]
         del sizes[len(spans) :]
     count = len(spans)
-    columns: list[Iterable[BytesLike]] = [_offsets(count)[:count], map(middles.__getitem__, sizes), values[:count]]
+    offsets = _offsets(first + count)[first : first + count]
+    columns: list[Iterable[BytesLike]] = [offsets, map(middles.__getitem__, sizes), values[:count]]
     if keys is not None:
         columns.insert(1, keys[:count])
     if openings is not None:
@@ -97,7 +100,8 @@ def frame(values: Sequence[BytesLike], max_bytes: int, extras: Extras = NO_EXTRA
     step = 1 + len(columns)
     pieces: list[BytesLike] = [headers] * (step * count + 1)  # the last of them ends the last record
     for known in starts:
-        its_spans, at = spans[known.offsets], step * known.offsets.start
+        its = known.places(first)
+        its_spans, at = spans[its], step * its.start
         pieces[at : at + step * len(its_spans) : step] = map(known.__getitem__, its_spans)
     for place, column in enumerate(columns, 1):
         pieces[place::step] = column
@@ -133,6 +137,10 @@ class _Starts(dict[int, bytes]):
         lowest = 0 if offset_bytes == 1 else 1 << (7 * offset_bytes - 8)
         self.offsets = slice(lowest, 1 << (7 * offset_bytes - 1))
         """The offsets whose varint takes `offset_bytes` bytes."""
+
+    def places(self, first: int) -> slice:
+        """Where its offsets are among those from `first` on."""
+        return slice(max(self.offsets.start - first, 0), max(self.offsets.stop - first, 0))
 
     def __missing__(self, span: int) -> bytes:
         if len(self) >= _MOST_KNOWN_SIZES:
@@ -172,11 +180,11 @@ def encoded(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _fitting(starts: list[_Starts], spans: list[int], max_bytes: int) -> int:
+def _fitting(starts: list[_Starts], spans: list[int], max_bytes: int, first: int) -> int:
     """How many leading records stay under `max_bytes`; at least one."""
     total = done = 0
     for known in starts:
-        its_spans = spans[known.offsets]
+        its_spans = spans[known.places(first)]
         lengths = map(add, map(len, map(known.__getitem__, its_spans)), its_spans)
         if known.middles is not None:
             lengths = map(add, lengths, map(len, map(known.middles.__getitem__, its_spans)))

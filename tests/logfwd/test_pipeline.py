@@ -17,20 +17,17 @@ import pytest
 
 import logfwd.pipeline as pipeline_module
 from logfwd.definition import BatchLimits, SpoolLimits, Stream
-from logfwd.intake.batcher import Draft
-from logfwd.intake.seal import Sealed
+from logfwd.intake.seal import Sealed, Sealer
 from logfwd.links.sender import Sender
 from logfwd.pipeline import PAYLOADS_IN_MEMORY
 from logfwd.sources.front import Front, Handle, Outcome
 from logfwd.sources.position import Block
-from logfwd.spool.backlog import Backlog
-from logfwd.spool.notes import Notes
-from logfwd.spool.rows import ROW_BYTES, Run
+from logfwd.spool.rows import ROW_BYTES
 from logfwd.spool.store import Spool
 from tests.support.given import Gate, Given, at, record
 from tests.support.installation import eventually
 from tests.support.patience import PATIENCE_SECONDS
-from tests.support.pipelines import STREAM, a_moment, pipeline_on, records_in, running
+from tests.support.pipelines import STREAM, a_moment, acknowledge_all, pipeline_on, records_in, running
 from tests.support.push_source import Push
 
 TWIN = Stream(name="twin", mirror_of="s")
@@ -48,17 +45,6 @@ def push(handle: Handle) -> Push:
 async def store(source: Push, batches: int) -> None:
     for number in range(batches):
         assert await source.send(b'{"n":%d}\n' % number) is Outcome.DONE
-
-
-async def acknowledge_all(spool: Spool, backlog: Backlog) -> None:
-    """As if a receiver had granted a run and stored everything."""
-    notes, run = Notes(), backlog.head_run()
-    assert run is not None
-    backlog.grant(run, Run(run.number, "c", "topic", "id", 0, 1000, grant=b"g"), notes)
-    backlog.stamp(run, notes)
-    for row in list(backlog.rows):
-        backlog.acknowledge(row, notes)
-    await spool.commit(notes)
 
 
 async def test_a_twin_keeps_within_its_own_budget_and_drops_its_oldest(tmp_path: Path) -> None:
@@ -111,6 +97,10 @@ def each_alone(**spool: Any) -> Stream:
     return msgspec.structs.replace(STREAM, batch=limits, spool=SpoolLimits(**spool))
 
 
+def lingering(seconds: float) -> Stream:
+    return msgspec.structs.replace(STREAM, batch=BatchLimits(linger_seconds=seconds))
+
+
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate = Gate(monkeypatch)
@@ -121,17 +111,17 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 async def test_batches_are_committed_in_the_order_they_were_cut_whichever_is_sealed_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seal, second_is_sealed = pipeline_module._seal_draft, threading.Event()
+    add, second_is_sealed = Sealer.add, threading.Event()
 
-    def out_of_order(draft: Draft, *more: Any) -> Sealed:
-        if draft.oldest_read_at_ms == 1:
+    def out_of_order(sealer: Sealer, *portion: Any, **how: Any) -> Sealed:
+        if sealer._timestamp_ms == 1:
             assert second_is_sealed.wait(PATIENCE_SECONDS)
-            return seal(draft, *more)
-        sealed = seal(draft, *more)
+            return add(sealer, *portion, **how)
+        sealed = add(sealer, *portion, **how)
         second_is_sealed.set()
         return sealed
 
-    monkeypatch.setattr(pipeline_module, "_seal_draft", out_of_order)
+    monkeypatch.setattr(Sealer, "add", out_of_order)
     source, path = Given(), tmp_path / "s.spool"
     async with Spool(path) as spool, pipeline_on(spool, source, each_alone()) as pipeline, running(pipeline):
         for number in (1, 2):
@@ -255,10 +245,9 @@ async def test_a_batch_waits_for_a_link_that_keeps_up(tmp_path: Path, monkeypatc
 
 async def test_when_a_source_has_ended_what_it_gave_is_sealed_and_waited_for(tmp_path: Path) -> None:
     source = Given()
-    lingering = msgspec.structs.replace(STREAM, batch=BatchLimits(linger_seconds=60))
     async with (
         Spool(tmp_path / "s.spool") as spool,
-        pipeline_on(spool, source, lingering) as pipeline,
+        pipeline_on(spool, source, lingering(60)) as pipeline,
         running(pipeline) as task,
     ):
         backlog = pipeline.senders[0].backlog

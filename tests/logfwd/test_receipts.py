@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from logfwd.definition import BatchLimits, Stream
-from logfwd.intake.batcher import Batcher, Draft
+from logfwd.intake.batcher import Batcher, Portion
 from logfwd.pipeline import Pipeline
 from logfwd.spool.notes import Notes
 from logfwd.spool.store import Spool
@@ -77,7 +77,7 @@ def test_a_block_with_positions_of_its_own_is_never_cut_and_its_last_positions_c
 
 
 def test_positions_with_a_receipt_are_left_to_the_pipeline() -> None:
-    draft = Draft()
+    draft = Portion()
     draft.append(block(1, receipt=Heard(), position=1))
     assert draft.positions() == {}
 

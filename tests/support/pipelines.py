@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 
 from logfwd.definition import BatchLimits, SpoolLimits, Stream
+from logfwd.intake.threads import SealThreads
 from logfwd.links.sender import Connect
 from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
@@ -48,7 +48,7 @@ async def pipeline_on(
     connect: Callable[[Stream], Connect] = nowhere,
 ) -> AsyncIterator[Pipeline]:
     """A pipeline; the caller runs it."""
-    with ThreadPoolExecutor(2) as threads:
+    with contextlib.closing(SealThreads()) as threads:
         yield Pipeline(
             stream,
             twins,
@@ -113,3 +113,14 @@ def dropping(size: int) -> Stream:
 
 DROPPING = dropping(3 * (len(BATCH.payload) + ROW_BYTES))
 """Has room for three batches of 1000 bytes; `stamped` fills it with what cannot be dropped."""
+
+
+async def acknowledge_all(spool: Spool, backlog: Backlog) -> None:
+    """As if a receiver had granted a run and stored everything."""
+    notes, run = Notes(), backlog.head_run()
+    assert run is not None
+    backlog.grant(run, Run(run.number, "c", "topic", "id", 0, 1000, grant=b"g"), notes)
+    backlog.stamp(run, notes)
+    for row in list(backlog.rows):
+        backlog.acknowledge(row, notes)
+    await spool.commit(notes)

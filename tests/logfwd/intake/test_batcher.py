@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logfwd.definition import BatchLimits
-from logfwd.intake.batcher import BURST_PAUSE_SECONDS, FULL_SHARE, Batcher, Draft
+from logfwd.intake.batcher import (
+    BURST_PAUSE_SECONDS,
+    CATCH_UP_SECONDS,
+    FULL_SHARE,
+    PORTION_BYTES,
+    Batcher,
+    Portion,
+)
 from logfwd.sources.position import FILE, TAIL_BYTES, Block, Mark, tail_hash
 
 KEYS = ("", "a", "b")
@@ -25,7 +32,7 @@ def block(data: bytes, *, key: str = "a", start: int = 0, unfinished: bool = Fal
     )
 
 
-def marks(draft: Draft) -> dict[str, Mark]:
+def marks(draft: Portion) -> dict[str, Mark]:
     """The marks in a draft's positions."""
     found = {}
     for key, position in draft.positions().items():
@@ -45,11 +52,11 @@ lines = st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b" 
 inputs = st.lists(st.tuples(st.sampled_from(KEYS), lines.map(b"".join), st.booleans()), max_size=8)
 
 
-def run(given_limits: BatchLimits, items: list[tuple[str, bytes, bool]]) -> tuple[list[Block], list[Draft]]:
+def run(given_limits: BatchLimits, items: list[tuple[str, bytes, bool]]) -> tuple[list[Block], list[Portion]]:
     """Blocks that follow each other within each key, and every draft that came of them."""
     batcher, offsets = Batcher(given_limits), dict.fromkeys(KEYS, 0)
     blocks: list[Block] = []
-    drafts: list[Draft] = []
+    drafts: list[Portion] = []
     for key, data, unfinished in items:
         blocks.append(block(data, key=key, start=offsets[key], unfinished=unfinished and bool(data)))
         offsets[key] = blocks[-1].end
@@ -99,7 +106,7 @@ def records_of(blocks: list[Block]) -> list[bytes]:
 
 @given(st.lists(st.lists(st.binary(max_size=40), max_size=10), max_size=8), st.integers(1, 200))
 def test_records_with_known_ends_are_cut_there_and_nowhere_else(items: list[list[bytes]], size: int) -> None:
-    batcher, offset, drafts = Batcher(limits(size)), 0, list[Draft]()
+    batcher, offset, drafts = Batcher(limits(size)), 0, list[Portion]()
     for records in items:
         data = b"".join(records)
         drafts += batcher.add(Block(data, 1, "a", offset, offset + len(data), b"d", ends_of(records)), 0.0)
@@ -148,7 +155,7 @@ def test_of_a_series_of_full_blocks_only_the_first_is_cut() -> None:
 
 def test_full_blocks_that_alternate_with_small_ones_fill_their_batches() -> None:
     batcher, line = Batcher(limits(100)), b"012345678\n"
-    drafts: list[Draft] = []
+    drafts: list[Portion] = []
     for start in range(0, 1300, 130):
         drafts += batcher.add(block(line * 3, start=start), 0.0)
         drafts += batcher.add(block(line * 10, start=start + 30), 0.0)
@@ -273,3 +280,70 @@ def test_a_block_that_carries_only_a_position_reaches_the_positions() -> None:
     draft = batcher.flush(0.0)
     assert draft is not None
     assert (draft.byte_count, marks(draft)["a"].offset) == (0, 50)
+
+
+# -- large drafts --------------------------------------------------------------------------------------------------
+
+LARGE = BatchLimits(linger_seconds=60)
+FULL_BLOCK = (b"x" * 99 + b"\n") * 9216  # as large as the source reads them
+
+
+def compresses(batcher: Batcher, times: int) -> Batcher:
+    """A batcher whose drafts become smaller by this factor."""
+    batcher.sealed(1_000_000 * times, 1_000_000)
+    batcher.add(block(b"x\n"), 0.0)
+    assert batcher.flush(0.0) is not None
+    return batcher
+
+
+def drafts_of(portions: list[Portion]) -> list[int]:
+    """The bytes of each draft that has ended."""
+    sizes = [0]
+    for portion in portions:
+        sizes[-1] += portion.byte_count
+        if portion.ends_draft:
+            sizes.append(0)
+    return sizes[:-1]
+
+
+def test_a_draft_leaves_in_portions_and_grows_as_far_as_its_batch_will_be_well_filled() -> None:
+    batcher = compresses(Batcher(LARGE), 5)
+    portions = [portion for _ in range(20) for portion in batcher.add(block(FULL_BLOCK), 1.0)]
+    assert {portion.ends_draft for portion in portions} == {True, False}
+    assert all(portion.byte_count < len(FULL_BLOCK) + PORTION_BYTES for portion in portions), (
+        "no block is kept for a later one"
+    )
+    target = 5 * 900 * 1024 * 3 // 4
+    assert all(target * 15 / 16 <= size <= target for size in drafts_of(portions))
+    assert len(drafts_of(portions)) == 5
+
+
+def test_a_draft_has_no_more_than_consumers_expect_and_at_least_a_batch_without_compression() -> None:
+    batcher = compresses(Batcher(LARGE), 1000)
+    portions = [portion for _ in range(20) for portion in batcher.add(block(FULL_BLOCK), 1.0)]
+    assert max(drafts_of(portions)) <= 8 << 20
+    batcher = compresses(Batcher(LARGE), 0)
+    assert drafts_of(batcher.add(block(FULL_BLOCK), 1.0)) == [len(FULL_BLOCK)]
+
+
+def test_what_a_batch_needs_changes_no_draft_that_has_begun() -> None:
+    batcher = compresses(Batcher(LARGE), 5)
+    batcher.add(block(FULL_BLOCK), 1.0)
+    batcher.sealed(1000, 1000)
+    assert [portion.ends_draft for portion in batcher.add(block(FULL_BLOCK), 1.0)] == [False]
+
+
+def test_small_blocks_are_gathered_to_a_portion() -> None:
+    batcher = compresses(Batcher(LARGE), 5)
+    small = FULL_BLOCK[: PORTION_BYTES // 3]
+    assert [len(batcher.add(block(small), 1.0)) for _ in range(8)] == [0, 0, 0, 1, 0, 0, 0, 1]
+
+
+def test_a_large_draft_is_for_a_source_that_is_behind() -> None:
+    batcher = compresses(Batcher(LARGE), 5)
+    batcher.add(block(FULL_BLOCK), 1.0)
+    assert batcher.deadline() == 1.0 + CATCH_UP_SECONDS
+    end = batcher.due(1.0 + CATCH_UP_SECONDS)
+    assert end is not None
+    assert (end.blocks, end.ends_draft, end.positions()) == ([], True, {})
+    assert batcher.deadline() is None

@@ -6,14 +6,16 @@ import base64
 import json
 import random
 from array import array
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
-from typing import Literal
+from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfwd.intake.seal import Sealed, seal
+from logfwd.intake.seal import Rules, Sealed, Sealer, seal
 from logfwd.sources.position import Block
 from streams.records import batch as recordbatch
 from streams.records.batch import Codec
@@ -22,23 +24,15 @@ NOW_MS = 1_700_000_000_000
 KIB = 1024
 
 
-def sealed(
-    *blocks: bytes | Block,
-    invalid: Literal["wrap", "drop"] = "wrap",
-    max_record_bytes: int = 512 * KIB,
-    max_batch_records: int = 50_000,
-    max_batch_bytes: int = 900 * KIB,
-    codec: Codec = Codec.ZSTD,
-) -> Sealed:
-    return seal(
-        [Block(block, NOW_MS) if isinstance(block, bytes) else block for block in blocks],
-        timestamp_ms=NOW_MS,
-        invalid=invalid,
-        max_record_bytes=max_record_bytes,
-        max_batch_records=max_batch_records,
-        max_batch_bytes=max_batch_bytes,
-        codec=codec,
-    )
+RULES = Rules("wrap", 512 * KIB, 50_000, 900 * KIB, 8 * KIB * KIB, Codec.ZSTD)
+
+
+def blocks_of(*blocks: bytes | Block) -> list[Block]:
+    return [Block(block, NOW_MS) if isinstance(block, bytes) else block for block in blocks]
+
+
+def sealed(*blocks: bytes | Block, **rules: Any) -> Sealed:
+    return seal(blocks_of(*blocks), RULES._replace(**rules), timestamp_ms=NOW_MS)
 
 
 def values(result: Sealed) -> list[bytes | None]:
@@ -142,9 +136,10 @@ def test_short_records_are_cut_so_that_no_batch_outgrows_its_limit() -> None:
     assert all(len(batch.payload) <= len(block) * 9 / 8 for batch in result.batches)
 
 
-def test_a_record_above_the_batch_limit_is_a_batch_alone() -> None:
-    large = b'{"a":"' + b"x" * 5000 + b'"}'
-    result = sealed(b"{}\n" + large + b"\n{}\n", max_batch_bytes=KIB)
+@pytest.mark.parametrize("codec", list(Codec))
+def test_a_record_above_the_batch_limit_is_a_batch_alone(codec: Codec) -> None:
+    large = b'{"a":"' + random.Random(5).randbytes(2500).hex().encode() + b'"}'
+    result = sealed(b"{}\n" + large + b"\n{}\n", max_batch_bytes=KIB, codec=codec)
     assert [batch.record_count for batch in result.batches] == [1, 1, 1]
     assert values(result) == [b"{}", large, b"{}"]
 
@@ -168,3 +163,71 @@ def test_no_batch_has_more_records_than_the_stream_allows() -> None:
     result = sealed(block, max_batch_records=4)
     assert [batch.record_count for batch in result.batches] == [4, 4, 2]
     assert values(result) == [b'{"n":%d}' % n for n in range(10)]
+
+
+# -- by portions ---------------------------------------------------------------------------------------------------
+
+
+def by_portions(portions: list[list[Block]], **rules: Any) -> Sealed:
+    sealer, result = Sealer(RULES._replace(**rules), NOW_MS), Sealed([], 0, 0, [])
+    for number, portion in enumerate(portions, 1):
+        result = sealer.add(portion, is_last=number == len(portions))
+    return result
+
+
+@given(
+    st.lists(st.lists(st.binary(max_size=300).map(lambda data: data + b"\n"), max_size=3), min_size=1, max_size=5),
+    st.sampled_from(list(Codec)),
+    st.integers(KIB, 4 * KIB),
+)
+def test_a_draft_is_the_same_records_however_its_portions_are_cut(
+    portions: list[list[bytes]], codec: Codec, limit: int
+) -> None:
+    result = by_portions([blocks_of(*portion) for portion in portions], max_batch_bytes=limit, codec=codec)
+    whole = sealed(*(block for portion in portions for block in portion), max_batch_bytes=limit, codec=codec)
+    assert values(result) == values(whole)
+    assert result[1:] == whole[1:]
+    assert all(len(batch.payload) <= limit * 9 / 8 or batch.record_count == 1 for batch in result.batches)
+
+
+def test_a_batch_is_full_by_what_it_takes_after_compression() -> None:
+    lines, limit = requests(2000 * KIB).splitlines(keepends=True), 100 * KIB
+    portions = [blocks_of(b"".join(lines[start : start + 150])) for start in range(0, len(lines), 150)]
+    result = by_portions(portions, max_batch_bytes=limit)
+    assert values(result) == [line[:-1] for line in lines]
+    *full, last = (len(batch.payload) for batch in result.batches)
+    assert 1 <= len(full) <= len(portions) / 3
+    assert all(limit * 7 / 8 <= size <= limit * 9 / 8 for size in full)
+    assert last <= limit * 9 / 8
+
+
+def test_what_does_not_compress_fills_a_batch_by_its_size() -> None:
+    noise = b"".join(b'{"x":"%b"}\n' % base64.b85encode(random.Random(n).randbytes(400)) for n in range(400))
+    noise = noise.replace(b"\\", b"/")
+    result = by_portions([blocks_of(noise)] * 3, max_batch_bytes=50 * KIB)
+    assert values(result) == noise.splitlines() * 3
+    assert all(len(batch.payload) <= 50 * KIB * 9 / 8 for batch in result.batches)
+    assert len(result.batches) >= 3 * len(noise) * 0.7 / (50 * KIB * 9 / 8)
+
+
+def test_a_batch_holds_no_more_before_compression_than_its_consumers_expect() -> None:
+    block = b'{"a":1}\n' * 3000
+    result = by_portions([blocks_of(block)] * 8, max_uncompressed_bytes=100 * KIB)
+    assert values(result) == [b'{"a":1}'] * 24_000
+    assert all(batch.uncompressed_bytes <= 100 * KIB * 9 / 8 for batch in result.batches)
+    assert len(result.batches) == 4
+
+
+def test_a_small_draft_is_made_at_once_and_left_uncompressed_if_that_is_smaller() -> None:
+    (batch,) = sealed(b'{"a":1}\n').batches
+    assert recordbatch.parse_header(batch.payload).codec is Codec.NONE
+    (batch,) = sealed(b'{"a":1}\n' * 100).batches
+    assert zstandard.frame_content_size(batch.payload[recordbatch.HEADER_BYTES :]) > 0
+
+
+def test_records_are_looked_through_while_those_before_them_are_compressed_but_keep_their_order() -> None:
+    sealer, before = Sealer(RULES, NOW_MS), Future[Sealed]()
+    with ThreadPoolExecutor(1) as threads:
+        second = threads.submit(sealer.add, blocks_of(b'{"n":2}\n'), is_last=True, after=before)
+        before.set_result(sealer.add(blocks_of(b'{"n":1}\n'), is_last=False))
+        assert values(second.result(60)) == [b'{"n":1}', b'{"n":2}']

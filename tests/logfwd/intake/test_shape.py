@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from logfwd.definition import members
 from logfwd.intake import jsonlines
-from logfwd.intake.seal import Sealed, seal
+from logfwd.intake.seal import Rules, Sealed, seal
 from logfwd.intake.shape import MAX_KEY_BYTES, PLAIN, Shape
 from logfwd.sources.position import Block
 from streams.records import batch as recordbatch
@@ -49,25 +49,12 @@ some_fields = st.dictionaries(
 )
 
 
-def sealed(
-    *blocks: bytes | Block,
-    shape: Shape = HOST,
-    invalid: Literal["wrap", "drop"] = "wrap",
-    max_record_bytes: int = 512 * KIB,
-    max_batch_records: int = 50_000,
-    max_batch_bytes: int = 900 * KIB,
-    codec: Codec = Codec.NONE,
-) -> Sealed:
-    return seal(
-        [Block(block, NOW_MS) if isinstance(block, bytes) else block for block in blocks],
-        timestamp_ms=NOW_MS,
-        invalid=invalid,
-        max_record_bytes=max_record_bytes,
-        max_batch_records=max_batch_records,
-        max_batch_bytes=max_batch_bytes,
-        codec=codec,
-        shape=shape,
-    )
+RULES = Rules("wrap", 512 * KIB, 50_000, 900 * KIB, 8 * KIB * KIB, Codec.NONE, HOST)
+
+
+def sealed(*blocks: bytes | Block, **rules: Any) -> Sealed:
+    given_blocks = [Block(block, NOW_MS) if isinstance(block, bytes) else block for block in blocks]
+    return seal(given_blocks, RULES._replace(**rules), timestamp_ms=NOW_MS)
 
 
 def records(result: Sealed) -> list[Record]:
@@ -235,7 +222,8 @@ def test_what_is_added_never_makes_a_batch_grow_without_bound(codec: Codec) -> N
     headers = header_fields([(b"x", b"y" * 2000)])
     block = b"{}\n" * 30_000
     result = sealed(block, shape=Shape(headers=headers), max_batch_bytes=100 * KIB, codec=codec)
-    most = 100 * KIB * 9 / 8 + (100 * KIB if codec is Codec.ZSTD else 0)
+    most = 100 * KIB * 9 / 8 if codec is Codec.NONE else RULES.max_uncompressed_bytes * 9 / 8
+    assert all(len(batch.payload) <= 100 * KIB * 9 / 8 for batch in result.batches)
     assert all(batch.uncompressed_bytes <= most for batch in result.batches)
     assert sum(batch.record_count for batch in result.batches) == 30_000
 

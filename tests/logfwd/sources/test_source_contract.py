@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from logfwd.definition import BatchLimits
-from logfwd.intake.batcher import Draft
+from logfwd.intake.batcher import Portion
 from logfwd.pipeline import Pipeline
 from logfwd.sources import Source
 from logfwd.sources.file.source import FileTail
@@ -296,7 +296,7 @@ async def test_blocks_are_whole_records_in_order_and_lag_is_what_is_not_durable(
             assert all(block.data.endswith(b"\n") for block in got if block.ends is None and block.data)
             assert source.lag_bytes() >= len(lines(40)) - MAX_RECORD_BYTES
             for block in got:
-                source.committed(Draft([block]).positions())
+                source.committed(Portion([block]).positions())
                 if block.receipt is not None:
                     block.receipt.done()
             assert source.lag_bytes() == 0
@@ -327,7 +327,7 @@ async def test_after_any_commit_the_next_life_goes_on_exactly_there(harness: Har
                 assert lines(40)[len(committed) :].startswith(first.data)
                 await anext(blocks)
             committed += first.data
-            positions |= Draft([first]).positions()
+            positions |= Portion([first]).positions()
             source.committed(positions)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from logfwd.intake.batcher import Draft
+from logfwd.intake.batcher import Portion
 from logfwd.sources.position import Block
 from logfwd.sources.settings import Multiline, StdinSource
 from logfwd.sources.stdin import Stdin
@@ -148,7 +148,7 @@ async def text_of(
     thread.join()
     os.close(reader)
     for block in blocks:
-        source.committed(Draft([block]).positions())
+        source.committed(Portion([block]).positions())
     assert source.lag_bytes() == 0
     return [json.loads(line) for block in blocks for line in block.data.splitlines()]
 
@@ -190,17 +190,17 @@ async def test_lines_of_a_record_are_joined_and_it_is_whole_after_wait_or_at_the
     os.write(writer, b"2026 first\n  at a\n")
     async with asyncio.timeout(PATIENCE_SECONDS), contextlib.aclosing(source.blocks({})) as blocks:
         before, first = await anext(blocks), await anext(blocks)
-        source.committed(Draft([before]).positions())
+        source.committed(Portion([before]).positions())
         assert (before.data, first.data) == (b"", b'{"message":"2026 first\\n  at a"}\n')
     os.write(writer, b"2026 second\n  at b")
     os.close(writer)
     async with asyncio.timeout(PATIENCE_SECONDS):
-        rest = [block async for block in source.blocks(Draft([before]).positions())]
+        rest = [block async for block in source.blocks(Portion([before]).positions())]
     os.close(reader)
     assert rest[0] == first, "it was not committed: the next pipeline gets it again"
     assert rest[-1].data == b'{"message":"2026 second\\n  at b"}\n'
     for block in rest:
-        source.committed(Draft([block]).positions())
+        source.committed(Portion([block]).positions())
     assert source.lag_bytes() == 0
 
 

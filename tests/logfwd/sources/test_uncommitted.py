@@ -7,7 +7,7 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfwd.intake.batcher import Draft
+from logfwd.intake.batcher import Portion
 from logfwd.sources.position import STDIN, Block, Mark, Position
 from logfwd.sources.uncommitted import Uncommitted
 
@@ -52,7 +52,7 @@ def test_a_new_pipeline_gets_the_records_after_the_durable_ones(sizes: list[int]
     assert kept.next() is None
     if rest:
         assert rest[0].start == offset
-        kept.committed(Draft(rest).positions())
+        kept.committed(Portion(rest).positions())
     assert kept.byte_count == 0
 
 

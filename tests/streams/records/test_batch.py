@@ -596,3 +596,61 @@ def test_an_unchecked_header_with_an_unknown_codec_has_none() -> None:
 
 def test_the_crc_is_castagnoli_s() -> None:
     assert crc32c_cython(b"123456789") == 0xE3069283  # the check value of RFC 3720's CRC-32C
+
+
+# -- records that come in pieces -------------------------------------------------------------------------------------
+
+
+@given(st.lists(some_values, min_size=1, max_size=5), some_codec)
+def test_a_batch_of_pieces_is_what_aiokafka_reads_too(pieces: list[list[bytes]], codec: Codec) -> None:
+    batch = recordbatch.OpenBatch(codec)
+    for values in pieces:
+        batch.add(*frame(values, LIMIT, first=batch.record_count))
+    packed = batch.close(NOW_MS)
+    assert recordbatch.check(packed.payload).codec is codec
+    expected = [value for values in pieces for value in values]
+    assert packed.record_count == len(expected)
+    found = list(recordbatch.iterate(packed.payload, max_bytes=LIMIT))
+    assert [(each.offset, each.timestamp_ms, each.value) for each in found] == [
+        (number, NOW_MS, value) for number, value in enumerate(expected)
+    ]
+    plain = recordbatch._plain(packed.payload, recordbatch.parse_header(packed.payload), LIMIT)
+    assert packed.uncompressed_bytes == HEADER_BYTES + len(plain)
+    reader = MemoryRecords(rewritten(packed.payload, body=plain, attributes=0)).next_batch()
+    assert [record.value for record in reader] == expected
+
+
+@pytest.mark.parametrize("first", [0, 1, 62, 63, 64, 65, 8191, 8192, 8193])
+def test_records_of_a_later_piece_have_the_offsets_that_follow(first: int) -> None:
+    values, extras = [b"%d" % n for n in range(100)], Extras(keys=[key_field(b"k")] * 100)
+    batch = recordbatch.OpenBatch(Codec.ZSTD)
+    if first:
+        batch.add(*frame([b"x"] * first, LIMIT))
+    records, count = frame(values, LIMIT, extras, first)
+    assert count == len(values)
+    batch.add(records, count)
+    found = list(recordbatch.iterate(batch.close(NOW_MS).payload, max_bytes=LIMIT))[first:]
+    assert [(each.offset, each.key, each.value) for each in found] == [(first + n, b"k", b"%d" % n) for n in range(100)]
+    most = len(records) // 2
+    half, count = frame(values, most, extras, first)
+    assert most - 20 < len(half) < most, "as many as fit"
+    assert records[: len(half)] == half
+
+
+def test_open_batches_do_not_disturb_each_other() -> None:
+    batches = [recordbatch.OpenBatch(Codec.ZSTD) for _ in range(3)]
+    for number in range(4):
+        for index, batch in enumerate(batches):
+            batch.add(*frame([b"%d of %d" % (number, index)] * 50, LIMIT, first=batch.record_count))
+    for index, batch in enumerate(batches):
+        expected = [b"%d of %d" % (number, index) for number in range(4) for _ in range(50)]
+        assert values_of(batch.close(NOW_MS).payload) == expected
+
+
+def test_halves_of_a_batch_of_pieces_are_its_records() -> None:
+    batch = recordbatch.OpenBatch(Codec.ZSTD)
+    for _ in range(2):
+        batch.add(*frame(compressible(), LIMIT, first=batch.record_count))
+    halves = recordbatch.halves(batch.close(NOW_MS).payload)
+    assert halves is not None
+    assert [value for half in halves for value in values_of(half)] == compressible() * 2

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-from logfwd.intake.batcher import Draft
+from logfwd.intake.batcher import Portion
 from logfwd.sources.file.follow import Follower
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scanned import SCAN_KEY
@@ -88,7 +88,7 @@ class Reader:
         return got
 
     def commit(self) -> None:
-        committed = marks(Draft(self.uncommitted).positions())
+        committed = marks(Portion(self.uncommitted).positions())
         self.positions |= committed
         if SCAN_KEY in committed:
             self.scans = {SCAN_KEY: self.positions.pop(SCAN_KEY)}

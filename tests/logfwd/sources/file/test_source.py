@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from logfwd.intake.batcher import Draft
+from logfwd.intake.batcher import Portion
 from logfwd.sources.file.source import FileTail
 from logfwd.sources.position import Block, Position
 from logfwd.sources.settings import FileSource
@@ -51,7 +51,7 @@ async def test_a_line_in_a_file_that_is_closed_for_want_of_descriptors_is_read_a
     tail = FileTail(settings, max_record_bytes=4096)
     async with asyncio.timeout(PATIENCE_SECONDS), aclosing(tail.blocks({})) as blocks:
         for _ in "abc":
-            tail.committed(Draft([await lines(blocks)]).positions())
+            tail.committed(Portion([await lines(blocks)]).positions())
         for name in "abcabc":
             pull = asyncio.ensure_future(lines(blocks))
             await asyncio.sleep(0.05)
@@ -68,9 +68,9 @@ async def test_a_new_file_is_followed_at_once_though_scans_are_rationed(
     settings = FileSource(paths=(str(tmp_path / "*.log"),), scan_seconds=3600)
     tail = FileTail(settings, max_record_bytes=4096)
     async with asyncio.timeout(PATIENCE_SECONDS), aclosing(tail.blocks({})) as blocks:
-        tail.committed(Draft([await lines(blocks)]).positions())
+        tail.committed(Portion([await lines(blocks)]).positions())
         append(tmp_path / "b.log", b"second\n")  # there may be a scan left from before the first line
-        tail.committed(Draft([await lines(blocks)]).positions())
+        tail.committed(Portion([await lines(blocks)]).positions())
         for number in range(3):
             pull = asyncio.ensure_future(lines(blocks))
             new = tmp_path / f"new{number}.log"
@@ -86,7 +86,7 @@ async def test_it_can_be_cancelled_while_waiting_and_continues_from_its_marks(tm
     tail = source(tmp_path / "a.log")
     async with asyncio.timeout(PATIENCE_SECONDS):
         async with aclosing(tail.blocks({})) as blocks:
-            positions = Draft([await lines(blocks)]).positions()
+            positions = Portion([await lines(blocks)]).positions()
             tail.committed(positions)
             assert tail.lag_bytes() == 0
             pull = asyncio.ensure_future(lines(blocks))
@@ -218,7 +218,7 @@ async def follow(
 def commit(tail: FileTail, block: Block, positions: dict[str, Position], got: list[bytes]) -> None:
     """Like the pipeline: records and positions together, or neither."""
     got.append(block.data)
-    marks = Draft([block]).positions()
+    marks = Portion([block]).positions()
     positions |= marks
     for key in tail.forgotten():
         positions.pop(key, None)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from logfwd.intake.batcher import Draft
+from logfwd.intake.batcher import Portion
 from logfwd.sources.front import Front
 from logfwd.sources.syslog import inbox as inbox_module
 from logfwd.sources.syslog.counts import Losses
@@ -52,7 +52,7 @@ async def test_what_is_dropped_is_not_parsed(tmp_path: Path, parsed: list[bytes]
     taken = sum(block.data.count(b"\n") for block in blocks)
     assert 0 < taken < len(parsed) + 1 <= taken + 30
     assert counted.dropped == {"no_room": sent - taken}
-    inbox.committed(Draft(blocks).positions())
+    inbox.committed(Portion(blocks).positions())
     assert inbox.lag_bytes() == 0
 
 

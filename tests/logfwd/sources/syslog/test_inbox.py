@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from logfwd.intake.batcher import Draft
+from logfwd.intake.batcher import Portion
 from logfwd.sources.front import Front
 from logfwd.sources.position import Block
 from logfwd.sources.syslog.inbox import LARGE_BYTES, Inbox, Records, inbox_of
@@ -33,7 +33,7 @@ async def test_an_inbox_takes_all_or_nothing_and_room_comes_back_with_the_commit
     assert numbers(blocks) == [0, 1, 2]
     await asyncio.sleep(0.01)
     assert not waiting.done(), "handed over is not durable"
-    inbox.committed(Draft(blocks).positions())
+    inbox.committed(Portion(blocks).positions())
     await asyncio.wait_for(waiting, 1)
     assert inbox.lag_bytes() == one.byte_count
     assert numbers(list(inbox.rest(1 << 20))) == [3]
@@ -46,7 +46,7 @@ async def test_the_budget_of_all_streams_holds_for_each() -> None:
     assert first.put(one)
     assert not second.put(one)
     waiting = asyncio.ensure_future(second.wait_and_put(one))
-    first.committed(Draft(list(first.rest(1 << 20))).positions())
+    first.committed(Portion(list(first.rest(1 << 20))).positions())
     await asyncio.wait_for(waiting, 1)
 
 
@@ -110,7 +110,7 @@ async def test_large_messages_are_parsed_for_their_block_in_order_and_count_as_w
             while ids(got) != list(range(20)):
                 got.append(await asyncio.wait_for(anext(blocks), 10))
     assert inbox.lag_bytes() == sum(len(block.data) for block in got) > taken
-    inbox.committed(Draft(got).positions())
+    inbox.committed(Portion(got).positions())
     assert inbox.lag_bytes() == 0
     assert front.has_room(64 << 20), "nothing of it is counted any more"
 
@@ -135,6 +135,6 @@ async def test_after_a_refusal_nothing_need_be_parsed_until_something_is_let_go_
     assert inbox.has_room(1)
     assert not inbox.put(Records([large(1)]))
     assert not inbox.has_room(1)
-    inbox.committed(Draft(list(inbox.rest(1 << 20))).positions())
+    inbox.committed(Portion(list(inbox.rest(1 << 20))).positions())
     assert inbox.has_room(1)
     assert not inbox.has_room(1 << 21), "that is more than all streams together may hold"
