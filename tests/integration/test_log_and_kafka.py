@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from pathlib import Path
 
 import pytest
 
 from bench.lab.kafka import Kafka
+from bench.lab.oracle import read_topic
 from logreceiver.replay import ReplayResult, replay, replay_to_url
 from logreceiver.sinks import Kind, Outcome
 from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.log.read import readers
 from logreceiver.sinks.log.sink import LogSink
 from streams.errors import Code, ConfigError, SinkUnavailable
+from streams.records.batch import Codec, OpenBatch, stamp
+from streams.records.body import frame
 from tests.support.batches import batch, values
 from tests.support.sinks import ModelHarness, Unsteady
 
@@ -49,6 +53,30 @@ async def test_kafkas_own_tool_reads_every_segment_without_complaint(kafka: Kafk
     assert "isvalid: true" in out
     assert "isvalid: false" not in out
     assert not re.search(r"mismatch|Non-consecutive|invalid bytes", out, re.IGNORECASE)
+
+
+async def test_other_readers_read_large_batches_whose_records_came_in_pieces(
+    kafka: Kafka, tmp_path: Path, topic_name: str
+) -> None:
+    lines = [b'{"n":%d,"x":"%b"}' % (n, b"y" * (n % 400)) for n in range(20_000)]
+    pieces = OpenBatch(Codec.ZSTD)
+    for start in range(0, len(lines), 3000):
+        pieces.add(*frame(lines[start : start + 3000], 1 << 30, first=pieces.record_count))
+    packed = pieces.close(int(time.time() * 1000))
+    assert packed.uncompressed_bytes > 4_000_000
+    sink = LogSink(sink_settings.LogSink(directory=tmp_path))
+    await sink.start()
+    await sink.topic(TOPIC)
+    stamped = stamp(packed.payload, producer_id=0, producer_epoch=0, base_sequence=0)
+    assert (await sink.produce(TOPIC, 0, memoryview(stamped))).kind is Kind.STORED
+    await sink.close()
+    (path,) = (tmp_path / f"{TOPIC}-0").glob("*.log")
+    dump = ["--deep-iteration", "--print-data-log", "--files", str(path)]
+    dumped = (await asyncio.to_thread(kafka.run_tool, "kafka.tools.DumpLogSegments", dump)).decode()
+    assert [found.encode() for found in re.findall(r"payload: (.*)$", dumped, re.MULTILINE)] == lines
+    await replay_to_url(tmp_path, TOPIC, f"kafka://{kafka.bootstrap}/{topic_name}")
+    assert await asyncio.to_thread(lambda: list(kafka.consume(topic_name))) == lines
+    assert await asyncio.to_thread(lambda: list(read_topic(kafka.bootstrap, topic_name))) == lines
 
 
 async def test_a_replay_to_kafka_holds_what_the_log_holds(kafka: Kafka, tmp_path: Path, topic_name: str) -> None:
