@@ -146,10 +146,12 @@ async def test_a_batch_may_end_right_at_the_wrap_and_the_next_begins_at_zero(run
     assert await run.ask() == RunState(0, 9)
 
 
-async def test_a_flipped_bit_is_corrupt_and_appends_nothing(harness: Harness, run: Run) -> None:
+async def test_a_flipped_bit_is_refused_and_appends_nothing(harness: Harness, run: Run) -> None:
+    """By Kafka with a code that says that the way there may be to blame: the receiver has checked what it sends."""
     damaged = bytearray(batch(run.producer_id, 0))
     damaged[-1] ^= 1
-    assert refused(await harness.sink.produce(run.topic, 0, memoryview(damaged)), Code.CORRUPT)
+    code = Code.INVALID_RECORD if isinstance(harness, KafkaHarness) else Code.CORRUPT
+    assert refused(await harness.sink.produce(run.topic, 0, memoryview(damaged)), code)
     assert await run.ask() is None
 
 
