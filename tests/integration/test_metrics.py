@@ -23,6 +23,7 @@ from bench.lab.site import Site
 from bench.speed.links import HANDSHAKES_AT_A_TIME, Peer
 from logfwd.metrics import FORWARDER
 from logreceiver.config import Limits
+from logreceiver.links import hearing
 from logreceiver.metrics import MAX_STREAM_LABELS, OTHER_STREAMS, RECEIVER
 from logreceiver.service import Service
 from logreceiver.sinks import Kind, Outcome
@@ -213,9 +214,12 @@ def many_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("many_files")
-async def test_a_thousand_links_make_no_more_series_than_one(installation: Installation) -> None:
-    config = installation.receiver_config()
-    async with running(msgspec.structs.replace(config, limits=Limits(max_links_per_identity=2000))) as service:
+async def test_a_thousand_links_make_no_more_series_than_one(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "IDLE_SECONDS", 600.0)  # the first links say nothing while the last ones are made
+    limits = Limits(max_links_per_identity=2000, handshake_seconds=PATIENCE_SECONDS, hello_seconds=PATIENCE_SECONDS)
+    async with running(msgspec.structs.replace(installation.receiver_config(), limits=limits)) as service:
         peers = await open_links(installation, service, ["http"])
         before = series(service.registry)
         peers += await open_links(installation, service, ["http"] * 999)
