@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 from click.testing import CliRunner
@@ -11,8 +10,9 @@ from click.testing import CliRunner
 from bench.chaos import deceived
 from bench.chaos.fire import fire, judged, memory_fault
 from bench.chaos.floods import FLOODS
+from tests.support.chaos import CHAOS
 
-CHOSEN = list(FLOODS) if os.environ.get("CHAOS") == "1" else ["pings", "key-updates", "half-said"]
+CHOSEN = list(FLOODS) if CHAOS else ["pings", "key-updates", "half-said"]
 """All of them in `make chaos`."""
 
 

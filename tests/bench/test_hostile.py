@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 from click.testing import CliRunner
 
 from bench.chaos.attacks import ATTACKS
 from bench.chaos.hostile import MOST_GROWN_MB, hostile, judged
+from tests.support.chaos import CHAOS
 
 ROW = {"title": "abuse", "outcomes": {"413": 1}, "unexpected": [], "peak_rss_mb": 100.0, "during_ms": [1.0, 4.0]}
 
 
-LISTENERS = ["http", "tcp", "udp", "unix"] if os.environ.get("CHAOS") == "1" else ["unix"]
+LISTENERS = ["http", "tcp", "udp", "unix"] if CHAOS else ["unix"]
 """All of them in `make chaos`; the suite abuses HTTP in tests/integration/test_http_under_stress.py."""
 
 

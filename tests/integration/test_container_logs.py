@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import subprocess
 import sys
@@ -25,12 +24,13 @@ from bench.lab.kafka import Kafka
 from bench.lab.oracle import read_topic
 from bench.lab.processes import wait_until
 from bench.lab.site import Site
+from tests.support.chaos import CHAOS
 from tests.support.container_runtime import CONTAINERS, Expected, Kind, Runtime, path_of
 from tests.support.to_kafka import accepted, start
 
 pytestmark = pytest.mark.kafka
 KINDS: tuple[Kind, ...] = ("docker", "cri")
-BURSTS = 40 if os.environ.get("CHAOS") == "1" else 6
+BURSTS = 40 if CHAOS else 6
 PATHS = {"docker": "containers/*/*-json.log", "cri": "pods/*/*/*.log"}
 
 

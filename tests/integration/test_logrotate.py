@@ -12,9 +12,10 @@ from pathlib import Path
 
 from bench.lab.oracle import Finding, judge
 from bench.lab.site import Site, command
+from tests.support.chaos import CHAOS
 
 LINES = 200
-ROUNDS = 40 if os.environ.get("CHAOS") == "1" else 4
+ROUNDS = 40 if CHAOS else 4
 MODES = {
     "create": "create",
     "copytruncate": "copytruncate",

@@ -8,7 +8,6 @@ runs a sample, `make chaos` (CHAOS=1) all.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from bench.lab.kafka import Kafka
+from tests.support.chaos import CHAOS
 from tests.support.delivery import Life, Way, joined, numbered, way_to
 
 pytestmark = pytest.mark.kafka
@@ -35,11 +35,10 @@ class Combination:
         return f"{'begun' if self.begun else 'fresh'}-{self.sent}-{self.stored}-{self.acknowledged}"
 
 
-WHOLE = os.environ.get("CHAOS") == "1"
 COMBINATIONS = [
     Combination(begun, sent, stored, acknowledged)
-    for sent in (range(1, 6) if WHOLE else (1, 3, 5))
-    for begun in ((False, True) if WHOLE or sent == 1 else (True,))
+    for sent in (range(1, 6) if CHAOS else (1, 3, 5))
+    for begun in ((False, True) if CHAOS or sent == 1 else (True,))
     for stored in range(sent + 1)
     for acknowledged in range(stored + 1)
 ]

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support import syscalls
+from tests.support.chaos import sampled
 from tests.support.syscalls import Call
 
 SECTOR_BYTES = 512
@@ -135,10 +136,13 @@ def record(argv: Sequence[str], directory: Path, seed: int, *, names_can_be_lost
 
 
 def laid_out(points: list[Point]) -> Iterator[tuple[str, Point, Path]]:
-    """Each point's files, as after kill -9 and after a power loss; in memory, since syncing is not what is tested."""
+    """Files of points, of long lists a sample: as after kill -9 and as after a power loss.
+
+    In memory, since syncing is not what is tested.
+    """
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     for kind, which in (("kill -9", "killed"), ("power loss", "power_lost")):
-        for number, point in enumerate(points):
+        for number, point in sampled(list(enumerate(points))):
             with tempfile.TemporaryDirectory(dir=memory) as directory:
                 for name, content in getattr(point, which).items():
                     path = Path(directory, name)
