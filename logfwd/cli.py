@@ -11,7 +11,7 @@ import click
 
 from logfwd import openfiles
 from logfwd.commands.options import CONFIG
-from logfwd.config import load_forwarder
+from logfwd.config import ForwarderConfig, files_of, load_forwarder
 from streams import descriptors, program
 from streams.errors import ConfigError, SpoolError
 from streams.signals import Stop
@@ -48,8 +48,9 @@ def run(path: Path, log_level: str) -> None:
     """Read, spool and send the configured streams until SIGTERM.
 
     SIGTERM stops reading, sends the spooled batches for up to stop_grace, and leaves the rest in the spool. A second
-    SIGTERM ends the process at once; the next start continues from the spool. SIGHUP reloads the configuration: an
-    invalid one is rejected and the last good one stays. Logs go to standard error, one JSON object per line.
+    SIGTERM ends the process at once; the next start continues from the spool. SIGHUP reloads the configuration, and so
+    does a change of its files with watch = true: an invalid one is rejected and the last good one stays. Logs go to
+    standard error, one JSON object per line.
 
     Exit codes: 0 after SIGTERM, or when every source has ended (stdin); 1 after a second SIGTERM, or if something hangs
     for longer than stop_grace and 3 s; 69 if a resource is not available, such as the admin address; 70 after a fault
@@ -66,34 +67,43 @@ def run(path: Path, log_level: str) -> None:
     except ConfigError as error:
         program.refuse_config(error)
 
-    async def forward(stop: Stop) -> None:
-        import asyncio
+    program.serve(lambda stop: _forward(path, config, stop))
 
-        from msgspec import to_builtins
 
-        from logfwd.forwarder import Forwarder
-        from streams import control
-        from streams.security import stacks
+async def _forward(path: Path, config: ForwarderConfig, stop: Stop) -> None:
+    import asyncio
 
-        stacks.self_test(stacks.named(sorted(config.modes), config.tls))
-        forwarder = Forwarder(config)
-        stop.grace_seconds = lambda: forwarder.config.stop_grace_seconds
+    from msgspec import to_builtins
 
-        async def reload(asked: Mapping[str, Any]) -> Mapping[str, Any]:
-            check, confirm = bool(asked.get("check")), str(asked.get("confirm", ""))
-            report = await forwarder.reload(lambda: load_forwarder(path), check=check, confirm=confirm)
-            answer: dict[str, Any] = to_builtins(report)
-            return answer
+    from logfwd.forwarder import Forwarder
+    from streams import control
+    from streams.security import stacks
+    from streams.watching import watching
 
-        async with forwarder, control.serving(control.in_directory(config.state_dir), {"reload": reload}):
-            program.has_started()
-            stop.on_reload = lambda: forwarder.reload(lambda: load_forwarder(path))
-            ends = [asyncio.create_task(stop.requested.wait()), asyncio.create_task(forwarder.finished.wait())]
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for task in ends:
-                task.cancel()
+    stacks.self_test(stacks.named(sorted(config.modes), config.tls))
+    forwarder = Forwarder(config)
+    stop.grace_seconds = lambda: forwarder.config.stop_grace_seconds
 
-    program.serve(forward)
+    async def reload(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        check, confirm = bool(asked.get("check")), str(asked.get("confirm", ""))
+        report = await forwarder.reload(lambda: load_forwarder(path), check=check, confirm=confirm)
+        answer: dict[str, Any] = to_builtins(report)
+        return answer
+
+    def files() -> list[Path]:
+        return files_of(path, forwarder.config) if forwarder.config.watch else []
+
+    async with (
+        forwarder,
+        control.serving(control.in_directory(config.state_dir), {"reload": reload}),
+        watching(files, stop.reload),
+    ):
+        program.has_started()
+        stop.on_reload = lambda: forwarder.reload(lambda: load_forwarder(path))
+        ends = [asyncio.create_task(stop.requested.wait()), asyncio.create_task(forwarder.finished.wait())]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in ends:
+            task.cancel()
 
 
 @main.command()

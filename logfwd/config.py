@@ -44,6 +44,7 @@ class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     admin: Admin | None = Admin()
     stop_grace_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     answer_timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] = 60.0
+    watch: bool = False
     streams: tuple[Stream, ...] = ()
     removed: tuple[str, ...] = ()
     """Streams whose files say that they are to go."""
@@ -77,6 +78,12 @@ def load_forwarder(path: Path) -> ForwarderConfig:
     return msgspec.structs.replace(
         config, streams_dir=base / config.streams_dir, streams=kept, removed=tuple(sorted(removed))
     )
+
+
+def files_of(path: Path, config: ForwarderConfig) -> list[Path]:
+    """The files of a configuration that was loaded from `path`: those that are there, and those that were."""
+    known = {config.streams_dir / f"{stream.name}.toml" for stream in config.streams}
+    return [path, *sorted(known.union(config.streams_dir.glob("*.toml")))]
 
 
 def json_schema(kind: str) -> dict[str, Any]:

@@ -81,8 +81,8 @@ def run(path: Path, log_level: str, workers: int) -> None:
     async def receive(stop: Stop) -> None:
         from logreceiver.checks import modes_of
         from logreceiver.service import Service
-        from logreceiver.watching import watching
         from streams.security import stacks
+        from streams.watching import watching
 
         stop.grace_seconds = lambda: config.stop_grace_seconds
         stacks.self_test(modes_of(config))

@@ -243,6 +243,13 @@ def test_a_reload_by_the_command_says_what_came_of_it(tmp_path: Path) -> None:
         given = reload()[1].split()[-1]
         code, output = reload("--confirm", given)
         assert (code, output.splitlines()[1:]) == (0, ["streams removed: a, b", f"configuration: {given}"])
+        config = site.directory / "logfwd.toml"
+        config.write_text(f"watch = true\n{config.read_text()}")
+        assert reload()[1].startswith("taken: watch\n")
+        (streams / "d.toml").write_text((streams / "c.toml").read_text().replace('"c', '"d'))
+        assert site.forwarder.wait_for("stream started", times=4)[-1]["stream"] == "d", "without being asked for"
+        config.write_text(config.read_text().replace("watch = true\n", ""))
+        assert reload()[0] == 0
         (streams / "c.toml").write_text("nonsense")
         assert reload()[0] == 78
         os.kill(site.forwarder.pid, signal.SIGHUP)

@@ -12,10 +12,10 @@ import pytest
 from msgspec.structs import replace
 
 from logfwd.forwarder import Forwarder
-from logreceiver import oversight, service, watching
+from logreceiver import oversight, service
 from logreceiver.config import Deny, Ledger
 from logreceiver.links.grants import Grants
-from streams import tasks
+from streams import tasks, watching
 from tests.integration.test_reload import fleet
 from tests.support.installation import Events, Installation, acknowledged, eventually, found, lines, running
 
@@ -105,7 +105,7 @@ async def test_a_stream_whose_topic_becomes_the_ledgers_is_written_no_more(tmp_p
     [
         ("oversight", "logreceiver.oversight.datetime"),
         ("certificates", "logreceiver.service.Service._certificate_stamp"),
-        ("watch", "logreceiver.watching.stamps_of"),
+        ("watch", "streams.watching.stamps_of"),
     ],
 )
 async def test_a_task_that_dies_is_said_and_begins_again(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from logreceiver import watching
-from logreceiver.watching import GONE_SECONDS, STILL_SECONDS, Stamps, Watched, stamps_of
+from streams import watching
+from streams.watching import GONE_SECONDS, STILL_SECONDS, Stamps, Watched, stamps_of
 from tests.support.installation import eventually
 
 OLD: Stamps = ((1, 1, 1), (2, 2, 2))
