@@ -171,20 +171,16 @@ class OpenSSLEndpoint:
             if self._server_side and not self._started:
                 self._started = time.perf_counter()
         self._starved = False
-        while self._feed_more():  # before it was read, more has come
-            pass
-        self._unfed = memoryview(ciphertext)
-        while self._feed_more() and not self.complete:
-            pass
+        if len(self._unfed):  # before it was read, more has come
+            self._give(self._unfed)
+        view, size = memoryview(ciphertext), FEED_BYTES if self.complete else len(ciphertext)
+        self._unfed = view[size:]
+        self._give(view[:size])
 
-    def _feed_more(self) -> bool:
-        """Give OpenSSL the next piece; False if there is none."""
-        piece, self._unfed = self._unfed[:FEED_BYTES], self._unfed[FEED_BYTES:]
-        if not len(piece):
-            return False
+    def _give(self, piece: memoryview) -> None:
+        """To OpenSSL."""
         if _lib.BIO_write(self._connection._into_ssl, _ffi.from_buffer(piece), len(piece)) != len(piece):
             raise MemoryError("no memory for what has come")
-        return True
 
     def feed_eof(self) -> None:
         self._starved = False
@@ -229,7 +225,10 @@ class OpenSSLEndpoint:
             elif _lib.SSL_get_error(connection._ssl, size) != _lib.SSL_ERROR_WANT_READ:
                 self._failed = self._error_of(size)
                 break
-            elif not self._feed_more():
+            elif len(self._unfed):
+                piece, self._unfed = self._unfed[:FEED_BYTES], self._unfed[FEED_BYTES:]
+                self._give(piece)
+            else:
                 self._starved = True
                 break
         return filled
