@@ -139,6 +139,7 @@ class Listener:
             if changes != self._changes:
                 raise HandshakeFailed("outdated", "other modes are served since the handshake began")
         except HandshakeFailed as error:
+            await self._turns.take(link.host)  # a thousand may fail at once
             self._report(link, error, is_probe)
             await link.close()
             return

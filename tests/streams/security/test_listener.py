@@ -7,6 +7,7 @@ import contextlib
 import gc
 import socket
 import weakref
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from streams.errors import HandshakeFailed, LinkError
 from streams.security import modes, stacks
 from streams.security.connecting import connect
 from streams.security.transport import Link
+from streams.turns import Turns
 from tests.support.installation import eventually
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.tls import Parties, echo
@@ -88,3 +90,23 @@ async def _come_and_go(address: str, parties: Parties, end: str) -> None:
     if end == "goodbye":
         await link.close()
     link.abort()
+
+
+async def test_handshakes_that_fail_at_once_are_reported_in_turns(tmp_path: Path) -> None:
+    taken = 0
+
+    class Counted(Turns):
+        async def take(self, who: Hashable) -> None:
+            nonlocal taken
+            taken += 1
+            await super().take(who)
+
+    parties = Parties(tmp_path)
+    async with echo(parties.receiver, ["hybrid"], turns=Counted()) as server:
+        host, port = server.listener.address.rsplit(":", 1)
+        socks = [socket.create_connection((host, int(port))) for _ in range(20)]
+        await eventually(lambda: len(server.listener._pending) == 20)
+        for sock in socks:
+            sock.close()
+        await eventually(lambda: not server.listener._tasks)
+    assert taken == 20
