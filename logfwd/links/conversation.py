@@ -165,6 +165,7 @@ class Conversation:
         assert isinstance(welcome, m.Welcome)
         if stream.topic is not None and welcome.topic != stream.topic:
             raise ProtocolError(Code.POLICY, f"the receiver writes to {welcome.topic!r}, not to {stream.topic!r}")
+        delivery.receiver_takes(welcome.produce_ms / 1000)
         self._receiver_clock_ms = welcome.server_time_ms - int(clock() * 1000)
         ahead_seconds = welcome.server_time_ms / 1000 - time.time()
         if abs(ahead_seconds) > CLOCK_SKEW_WARNING_SECONDS:

@@ -47,6 +47,8 @@ class Delivery:
         self.boot_id = boot_id
         self.forwarder_id = spool.forwarder_id
         self.answer_timeout_seconds = answer_timeout_seconds
+        self._produce_seconds = answer_timeout_seconds
+        """How long a batch may be under way to a sink, by the slowest receiver so far."""
         self.progress = asyncio.Event()
         """Set at every acknowledgement, for a pipeline that follows the pace of the link."""
         self.trouble = ""
@@ -81,9 +83,15 @@ class Delivery:
     def _recovery(self, run: Run) -> Recovery:
         recovery = self._recoveries.get(run.number)
         if recovery is None:
-            recovery = Recovery(produce_timeout_seconds=self.answer_timeout_seconds)
+            recovery = Recovery(produce_timeout_seconds=self._produce_seconds)
             self._recoveries[run.number] = recovery
         return recovery
+
+    def receiver_takes(self, seconds: float) -> None:
+        """A receiver may go on with a batch for so long, though the link that brought it has ended."""
+        self._produce_seconds = max(self._produce_seconds, seconds)
+        for recovery in self._recoveries.values():
+            recovery.produce_timeout_seconds = self._produce_seconds
 
     def _recovery_of(self, row: Row) -> Recovery:
         return self._recovery(self.backlog.runs[row.run])

@@ -105,8 +105,9 @@ class Recovery:
     """What is remembered of one run between two questions."""
 
     def __init__(self, *, produce_timeout_seconds: float = 60.0) -> None:
-        self._late_copy_seconds = produce_timeout_seconds + LATE_COPY_MARGIN_SECONDS
-        self._uncertain_until = 0.0
+        self.produce_timeout_seconds = produce_timeout_seconds
+        """How long a receiver may go on with a batch, whoever still waits for it."""
+        self._uncertain_since: float | None = None
         self._answer: Answer | None = None
         self._refused_after: Answer | None = None
         self._refused_twice = False
@@ -123,7 +124,7 @@ class Recovery:
 
     def uncertain(self, now: float) -> None:
         """A batch was sent and its fate is unknown: link lost, time limit, or an earlier life of this process."""
-        self._uncertain_until = now + self._late_copy_seconds
+        self._uncertain_since = now
 
     def acknowledged(self) -> None:
         """A batch of the run was stored."""
@@ -216,8 +217,10 @@ class Recovery:
         return self._reset("unknown_sequence", now)
 
     def _reset(self, reason: str, now: float, *, new_producer: bool = False) -> Plan:
-        if now < self._uncertain_until:
-            return Wait(self._uncertain_until, f"reset ({reason}) waits for late copies")
+        if self._uncertain_since is not None:
+            until = self._uncertain_since + self.produce_timeout_seconds + LATE_COPY_MARGIN_SECONDS
+            if now < until:
+                return Wait(until, f"reset ({reason}) waits for late copies")
         return Reset(reason, new_producer)
 
     def was_reset(self) -> None:
@@ -225,7 +228,7 @@ class Recovery:
         self._answer = self._refused_after = self._stored = self._passed = None
         self._refused_twice = self._hole = False
         self._refusals.clear()
-        self._uncertain_until = 0.0
+        self._uncertain_since = None
 
 
 def same_sequence(stored: int, ours: int) -> bool:

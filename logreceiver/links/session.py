@@ -229,6 +229,7 @@ class Session:
                 0 if topic is None else topic.max_message_bytes,
                 m.MAX_WINDOW,
                 int(time.time() * 1000),
+                int(shared.config.sink.produce_most_seconds * 1000),
             )
         )
         self._say(

@@ -28,6 +28,10 @@ class Settings(Protocol):
     """The fields that a reload changes; the others wait for a restart."""
 
     @property
+    def produce_most_seconds(self) -> float:
+        """How long a batch may be under way to what stores it; 0 where it cannot outlive the receiver."""
+
+    @property
     def tls(self) -> SinkTls | None:
         """Files for TLS to the sink, if it is reached by TLS."""
 
@@ -69,6 +73,10 @@ class LogSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     retain_age_seconds: RetainedSeconds = None
     ledger_retain_bytes: Retained = None
     ledger_retain_age_seconds: RetainedSeconds = None
+
+    @property
+    def produce_most_seconds(self) -> float:
+        return 0.0
 
     @property
     def tls(self) -> SinkTls | None:
@@ -123,6 +131,10 @@ class KafkaSink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     create_topics: bool = False
     partition_count: Annotated[int, Meta(ge=1, le=10_000)] = 1
     replication_factor: Annotated[int, Meta(ge=1, le=100)] = 1
+
+    @property
+    def produce_most_seconds(self) -> float:
+        return 2 * self.produce_timeout_seconds  # waiting for a connection, and for the answer
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -52,6 +52,8 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
     max_message_bytes: Count
     window: Annotated[int, msgspec.Meta(ge=1, le=MAX_WINDOW)]
     server_time_ms: Count
+    produce_ms: Count = 0
+    """How long a batch may be under way from here to the sink, whoever waits for it; 0 from who does not say."""
 
 
 class OpenRun(msgspec.Struct, frozen=True, array_like=True, tag=3):

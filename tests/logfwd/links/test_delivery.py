@@ -152,3 +152,20 @@ async def test_a_new_run_is_committed_with_its_grant_before_it_is_used(tmp_path:
         reopened = backlog_of(again).head_run()
         assert reopened is not None
         assert (reopened.producer_id, reopened.grant, reopened.topic_id) == (1000, b"grant", "id")
+
+
+async def test_a_reset_waits_as_long_as_the_slowest_receiver_may_take_over_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Spool(tmp_path / "spool") as spool:
+        backlog = backlog_of(spool)
+        await accept(spool, 0, backlog)
+        run = await grant(spool, backlog)
+        delivery = delivery_of(spool, backlog)
+        began = clock()
+        delivery.uncertain(backlog.rows[0])
+        delivery.receiver_takes(1000.0)
+        delivery.receiver_takes(0.0)
+        plan = await delivery.plan(run, WELCOME, UNKNOWN)
+        assert isinstance(plan, Wait)
+        assert plan.until >= began + 1000.0 + LATE_COPY_MARGIN_SECONDS
