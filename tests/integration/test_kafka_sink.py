@@ -14,8 +14,9 @@ from bench.lab.kafka import Kafka
 from bench.lab.oracle import read_topic
 from logreceiver.sinks import Kind, Outcome, RunState
 from logreceiver.sinks import settings as sink_settings
+from logreceiver.sinks.kafka import sink as kafka_sink
 from logreceiver.sinks.kafka.client import Cluster
-from logreceiver.sinks.kafka.sink import START_SECONDS, KafkaSink
+from logreceiver.sinks.kafka.sink import KafkaSink
 from streams.errors import Code, SinkUnavailable
 from streams.records.batch import Codec, build, stamp
 from tests.support.batches import batch, values
@@ -60,12 +61,14 @@ async def taken(produce: Callable[[], Awaitable[Outcome]]) -> Outcome:
 # -- brokers that fail -----------------------------------------------------------------------------------------
 
 
-async def test_a_sink_starts_without_its_broker_says_so_and_works_when_it_comes(kafka: Kafka, topic_name: str) -> None:
+async def test_a_sink_starts_without_its_broker_says_so_and_works_when_it_comes(
+    kafka: Kafka, topic_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_sink, "START_SECONDS", 0.5)
     kafka.kill()
     try:
-        started = time.monotonic()
-        async with opened(kafka) as sink:
-            assert time.monotonic() - started < START_SECONDS + 1
+        async with asyncio.timeout(PATIENCE_SECONDS) as limit, opened(kafka) as sink:
+            limit.reschedule(None)  # it has started
             assert "kafka" in sink.health()
             for call in (sink.topic(topic_name), sink.new_producer_id(), sink.ask(topic_name, 0, 1)):
                 with pytest.raises(SinkUnavailable) as caught:
@@ -147,7 +150,7 @@ async def test_a_partition_that_waits_for_a_stopped_follower_holds_up_no_other(t
                 assert {outcome.kind for outcome in await asyncio.gather(*made)} == {Kind.STORED}
                 slowest = max(slowest, time.monotonic() - started)
                 await asyncio.sleep(0.1)
-            assert slowest < 1.5
+            assert slowest < 15, "half as long as anybody waits for the follower"
             assert not stuck[0].done()
             kafka.resume(2)
             assert await stuck[0] == Outcome(Kind.STORED, 10)
