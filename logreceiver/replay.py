@@ -2,7 +2,7 @@
 
 Each partition is one run: batches are stamped from sequence 0 and stored one at a time by a `RunWriter`, so a break in
 the middle neither loses nor repeats. If a batch cannot be stored, or its fate cannot be found out, the replay ends and
-names the offset. Damaged batches are skipped, logged and counted. A second replay stores everything again.
+names the offset. So it does at damage, unless that is to be skipped. A second replay stores everything again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ import msgspec
 import structlog
 
 from logreceiver.sinks import Sink
+from logreceiver.sinks.log.damage import OnDamage, stop
 from logreceiver.sinks.log.read import PartitionReader, StoredBatch, readers
 from logreceiver.sinks.make import make_sink
 from logreceiver.sinks.run_writer import RunWriter
 from logreceiver.sinks.settings import KafkaSink
 from streams.addresses import split_address
-from streams.errors import Code, ConfigError, Problem, SinkUnavailable
+from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
 from streams.records.batch import halves
+from streams.records.walk import walk
 
 PATIENCE_SECONDS = 120.0
 """How long to keep trying with one batch."""
@@ -37,12 +39,11 @@ log = structlog.get_logger("logreceiver.replay")
 
 
 class ReplayResult(msgspec.Struct, frozen=True):
-    """What was stored, and how many damaged places of the log were skipped."""
+    """What was stored."""
 
     records: int
     batches: int
     topic: str
-    damaged: int = 0
 
 
 class Target(NamedTuple):
@@ -68,11 +69,14 @@ def parse_url(url: str, topic: str) -> Target:
     return Target(brokers, name)
 
 
-async def replay_to_url(directory: Path, topic: str, url: str) -> ReplayResult:
-    """Replay everything acknowledged. ConfigError for a wrong URL or topic, SinkUnavailable if it had to stop."""
+async def replay_to_url(directory: Path, topic: str, url: str, *, on_damage: OnDamage = stop) -> ReplayResult:
+    """Replay everything acknowledged.
+
+    ConfigError for a wrong URL or topic, SinkUnavailable if it had to stop, LogDamaged at damage that is not skipped.
+    """
     target = parse_url(url, topic)
     try:
-        sources = readers(directory, topic)
+        sources = readers(directory, topic, on_damage=on_damage)
     except FileNotFoundError as error:
         raise ConfigError([Problem(directory, "", str(error))]) from error
     sink = make_sink(KafkaSink(brokers=target.brokers, create_topics=True, partition_count=len(sources)))
@@ -95,13 +99,18 @@ async def replay(sink: Sink, sources: list[PartitionReader], topic: str) -> Repl
             for batch in reader.poll():
                 patience.renew()
                 try:
+                    walk(memoryview(batch.payload), batch.header)
+                except BatchCorrupt as error:  # stored by an earlier version; Kafka would refuse it
+                    reader.on_damage(batch.unreadable(error))
+                    continue
+                try:
                     await _store(run, batch.payload)
                 except SinkUnavailable as error:
                     _stopped(error, batch)
                 advance(batch.header.record_count)
                 batches += 1
             records += run.next_sequence
-    return ReplayResult(records, batches, topic, sum(reader.damaged for reader in sources))
+    return ReplayResult(records, batches, topic)
 
 
 def _stopped(error: SinkUnavailable, batch: StoredBatch) -> NoReturn:

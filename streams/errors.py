@@ -14,6 +14,7 @@
     │   └── LinkRefused         the peer closed the link with an ERROR
     ├── SinkUnavailable         the sink cannot answer now; retriable
     │   └── RunLost             (logreceiver) the sink's state of a run fits none of the batches sent
+    ├── LogDamaged              (logreceiver) the embedded log cannot be read on without leaving something out
     ├── SpoolError              the spool cannot keep a promise
     │   ├── SpoolFull           no room within the stream's budget, or on the disk
     │   └── SpoolCorrupt        the file is damaged and was set aside

@@ -23,6 +23,7 @@ from streams.errors import ConfigError, PipelineError
 from streams.signals import Stop, leave
 from streams.telemetry import logs
 
+EX_DATAERR = 65
 EX_UNAVAILABLE = 69
 EX_SOFTWARE = 70
 EX_CONFIG = 78

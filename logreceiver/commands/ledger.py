@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
 
-from logreceiver.commands.options import CONFIG, DIRECTORY, load
+from logreceiver.commands.options import CONFIG, DIRECTORY, SKIP_DAMAGED, end_with_damage, load, stopped_at_damage
 from logreceiver.config import Ledger
 from logreceiver.ledger.answer import Account, Answer, Books, as_builtins, is_wrong
 from logreceiver.ledger.records import decode
-from logreceiver.sinks import Reader, RunState
+from logreceiver.sinks import Held, Reader, RunState
+from logreceiver.sinks.log.damage import LogDamaged, Skip, stop
 from logreceiver.sinks.make import make_reader
 from logreceiver.sinks.settings import AnySink, LogSink
 from streams import program
@@ -38,30 +41,41 @@ Place = tuple[str, int, int]
     help="Report only forwarders whose identity matches this shell pattern.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def ledger(stream: str, path: Path, directory: Path | None, identity: str, as_json: bool) -> None:
+@SKIP_DAMAGED
+def ledger(stream: str, path: Path, directory: Path | None, identity: str, as_json: bool, skip_damaged: bool) -> None:
     """Count STREAM's records sent, stored, missing and stored twice.
 
     Covers its twins too, and shows the share of each TLS group. Reads the ledger from the configured sink, or from the
-    embedded log in --directory, and asks the sink where the ledger alone leaves records unaccounted for. Numbers are
-    records; notes explain what is unknown.
+    embedded log in --directory, and asks the sink where the ledger alone leaves records unaccounted for. The embedded
+    log is read as a whole: stored records that can no longer be read count as missing. Numbers are records; notes
+    explain what is unknown.
 
-    Exits with 1 if anything is missing or stored twice, and with 69 if there is no ledger or it does not mention
-    STREAM.
+    Exits with 1 if anything is missing or stored twice; with 65 if the ledger itself is damaged, also if that was
+    skipped; and with 69 if there is no ledger or it does not mention STREAM.
     """
     logs.configure(level="warning")
     sink, topic = _ledger_in(path, directory)
     found: list[Answer] = []
+    damaged: list[LogDamaged] = []
+    skip = Skip()
+    reader = make_reader(sink, on_damage=skip if skip_damaged else stop)
 
     async def read() -> None:
-        found.extend(await answers(make_reader(sink), topic, stream, identity))
+        try:
+            found.extend(await answers(reader, topic, stream, identity))
+        except LogDamaged as error:
+            damaged.append(error)
 
     program.run(read)
+    if damaged:
+        stopped_at_damage(damaged[0])
     if not found:
         click.echo(f"the ledger has no entry for stream {stream!r} from {identity}", err=True)
         sys.exit(program.EX_UNAVAILABLE)
     show(found, as_json_lines=as_json)
     if is_wrong(found):
         sys.exit(1)
+    end_with_damage(skip.count)
 
 
 def _ledger_in(path: Path, directory: Path | None) -> tuple[AnySink, str]:
@@ -88,9 +102,23 @@ async def answers(reader: Reader, topic: str, stream: str, identity: str) -> lis
         places = _places(asked)
         states = await asyncio.gather(*(_ask(reader, place) for place in places))
         tails = dict(zip(places, states, strict=True))
+        await _compare(reader, topic, books, {place[:2] for place in _places(accounts)})
     finally:
         await reader.close()
     return [account.answer(tails if account in asked else None) for account in accounts]
+
+
+async def _compare(reader: Reader, topic: str, books: Books, partitions: Iterable[tuple[str, int]]) -> None:
+    """Look for records that the ledger says are stored, and that the sink cannot show: the ledger is read again."""
+    held = {}
+    for place in partitions:
+        with contextlib.suppress(SinkUnavailable):
+            held[place] = await reader.held(*place)
+    if all(found == Held() for found in held.values()):
+        return
+    async for value in reader.read_all(topic):
+        if (entry := decode(value)) is not None:
+            books.compare(entry, held)
 
 
 def _of(books: Books, identity: str) -> list[Account]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -26,6 +28,26 @@ DIRECTORY = click.option(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Directory of the embedded log; without it, the configured one.",
 )
+
+SKIP_DAMAGED = click.option(
+    "--skip-damaged",
+    is_flag=True,
+    help="Go on behind damage, which is named on stderr; without it, the command stops there.",
+)
+EX_DAMAGED = program.EX_DATAERR
+
+
+def stopped_at_damage(error: Exception) -> NoReturn:
+    """Say where, and exit with 65."""
+    click.echo(f"stopped at damage: {error}\nUse --skip-damaged to go on behind it.", err=True)
+    sys.exit(EX_DAMAGED)
+
+
+def end_with_damage(found: int) -> None:
+    """Exit with 65 if damage was passed over."""
+    if found:
+        click.echo(f"damage skipped in {found} places: what is named above was left out", err=True)
+        sys.exit(EX_DAMAGED)
 
 
 def load(path: Path) -> ReceiverConfig:

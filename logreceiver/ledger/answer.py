@@ -14,13 +14,15 @@ from typing import Any
 
 import msgspec
 
-from logreceiver.ledger.coverage import Coverage, RunKey
+from logreceiver.ledger.coverage import Coverage, Intervals, RunKey
 from logreceiver.ledger.records import Entry, ReportEntry
-from logreceiver.sinks import RunState
+from logreceiver.sinks import Held, RunState
 
 OVERLAP_MS = 60_000
 """A late batch of an earlier boot may still be stored for about this long."""
 
+Place = tuple[str, int]
+"""Topic and partition."""
 Tails = Mapping[tuple[str, int, int], RunState | None]
 """The sink's state for (topic, partition, producer id); None if it does not know the producer."""
 
@@ -78,6 +80,10 @@ class Account:
         self._first_ms = entry.time_ms
         self._last_ms = 0
         self._last_batch_ms = 0
+        self._begins: dict[Place, int] = {}
+        """Where the log begins of which older records were deleted."""
+        self._unreadable: dict[Place, Intervals] = {}
+        """Offsets of stored records that are damaged."""
         self._shares: Counter[tuple[str, str, str, str, str]] = Counter()
         """By mode, group, TLS version, authentication, and what is counted: batches, records, bytes."""
 
@@ -102,6 +108,19 @@ class Account:
             self._shares[*setting, "records"] += records
             self._shares[*setting, "bytes"] += entry.bytes * records // entry.records
 
+    def compare(self, entry: Entry, held: Mapping[Place, Held]) -> None:
+        """Take an entry once more, to see which of its records the sink can still show."""
+        if isinstance(entry, ReportEntry) or entry.first_offset < 0:
+            return
+        place = (entry.topic, entry.partition)
+        found = held.get(place, Held())
+        if entry.first_offset < found.begins_at:
+            self._begins[place] = found.begins_at
+        for since, until in found.lacking:
+            start, end = max(since, entry.first_offset), min(until, entry.last_offset + 1)
+            if start < end:
+                self._unreadable.setdefault(place, Intervals()).add(start, end)
+
     def _note_boot(self, entry: Entry) -> None:
         first, last = self._boots.get(entry.boot_id, (entry.time_ms, entry.time_ms))
         self._boots[entry.boot_id] = (min(first, entry.time_ms), max(last, entry.time_ms))
@@ -116,10 +135,13 @@ class Account:
         twice = sum(one.twice for one in coverages)
         report = self._report
         lost = sum(one.lost for one in coverages)
+        gone = self._gone()
         missing, surplus, notes = self._balance(stored + lost, tails)
-        if lost:
-            missing = (missing or 0) + lost
-            notes.append(f"{lost} records that were stored are no longer in the sink")
+        if gone:
+            missing = (missing or 0) + gone
+            notes.append(f"{gone} records that were stored are no longer in the sink, or cannot be read there")
+        for (topic, partition), offset in sorted(self._begins.items()):
+            notes.append(f"the log of {topic}-{partition} begins at offset {offset}: older records were deleted")
         if not_in_ledger := sum(one.holes + one.tail for one in coverages):
             text = f"{not_in_ledger} records are stored but not in the ledger: a receiver was killed before it wrote "
             notes.insert(0, text + "their entries, or the ledger could not be written, or was turned on later")
@@ -129,7 +151,7 @@ class Account:
             identity=self.identity,
             forwarder_id=self.forwarder_id,
             sent=None if report is None else report.accepted,
-            stored=stored - surplus,
+            stored=stored + lost - gone - surplus,
             missing=missing,
             twice=twice + surplus,
             waiting=None if report is None else _waiting(report),
@@ -143,6 +165,14 @@ class Account:
             shares=tuple(self._show_shares()),
             notes=tuple(notes),
         )
+
+    def _gone(self) -> int:
+        """Records that were stored and cannot be read. A tail that is lost may be damage that is known, too."""
+        lost = Counter[Place]()
+        for key, coverage in self.runs.items():
+            lost[key.topic, key.partition] += coverage.lost
+        damaged = {place: offsets.total for place, offsets in self._unreadable.items()}
+        return sum(max(lost[place], damaged.get(place, 0)) for place in lost.keys() | damaged.keys())
 
     @property
     def in_doubt(self) -> bool:
@@ -253,6 +283,12 @@ class Books:
                 if (account := self._accounts.get(key)) is None:
                     account = self._accounts[key] = Account(entry)
                 account.add(entry)
+
+    def compare(self, entry: Entry, held: Mapping[Place, Held]) -> None:
+        """Take an entry once more, now that it is known what the sink can show of each partition."""
+        account = self._accounts.get((entry.identity, entry.stream, entry.forwarder_id))
+        if account is not None:
+            account.compare(entry, held)
 
     def accounts(self) -> list[Account]:
         """Original before twins, then by identity."""

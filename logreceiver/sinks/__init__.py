@@ -38,6 +38,15 @@ class RunState(msgspec.Struct, frozen=True):
     last_sequence: int
 
 
+class Held(msgspec.Struct, frozen=True):
+    """Which offsets of a partition can be read."""
+
+    begins_at: int = 0
+    """What is before it was deleted as too old, or too much."""
+    lacking: tuple[tuple[int, int], ...] = ()
+    """Damage behind that: first offset, and the one after the last, of records that were stored."""
+
+
 class Kind(enum.Enum):
     STORED = "stored"
     DUPLICATE = "duplicate"
@@ -130,3 +139,6 @@ class Reader(Protocol):
 
     async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
         """What is stored of a producer; None if nothing is known."""
+
+    async def held(self, topic: str, partition: int) -> Held:
+        """What can be read, as far as the sink is read from files; a broker is believed."""

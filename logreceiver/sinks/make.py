@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from logreceiver.sinks import Reader, Sink, SinkWitness
+from logreceiver.sinks.log.damage import OnDamage, stop
 from logreceiver.sinks.settings import AnySink, KafkaSink, LogSink
 
 
@@ -37,13 +38,13 @@ def renewal(sink: Sink, settings: AnySink) -> Callable[[], None]:
     return lambda: None
 
 
-def make_reader(settings: AnySink) -> Reader:
-    """What reads the same sink while receivers write to it."""
+def make_reader(settings: AnySink, *, on_damage: OnDamage = stop) -> Reader:
+    """What reads the same sink while receivers write to it; `on_damage` decides whether it goes on behind damage."""
     match settings:
         case LogSink():
-            from logreceiver.sinks.log.read import LogReader
+            from logreceiver.sinks.log.reader import LogReader
 
-            return LogReader(settings.directory)
+            return LogReader(settings.directory, on_damage=on_damage)
         case KafkaSink():
             from logreceiver.sinks.kafka import sink as kafka
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import structlog
 
-from logreceiver.sinks import Kind, Outcome, RunState, SinkWitness, TopicInfo
+from logreceiver.sinks import Held, Kind, Outcome, RunState, SinkWitness, TopicInfo
 from logreceiver.sinks.kafka.client import CONNECTION_ERRORS, Cluster
 from logreceiver.sinks.kafka.coalesced import Coalesced
 from logreceiver.sinks.kafka.errors import NO_ERROR, NOT_LEADER, UNKNOWN_TOPIC, raise_for, refusal
@@ -179,6 +179,10 @@ class KafkaSink:
     def read_all(self, topic: str) -> AsyncIterator[bytes]:
         """The values that are in a small topic now; never creates it. SinkUnavailable if it cannot be read."""
         return read_all(self._need_cluster(), topic)
+
+    async def held(self, topic: str, partition: int) -> Held:
+        """Everything: what a broker keeps, it answers for."""
+        return Held()
 
     # -- producers ---------------------------------------------------------------------------------------------
 

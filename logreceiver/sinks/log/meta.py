@@ -16,6 +16,7 @@ from logreceiver.sinks.log.files import FILE_MODE
 from streams.errors import ConfigError, Problem
 from streams.files import write_atomically
 
+META = "meta.json"
 IDS_AT_ONCE = 1000
 """Producer ids set aside by one write, as Kafka does it: what is left of them at a restart is never handed out."""
 _LOST_IDS_GAP = 1 << 20
@@ -38,11 +39,24 @@ class _Meta(msgspec.Struct, frozen=True):
     topics: dict[str, LogTopic]
 
 
+def topics_in(path: Path) -> Mapping[str, LogTopic]:
+    """The topics that a meta.json knows. ConfigError if it is damaged, FileNotFoundError."""
+    return _decoded(path).topics
+
+
+def _decoded(path: Path) -> _Meta:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Meta)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        text = f"is damaged ({error}); restore it, or move the directory away to start a new log"
+        raise ConfigError([Problem(path, "", text)]) from error
+
+
 class LogMeta:
     """The two files in `directory`. `read` before anything else, then `read_producer_ids`."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / "meta.json"
+        self._path = directory / META
         self._ids_path = directory / "producer-ids"
         self._meta = _Meta("", {})
         self._next_producer_id = 0
@@ -63,11 +77,7 @@ class LogMeta:
             _write(self._ids_path, b"0")  # first, so that a log never exists without its count of ids
             self._write(_Meta(str(uuid.uuid4()), {}))
             return
-        try:
-            self._meta = msgspec.json.decode(self._path.read_bytes(), type=_Meta)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            text = f"is damaged ({error}); restore it, or move the directory away to start a new log"
-            raise ConfigError([Problem(self._path, "", text)]) from error
+        self._meta = _decoded(self._path)
 
     def add_topic(self, name: str, partition_count: int) -> None:
         """Give a topic its id."""

@@ -23,7 +23,7 @@ from logreceiver.ledger.writer import Ledger
 from logreceiver.metrics import ReceiverMetrics
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
 from logreceiver.sinks import settings as sink_settings
-from logreceiver.sinks.log.read import LogReader
+from logreceiver.sinks.log.reader import LogReader
 from logreceiver.sinks.log.sink import LogSink, read_records
 from streams.errors import Code
 from streams.records.batch import SEQUENCES
