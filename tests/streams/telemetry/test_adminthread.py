@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import sys
 from pathlib import Path
 
@@ -30,8 +31,11 @@ async def _answered(address: str) -> None:
 
 def _backlog(address: tuple[str, int]) -> int:
     """How many connections may wait at this address to be accepted (tcpi_sacked of struct tcp_info)."""
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as sock:
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # that of the listing itself is closed
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as sock:
             if sock.getsockname() == address and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[28:32], sys.byteorder)
     raise AssertionError(f"nothing listens at {address}")
