@@ -24,8 +24,9 @@ from logreceiver.sinks.log.damage import OnDamage, stop
 from logreceiver.sinks.log.read import PartitionReader, StoredBatch, readers
 from logreceiver.sinks.make import make_sink
 from logreceiver.sinks.run_writer import RunWriter
-from logreceiver.sinks.settings import KafkaSink
+from logreceiver.sinks.settings import AnySink, KafkaSink
 from streams.addresses import split_address
+from streams.config import toml
 from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
 from streams.records.batch import halves
 from streams.records.walk import walk
@@ -69,17 +70,39 @@ def parse_url(url: str, topic: str) -> Target:
     return Target(brokers, name)
 
 
-async def replay_to_url(directory: Path, topic: str, url: str, *, on_damage: OnDamage = stop) -> ReplayResult:
-    """Replay everything acknowledged.
+class _File(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of a file that names the target: the section that a receiver in front of it would have."""
 
-    ConfigError for a wrong URL or topic, SinkUnavailable if it had to stop, LogDamaged at damage that is not skipped.
+    sink: AnySink
+
+
+def sink_in(path: Path) -> KafkaSink:
+    """The `[sink]` of a receiver's configuration, whatever else is in the file; ConfigError with all its faults."""
+    table, problems = toml.parse(path), list[Problem]()
+    only = {"sink": table["sink"]} if "sink" in table else {}
+    found = toml.convert(only, _File, path=path, base=path.absolute().parent, problems=problems)
+    if found is not None:
+        toml.add(problems, path, found.sink.check())
+        if not isinstance(found.sink, KafkaSink):
+            problems.append(Problem(path, "sink.type", 'is not "kafka": a replay writes to Kafka'))
+        elif not problems:
+            return found.sink
+    raise ConfigError(problems)
+
+
+async def replay_to(directory: Path, topic: str, to: str, *, on_damage: OnDamage = stop) -> ReplayResult:
+    """Replay everything acknowledged to a URL, or to what a .toml file names as its sink.
+
+    ConfigError for a wrong target or topic, SinkUnavailable if it had to stop, LogDamaged at damage not to be skipped.
     """
-    target = parse_url(url, topic)
+    from_file = sink_in(Path(to)) if to.endswith(".toml") else None
+    target = Target(from_file.brokers, topic) if from_file is not None else parse_url(to, topic)
     try:
         sources = readers(directory, topic, on_damage=on_damage)
     except FileNotFoundError as error:
         raise ConfigError([Problem(directory, "", str(error))]) from error
-    sink = make_sink(KafkaSink(brokers=target.brokers, create_topics=True, partition_count=len(sources)))
+    plain = KafkaSink(brokers=target.brokers, create_topics=True, partition_count=len(sources))
+    sink = make_sink(plain if from_file is None else from_file)
     try:
         await sink.start()
         return await replay(sink, sources, target.topic)

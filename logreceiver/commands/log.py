@@ -80,7 +80,10 @@ def cat(
     "--to",
     "target",
     required=True,
-    help="kafka://HOST:PORT[,HOST:PORT…][/TOPIC]: brokers (plaintext, without SASL) and target topic, default TOPIC.",
+    help="kafka://HOST:PORT[,HOST:PORT…][/TOPIC]: brokers (plaintext, without SASL) and target topic, default TOPIC. "
+    "Or FILE.toml, such as the logreceiver.toml of a receiver in front of that cluster: its [sink] says how to get "
+    "there (brokers, security, tls, sasl), and how a missing TOPIC is created (create_topics, partition_count, "
+    "replication_factor).",
 )
 @CONFIG
 @DIRECTORY
@@ -89,13 +92,13 @@ def replay(topic: str, target: str, path: Path, directory: Path | None, skip_dam
     """Copy TOPIC from the embedded log to Kafka, each record once.
 
     The batches get producer ids of that cluster. Copies everything acknowledged so far; a second replay copies it
-    again. The target topic is created if it does not exist. If a batch cannot be stored within 120 s, the replay stops
-    and prints the offset where it stopped.
+    again. With kafka://, a missing target topic is created, with one replica. If a batch cannot be stored within
+    120 s, the replay stops and prints the offset where it stopped.
 
     Exit codes: 0 if every record was copied; 65 at damage, also if it was skipped; 69 if the replay had to stop; 78 for
     an invalid configuration, target or topic.
     """
-    from logreceiver.replay import replay_to_url
+    from logreceiver.replay import replay_to
     from logreceiver.sinks.log.damage import LogDamaged, Skip, stop
 
     logs.configure(level="warning")
@@ -104,7 +107,7 @@ def replay(topic: str, target: str, path: Path, directory: Path | None, skip_dam
 
     async def copy() -> None:
         try:
-            result = await replay_to_url(where, topic, target, on_damage=skip if skip_damaged else stop)
+            result = await replay_to(where, topic, target, on_damage=skip if skip_damaged else stop)
         except LogDamaged as error:
             damaged.append(error)
             return

@@ -15,7 +15,7 @@ from bench.lab.generate import generate_http
 from bench.lab.kafka import Kafka
 from bench.lab.oracle import messages_in
 from bench.lab.site import Site
-from logreceiver.replay import replay_to_url
+from logreceiver.replay import replay_to
 from tests.support.cluster import create_topics
 
 RECORDS = 4_000
@@ -111,7 +111,7 @@ def test_the_embedded_log_keeps_keys_and_headers_and_a_replay_that_splits_batche
         dump = ["--deep-iteration", "--print-data-log", "--files", segments]
         dumped = kafka.run_tool("kafka.tools.DumpLogSegments", dump).decode()
         create_topics(kafka, [name], configs={"max.message.bytes": "20000"})
-        asyncio.run(replay_to_url(site.directory / "sink", name, f"kafka://{kafka.bootstrap}"))
+        asyncio.run(replay_to(site.directory / "sink", name, f"kafka://{kafka.bootstrap}"))
     messages = expected(lines)
     assert re.findall(r"headerKeys: \[(.*?)\]", dumped) == ["host,empty"] * RECORDS
     keys = [message.key.decode() for message in messages if message.key is not None]

@@ -11,7 +11,7 @@ import pytest
 
 from bench.lab.kafka import Kafka
 from bench.lab.oracle import read_topic
-from logreceiver.replay import ReplayResult, replay, replay_to_url
+from logreceiver.replay import ReplayResult, replay, replay_to, sink_in
 from logreceiver.sinks import Kind, Outcome
 from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.log.read import readers
@@ -74,14 +74,14 @@ async def test_other_readers_read_large_batches_whose_records_came_in_pieces(
     dump = ["--deep-iteration", "--print-data-log", "--files", str(path)]
     dumped = (await asyncio.to_thread(kafka.run_tool, "kafka.tools.DumpLogSegments", dump)).decode()
     assert [found.encode() for found in re.findall(r"payload: (.*)$", dumped, re.MULTILINE)] == lines
-    await replay_to_url(tmp_path, TOPIC, f"kafka://{kafka.bootstrap}/{topic_name}")
+    await replay_to(tmp_path, TOPIC, f"kafka://{kafka.bootstrap}/{topic_name}")
     assert await asyncio.to_thread(lambda: list(kafka.consume(topic_name))) == lines
     assert await asyncio.to_thread(lambda: list(read_topic(kafka.bootstrap, topic_name))) == lines
 
 
 async def test_a_replay_to_kafka_holds_what_the_log_holds(kafka: Kafka, tmp_path: Path, topic_name: str) -> None:
     await filled(tmp_path, batches=20, partitions=2)
-    result = await replay_to_url(tmp_path, TOPIC, f"kafka://{kafka.bootstrap}/{topic_name}")
+    result = await replay_to(tmp_path, TOPIC, f"kafka://{kafka.bootstrap}/{topic_name}")
     assert result == ReplayResult(records=400, batches=40, topic=topic_name)
     arrived = await asyncio.to_thread(lambda: list(kafka.consume(topic_name)))
     assert sorted(arrived) == sorted(2 * values(200))
@@ -90,10 +90,54 @@ async def test_a_replay_to_kafka_holds_what_the_log_holds(kafka: Kafka, tmp_path
 async def test_a_replay_of_nothing_known_or_to_nowhere_is_refused_with_a_reason(tmp_path: Path) -> None:
     await filled(tmp_path, batches=1)
     with pytest.raises(ConfigError, match="nosuch"):
-        await replay_to_url(tmp_path, "nosuch", "kafka://127.0.0.1:9")
+        await replay_to(tmp_path, "nosuch", "kafka://127.0.0.1:9")
     for url in ("http://127.0.0.1:9", "kafka://127.0.0.1", "kafka://127.0.0.1:9/a/b", "127.0.0.1:9"):
         with pytest.raises(ConfigError, match=f"--to: '{url}' is not kafka://HOST:PORT"):
-            await replay_to_url(tmp_path, TOPIC, url)
+            await replay_to(tmp_path, TOPIC, url)
+
+
+async def test_a_replay_to_a_file_goes_the_way_that_its_sink_says(
+    kafka: Kafka, tmp_path: Path, topic_name: str
+) -> None:
+    source = LogSink(sink_settings.LogSink(directory=tmp_path / "log"))
+    await source.start()
+    await source.topic(topic_name)
+    for number in range(5):
+        assert (await source.produce(topic_name, 0, batch(7, 10 * number))).kind is Kind.STORED
+    await source.close()
+    path = tmp_path / "target.toml"
+    brokers = f'brokers = ["{kafka.bootstrap}"]'
+    path.write_text(
+        f'[ledger]\ntopic = "x"\n[sink]\ntype = "kafka"\n{brokers}\ncreate_topics = true\npartition_count = 3\n'
+    )
+    result = await replay_to(tmp_path / "log", topic_name, str(path))
+    assert result == ReplayResult(records=50, batches=5, topic=topic_name)
+    assert await asyncio.to_thread(lambda: list(kafka.consume(topic_name))) == values(50)
+
+
+def test_a_target_in_a_file_is_checked_as_a_receivers_sink_is(tmp_path: Path) -> None:
+    path = tmp_path / "target.toml"
+    names = {"certificate": "me.pem", "key": "me.key", "ca": "ca.pem"}
+    for name in names.values():
+        (tmp_path / name).touch()
+    (tmp_path / "password").write_text("secret")
+    tls = "".join(f'{key} = "{name}"\n' for key, name in names.items())
+    path.write_text(
+        f'[sink]\ntype = "kafka"\nbrokers = ["b:9093"]\nsecurity = "hybrid"\nreplication_factor = 3\n[sink.tls]\n{tls}'
+        '[sink.sasl]\nusername = "me"\npassword_file = "password"\n'
+    )
+    found = sink_in(path)
+    assert (found.security, found.replication_factor) == ("hybrid", 3)
+    assert found.tls is not None
+    assert found.sasl is not None
+    for text, fault in (
+        ('type = "log"\ndirectory = "d"', "sink.type: is not"),
+        ('type = "kafka"\nbrokers = ["b:9093"]\nsecurity = "hybrid"', "sink.tls: is missing"),
+        ('type = "kafka"\nbrokers = ["b"]', "sink.brokers"),
+    ):
+        path.write_text(f"[sink]\n{text}\n")
+        with pytest.raises(ConfigError, match=fault):
+            sink_in(path)
 
 
 STORED: tuple[bool, Outcome | None] = (True, None)
