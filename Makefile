@@ -12,6 +12,8 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_COMPILE_BYTECODE := 1
 UV  := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := .venv/bin
+# Where Python may not write bytecode, it would compile these files at each start of a program.
+COMPILE := $(RUN)/python -m compileall -q logfwd logreceiver streams bench
 
 .PHONY: demo kafka test check format chaos fuzz bench clean setup help
 .DEFAULT_GOAL := help
@@ -57,6 +59,7 @@ setup: .venv/.dev ## Install everything that tests need
 
 .venv/.runtime: pyproject.toml uv.lock | $(UV)
 	@$(UV) sync --frozen --inexact --quiet --python $(PYTHON)
+	@$(COMPILE)
 	@touch $@
 
 .venv/.kafka: pyproject.toml uv.lock | $(UV)
@@ -65,6 +68,7 @@ setup: .venv/.dev ## Install everything that tests need
 
 .venv/.dev: pyproject.toml uv.lock | $(UV)
 	@$(UV) sync --frozen --inexact --quiet --python $(PYTHON) --group dev
+	@$(COMPILE)
 	@touch $@ .venv/.runtime .venv/.kafka
 
 .uv/bin/uv:
