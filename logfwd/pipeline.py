@@ -40,13 +40,14 @@ from logfwd.spool.backlog import Backlog
 from logfwd.spool.notes import Notes
 from logfwd.spool.rows import Row
 from logfwd.spool.store import Spool
-from streams.config.units import KIB
+from streams.config.units import KIB, MIB
 from streams.errors import SpoolFull
 from streams.records.batch import Codec
 
 SEALED_DRAFTS = 2
 COMMITS_IN_FLIGHT = 4
 PAYLOADS_IN_MEMORY = 8
+PAYLOAD_BYTES_IN_MEMORY = 2 * MIB
 ROOM_CHECK_SECONDS = 0.02
 ROOM_FOR_BATCHES_BYTES = 64 * KIB
 """Of a spool's budget, what requests leave to the batches that they become: headers, rows, short records."""
@@ -90,7 +91,8 @@ class _Commit:
     """A batch on its way to the disk, and what to update once it is there."""
 
     done: asyncio.Future[None]
-    rows: Sequence[tuple[Backlog, Sequence[Row]]]
+    rows: Sequence[tuple[Backlog, Sequence[Row], bool]]
+    """Of each stream; True if so much waited before them that their payloads need not be kept."""
     positions: Mapping[str, Position]
     receipts: Sequence[Receipt]
     sealed_at: float
@@ -319,7 +321,9 @@ class Pipeline:
     async def _let_link_keep_up(self) -> None:
         """Follow the pace of a link that keeps up; a slow or missing link does not keep batches off the disk."""
         sender = self.senders[0]
-        if sender.connected and len(self._backlogs[0].rows) >= PAYLOADS_IN_MEMORY:
+        backlog = self._backlogs[0]
+        many = len(backlog.rows) >= PAYLOADS_IN_MEMORY or backlog.waiting_bytes >= PAYLOAD_BYTES_IN_MEMORY
+        if sender.connected and many:
             sender.delivery.progress.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(KEEP_UP_SECONDS):
@@ -340,8 +344,9 @@ class Pipeline:
         ids = [blobs.add(batch.payload, notes) for batch in sealed.batches]
         rows = []
         for backlog in self._backlogs:
-            dropped = backlog.totals.dropped
-            rows.append((backlog, backlog.accept(sealed.batches, ids, sealed.invalid, sealed_at, notes)))
+            dropped, is_behind = backlog.totals.dropped, backlog.waiting_bytes >= PAYLOAD_BYTES_IN_MEMORY
+            accepted = backlog.accept(sealed.batches, ids, sealed.invalid, sealed_at, notes)
+            rows.append((backlog, accepted, is_behind))
             self._count(backlog, sealed, backlog.totals.dropped - dropped)
         for blob in ids:
             blobs.discard_unused(blob, notes)  # dropped by every stream
@@ -376,9 +381,9 @@ class Pipeline:
         while (commit := await self._commits.get()) is not None:
             await commit.done
             now = clock()
-            for backlog, rows in commit.rows:
+            for backlog, rows, is_behind in commit.rows:
                 self._spool_seconds[backlog.stream].observe(now - commit.sealed_at)
-                crowded = len(backlog.rows) > PAYLOADS_IN_MEMORY
+                crowded = is_behind or len(backlog.rows) > PAYLOADS_IN_MEMORY
                 for row in rows:
                     row.committed_at = now  # before the senders wake: they send only what is committed
                     if crowded:

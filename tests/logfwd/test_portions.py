@@ -10,6 +10,7 @@ import msgspec
 from logfwd.definition import BatchLimits
 from logfwd.intake.batcher import PORTION_BYTES
 from logfwd.intake.seal import Sealed
+from logfwd.pipeline import PAYLOAD_BYTES_IN_MEMORY
 from logfwd.sources.position import Block
 from logfwd.spool.store import Spool
 from tests.support.given import Given, at, record
@@ -54,3 +55,15 @@ async def test_the_end_of_a_draft_commits_all_its_portions_at_once(tmp_path: Pat
         await acknowledge_all(spool, pipeline.senders[0].backlog)
         await eventually(task.done)
     assert source.durable == [{"own": at(1)}, {"own": at(4)}]
+
+
+async def test_payloads_of_large_batches_do_not_stay_in_memory(tmp_path: Path) -> None:
+    source, plain = Given(), msgspec.structs.replace(STREAM, codec="none")
+    line = b'{"x":"%b"}\n' % (b"x" * 500_000)
+    async with Spool(tmp_path / "s.spool") as spool, pipeline_on(spool, source, plain) as pipeline, running(pipeline):
+        rows = pipeline.senders[0].backlog.rows
+        for number in range(8):
+            source.queue.put_nowait(Block(line, number, positions={"own": at(number)}))
+        await eventually(lambda: sum(row.record_count for row in rows) == 8 and rows[-1].committed)
+        kept = sum(row.size for row in rows if row.payload is not None)
+        assert 4 * len(line) <= kept <= PAYLOAD_BYTES_IN_MEMORY + 2 * len(line)
