@@ -27,6 +27,7 @@ ELSEWHERE = {
     "ramp": "bench.speed.sustained",
     "records": "bench.broker",
     "stacks": "bench.handshakes.stacks",
+    "start": "bench.speed.start",
     "stuck": "bench.chaos.stuck",
     "sources": "bench.speed.sources",
     "sustained": "bench.speed.sustained",
