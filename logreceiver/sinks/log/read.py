@@ -79,8 +79,6 @@ class PartitionReader:
         for (base_offset, path), end in zip(found, ends, strict=False):
             if limit is not None and base_offset >= limit:
                 break
-            if base_offset > self._expected:
-                self._begin(found)  # which may have moved on meanwhile
             if end is not None and end <= self._expected:
                 continue
             if base_offset != self._segment:
