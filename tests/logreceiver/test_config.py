@@ -175,7 +175,7 @@ def test_a_kafka_sink_loads_with_tls_and_sasl(path: Path) -> None:
         (SINK, SINK + '[admin]\naddress = "9465"\n', "admin.address", "'9465' is not HOST:PORT"),
         (SINK, KAFKA.replace('"kafka:9092"', ""), "sink.brokers", "is empty; name at least one"),
         (SINK, KAFKA.replace("kafka:9092", "kafka"), "sink.brokers[0]", "'kafka' is not HOST:PORT"),
-        (SINK, KAFKA + 'security = "tls"\n', "sink.security", 'write "plaintext" or "classical" or "hybrid"'),
+        (SINK, KAFKA + 'security = "tls"\n', "sink.security", '"classical" or "hybrid-preferred" or "hybrid"'),
         (SINK, KAFKA + 'security = "hybrid"\n', "sink.tls", "is missing; mode hybrid needs [sink.tls]"),
         (SINK, KAFKA + SINK_TLS, "sink.tls", 'has no effect with security = "plaintext"'),
         (SINK, KAFKA + SASL + 'mechanism = "PLAIN"\n', "sink.sasl.mechanism", "sends the password unencrypted"),

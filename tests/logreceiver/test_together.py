@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -65,10 +66,14 @@ class Workers:
                 sock.sendall(json.dumps({"question": asked["question"], "answer": answer}).encode() + b"\n")
 
     def close(self) -> None:
+        """Returns when each worker has heard all that it was told; a slow one may still have an answer to give."""
         for sock in self._ends:
-            sock.close()
+            with contextlib.suppress(OSError):  # it has been closed already
+                sock.shutdown(socket.SHUT_WR)
         for thread in self._threads:
             thread.join()
+        for sock in self._ends:
+            sock.close()
 
 
 @pytest.fixture
