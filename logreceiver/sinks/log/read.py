@@ -69,7 +69,7 @@ class PartitionReader:
 
     def poll(self) -> Iterator[StoredBatch]:
         """Batches up to the current checkpoint."""
-        limit = files.read_checkpoint(self.path)  # before the names: so all that it covers has one
+        limit = self._limit()  # before the names: so all that it covers has one
         found = files.segments(self.path)
         if limit is None and found:
             self.on_damage(Damage(self.path / CHECKPOINT, "missing or damaged: what was acknowledged is not known"))
@@ -87,6 +87,10 @@ class PartitionReader:
             yield from self._read(path, limit, self._expected if end is None else end)
         if limit is not None:
             self._lack(limit, found[-1][1] if found else self.path, "ends early")
+
+    def _limit(self) -> int | None:
+        """The checkpoint; read again if it is unusable, as it may be just being written."""
+        return next((found for _ in range(3) if (found := files.read_checkpoint(self.path)) is not None), None)
 
     def _begin(self, found: list[tuple[int, Path]]) -> None:
         """Learn where the log begins now: after its segments were listed, which are deleted only after that is said."""
