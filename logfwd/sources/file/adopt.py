@@ -257,8 +257,8 @@ class Adoption:
         return True
 
     def _is_finished(self, file: Found, tail: Tail, now: float) -> bool:
-        """False for a rotated file whose content was replaced in place, as long as somebody seems to be at it."""
-        if file.id not in self._claims.rewritten or has_writer(tail.fd) is False:
+        """False for a rotated file whose content was replaced in place, as long as somebody is known to be at it."""
+        if file.id not in self._claims.rewritten or not has_writer(tail.fd):
             return True
         return self.held.is_unchanged(file, now)
 

@@ -5,18 +5,30 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
+import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from logfwd.sources.file.tail import NO_SIZE
+from logfwd.sources.file.writers import ignore_lease_breaks
 from tests.logfwd.sources.file.follow_harness import Reader, append, numbered
 from tests.logfwd.sources.file.test_which import expected, said, settled
 
 LINE_BYTES = 61
+
+
+@pytest.fixture
+def _leases() -> Iterator[None]:
+    """The kernel tells who has a file open."""
+    before = signal.getsignal(signal.SIGIO)
+    ignore_lease_breaks()
+    yield
+    signal.signal(signal.SIGIO, before)
 
 
 def repeated_bytes(reader: Reader) -> int:
@@ -65,6 +77,7 @@ def test_sed_in_place_repeats_no_more_than_is_said(log: Path, is_up: bool) -> No
     assert (len(reader.lines) - 110) * LINE_BYTES <= reader.file_bytes["read_again"]
 
 
+@pytest.mark.usefixtures("_leases")
 @pytest.mark.parametrize("pattern", ["app.log", "app.log*"])
 def test_what_shred_writes_into_a_rotated_file_is_no_record(tmp_path: Path, log: Path, pattern: str) -> None:
     """logrotate's `shred`: the oldest file is overwritten under its name, and deleted then."""
@@ -332,14 +345,4 @@ def test_utf_16_without_a_mark_that_is_read_as_utf_8_is_said_once(log: Path, enc
             break
         assert [(each["path"], each["encoding"]) for each in found] == [(str(log), encoding)]
     assert not found
-    assert not said(logs, "file looks like UTF-16")
-
-
-def test_zeros_between_lines_do_not_look_like_utf_16(log: Path) -> None:
-    reader = Reader(log)
-    log.write_bytes(bytes(100) + b"one\n" + bytes(99) + b"two\n\0\0\0three\n")
-    with capture_logs() as logs:
-        settled(reader)
-    assert reader.lines == [b"one", b"two", b"three"]
-    assert said(logs, "zeros skipped")
     assert not said(logs, "file looks like UTF-16")

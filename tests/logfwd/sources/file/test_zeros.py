@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from logfwd.sources.file.zeros import end_of_zeros
 from tests.logfwd.sources.file.follow_harness import Reader
@@ -225,3 +226,13 @@ def test_reserved_room_that_is_cut_off_between_two_looks_is_no_trouble(tmp_path:
     reader.turn()
     assert reader.lines == [b"one", b"two"]
     assert not reader.files
+
+
+def test_zeros_between_lines_do_not_look_like_utf_16(tmp_path: Path) -> None:
+    log = tmp_path / "m.log"
+    reader = Reader(log)
+    log.write_bytes(bytes(100) + b"one\n" + bytes(99) + b"two\n\0\0\0three\n")
+    with capture_logs() as logs:
+        reader.turn()
+    assert reader.lines == [b"one", b"two", b"three"]
+    assert {each["event"] for each in logs} == {"zeros skipped"}
