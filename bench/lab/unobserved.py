@@ -30,7 +30,7 @@ class Nothing:
 
     def _ignore(self, *_: object) -> None: ...
 
-    inc = dec = set = observe = forget = remove_by_labels = _ignore
+    inc = dec = set = observe = forget = clear = remove_by_labels = _ignore
 
     def summary(self, _: str) -> Summary:
         return Summary(count=0, median=math.nan, p95=math.nan, p99=math.nan)
