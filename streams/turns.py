@@ -41,8 +41,10 @@ class Turns:
 
     def _begin(self, work: Callable[[], None]) -> None:
         self._is_taken, self._begun_at = True, time.thread_time()
-        asyncio.get_running_loop().call_soon(self._end)
-        work()
+        try:
+            work()
+        finally:  # behind whoever it has woken, so that what they do counts
+            asyncio.get_running_loop().call_soon(self._end)
 
     def _end(self) -> None:
         """The loop has looked at everything else once, and whoever was given a turn has used it."""
