@@ -6,12 +6,14 @@ A record is a JSON object with `n`, which rises by one from 0 in its source, and
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 POLL_SECONDS = 1.0
 SILENT_POLLS = 30
+KNOWN_SECONDS = 30
 CHUNK_RECORDS = 10_000
 
 
@@ -86,15 +88,31 @@ def messages_in(bootstrap: str, topic: str) -> Iterator[Any]:
         {"bootstrap.servers": bootstrap, "group.id": "oracle", "enable.auto.commit": False, "check.crcs": True}
     )
     try:
-        for partition in consumer.list_topics(topic, timeout=30).topics[topic].partitions:
+        for partition in consumer.list_topics(topic, timeout=KNOWN_SECONDS).topics[topic].partitions:
             where = TopicPartition(topic, partition, 0)
-            first, end = consumer.get_watermark_offsets(where, timeout=30)
+            first, end = _bounds(consumer, where)
             if first:
                 raise OracleFailed(f"{topic}: records before offset {first} have been deleted")
             consumer.assign([where])
             yield from _read_to(consumer, where, end)
     finally:
         consumer.close()
+
+
+def _bounds(consumer: Any, where: Any) -> tuple[int, int]:
+    """The first offset and the one after the last; a broker that is just back may not know a partition for a moment."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    deadline = time.monotonic() + KNOWN_SECONDS
+    while True:
+        try:
+            first, end = consumer.get_watermark_offsets(where, timeout=KNOWN_SECONDS)
+            return first, end
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._UNKNOWN_PARTITION or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+        consumer.list_topics(where.topic, timeout=KNOWN_SECONDS)
 
 
 def _read_to(consumer: Any, where: object, end: int) -> Iterator[Any]:

@@ -27,6 +27,7 @@ from tests.streams.security.tls13.support import (
     our_client,
     our_server,
 )
+from tests.support.installation import eventually
 
 CLIENT = "spiffe://test/forwarder"
 OURS = {
@@ -250,6 +251,7 @@ async def test_a_refusal_over_sockets_names_its_reason_on_one_side_and_the_alert
         with pytest.raises(HandshakeFailed) as heard:
             await link.receive()
         assert heard.value.alert == "unknown ca"
+        await eventually(lambda: failures)
         assert [failure.reason for failure in failures] == ["unknown_ca"]
     finally:
         await listener.close()
