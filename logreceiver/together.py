@@ -8,7 +8,6 @@ meanwhile starts again with what the others have taken.
 from __future__ import annotations
 
 import json
-import select
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,8 @@ from itertools import count
 from typing import Any
 
 import structlog
+
+from streams import descriptors
 
 PREPARE_SECONDS = 30.0
 TAKE_SECONDS = 15.0
@@ -133,7 +134,7 @@ class Together:
                 why = NOT_AWAITED
                 break
             socks = [self._channels[number].sock for number in missing]
-            select.select(socks, [], [], max(deadline - time.monotonic(), 0.0))
+            descriptors.wait_readable(socks, max(deadline - time.monotonic(), 0.0))
             self._hear(question, answers)
         return {number: answers.get(number, _unknown(why)) for number in numbers}
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import signal
 import socket
 import sys
@@ -27,7 +26,7 @@ import structlog
 
 from logreceiver.config import ReceiverConfig
 from logreceiver.together import Together
-from streams import control
+from streams import control, descriptors
 from streams.program import EX_CONFIG, EX_UNAVAILABLE
 
 RESTART_SECONDS = 1.0
@@ -122,7 +121,7 @@ class _Parent:
         heard: list[int | socket.socket] = [self._woken_read, *self._together.sockets()]
         if self._control is not None and not self._stopping:
             heard.append(self._control)
-        ready, _, _ = select.select(heard, [], [], pause)
+        ready = descriptors.wait_readable(heard, pause)
         with contextlib.suppress(BlockingIOError):
             os.read(self._woken_read, 4096)
         self._together.hear()

@@ -1,10 +1,13 @@
-"""File descriptors: waiting for them on the event loop, and how many a process may have."""
+"""File descriptors: waiting for them, on the event loop and without one, and how many a process may have."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import resource
+import selectors
+import socket
+from collections.abc import Iterable
 
 
 def raise_limit() -> int:
@@ -31,3 +34,14 @@ async def readable(descriptor: int) -> None:
         await ready.wait()
     finally:
         loop.remove_reader(descriptor)
+
+
+def wait_readable(files: Iterable[int | socket.socket], seconds: float | None) -> list[int | socket.socket]:
+    """Those that can be read without blocking, once there are any, or none after these seconds (None: no limit).
+
+    select(2) would do, but it knows no descriptor above 1023.
+    """
+    with selectors.PollSelector() as selector:
+        for each in files:
+            selector.register(each, selectors.EVENT_READ, each)
+        return [key.data for key, _ in selector.select(seconds)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from streams.descriptors import wait_readable
 from streams.telemetry import logwriter
 from streams.telemetry.logwriter import LogWriter
 
@@ -41,7 +41,7 @@ class Reader:
     def read_until(self, text: bytes) -> bytes:
         found, deadline = b"", time.monotonic() + 60
         while text not in found:
-            assert select.select([self.end], [], [], max(deadline - time.monotonic(), 0))[0], found[-200:]
+            assert wait_readable([self.end], max(deadline - time.monotonic(), 0)), found[-200:]
             found += os.read(self.end, 65536)
         return found.lstrip(b".")
 
