@@ -67,7 +67,7 @@ def run(path: Path, log_level: str) -> None:
     except ConfigError as error:
         program.refuse_config(error)
 
-    program.serve(lambda stop: _forward(path, config, stop), keeps_heap=False)
+    program.serve(lambda stop: _forward(path, config, stop))
 
 
 async def _forward(path: Path, config: ForwarderConfig, stop: Stop) -> None:

@@ -27,9 +27,8 @@ EX_DATAERR = 65
 EX_UNAVAILABLE = 69
 EX_SOFTWARE = 70
 EX_CONFIG = 78
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of malloc.h
+_M_ARENA_MAX = -8  # of malloc.h
 _HEAP_KEPT_BYTES = 4 * 1024 * 1024
-_LARGE_BYTES = 256 * 1024
 
 log = logs.get_logger("program")
 
@@ -71,12 +70,9 @@ SWITCH_SECONDS = 0.0005
 loop has called the kernel, it waits as long for every such thread."""
 
 
-def serve(main: Callable[[Stop], Awaitable[None]], *, keeps_heap: bool = True) -> NoReturn:
-    """Run a program until it ends or is told to stop; then end the process, whatever its threads are doing.
-
-    `keeps_heap` as in `settle_heap`.
-    """
-    settle_heap(keeps_heap=keeps_heap)
+def serve(main: Callable[[Stop], Awaitable[None]]) -> NoReturn:
+    """Run a program until it ends or is told to stop; then end the process, whatever its threads are doing."""
+    settle_heap()
     sys.setswitchinterval(SWITCH_SECONDS)
     descriptors.raise_limit()
     threading.excepthook = _end_with_thread
@@ -110,21 +106,16 @@ def _end_with_thread(failed: threading.ExceptHookArgs) -> None:
     leave(EX_SOFTWARE)
 
 
-def settle_heap(*, keeps_heap: bool = True) -> None:
+def settle_heap() -> None:
     """Suit glibc's malloc to threads that hand batches to each other; with another libc this does nothing.
 
     One heap for all of them: with a heap for each, which is the default, memory is not reused where it is freed, and a
-    full-speed forwarder takes 5 MB more. And a heap that keeps what a batch needs, instead of giving it back and
-    faulting it in again for each: once a piece of this size was freed, malloc gives back only what exceeds twice as
-    much (mallopt(3), "dynamic mmap threshold"). A forwarder does not keep it: its many streams would each leave gaps
-    of a block's size between what stays.
+    full-speed forwarder takes 5 MB more. And a heap that keeps what sealing a block needs, instead of giving it back
+    and faulting it in again for each block: once a piece of this size was freed, malloc gives back only what exceeds
+    twice as much (mallopt(3), "dynamic mmap threshold").
     """
     with contextlib.suppress(AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_ARENA_MAX, 1)
-        if not keeps_heap:
-            libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
-            return
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     bytes(_HEAP_KEPT_BYTES)
 
 
