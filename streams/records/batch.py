@@ -294,7 +294,7 @@ def place(batch: bytearray | memoryview, base_offset: int) -> None:
 def iterate(batch: bytes | bytearray | memoryview, *, max_bytes: int) -> Iterator[Record]:
     """The records, one by one. BatchCorrupt for any damage, and for more than `max_bytes` after decompression."""
     header = check(batch)
-    for index, row in enumerate(rows(_plain(batch, header, max_bytes), header.record_count)):
+    for index, row in enumerate(rows(plain(batch, header, max_bytes), header.record_count)):
         if row.offset_delta != index:
             raise BatchCorrupt(f"record {index} has the offset of another")
         timestamp_ms = check_timestamp(header, row.timestamp_delta, record=index)
@@ -318,7 +318,7 @@ def halves(batch: bytes | bytearray | memoryview) -> tuple[bytes, bytes] | None:
     if header.record_count == 1:
         return None
     times = [record.timestamp_ms for record in iterate(batch, max_bytes=MAX_HALVED_BYTES)]
-    first, second = halved(_plain(batch, header, MAX_HALVED_BYTES), header.record_count)
+    first, second = halved(plain(batch, header, MAX_HALVED_BYTES), header.record_count)
     middle = header.record_count // 2
 
     def packed(records: bytes, times: list[int]) -> bytes:
@@ -333,10 +333,10 @@ def halves(batch: bytes | bytearray | memoryview) -> tuple[bytes, bytes] | None:
     return packed(first, times[:middle]), packed(second, times[middle:])
 
 
-def _plain(batch: bytes | bytearray | memoryview, header: Header, max_bytes: int) -> bytes:
-    """The records part of a checked batch, decompressed."""
+def plain(batch: bytes | bytearray | memoryview, header: Header, max_bytes: int) -> bytes:
+    """The records part of a checked batch, decompressed; BatchCorrupt for more than `max_bytes`."""
     body = memoryview(batch)[HEADER_BYTES:]
-    plain = unzstd(body, max_bytes) if header.codec is Codec.ZSTD else bytes(body)
-    if len(plain) > max_bytes:
-        raise BatchCorrupt(f"{len(plain)} bytes of records, {max_bytes} are allowed")
-    return plain
+    records = unzstd(body, max_bytes) if header.codec is Codec.ZSTD else bytes(body)
+    if len(records) > max_bytes:
+        raise BatchCorrupt(f"{len(records)} bytes of records, {max_bytes} are allowed")
+    return records

@@ -12,8 +12,8 @@ from functools import cache
 from itertools import chain
 
 from streams.errors import BatchCorrupt
-from streams.records.batch import HEADER_BYTES, Codec, Header, check_timestamp
-from streams.records.body import NO_HEADERS, encoded, row_at, unzstd
+from streams.records.batch import Header, check_timestamp, plain
+from streams.records.body import NO_HEADERS, encoded, row_at
 
 MAX_PLAIN_BYTES = 16 * 1024 * 1024
 """Twice what a forwarder may put into a batch before it compresses it."""
@@ -31,7 +31,7 @@ def walk(batch: memoryview, header: Header) -> None:
     count = header.record_count
     if count > MAX_RECORDS:
         raise BatchCorrupt(f"{count} records, {MAX_RECORDS} are allowed")
-    body = _plain(batch[HEADER_BYTES:], header)
+    body = plain(batch, header, MAX_PLAIN_BYTES)
     if count * LEAST_RECORD_BYTES > len(body):
         raise BatchCorrupt(f"{count} records do not fit into {len(body)} bytes")
     check_timestamp(header, 0, record=0)
@@ -51,14 +51,6 @@ def walk(batch: memoryview, header: Header) -> None:
         headers, index = row.headers, index + 1
     if at != len(body):
         raise BatchCorrupt(f"{len(body) - at} bytes follow the last record")
-
-
-def _plain(body: memoryview, header: Header) -> bytes:
-    if header.codec is Codec.ZSTD:
-        return unzstd(body, MAX_PLAIN_BYTES)
-    if len(body) > MAX_PLAIN_BYTES:
-        raise BatchCorrupt(f"{len(body)} bytes of records, {MAX_PLAIN_BYTES} are allowed")
-    return bytes(body)
 
 
 def _pass(body: bytes, at: int, index: int, count: int, headers: bytes) -> tuple[int, int]:

@@ -614,7 +614,7 @@ def test_a_batch_of_pieces_is_what_aiokafka_reads_too(pieces: list[list[bytes]],
     assert [(each.offset, each.timestamp_ms, each.value) for each in found] == [
         (number, NOW_MS, value) for number, value in enumerate(expected)
     ]
-    plain = recordbatch._plain(packed.payload, recordbatch.parse_header(packed.payload), LIMIT)
+    plain = recordbatch.plain(packed.payload, recordbatch.parse_header(packed.payload), LIMIT)
     assert packed.uncompressed_bytes == HEADER_BYTES + len(plain)
     reader = MemoryRecords(rewritten(packed.payload, body=plain, attributes=0)).next_batch()
     assert [record.value for record in reader] == expected
