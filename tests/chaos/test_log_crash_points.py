@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import sys
@@ -14,7 +13,7 @@ import pytest
 from logreceiver.sinks import Kind
 from logreceiver.sinks.log.sink import LogSink, read_records
 from tests.support import syscalls
-from tests.support.crash_points import Point, laid_out, record
+from tests.support.crash_points import Point, check_each, record
 from tests.support.log_worker import NEW_EPOCH_AT, PRODUCERS, RECORDS, STEPS, TOPIC, batch_of, open_log
 
 
@@ -78,12 +77,5 @@ def test_at_every_point_of_its_life_a_log_survives_kill_9_and_power_loss(tmp_pat
     assert len(points) > 80
     assert len([name for name in points[-1].killed if name.endswith(".log")]) > 2
 
-    async def check_all() -> None:
-        for where, point, directory in laid_out(points):
-            try:
-                await check(point, directory)
-            except Exception as error:
-                raise AssertionError(f"{where}, seed {seed}") from error
-
-    asyncio.run(check_all())
+    check_each(points, seed, check)
     print(f"{len(points)} points, kill -9 and power loss at each: all recovered")

@@ -5,7 +5,6 @@ A producer whose segments are gone sends its last batches again, as if it had he
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import sys
@@ -18,7 +17,7 @@ from logreceiver.sinks import Kind
 from logreceiver.sinks.log import snapshot
 from logreceiver.sinks.log.sink import LogSink, read_records
 from tests.support import syscalls
-from tests.support.crash_points import Point, laid_out, record
+from tests.support.crash_points import Point, check_each, record
 from tests.support.retention_worker import RECORDS, STEPS, TOPIC, batch_of, open_log
 
 
@@ -65,12 +64,5 @@ def test_at_every_point_of_a_deletion_what_was_stored_before_is_not_stored_again
     assert len(deleted) > 4
     assert any(name.endswith(snapshot.SNAPSHOT) for name in points[-1].killed)
 
-    async def check_all() -> None:
-        for where, point, directory in laid_out(points):
-            try:
-                await check(point, directory)
-            except Exception as error:
-                raise AssertionError(f"{where}, seed {seed}") from error
-
-    asyncio.run(check_all())
+    check_each(points, seed, check)
     print(f"{len(points)} points, kill -9 and power loss at each: nothing lost, nothing twice")

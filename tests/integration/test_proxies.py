@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import time
 from collections.abc import AsyncIterator
@@ -21,13 +20,14 @@ from logreceiver.config import ReceiverConfig
 from logreceiver.ledger.records import BatchEntry, decode
 from logreceiver.sinks.log.sink import read_records
 from streams.addresses import split_address
+from tests.support.chaos import CHAOS
 from tests.support.envoy import OWN_ADDRESS, running_envoy
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, found, lines, running
 from tests.support.proxied import LOCAL, connected, header
 
 CLIENT, PORT = "2001:db8::7", 40_001
 PEER = f"[{CLIENT}]:{PORT}"
-KILLS = 12 if os.environ.get("CHAOS") == "1" else 1
+KILLS = 12 if CHAOS else 1
 RECORDS_A_KILL = 3000
 RECORDS = KILLS * RECORDS_A_KILL
 

@@ -10,11 +10,12 @@ The program prints on stdout, as lines `WORD NUMBER`, what may be on disk and wh
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,6 +134,19 @@ def record(argv: Sequence[str], directory: Path, seed: int, *, names_can_be_lost
         os.close(read_fd)
         os.close(write_fd)
     return recorder.points
+
+
+def check_each(points: list[Point], seed: int, check: Callable[[Point, Path], Awaitable[None]]) -> None:
+    """Check the files of each point; a failure says which point of which seed it was."""
+
+    async def all_of_them() -> None:
+        for where, point, directory in laid_out(points):
+            try:
+                await check(point, directory)
+            except Exception as error:
+                raise AssertionError(f"{where}, seed {seed}") from error
+
+    asyncio.run(all_of_them())
 
 
 def laid_out(points: list[Point]) -> Iterator[tuple[str, Point, Path]]:
