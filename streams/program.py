@@ -61,8 +61,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
     except ConfigError as error:
         refuse_config(error)
     except PipelineError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(EX_UNAVAILABLE)
+        end_unavailable(error)
 
 
 SWITCH_SECONDS = 0.0005
@@ -132,6 +131,12 @@ def refuse_config(error: ConfigError) -> NoReturn:
     for problem in error.problems:
         logs.say(str(problem))
     sys.exit(EX_CONFIG)
+
+
+def end_unavailable(error: Exception) -> NoReturn:
+    """Print what is not available, then exit with 69."""
+    click.echo(f"error: {error}", err=True)
+    sys.exit(EX_UNAVAILABLE)
 
 
 async def _awaited(main: Awaitable[None]) -> None:

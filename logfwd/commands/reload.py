@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from logfwd.commands.options import CONFIG
-from streams import control, program
-from streams.config import toml
-from streams.errors import ConfigError
-from streams.telemetry.client import NotAnswered
+from streams import asking, control
 
-EX_REFUSED = 1
 ANSWER_SECONDS = 3700.0
 """Streams that are changed are drained first, for at most stop_grace."""
 
@@ -36,32 +29,12 @@ def reload(path: Path, check: bool, confirm: str, as_json: bool) -> None:
     Exit codes: 0 if it was taken, or with --check would be; 1 if streams are missing; 69 if no forwarder answers; 78
     if the configuration cannot be used.
     """
-    try:
-        answer = control.ask(_socket(path), "reload", seconds=ANSWER_SECONDS, check=check, confirm=confirm)
-    except NotAnswered as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(program.EX_UNAVAILABLE)
-    if as_json:
-        click.echo(json.dumps(answer))
-    else:
-        _print(answer)
-    if answer["outcome"] == "refused":
-        sys.exit(program.EX_CONFIG if answer["problems"] else EX_REFUSED)
+    missing = ", where the forwarder's socket is"
+    socket = control.in_directory(asking.path_in(path, "state_dir", missing=missing))
+    asking.reload(socket, _print, as_json=as_json, seconds=ANSWER_SECONDS, check=check, confirm=confirm)
 
 
-def _socket(path: Path) -> Path:
-    """Where the forwarder listens; nothing else of the file matters here, as the forwarder checks it."""
-    try:
-        table = toml.parse(path)
-    except ConfigError as error:
-        program.refuse_config(error)
-    name = table.get("state_dir")
-    if not isinstance(name, str) or not name:
-        raise click.UsageError(f"{path} has no state_dir, where the forwarder's socket is")
-    return control.in_directory(path.absolute().parent / name)
-
-
-def _print(answer: dict[str, Any]) -> None:
+def _print(answer: asking.Answer) -> None:
     if answer["outcome"] == "refused":
         for problem in answer["problems"] or [answer["reason"]]:
             click.echo(problem, err=True)

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from logreceiver.commands.options import CONFIG
-from streams import control, program
-from streams.config import toml
-from streams.errors import ConfigError
-from streams.telemetry.client import NotAnswered
+from streams import asking
 
-EX_REFUSED = 1
 EX_PARTLY = 3
 
 
@@ -34,34 +28,14 @@ def reload(path: Path, check: bool, confirm: str, as_json: bool) -> None:
     Exit codes: 0 if it was taken, or with --check would be; 1 if it would end too many links, or the moment was bad; 3
     if some workers did not say that they took it; 69 if no receiver answers; 78 if the configuration cannot be used.
     """
-    try:
-        answer = control.ask(_socket(path), "reload", check=check, confirm=confirm)
-    except NotAnswered as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(program.EX_UNAVAILABLE)
-    if as_json:
-        click.echo(json.dumps(answer))
-    else:
-        _print(answer)
+    missing = "; set one and restart the receiver, or send it SIGHUP"
+    socket = asking.path_in(path, "control_socket", missing=missing)
+    answer = asking.reload(socket, _print, as_json=as_json, check=check, confirm=confirm)
     if answer["outcome"] == "partly":
         sys.exit(EX_PARTLY)
-    if answer["outcome"] == "refused":
-        sys.exit(program.EX_CONFIG if answer["problems"] else EX_REFUSED)
 
 
-def _socket(path: Path) -> Path:
-    """Where the receiver listens; nothing else of the file matters here, as the receiver checks it."""
-    try:
-        table = toml.parse(path)
-    except ConfigError as error:
-        program.refuse_config(error)
-    name = table.get("control_socket")
-    if not isinstance(name, str) or not name:
-        raise click.UsageError(f"{path} has no control_socket; set one and restart the receiver, or send it SIGHUP")
-    return path.absolute().parent / name
-
-
-def _print(answer: dict[str, Any]) -> None:
+def _print(answer: asking.Answer) -> None:
     if answer["outcome"] == "refused":
         _print_refusal(answer)
         return
@@ -76,7 +50,7 @@ def _print(answer: dict[str, Any]) -> None:
         click.echo(f"not all workers have answered: {answer['remedy']}", err=True)
 
 
-def _print_refusal(answer: dict[str, Any]) -> None:
+def _print_refusal(answer: asking.Answer) -> None:
     what = answer["reason"] + (f": {answer['ends']} of {answer['links']}" if answer["ends"] > 1 else "")
     for problem in answer["problems"] or [what]:
         click.echo(problem, err=True)
@@ -84,7 +58,7 @@ def _print_refusal(answer: dict[str, Any]) -> None:
     click.echo(f"refused, and nothing was changed: {answer['remedy']}", err=True)
 
 
-def _print_workers(answer: dict[str, Any]) -> None:
+def _print_workers(answer: asking.Answer) -> None:
     """What each of several workers says."""
     for row in answer.get("workers", ()):
         words = {"checked": "could take it", "dropped": "keeps what it has"}.get(row["outcome"], row["outcome"])
