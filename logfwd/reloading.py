@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Literal
 
 import msgspec
 import structlog
@@ -18,6 +17,7 @@ from logfwd.changes import Change, compare
 from logfwd.config import ForwarderConfig
 from logfwd.metrics import ForwarderMetrics
 from logfwd.sources.listeners import check as check_listeners
+from streams.config import changes
 from streams.config.changes import digest
 from streams.errors import ConfigError
 from streams.security import stacks
@@ -27,25 +27,15 @@ Load = Callable[[], ForwarderConfig]
 log = structlog.get_logger("logfwd")
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a reload. Streams are originals, each together with its twins."""
+class Report(changes.Report, frozen=True, kw_only=True):
+    """The answer to a reload; `taken` and `waits` are of logfwd.toml. Streams are originals, each with its twins."""
 
-    outcome: Literal["taken", "checked", "refused"]
-    digest: str = ""
-    """Names the new configuration; "" if it could not be read."""
-    taken: tuple[str, ...] = ()
-    """Key paths of logfwd.toml that changed."""
-    waits: tuple[str, ...] = ()
-    """Key paths of what changed and waits for a restart."""
     started: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     """Those that begin again where they were."""
     relinked: tuple[str, ...] = ()
     """Those that go on, over new links."""
     removed: tuple[str, ...] = ()
-    reason: str = ""
-    problems: tuple[str, ...] = ()
-    remedy: str = ""
 
 
 class Reloading:

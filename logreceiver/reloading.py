@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -28,6 +28,7 @@ from logreceiver.listeners import Change, Listeners
 from logreceiver.metrics import ReceiverMetrics
 from logreceiver.sinks.make import renewal
 from logreceiver.taking import Taking, take
+from streams.config import changes
 from streams.config.changes import digest
 from streams.errors import Code, ConfigError, LinkError
 from streams.security import stacks
@@ -44,23 +45,13 @@ Links = Callable[[], Collection[tuple[Session, Listener]]]
 log = structlog.get_logger("logreceiver")
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(changes.Report, frozen=True, kw_only=True):
     """The answer to a reload."""
 
-    outcome: Literal["taken", "checked", "refused"]
-    digest: str = ""
-    """Names the new configuration; "" if it could not be read."""
-    taken: tuple[str, ...] = ()
-    """Key paths of what changed."""
-    waits: tuple[str, ...] = ()
-    """Key paths of what changed and waits for a restart."""
     links: int = 0
     """Open before."""
     ends: int = 0
     """Those of them that end."""
-    reason: str = ""
-    problems: tuple[str, ...] = ()
-    remedy: str = ""
 
 
 class _Prepared(NamedTuple):

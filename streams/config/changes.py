@@ -1,13 +1,29 @@
-"""Configurations compared, and named; no I/O."""
+"""Configurations compared, and named, and what a reload answers; no I/O."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator
+from typing import Literal
 
 import msgspec
 
 from streams.config.toml import spelling
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a reload; each program adds what it does with its streams or links."""
+
+    outcome: Literal["taken", "checked", "refused"]
+    digest: str = ""
+    """Names the new configuration; "" if it could not be read."""
+    taken: tuple[str, ...] = ()
+    """Key paths of what changed."""
+    waits: tuple[str, ...] = ()
+    """Key paths of what changed and waits for a restart."""
+    reason: str = ""
+    problems: tuple[str, ...] = ()
+    remedy: str = ""
 
 
 def digest(config: msgspec.Struct) -> str:
