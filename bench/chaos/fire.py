@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
 from rich.console import Console
@@ -54,15 +54,24 @@ MOST_OF_BUDGET = 1.2
 
 
 class Health:
-    """How long /healthz takes, asked ten times a second by a thread."""
+    """How long /healthz takes, asked ten times a second by a thread inside the block."""
 
     def __init__(self, admin: str) -> None:
         self._admin = admin
         self._found: list[float] = []
-        threading.Thread(target=self._ask, daemon=True).start()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
 
     def _ask(self) -> None:
-        while True:
+        while not self._stopped.wait(HEALTH_SECONDS):
             started = time.perf_counter()
             try:
                 client.ask(self._admin, "/healthz", seconds=LOOK_SECONDS)
@@ -70,7 +79,6 @@ class Health:
                 self._found.append(LOOK_SECONDS * 1e3)
             else:
                 self._found.append((time.perf_counter() - started) * 1e3)
-            time.sleep(HEALTH_SECONDS)
 
     def taken(self) -> list[float]:
         """Milliseconds of each answer since the last call."""
@@ -245,8 +253,12 @@ def _under_fire(
     """A row for each flood; and the receiver's memory in MB before them."""
     rows: list[dict[str, Any]] = []
     table = f'{BATCH}[source]\ntype = "file"\npaths = ["in/{QUIET}/*.log*"]\n'
-    with rig.forwarder(Setup(tables=((QUIET, table),))) as forwarder, Decoy(rig) as decoy:
-        neighbour, health = Neighbour(forwarder), Health(rig.receiver.admin_address())
+    with (
+        rig.forwarder(Setup(tables=((QUIET, table),))) as forwarder,
+        Decoy(rig) as decoy,
+        Health(rig.receiver.admin_address()) as health,
+    ):
+        neighbour = Neighbour(forwarder)
         place = Range(rig, neighbour, health, decoy, seconds)
         load = Load(base, forwarder.input(QUIET) / "http.log", RECORDS_PER_SECOND)
         load.start()

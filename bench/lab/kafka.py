@@ -24,6 +24,7 @@ from bench.lab.kafkatools import KafkaFailed, classpath, jars, java, run_tool
 from bench.lab.processes import die_with_parent, wait_until
 
 START_SECONDS = 180.0
+STILL_SECONDS = 10.0
 STARTED = "Kafka Server started"
 _BROKER_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
 _PORTS = range(20_000, 32_000)
@@ -85,6 +86,20 @@ class Broker:
     def signal(self, number: int) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
+
+    def pause(self) -> None:
+        """SIGSTOP, and wait until every thread has taken notice: until then some still answer."""
+        self.signal(signal.SIGSTOP)
+        wait_until(self._is_still, STILL_SECONDS, every_seconds=0.001)
+
+    def _is_still(self) -> bool:
+        """Whether all threads are stopped, proc(5), or the process has ended."""
+        assert self.process is not None
+        try:
+            threads = [stat.read_text() for stat in Path(f"/proc/{self.process.pid}/task").glob("*/stat")]
+        except OSError:  # one has just ended
+            return False
+        return all(thread.rpartition(")")[2].split()[0] in "TZX" for thread in threads)
 
 
 def _kill_all(brokers: Sequence[Broker]) -> None:
@@ -170,7 +185,7 @@ class Kafka:
 
     def pause(self, broker: int = 1) -> None:
         """SIGSTOP: the broker keeps its connections and falls silent."""
-        self._broker(broker).signal(signal.SIGSTOP)
+        self._broker(broker).pause()
 
     def resume(self, broker: int = 1) -> None:
         """SIGCONT after `pause`."""
