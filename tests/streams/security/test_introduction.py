@@ -182,6 +182,7 @@ async def test_other_proxies_count_from_the_next_connection_on(parties: Parties)
         direct = await dial_by(server.listener.address, b"", party)
         link.write(b"still here")
         assert await link.receive() == b"still here"
+        await eventually(lambda: len(server.links) == 2)
         assert [far.host for far in server.links] == [CLIENT, "127.0.0.1"]
         await link.close()
         await direct.close()
