@@ -31,6 +31,8 @@ from streams.errors import BatchCorrupt
 BytesLike = bytes | bytearray | memoryview | msgspec.Raw
 
 _MAX_WINDOW_BYTES = 8 * 1024 * 1024  # what RFC 8878 §3.1.1.1.2 asks every decoder to support; ours need less
+_MAX_BLOCK_BYTES, _BLOCK_HEADER_BYTES, _RUN_OF_ONE_BYTE = 128 * 1024, 3, 1  # RFC 8878 §3.1.1.2
+_MAX_KEPT_BYTES = 16 * 1024 * 1024
 _MAX_VARINT_BITS = 70  # ten bytes of seven
 MAX_HEADERS = 10_000
 """The most that a record may have: there is no end to how many a few compressed bytes can announce."""
@@ -207,16 +209,62 @@ class Row(NamedTuple):
     """The header fields as they are framed, with their count."""
 
 
+class _Decompressor(threading.local):
+    """Threads must not share a zstd context, nor the room for what comes out.
+
+    The room is kept: the system takes longer to hand out fresh memory than zstd does to fill it.
+    """
+
+    def __init__(self) -> None:
+        self.context = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
+        self.room = bytearray()
+
+    def room_of(self, byte_count: int) -> memoryview:
+        room = self.room
+        if len(room) < byte_count:
+            room = bytearray(byte_count)
+            if byte_count <= _MAX_KEPT_BYTES:
+                self.room = room
+        return memoryview(room)[:byte_count]
+
+
+_decompressor = _Decompressor()
+
+
 def unzstd(body: memoryview, max_bytes: int) -> bytes:
     """One whole zstd frame; BatchCorrupt if it is damaged, followed by more, or larger than `max_bytes`."""
     try:
         announced_bytes = zstandard.frame_content_size(body)  # −1: unknown
         if announced_bytes > max_bytes:
             raise BatchCorrupt(f"{announced_bytes} bytes of records after decompression, {max_bytes} are allowed")
-        decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
-        return decompressor.decompress(body, max_output_size=max_bytes, allow_extra_data=False)
+        room = _decompressor.room_of(min(_most_content_bytes(body), max_bytes) + 1)
+        with _decompressor.context.stream_reader(body) as reader:
+            byte_count = reader.readinto(room)
     except zstandard.ZstdError as error:
         raise BatchCorrupt(f"its records do not decompress within {max_bytes} bytes: {error}") from error
+    if byte_count > max_bytes:
+        raise BatchCorrupt(f"its records do not decompress within {max_bytes} bytes")
+    return bytes(room[:byte_count])
+
+
+def _most_content_bytes(frame: memoryview) -> int:
+    """The most that the blocks of one zstd frame can hold (RFC 8878 §3.1.1); BatchCorrupt unless it ends with them.
+
+    Reading a frame as a stream would not say that its end is missing.
+    """
+    at, blocks, is_last = zstandard.frame_header_size(frame), 0, False
+    while not is_last:
+        block = int.from_bytes(frame[at : at + _BLOCK_HEADER_BYTES], "little")
+        is_last, is_run, size = bool(block & 1), block >> 1 & 3 == _RUN_OF_ONE_BYTE, block >> 3
+        at += _BLOCK_HEADER_BYTES + (1 if is_run else size)
+        blocks += 1
+        if at > len(frame):
+            raise BatchCorrupt("its records end in the middle of a zstd block")
+    if zstandard.get_frame_parameters(frame).has_checksum:
+        at += 4
+    if at != len(frame):
+        raise BatchCorrupt(f"{len(frame) - at} bytes follow the zstd frame of its records")
+    return blocks * _MAX_BLOCK_BYTES
 
 
 def rows(body: bytes, count: int) -> Iterator[Row]:
@@ -234,14 +282,14 @@ def rows(body: bytes, count: int) -> Iterator[Row]:
 
 def row_at(body: bytes, at: int) -> tuple[Row, int]:
     """The record at `at` and the position of its end; IndexError where the bytes run out."""
-    length, at = _varint(body, at)
+    length, at = varint(body, at)
     end = at + length
-    timestamp_delta, at = _varint(body, at + 1)  # the attributes have no meaning yet
-    offset_delta, at = _varint(body, at)
+    timestamp_delta, at = varint(body, at + 1)  # the attributes have no meaning yet
+    offset_delta, at = varint(body, at)
     key, at = _bytes(body, at)
     value, at = _bytes(body, at)
     headers_at = at
-    header_count, at = _varint(body, at)
+    header_count, at = varint(body, at)
     if header_count > MAX_HEADERS:
         raise BatchCorrupt(f"a record has {header_count} headers, {MAX_HEADERS} are allowed")
     for _ in range(2 * header_count):
@@ -253,7 +301,7 @@ def row_at(body: bytes, at: int) -> tuple[Row, int]:
 
 def headers_of(fields: bytes) -> list[tuple[bytes, bytes | None]]:
     """The names and values of header fields of a sound record."""
-    count, at = _varint(fields, 0)
+    count, at = varint(fields, 0)
     headers = []
     for _ in range(count):
         name, at = _bytes(fields, at)
@@ -267,20 +315,20 @@ def halved(body: bytes, count: int) -> tuple[bytes, bytes]:
     at, middle = 0, count // 2
     second_at, second = 0, bytearray()
     for index in range(count):
-        length, fields_at = _varint(body, at)
+        length, fields_at = varint(body, at)
         at = fields_at + length
         if index < middle:
             second_at = at
             continue
-        _, offset_at = _varint(body, fields_at + 1)
-        _, rest_at = _varint(body, offset_at)
+        _, offset_at = varint(body, fields_at + 1)
+        _, rest_at = varint(body, offset_at)
         fields = body[fields_at:offset_at] + encoded(index - middle) + body[rest_at:at]
         second += encoded(len(fields)) + fields
     return body[:second_at], bytes(second)
 
 
 def _bytes(body: bytes, at: int) -> tuple[bytes | None, int]:
-    length, at = _varint(body, at)
+    length, at = varint(body, at)
     if length < 0:
         return None, at
     end = at + length
@@ -289,7 +337,7 @@ def _bytes(body: bytes, at: int) -> tuple[bytes | None, int]:
     return body[at:end], end
 
 
-def _varint(body: bytes, at: int) -> tuple[int, int]:
+def varint(body: bytes, at: int) -> tuple[int, int]:
     raw = 0
     for shift in range(0, _MAX_VARINT_BITS, 7):
         byte = body[at]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import threading
@@ -424,8 +425,34 @@ def test_a_frame_that_needs_a_window_over_8_mib_is_damage() -> None:
 
 def test_bytes_after_the_compressed_frame_are_damage() -> None:
     batch = recordbatch.build(compressible(), timestamp_ms=NOW_MS, codec=Codec.ZSTD)
-    with pytest.raises(BatchCorrupt, match="do not decompress"):
+    with pytest.raises(BatchCorrupt, match="4 bytes follow the zstd frame"):
         values_of(rewritten(batch, body=batch[HEADER_BYTES:] + b"more"))
+
+
+@given(st.binary(max_size=600) | st.just(bytes(300_000)), st.booleans(), st.booleans(), st.data())
+def test_a_frame_decompresses_exactly_if_it_is_whole_and_alone(
+    content: bytes, has_size: bool, has_checksum: bool, data: st.DataObject
+) -> None:
+    whole = bytearray(
+        zstandard.ZstdCompressor(write_content_size=has_size, write_checksum=has_checksum).compress(content)
+    )
+    for _ in range(data.draw(st.integers(0, 2))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    frame = bytes(whole[: data.draw(st.just(len(whole)) | st.integers(0, len(whole)))]) + data.draw(
+        st.binary(max_size=3)
+    )
+    limit = data.draw(st.just(len(content)) | st.integers(0, 400_000))
+    expected: bytes | None = None
+    decompressor = zstandard.ZstdDecompressor(max_window_size=2**23).decompressobj()
+    with contextlib.suppress(zstandard.ZstdError):
+        content = decompressor.decompress(frame)
+        if decompressor.eof and not decompressor.unused_data and len(content) <= limit:
+            expected = content
+    try:
+        found: bytes | None = unzstd(memoryview(frame), limit)
+    except BatchCorrupt:
+        found = None
+    assert found == expected
 
 
 @given(some_values, some_codec, st.integers(0, 2**63 - 1), st.integers(0, 2**15 - 1), st.integers(0, 2**70))
