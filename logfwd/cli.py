@@ -111,13 +111,19 @@ async def _forward(path: Path, config: ForwarderConfig, stop: Stop) -> None:
 @click.option(
     "--connect",
     is_flag=True,
-    help="Also open one TLS link per stream, to show version, group, cipher and authentication, or the error.",
+    help="Also ask each receiver, at each of its addresses, whether it would welcome each stream.",
 )
 def validate(path: Path, connect: bool) -> None:
     """Check logfwd.toml, every stream file and the TLS files.
 
-    Prints all problems, each with its file and key, and exits with 78; or prints one line per stream and exits with 0.
-    With --connect it exits with 69 if any stream cannot make a link.
+    Prints all problems, each with its file and key; or one line per stream.
+
+    With --connect it greets each receiver of each stream, at each of its addresses, up to the receiver's welcome: TLS,
+    certificates, [[allow]], the mode and the topic are as they will be for `logfwd run`. It prints what was negotiated
+    and the topic, or who refused and why. A forwarder that runs is not disturbed, and nothing is sent or created.
+
+    Exit codes: 0 if all is well; 69 if a receiver cannot be reached or refuses a stream; 78 for an invalid
+    configuration.
     """
     from logfwd.sources.file.preview import unread
     from logfwd.sources.listeners import check as check_listeners

@@ -217,7 +217,8 @@ class Session:
             raise ProtocolError(Code.NOT_ALLOWED, "the rules have changed; greet again")
         account = shared.posture.opened(hello.stream, permit.identity, facts)
         guest = self._guest = Guest(hello, permit.identity, facts, self._link.peer, permit.topic, label, account)
-        self._supersede(guest)  # not earlier: a link that is refused must not end a good one
+        if not hello.is_probe:
+            self._supersede(guest)  # not earlier: a link that is refused must not end a good one
         shared.metrics.links.labels(label, facts.group).inc()
         self._send(
             m.Welcome(
@@ -288,8 +289,7 @@ class Session:
                 reason="two boots of one forwarder take turns",
                 remedy="check whether its state directory was copied",
             )
-        older = self._shared.sessions.get(guest.key)
-        if older is not None:
+        if (older := self._shared.sessions.get(guest.key)) is not None:
             older.end(Code.SUPERSEDED, "a newer link of the same forwarder and stream took over")
         self._shared.sessions[guest.key] = self
 

@@ -120,6 +120,8 @@ class Storing:
             finished()
 
     async def _open_run(self, ask: m.OpenRun) -> None:
+        if self._guest.hello.is_probe:
+            raise RemoteProtocolError(Code.UNEXPECTED_MESSAGE, "OPEN_RUN of a probe")
         await asyncio.sleep(self._conduct.runs.take(1, time.monotonic()))
         try:
             answer = await self._shared.patience.until(lambda: self._run_of(ask), ask.patience_ms / 1000)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -34,15 +35,17 @@ async def connect(
     connect_timeout: float = 10.0,
     handshake_timeout: float = 10.0,
     on_failure: Callable[[HandshakeFailed], None] = lambda _: None,
+    at: Sequence[AddressInfo] = (),
 ) -> Link:
     """Make a link to "host:port"; the server must prove that it is `server_name` (the host, if not given).
 
-    `on_failure` is told of handshakes that failed where another address is tried. NotListening if every address
-    refuses the connection; HandshakeFailed and other LinkErrors are those of the address that was tried last.
+    `on_failure` is told of handshakes that failed where another address is tried; `at`: only these addresses of the
+    host. NotListening if every address refuses the connection; HandshakeFailed and other LinkErrors are those of the
+    address that was tried last.
     """
-    host, port = split_address(address)
+    host, _ = split_address(address)
     proven = names.proven_name(server_name or host)
-    left = await _addresses(host, port, address, connect_timeout)
+    left = list(at) or await resolve(address, connect_timeout)
     while True:
         started = time.perf_counter()
         sock = await _connected_socket(left, address, connect_timeout)
@@ -75,14 +78,17 @@ async def _shake_hands(
     return link
 
 
-async def _addresses(host: str, port: int, address: str, seconds: float) -> list[AddressInfo]:
+async def resolve(address: str, seconds: float = 10.0) -> list[AddressInfo]:
+    """All addresses of "host:port"; LinkError if there are none."""
+    host, port = split_address(address)
     try:
         async with asyncio.timeout(seconds):
             return await names.addresses(host, port)
     except TimeoutError:
         raise LinkError(f"{address}: cannot connect: its name was not resolved within {seconds:g} s") from None
     except (OSError, UnicodeError) as error:  # the latter for what cannot be a host name
-        raise LinkError(f"{address}: cannot connect: its name cannot be resolved: {error}") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise LinkError(f"{address}: cannot connect: its name cannot be resolved: {why}") from error
 
 
 async def _connected_socket(found: Sequence[AddressInfo], address: str, seconds: float) -> socket.socket:
@@ -93,7 +99,8 @@ async def _connected_socket(found: Sequence[AddressInfo], address: str, seconds:
         raise LinkError(f"{address}: no connection within {seconds:g} s") from None
     except OSError as error:
         kind = NotListening if error.errno == errno.ECONNREFUSED else LinkError
-        raise kind(f"{address}: cannot connect: {error}") from error
+        why = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own sentences repeat the address
+        raise kind(f"{address}: cannot connect: {why}") from error
 
 
 def _without(found: Sequence[AddressInfo], used: socket.socket) -> list[AddressInfo]:

@@ -11,6 +11,8 @@ from typing import Annotated
 import msgspec
 
 VERSION = 1
+PROBE_ID = "probe-"
+"""What the id of a forwarder begins with that only wants to know whether it would be welcome."""
 MAX_STRING_BYTES = 255
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 MAX_FRAME_BYTES_BEFORE_WELCOME = 64 * 1024
@@ -39,6 +41,11 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     twin_of: Text = ""
     patient: bool = False
     """Whether it takes a WELCOME of a receiver that cannot reach its sink: then only RUN has the ids of both."""
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether it opens no run: such a link takes the place of no other, and counts for no alarm."""
+        return self.forwarder_id.startswith(PROBE_ID)
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):

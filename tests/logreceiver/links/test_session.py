@@ -197,6 +197,20 @@ async def test_a_permitted_stream_is_welcomed_with_its_topic() -> None:
         assert receiver.total("tls_handshakes_total", stream="http", mode="hybrid", result="ok") == 1
 
 
+async def test_a_probe_is_welcomed_takes_no_link_s_place_and_opens_no_run() -> None:
+    async with serving() as receiver:
+        forwarder, _ = await receiver.link()
+        await forwarder.run()
+        probe, _ = await receiver.link()
+        probe.say(replace(HELLO, forwarder_id=f"{m.PROBE_ID}1"))
+        await probe.hear(m.Welcome)
+        assert len(receiver.shared.sessions) == 1
+        probe.say(m.OpenRun(1))
+        assert await probe.refused(Code.UNEXPECTED_MESSAGE) == "OPEN_RUN of a probe"
+        forwarder.say(m.Ping(1))
+        assert await forwarder.hear(m.Pong) == m.Pong(1)
+
+
 async def test_a_peer_that_says_no_hello_is_not_waited_for() -> None:
     async with serving(replace(CONFIG, limits=Limits(hello_seconds=0.05))) as receiver:
         forwarder, _ = await receiver.link()
