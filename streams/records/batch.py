@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import zstandard
-from crc32c import crc32c
+from crc32c._crc32c import crc32c
 
 from streams.errors import BatchCorrupt
 from streams.records.body import NO_HEADERS, BytesLike, frame, halved, rows, unzstd

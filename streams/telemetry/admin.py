@@ -20,14 +20,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry
+from prometheus_client.registry import CollectorRegistry
 
 from streams.addresses import join_address, split_address
 from streams.descriptors import readable
@@ -81,9 +80,11 @@ async def serve(
         allowed = Hosts(bound_host, split_address(address)[0], hosts)
 
         def make_application(loop: Loop) -> web.Application:
+            from importlib.metadata import version
+
             from streams.telemetry import application
 
-            about = {"program": program, "version": importlib.metadata.version("logfwd"), "started": round(started, 3)}
+            about = {"program": program, "version": version("logfwd"), "started": round(started, 3)}
             status = application.Status(loop, ready, streams, durations, more or {}, prepare, degraded)
             return application.make(registry, status, about, allowed)
 

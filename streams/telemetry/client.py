@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
-
 from streams.errors import PipelineError
 
 
@@ -14,6 +11,9 @@ class NotAnswered(PipelineError):
 
 def ask(admin: str, path: str, *, seconds: float = 10.0) -> bytes | None:
     """The answer at a path of an admin address (HOST:PORT or URL) within `seconds`; None for 404."""
+    import urllib.error  # with email and all of HTTP, which programs that only know `NotAnswered` need not load
+    import urllib.request
+
     url = (admin if "://" in admin else f"http://{admin}").rstrip("/")
     if not url.startswith(("http://", "https://")):
         raise NotAnswered(f"{admin} is not a valid admin address; give HOST:PORT or http://HOST:PORT")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from prometheus_client import Counter, Gauge
+from prometheus_client.metrics import Counter, Gauge
 
 
 def counts(family: Counter | Gauge, by: str, and_by: str) -> dict[str, dict[str, int]]:

@@ -5,7 +5,8 @@ tracebacks carry no values of variables.
 
 This module must be the first of a program to import structlog: structlog imports rich wherever it is installed, for
 tracebacks that carry the values of variables and that are never printed here. That is a quarter of the cost of a
-program's start and 5 MB of its memory, so rich is hidden during that one import.
+program's start and 5 MB of its memory, so rich is hidden during that one import; and so is greenlet, which has no
+threads here.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ from typing import IO, Any
 
 from streams.telemetry.logwriter import LogWriter
 
-_HIDDEN = "rich" not in sys.modules
-if _HIDDEN:
-    sys.modules["rich"] = None  # type: ignore[assignment]
+_HIDDEN = {"rich", "greenlet"} - sys.modules.keys()
+sys.modules.update(dict.fromkeys(_HIDDEN))  # type: ignore[arg-type]
 try:
     import structlog
 finally:
-    if _HIDDEN:
-        del sys.modules["rich"]
+    for _name in _HIDDEN:
+        del sys.modules[_name]
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 MAX_DEPTH = 4

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
-from prometheus_client.registry import Collector
+from prometheus_client.metrics import Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector, CollectorRegistry
 
 from streams.security.endpoint import Facts
 from streams.telemetry import logs

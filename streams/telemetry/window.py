@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_left
 from typing import NamedTuple, TypedDict
 
-from prometheus_client import Histogram
+from prometheus_client.metrics import Histogram
 
 WINDOW = 10_000
 MANY_NEW = WINDOW // 5
