@@ -148,10 +148,17 @@ def _become_worker(config: ReceiverConfig, count: int) -> Worker:
 
 @main.command()
 @CONFIG
-def validate(path: Path) -> None:
+@click.option("--connect", is_flag=True, help="Also look whether the sink can be used: brokers, topics, rights.")
+def validate(path: Path, connect: bool) -> None:
     """Check the configuration and the files it names.
 
-    Prints every problem and exits with 78, or prints what the receiver would serve and where it would write.
+    Prints every problem; or what the receiver would serve and where it would write.
+
+    With --connect it also asks each broker, for a producer id, and for each topic that the rules and [ledger] name,
+    with the rights that it needs; or looks at the directory of the embedded log. Nothing is created or written.
+
+    Exit codes: 0 if all is well; 69 if something of the sink would have streams refused; 78 for an invalid
+    configuration.
     """
     from logreceiver.checks import problems_of_files
     from streams.security import stacks
@@ -167,6 +174,10 @@ def validate(path: Path) -> None:
             f"{rule.identity} may write {', '.join(rule.streams)} in mode {', '.join(rule.modes)} to {rule.topic}"
         )
     click.echo(f"sink: {config.sink.location}")
+    if connect:
+        from logreceiver.commands.connect import look
+
+        program.run(lambda: look(config))
 
 
 @main.command()

@@ -5,9 +5,10 @@ Only the sink in use is imported: the libraries of the others would cost memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from logreceiver.sinks import Reader, Sink, SinkWitness
+from logreceiver.sinks.findings import Finding, of_log
 from logreceiver.sinks.log.damage import OnDamage, stop
 from logreceiver.sinks.settings import AnySink, KafkaSink, LogSink
 
@@ -49,3 +50,14 @@ def make_reader(settings: AnySink, *, on_damage: OnDamage = stop) -> Reader:
             from logreceiver.sinks.kafka import sink as kafka
 
             return kafka.KafkaSink(settings)
+
+
+def findings(settings: AnySink, topics: Sequence[str]) -> AsyncIterator[Finding]:
+    """A look at the sink, without using it: is it there, and may these topics be written to?"""
+    match settings:
+        case LogSink():
+            return of_log(settings)
+        case KafkaSink():
+            from logreceiver.sinks.kafka.inspection import of_kafka
+
+            return of_kafka(settings, topics)

@@ -73,6 +73,12 @@ def configure(*, level: str = "info", stream: IO[str] | None = None) -> None:
     )
 
 
+def silence() -> None:
+    """Log nothing: for a command that prints what it finds."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.disable()
+
+
 def _tell_of_dropped(lines: int) -> None:
     log.warning("log lines dropped", lines=lines)
 

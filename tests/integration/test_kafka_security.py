@@ -15,6 +15,7 @@ from bench.lab.kafka import Kafka
 from bench.lab.kafkatools import KafkaFailed, jars, java
 from logreceiver.sinks import Kind, RunState
 from logreceiver.sinks import settings as sink_settings
+from logreceiver.sinks.kafka.inspection import of_kafka
 from logreceiver.sinks.kafka.sink import KafkaSink
 from streams.config.sections import SinkTls
 from streams.errors import Code, ConfigError, SinkUnavailable
@@ -158,6 +159,9 @@ async def test_a_wrong_password_is_named_as_the_problem_and_the_receiver_stays_u
         assert "uthentication" in sink.health()["kafka"]
         with pytest.raises(SinkUnavailable):
             await sink.new_producer_id()
+    (found,) = [finding async for finding in of_kafka(secured.settings("nobody"), ["http"])]
+    assert found.is_fault
+    assert "uthentication" in found.text
 
 
 async def test_a_plaintext_client_is_not_mistaken_for_a_healthy_one(secured: Secured) -> None:

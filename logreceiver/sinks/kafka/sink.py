@@ -176,6 +176,10 @@ class KafkaSink:
             return None
         return await self.topic(name)
 
+    def warnings(self, topic: str) -> Sequence[str]:
+        """What weakens or slows down a topic that was found."""
+        return self._need_topics().warnings(topic)
+
     def read_all(self, topic: str) -> AsyncIterator[bytes]:
         """The values that are in a small topic now; never creates it. SinkUnavailable if it cannot be read."""
         return read_all(self._need_cluster(), topic)

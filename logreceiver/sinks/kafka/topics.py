@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -51,6 +51,11 @@ class Topics:
     def forget(self, name: str) -> None:
         """Check a topic again before its next use."""
         self._facts.pop(name, None)
+
+    def warnings(self, name: str) -> Sequence[str]:
+        """Of the last check of a topic."""
+        found = self._findings.get(name)
+        return () if found is None else found.warnings
 
     def has_create_time(self, name: str) -> bool:
         """True if the topic is known to keep the timestamps of its batches."""
