@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 
+from logreceiver.posture import SinkConnection, SinkConnections
 from streams.security.endpoint import Facts
 from streams.security.modes import Mode
 from streams.telemetry.metrics import CollectorRegistry, Metric, Metrics, duration, reloads
@@ -87,6 +88,7 @@ class ReceiverMetrics(Metrics):
         self.clones_suspected = self._counter(CLONES)
         self._crl = self._gauge(CRL)
         self._stream_labels: set[str] = set()
+        self.sink_connections = SinkConnections()
 
     def complete(self, mode: Mode, facts: Facts) -> None:
         """A handshake with a broker of the sink."""
@@ -95,6 +97,14 @@ class ReceiverMetrics(Metrics):
     def failed(self, mode: Mode, reason: str) -> None:
         """A handshake with a broker failed, or a broker ended a connection by an alert."""
         self.failed_handshake(reason, role=SINK_ROLE, mode=mode.name)
+
+    def opened(self, facts: Facts, opened_at: float) -> SinkConnection:
+        """A connection to a broker was made, with TLS or without."""
+        return self.sink_connections.opened(facts, opened_at)
+
+    def closed(self, connection: SinkConnection) -> None:
+        """It was closed, by whoever."""
+        self.sink_connections.closed(connection)
 
     def revocation_lists(self, next_update: datetime.datetime | None) -> None:
         """The lists in use were read; None if there are none."""

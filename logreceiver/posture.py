@@ -4,7 +4,8 @@ A receiver keeps an account for each (stream, identity, group, version, authenti
 key) from its start. It keeps at most
 `MAX_ACCOUNTS`: the one whose last link was opened longest ago is forgotten first, and the report counts it; one with an
 open link is reported as long as the link lives. Open links are taken from the sessions themselves. Reports of several
-workers can be merged (`merge`), as they consist of the same kind of rows.
+workers can be merged (`merge`), as they consist of the same kind of rows. `SinkConnections` has the next hop: what
+protects the sink's own connections to its servers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -104,6 +105,8 @@ class Report(msgspec.Struct, kw_only=True):
     shares: list[Share]
     streams: list[StreamPosture]
     certificates: list[Certificate]
+    sink: list[Share] = []
+    """The next hop: connections that the sink made to its servers, by how the server protected them."""
 
 
 Row = tuple[str, str, Share]
@@ -137,8 +140,57 @@ class Posture:
         return list(self._accounts.values())
 
 
+class SinkConnection:
+    """A connection of the sink to one of its servers, while it is open; whoever sends adds to `bytes`."""
+
+    def __init__(self, facts: Facts, opened_at: float) -> None:
+        self.way = (facts.group, facts.version, facts.authentication, facts.certificate_algorithm)
+        self.opened_at = opened_at
+        self.bytes = 0
+
+
+class SinkConnections:
+    """Connections that the sink made, by the way in which their server protected them; bytes are those of batches."""
+
+    def __init__(self) -> None:
+        self._ended: dict[tuple[str, ...], Share] = {}
+        self._open: set[SinkConnection] = set()
+
+    def opened(self, facts: Facts, opened_at: float) -> SinkConnection:
+        """One was made, and its server has taken a request; `opened_at`, like `now`, is by a clock that never steps."""
+        connection = SinkConnection(facts, opened_at)
+        self._open.add(connection)
+        return connection
+
+    def closed(self, connection: SinkConnection) -> None:
+        """From now on it counts only in the sums."""
+        self._open.discard(connection)
+        known = self._ended.setdefault(connection.way, _of_way(connection.way))
+        known.add(_of_way(connection.way, links=1, bytes=connection.bytes))
+
+    def shares(self, now: float) -> list[Share]:
+        """Most bytes first."""
+        opened = [
+            _of_way(
+                each.way,
+                links=1,
+                open_links=1,
+                bytes=each.bytes,
+                oldest_open_link_seconds=round(now - each.opened_at, 3),
+            )
+            for each in self._open
+        ]
+        return _shares([*self._ended.values(), *opened])[1]
+
+
 def report(
-    accounts: Iterable[Account], open_links: Sequence[OpenLink], *, since: datetime, now: datetime, forgotten: int = 0
+    accounts: Iterable[Account],
+    open_links: Sequence[OpenLink],
+    *,
+    since: datetime,
+    now: datetime,
+    forgotten: int = 0,
+    sink: Iterable[Share] = (),
 ) -> Report:
     """Counts since the start, and open links. Slow with thousands of accounts: do not call it on an event loop."""
     rows: list[Row] = []
@@ -149,7 +201,7 @@ def report(
     for link in open_links:
         rows.append(_row(link.account, open_links=1, age_seconds=round(link.age_seconds, 3)))
         certificates.append(_certificate(link.account, link.certificate_expires, 1))
-    return _report(rows, certificates, since=since, now=now, forgotten=forgotten)
+    return _report(rows, certificates, since=since, now=now, forgotten=forgotten, sink=sink)
 
 
 def merge(reports: Sequence[Report]) -> Report:
@@ -160,6 +212,7 @@ def merge(reports: Sequence[Report]) -> Report:
         since=min(report.since for report in reports),
         now=max(report.now for report in reports),
         forgotten=sum(report.forgotten for report in reports),
+        sink=[share for report in reports for share in report.sink],
     )
 
 
@@ -169,16 +222,8 @@ def merge(reports: Sequence[Report]) -> Report:
 def _row(
     account: Account, *, links: int = 0, open_links: int = 0, size: int = 0, age_seconds: float | None = None
 ) -> Row:
-    share = Share(
-        group=account.group,
-        version=account.version,
-        authentication=account.authentication,
-        certificate_algorithm=account.certificate_algorithm,
-        links=links,
-        open_links=open_links,
-        bytes=size,
-        oldest_open_link_seconds=age_seconds,
-    )
+    way = (account.group, account.version, account.authentication, account.certificate_algorithm)
+    share = _of_way(way, links=links, open_links=open_links, bytes=size, oldest_open_link_seconds=age_seconds)
     return account.stream, account.identity, share
 
 
@@ -195,6 +240,7 @@ def _report(
     since: datetime,
     now: datetime,
     forgotten: int,
+    sink: Iterable[Share],
 ) -> Report:
     of_streams: defaultdict[tuple[str, str], list[Share]] = defaultdict(list)
     for stream, identity, share in rows:
@@ -224,24 +270,23 @@ def _report(
         shares=shares,
         streams=streams,
         certificates=_expiring(certificates, now),
+        sink=_shares(sink)[1],
     )
+
+
+def _of_way(way: tuple[str, ...], **counts: Any) -> Share:
+    group, version, authentication, algorithm = way
+    return Share(group=group, version=version, authentication=authentication, certificate_algorithm=algorithm, **counts)
 
 
 def _shares(found: Iterable[Share]) -> tuple[Share, list[Share]]:
     """Their sum, and one share for each way, most bytes first."""
-    total = Share(group="", version="", authentication="", certificate_algorithm="")
+    total = _of_way(("", "", "", ""))
     ways: dict[tuple[str, ...], Share] = {}
     for share in found:
         total.add(share)
         way = (share.group, share.version, share.authentication, share.certificate_algorithm)
-        if way not in ways:
-            ways[way] = Share(
-                group=share.group,
-                version=share.version,
-                authentication=share.authentication,
-                certificate_algorithm=share.certificate_algorithm,
-            )
-        ways[way].add(share)
+        ways.setdefault(way, _of_way(way)).add(share)
     for share in ways.values():
         share.share_of_links = share.links / total.links if total.links else 0.0
         share.share_of_bytes = share.bytes / total.bytes if total.bytes else 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ from logreceiver.links.shared import Shared
 from logreceiver.listeners import Listeners
 from logreceiver.metrics import ReceiverMetrics
 from logreceiver.oversight import overseeing
-from logreceiver.posture import report
+from logreceiver.posture import Share, report
 from logreceiver.reloading import Load, Reloading, Report
 from logreceiver.room import room_for
 from logreceiver.sinks.make import make_sink
@@ -128,6 +129,7 @@ class Service:
                     more={"/api/v1/posture": self._posture},
                     prepare=self.metrics.prepare,
                     degraded=self._degraded,
+                    further=self._further,
                     program="logreceiver",
                     hosts=config.admin.hosts,
                 )
@@ -267,11 +269,19 @@ class Service:
     def _streams(self) -> list[dict[str, Any]]:
         return status.rows(self._live, self.metrics)
 
+    def _sink_shares(self) -> list[Share]:
+        return self.metrics.sink_connections.shares(time.monotonic())
+
+    def _further(self) -> dict[str, Any]:
+        return {"sink": msgspec.to_builtins(self._sink_shares())}
+
     async def _posture(self) -> bytes:
         """Built on a thread: with thousands of accounts it takes long enough to delay batches."""
         posture = self._shared.posture
         open_links = [session.open_link() for session in self._live if session.guest is not None]
-        make = functools.partial(report, posture.accounts, open_links, since=self._since, now=datetime.now(UTC))
+        sink = self._sink_shares()
+        now = datetime.now(UTC)
+        make = functools.partial(report, posture.accounts, open_links, since=self._since, now=now, sink=sink)
         return await asyncio.to_thread(lambda: msgspec.json.encode(make(forgotten=posture.forgotten)))
 
 

@@ -38,8 +38,9 @@ def posture(path: Path, addresses: tuple[str, ...], as_json: bool) -> None:
     """Report how the links of a running receiver are protected.
 
     Prints, for each stream and identity, the share of links and of bytes by TLS group, TLS version, authentication and
-    certificate algorithm since the receiver started, and the age of the oldest open link (h:mm:ss). Then the
-    certificates of the forwarders, soonest to expire first. Exits with 69 if no receiver answers.
+    certificate algorithm since the receiver started, and the age of the oldest open link (h:mm:ss). The rows "to the
+    sink" show the same of the receiver's own connections to Kafka, authenticated by the brokers. Then the certificates
+    of the forwarders, soonest to expire first. Exits with 69 if no receiver answers.
     """
     try:
         report = ask(addresses or (_configured_address(path),))
@@ -101,9 +102,10 @@ def _streams(report: Report) -> Table:
         for number, share in enumerate(each.shares):
             names = ("", "") if number else (harmless(each.stream), harmless(each.identity))
             table.add_row(*names, *_cells(share))
-    table.add_section()
-    for number, share in enumerate(report.shares):
-        table.add_row("" if number else "all", "", *_cells(share))
+    for name, shares in (("all", report.shares), ("to the sink", report.sink)):
+        table.add_section()
+        for number, share in enumerate(shares):
+            table.add_row("" if number else name, "", *_cells(share))
     return table
 
 

@@ -17,6 +17,7 @@ from typing import ClassVar, Protocol
 
 import msgspec
 
+from logreceiver.posture import SinkConnection
 from streams.errors import Code
 from streams.security.endpoint import Facts
 from streams.security.modes import Mode
@@ -111,11 +112,15 @@ class Sink(Protocol):
 
 
 class SinkWitness(Protocol):
-    """Counts a sink's handshakes with its servers, and knows when the certificate that they are shown expires."""
+    """Counts a sink's handshakes and connections with its servers; knows when the certificate shown to them expires."""
 
     def complete(self, mode: Mode, facts: Facts) -> None: ...
 
     def failed(self, mode: Mode, reason: str) -> None: ...
+
+    def opened(self, facts: Facts, opened_at: float) -> SinkConnection: ...
+
+    def closed(self, connection: SinkConnection) -> None: ...
 
     def own_certificate(self, expires: datetime.datetime, *, user: str) -> None: ...
 

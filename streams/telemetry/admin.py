@@ -38,7 +38,7 @@ from streams.telemetry.hosts import Hosts
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from streams.telemetry.application import Answers, Durations, Reasons, Rows
+    from streams.telemetry.application import Answers, Durations, Fields, Reasons, Rows
 
 RETRY_SECONDS = 5.0
 
@@ -67,12 +67,14 @@ async def serve(
     more: Answers | None = None,
     prepare: Callable[[], None] = lambda: None,
     degraded: Reasons = dict,
+    further: Fields = dict,
     program: str = "",
     hosts: Iterable[str] = (),
 ) -> AsyncIterator[Server]:
     """Serve until the block is left; raises AdminUnavailable.
 
-    `prepare` is called before each scrape; `hosts`: names that requests may give besides localhost.
+    `prepare` is called before each scrape; `further`: fields of /api/v1/streams beside the streams; `hosts`: names that
+    requests may give besides localhost.
     """
     started = time.time()
     with _listen(address) as sock:
@@ -85,7 +87,7 @@ async def serve(
             from streams.telemetry import application
 
             about = {"program": program, "version": version("logfwd"), "started": round(started, 3)}
-            status = application.Status(loop, ready, streams, durations, more or {}, prepare, degraded)
+            status = application.Status(loop, ready, streams, durations, more or {}, prepare, degraded, further)
             return application.make(registry, status, about, allowed)
 
         server = asyncio.create_task(_keep_answering(sock, make_application))

@@ -42,6 +42,7 @@ HEADERS = {
 
 Reasons = Callable[[], Mapping[str, str]]
 Rows = Callable[[], Sequence[Mapping[str, Any]]]
+Fields = Callable[[], Mapping[str, Any]]
 Answers = Mapping[str, Callable[[], Awaitable[bytes]]]
 """Further paths, answered with JSON."""
 Durations = Callable[[str, int], Mapping[str, Any] | None]
@@ -59,6 +60,7 @@ class Status:
     more: Answers = field(default_factory=dict)
     prepare: Callable[[], None] = lambda: None
     degraded: Reasons = dict
+    further: Fields = dict
 
 
 def make(registry: CollectorRegistry, status: Status, about: Mapping[str, Any], hosts: Hosts) -> web.Application:
@@ -115,12 +117,12 @@ class _Site:
         return _verdict({**degraded, **ready})
 
     async def streams(self, _: web.Request) -> web.Response:
-        def look() -> tuple[float, dict[str, str], list[Mapping[str, Any]]]:
+        def look() -> dict[str, Any]:
             trouble = {**self._status.degraded(), **self._status.ready()}
-            return round(time.time(), 3), trouble, list(self._status.streams())
+            fields = {"now": round(time.time(), 3), "trouble": trouble, **self._status.further()}
+            return {**fields, "streams": list(self._status.streams())}
 
-        now, trouble, rows = await self._status.loop.run(look)
-        return web.json_response({**self._about, "now": now, "trouble": trouble, "streams": rows})
+        return web.json_response({**self._about, **await self._status.loop.run(look)})
 
     async def durations(self, request: web.Request) -> web.Response:
         since, find = request.query.get("since", "0"), self._status.durations

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import pytest
 
 from bench.lab.kafka import Kafka
 from bench.lab.kafkatools import KafkaFailed, jars, java
+from logreceiver.commands.posture import ask
+from logreceiver.config import Admin
+from logreceiver.metrics import ReceiverMetrics
 from logreceiver.sinks import Kind, RunState
 from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.kafka.inspection import of_kafka
 from logreceiver.sinks.kafka.sink import KafkaSink
 from streams.config.sections import SinkTls
 from streams.errors import Code, ConfigError, SinkUnavailable
+from streams.telemetry import client
+from streams.telemetry.metrics import CollectorRegistry
 from tests.support.batches import batch, values
 from tests.support.cluster import create_topics
 from tests.support.delivery import joined, numbered, way_to
-from tests.support.installation import Events, found
+from tests.support.installation import Events, Installation, found, running
 from tests.support.installation import eventually as becomes
 from tests.support.kafka import allow, disallow, secured_kafka
 from tests.support.sinks import eventually
@@ -94,6 +102,46 @@ async def test_batches_pass_over_hybrid_tls_with_a_client_certificate_and_sasl(
     assert {(each["group"], each["version"], each["host"]) for each in logged} == {
         ("X25519MLKEM768", "TLSv1.3", secured.kafka.bootstrap.rpartition(":")[0])
     }
+
+
+async def test_the_posture_has_the_way_to_kafka_with_its_group_and_who_vouches_for_the_broker(
+    secured: Secured, tmp_path: Path, topic_name: str
+) -> None:
+    await asyncio.to_thread(create_topics, secured.kafka, [topic_name])
+    await asyncio.to_thread(allow, secured.kafka, "scram", topic_name, ["Write", "Read"])
+    metrics = ReceiverMetrics(CollectorRegistry())
+    sink = KafkaSink(secured.settings("scram"), metrics)
+    await sink.start()
+    sent = batch(await eventually(sink.new_producer_id), 0)
+    assert (await sink.produce(topic_name, 0, sent)).kind is Kind.STORED
+    (way,) = metrics.sink_connections.shares(time.monotonic())
+    assert (way.group, way.version) == ("X25519MLKEM768", "TLSv1.3")
+    assert (way.authentication, way.certificate_algorithm) == ("rsa_pss_rsae_sha256", "RSA 2048")
+    assert (way.links, way.open_links, way.bytes) == (2, 2, len(sent)), "one for questions, and one for batches"
+    sink.renewal(secured.settings("plain"))()
+    await becomes(lambda: metrics.sink_connections.shares(time.monotonic())[0].open_links == 1)
+    await sink.close()
+    (way,) = metrics.sink_connections.shares(time.monotonic())
+    assert (way.open_links, way.oldest_open_link_seconds, way.bytes) == (0, None, len(sent))
+
+
+async def test_a_running_receiver_shows_how_its_way_to_kafka_is_protected(secured: Secured, tmp_path: Path) -> None:
+    receiver = msgspec.structs.replace(
+        Installation(tmp_path).receiver_config(),
+        sink=secured.settings("scram"),
+        ledger=None,
+        admin=Admin(address="127.0.0.1:0"),
+    )
+    async with running(receiver) as service:
+        await becomes(lambda: service.metrics.sink_connections.shares(0.0))
+        found = await asyncio.to_thread(ask, [service.admin_address])
+        answer = await asyncio.to_thread(client.ask, service.admin_address, "/api/v1/streams")
+    assert answer is not None
+    (way,) = found.sink
+    assert (way.group, way.version, way.open_links) == ("X25519MLKEM768", "TLSv1.3", 1)
+    assert [(each["group"], each["authentication"]) for each in json.loads(answer)["sink"]] == [
+        (way.group, way.authentication)
+    ]
 
 
 async def test_a_receiver_without_a_right_says_which_one_it_lacks(secured: Secured, topic_name: str) -> None:

@@ -160,6 +160,25 @@ def test_what_the_api_says_is_text_and_never_markup(browser: Browser, installed:
         assert page.locator("main b, main img, #alerts b, #alerts img").count() == 0
 
 
+def test_the_receivers_page_shows_how_its_way_to_the_brokers_is_protected(
+    browser: Browser, installed: Installed
+) -> None:
+    way = {"group": "X25519MLKEM768", "version": "TLSv1.3", "authentication": MARKUP, "links": 7, "open_links": 3}
+    plain = {"group": "none", "version": "none", "authentication": "none", "links": 2, "open_links": 0}
+
+    def onto_kafka(route: Route, **changes: int) -> None:
+        answer = route.fetch().json() | {"sink": [way | changes, plain]}
+        route.fulfill(status=200, content_type="application/json", body=json.dumps(answer))
+
+    with visit(browser, installed.receiver) as page:
+        sink = page.locator("#sink")
+        expect(sink).to_have_text("")
+        page.route("**/api/v1/streams", onto_kafka)
+        expect(sink).to_have_text(f"to the sink: 3 connections under X25519MLKEM768, TLSv1.3, {MARKUP}")
+        page.route("**/api/v1/streams", lambda route: onto_kafka(route, open_links=0))
+        expect(sink).to_contain_text("2 connections under no TLS before, none now")
+
+
 def over_our_own_tls(route: Route) -> None:
     answer = route.fetch().json()
     for row in answer["streams"]:

@@ -10,9 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from logreceiver.commands.posture import show
-from logreceiver.posture import MAX_ACCOUNTS, Account, OpenLink, Posture, Report, merge
+from logreceiver.posture import MAX_ACCOUNTS, Account, OpenLink, Posture, Report, SinkConnections, merge
 from logreceiver.posture import report as make_report
 from streams.security.endpoint import Facts
+from streams.security.plain import NO_TLS
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = START + timedelta(days=1)
@@ -150,6 +151,33 @@ def test_workers_add_up_over_json() -> None:
     ]
     assert expiring(merge(sent)) == [(HOST, 30, 1)]
     assert merge(sent[:1]) == sent[0]
+
+
+def test_the_sinks_connections_add_up_by_how_they_are_protected_while_open_and_afterwards() -> None:
+    sink = SinkConnections()
+    first, other, plain = (sink.opened(facts, at) for facts, at in ((HYBRID, 1.0), (HYBRID, 3.0), (NO_TLS, 4.0)))
+    first.bytes, other.bytes, plain.bytes = 200, 100, 100
+    sink.closed(first)
+    hybrid, none = sink.shares(now=5.0)
+    assert (hybrid.group, hybrid.links, hybrid.open_links, hybrid.bytes) == ("X25519MLKEM768", 2, 1, 300)
+    assert (hybrid.authentication, hybrid.oldest_open_link_seconds) == ("ecdsa_secp256r1_sha256", 2.0)
+    assert (hybrid.share_of_bytes, none.share_of_bytes) == (0.75, 0.25)
+    assert (none.version, none.authentication) == ("none", "none")
+    sink.closed(other)
+    one = make_report([], [], since=START, now=NOW, sink=sink.shares(now=6.0))
+    assert [(share.links, share.open_links, share.bytes) for share in one.sink] == [(2, 0, 300), (1, 1, 100)]
+    assert [(share.links, share.bytes) for share in merge([one, one]).sink] == [(4, 600), (2, 200)]
+    assert one.shares == [], "these are no links of forwarders"
+
+
+def test_people_see_the_sinks_connections_below_the_links(capsys: pytest.CaptureFixture[str]) -> None:
+    sink = SinkConnections()
+    sink.opened(replace(HYBRID, authentication="rsa_pss_rsae_sha256"), 0.0).bytes = 1000
+    show(make_report([], [], since=START, now=NOW, sink=sink.shares(now=61.0)), as_json=False)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "to the sink" in line]
+    cells = [cell.strip() for cell in line.strip("│").split("│")]
+    ways = ["X25519MLKEM768", "TLSv1.3", "rsa_pss_rsae_sha256", "EC secp256r1"]
+    assert cells == ["to the sink", "", *ways, "1", "100.00%", "1", "0:01:01", "1.00 kB", "100.00%"]
 
 
 def test_a_merged_report_covers_the_time_of_all_workers() -> None:

@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
+from logreceiver.sinks import SinkWitness
 from logreceiver.sinks.kafka.coalesced import Coalesced
 from logreceiver.sinks.kafka.connection import Connection
 from logreceiver.sinks.kafka.errors import (
@@ -62,7 +63,10 @@ _NO_TOPIC = Topic(UNKNOWN_TOPIC, "", {}, {}, 0, 0)
 class Cluster:
     """Brokers, leaders and control connections. `options` go to every connection (TLS, SASL)."""
 
-    def __init__(self, bootstrap: Sequence[str], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, bootstrap: Sequence[str], options: Mapping[str, Any], witness: SinkWitness | None = None
+    ) -> None:
+        self._witness = witness
         self._bootstrap = [split_address(address) for address in bootstrap]
         self._options = dict(options)
         self._control: dict[tuple[str, int], Connection] = {}
@@ -125,6 +129,8 @@ class Cluster:
             self.forget()
             why = self._describe(error)
             raise SinkUnavailable(Code.UNAVAILABLE, f"no connection to {host}:{port}: {why}") from error
+        if self._witness is not None:
+            connection.count(self._witness)
         return connection
 
     # -- metadata ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A connection to a broker that is replaced before its SASL session ends.
+"""A connection to a broker: counted by how it is protected, and replaced before its SASL session ends.
 
 A broker with `connections.max.reauth.ms` cuts off a client that goes on beyond its session without authenticating
 again, and what was under way is then uncertain. aiokafka cannot authenticate again; so a connection takes no further
@@ -14,6 +14,10 @@ from typing import Any
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.protocol.admin import SaslAuthenticateRequest
 
+from logreceiver.posture import SinkConnection
+from logreceiver.sinks import SinkWitness
+from streams.security.plain import NO_TLS
+
 USED_SHARE = 0.8
 """How much of a session is used. The rest is for requests that began in it."""
 
@@ -23,6 +27,18 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc]
 
     _used_until: float | None = None
     """Monotonic seconds; None if the session does not end."""
+    _counted: SinkConnection | None = None
+
+    def count(self, witness: SinkWitness) -> None:
+        """Have it counted from now on until it is closed. Only for one that is connected, and once."""
+        tls = self._writer.get_extra_info("ssl_object")
+        counted = self._counted = witness.opened(NO_TLS if tls is None else tls.endpoint.facts(), time.monotonic())
+        self._on_close_cb = lambda *_: witness.closed(counted)
+
+    def carries(self, size: int) -> None:
+        """Bytes of batches were handed over."""
+        if self._counted is not None:
+            self._counted.bytes += size
 
     @property
     def is_used_up(self) -> bool:

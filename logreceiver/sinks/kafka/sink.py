@@ -79,7 +79,7 @@ class KafkaSink:
         """Connect; wait a few seconds for a broker, then keep trying in the background."""
         self._credentials = credentials(self._settings)  # first: a file that changes meanwhile is then noticed
         options = connection_options(self._settings)
-        self._cluster = Cluster(self._settings.brokers, options)
+        self._cluster = Cluster(self._settings.brokers, options, self._witness)
         self._show(options)
         self._topics = Topics(self._cluster, lambda: self._settings)
         try:
@@ -260,6 +260,7 @@ class KafkaSink:
             answer = connection.send(Produce(batches, timeout_ms=int(seconds * 1000)))
         except CONNECTION_ERRORS as error:  # before anything was written
             return [Outcome.refused(Code.UNAVAILABLE, str(error))] * len(items)
+        connection.carries(sum(len(item.batch) for item in items))
         loop = asyncio.get_running_loop()
         limit = loop.call_later(seconds + ANSWER_GRACE_SECONDS, connection.close)
         try:

@@ -96,6 +96,7 @@ const FORWARDER = {
     "Medians and percentiles are those of the last 10,000 values of each stream; sparklines show the last two minutes, from " +
     "zero, with one scale for streams shown side by side. A ratio here has no interval: for a verdict use logbench compare.",
   empty: "No streams are configured.",
+  sink: () => "",
   bytes: (row) => row.acknowledged_bytes,
   records: (row) => row.records.acknowledged,
   mode: (row) => named(row.mode, row.link?.stack),
@@ -152,11 +153,25 @@ const FORWARDER = {
   ],
 };
 
+/** How the connections to the sink's servers are protected; those that are open now, else all since the start. */
+function nextHop(shares) {
+  const open = shares.filter((share) => share.open_links);
+  const ways = (open.length ? open : shares).map(
+    (share) => `${plural(open.length ? share.open_links : share.links, "connection")} under ${protection(share)}`,
+  );
+  return ways.length ? `to the sink: ${ways.join(" · ")}${open.length ? "" : " before, none now"}` : "";
+}
+
+function protection(share) {
+  return share.version === "none" ? "no TLS" : `${share.group}, ${share.version}, ${share.authentication}`;
+}
+
 const RECEIVER = {
   explanation:
     "Medians and percentiles are those of the last 10,000 batches of each stream; sparklines show the last two minutes, from " +
     "zero, with one scale for streams shown side by side. Totals count from the start of this receiver process.",
   empty: "No forwarder has opened a link yet.",
+  sink: (answer) => nextHop(answer.sink),
   bytes: (row) => row.bytes.stored ?? 0,
   records: (row) => row.records.stored ?? 0,
   mode: (row) => row.modes.map((mode) => named(mode, ownStack(row, mode))).join(", "),

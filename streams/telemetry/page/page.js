@@ -29,6 +29,7 @@ function draw() {
   }
   drawn.update(found);
   setText(document.getElementById("program"), answer.program);
+  setText(document.getElementById("sink"), program.sink(answer));
   setText(document.getElementById("about"), `version ${answer.version} on ${location.host}, up for ${duration(answer.now - answer.started)}`);
 }
 
