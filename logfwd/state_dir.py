@@ -5,11 +5,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import structlog
+
 from streams.config.units import MIB
 from streams.errors import ConfigError, Problem
+from streams.files import open_own
+
+log = structlog.get_logger("logfwd")
 
 LEAST_FREE_BYTES = 8 * MIB
 """For a spool, its write-ahead log and its reserve."""
@@ -20,7 +26,8 @@ def lock(state_dir: Path) -> Iterator[None]:
     """Own a state directory, created if necessary; ConfigError while another process owns it."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (state_dir / "lock").open("wb")
+        _narrow(state_dir)
+        file = os.fdopen(open_own(state_dir / "lock", os.O_WRONLY), "wb")
         lacking = _lacking_bytes(state_dir)
     except OSError as error:
         raise ConfigError([Problem(state_dir, "state_dir", f"cannot be used: {error}")]) from error
@@ -33,6 +40,20 @@ def lock(state_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             raise ConfigError([Problem(state_dir, "state_dir", "is in use by another logfwd process")]) from None
         yield
+
+
+def _narrow(state_dir: Path) -> None:
+    """Where anybody may write, anybody could put other files in place of spools."""
+    mode = state_dir.stat().st_mode
+    if not mode & stat.S_IWOTH:
+        return
+    try:
+        state_dir.chmod(stat.S_IMODE(mode) & ~stat.S_IWOTH)
+    except OSError as error:
+        remedy = "chmod o-w it, or let the forwarder's own user own it"
+        log.warning("others may write state_dir", path=str(state_dir), reason=error.strerror, remedy=remedy)
+    else:
+        log.info("state_dir closed to other writers", path=str(state_dir))
 
 
 def _lacking_bytes(state_dir: Path) -> int:

@@ -6,8 +6,10 @@ A file's data and the name that leads to it are made durable apart (fsync(2)): t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +29,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     `mode` are the new file's permissions, less the umask, from the moment it exists.
     """
     fresh = path.with_name(path.name + ".tmp")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    fresh.unlink(missing_ok=True)  # of an earlier crash
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     with os.fdopen(descriptor, "wb") as out:
         out.write(data)
         out.flush()
@@ -56,6 +59,24 @@ def create_file(path: Path, data: bytes, *, mode: int, replace: bool = False) ->
     finally:
         fresh.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open a file of this program's own, which nobody else may read; created if need be.
+
+    Its name may stand in a directory in which others write, too: a symbolic link there is refused (OSError), or the
+    file that it names would be changed with this program's rights.
+    """
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def append_secret(path: Path, data: bytes) -> None:
+    """Append to a file that only its owner can read, created if need be; OSError if it is not such a file of ours."""
+    with os.fdopen(open_own(path, os.O_WRONLY | os.O_APPEND), "ab") as out:
+        status = os.fstat(out.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "others have access to it; remove it", str(path))
+        out.write(data)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ from logfwd.spool.schema import (
 )
 from logfwd.spool.waiting import Waiting, read_waiting
 from streams.errors import SpoolCorrupt, SpoolError, SpoolFull
-from streams.files import sync_directory
+from streams.files import open_own, sync_directory
 
 
 @dataclass
@@ -66,8 +66,7 @@ def making(path: Path) -> Iterator[sqlite3.Connection]:
     part = beside(path, ".part")
     part.unlink(missing_ok=True)
     try:
-        with clear_errors(path), contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection:
-            part.chmod(0o600)
+        with clear_errors(path), contextlib.closing(_created(part)) as connection:
             make_tables(connection)
             connection.execute("BEGIN")
             yield connection
@@ -79,6 +78,12 @@ def making(path: Path) -> Iterator[sqlite3.Connection]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _created(part: Path) -> sqlite3.Connection:
+    """SQLite gives its other files the permissions of this one."""
+    os.close(open_own(part, os.O_WRONLY | os.O_EXCL))
+    return sqlite3.connect(part, isolation_level=None)
 
 
 def install(path: Path) -> Path | None:
@@ -295,7 +300,7 @@ def _is_over_quota(path: Path) -> bool:
     """True if the system refuses room that the file system has; SQLite calls that an I/O error."""
     probe = beside(path, ".probe")
     try:
-        with probe.open("wb") as file:
+        with os.fdopen(open_own(probe, os.O_WRONLY), "wb") as file:
             os.posix_fallocate(file.fileno(), 0, PROBE_BYTES)
     except OSError as error:
         return error.errno in FULL_ERRORS

@@ -8,6 +8,7 @@ version 1, whose new tables begin at pages that `meta` lists.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import struct
@@ -29,6 +30,7 @@ from logfwd.spool.schema import (
     tables_of,
     version_of,
 )
+from streams.files import open_own
 
 
 class FirstPage(NamedTuple):
@@ -152,6 +154,7 @@ def _copy_with_first_page(path: Path, scratch: Path, first: FirstPage) -> None:
     _remove(scratch)
     for suffix in ("", "-wal"):
         if beside(path, suffix).is_file():
+            os.close(open_own(beside(scratch, suffix), os.O_WRONLY | os.O_EXCL))
             shutil.copyfile(beside(path, suffix), beside(scratch, suffix))
     scratch.touch()
     page, pages = bytearray(first.content), max(scratch.stat().st_size // PAGE_BYTES, 1)

@@ -18,6 +18,7 @@ from logfwd.spool.file import FULL_ERRORS, free_bytes, total_bytes
 from logfwd.spool.shrink import KEEP_FREE_BYTES
 from streams.config.units import MIB
 from streams.errors import SpoolError
+from streams.files import open_own
 
 RESERVE_BYTES, SMALL_RESERVE_BYTES = 16 * MIB, 3 * MIB
 """A reserve has to be larger than the write-ahead log: to open a spool, what is in its log is written to its file."""
@@ -80,7 +81,7 @@ class Room:
             self._total_bytes = total_bytes(self._spool)
             size = min(RESERVE_BYTES, max(self._total_bytes // RESERVE_PARTS, SMALL_RESERVE_BYTES))
             if not self._reserve.exists() and free_bytes(self._spool) > (2 if self.is_small else 4) * size:
-                with self._reserve.open("wb") as file:
+                with os.fdopen(open_own(self._reserve, os.O_WRONLY), "wb") as file:
                     os.posix_fallocate(file.fileno(), 0, size)
             self._refused = False
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,17 @@ def test_a_path_that_cannot_be_a_directory_is_a_config_error_with_its_reason(tmp
 def test_a_lock_file_that_cannot_be_written_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
     assert "cannot be used" in refusal(tmp_path)
+
+
+def test_a_directory_that_anybody_may_write_is_closed_to_them(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2777)
+    with lock(tmp_path):
+        assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o2775
+
+
+def test_a_link_in_place_of_the_lock_is_refused_and_what_it_names_is_untouched(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"not ours")
+    (tmp_path / "lock").symlink_to(other)
+    assert "cannot be used" in refusal(tmp_path)
+    assert other.read_bytes() == b"not ours"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.files import create_file, write_atomically
+from streams.files import append_secret, create_file, open_own, write_atomically
 
 
 @pytest.fixture
@@ -76,3 +76,47 @@ def test_a_file_that_exists_is_replaced_only_on_request(tmp_path: Path) -> None:
     create_file(tmp_path / "key", b"new", mode=0o600, replace=True)
     (made,) = tmp_path.iterdir()
     assert (made.read_bytes(), stat.S_IMODE(made.stat().st_mode)) == (b"new", 0o600)
+
+
+def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"not ours")
+    (tmp_path / "meta.tmp").symlink_to(other)
+    write_atomically(tmp_path / "meta", b"new")
+    assert (other.read_bytes(), (tmp_path / "meta").read_bytes()) == (b"not ours", b"new")
+    assert not (tmp_path / "meta").is_symlink()
+
+
+def test_a_file_of_our_own_is_never_opened_through_a_link_and_born_private(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match="symbolic"):
+        open_own(tmp_path / "link", os.O_RDWR)
+    umask = os.umask(0)
+    try:
+        os.close(open_own(tmp_path / "lock", os.O_RDWR))
+    finally:
+        os.umask(umask)
+    assert [(path.name, stat.S_IMODE(path.lstat().st_mode)) for path in sorted(tmp_path.iterdir())][1] == (
+        "lock",
+        0o600,
+    )
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o622])
+def test_secrets_are_not_appended_to_what_others_may_open(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "keys"
+    append_secret(path, b"one\n")
+    append_secret(path, b"two\n")
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"one\ntwo\n", 0o600)
+    path.chmod(mode)
+    with pytest.raises(PermissionError, match="remove it"):
+        append_secret(path, b"three\n")
+    assert path.read_bytes() == b"one\ntwo\n"
+
+
+def test_secrets_are_not_appended_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "keys").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic"):
+        append_secret(tmp_path / "keys", b"one\n")
+    assert not (tmp_path / "elsewhere").exists()

@@ -34,7 +34,7 @@ from logreceiver.sinks.log.files import (
 from logreceiver.sinks.log.producers import Producers, Undo
 from logreceiver.sinks.log.retention import Retention, delete_before, trim
 from logreceiver.sinks.log.snapshot import SnapshotUnusable
-from streams.files import sync_directory, write_atomically
+from streams.files import open_own, sync_directory, write_atomically
 from streams.records.batch import Header
 
 MAX_OFFSETS_PER_SEGMENT = 2**31 - 1
@@ -174,12 +174,12 @@ class Partition:
         os.ftruncate(fd, position)
 
     def _open_files(self, base_offset: int) -> None:
-        self._checkpoint_fd = os.open(self.path / CHECKPOINT, os.O_RDWR | os.O_CREAT, FILE_MODE)
+        self._checkpoint_fd = open_own(self.path / CHECKPOINT, os.O_RDWR)
         self._open_segment(base_offset)
 
     def _open_segment(self, base_offset: int) -> None:
         path = self.path / segment_name(base_offset)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
+        fd = open_own(path, os.O_RDWR)
         try:
             size = os.lseek(fd, 0, os.SEEK_END)
             if not size:
@@ -329,4 +329,4 @@ def _set_aside(path: Path, ranges: list[tuple[int, int]]) -> None:
 
 
 def _own(path: str, flags: int) -> int:
-    return os.open(path, flags, FILE_MODE)
+    return open_own(Path(path), flags)

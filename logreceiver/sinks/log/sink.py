@@ -27,7 +27,7 @@ from typing import TypeVar
 import structlog
 
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
-from logreceiver.sinks.log.files import DIRECTORY_MODE, FILE_MODE, legal_topic
+from logreceiver.sinks.log.files import DIRECTORY_MODE, legal_topic
 from logreceiver.sinks.log.meta import LogMeta
 from logreceiver.sinks.log.partition import Partition
 from logreceiver.sinks.log.partitions import Partitions
@@ -36,6 +36,7 @@ from logreceiver.sinks.log.retention import Retention, retention_of
 from logreceiver.sinks.settings import LogSink as Settings
 from streams import tasks
 from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
+from streams.files import open_own
 from streams.records import batch as recordbatch
 from streams.records.walk import walk
 
@@ -149,7 +150,7 @@ class LogSink:
             self._lock_fd = -1
 
     def _lock(self) -> None:
-        self._lock_fd = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT, FILE_MODE)
+        self._lock_fd = open_own(self._directory / "lock", os.O_RDWR)
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from streams.errors import ConfigError, HandshakeFailed, Problem
+from streams.files import append_secret
 from streams.security import chains
 from streams.security.endpoint import ALPN, Files
 from streams.security.modes import TLS12, TLS13, Mode
@@ -153,6 +153,7 @@ def _context(settings: Settings, key_log: Path | None, *, accepting: bool) -> SS
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
     _trust_what_is_given(context.get_cert_store())
     if key_log is not None:
+        append_secret(key_log, b"")  # a callback could not say that it is not to be used
         context.set_keylog_callback(functools.partial(_append_secret, key_log))
     return context
 
@@ -202,5 +203,4 @@ def _load_file(load: Callable[[str], object], key: str, path: Path) -> None:
 
 
 def _append_secret(path: Path, _: SSL.Connection, line: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as out:
-        out.write(line + b"\n")
+    append_secret(path, line + b"\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from streams.errors import ConfigError, Problem
+from streams.files import append_secret
 from streams.security import stored_keys
 from streams.security.chains import host_of, led_to, refused
 from streams.security.endpoint import ALPN, DelegatedFiles, Files, MlKemFiles
@@ -321,7 +321,7 @@ class _KeyLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        append_secret(path, b"")
 
     def __call__(self, label: str, client_random: bytes, secret: bytes) -> None:
-        with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as out:
-            out.write(f"{label} {client_random.hex()} {secret.hex()}\n".encode())
+        append_secret(self._path, f"{label} {client_random.hex()} {secret.hex()}\n".encode())
