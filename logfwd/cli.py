@@ -58,6 +58,7 @@ def run(path: Path, log_level: str) -> None:
     a state_dir that cannot be used or is in use.
     """
     from logfwd.sources.file.writers import ignore_lease_breaks
+    from streams.config.exposed import tell_of_secrets
 
     logs.configure(level=log_level)
     ignore_lease_breaks()
@@ -67,6 +68,7 @@ def run(path: Path, log_level: str) -> None:
     except ConfigError as error:
         program.refuse_config(error)
 
+    tell_of_secrets(config)
     program.serve(lambda stop: _forward(path, config, stop))
 
 
@@ -127,6 +129,7 @@ def validate(path: Path, connect: bool) -> None:
     """
     from logfwd.sources.file.preview import unread
     from logfwd.sources.listeners import check as check_listeners
+    from streams.config.exposed import exposed
     from streams.security import stacks
 
     try:
@@ -135,6 +138,8 @@ def validate(path: Path, connect: bool) -> None:
         check_listeners([stream.source for stream in config.streams])
     except ConfigError as error:
         program.refuse_config(error)
+    for each in exposed(config):
+        click.echo(each, err=True)
     for stream in config.streams:
         kind = f"twin of {stream.mirror_of}" if stream.mirror_of else "stream"
         (mode,) = stacks.named([stream.security], config.tls)

@@ -19,6 +19,7 @@ from logfwd.metrics import ForwarderMetrics
 from logfwd.sources.listeners import check as check_listeners
 from streams.config import changes
 from streams.config.changes import digest
+from streams.config.exposed import tell_of_secrets
 from streams.errors import ConfigError
 from streams.security import stacks
 
@@ -137,6 +138,7 @@ class Reloading:
 def _load(load: Load, known: set[str]) -> ForwarderConfig:
     """Read and check everything, also the files that it names; ConfigError."""
     config = load()
+    tell_of_secrets(config)
     modes = stacks.named(sorted(config.modes), config.tls)
     stacks.check(config.tls, modes, accepting=False)
     check_listeners([stream.source for stream in config.streams])

@@ -69,8 +69,11 @@ def run(path: Path, log_level: str, workers: int) -> None:
     if a resource is not available, such as an address; 70 after a fault of the program itself; 78 for an invalid
     configuration.
     """
+    from streams.config.exposed import tell_of_secrets
+
     logs.configure(level=log_level)
     config, worker, taken = load(path), None, None
+    tell_of_secrets(config)
     if workers > 1:
         from logreceiver.workers import Taken
 
@@ -161,11 +164,14 @@ def validate(path: Path, connect: bool) -> None:
     configuration.
     """
     from logreceiver.checks import problems_of_files
+    from streams.config.exposed import exposed
     from streams.security import stacks
 
     config = load(path)
     if problems := list(problems_of_files(config)):
         program.refuse_config(ConfigError(problems))
+    for each in exposed(config):
+        click.echo(each, err=True)
     for listener in config.listener:
         served = stacks.named(listener.modes, config.tls)
         click.echo(f"listener {listener.address}: {', '.join(mode.label for mode in served)}")

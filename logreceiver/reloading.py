@@ -30,6 +30,7 @@ from logreceiver.sinks.make import renewal
 from logreceiver.taking import Taking, take
 from streams.config import changes
 from streams.config.changes import digest
+from streams.config.exposed import tell_of_secrets
 from streams.errors import Code, ConfigError, LinkError
 from streams.security import stacks
 from streams.security.listener import Listener
@@ -145,6 +146,7 @@ class Reloading:
     def _prepare(self, load: Load) -> tuple[str, _Prepared]:
         """A configuration's digest, and all of it; ConfigError if it cannot be used."""
         new = _load(load, self._shared.config)
+        tell_of_secrets(new)
         taking = take(self._shared.config, new)
         config = taking.config
         return digest(new), _Prepared(

@@ -39,6 +39,11 @@ def readable(remedy: str) -> Meta:
     return Meta(extra={"remedy": remedy})
 
 
+def secret(remedy: str) -> Meta:
+    """Marks the same of a file that nobody but the program's user should read."""
+    return Meta(extra={"remedy": remedy, "secret": True})
+
+
 def check_address(address: str) -> None:
     """An address to connect to: host and port are required."""
     host, port = split_address(address)
@@ -125,10 +130,10 @@ Glob = Annotated[str, Meta(extra={"path": True})]
 """A shell pattern of paths; a relative pattern starts in the directory of the configuration."""
 
 CertificateFile = Annotated[Path, readable("create it with `logfwd pki issue`")]
-KeyFile = Annotated[Path, readable("create it with `logfwd pki issue`")]
-DelegatedFile = Annotated[Path, readable("create it with `logfwd pki delegate`")]
+KeyFile = Annotated[Path, secret("create it with `logfwd pki issue`")]
+DelegatedFile = Annotated[Path, secret("create it with `logfwd pki delegate`")]
 AuthorityFile = Annotated[Path, readable("create it with `logfwd pki init`, or copy the existing one")]
 StoredKeyFile = Annotated[Path, readable("create it with `logfwd pki pdk`, and copy it here")]
-GrantKeyFile = Annotated[Path, readable("create it with `logfwd pki init`; all receivers of a cluster share one")]
+GrantKeyFile = Annotated[Path, secret("create it with `logfwd pki init`; all receivers of a cluster share one")]
 CrlFile = Annotated[Path, readable("the authority makes it; ours by `logfwd pki revoke`")]
-PasswordFile = Annotated[Path, readable("write the password into it")]
+PasswordFile = Annotated[Path, secret("write the password into it")]

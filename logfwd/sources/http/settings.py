@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from logfwd.sources.terms import ListenerTls, SocketMode
 from streams.addresses import UNIX, is_local, split_address
-from streams.config.kinds import Pattern, readable, shown
+from streams.config.kinds import Pattern, secret, shown
 from streams.config.units import KIB, MIB
 
 MOST_BODY_BYTES = 32 * MIB
@@ -30,7 +30,7 @@ def check_intake_address(address: str) -> None:
 
 
 IntakeAddress = Annotated[str, shown(check_intake_address)]
-TokenFile = Annotated[Path, readable("write one token into each line, for example from `openssl rand -hex 32`")]
+TokenFile = Annotated[Path, secret("write one token into each line, for example from `openssl rand -hex 32`")]
 
 
 class Terms(NamedTuple):
