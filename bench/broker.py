@@ -12,6 +12,7 @@ import click
 
 from bench.lab.kafka import Kafka, consume
 from bench.lab.kafkatools import KafkaFailed
+from streams.records.printed import for_terminal, printed
 
 
 @click.command(short_help="Run a Kafka on this machine, to try the pipeline against.")
@@ -37,6 +38,6 @@ def records(topic: str, brokers: str) -> None:
     """Print what is in TOPIC now, a record in each line, and exit with 1 if it cannot be read."""
     try:
         for value in consume(brokers, topic):
-            sys.stdout.buffer.write(value + b"\n")
+            sys.stdout.buffer.write((for_terminal(printed(value)) if sys.stdout.isatty() else value) + b"\n")
     except KafkaFailed as error:
         raise click.ClickException(f"{topic} cannot be read from {brokers}: {str(error).splitlines()[-1]}") from error

@@ -21,6 +21,7 @@ from rich.text import Text
 from bench.figures import report
 from bench.lab import adminclient
 from bench.lab.adminclient import admin_of
+from streams.columns import harmless
 from streams.telemetry.client import NotAnswered
 
 DEFAULT_ADMIN = "127.0.0.1:9464"
@@ -151,25 +152,25 @@ def _counted(counts: Mapping[str, float]) -> str:
 def render(admin: str, look: Look, entries: Sequence[Row]) -> RenderableType:
     """One admin address: streams as columns, with the ratio next to each twin."""
     if look.trouble:
-        return Text(look.trouble, style="bold red")
+        return Text(harmless(look.trouble), style="bold red")
     if not entries:
         return Text(f"{admin}: no streams yet", style="yellow")
     return _side_by_side(admin, entries, LINES if "faults" in entries[0] else RECEIVED)
 
 
 def _side_by_side(admin: str, entries: Sequence[Row], lines: Sequence[Line]) -> Table:
-    table = Table(title=admin, title_justify="left")
+    table = Table(title=Text(admin), title_justify="left")
     table.add_column("")
     for entry in entries:
-        table.add_column(entry["stream"], justify="right", overflow="fold")
+        table.add_column(Text(harmless(entry["stream"])), justify="right", overflow="fold")
         if entry.get("ratios"):
             table.add_column("ratio", justify="right", style="bold")
     for title, text, compared in lines:
         cells = []
         for entry in entries:
-            cells.append(text(entry))
+            cells.append(Text(harmless(text(entry))))
             if entry.get("ratios"):
-                cells.append(_number(entry["ratios"].get(compared), ".3f") if compared else "")
+                cells.append(Text(_number(entry["ratios"].get(compared), ".3f") if compared else ""))
         table.add_row(title, *cells)
     return table
 

@@ -139,20 +139,20 @@ def validate(path: Path, connect: bool) -> None:
     except ConfigError as error:
         program.refuse_config(error)
     for each in exposed(config):
-        click.echo(each, err=True)
+        program.say(each, err=True)
     for stream in config.streams:
         kind = f"twin of {stream.mirror_of}" if stream.mirror_of else "stream"
         (mode,) = stacks.named([stream.security], config.tls)
-        click.echo(f"{stream.name}: {kind}, mode {mode.label}, to {', '.join(stream.receivers or config.receivers)}")
+        program.say(f"{stream.name}: {kind}, mode {mode.label}, to {', '.join(stream.receivers or config.receivers)}")
         for sentence in unread(stream.source):
-            click.echo(f"{stream.name}: {sentence}", err=True)
+            program.say(f"{stream.name}: {sentence}", err=True)
     from logfwd.spool.remains import of_removed_streams
 
     try:
         for part in of_removed_streams(config.state_dir, {stream.name for stream in config.streams}):
-            click.echo(f"{part.file} holds a removed stream, see logfwd spool rm: {part}", err=True)
+            program.say(f"{part.file} holds a removed stream, see logfwd spool rm: {part}", err=True)
     except (SpoolError, OSError) as error:
-        click.echo(f"remains of removed streams cannot be listed: {error}", err=True)
+        program.say(f"remains of removed streams cannot be listed: {error}", err=True)
     if connect:
         from logfwd.commands.probe import probe
 

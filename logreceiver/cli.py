@@ -145,7 +145,7 @@ def _become_worker(config: ReceiverConfig, count: int) -> Worker:
     try:
         return become_worker(count, config.control_socket)
     except PipelineError as error:
-        click.echo(f"error: {error}", err=True)
+        program.say(f"error: {error}", err=True)
         raise SystemExit(program.EX_UNAVAILABLE) from error
 
 
@@ -171,15 +171,15 @@ def validate(path: Path, connect: bool) -> None:
     if problems := list(problems_of_files(config)):
         program.refuse_config(ConfigError(problems))
     for each in exposed(config):
-        click.echo(each, err=True)
+        program.say(each, err=True)
     for listener in config.listener:
         served = stacks.named(listener.modes, config.tls)
-        click.echo(f"listener {listener.address}: {', '.join(mode.label for mode in served)}")
+        program.say(f"listener {listener.address}: {', '.join(mode.label for mode in served)}")
     for rule in config.allow:
-        click.echo(
+        program.say(
             f"{rule.identity} may write {', '.join(rule.streams)} in mode {', '.join(rule.modes)} to {rule.topic}"
         )
-    click.echo(f"sink: {config.sink.location}")
+    program.say(f"sink: {config.sink.location}")
     if connect:
         from logreceiver.commands.connect import look
 

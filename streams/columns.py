@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 def aligned(rows: Sequence[Sequence[str]], *, numbers_from: int) -> Iterator[str]:
     """One line per row, two spaces between columns; those from `numbers_from` on are aligned on the right."""
+    rows = [[harmless(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [
@@ -16,8 +17,15 @@ def aligned(rows: Sequence[Sequence[str]], *, numbers_from: int) -> Iterator[str
         yield "  ".join(cells).rstrip()
 
 
-def harmless(text: str) -> str:
-    """Text from a peer for a terminal: what is not printable, such as an escape sequence, is spelled out."""
+def harmless(text: str, *, keep: str = "") -> str:
+    """Text of others for people: what is not printable, such as an escape sequence, is spelled out.
+
+    `keep`: unprintable characters that stay, such as newlines.
+    """
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return "".join(each if each.isprintable() or each in keep else _spelled(each) for each in text)
+
+
+def _spelled(character: str) -> str:
+    return character.encode("unicode_escape").decode()

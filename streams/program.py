@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import click
 
 from streams import descriptors
+from streams.columns import harmless
 from streams.errors import ConfigError, PipelineError
 from streams.signals import Stop, leave
 from streams.telemetry import logs
@@ -42,6 +43,14 @@ class Commands(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted([*super().list_commands(context), *self._elsewhere])
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the subcommand; the words of its failure do nothing to a terminal, either."""
+        try:
+            return super().invoke(context)
+        except click.ClickException as error:
+            vars(error)["message"] = harmless(error.message, keep="\n")
+            raise
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in self._elsewhere:
@@ -126,6 +135,11 @@ def has_started() -> None:
     gc.freeze()
 
 
+def say(line: object, *, err: bool = False) -> None:
+    """Print a line for people. Whatever a peer, a file or a record put into it does nothing to their terminal."""
+    click.echo(harmless(str(line)), err=err)
+
+
 def refuse_config(error: ConfigError) -> NoReturn:
     """Print every problem of a configuration, then exit with 78 (EX_CONFIG)."""
     for problem in error.problems:
@@ -135,7 +149,7 @@ def refuse_config(error: ConfigError) -> NoReturn:
 
 def end_unavailable(error: Exception) -> NoReturn:
     """Print what is not available, then exit with 69."""
-    click.echo(f"error: {error}", err=True)
+    say(f"error: {error}", err=True)
     sys.exit(EX_UNAVAILABLE)
 
 

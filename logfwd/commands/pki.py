@@ -12,6 +12,7 @@ from typing import Any
 import click
 from cryptography import x509
 
+from streams import program
 from streams.security import revocation, stored_keys
 from streams.security.authentication import signed_with, strength
 from streams.security.pki import (
@@ -71,7 +72,7 @@ def init(directory: Path, kind: str, name: str, force: bool) -> None:
     --key mldsa65. Such an authority may also issue certificates with --key ec, for the other modes.
     """
     create_authority(directory, name=name, kind=kind, force=force)
-    click.echo(f"created ca.pem, ca.key and grant.key in {directory}")
+    program.say(f"created ca.pem, ca.key and grant.key in {directory}")
 
 
 @pki.command()
@@ -134,11 +135,11 @@ def issue(
         role=role or "",
         force=force,
     )
-    click.echo(f"created {files.certificate} and {files.key}, valid for {days} days")
+    program.say(f"created {files.certificate} and {files.key}, valid for {days} days")
     signer = key_algorithm(authority.certificate)
     if strength(signed_with(signer)) < strength(signed_with(_describe(files.certificate)["key"])):
         mode = "kemtls" if kind == "mlkem768" else "pq-auth"
-        click.echo(
+        program.say(
             f"note: the authority's key is {signer}, so the certificate proves no more than that; "
             f"mode {mode} refuses it. Issue it from an authority of `logfwd pki init --key mldsa65`",
             err=True,
@@ -158,7 +159,7 @@ def revoke(directory: Path, certificates: tuple[Path, ...], days: int) -> None:
     """
     leaves = [_chain(path)[0] for path in certificates]
     path, count = revocation.revoke(Authority.load(directory), leaves, days=days)
-    click.echo(f"wrote {path}: {count} revoked, the next list is due in {days} days")
+    program.say(f"wrote {path}: {count} revoked, the next list is due in {days} days")
 
 
 @pki.command(short_help="Write a receiver's key to a file for forwarders.")
@@ -174,7 +175,7 @@ def pdk(certificate: Path, out: Path, force: bool) -> None:
     but trusted: forwarders send to whoever has this key.
     """
     found = stored_keys.store(certificate, out, force=force)
-    click.echo(f"created {out}: for {', '.join(found.names)}, until {found.until:%Y-%m-%d %H:%M} UTC")
+    program.say(f"created {out}: for {', '.join(found.names)}, until {found.until:%Y-%m-%d %H:%M} UTC")
 
 
 @pki.command()
@@ -213,7 +214,7 @@ def delegate(certificate: Path, signer: Path, role: str, kind: str, hours: float
 
     accepting = role == "receiver"
     until = stacks.delegate(certificate, signer, out, kind=kind, accepting=accepting, hours=hours, force=force)
-    click.echo(f"created {out}, for a {role}, valid until {until:%Y-%m-%d %H:%M:%S} UTC")
+    program.say(f"created {out}, for a {role}, valid until {until:%Y-%m-%d %H:%M:%S} UTC")
 
 
 @pki.command()
@@ -235,11 +236,11 @@ def show(path: Path, as_json: bool) -> None:
         days = (datetime.datetime.fromisoformat(row["expires"]) - now).days
         left = f"expires in {days} days" if days >= 0 else f"EXPIRED {-days} days ago"
         names = ", ".join(row["names"]) or row["subject"]
-        click.echo(
+        program.say(
             f"{row['file']}: {names}; {row['key']}; {left}; issued by {row['issuer']}, signed with {row['signature']}"
         )
         for link in row["chain"]:
-            click.echo(f"  then {link['subject']}; {link['key']}; signed with {link['signature']}")
+            program.say(f"  then {link['subject']}; {link['key']}; signed with {link['signature']}")
 
 
 def _chain(path: Path) -> list[x509.Certificate]:

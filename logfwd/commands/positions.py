@@ -24,6 +24,7 @@ from logfwd.sources.settings import FileSource
 from logfwd.spool.notes import Notes
 from logfwd.spool.schema import rows
 from logfwd.spool.store import Spool
+from streams import program
 from streams.columns import aligned
 
 LINE_BYTES = 1024 * 1024
@@ -83,7 +84,7 @@ def list_positions(config: ForwarderConfig, stream: str, as_json: bool) -> None:
     keys = [title.lower() for title in titles]
     table = [titles, *(["-" if each[key] is None else str(each[key]) for key in keys] for each in found)]
     for line in aligned(table, numbers_from=1):
-        click.echo(line)
+        program.say(line)
 
 
 @positions.command("set")
@@ -116,7 +117,7 @@ def set_position(config: ForwarderConfig, stream: str, file: str, offset: str) -
         keys = [each.key for each in same] or [uuid.uuid4().hex]
         asyncio.run(_change(spool, {keys[0]: Position(FILE, mark.encode())}, keys[1:]))
     before = f", before {same[0].place.offset}" if same else ""
-    click.echo(f"{path}: position {at} of {status.st_size} bytes{before}")
+    program.say(f"{path}: position {at} of {status.st_size} bytes{before}")
 
 
 @positions.command("rm")
@@ -137,7 +138,7 @@ def remove_positions(config: ForwarderConfig, stream: str, paths: tuple[str, ...
                 raise click.ClickException(f"stream {stream} has no position for {path}; see `logfwd positions list`")
             keys += found
         asyncio.run(_change(spool, {}, keys))
-    click.echo(f"forgot {len(keys)} positions")
+    program.say(f"forgot {len(keys)} positions")
 
 
 def _stored(path: Path) -> list[Stored]:

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import click
-
 from logfwd.config import ForwarderConfig
 from logfwd.definition import Stream
 from logfwd.links.greeting import greet
+from streams import program
 from streams.addresses import join_address, split_address
 from streams.errors import LinkError, NotListening, ProtocolError
 from streams.names import AddressInfo
@@ -42,7 +41,7 @@ async def probe(config: ForwarderConfig) -> None:
         failed += not reached or any(not (answer.welcome or answer.absent) for answer in answers)
         for answer in answers:
             said = "" if answer.welcome else "not used: " if reached and answer.absent else "no link: "
-            click.echo(f"{stream.name}: {said}{answer.text}", err=not answer.welcome)
+            program.say(f"{stream.name}: {said}{answer.text}", err=not answer.welcome)
     if failed:
         count = f"{failed} of {len(asked)} pairs of stream and receiver"
         raise LinkError(f"{count} would get no link, as said above")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from logfwd.commands.options import CONFIG
-from streams import asking, control
+from streams import asking, control, program
 
 ANSWER_SECONDS = 3700.0
 """Streams that are changed are drained first, for at most stop_grace."""
@@ -37,14 +37,14 @@ def reload(path: Path, check: bool, confirm: str, as_json: bool) -> None:
 def _print(answer: asking.Answer) -> None:
     if answer["outcome"] == "refused":
         for problem in answer["problems"] or [answer["reason"]]:
-            click.echo(problem, err=True)
-        click.echo(f"refused, and nothing was changed: {answer['remedy']}", err=True)
+            program.say(problem, err=True)
+        program.say(f"refused, and nothing was changed: {answer['remedy']}", err=True)
         return
     done = answer["outcome"] == "taken"
-    click.echo(f"{'taken' if done else 'would be taken'}: {', '.join(answer['taken']) or 'no key of logfwd.toml'}")
+    program.say(f"{'taken' if done else 'would be taken'}: {', '.join(answer['taken']) or 'no key of logfwd.toml'}")
     for what in ("started", "changed", "relinked", "removed"):
         if answer[what]:
-            click.echo(f"streams {'' if done else 'to be '}{what}: {', '.join(answer[what])}")
+            program.say(f"streams {'' if done else 'to be '}{what}: {', '.join(answer[what])}")
     if answer["waits"]:
-        click.echo(f"waits for a restart: {', '.join(answer['waits'])}")
-    click.echo(f"configuration: {answer['digest']}")
+        program.say(f"waits for a restart: {', '.join(answer['waits'])}")
+    program.say(f"configuration: {answer['digest']}")

@@ -24,10 +24,11 @@ from logfwd.config import ForwarderConfig
 from logfwd.sources.position import FILE, Mark
 from logfwd.spool.schema import TOTALS, rows
 from logfwd.spool.verify import verify
+from streams import program
 from streams.columns import aligned
 from streams.errors import BatchCorrupt
 from streams.records import batch as recordbatch
-from streams.records.printed import printed
+from streams.records.printed import for_terminal, printed
 
 MOST_BYTES = 64 * 1024 * 1024
 """Largest size of a batch after decompression."""
@@ -77,7 +78,7 @@ def list_spools(config: ForwarderConfig, as_json: bool) -> None:
         for row in rows
     ]
     for line in aligned(table, numbers_from=len(titles)):
-        click.echo(line)
+        program.say(line)
 
 
 @spool.command()
@@ -105,14 +106,15 @@ def show(config: ForwarderConfig, stream: str, records: int) -> None:
             (stream,),
         ):
             stamp = "not stamped" if sequence is None else f"sequences {sequence} to {sequence + count - 1}"
-            click.echo(f"# batch {row_id}: run {run}, {count} records, {size} bytes, read {_read_at(payload)}, {stamp}")
+            about = f"{count} records, {size} bytes, read {_read_at(payload)}, {stamp}"
+            program.say(f"# batch {row_id}: run {run}, {about}")
             try:
-                for number, value in enumerate(_values(payload)):
+                for number, value in enumerate(_values(payload, to_terminal=sys.stdout.isatty())):
                     if number >= left:
                         break
                     click.echo(value)
             except BatchCorrupt as error:
-                click.echo(f"# damaged: {error}")
+                program.say(f"# damaged: {error}")
             left = max(left - count, 0)
             if left == 0 and records > 0:
                 break
@@ -133,9 +135,9 @@ def verify_spool(config: ForwarderConfig, stream: str) -> None:
     with reading(path) as connection:
         report = verify(connection)
     for problem in report.problems:
-        click.echo(f"{path}: {problem}")
+        program.say(f"{path}: {problem}")
     counts = f"{report.batches} batches, {report.blobs} payloads, {report.dead_letters} dead letters checked"
-    click.echo(f"{path}: {counts}; {len(report.problems) or 'no'} problems")
+    program.say(f"{path}: {counts}; {len(report.problems) or 'no'} problems")
     if report.problems:
         sys.exit(1)
 
@@ -164,14 +166,14 @@ def export(config: ForwarderConfig, stream: str, out: Path, dead_letters: bool) 
     with reading(file_of(config, stream)) as connection, _output(out) as file:
         for row_id, payload in connection.execute(sql, (stream,)):
             try:
-                lines = b"".join(value + b"\n" for value in _values(payload))
+                lines = b"".join(value + b"\n" for value in _values(payload, to_terminal=file.isatty()))
             except BatchCorrupt as error:
                 damaged += 1
-                click.echo(f"{'dead letter' if dead_letters else 'batch'} {row_id} is damaged: {error}", err=True)
+                program.say(f"{'dead letter' if dead_letters else 'batch'} {row_id} is damaged: {error}", err=True)
                 continue
             file.write(lines)
             written += lines.count(b"\n")
-    click.echo(f"exported {written} records" + (f", skipped {damaged} damaged batches" if damaged else ""), err=True)
+    program.say(f"exported {written} records" + (f", skipped {damaged} damaged batches" if damaged else ""), err=True)
     if damaged:
         sys.exit(1)
 
@@ -194,10 +196,10 @@ def requeue(config: ForwarderConfig, stream: str, letter: int | None) -> None:
         logs.configure(level="warning")
         done, damaged = asyncio.run(requeue_letters(path, stream, letter))
     for problem in damaged:
-        click.echo(problem, err=True)
+        program.say(problem, err=True)
     if letter is not None and not done and not damaged:
         raise click.ClickException(f"stream {stream} has no dead letter {letter}")
-    click.echo(f"requeued {done} records")
+    program.say(f"requeued {done} records")
     if damaged:
         sys.exit(1)
 
@@ -266,8 +268,10 @@ def _utc(at_ms: int) -> str:
         return "?"
 
 
-def _values(payload: bytes) -> Iterator[bytes]:
-    return (printed(record.value or b"") for record in recordbatch.iterate(payload, max_bytes=MOST_BYTES))
+def _values(payload: bytes, *, to_terminal: bool) -> Iterator[bytes]:
+    for record in recordbatch.iterate(payload, max_bytes=MOST_BYTES):
+        line = printed(record.value or b"")
+        yield for_terminal(line) if to_terminal else line
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import click
 from logfwd.commands.spools import file_of, spool_command, without_forwarder
 from logfwd.config import ForwarderConfig
 from logfwd.spool.remains import Remains, in_file, remove_file, remove_twin
+from streams import program
 from streams.telemetry import logs
 
 
@@ -41,16 +42,16 @@ def rm(config: ForwarderConfig, stream: str, force: bool) -> None:
             )
         _remove(own)
     for part in lost:
-        click.echo(f"discarded {part}")
+        program.say(f"discarded {part}")
 
 
 def _remove(part: Remains) -> None:
     if not part.is_original:
         logs.configure(level="warning")
         asyncio.run(remove_twin(part.file, part.stream))
-        click.echo(f"removed {part.stream} from {part.file}")
+        program.say(f"removed {part.stream} from {part.file}")
         return
     freed, kept = remove_file(part.file)
-    click.echo(f"removed {part.file}, which frees {freed} bytes")
+    program.say(f"removed {part.file}, which frees {freed} bytes")
     for file in kept:
-        click.echo(f"kept {file}, a damaged spool that was set aside")
+        program.say(f"kept {file}, a damaged spool that was set aside")

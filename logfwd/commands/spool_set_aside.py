@@ -8,6 +8,7 @@ import click
 
 from logfwd.commands.spools import file_of, spool_command, without_forwarder
 from logfwd.config import ForwarderConfig
+from streams import program
 
 
 @click.command("set-aside", short_help="Move the batch that holds up a stream to the dead letters.")
@@ -30,4 +31,4 @@ def set_aside(config: ForwarderConfig, stream: str) -> None:
         row = asyncio.run(set_first_aside(path, stream, "set aside by hand"))
     if row is None:
         raise click.ClickException(f"stream {stream} has no waiting batch")
-    click.echo(f"set aside batch {row.id} with {row.record_count} records")
+    program.say(f"set aside batch {row.id} with {row.record_count} records")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import click
-
 from logreceiver.config import ReceiverConfig
 from logreceiver.sinks.make import findings
+from streams import program
 from streams.errors import Code, SinkUnavailable
 from streams.telemetry import logs
 
@@ -17,9 +16,9 @@ async def look(config: ReceiverConfig) -> None:
     faults = 0
     async for finding in findings(config.sink, topics):
         faults += finding.is_fault
-        click.echo(f"sink: {'fault: ' if finding.is_fault else ''}{finding.text}", err=finding.is_fault)
+        program.say(f"sink: {'fault: ' if finding.is_fault else ''}{finding.text}", err=finding.is_fault)
     for pattern in unknown:
-        click.echo(f"sink: topics of streams {pattern} are looked at once such a stream comes")
+        program.say(f"sink: topics of streams {pattern} are looked at once such a stream comes")
     if faults:
         raise SinkUnavailable(Code.UNAVAILABLE, f"{faults} {'fault' if faults == 1 else 'faults'}, as said above")
 

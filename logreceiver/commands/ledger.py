@@ -22,7 +22,7 @@ from logreceiver.sinks.log.damage import LogDamaged, Skip, stop
 from logreceiver.sinks.make import make_reader
 from logreceiver.sinks.settings import AnySink, LogSink
 from streams import program
-from streams.columns import aligned, harmless
+from streams.columns import aligned
 from streams.errors import SinkUnavailable
 from streams.telemetry import logs
 
@@ -70,7 +70,7 @@ def ledger(stream: str, path: Path, directory: Path | None, identity: str, as_js
     if damaged:
         stopped_at_damage(damaged[0])
     if not found:
-        click.echo(f"the ledger has no entry for stream {stream!r} from {identity}", err=True)
+        program.say(f"the ledger has no entry for stream {stream!r} from {identity}", err=True)
         sys.exit(program.EX_UNAVAILABLE)
     show(found, as_json_lines=as_json)
     if is_wrong(found):
@@ -151,11 +151,11 @@ def show(answers: list[Answer], *, as_json_lines: bool) -> None:
 def _show_one(answer: Answer, *, several: bool) -> None:
     twin = f", twin of {answer.twin_of}" if answer.twin_of else ""
     forwarder = f", forwarder {answer.forwarder_id}" if several else ""
-    _say(
+    program.say(
         f"{answer.stream}: sent {_number(answer.sent)}, stored {_number(answer.stored)}, "
         f"missing {_number(answer.missing)}, twice {_number(answer.twice)}"
     )
-    _say(f"  from {answer.identity}{forwarder}{twin}, {_time(answer.first_ms)} to {_time(answer.last_ms)}")
+    program.say(f"  from {answer.identity}{forwarder}{twin}, {_time(answer.first_ms)} to {_time(answer.last_ms)}")
     reported = "never" if answer.reported_ms is None else _time(answer.reported_ms)
     rows = [
         ("waiting", answer.waiting),
@@ -164,7 +164,7 @@ def _show_one(answer: Answer, *, several: bool) -> None:
         ("resets", answer.resets),
         ("stored but not in the ledger", answer.not_in_ledger),
     ]
-    click.echo(f"  {', '.join(f'{name} {_number(value)}' for name, value in rows)}; last report: {reported}")
+    program.say(f"  {', '.join(f'{name} {_number(value)}' for name, value in rows)}; last report: {reported}")
     table = [("mode", "group", "TLS", "authentication", "batches", "records", "", "bytes", "")]
     table += [
         (
@@ -181,14 +181,9 @@ def _show_one(answer: Answer, *, several: bool) -> None:
         for share in answer.shares
     ]
     for line in aligned(table, numbers_from=4):
-        _say(f"    {line}")
+        program.say(f"    {line}")
     for note in answer.notes:
-        _say(f"  note: {note}")
-
-
-def _say(line: str) -> None:
-    """Print a line with what a forwarder said of itself."""
-    click.echo(harmless(line))
+        program.say(f"  note: {note}")
 
 
 def _number(value: int | None) -> str:

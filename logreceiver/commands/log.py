@@ -16,7 +16,7 @@ from logreceiver.commands.options import (
     stopped_at_damage,
 )
 from streams import program
-from streams.records.printed import printed
+from streams.records.printed import for_terminal, printed
 from streams.telemetry import logs
 
 
@@ -39,7 +39,8 @@ def cat(
 ) -> None:
     """Print the records of TOPIC in the embedded log, one per line.
 
-    A record that is not a JSON object is printed as {"record_base64": "…"}.
+    A record that is not a JSON object is printed as {"record_base64": "…"}. Characters that a terminal would obey are
+    printed as escapes of JSON if stdout is one.
 
     Partitions are printed one after the other. A receiver may be writing to the log at the same time: only
     acknowledged records are printed. Whatever else there is to say goes to stderr: damage, and where a log begins whose
@@ -52,14 +53,15 @@ def cat(
     from logreceiver.sinks.log.read import read_records
 
     logs.configure(level="warning")
-    out = sys.stdout.buffer
+    out, to_terminal = sys.stdout.buffer, sys.stdout.isatty()
     where, skip = log_directory(path, directory), Skip()
     on_damage = skip if skip_damaged else stop
     try:
         for record in read_records(
             where, topic, partition=partition, from_offset=from_offset, follow=follow, on_damage=on_damage
         ):
-            out.write(printed(record.value or b"") + b"\n")
+            line = printed(record.value or b"")
+            out.write((for_terminal(line) if to_terminal else line) + b"\n")
             if follow:
                 out.flush()
         out.flush()
@@ -111,7 +113,7 @@ def replay(topic: str, target: str, path: Path, directory: Path | None, skip_dam
         except LogDamaged as error:
             damaged.append(error)
             return
-        click.echo(f"{result.records} records in {result.batches} batches replayed to {result.topic}")
+        program.say(f"{result.records} records in {result.batches} batches replayed to {result.topic}")
 
     program.run(copy)
     if damaged:

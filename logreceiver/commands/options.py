@@ -39,14 +39,15 @@ EX_DAMAGED = program.EX_DATAERR
 
 def stopped_at_damage(error: Exception) -> NoReturn:
     """Say where, and exit with 65."""
-    click.echo(f"stopped at damage: {error}\nUse --skip-damaged to go on behind it.", err=True)
+    program.say(f"stopped at damage: {error}", err=True)
+    program.say("Use --skip-damaged to go on behind it.", err=True)
     sys.exit(EX_DAMAGED)
 
 
 def end_with_damage(found: int) -> None:
     """Exit with 65 if damage was passed over."""
     if found:
-        click.echo(f"damage skipped in {found} places: what is named above was left out", err=True)
+        program.say(f"damage skipped in {found} places: what is named above was left out", err=True)
         sys.exit(EX_DAMAGED)
 
 

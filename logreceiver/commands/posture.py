@@ -45,7 +45,7 @@ def posture(path: Path, addresses: tuple[str, ...], as_json: bool) -> None:
     try:
         report = ask(addresses or (_configured_address(path),))
     except NotAnswered as error:
-        click.echo(f"no receiver answers: {error}", err=True)
+        program.say(f"no receiver answers: {error}", err=True)
         sys.exit(program.EX_UNAVAILABLE)
     show(report, as_json=as_json)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from logreceiver.commands.options import CONFIG
-from streams import asking
+from streams import asking, program
 
 EX_PARTLY = 3
 
@@ -40,22 +40,22 @@ def _print(answer: asking.Answer) -> None:
         _print_refusal(answer)
         return
     done = answer["outcome"] != "checked"
-    click.echo(f"{'taken' if done else 'would be taken'}: {', '.join(answer['taken']) or 'no key has changed'}")
+    program.say(f"{'taken' if done else 'would be taken'}: {', '.join(answer['taken']) or 'no key has changed'}")
     if answer["waits"]:
-        click.echo(f"waits for a restart: {', '.join(answer['waits'])}")
-    click.echo(f"links: {answer['links']}, of which {answer['ends']} {'end' if done else 'would end'}")
-    click.echo(f"configuration: {answer['digest']}")
+        program.say(f"waits for a restart: {', '.join(answer['waits'])}")
+    program.say(f"links: {answer['links']}, of which {answer['ends']} {'end' if done else 'would end'}")
+    program.say(f"configuration: {answer['digest']}")
     _print_workers(answer)
     if answer["outcome"] == "partly":
-        click.echo(f"not all workers have answered: {answer['remedy']}", err=True)
+        program.say(f"not all workers have answered: {answer['remedy']}", err=True)
 
 
 def _print_refusal(answer: asking.Answer) -> None:
     what = answer["reason"] + (f": {answer['ends']} of {answer['links']}" if answer["ends"] > 1 else "")
     for problem in answer["problems"] or [what]:
-        click.echo(problem, err=True)
+        program.say(problem, err=True)
     _print_workers(answer)
-    click.echo(f"refused, and nothing was changed: {answer['remedy']}", err=True)
+    program.say(f"refused, and nothing was changed: {answer['remedy']}", err=True)
 
 
 def _print_workers(answer: asking.Answer) -> None:
@@ -63,4 +63,4 @@ def _print_workers(answer: asking.Answer) -> None:
     for row in answer.get("workers", ()):
         words = {"checked": "could take it", "dropped": "keeps what it has"}.get(row["outcome"], row["outcome"])
         said = f"{words}: {row['reason']}" if row["reason"] else words
-        click.echo(f"worker {row['worker']}: {said}; it uses {row['in_use'] or 'an unknown configuration'}")
+        program.say(f"worker {row['worker']}: {said}; it uses {row['in_use'] or 'an unknown configuration'}")

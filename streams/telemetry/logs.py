@@ -12,12 +12,14 @@ threads here.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
+from streams.columns import harmless
 from streams.telemetry.logwriter import LogWriter
 
 _HIDDEN = {"rich", "greenlet"} - sys.modules.keys()
@@ -48,8 +50,7 @@ def configure(*, level: str = "info", stream: IO[str] | None = None) -> None:
     pretty = os.isatty(STANDARD_ERROR) if stream is None else stream.isatty()
     last: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if pretty:
-        plain = structlog.dev.plain_traceback  # the pretty one would print values of variables
-        last.append(structlog.dev.ConsoleRenderer(exception_formatter=plain))
+        last += [_spell_out, structlog.dev.ConsoleRenderer(exception_formatter=_traceback)]
     else:
         last += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
@@ -79,6 +80,21 @@ def silence() -> None:
     logging.disable()
 
 
+def _spell_out(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What peers and files put into an event does nothing to the terminal; JSON spells it out by itself."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = harmless(value, keep="\n" if key in ("event", "stack") else "")
+    return event
+
+
+def _traceback(out: TextIO, found: structlog.typing.ExcInfo) -> None:
+    """Without the values of variables, which the pretty one would print."""
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, found)
+    out.write(harmless(text.getvalue(), keep="\n"))
+
+
 def _tell_of_dropped(lines: int) -> None:
     log.warning("log lines dropped", lines=lines)
 
@@ -90,6 +106,7 @@ def dropped_lines() -> int:
 
 def say(line: str) -> None:
     """A line for people, without time and level: the last words of a program. It never blocks or fails, either."""
+    line = harmless(line)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LogWriter):
             handler.write(line)

@@ -22,3 +22,12 @@ def test_no_rows_are_no_lines() -> None:
 def test_what_a_terminal_would_obey_is_spelled_out_and_the_rest_stays() -> None:
     assert harmless("\x1b[2J\rspiffe://a/\u00e9") == "\\x1b[2J\\rspiffe://a/\u00e9"
     assert harmless("http – 5 %") == "http – 5 %"
+
+
+def test_cells_are_spelled_out_before_they_are_aligned() -> None:
+    assert list(aligned([("a\x1b[2J", "1"), ("b", "22")], numbers_from=1)) == ["a\\x1b[2J   1", "b         22"]
+
+
+def test_what_is_to_stay_stays_and_names_that_are_no_text_can_be_printed() -> None:
+    assert harmless("one\ntwo\x9b", keep="\n") == "one\ntwo\\x9b"
+    assert harmless("a\udcffb\u202e").encode() == b"a\\udcffb\\u202e"

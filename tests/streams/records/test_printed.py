@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.records.printed import printed
+from streams.records.printed import for_terminal, printed
 
 
 def test_an_object_is_printed_as_it_is_on_one_line() -> None:
@@ -30,3 +30,17 @@ def test_every_record_is_one_line_of_json(record: bytes) -> None:
     line = printed(memoryview(record))
     assert b"\n" not in line
     assert isinstance(json.loads(line), dict)
+
+
+@pytest.mark.parametrize(
+    "text", ["\x9b2J", "\x7f", "\u202eabc", "\U000e0041", "é – 日本", '\\u001b[31m \\" \\\\'], ids=ascii
+)
+def test_a_terminal_gets_the_same_record_and_nothing_that_it_obeys(text: str) -> None:
+    line = printed(f'{{"message":\t"{text}"\r}}'.encode())
+    shown = for_terminal(line)
+    assert json.loads(shown) == json.loads(line)
+    assert shown.decode().isprintable()
+
+
+def test_a_terminal_gets_a_printable_record_as_it_is() -> None:
+    assert for_terminal('{"a": "é"}'.encode()) == '{"a": "é"}'.encode()

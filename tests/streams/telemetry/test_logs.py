@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import warnings
@@ -142,3 +143,19 @@ def test_the_start_of_a_program_imports_structlog_without_rich_and_greenlet(prog
     script = f"import sys, {program}.cli; print([name in sys.modules for name in ('structlog', 'rich', 'greenlet')])"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=30)
     assert result.stdout == b"[True, False, False]\n"
+
+
+def test_nothing_in_an_event_is_obeyed_by_a_terminal() -> None:
+    out = Terminal()
+    logs.configure(stream=out)
+    evil = "\x1b]0;title\x07\x9b2J\r\nfaked line"
+    try:
+        raise ValueError(evil)
+    except ValueError:
+        structlog.get_logger("a").exception("failed", identity=evil, more=[evil], table={evil: evil})
+    logging.getLogger("library").warning("%s", evil)
+    shown = out.getvalue()
+    ours = re.sub(r"\x1b\[[0-9;]*m", "", shown)  # its own colours
+    assert "\\x1b]0;title\\x07\\x9b2J" in ours
+    assert not set("\x1b\x07\x9b\r") & set(ours)
+    assert sum(line.startswith("faked line") for line in ours.splitlines()) == 2, "of the traceback and of the library"
