@@ -20,7 +20,7 @@ from logfwd.sources.file.followed import FollowedFiles
 from logfwd.sources.file.held import Held
 from logfwd.sources.file.identity import FileId, Moved, Place, place_at
 from logfwd.sources.file.originals import Originals
-from logfwd.sources.file.released import LIKE_GONE, Lost
+from logfwd.sources.file.released import DOUBT, LIKE_GONE, Lost
 from logfwd.sources.file.scan import Found
 from logfwd.sources.file.scanned import SCAN_KEY, patterns_of, scan_of
 from logfwd.sources.file.tail import Tail
@@ -238,7 +238,10 @@ class Adoption:
             return self.held.has_waited(file, now, original)
         found = self._files.alike.by_content(file, tail.fd, held=file.id in self.held)
         if found is None:
-            if is_new := self._is_finished(file, tail, now) and self._is_new(file, tail):
+            is_new = self._is_finished(file, tail, now) and self._is_new(file, tail)
+            if is_new and file.id in self._claims.doubted:
+                self._files.report.read_again(file.path, self._claims.doubted[file.id], DOUBT)
+            elif is_new:
                 self._files.report.read_again(file.path, self._originals.kept_bytes(file, tail), LIKE_GONE)
             return is_new
         lost, place, verdict = found

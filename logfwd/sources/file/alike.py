@@ -69,9 +69,13 @@ class Alike:
         names = {file.path, file.family, *bases(file.path)}
         near = [*self._nearest(file, head_of(fd, self._head_start))[:LIKE], *map(self._lost.with_path, names)]
         like = [lost for lost in near if lost and not lost.truncated]
-        places = [place for path, place in self._deleted_lately if path in names]
-        places += [lost.place for lost in (*emptied[-LIKE:], *like) if lost.place.archive is None]
-        return max((place.kept_bytes(fd, same=False) for place in places), default=0)
+        places = [lost.place for lost in (*emptied[-LIKE:], *like) if lost.place.archive is None]
+        found = [place.kept_bytes(fd, same=_may_be_its(place, file, fd)) for place in places]
+        found += [place.kept_bytes(fd, same=False) for path, place in self._deleted_lately if path in names]
+        kept = max(found, default=0)
+        if not kept and file.path != file.family and any(_is_too_short(file, lost) for lost in like):
+            return file.size
+        return kept
 
     def _nearest(self, file: Found, head: Head) -> list[Lost]:
         """Some of the positions with this head, those with the file's names first; thousands of files may be alike."""
@@ -82,6 +86,17 @@ class Alike:
         name = os.path.basename(file.path)
         nearness = {each.key: (each.path != file.path, os.path.basename(each.path) != name) for each in same.values()}
         return sorted(same.values(), key=lambda lost: (nearness[lost.key], -lost.place.offset))
+
+
+def _is_too_short(file: Found, lost: Lost) -> bool:
+    """True for a rotated file that may be an early copy of one that is gone: its head is longer than this file."""
+    head_ends = lost.place.head_start + lost.place.head_bytes
+    return not lost.seen and lost.has_family(file.family) and file.size < head_ends
+
+
+def _may_be_its(place: Place, file: Found, fd: int) -> bool:
+    """True if the position may be of this file: its device can have another number."""
+    return place.inode == file.id[1] and place.is_of(fd) is not False
 
 
 def _is_part(fd: int, lost: Lost) -> bool:

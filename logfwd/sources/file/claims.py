@@ -1,7 +1,7 @@
 """Files of lost positions by inode, handle and content.
 
 Without handles, a file with inode and content of one that went away may be a new one: then it is read from its start,
-and the possible repeats are reported.
+unless it is known by its content, and the possible repeats are reported.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 
 from logfwd.sources.file.identity import FileId, open_same
 from logfwd.sources.file.lost import LostPositions
-from logfwd.sources.file.released import DOUBT, REWRITTEN, Lost, is_doubtful
+from logfwd.sources.file.released import REWRITTEN, Lost, is_doubtful
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Found, Troubles
 from logfwd.sources.file.which import Verdict, with_same_inode
@@ -26,6 +26,8 @@ class Claims:
         self._lost, self._troubles, self._report, self._on_deleted = lost, troubles, report, on_deleted
         self.rewritten: set[FileId] = set()
         """Rotated files of which nothing more was expected, and whose content was replaced in place."""
+        self.doubted: dict[FileId, int] = {}
+        """Files that this scan has found to be doubtful, with the bytes that they repeat if they are read as new."""
 
     def by_inode(self, unknown: list[Found], present: Collection[str]) -> list[tuple[Found, Lost]]:
         """Files of lost positions by inode, handle and content, oldest first. `present`: directories that were listed.
@@ -33,6 +35,7 @@ class Claims:
         Removes from `unknown` every file that must not be taken for a new one: these, files read to their end, and
         files that cannot be read now. Raises Moved.
         """
+        self.doubted.clear()
         by_inode: dict[int, list[Lost]] = {}
         for lost in self._lost:
             lost.seen = False
@@ -92,7 +95,7 @@ class Claims:
         )
         if verdict is Verdict.ANOTHER or doubtful:
             if doubtful:
-                self._report.read_again(file.path, lost.place.offset, DOUBT)
+                self.doubted[file.id] = lost.place.offset
             if lost.id == file.id:  # its inode was used again, so its file is deleted
                 self._lost.take(lost)
                 self._on_deleted(lost)

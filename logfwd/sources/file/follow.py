@@ -147,13 +147,14 @@ class Follower:
         found, strays = self._list(self._directories(absent=True), now)
         # Known files come first: one that was truncated or is gone gives up its position, which a copy or a renamed
         # file may take over. New ones are adopted only in a scan that leaves no such question open (`scan_wanted`).
+        every = {file.id: file for file in strays} | found
         for tail in list(self._files.tails.values()):
+            tail.listed_at = every[tail.id].path if tail.id in every else ""
             try:
                 self._relocate(tail, found.get(tail.id), now)
             except OSError as error:
                 self._files.trouble(tail, error)
         if not self._files.scan_wanted or self._unstable > UNSTABLE_SCANS:
-            every = {file.id: file for file in strays} | found
             self._adoption.adopt_all(every, self._stamps.keys(), now, wall_ms)
             for tail in deleted:
                 tail.deletion_listed = True
@@ -199,8 +200,7 @@ class Follower:
             tail.gone = False
             if found.path != tail.path and not _leads_to(tail.path, tail.id):
                 if tail.fd < 0 and self._is_another(tail, found):
-                    self._files.deleted(tail)  # the other file is adopted in this scan
-                    return
+                    return  # the other file is adopted in this scan
                 tail.path, tail.rotated_at = found.path, now
         if tail.fd < 0 and found is None:
             self._files.retire(tail)  # this scan looks for it by its inode
@@ -234,7 +234,7 @@ class Follower:
         return found, strays
 
     def _is_another(self, tail: Tail, found: Found) -> bool:
-        """True if the inode of a closed file now belongs to another one, under another path: the file was deleted."""
+        """True if the inode of a closed file now belongs to another one, under another path: notes it as deleted."""
         try:
             fd = open_same(found.path, found.id)
         except (Moved, OSError):
@@ -244,10 +244,12 @@ class Follower:
         finally:
             os.close(fd)
         written_ms = tail.mtime_ns // 1_000_000
-        if same is None and is_doubtful(found, tail.path, tail.family, written_ms, missed=False):
+        doubtful = same is None and is_doubtful(found, tail.path, tail.family, written_ms, missed=False)
+        if doubtful:
             self._files.report.read_again(found.path, tail.place.offset, DOUBT)
-            return True
-        return same is False
+        if doubtful or same is False:
+            self._files.deleted(tail, is_said=doubtful)
+        return doubtful or same is False
 
     def _settle(self, now: float) -> None:
         """Read the unfinished last line of rotated files that are no longer written to, then release the files."""

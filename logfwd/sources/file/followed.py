@@ -286,7 +286,12 @@ class FollowedFiles:
     def _lose(self, tail: Tail, *, truncated: bool = False, seen: bool = False) -> None:
         self.lost.add(lost_from(tail, truncated=truncated, seen=seen))
 
-    def deleted(self, tail: Tail) -> None:
-        """A closed file was deleted and its inode used again; a scan finds the file that has it now."""
+    def deleted(self, tail: Tail, *, is_said: bool = False) -> None:
+        """A closed file was deleted and its inode used again; a scan finds the file that has it now.
+
+        `is_said`: so is what that file may repeat.
+        """
         self.drop(tail)
+        if not is_said:
+            self.alike.note_deleted(tail.path, tail.place)
         self.keep_deleted(replace(lost_from(tail), unread_bytes=tail.size_closed - tail.place.offset))

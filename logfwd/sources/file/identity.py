@@ -163,18 +163,20 @@ class Place(msgspec.Struct, frozen=True):
     def kept_bytes(self, fd: int, *, same: bool) -> int:
         """How many bytes of what was read may be at the start of a file that is read from there.
 
-        `same`: it is the position's own file. Then, under 4 KiB, an edit cannot be told from a rewrite.
+        `same`: it is the position's own file. Then, under 4 KiB, an edit cannot be told from a rewrite; and one that
+        was shortened and has grown again is alike up to the first window that does not fit.
         """
         size = os.fstat(fd).st_size
         windows = self.windows_in(fd, size)
-        if size < self.offset:
-            return size if self.head_bytes >= LEAST_BYTES and self.head_fits(fd) and all(windows) else 0
-        if same and not windows:
-            return self.offset
-        if self.tail_bytes >= LEAST_BYTES and self.tail_fits(fd):
-            return self.offset
-        is_like = same or (self.head_bytes >= LEAST_BYTES and self.head_fits(fd))
-        return self.offset if is_like and any(windows) else 0
+        has_head = self.head_bytes >= LEAST_BYTES and self.head_fits(fd)
+        if size < self.offset and has_head and all(windows):
+            return size
+        if size >= self.offset:
+            if (same and not windows) or (self.tail_bytes >= LEAST_BYTES and self.tail_fits(fd)):
+                return self.offset
+            if (same or has_head) and any(windows):
+                return self.offset
+        return self.windows[windows.index(False)][0] + WINDOW_BYTES if same and has_head else 0
 
     def edited(self, fd: int) -> Place:
         """The same place in its file, whose earlier bytes have changed."""

@@ -64,9 +64,10 @@ class Lost:
     def present_bytes(self) -> int:
         """How large its file is at the moment, if the last scan saw it: a larger file is no copy of it."""
         try:
-            return os.stat(self.seen_at).st_size
+            status = os.stat(self.seen_at)
         except OSError:
             return self.place.offset
+        return status.st_size if status.st_ino == self.place.inode else self.place.offset
 
     def position(self) -> Position:
         """The position with its age, as the spool stores it."""
@@ -88,7 +89,7 @@ def lost_from(tail: Tail, *, truncated: bool = False, seen: bool = False) -> Los
         written_ms,
         truncated=truncated and tail.place.archive is None,
         seen=seen,
-        seen_at=tail.path,
+        seen_at=tail.listed_at or tail.path,
         id=tail.id,
         unread_bytes=unread_bytes,
         settled=tail.settled and not truncated,

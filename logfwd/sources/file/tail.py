@@ -68,6 +68,7 @@ class Tail:
     active_at: float = 0.0
     rotated_at: float | None = None  # when its path began to lead elsewhere, or it got another path
     gone: bool = False  # no configured path leads to it any more
+    listed_at: str = ""  # where the last scan saw it, under a configured name or a rotated one
     announce: bool = False  # hand over its position although nothing was read
     ready: bool = False  # in the queue of files to read
     deletion_listed: bool = False  # it was deleted before the last listing of its directory

@@ -1,0 +1,116 @@
+"""What is read twice because nobody can know better is counted, also when the file that had it before is known no more.
+
+Each of these came out of a history of test_model.py or test_writer_model.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from logfwd.sources.file import follow, identity, scan
+from tests.logfwd.sources.file.follow_harness import Reader, append, numbered
+from tests.logfwd.sources.file.test_used_inodes import Inodes
+from tests.logfwd.sources.file.test_which import settled
+
+LINE = len(numbered(0, 1))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "app.log"
+
+
+def test_copies_of_a_rotated_file_wait_though_another_file_has_its_name_by_now(log: Path) -> None:
+    reader = Reader(log, max_open_files=1)
+    append(log, numbered(0, 100))
+    reader.turn()
+    for name in ("app.log.1", "app.log.2"):
+        shutil.copyfile(log, log.with_name(name))
+    log.rename(log.with_name("app.log.3"))
+    append(log, numbered(100, 110))
+    settled(reader)
+    assert reader.lines == numbered(0, 110).splitlines()
+    assert not reader.files
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_what_is_read_again_of_a_file_that_was_closed_when_it_was_deleted_is_counted(
+    tmp_path: Path, log: Path, is_copied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inodes = Inodes()
+    monkeypatch.setattr(identity, "handle_of", inodes.handle_of)
+    reader = Reader(log, tmp_path / "open", max_open_files=1)
+    append(log, numbered(0, 20))
+    reader.turn()
+    append(tmp_path / "open", numbered(100, 101))
+    reader.turn()
+    if is_copied:  # a copy of a deleted file is a file of its own
+        shutil.copyfile(log, log.with_name("app.log.1"))
+        reader.turn()
+    inodes.use_again(log, log, numbered(200, 220) if is_copied else numbered(0, 25))
+    settled(reader)
+    again = numbered(0, 20) + numbered(200, 220) if is_copied else numbered(0, 25)
+    assert sorted(reader.lines) == sorted((numbered(0, 20) + numbered(100, 101) + again).splitlines())
+    assert (reader.files["read_again"], reader.file_bytes["read_again"]) == (1, 20 * LINE)
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_without_handles_what_a_doubtful_file_repeats_is_said_once_and_only_if_it_is_read(
+    tmp_path: Path, is_open: bool, is_killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "handle_of", lambda _: b"")
+    reader = Reader(tmp_path / "*.json", tmp_path / "open", max_open_files=256 if is_open else 1)
+    append(tmp_path / "a.json", numbered(0, 20))
+    reader.turn()
+    append(tmp_path / "open", numbered(100, 101))
+    reader.turn()
+    Inodes().use_again(tmp_path / "a.json", tmp_path / "new.json", numbered(0, 20))
+    if is_killed:
+        reader.restart()
+    settled(reader)
+    again = 0 if is_open or is_killed else 20  # an open file is known, and after a restart its content makes it known
+    assert len(reader.lines) == 21 + again
+    assert (reader.files["read_again"], reader.file_bytes["read_again"]) == (again > 0, again * LINE)
+
+
+def test_a_rotated_copy_too_short_to_be_compared_with_a_deleted_file_is_counted(log: Path) -> None:
+    reader = Reader(log)
+    append(log, numbered(0, 2))
+    reader.turn()
+    shutil.copyfile(log, log.with_name("app.log.1"))
+    append(log, numbered(2, 4))
+    reader.turn()
+    reader.follower.close()
+    os.unlink(log)
+    append(log.with_name("keeps its inode"), b"")
+    reader.restart()
+    settled(reader)
+    assert reader.lines == (numbered(0, 4) + numbered(0, 2)).splitlines()
+    assert (reader.files["read_again"], reader.file_bytes["read_again"]) == (1, 2 * LINE)
+
+
+@pytest.mark.parametrize("is_remounted", [False, True])
+@pytest.mark.parametrize("lines", [100, 250])
+def test_a_file_that_was_shortened_and_has_grown_again_before_anybody_looked_is_counted(
+    log: Path, is_remounted: bool, lines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(log)
+    append(log, numbered(0, 200))
+    reader.turn()
+    reader.follower.close()
+    if is_remounted:
+        monkeypatch.setattr(identity, "handle_of", lambda _: b"")
+        for module in (identity, scan, follow):
+            monkeypatch.setattr(module, "id_of", lambda status: (status.st_dev + 1, status.st_ino))
+    os.truncate(log, 20 * LINE)
+    append(log, numbered(300, 300 + lines - 20))
+    reader.restart()
+    settled(reader)
+    assert reader.lines == (numbered(0, 200) + numbered(0, 20) + numbered(300, 280 + lines)).splitlines()
+    assert reader.files["read_again"] == 1
+    assert 20 * LINE <= reader.file_bytes["read_again"] <= 50 * LINE
