@@ -159,7 +159,9 @@ class FollowedFiles:
 
         Those that may be memory-mapped come last: what is written to them is seen only while they are open.
         """
-        can_close = [tail for tail in self.opened.tails if not tail.gone or self.is_done(tail)]
+        can_close = [
+            tail for tail in self.opened.tails if not tail.gone or (self.is_done(tail) and not tail.awaits_heir)
+        ]
         while can_close:
             least = min(can_close, key=lambda tail: (tail.ready, tail.zeros_at_end > 0, tail.active_at))
             if least.gone:

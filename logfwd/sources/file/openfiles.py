@@ -1,4 +1,5 @@
-"""The followed files that are open: never more than a limit, each with an inotify watch where available.
+"""The followed files that are open: never more than a limit, but for rotated ones whose last record goes on in the next
+file; each with an inotify watch where available.
 
 Those that were closed to make room are known by their paths: their directories are watched for writes.
 """
@@ -31,7 +32,7 @@ class OpenFiles:
         """
         if tail.fd >= 0:
             return True
-        while len(self.tails) >= self._limit:
+        while len(self.tails) >= self._limit and len(self.tails) >= self._limit + self._waiting():
             if not make_room():
                 return False
         fd = open_same(tail.path, tail.id)
@@ -52,6 +53,10 @@ class OpenFiles:
                 tail.watch = self._notifier.watch_file(fd)
                 self._watched[tail.watch] = tail
         return True
+
+    def _waiting(self) -> int:
+        """How many files may be open beyond the limit, so that those after them, which end their records, can be."""
+        return min(sum(tail.awaits_heir for tail in self.tails), self._limit)
 
     def close(self, tail: Tail) -> None:
         if tail.fd < 0:

@@ -94,6 +94,11 @@ class Tail:
         return self.fd >= 0 and not os.fstat(self.fd).st_nlink
 
     @property
+    def awaits_heir(self) -> bool:
+        """True for a rotated file with a record that may go on in the next file."""
+        return self.gone and self.lines is not None and self.lines.has_open
+
+    @property
     def content(self) -> int | Plain:
         """What its lines are read from."""
         return self.fd if self.plain is None else self.plain
