@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -22,6 +20,8 @@ ELSEWHERE = {
     "pki": "logfwd.commands.pki",
     "reload": "logfwd.commands.reload",
     "spool": "logfwd.commands.spool",
+    "status": "logfwd.commands.status",
+    "streams": "logfwd.commands.streams",
 }
 
 
@@ -75,8 +75,7 @@ def run(path: Path, log_level: str) -> None:
 async def _forward(path: Path, config: ForwarderConfig, stop: Stop) -> None:
     import asyncio
 
-    from msgspec import to_builtins
-
+    from logfwd.acts import acts_of
     from logfwd.forwarder import Forwarder
     from streams import control
     from streams.security import stacks
@@ -86,18 +85,12 @@ async def _forward(path: Path, config: ForwarderConfig, stop: Stop) -> None:
     forwarder = Forwarder(config)
     stop.grace_seconds = lambda: forwarder.config.stop_grace_seconds
 
-    async def reload(asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        check, confirm = bool(asked.get("check")), str(asked.get("confirm", ""))
-        report = await forwarder.reload(lambda: load_forwarder(path), check=check, confirm=confirm)
-        answer: dict[str, Any] = to_builtins(report)
-        return answer
-
     def files() -> list[Path]:
         return files_of(path, forwarder.config) if forwarder.config.watch else []
 
     async with (
         forwarder,
-        control.serving(control.in_directory(config.state_dir), {"reload": reload}),
+        control.serving(control.in_directory(config.state_dir), acts_of(forwarder, path)),
         watching(files, stop.reload),
     ):
         program.has_started()

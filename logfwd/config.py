@@ -7,7 +7,7 @@ rejects them. A configuration that is blank, or has no streams, is rejected too:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -55,8 +55,16 @@ class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return {stream.security for stream in self.streams}
 
 
-def load_forwarder(path: Path) -> ForwarderConfig:
-    """Read and check everything; raises ConfigError with every problem. Twins come after originals."""
+Drafts = Mapping[Path, str]
+"""Texts that files of streams are to have, by path."""
+NONE: Drafts = {}
+
+
+def load_forwarder(path: Path, drafts: Drafts = NONE) -> ForwarderConfig:
+    """Read and check everything; raises ConfigError with every problem. Twins come after originals.
+
+    `drafts`: as if these files had been written.
+    """
     base = path.absolute().parent
     table = toml.parse(path, base)
     problems: list[Problem] = []
@@ -64,7 +72,7 @@ def load_forwarder(path: Path) -> ForwarderConfig:
     directory = table.get("streams_dir", "streams.d")
     streams: list[Stream] = []
     if isinstance(directory, str) and not isinstance(directory, FromFile):
-        streams = _load_streams(base / directory, base, problems)
+        streams = _load_streams(base / directory, base, problems, drafts)
     if config is not None:
         toml.add(problems, path, lacking(config.tls, {stream.security for stream in streams}, accepting=False))
     if problems or config is None:
@@ -78,6 +86,13 @@ def load_forwarder(path: Path) -> ForwarderConfig:
     return msgspec.structs.replace(
         config, streams_dir=base / config.streams_dir, streams=kept, removed=tuple(sorted(removed))
     )
+
+
+def streams_dir_of(path: Path) -> Path:
+    """Where the files of the streams are; raises ConfigError if the file cannot be read."""
+    base = path.absolute().parent
+    directory = toml.parse(path, base).get("streams_dir", "streams.d")
+    return base / (directory if isinstance(directory, str) else "streams.d")
 
 
 def files_of(path: Path, config: ForwarderConfig) -> list[Path]:
@@ -101,20 +116,21 @@ class _File(NamedTuple):
     stream: Stream | None
 
 
-def _load_streams(directory: Path, base: Path, problems: list[Problem]) -> list[Stream]:
-    paths = sorted(path for path in directory.glob("*.toml") if not path.name.startswith("."))
+def _load_streams(directory: Path, base: Path, problems: list[Problem], drafts: Drafts) -> list[Stream]:
+    there = {path for path in directory.glob("*.toml") if not path.name.startswith(".")}
+    paths = sorted(there | drafts.keys())
     if not paths:
         what = "has no stream files; add a NAME.toml" if directory.is_dir() else "is not a directory; create it"
         problems.append(Problem(directory, "", f"{what} (a forwarder needs at least one stream)"))
-    files = [_load_stream(path, base, problems) for path in paths]
+    files = [_load_stream(path, base, problems, drafts.get(path)) for path in paths]
     problems += _check_together(files)
     streams = [file.stream for file in files if file.stream is not None]
     return sorted(streams, key=lambda stream: (stream.mirror_of is not None, stream.name))
 
 
-def _load_stream(path: Path, base: Path, problems: list[Problem]) -> _File:
+def _load_stream(path: Path, base: Path, problems: list[Problem], draft: str | None) -> _File:
     try:
-        table = toml.parse(path, base)
+        table = toml.parse(path, base, draft=draft)
     except ConfigError as error:
         problems += error.problems
         return _File(path, path.stem, None)

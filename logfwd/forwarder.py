@@ -246,6 +246,10 @@ class Forwarder:
         troubles = {part: reason for keeper in self._keepers.values() for part, reason in keeper.troubles().items()}
         return {**self.listeners.troubles(), **troubles}
 
+    def troubles(self) -> Mapping[str, str]:
+        """Why it is not ready, and what else is wrong."""
+        return {**self._degraded(), **self._ready()}
+
     def _observe(self) -> None:
         for pipeline in self._pipelines():
             for sender in pipeline.senders:

@@ -45,6 +45,7 @@ def _row(sender: Sender, source_lag_bytes: int, metrics: ForwarderMetrics) -> di
         "state": _state(sender),
         "link": None if sender.link is None else _link(sender.link),
         "unlinked_seconds": round(sender.unlinked_seconds, 3),
+        "last_failure": None if sender.delivery.last_failure is None else sender.delivery.last_failure._asdict(),
         "unanswered_seconds": round(sender.unanswered_seconds, 3),
         "unacknowledged_batches": sender.unacknowledged,
         "records": {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 ELSEWHERE = {
     "cat": "logreceiver.commands.log",
     "ledger": "logreceiver.commands.ledger",
+    "links": "logreceiver.commands.links",
     "posture": "logreceiver.commands.posture",
     "reload": "logreceiver.commands.reload",
     "replay": "logreceiver.commands.log",
+    "status": "logreceiver.commands.status",
 }
 
 
@@ -113,20 +115,13 @@ def run(path: Path, log_level: str, workers: int) -> None:
 @contextlib.asynccontextmanager
 async def _controlled(service: Service, path: Path) -> AsyncIterator[None]:
     """Take an operator's acts, if there is a socket for them."""
-    from msgspec import to_builtins
-
+    from logreceiver.acts import acts_of
     from streams import control
-
-    async def reload(asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        check, confirm = bool(asked.get("check")), str(asked.get("confirm", ""))
-        report = await service.reload(lambda: load_receiver(path), check=check, confirm=confirm)
-        answer: dict[str, Any] = to_builtins(report)
-        return answer
 
     if service.config.control_socket is None:
         yield
         return
-    async with control.serving(service.config.control_socket, {"reload": reload}):
+    async with control.serving(service.config.control_socket, acts_of(service, path)):
         yield
 
 

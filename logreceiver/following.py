@@ -1,4 +1,4 @@
-"""A worker's half of a reload of all (together.py): prepares it when the parent asks, then takes or drops it."""
+"""A worker's half of what the parent asks (together.py): prepares a reload, takes or drops it; says how it does."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from logreceiver.acts import QUESTIONS
 from logreceiver.config import ReceiverConfig
 from logreceiver.reloading import Load, Report
 from logreceiver.service import Service
@@ -60,8 +61,10 @@ class _Worker:
                 self._preparing = asyncio.create_task(self._prepare(asked))  # a drop may come before it is done
             elif asked["act"] == "take":
                 self._answer(asked, await self._take())
-            else:
+            elif asked["act"] == "drop":
                 await self._drop(asked)
+            else:
+                self.say(question=asked["question"], answer=await QUESTIONS[asked["act"]](self._service))
 
     async def _prepare(self, asked: Mapping[str, Any]) -> Report:
         try:

@@ -275,6 +275,15 @@ class Service:
     def _further(self) -> dict[str, Any]:
         return {"sink": msgspec.to_builtins(self._sink_shares())}
 
+    async def status(self) -> dict[str, Any]:
+        """How it does, for an operator."""
+        trouble = {**self._degraded(), **self._ready()}
+        return {"now": time.time(), "trouble": trouble, "streams": self._streams()}
+
+    async def links(self) -> dict[str, Any]:
+        """Every link that is open and was welcomed."""
+        return {"links": await status.links(self._live)}
+
     async def _posture(self) -> bytes:
         """Built on a thread: with thousands of accounts it takes long enough to delay batches."""
         posture = self._shared.posture

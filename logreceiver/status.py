@@ -5,6 +5,7 @@ There may be thousands of forwarders, so links are counted, and only the newest 
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from logreceiver.metrics import ReceiverMetrics
 from streams.telemetry.counts import counts
 
 NEWEST_LINKS = 10
+LINKS_A_TURN = 100
 
 
 def rows(sessions: Iterable[Session], metrics: ReceiverMetrics) -> list[dict[str, Any]]:
@@ -38,6 +40,17 @@ def rows(sessions: Iterable[Session], metrics: ReceiverMetrics) -> list[dict[str
         }
         for stream in sorted(groups)
     ]
+
+
+async def links(sessions: Iterable[Session]) -> list[dict[str, Any]]:
+    """One row for each; there may be thousands, so others have their turn meanwhile."""
+    found = []
+    for number, session in enumerate(list(sessions)):
+        if session.guest is not None:
+            found.append({"stream": session.guest.hello.stream, **session.describe()})
+        if number % LINKS_A_TURN == 0:
+            await asyncio.sleep(0)
+    return found
 
 
 def _row(stream: str, live: list[Session], groups: dict[str, int]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from streams import descriptors
 
 PREPARE_SECONDS = 30.0
 TAKE_SECONDS = 15.0
+QUESTION_SECONDS = 5.0
 READ_BYTES = 65536
 AGAIN = "reload again"
 NO_ANSWER = "it did not answer"
@@ -95,6 +96,13 @@ class Together:
     def answer(self, asked: Mapping[str, Any]) -> Answer:
         """What an operator asks for."""
         return self.reload(check=bool(asked.get("check")), confirm=str(asked.get("confirm", "")))
+
+    def question(self, act: str, _: Mapping[str, Any]) -> Answer:
+        """How they do: what each worker answers, and who does not."""
+        answers = self._ask(self._ready(), QUESTION_SECONDS, act=act)
+        said = {number: answer for number, answer in answers.items() if answer.get("outcome") != "unknown"}
+        silent = sorted(self._channels.keys() - said.keys())
+        return {"workers": [{"worker": number, **answer} for number, answer in said.items()], "silent": silent}
 
     def reload(self, *, check: bool = False, confirm: str = "") -> Answer:
         """The answer of all workers as one, with a row for each in `workers`."""

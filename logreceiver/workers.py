@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -126,7 +127,9 @@ class _Parent:
             os.read(self._woken_read, 4096)
         self._together.hear()
         if self._control is not None and self._control in ready:
-            control.answer_one(self._control, {"reload": self._together.answer})
+            acts = {"reload": self._together.answer}
+            acts |= {name: partial(self._together.question, name) for name in ("status", "links")}
+            control.answer_one(self._control, acts)
 
     def _reap(self) -> None:
         """Take note of workers that have ended."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from streams.errors import ConfigError
 from streams.telemetry.client import NotAnswered
 
 EX_REFUSED = 1
+EX_UNWELL = 1
+STATUS_SECONDS = 10.0
+RATE_SECONDS = 1.0
+"""Over how long rates are measured."""
 
 Answer = dict[str, Any]
 
@@ -34,6 +39,41 @@ def path_in(path: Path, key: str, *, missing: str) -> Path:
     return path.absolute().parent / name
 
 
+def ask(socket: Path, act: str, *, seconds: float, **how: Any) -> Answer:
+    """What the program answers; ends with 69 if it does not."""
+    try:
+        return control.ask(socket, act, seconds=seconds, **how)
+    except NotAnswered as error:
+        program.end_unavailable(error)
+
+
+def status(socket: Path, records: Callable[[Answer], int], as_one: Callable[[Answer], Answer] = dict) -> Answer:
+    """How a program's streams do, with the rate of `records` in each row: asked twice, a moment apart.
+
+    `as_one` makes one answer of what workers say.
+    """
+    first = as_one(ask(socket, "status", seconds=STATUS_SECONDS))
+    time.sleep(RATE_SECONDS)
+    answer = as_one(ask(socket, "status", seconds=STATUS_SECONDS))
+    seconds = max(answer["now"] - first["now"], 0.001)
+    before = {row["stream"]: records(row) for row in first["streams"]}
+    for row in answer["streams"]:
+        grown = records(row) - before.get(row["stream"], records(row))
+        row["records_per_second"] = round(max(grown, 0) / seconds, 1)
+    return answer
+
+
+def print_json(answer: object) -> None:
+    """For a machine."""
+    click.echo(json.dumps(answer, indent=2))
+
+
+def print_trouble(trouble: Mapping[str, str]) -> None:
+    """What is wrong, by part."""
+    for part, reason in trouble.items():
+        program.say(f"{part}: {reason}")
+
+
 def reload(
     socket: Path, show: Callable[[Answer], None], *, as_json: bool, seconds: float = control.ANSWER_SECONDS, **how: Any
 ) -> Answer:
@@ -41,10 +81,7 @@ def reload(
 
     `how`: the arguments of the act "reload".
     """
-    try:
-        answer = control.ask(socket, "reload", seconds=seconds, **how)
-    except NotAnswered as error:
-        program.end_unavailable(error)
+    answer = ask(socket, "reload", seconds=seconds, **how)
     if as_json:
         click.echo(json.dumps(answer))
     else:

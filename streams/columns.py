@@ -17,6 +17,29 @@ def aligned(rows: Sequence[Sequence[str]], *, numbers_from: int) -> Iterator[str
         yield "  ".join(cells).rstrip()
 
 
+def show_bytes(count: float) -> str:
+    """A size in the unit that reads well."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 1000:
+            return f"{count:.2f} {unit}"
+    return f"{count / 1000:.2f} TB"
+
+
+def show_seconds(seconds: float) -> str:
+    """A duration in the unit that reads well, such as an age."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    for unit, size, most in (("min", 60, 120), ("h", 3600, 48)):
+        if seconds < most * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
+
+
 def harmless(text: str, *, keep: str = "") -> str:
     """Text of others for people: what is not printable, such as an escape sequence, is spelled out.
 

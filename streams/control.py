@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from streams.errors import PipelineError
 from streams.telemetry import logs
 from streams.telemetry.client import NotAnswered
@@ -27,6 +29,8 @@ MAX_LINE_BYTES = 64 * 1024
 ASK_SECONDS = 5.0
 """How long a client has for its question."""
 ANSWER_SECONDS = 60.0
+QUIET = ("status", "links")
+"""Acts that change nothing, and that scripts ask for every few seconds: not logged."""
 END_SECONDS = 2.0
 """How long a program that stops waits for acts under way."""
 
@@ -92,6 +96,17 @@ def answer_one(sock: socket.socket, acts: Mapping[str, Callable[[Mapping[str, An
         log.exception("act failed", reason=f"{type(error).__name__}: {error}")
 
 
+def reloading(reload: Callable[..., Awaitable[object]]) -> Act:
+    """The act "reload", which answers with the fields of a report."""
+
+    async def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        report = await reload(check=bool(asked.get("check")), confirm=str(asked.get("confirm", "")))
+        fields: dict[str, Any] = msgspec.to_builtins(report)
+        return fields
+
+    return answer
+
+
 def in_directory(directory: Path) -> Path:
     """Where a program serves that has a directory of its own."""
     return directory / "control.sock"
@@ -153,8 +168,22 @@ def _asked(acts: Mapping[str, object], line: bytes, sock: socket.socket) -> tupl
     process, user, _ = struct.unpack(
         "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     )
-    log.info("act requested", act=name, pid=process, uid=user)
+    if name not in QUIET:
+        log.info("act requested", act=name, pid=process, uid=user)
     return name, question
+
+
+def is_served(path: Path) -> bool:
+    """Whether a program serves this socket; raises NotAnswered if that cannot be known, such as another user's."""
+    try:
+        with socket.socket(socket.AF_UNIX) as sock, _address(path) as address:
+            sock.settimeout(ASK_SECONDS)
+            sock.connect(address)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except OSError as error:
+        raise NotAnswered(f"{path} does not answer: {error.strerror or error}; ask as the program's user") from error
+    return True
 
 
 def ask(path: Path, act: str, *, seconds: float = ANSWER_SECONDS, **arguments: str | bool) -> dict[str, Any]:

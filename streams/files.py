@@ -39,11 +39,12 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     sync_directory(path.parent)
 
 
-def create_file(path: Path, data: bytes, *, mode: int, replace: bool = False) -> None:
+def create_file(path: Path, data: bytes, *, mode: int, replace: bool = False, like: Path | None = None) -> None:
     """Create a small file, whole and durable, or raise FileExistsError if the name is taken and not to be replaced.
 
     The data goes into a new inode that nobody else can have opened or linked (O_EXCL, an unpredictable name), so that
-    a secret is never readable with other permissions than `mode`, less the umask.
+    a secret is never readable with other permissions than `mode`, less the umask. Those of the file `like`, if one is
+    named, take their place before it has its name.
     """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
@@ -51,6 +52,8 @@ def create_file(path: Path, data: bytes, *, mode: int, replace: bool = False) ->
         with os.fdopen(descriptor, "wb") as out:
             out.write(data)
             out.flush()
+            if like is not None:
+                _permit_like(out.fileno(), like)
             os.fsync(out.fileno())
         if replace:
             fresh.replace(path)
@@ -77,6 +80,13 @@ def append_secret(path: Path, data: bytes) -> None:
         if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid != os.geteuid():
             raise PermissionError(errno.EPERM, "others have access to it; remove it", str(path))
         out.write(data)
+
+
+def _permit_like(descriptor: int, like: Path) -> None:
+    status = like.stat()
+    with contextlib.suppress(PermissionError):  # only root gives files away
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
 
 
 @contextlib.contextmanager

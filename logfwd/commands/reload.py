@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from logfwd.commands.options import CONFIG
-from streams import asking, control, program
+from logfwd.commands.options import CONFIG, socket_of
+from streams import asking, program
 
 ANSWER_SECONDS = 3700.0
 """Streams that are changed are drained first, for at most stop_grace."""
@@ -29,12 +29,11 @@ def reload(path: Path, check: bool, confirm: str, as_json: bool) -> None:
     Exit codes: 0 if it was taken, or with --check would be; 1 if streams are missing; 69 if no forwarder answers; 78
     if the configuration cannot be used.
     """
-    missing = ", where the forwarder's socket is"
-    socket = control.in_directory(asking.path_in(path, "state_dir", missing=missing))
-    asking.reload(socket, _print, as_json=as_json, seconds=ANSWER_SECONDS, check=check, confirm=confirm)
+    asking.reload(socket_of(path), show, as_json=as_json, seconds=ANSWER_SECONDS, check=check, confirm=confirm)
 
 
-def _print(answer: asking.Answer) -> None:
+def show(answer: asking.Answer) -> None:
+    """Print it for a person."""
     if answer["outcome"] == "refused":
         for problem in answer["problems"] or [answer["reason"]]:
             program.say(problem, err=True)

@@ -196,7 +196,7 @@ class Conversation:
         """Ask again, here at once if the receiver has held its answer for as long as it could, or elsewhere."""
         code = Code.parse(nack.code)
         self.log.warning("run not opened", code=nack.code, detail=nack.text)
-        self._delivery.metrics.link_failures.labels(self._delivery.stream.name, str(code)).inc()
+        self._delivery.failed(str(code), nack.text)
         plan = self._delivery.not_granted(run) if code is Code.NOT_GRANTED else Wait(clock(), str(code))
         if not isinstance(plan, Wait):
             return plan

@@ -14,6 +14,7 @@ import structlog
 from logfwd.clocks import clock
 from logfwd.definition import Stream
 from logfwd.links.backoff import Backoff
+from logfwd.links.failure import Failure
 from logfwd.links.resume import Answer, GoOn, Plan, Recovery, Remedy, Reset
 from logfwd.metrics import ForwarderMetrics
 from logfwd.spool.backlog import Backlog
@@ -53,6 +54,7 @@ class Delivery:
         """Set at every acknowledgement, for a pipeline that follows the pace of the link."""
         self.trouble = ""
         """Why a batch waits that should become a dead letter; empty while none does."""
+        self.last_failure: Failure | None = None
         self.backoff = Backoff()
         """Pauses after refusals, over links; those after a lost link are the sender's."""
         self._behind: Row | None = None
@@ -230,6 +232,11 @@ class Delivery:
             self._duration.observe(now - row.sealed_at)
             self._stages["queue"].observe(max(sent_at - (row.committed_at or sent_at), 0.0))
 
+    def failed(self, reason: str, detail: str) -> None:
+        """Count what went wrong, and keep it for whoever asks."""
+        self.metrics.link_failures.labels(self.stream.name, reason).inc()
+        self.last_failure = Failure.now(reason, detail)
+
     async def refused(self, row: Row, nack: m.Nack, *, alone: bool) -> Remedy:
         """Deal with the first batch of a window that was not acknowledged; returns what the link has to do about it."""
         recovery, code = self._recovery_of(row), Code.parse(nack.code)
@@ -250,7 +257,7 @@ class Delivery:
             records=row.record_count,
             detail=nack.text,
         )
-        self.metrics.link_failures.labels(self.stream.name, str(code)).inc()
+        self.failed(str(code), nack.text)
         if remedy is Remedy.SPLIT:
             await self._split(row)
         elif remedy is Remedy.DEAD_LETTER and not await self.dead_letter(row, str(code), nack.text):

@@ -173,10 +173,12 @@ class Sender:
 
     def _count(self, error: Exception) -> str:
         """Count a failed link; returns its reason."""
-        metrics, stream, reason = self.delivery.metrics, self.stream, _reason(error)
-        metrics.link_failures.labels(stream.name, reason).inc()
+        stream, reason = self.stream, _reason(error)
+        self.delivery.failed(reason, str(error))
         if isinstance(error, HandshakeFailed):
-            metrics.failed_handshake(error.reason, role="forwarder", stream=stream.name, mode=stream.security)
+            self.delivery.metrics.failed_handshake(
+                error.reason, role="forwarder", stream=stream.name, mode=stream.security
+            )
         return reason
 
     # -- rotation ----------------------------------------------------------------------------------------------

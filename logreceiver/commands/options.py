@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from logreceiver.config import ReceiverConfig, load_receiver
-from streams import program
+from streams import asking, program
 from streams.errors import ConfigError
 
 CONFIG = click.option(
@@ -57,6 +57,11 @@ def load(path: Path) -> ReceiverConfig:
         return load_receiver(path)
     except ConfigError as error:
         program.refuse_config(error)
+
+
+def socket_of(path: Path, *, or_else: str = "") -> Path:
+    """Where the receiver of this configuration takes acts."""
+    return asking.path_in(path, "control_socket", missing=f"; set one and restart the receiver{or_else}")
 
 
 def log_directory(path: Path, directory: Path | None) -> Path:

@@ -16,7 +16,7 @@ from logreceiver.commands.options import CONFIG, load
 from logreceiver.posture import Certificate, Report, Share, merge
 from streams import program
 from streams.addresses import join_address, split_address
-from streams.columns import harmless
+from streams.columns import harmless, show_bytes
 from streams.telemetry import client
 from streams.telemetry.client import NotAnswered
 
@@ -85,7 +85,7 @@ def show(report: Report, *, as_json: bool) -> None:
         console = Console(markup=False, width=WIDTH_OF_A_FILE)
     console.print(
         f"since {report.since:%Y-%m-%dT%H:%M:%SZ}: {report.links} links, {report.open_links} open, "
-        f"{_size(report.bytes)} in batches"
+        f"{show_bytes(report.bytes)} in batches"
     )
     console.print(_streams(report))
     console.print(_certificates(report.certificates))
@@ -119,7 +119,7 @@ def _cells(share: Share) -> tuple[str, ...]:
         f"{share.share_of_links:.2%}",
         str(share.open_links),
         _age(share.oldest_open_link_seconds),
-        _size(share.bytes),
+        show_bytes(share.bytes),
         f"{share.share_of_bytes:.2%}",
     )
 
@@ -147,12 +147,3 @@ def _age(seconds: float | None) -> str:
         return ""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
-def _size(size_bytes: int) -> str:
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.2f} {unit}"
-        size /= 1000
-    return f"{size:.2f} TB"

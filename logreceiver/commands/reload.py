@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from logreceiver.commands.options import CONFIG
+from logreceiver.commands.options import CONFIG, socket_of
 from streams import asking, program
 
 EX_PARTLY = 3
@@ -28,9 +28,9 @@ def reload(path: Path, check: bool, confirm: str, as_json: bool) -> None:
     Exit codes: 0 if it was taken, or with --check would be; 1 if it would end too many links, or the moment was bad; 3
     if some workers did not say that they took it; 69 if no receiver answers; 78 if the configuration cannot be used.
     """
-    missing = "; set one and restart the receiver, or send it SIGHUP"
-    socket = asking.path_in(path, "control_socket", missing=missing)
-    answer = asking.reload(socket, _print, as_json=as_json, check=check, confirm=confirm)
+    answer = asking.reload(
+        socket_of(path, or_else=", or send it SIGHUP"), _print, as_json=as_json, check=check, confirm=confirm
+    )
     if answer["outcome"] == "partly":
         sys.exit(EX_PARTLY)
 

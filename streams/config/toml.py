@@ -45,17 +45,12 @@ class _Wrong(Exception):
     """A value cannot be used; its problems have been noted."""
 
 
-def parse(path: Path, base: Path | None = None) -> Table:
+def parse(path: Path, base: Path | None = None, *, draft: str | None = None) -> Table:
     """The file's table, with its variables replaced; raises ConfigError if it cannot be read, is not TOML, or is blank.
 
-    A variable that is not set is a problem of its key, which `convert` reports.
+    A variable that is not set is a problem of its key, which `convert` reports. A `draft` is what the file is to have.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        remedy = "; create it, or name another with --config" if isinstance(error, FileNotFoundError) else ""
-        raise _refusal(path, f"cannot be read: {error.strerror}{remedy}") from error
+    data = _read(path) if draft is None else draft.encode()
     if len(data) > MAX_FILE_BYTES:
         raise _refusal(path, "is larger than 1 MiB; this is not a configuration")
     try:
@@ -71,6 +66,15 @@ def parse(path: Path, base: Path | None = None) -> Table:
         raise _refusal(path, "is blank; nothing is taken from a blank file")
     expanded: Table = expand(table, path.absolute().parent if base is None else base)
     return expanded
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        remedy = "; create it, or name another with --config" if isinstance(error, FileNotFoundError) else ""
+        raise _refusal(path, f"cannot be read: {error.strerror}{remedy}") from error
 
 
 def convert(

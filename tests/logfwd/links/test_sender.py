@@ -50,6 +50,7 @@ def delivery() -> Any:
         backlog=SimpleNamespace(waiting_batches=0),
         wake_by=lambda _: None,
         metrics=ForwarderMetrics(CollectorRegistry()),
+        failed=lambda reason, detail: None,
     )
 
 
