@@ -76,6 +76,12 @@ def configure_brokers(kafka: Kafka, change: str) -> None:
     kafka.run_tool("kafka.admin.ConfigCommand", [*where, "--alter", how, change])
 
 
+def in_sync(kafka: Kafka, topics: Sequence[str]) -> int:
+    """The smallest number of replicas of a partition that have all that was acknowledged."""
+    found = admin(kafka).list_topics(timeout=SECONDS).topics
+    return min(len(part.isrs) for topic in topics for part in found[topic].partitions.values())
+
+
 def leaders(kafka: Kafka, topics: Sequence[str]) -> set[int]:
     """The brokers that lead the topics' partitions."""
     found = admin(kafka).list_topics(timeout=SECONDS).topics

@@ -7,7 +7,7 @@ configured to use BouncyCastle's own algorithms ("BC"), because it cannot use th
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -41,8 +41,20 @@ _GROUPS = "X25519MLKEM768,x25519,secp256r1"
 _DAY = datetime.timedelta(days=1)
 
 
-def secured_kafka(directory: Path, *, client_ca: Path, users: dict[str, str]) -> Kafka:
-    """Not started yet. `directory/ca.pem` is what its clients must trust; `users` log in by SCRAM."""
+def secured_kafka(
+    directory: Path,
+    *,
+    users: dict[str, str],
+    client_ca: Path | None = None,
+    brokers: int = 1,
+    groups: str = _GROUPS,
+    more: Mapping[str, str] | None = None,
+) -> Kafka:
+    """Not started yet. `directory/ca.pem` is what its clients must trust; `users` log in by SCRAM.
+
+    The same authority has made client.pem and client.key, which it wants where there is no `client_ca`. With a hybrid
+    group alone in `groups` it takes no ECDSA certificates.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     _make_chain(directory)
     (directory / "java.security").write_text(_PROVIDERS)
@@ -54,7 +66,7 @@ def secured_kafka(directory: Path, *, client_ca: Path, users: dict[str, str]) ->
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(directory / "broker.pem"),
         "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": str(client_ca),
+        "ssl.truststore.location": str(client_ca or directory / "ca.pem"),
         "listener.name.client.ssl.client.auth": "required",
         "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
         "listener.name.client.scram-sha-512.sasl.jaas.config": f"{LOGIN_MODULES}.scram.ScramLoginModule required;",
@@ -63,9 +75,11 @@ def secured_kafka(directory: Path, *, client_ca: Path, users: dict[str, str]) ->
         + ";",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",  # the plaintext listeners of brokers and tools
+        **(more or {}),
     }
     return Kafka(
         directory / "kafka",
+        brokers=brokers,
         protocol="SASL_SSL",
         host="localhost",
         overrides=overrides,
@@ -73,7 +87,7 @@ def secured_kafka(directory: Path, *, client_ca: Path, users: dict[str, str]) ->
         jvm_options=[
             *UP_SOONER,
             f"-Djava.security.properties={directory / 'java.security'}",
-            f"-Djdk.tls.namedGroups={_GROUPS}",
+            f"-Djdk.tls.namedGroups={groups}",
         ],
         artifacts=[BOUNCY_CASTLE],
     )
@@ -116,14 +130,19 @@ def _is_known(client: AdminClient, right: AclBinding) -> bool:
 def _make_chain(directory: Path) -> None:
     ca_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     ca = _certificate("test Kafka CA", ca_key, "test Kafka CA", ca_key, is_ca=True)
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    leaf = _certificate("broker", key, "test Kafka CA", ca_key, is_ca=False)
     ca_pem = ca.public_bytes(serialization.Encoding.PEM)
     (directory / "ca.pem").write_bytes(ca_pem)
-    key_pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (directory / "broker.pem").write_bytes(key_pem + leaf.public_bytes(serialization.Encoding.PEM) + ca_pem)
+    for name in ("broker", "client"):
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        leaf = _certificate(name, key, "test Kafka CA", ca_key, is_ca=False).public_bytes(serialization.Encoding.PEM)
+        key_pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        if name == "broker":
+            (directory / "broker.pem").write_bytes(key_pem + leaf + ca_pem)
+        else:
+            (directory / "client.pem").write_bytes(leaf)
+            (directory / "client.key").write_bytes(key_pem)
 
 
 def _certificate(
@@ -143,4 +162,6 @@ def _certificate(
     if not is_ca:
         names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(issuer_key, hashes.SHA256(), rsa_padding=padding.PSS(padding.MGF1(hashes.SHA256()), 32))
+    # Java refuses PSS in a client's chain, for BouncyCastle names it otherwise among what may be used.
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+    return builder.sign(issuer_key, hashes.SHA256(), rsa_padding=padding.PKCS1v15() if subject == "client" else pss)
