@@ -16,7 +16,7 @@ FROM python:3.13-slim
 # A new volume takes its owner from the directory that it is mounted over.
 RUN useradd --system --uid 10001 --no-create-home logfwd \
  && install -d -o logfwd -m 0755 /etc/logfwd /var/lib/logfwd /var/lib/logreceiver /var/log/http \
- && install -d -o logfwd -m 0700 /etc/logfwd/pki
+ && install -d -o logfwd -m 0700 /etc/logfwd/pki /etc/logfwd/forwarder /etc/logfwd/receiver
 COPY --from=build /opt/logfwd /opt/logfwd
 ENV PATH=/opt/logfwd/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER logfwd

@@ -1,13 +1,16 @@
 """docker-compose.yml, Dockerfile and examples fit each other, the command lines and the official schema.
 
 No engine is needed: the file is checked against the compose specification's own JSON Schema, the commands in it are
-parsed by the programs that they name, and the configurations are loaded with certificates made by its `pki` service.
+parsed by the programs that they name, and the configurations are loaded with certificates made by the script of its
+`pki` service.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tomllib
@@ -38,20 +41,33 @@ def compose() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def installed(compose: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """/etc/logfwd as the containers see it: bind mounts copied, certificates made by the pki service's script."""
-    home = tmp_path_factory.mktemp("etc")
-    for service in compose["services"].values():
-        for source, target in mounts(service):
-            if source.startswith("./") and target.startswith(HOME):
-                copy(ROOT / source, home / target.removeprefix(f"{HOME}/"))
-    script = compose["services"]["pki"]["command"][-1].replace(f"{HOME}/pki", str(home / "pki"))
-    for line in script.splitlines():
-        program, *arguments = shlex.split(line)
-        if program in PROGRAMS:
-            result = CliRunner().invoke(PROGRAMS[program], arguments)
-            assert result.exit_code == 0, result.output
-    return home
+def volumes(compose: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The volumes, once the pki service's script has run."""
+    place = tmp_path_factory.mktemp("volumes")
+    script = compose["services"]["pki"]["command"][-1]
+    for source, target in mounts(compose["services"]["pki"]):
+        (place / source).mkdir(0o700)
+        script = script.replace(target, str(place / source))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["/bin/sh", "-euc", script], env={"PATH": path}, capture_output=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return place
+
+
+@pytest.fixture(scope="module")
+def installed(compose: dict[str, Any], volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Of each program, /etc/logfwd as its container sees it, and its configuration there."""
+    found = {}
+    for name in PROGRAMS:
+        home = tmp_path_factory.mktemp(name)
+        for source, target in mounts(compose["services"][name]):
+            if target.startswith(HOME):
+                inside = home / target.removeprefix(f"{HOME}/")
+                copy(ROOT / source, inside) if source.startswith("./") else inside.symlink_to(volumes / source)
+        found[name] = home / f"{name}.toml"
+    return found
 
 
 def mounts(service: dict[str, Any]) -> list[tuple[str, str]]:
@@ -90,26 +106,39 @@ def test_a_program_is_run_as_documented(compose: dict[str, Any], name: str) -> N
     assert parse(PROGRAMS[name], command[1:]).params["path"] == Path(f"{HOME}/{name}.toml")
 
 
-def test_traffic_goes_where_the_stream_reads(compose: dict[str, Any], installed: Path) -> None:
+def test_traffic_goes_where_the_stream_reads(compose: dict[str, Any], installed: dict[str, Path]) -> None:
     command = compose["services"]["traffic"]["command"]
     assert command[:2] == ["logbench", "generate"]
     out = parse(generate.generate, command[2:]).params["out"]
-    (original,) = (stream for stream in load_forwarder(installed / "logfwd.toml").streams if stream.source is not None)
+    (original,) = (stream for stream in load_forwarder(installed["logfwd"]).streams if stream.source is not None)
     assert any(out.match(pattern) for pattern in original.source.paths)  # type: ignore[union-attr]
 
 
-def test_the_configurations_load_with_the_certificates_that_pki_makes(installed: Path) -> None:
-    forwarder = load_forwarder(installed / "logfwd.toml")
-    receiver = load_receiver(installed / "logreceiver.toml")
+def test_the_configurations_load_with_the_certificates_that_pki_makes(installed: dict[str, Path]) -> None:
+    forwarder = load_forwarder(installed["logfwd"])
+    receiver = load_receiver(installed["logreceiver"])
     assert [stream.name for stream in forwarder.streams] == ["http", "pq-stream"]
     assert isinstance(receiver.sink, KafkaSink)
     for name, program in PROGRAMS.items():
-        validated = CliRunner().invoke(program, ["validate", "-c", str(installed / f"{name}.toml")])
+        validated = CliRunner().invoke(program, ["validate", "-c", str(installed[name])])
         assert validated.exit_code == 0, validated.output
 
 
-def test_hosts_and_ports_meet(compose: dict[str, Any], installed: Path) -> None:
-    forwarder, receiver = load_forwarder(installed / "logfwd.toml"), load_receiver(installed / "logreceiver.toml")
+def test_a_program_has_its_own_keys_and_neither_the_authoritys_nor_the_others(
+    compose: dict[str, Any], installed: dict[str, Path]
+) -> None:
+    keys = {name: {path.name for path in config.parent.rglob("pki/**/*.key")} for name, config in installed.items()}
+    assert keys == {
+        "logfwd": {"forwarder.key", "forwarder-kem.key"},
+        "logreceiver": {"receiver.key", "receiver-kem.key", "grant.key"},
+    }
+    for path in (path for config in installed.values() for path in config.parent.rglob("pki/**/*.key")):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    assert [name for name, service in compose["services"].items() if "pki" in dict(mounts(service))] == ["pki"]
+
+
+def test_hosts_and_ports_meet(compose: dict[str, Any], installed: dict[str, Path]) -> None:
+    forwarder, receiver = load_forwarder(installed["logfwd"]), load_receiver(installed["logreceiver"])
     served = {split_address(listener.address)[1]: listener.modes for listener in receiver.listener}
     for stream in forwarder.streams:
         for address in stream.receivers or forwarder.receivers:
