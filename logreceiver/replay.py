@@ -1,8 +1,9 @@
 """Copies a topic of the embedded log to Kafka: the same batches, under producer ids of that cluster, in order.
 
-Each partition is one run: batches are stamped from sequence 0 and stored one at a time by a `RunWriter`, so a break in
-the middle neither loses nor repeats. If a batch cannot be stored, or its fate cannot be found out, the replay ends and
-names the offset. So it does at damage, unless that is to be skipped. A second replay stores everything again.
+Batches of a partition are stamped in one sequence and stored one at a time by a `RunWriter`, so a break in the middle
+neither loses nor repeats. If a batch cannot be stored, or its fate cannot be found out, the replay ends and names the
+offset. So it does at damage, unless that is to be skipped. A replay that ended in any way, also by kill -9, goes on
+where it was: replayed.py keeps its place, and of the batches behind that the target says what it has.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
-from logreceiver.sinks import Sink
+from logreceiver.replayed import Place, Places, kept
+from logreceiver.sinks import Sink, TopicInfo
 from logreceiver.sinks.log.damage import OnDamage, stop
 from logreceiver.sinks.log.read import PartitionReader, StoredBatch, readers
 from logreceiver.sinks.make import make_sink
@@ -28,12 +31,14 @@ from logreceiver.sinks.settings import AnySink, KafkaSink
 from streams.addresses import split_address
 from streams.config import toml
 from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
-from streams.records.batch import halves
+from streams.records.batch import SEQUENCES, halves, parse_header
 from streams.records.walk import walk
 
 PATIENCE_SECONDS = 120.0
 """How long to keep trying with one batch."""
 _PAUSE_SECONDS = 0.5
+FORGOTTEN_SECONDS = 3600.0
+"""Brokers forget no producer that is younger."""
 
 T = TypeVar("T")
 log = structlog.get_logger("logreceiver.replay")
@@ -90,8 +95,10 @@ def sink_in(path: Path) -> KafkaSink:
     raise ConfigError(problems)
 
 
-async def replay_to(directory: Path, topic: str, to: str, *, on_damage: OnDamage = stop) -> ReplayResult:
-    """Replay everything acknowledged to a URL, or to what a .toml file names as its sink.
+async def replay_to(
+    directory: Path, topic: str, to: str, *, on_damage: OnDamage = stop, again: bool = False
+) -> ReplayResult:
+    """Replay what is acknowledged to a URL, or to what a .toml file names as its sink; `again`: all of it.
 
     ConfigError for a wrong target or topic, SinkUnavailable if it had to stop, LogDamaged at damage not to be skipped.
     """
@@ -105,35 +112,92 @@ async def replay_to(directory: Path, topic: str, to: str, *, on_damage: OnDamage
     sink = make_sink(plain if from_file is None else from_file)
     try:
         await sink.start()
-        return await replay(sink, sources, target.topic)
+        info = await _patiently(lambda: sink.topic(target.topic))
+        with kept(directory, topic, info, sink.cluster_id, again=again) as places:
+            return await replay(sink, sources, info, places)
     finally:
         await sink.close()
 
 
-async def replay(sink: Sink, sources: list[PartitionReader], topic: str) -> ReplayResult:
+async def replay(sink: Sink, sources: list[PartitionReader], info: TopicInfo, places: Places) -> ReplayResult:
     """Replay partitions into a started sink, one after the other."""
-    info = await _patiently(lambda: sink.topic(topic))
     records = batches = 0
     with _progress() as advance:
         for reader in sources:
-            producer_id = await _patiently(sink.new_producer_id)
-            patience = _Patience()
-            run = RunWriter(sink, topic, reader.partition % info.partition_count, producer_id, patience)
-            for batch in reader.poll():
-                patience.renew()
+            found = await _Copy(sink, reader, info, places, advance).run()
+            records, batches = records + found[0], batches + found[1]
+    return ReplayResult(records, batches, info.name)
+
+
+class _Copy:
+    """One partition on its way."""
+
+    def __init__(
+        self, sink: Sink, reader: PartitionReader, info: TopicInfo, places: Places, advance: Callable[[int], None]
+    ) -> None:
+        self._sink, self._reader, self._info, self._places = sink, reader, info, places
+        self._advance = advance
+
+    async def run(self) -> tuple[int, int]:
+        """Store what the target lacks; how many records and batches that was."""
+        number, patience, batches = self._reader.partition, _Patience(), 0
+        place, ahead = await self._begin()
+        self._reader.start_at(place.offset)
+        first = place.sequence + ahead
+        run = RunWriter(
+            self._sink, self._info.name, place.target_partition, place.producer_id, patience, next_sequence=first
+        )
+        for batch in self._reader.poll():
+            patience.renew()
+            if ahead and self._reader.begins_at > place.offset:
+                raise _unknown(f"old segments of partition {number} were deleted since")
+            try:
+                walk(memoryview(batch.payload), batch.header)
+            except BatchCorrupt as error:  # stored by an earlier version; Kafka would refuse it
+                self._reader.on_damage(batch.unreadable(error))
+                continue
+            count = batch.header.record_count
+            if ahead < count:
                 try:
-                    walk(memoryview(batch.payload), batch.header)
-                except BatchCorrupt as error:  # stored by an earlier version; Kafka would refuse it
-                    reader.on_damage(batch.unreadable(error))
-                    continue
-                try:
-                    await _store(run, batch.payload)
+                    await _store(run, batch.payload, passing=ahead)
                 except SinkUnavailable as error:
                     _stopped(error, batch)
-                advance(batch.header.record_count)
+                self._advance(count - ahead)
                 batches += 1
-            records += run.next_sequence
-    return ReplayResult(records, batches, topic)
+            ahead = max(ahead - count, 0)
+            if not ahead:
+                place = replace(place, offset=batch.next_offset, sequence=run.next_sequence, at=time.time())
+                self._places.passed(number, place)
+        if ahead:
+            raise _unknown(f"it has {ahead} records of partition {number} that the log lacks")
+        self._places.save(number, replace(place, under_way=False))
+        return run.next_sequence - first, batches
+
+    async def _begin(self) -> tuple[Place, int]:
+        """Where to go on, and how many records behind that are stored."""
+        number = self._reader.partition
+        place = self._places.of(number)
+        if not place.under_way:
+            producer_id = await _patiently(self._sink.new_producer_id)
+            to = number % self._info.partition_count
+            place = Place(place.offset, to, producer_id, under_way=True, at=time.time())
+            self._places.save(number, place)
+            return place, 0
+        to, producer_id = place.target_partition, place.producer_id
+        stored = await _patiently(lambda: self._sink.ask(self._info.name, to, producer_id))
+        if stored is None:
+            if place.sequence or not 0 <= time.time() - place.at < FORGOTTEN_SECONDS:
+                raise _unknown(f"it knows nothing (any more) of the producer {producer_id}")
+            return place, 0
+        ahead = (stored.last_sequence + 1 - place.sequence) % SEQUENCES
+        if ahead > SEQUENCES // 2:
+            raise _unknown(f"it has lost records of partition {number} that it had acknowledged")
+        return place, ahead
+
+
+def _unknown(reason: str) -> SinkUnavailable:
+    text = f"what the target has of an interrupted replay is not known: {reason}; to copy everything (again): --again"
+    return SinkUnavailable(Code.OUT_OF_ORDER, text)
 
 
 def _stopped(error: SinkUnavailable, batch: StoredBatch) -> NoReturn:
@@ -158,19 +222,26 @@ class _Patience:
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
-async def _store(run: RunWriter, payload: bytes) -> None:
-    """Store a batch, or its halves where it is too large; SinkUnavailable if that fails."""
-    outcome = await run.store(payload)
-    if outcome.is_stored:
-        return
-    code = outcome.code or Code.UNKNOWN
-    if code is not Code.TOO_LARGE:
-        raise SinkUnavailable(code, outcome.text)
+async def _store(run: RunWriter, payload: bytes, *, passing: int = 0) -> None:
+    """Store a batch, or its halves where it is too large; SinkUnavailable if that fails.
+
+    `passing`: so many of its records are stored, as the first of its halves.
+    """
+    if not passing:
+        outcome = await run.store(payload)
+        if outcome.is_stored:
+            return
+        code, text = outcome.code or Code.UNKNOWN, outcome.text
+        if code is not Code.TOO_LARGE:
+            raise SinkUnavailable(code, text)
     split = halves(payload)
     if split is None:
-        raise SinkUnavailable(code, f"a single record is too large: {outcome.text}")
+        raise SinkUnavailable(Code.TOO_LARGE, f"a single record is too large: {text}")
     for half in split:
-        await _store(run, half)
+        count = parse_header(half).record_count
+        if passing < count:
+            await _store(run, half, passing=passing)
+        passing = max(passing - count, 0)
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:

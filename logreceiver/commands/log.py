@@ -90,12 +90,14 @@ def cat(
 @CONFIG
 @DIRECTORY
 @SKIP_DAMAGED
-def replay(topic: str, target: str, path: Path, directory: Path | None, skip_damaged: bool) -> None:
+@click.option("--again", is_flag=True, help="Copy from the beginning, whatever was copied to this target before.")
+def replay(topic: str, target: str, path: Path, directory: Path | None, skip_damaged: bool, again: bool) -> None:
     """Copy TOPIC from the embedded log to Kafka, each record once.
 
-    The batches get producer ids of that cluster. Copies everything acknowledged so far; a second replay copies it
-    again. With kafka://, a missing target topic is created, with one replica. If a batch cannot be stored within
-    120 s, the replay stops and prints the offset where it stopped.
+    The batches get producer ids of that cluster. Copies everything acknowledged so far. A replay that was interrupted,
+    or has ended, goes on where it was when it is begun again with the same target: its place is kept in the log's
+    directory, under replays. With kafka://, a missing target topic is created, with one replica. If a batch cannot be
+    stored within 120 s, the replay stops and prints the offset where it stopped.
 
     Exit codes: 0 if every record was copied; 65 at damage, also if it was skipped; 69 if the replay had to stop; 78 for
     an invalid configuration, target or topic.
@@ -109,7 +111,7 @@ def replay(topic: str, target: str, path: Path, directory: Path | None, skip_dam
 
     async def copy() -> None:
         try:
-            result = await replay_to(where, topic, target, on_damage=skip if skip_damaged else stop)
+            result = await replay_to(where, topic, target, on_damage=skip if skip_damaged else stop, again=again)
         except LogDamaged as error:
             damaged.append(error)
             return

@@ -30,7 +30,15 @@ class RunWriter:
     """
 
     def __init__(
-        self, sink: Sink, topic: str, partition: int, producer_id: int, trouble: Trouble, *, may_forget: bool = False
+        self,
+        sink: Sink,
+        topic: str,
+        partition: int,
+        producer_id: int,
+        trouble: Trouble,
+        *,
+        may_forget: bool = False,
+        next_sequence: int = 0,
     ) -> None:
         self._sink = sink
         self._topic = topic
@@ -38,8 +46,8 @@ class RunWriter:
         self._producer_id = producer_id
         self._trouble = trouble
         self._may_forget = may_forget
-        self.next_sequence = 0
-        """Counts on without wrapping, so it is also the number of records stored."""
+        self.next_sequence = next_sequence
+        """Counts on without wrapping: the number of records stored under this producer."""
 
     async def store(self, payload: bytes) -> Outcome:
         """Returns once the batch is stored, or refused for good (a code that is not retriable); RunLost otherwise."""

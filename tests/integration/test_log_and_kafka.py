@@ -12,7 +12,8 @@ import pytest
 from bench.lab.kafka import Kafka
 from bench.lab.oracle import read_topic
 from logreceiver.replay import ReplayResult, replay, replay_to, sink_in
-from logreceiver.sinks import Kind, Outcome
+from logreceiver.replayed import kept
+from logreceiver.sinks import Kind, Outcome, Sink
 from logreceiver.sinks import settings as sink_settings
 from logreceiver.sinks.log.read import readers
 from logreceiver.sinks.log.sink import LogSink
@@ -140,6 +141,12 @@ def test_a_target_in_a_file_is_checked_as_a_receivers_sink_is(tmp_path: Path) ->
             sink_in(path)
 
 
+async def replay_into(sink: Sink, directory: Path) -> ReplayResult:
+    info = await sink.topic("copy")
+    with kept(directory, TOPIC, info, "cluster") as places:
+        return await replay(sink, readers(directory, TOPIC), info, places)
+
+
 STORED: tuple[bool, Outcome | None] = (True, None)
 LOST = (False, Outcome(Kind.UNCERTAIN, code=Code.TIMED_OUT))
 KEPT_UNHEARD = (True, Outcome(Kind.UNCERTAIN, code=Code.UNAVAILABLE))
@@ -165,7 +172,7 @@ async def test_a_replay_over_an_unsteady_network_neither_loses_nor_repeats(
     monkeypatch.setattr("logreceiver.replay._PAUSE_SECONDS", 0.0)
     await filled(tmp_path, batches=4)
     target = ModelHarness()
-    result = await replay(Unsteady(target.sink, list(script)), readers(tmp_path, TOPIC), "copy")
+    result = await replay_into(Unsteady(target.sink, list(script)), tmp_path)
     assert target.values("copy") == values(40)
     assert (result.records, result.batches) == (40, 4)
 
@@ -182,4 +189,4 @@ async def test_a_replay_stops_with_its_place_when_the_broker_says_something_impo
 
     monkeypatch.setattr(sink, "ask", forgotten)
     with pytest.raises(SinkUnavailable, match="before offset 10 of partition 0"):
-        await replay(sink, readers(tmp_path, TOPIC), "copy")
+        await replay_into(sink, tmp_path)

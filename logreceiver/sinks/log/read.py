@@ -67,6 +67,10 @@ class PartitionReader:
         self._expected = -1
         """The offset that the batch at `_position` should have; −1 before the first `poll`."""
 
+    def start_at(self, offset: int) -> None:
+        """Begin there; before the first `poll`."""
+        self._wanted = offset
+
     def poll(self) -> Iterator[StoredBatch]:
         """Batches up to the current checkpoint."""
         limit = self._limit()  # before the names: so all that it covers has one
