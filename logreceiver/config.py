@@ -21,8 +21,8 @@ from streams.config.kinds import (
     ListenAddress,
     ModeName,
     Network,
-    Pattern,
     RequestHost,
+    RulePattern,
     TopicName,
     TopicPattern,
 )
@@ -53,8 +53,8 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Allow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An identity (shell pattern over the leaf's URI or DNS names) may write these streams in these modes."""
 
-    identity: Pattern
-    streams: Annotated[tuple[Pattern, ...], Meta(min_length=1)]
+    identity: RulePattern
+    streams: Annotated[tuple[RulePattern, ...], Meta(min_length=1)]
     modes: Modes = ("hybrid",)
     topic: TopicPattern = "{stream}"
     drains: tuple[Drain, ...] = ()
@@ -63,7 +63,7 @@ class Allow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Deny(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An identity (shell pattern) that is shut out, whatever the rules allow."""
 
-    identity: Pattern
+    identity: RulePattern
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -125,6 +125,8 @@ TopicPattern = Annotated[str, shown(check_topic_pattern)]
 HostName = Annotated[str, shown(check_not_empty)]
 RequestHost = Annotated[str, shown(check_request_host)]
 Pattern = Annotated[str, checked(check_not_empty)]
+RulePattern = Annotated[str, shown(check_not_empty)]
+"""In rules of a receiver, which `validate` prints."""
 
 Glob = Annotated[str, Meta(extra={"path": True})]
 """A shell pattern of paths; a relative pattern starts in the directory of the configuration."""
