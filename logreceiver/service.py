@@ -32,7 +32,7 @@ from logreceiver.posture import Share, report
 from logreceiver.reloading import Load, Reloading, Report
 from logreceiver.room import room_for
 from logreceiver.sinks.make import make_sink
-from streams import tasks
+from streams import handed, tasks
 from streams.addresses import join_address, split_address
 from streams.config.changes import digest
 from streams.errors import Code, HandshakeFailed
@@ -119,6 +119,7 @@ class Service:
         change = self._listeners.plan(config)
         await self._listeners.open(change)
         self._listeners.commit(change, grace_seconds=0.0)
+        _drop_unused_sockets()
         if config.admin is not None:
             server = await self._stack.enter_async_context(
                 admin.serve(
@@ -155,6 +156,9 @@ class Service:
     async def _stop(self) -> None:
         self._stopping = True
         self._reloading.stop()
+        for listener in self.listeners:
+            if listener.outlives_us:
+                listener.stop()
         grace = self.config.stop_grace_seconds
         for session in self._live:
             session.go_away(STOPPING, grace)
@@ -292,6 +296,12 @@ class Service:
         now = datetime.now(UTC)
         make = functools.partial(report, posture.accounts, open_links, since=self._since, now=now, sink=sink)
         return await asyncio.to_thread(lambda: msgspec.json.encode(make(forgotten=posture.forgotten)))
+
+
+def _drop_unused_sockets() -> None:
+    for name, address in handed.drop_rest():
+        remedy = "give it the address of a listener in the configuration, as ListenStream="
+        log.warning("socket not used", name=name, address=address, remedy=remedy)
 
 
 async def _until_served(sessions: Iterable[Session]) -> None:

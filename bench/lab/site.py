@@ -42,6 +42,8 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
     open_output: Callable[[Path], BinaryIO] = _append
     """Opens what it writes its log to: the file itself, or something that leads there."""
+    descriptors: Sequence[int] = ()
+    """What it inherits besides its standard ones."""
     process: subprocess.Popen[bytes] | None = None
     _log_start: int = 0
     usage: Any = None
@@ -56,6 +58,7 @@ class Program:
                 stderr=out,
                 preexec_fn=die_with_parent,
                 env={**os.environ, **self.environment},
+                pass_fds=self.descriptors,
             )
 
     @property

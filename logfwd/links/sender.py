@@ -22,8 +22,8 @@ from streams.security.transport import Link
 CLONE_PAUSE_SECONDS = 2.0
 """Pause before the next link when a forwarder with a copy of this state directory took over the last one."""
 
-NOT_LISTENING_SECONDS = (0.5, 0.9)
-"""The shortest and the longest pause while nothing listens at a receiver's addresses: it is back at any moment."""
+NOT_LISTENING_SECONDS = 0.9
+"""The longest pause while nothing listens at a receiver's addresses: it is back at any moment."""
 
 SHUT_OUT_SECONDS = 300.0
 """The longest pause of a forwarder that was shut out: its rights come back by somebody's hand, or never."""
@@ -45,6 +45,8 @@ class Sender:
         delivery.wake_by(self.wake.set)
         self._connect = connect
         self._backoff = Backoff()
+        self._knocking = Backoff()
+        """While nothing listens."""
         self._conversation: Conversation | None = None
         self._unlinked_at = clock()
         self._retry_at = 0.0
@@ -137,6 +139,7 @@ class Sender:
         finally:
             if conversation.has_served:
                 self._backoff.reset()
+                self._knocking.reset()
             self.link = self._conversation = None
             self._unlinked_at = clock()
             self.delivery.metrics.link_closed(self.stream.name)
@@ -156,7 +159,7 @@ class Sender:
 
     def _pause_after(self, error: Exception, reason: str) -> float:
         if isinstance(error, NotListening):
-            return random.uniform(*NOT_LISTENING_SECONDS)  # noqa: S311 — spreads load
+            return self._knocking.next(most_seconds=NOT_LISTENING_SECONDS)
         pause = self._backoff.next(most_seconds=SHUT_OUT_SECONDS if reason == Code.REVOKED else MOST_SECONDS)
         if reason == Code.SUPERSEDED:
             pause = max(pause, random.uniform(0.5, 1.5) * CLONE_PAUSE_SECONDS)  # noqa: S311 — spreads load

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from streams import handed
 from streams.addresses import UNIX, join_address, split_address
 from streams.errors import HandshakeFailed, LinkError
 from streams.security.endpoint import Party
@@ -20,6 +22,8 @@ from streams.security.introduction import Introduction
 from streams.security.pending import Network, Pending
 from streams.security.transport import INBOX_HIGH_BYTES, Link
 from streams.turns import Turns
+
+BACKLOG = 1024
 
 
 class Listener:
@@ -54,9 +58,11 @@ class Listener:
         self._pending = Pending[Link](max_pending, trusted)
         self._proxies = proxies
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server
+        self._servers: list[asyncio.Server] = []
         self._unix_path: Path | None = None
         self.address = ""
+        self.outlives_us = False
+        """A service manager keeps the address open: what is not accepted here waits for the next process."""
 
     async def start(self, address: str, *, reuse_port: bool = False, socket_mode: int = 0o600) -> None:
         """Listen on "host:port" or "unix:/path"; `address` then has the real port. LinkError if that is not possible.
@@ -74,15 +80,23 @@ class Listener:
 
     async def _start_tcp(self, address: str, reuse_port: bool) -> str:
         host, port = split_address(address)
-        self._server = await asyncio.get_running_loop().create_server(
-            self._accept, host or None, port, reuse_port=reuse_port, start_serving=True, backlog=1024
-        )
-        bound = self._server.sockets[0].getsockname()
+        loop = asyncio.get_running_loop()
+        for each in await _handed(host, port):
+            self.outlives_us |= bool(each.name)
+            self._servers.append(await loop.create_server(self._accept, sock=each.sock, backlog=BACKLOG))
+        if not self._servers:
+            server = await loop.create_server(
+                self._accept, host or None, port, reuse_port=reuse_port, start_serving=True, backlog=BACKLOG
+            )
+            self._servers.append(server)
+        bound = self._servers[0].sockets[0].getsockname()
         return join_address(host or bound[0], bound[1])
 
     async def _start_unix(self, path: Path, mode: int) -> None:
         """A socket that a killed process left behind is replaced."""
-        self._server = await asyncio.get_running_loop().create_unix_server(self._accept, str(path), backlog=1024)
+        self._servers.append(
+            await asyncio.get_running_loop().create_unix_server(self._accept, str(path), backlog=BACKLOG)
+        )
         os.chmod(path, mode)
         self._unix_path = path
 
@@ -166,7 +180,8 @@ class Listener:
 
     def stop(self) -> None:
         """Accept no new links; existing ones stay."""
-        self._server.close()
+        for server in self._servers:
+            server.close()
         if self._unix_path is not None:
             self._unix_path.unlink(missing_ok=True)
             self._unix_path = None
@@ -177,7 +192,17 @@ class Listener:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
+        for server in self._servers:
+            await server.wait_closed()
+
+
+async def _handed(host: str, port: int) -> list[handed.Handed]:
+    """Sockets that listen on this address already."""
+    if not port or not handed.are_there():
+        return []
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return handed.take(name[:2] for *_, name in found)
 
 
 async def listen(

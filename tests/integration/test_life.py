@@ -46,7 +46,7 @@ async def test_a_link_is_kept_while_no_other_can_be_made(
     ):
         installation.append(*lines(10))
         await eventually(lambda: acknowledged(forwarder) == 10)
-        service.listeners[0]._server.close()
+        service.listeners[0]._servers[0].close()
         monkeypatch.setattr(transport, "ROTATE_SECONDS", 0.0)
         await eventually(lambda: len(found(events, "link rotation failed")) > 1)
         installation.append(*lines(10, 10))

@@ -109,11 +109,13 @@ async def test_links_that_the_receiver_has_left_at_once_are_tried_ever_more_seld
     assert await pauses(events, monkeypatch, *script) == [0.4, 0.2]
 
 
-async def test_a_receiver_that_does_not_listen_is_tried_again_within_a_second_for_ever(
+async def test_a_receiver_that_does_not_listen_is_tried_again_soon_and_then_within_a_second_for_ever(
     events: list[EventDict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = NotListening("refused")
-    assert await pauses(events, monkeypatch, *[(False, away)] * 20, (False, CUT)) == [0.9] * 20 + [0.1]
+    assert await pauses(events, monkeypatch, *[(False, away)] * 20, (False, CUT)) == [0.1, 0.2, 0.4, 0.8] + [
+        0.9
+    ] * 16 + [0.1]
 
 
 async def test_a_forwarder_whose_link_another_copy_took_over_waits_longer(
