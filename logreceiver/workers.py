@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
 import signal
 import socket
@@ -96,6 +97,7 @@ class _Parent:
         """A signal writes here, to end `_wait`."""
 
     def keep(self, count: int) -> Worker:
+        gc.enable()  # for the parent, which runs from here on; see streams/startup.py
         os.set_blocking(self._woken_read, False)
         os.set_blocking(self._woken_write, False)
         signal.set_wakeup_fd(self._woken_write, warn_on_full_buffer=False)

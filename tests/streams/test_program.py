@@ -205,3 +205,19 @@ main()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 78, done.stderr
     assert "missing.toml" in done.stderr
+
+
+@pytest.mark.parametrize(("command", "collects"), [("run", False), ("validate", True)])
+def test_a_program_that_is_to_run_collects_no_garbage_until_it_does(command: str, collects: bool) -> None:
+    script = f"""
+import gc, sys
+from streams import startup
+sys.argv[1:] = [{command!r}]
+startup.prepare()
+print(gc.isenabled())
+from streams import program
+program.has_started()
+print(gc.isenabled(), gc.get_freeze_count() > 10_000)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=60, text=True)
+    assert found.stdout.split() == [str(collects), "True", "True"]
