@@ -47,7 +47,8 @@ from streams.records.batch import Codec
 SEALED_DRAFTS = 2
 COMMITS_IN_FLIGHT = 4
 PAYLOADS_IN_MEMORY = 8
-PAYLOAD_BYTES_IN_MEMORY = 2 * MIB
+PAYLOAD_BYTES_IN_MEMORY, ALL_PAYLOAD_BYTES_IN_MEMORY = 2 * MIB, 16 * MIB
+"""Of one pipeline, and about so much of all of them."""
 ROOM_CHECK_SECONDS = 0.02
 ROOM_FOR_BATCHES_BYTES = 64 * KIB
 """Of a spool's budget, what requests leave to the batches that they become: headers, rows, short records."""
@@ -155,6 +156,10 @@ class Pipeline:
 
     async def run(self) -> None:
         """Run until the source is exhausted (or reading was stopped) and everything is acknowledged."""
+        with self._threads.for_a_stream():
+            await self._run()
+
+    async def _run(self) -> None:
         intake = [asyncio.create_task(part) for part in (self._read(), self._spool_batches(), self._finish_commits())]
         senders = [asyncio.create_task(sender.run()) for sender in self.senders]
         drained = asyncio.create_task(self._drained(intake[-1]))
@@ -231,11 +236,11 @@ class Pipeline:
                     if pull.done():
                         if (block := pull.result()) is None:
                             break
-                        pull = asyncio.ensure_future(anext(blocks, None))
                         portions = batcher.add(block, clock())
                         del block  # sealing frees it while this waits
                         for portion in portions:
                             await self._seal(portion)
+                        pull = asyncio.ensure_future(anext(blocks, None))  # not before: streams that wait keep no more
                     elif (due := batcher.due(clock())) is not None:
                         await self._seal(due)
             finally:
@@ -322,12 +327,17 @@ class Pipeline:
         """Follow the pace of a link that keeps up; a slow or missing link does not keep batches off the disk."""
         sender = self.senders[0]
         backlog = self._backlogs[0]
-        many = len(backlog.rows) >= PAYLOADS_IN_MEMORY or backlog.waiting_bytes >= PAYLOAD_BYTES_IN_MEMORY
+        many = len(backlog.rows) >= PAYLOADS_IN_MEMORY or backlog.waiting_bytes >= self._most_payload_bytes
         if sender.connected and many:
             sender.delivery.progress.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(KEEP_UP_SECONDS):
                     await sender.delivery.progress.wait()
+
+    @property
+    def _most_payload_bytes(self) -> int:
+        """Of batches that wait, what may be in memory."""
+        return min(PAYLOAD_BYTES_IN_MEMORY, ALL_PAYLOAD_BYTES_IN_MEMORY // self._threads.streams)
 
     async def _room_for(self, size: int) -> None:
         """Wait while the original's spool, or the disk, is full. Twins never hold up their original."""
@@ -344,7 +354,7 @@ class Pipeline:
         ids = [blobs.add(batch.payload, notes) for batch in sealed.batches]
         rows = []
         for backlog in self._backlogs:
-            dropped, is_behind = backlog.totals.dropped, backlog.waiting_bytes >= PAYLOAD_BYTES_IN_MEMORY
+            dropped, is_behind = backlog.totals.dropped, backlog.waiting_bytes >= self._most_payload_bytes
             accepted = backlog.accept(sealed.batches, ids, sealed.invalid, sealed_at, notes)
             rows.append((backlog, accepted, is_behind))
             self._count(backlog, sealed, backlog.totals.dropped - dropped)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -22,6 +23,17 @@ class SealThreads:
         threads = max(min(os.cpu_count() or 2, MOST_AT_ONCE - 1), 2)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="seal")
         self._turns = asyncio.Semaphore(threads + 1)
+        self.streams = 0
+        """How many use them."""
+
+    @contextlib.contextmanager
+    def for_a_stream(self) -> Iterator[None]:
+        """While one uses them."""
+        self.streams += 1
+        try:
+            yield
+        finally:
+            self.streams -= 1
 
     async def start(self, function: Callable[..., _Result], *arguments: Any, **named: Any) -> Future[_Result]:
         """Have a thread call the function. It may wait for what was started before it."""

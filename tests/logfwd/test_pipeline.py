@@ -6,6 +6,7 @@ Receipts are in test_receipts.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 from collections.abc import Iterator
@@ -70,6 +71,45 @@ async def test_payloads_of_a_long_backlog_do_not_stay_in_memory(tmp_path: Path) 
                 rows = pipeline.senders[0].backlog.rows
                 assert len(rows) == 4 * PAYLOADS_IN_MEMORY
                 assert sum(row.payload is not None for row in rows) <= PAYLOADS_IN_MEMORY
+
+
+async def test_streams_share_the_room_for_payloads_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "ALL_PAYLOAD_BYTES_IN_MEMORY", 1 << 20)
+    async with Spool(tmp_path / "s.spool") as spool, pipeline_on(spool, Given()) as pipeline:
+        with contextlib.ExitStack() as others:
+            found = []
+            for streams in (1, 4):
+                while pipeline._threads.streams < streams:
+                    others.enter_context(pipeline._threads.for_a_stream())
+                found.append(pipeline._most_payload_bytes)
+        assert found == [1 << 20, 1 << 18]
+        assert pipeline._threads.streams == 0
+
+
+async def test_no_block_is_asked_for_while_another_waits_for_its_turn_to_be_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, may_seal = Sealer.add, threading.Event()
+
+    def held(sealer: Sealer, *portion: Any, **how: Any) -> Sealed:
+        assert may_seal.wait(PATIENCE_SECONDS)
+        return add(sealer, *portion, **how)
+
+    monkeypatch.setattr(Sealer, "add", held)
+    source = Given()
+    async with (
+        Spool(tmp_path / "s.spool") as spool,
+        pipeline_on(spool, source, each_alone()) as pipeline,
+        running(pipeline),
+    ):
+        turns = pipeline._threads._turns._value
+        for number in range(turns + 3):
+            source.give(number)
+        await eventually(lambda: source.queue.qsize() == 2)
+        await a_moment()
+        assert source.queue.qsize() == 2, "those that are being sealed, and one that waits, are taken"
+        may_seal.set()
+        await eventually(lambda: source.queue.qsize() == 0)
 
 
 async def test_a_twin_without_a_link_does_not_hold_up_the_end(tmp_path: Path) -> None:
