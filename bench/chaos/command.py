@@ -1,6 +1,7 @@
 """`logbench chaos`: real processes, a real Kafka, and a seeded schedule of faults while numbered records flow.
 
-Faults (faults.py): kill -9 and SIGSTOP of forwarder, receivers and broker; links cut, slowed, delayed or silenced;
+Faults (faults.py): kill -9 and SIGSTOP of forwarder, receivers and broker; a broker that refuses batches for troubles
+of its own; links cut, slowed, delayed or silenced; addresses at which nothing listens for a while;
 steps of the forwarder's clock; reloads; renewed certificates; a log that nobody reads; and what happens to files:
 rotated, copied, truncated, with holes, edited, deleted with their inode used again, gone with their directory. Then the
 faults end, everything drains, and the oracle reads the topics. A failing seed keeps its directory and can be run again
@@ -164,11 +165,11 @@ def run_seeds(
 def chaos(seed: int, seeds: int, minutes: float, modes: list[str], as_json: bool) -> None:
     """Kill, stop and cut off everything while records flow; then count missing, duplicated and reordered records.
 
-    Two receivers, one forwarder and a real Kafka broker are killed (SIGKILL) and stopped (SIGSTOP), links are cut,
-    slowed and silenced, the forwarder's clock is stepped, streams reload, certificates and delegated keys are renewed,
-    and nobody reads the forwarder's log. Files rotate, are copied, truncated and edited, get holes, are deleted so that
-    their inodes are used again, and go away with their directory. Then everything drains, and an independent reader
-    counts the records in Kafka.
+    Two receivers, one forwarder and a real Kafka broker are killed (SIGKILL) and stopped (SIGSTOP), batches are refused
+    for troubles of the broker's own, links are cut, slowed, silenced and refused, the forwarder's clock is stepped,
+    streams reload, certificates and delegated keys are renewed, and nobody reads the forwarder's log. Files rotate, are
+    copied, truncated and edited, get holes, are deleted so that their inodes are used again, and go away with their
+    directory. Then everything drains, and an independent reader counts the records in Kafka.
 
     Records that were written between the copy and the truncate of a rotation are not promised to be stored
     (docs/delivery.md). They are known by number; those that are not stored are counted apart.

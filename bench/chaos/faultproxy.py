@@ -53,6 +53,8 @@ class FaultProxy:
         self._open = asyncio.Event()
         self._stop = asyncio.Event()
         self._started = threading.Event()
+        self._server: asyncio.Server | None = None
+        self._listening: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),), daemon=True)
 
@@ -89,8 +91,17 @@ class FaultProxy:
         """End of `hold`: the bytes that were held back are sent on."""
         self._call(self._open.set)
 
+    def refuse(self) -> None:
+        """Like the address of a host on which nothing listens: its links are reset, and new ones refused."""
+        self._call(self._close)
+
+    def listen(self) -> None:
+        """End of `refuse`: it listens at the same address again."""
+        self._call(self._listen_again)
+
     def heal(self) -> None:
         """End every fault."""
+        self.listen()
         self.delay(0.0)
         self.throttle(0.0)
         self._call(self._cut_after.clear)
@@ -103,15 +114,34 @@ class FaultProxy:
 
     async def _run(self) -> None:
         self._open.set()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await self._listen(0)
+        assert self._server is not None
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         self._started.set()
         await self._stop.wait()
-        server.close()
-        for task in self._serving:
-            task.cancel()
+        if self._listening is not None:
+            await self._listening
+        self._close()
         await asyncio.gather(*self._serving, return_exceptions=True)
         await asyncio.sleep(0)  # transports close their sockets in the next round
+
+    async def _listen(self, port: int) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port)
+
+    def _listen_again(self) -> None:
+        if self._server is None and self._listening is None:
+            self._listening = asyncio.create_task(self._listen(int(self.address.rpartition(":")[2])))
+            self._listening.add_done_callback(self._listens)
+
+    def _listens(self, _: asyncio.Task[None]) -> None:
+        self._listening = None
+
+    def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for task in self._serving:
+            task.cancel()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Keep a reference: the loop holds tasks weakly, and nothing else holds one that waits for a silent peer."""

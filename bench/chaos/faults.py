@@ -56,6 +56,7 @@ def _kinds() -> dict[str, Kind]:
         "kill broker": Kind(1.5, ("broker",), (0.0, 2.0)),
         "stop forwarder": Kind(1.0, ("forwarder",), (0.5, 3.0)),
         "stop broker": Kind(1.5, ("broker",), (0.5, 3.0)),
+        "refuse broker": Kind(1.5, ("answers",), (0.5, 8.0)),
         "reload": Kind(2.0, ("forwarder",)),
         "step clock": Kind(1.5, ("clock",), (0.5, 5.0)),
         "stall log": Kind(1.0, ("log",), (1.0, 8.0)),
@@ -76,6 +77,7 @@ def _kinds() -> dict[str, Kind]:
             f"delay {link}": Kind(1.0, (link,), (1.0, 4.0)),
             f"throttle {link}": Kind(1.0, (link,), (1.0, 4.0)),
             f"silence {link}": Kind(1.2, (link,), (1.0, 8.0)),
+            f"refuse {link}": Kind(1.2, (link,), (0.2, 6.0)),
         }
     for name in FILES:
         file = (f"file {name}",)

@@ -1,7 +1,8 @@
 """One seed of chaos: an installation of real processes, the faults that it goes through, and what became of records.
 
 Two originals with a file each, in a directory of its own; further modes are twins of the two in turn. Two receivers,
-each with a listener for every kind of handshake, and a fault proxy before each listener.
+each with a listener for every kind of handshake, and a fault proxy before each listener. Receivers reach the broker
+through a proxy that may refuse batches in its place.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from bench.chaos.faultproxy import FaultProxy
 from bench.chaos.faults import FILES, schedule
+from bench.chaos.refusingbroker import RefusingBroker, RefusingThread
 from bench.chaos.stalledlog import LogPipe
 from bench.chaos.steppedclock import SteppedClock
 from bench.chaos.strike import Striker, Targets
@@ -104,16 +106,17 @@ class Chaos:
         with contextlib.ExitStack() as stack:
             self._broker_is_up()
             stack.callback(self._stop_programs)
+            answers = stack.enter_context(RefusingThread(self.kafka.bootstrap))
             proxies = [
                 [stack.enter_context(FaultProxy(address)) for address in addresses]
-                for addresses in self._start_receivers()
+                for addresses in self._start_receivers(answers.address)
             ]
             for number, group in enumerate(self.served):
                 addresses = [each[number].address for each in proxies]
                 self.receivers_of |= dict.fromkeys((mode.name for mode in group), addresses)
             writers = {name: Writer(self.directory / "logs" / name, name, self.seed) for name in FILES}
             self._start_forwarder()
-            striker = Striker(self._targets(proxies, writers))
+            striker = Striker(self._targets(answers, proxies, writers))
             for writer in writers.values():
                 writer.start()
             try:
@@ -142,12 +145,15 @@ class Chaos:
         stored = read_topic(self.kafka.bootstrap, stream)
         return judge(stream, writer.sent, stored, source=writer.stream, may_be_lost=writer.may_be_lost)
 
-    def _targets(self, proxies: Sequence[Sequence[FaultProxy]], writers: Mapping[str, Writer]) -> Targets:
+    def _targets(
+        self, answers: RefusingBroker, proxies: Sequence[Sequence[FaultProxy]], writers: Mapping[str, Writer]
+    ) -> Targets:
         programs = {f"receiver {number}": program for number, program in enumerate(self.receivers, 1)}
         originals = {file: name for name, file in reversed(self.sources.items())}
         return Targets(
             programs={"forwarder": self.site.forwarder, **programs},
             kafka=self.kafka,
+            answers=answers,
             proxies=proxies,
             writers=writers,
             log=self.log,
@@ -165,12 +171,12 @@ class Chaos:
         if not wait_until(broker.has_started, 60, every_seconds=LOOK_SECONDS):
             raise KafkaFailed(broker.tail())
 
-    def _start_receivers(self) -> Iterator[list[str]]:
+    def _start_receivers(self, broker: str) -> Iterator[list[str]]:
         """Start each receiver; its addresses, one for each group of modes."""
         self.site.make_pki()
         for name in ("receiver", "forwarder"):
             self.site.leaves.delegate(name)
-        sink = f'type = "kafka"\nbrokers = ["{self.kafka.bootstrap}"]\ncreate_topics = true\nproduce_timeout = "10s"'
+        sink = f'type = "kafka"\nbrokers = ["{broker}"]\ncreate_topics = true\nproduce_timeout = "10s"'
         modes = [json.dumps([mode.name for mode in group]) for group in self.served]
         for program in self.receivers:
             name = program.log_path.stem

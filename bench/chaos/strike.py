@@ -13,10 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain, count, cycle
 
 from bench.chaos.faultproxy import FaultProxy
 from bench.chaos.faults import Fault
+from bench.chaos.refusingbroker import Judge, RefusingBroker, Verdict
 from bench.chaos.stalledlog import LogPipe
 from bench.chaos.writer import Writer
 from bench.lab.kafka import Kafka
@@ -32,6 +33,8 @@ SLOWEST, FASTEST = 10_000, 100_000
 LONGEST_STEP_SECONDS = 3 * 3600.0
 """Largest step of the forwarder's clock, back or ahead: beyond the hour ahead that a topic accepts by default."""
 
+ANSWERS = (-1, 2, 19)
+"""Errors that a broker gives for its own troubles: unknown, corrupt message, too few replicas."""
 Parts = Iterator[float]
 
 
@@ -41,6 +44,8 @@ class Targets:
 
     programs: Mapping[str, Program]
     kafka: Kafka
+    answers: RefusingBroker
+    """What comes between the receivers and the broker."""
     proxies: Sequence[Sequence[FaultProxy]]
     writers: Mapping[str, Writer]
     log: LogPipe
@@ -76,6 +81,7 @@ class Striker:
             "delay": self._delay,
             "throttle": self._throttle,
             "silence": self._silence,
+            "refuse": self._refuse,
             "unmount": self._unmount,
             "recycle": self._recycle,
             **dict.fromkeys(("rotate", "copy", "truncate", "hole", "edit"), self._change_file),
@@ -248,3 +254,24 @@ class Striker:
         yield fault.seconds
         for proxy in self._proxies(fault):
             proxy.release()
+
+    def _refuse(self, fault: Fault) -> Parts:
+        """A broker's errors, or an address at which nothing listens."""
+        if fault.whom == "broker":
+            self._targets.answers.judge = _refusing(fault)
+            yield fault.seconds
+            self._targets.answers.judge = lambda _: None
+            return
+        for proxy in self._proxies(fault):
+            proxy.refuse()
+        yield fault.seconds
+        for proxy in self._proxies(fault):
+            proxy.listen()
+
+
+def _refusing(fault: Fault) -> Judge:
+    """One error after the other; which one begins depends on the fault. With its coin, what is refused is stored."""
+    codes = cycle(ANSWERS)
+    for _ in range(int(fault.size * len(ANSWERS))):
+        next(codes)
+    return lambda _: Verdict(next(codes), stored=fault.coin)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.chaos.refusingbroker import Batch, Judge, RefusingBroker, Verdict, refusing
 from bench.lab.kafka import Kafka
 from logfwd.links import resume
 from logreceiver.sinks import settings as sink_settings
 from tests.support.chaos import CHAOS
 from tests.support.delivery import RECORDS, Life, joined, numbered, way_to
 from tests.support.installation import eventually
-from tests.support.refusing_broker import Batch, Judge, RefusingBroker, Verdict, refusing
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 TROUBLE_SECONDS = 300.0 if CHAOS else 12.0

@@ -105,3 +105,22 @@ def test_a_throttled_link_is_slow(proxy: FaultProxy) -> None:
         assert exactly(link, 20_000) == bytes(20_000)
     assert time.monotonic() - started >= 0.2
     proxy.heal()
+
+
+def test_an_address_refuses_and_listens_again_at_the_same_port(proxy: FaultProxy) -> None:
+    with connect(proxy) as link:
+        link.sendall(b"one")
+        assert exactly(link, 3) == b"one"
+        proxy.refuse()
+        with contextlib.suppress(ConnectionError):
+            assert link.recv(1) == b"", "the link is ended"
+    assert wait_until(lambda: not answers(proxy), WAIT_SECONDS, every_seconds=0.01)
+    proxy.listen()
+    assert wait_until(lambda: answers(proxy), WAIT_SECONDS, every_seconds=0.01)
+
+
+def answers(proxy: FaultProxy) -> bool:
+    with contextlib.suppress(ConnectionError), connect(proxy) as link:
+        link.sendall(b"one")
+        return exactly(link, 3) == b"one"
+    return False

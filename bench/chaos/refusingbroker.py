@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from streams.addresses import split_address
 
+START_SECONDS = 10.0
 PRODUCE, METADATA = 0, 3
 _PLACE = struct.Struct(">hhi")
 """How a request begins: kind, version, number of the question."""
@@ -79,6 +81,32 @@ async def refusing(broker: str) -> AsyncIterator[RefusingBroker]:
         for task in [*serving]:
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
+
+
+class RefusingThread:
+    """`with RefusingThread(broker) as proxy`: `refusing` in a thread of its own; `judge` may be set from any other."""
+
+    def __init__(self, broker: str) -> None:
+        self._broker = broker
+        self._started, self._stop = threading.Event(), asyncio.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),), daemon=True)
+
+    def __enter__(self) -> RefusingBroker:
+        self._thread.start()
+        if not self._started.wait(START_SECONDS):
+            raise TimeoutError("the proxy before the broker did not start")
+        return self._proxy
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._loop.close()
+
+    async def _run(self) -> None:
+        async with refusing(self._broker) as self._proxy:
+            self._started.set()
+            await self._stop.wait()
 
 
 class _Connection:
