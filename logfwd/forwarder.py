@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from logfwd import openfiles, state_dir, status
+from logfwd import health, openfiles, state_dir, status
 from logfwd.changes import Change, Group, groups
 from logfwd.config import ForwarderConfig
 from logfwd.intake import jsonlines
@@ -87,6 +87,7 @@ class Forwarder:
                 log.info("admin listening", address=server.address)
             self.metrics.on_scrape(self._observe)
             self.metrics.on_scrape(lambda: self.metrics.count_task_failures(tasks.failures()))
+            self.metrics.on_scrape(lambda: self.metrics.show_reasons(len(self._ready()), len(self._degraded())))
             self._share_descriptors()
             await self._listen()
             for group in groups(self.config).values():
@@ -266,7 +267,8 @@ class Forwarder:
 
     def _degraded(self) -> Mapping[str, str]:
         drains = dict.fromkeys(self._draining, "it is not configured any more; what waits in its spool is being sent")
-        return {**tasks.troubles(), **self._reloading.troubles(), **drains}
+        links = health.degraded(self._pipelines(), self.metrics)
+        return {**tasks.troubles(), **self._reloading.troubles(), **drains, **links}
 
 
 def _tell_of_removed_twins(spool: Spool, configured: set[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from logfwd.clocks import clock
 from logfwd.spool.backlog import Backlog
 from streams.security.endpoint import Facts
-from streams.telemetry.metrics import CollectorRegistry, Metric, Metrics, duration, reloads
+from streams.telemetry.metrics import CollectorRegistry, Metric, Metrics, duration, reasons, reloads
 
 BATCH_DURATION = duration(
     "logfwd_batch_duration_seconds", ("stream", "mode"), "Batch duration: sealed until acknowledged."
@@ -127,6 +127,7 @@ FILE_BYTES = Metric(
     "not_found, recognised and edited those before the position.",
 )
 RELOADS = reloads("logfwd")
+REASONS = reasons("logfwd")
 FORWARDER = (
     BATCH_DURATION,
     BATCH_STAGE,
@@ -148,6 +149,7 @@ FORWARDER = (
     FILES,
     FILE_BYTES,
     *RELOADS,
+    REASONS,
 )
 
 
@@ -155,7 +157,7 @@ class ForwarderMetrics(Metrics):
     """The families of `logfwd`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__(registry, RELOADS)
+        super().__init__(registry, RELOADS, REASONS)
         self.batch_duration = self._windowed(BATCH_DURATION)
         self.batch_stage = self._histogram(BATCH_STAGE)
         self.link_info = self._gauge(LINK_INFO)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import structlog
@@ -35,6 +35,7 @@ from logfwd.links.delivery import Delivery
 from logfwd.links.sender import Connect, Sender
 from logfwd.metrics import ForwarderMetrics
 from logfwd.sources import Source
+from logfwd.sources.file.source import FileTail
 from logfwd.sources.position import Block, Position, Receipt
 from logfwd.spool.backlog import Backlog
 from logfwd.spool.notes import Notes
@@ -50,6 +51,7 @@ PAYLOADS_IN_MEMORY = 8
 PAYLOAD_BYTES_IN_MEMORY, ALL_PAYLOAD_BYTES_IN_MEMORY = 2 * MIB, 16 * MIB
 """Of one pipeline, and about so much of all of them."""
 ROOM_CHECK_SECONDS = 0.02
+FULL_SECONDS = 1.0
 ROOM_FOR_BATCHES_BYTES = 64 * KIB
 """Of a spool's budget, what requests leave to the batches that they become: headers, rows, short records."""
 REMEDIES = {
@@ -97,6 +99,17 @@ class _Commit:
     positions: Mapping[str, Position]
     receipts: Sequence[Receipt]
     sealed_at: float
+
+
+class _Full(NamedTuple):
+    """Why the source waits for room, and since when."""
+
+    reason: str = ""
+    since: float = 0.0
+
+    def lasts(self, now: float) -> bool:
+        """Not only until the next acknowledgement."""
+        return now - self.since >= FULL_SECONDS
 
 
 class Pipeline:
@@ -150,6 +163,7 @@ class Pipeline:
         self._refused: WeakSet[Receipt] = WeakSet()
         """Receipts of requests of which a part was refused, so that no later part is stored."""
         self._evicted_keys = 0
+        self._full = _Full()
         self.log = structlog.get_logger("logfwd.pipeline").bind(stream=original.name)
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -192,7 +206,12 @@ class Pipeline:
     def troubles(self) -> dict[str, str]:
         """What keeps a part of the source, or a batch, waiting: reasons by name."""
         letters = self.senders[0].delivery.trouble
-        return {**self.source.health(), **({"dead letters": letters} if letters else {})}
+        waits = {"dead letters": letters, "spool": self._full.reason if self._full.lasts(clock()) else ""}
+        return {**self.source.health(), **{part: reason for part, reason in waits.items() if reason}}
+
+    def unreadable(self) -> Mapping[str, str]:
+        """Files and directories of the source that cannot be read, by path."""
+        return self.source.unreadable() if isinstance(self.source, FileTail) else {}
 
     def room_bytes(self) -> float:
         """How many bytes of requests the spool may still take; so few that they fit when they are batches."""
@@ -341,13 +360,13 @@ class Pipeline:
 
     async def _room_for(self, size: int) -> None:
         """Wait while the original's spool, or the disk, is full. Twins never hold up their original."""
-        logged = False
         while not (self._backlogs[0].has_room(size) and self._spool.has_disk_room()):
-            if not logged:
+            if not self._full.reason:
                 full = self._backlogs[0].full_limit(size) or "disk"
                 self.log.warning("spool full", limit=full, spool=str(self._spool.path), remedy=REMEDIES[full])
-                logged = True
+                self._full = _Full(f"the spool is full ({full}), so the source waits: {REMEDIES[full]}", clock())
             await asyncio.sleep(ROOM_CHECK_SECONDS)
+        self._full = _Full()
 
     def _accept(self, sealed: Sealed, sealing: _Sealing, sealed_at: float) -> _Commit:
         notes, blobs = Notes(), self._spool.blobs

@@ -111,7 +111,7 @@ class Reloading:
 
     def _tell(self, report: Report) -> None:
         refused = report.outcome == "refused"
-        self._refusal = report.reason if refused else ""
+        self._refusal = "; ".join((report.reason, *report.problems)) if refused else ""
         self._metrics.reloaded(successful=not refused)
         if refused:
             log.error(

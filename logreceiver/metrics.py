@@ -7,7 +7,7 @@ import datetime
 from logreceiver.posture import SinkConnection, SinkConnections
 from streams.security.endpoint import Facts
 from streams.security.modes import Mode
-from streams.telemetry.metrics import CollectorRegistry, Metric, Metrics, duration, reloads
+from streams.telemetry.metrics import CollectorRegistry, Metric, Metrics, duration, reasons, reloads
 
 MAX_STREAM_LABELS = 200
 OTHER_STREAMS = "(other)"
@@ -45,6 +45,7 @@ LEDGER_DROPPED = Metric(
     "Ledger records lost because the ledger could not be written; the batches themselves are stored.",
 )
 RELOADS = reloads("logreceiver")
+REASONS = reasons("logreceiver")
 CRL = Metric(
     "logreceiver_crl_next_update_timestamp_seconds",
     "gauge",
@@ -64,6 +65,7 @@ RECEIVER = (
     CLONES,
     LEDGER_DROPPED,
     *RELOADS,
+    REASONS,
     CRL,
 )
 
@@ -76,7 +78,7 @@ class ReceiverMetrics(Metrics):
     """The families of `logreceiver`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__(registry, RELOADS)
+        super().__init__(registry, RELOADS, REASONS)
         self.batches = self._counter(BATCHES)
         self.records = self._counter(RECEIVED)
         self.bytes = self._counter(BYTES)

@@ -11,7 +11,7 @@ than half of them, is refused until it is confirmed by the digest that the refus
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -76,8 +76,23 @@ class Reloading:
         self._ending: set[asyncio.Task[None]] = set()
         """Ledgers that write their last records."""
         self._stopping = False
-        self.trouble = ""
+        self._refusal = ""
         """Why the last reload was refused; empty if it was taken."""
+        self._waits: tuple[str, ...] = ()
+        """Keys of the last one that are not in use."""
+        self._certificates_refused = ""
+        """Why certificates that were replaced are not in use; empty if they are."""
+
+    def troubles(self) -> Mapping[str, str]:
+        """What of the files is not in use."""
+        found = {}
+        if self._refusal:
+            found["config"] = f"the last reload was refused: {self._refusal}"
+        elif self._waits:
+            found["config"] = f"waits for a restart: {', '.join(self._waits)}"
+        if self._certificates_refused:
+            found["certificates"] = f"the new files are not in use: {self._certificates_refused}"
+        return found
 
     async def prepare(self, load: Load, *, check: bool = False, confirm: str = "") -> Report:
         """Load a configuration and make everything of it ready.
@@ -234,7 +249,7 @@ class Reloading:
 
     def _tell(self, report: Report) -> None:
         refused = report.outcome == "refused"
-        self.trouble = f"the last reload was refused: {report.reason}" if refused else ""
+        self._refusal = "; ".join((report.reason, *report.problems)) if refused else ""
         self._metrics.reloaded(successful=not refused)
         if refused:
             log.error(
@@ -246,6 +261,7 @@ class Reloading:
                 remedy=report.remedy,
             )
             return
+        self._waits, self._certificates_refused = report.waits, ""
         log.info(
             "config reloaded",
             digest=report.digest,
@@ -261,6 +277,7 @@ class Reloading:
             try:
                 change, renew_sink, revoked = await asyncio.to_thread(self._certificates)
             except ConfigError as error:
+                self._certificates_refused = str(error)
                 log.error(
                     "certificate reload failed",
                     reason=str(error),
@@ -269,6 +286,7 @@ class Reloading:
                 return
             if self._stopping:
                 return
+            self._certificates_refused = ""
             self._listeners.commit(change, grace_seconds=CLOSE_SECONDS)
             renew_sink()
             self._shared.revoked = revoked

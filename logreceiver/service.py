@@ -62,6 +62,7 @@ class Service:
         self.metrics = ReceiverMetrics(self.registry)
         self.metrics.config_is(digest(config))
         self.metrics.on_scrape(lambda: self.metrics.count_task_failures(tasks.failures()))
+        self.metrics.on_scrape(lambda: self.metrics.show_reasons(len(self._ready()), len(self._degraded())))
         self._links: Counter[str] = Counter()
         """Open links by identity; an identity without one has no entry."""
         self._live: dict[Session, Listener] = {}
@@ -262,9 +263,11 @@ class Service:
         return {part: wrong for part, wrong in sink.health().items() if part == sink.name}
 
     def _degraded(self) -> Mapping[str, str]:
-        found = dict(tasks.troubles())
-        if self._reloading.trouble:
-            found["config"] = self._reloading.trouble
+        sink = self._shared.sink
+        found = {part: wrong for part, wrong in sink.health().items() if part != sink.name}
+        found |= {**tasks.troubles(), **self._reloading.troubles()}
+        if self._shared.ledger is not None and self._shared.ledger.trouble:
+            found["ledger"] = f"cannot be written, streams are not held up: {self._shared.ledger.trouble}"
         due = self._shared.revoked.next_update
         if due is not None and due <= datetime.now(UTC):
             found["crl"] = f"a revocation list was due on {due:%Y-%m-%d %H:%M} UTC; it stays in force"

@@ -309,6 +309,17 @@ ROWS: dict[str, Sequence[Panel]] = {
             ],
         ),
         Panel(
+            "What is wrong",
+            "How many things are wrong with each program. /readyz, `status` and the live page name them.",
+            [
+                (
+                    f"sum by (instance, severity) ({program}_health_reasons)",
+                    f"{program} {{{{instance}}}} {{{{severity}}}}",
+                )
+                for program in ("logfwd", "logreceiver")
+            ],
+        ),
+        Panel(
             "Configuration in use since",
             "How long ago a program last took a configuration, at its start or by a reload.",
             [

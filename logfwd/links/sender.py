@@ -49,6 +49,8 @@ class Sender:
         """While nothing listens."""
         self._conversation: Conversation | None = None
         self._unlinked_at = clock()
+        self.rotation_failed = ""
+        """Why the next link cannot be made while this one is in use; empty if none is to be made, or it was."""
         self._retry_at = 0.0
         self._next_link: asyncio.Task[Link] | None = None
         self._stopping = False
@@ -81,8 +83,8 @@ class Sender:
 
     @property
     def unlinked_seconds(self) -> float:
-        """How long there has been no link; 0 while there is one."""
-        return 0.0 if self.link is not None else clock() - self._unlinked_at
+        """How long no receiver has welcomed the stream: since the last link that was of use; 0 while there is one."""
+        return 0.0 if self.connected else clock() - self._unlinked_at
 
     def stop(self) -> None:
         """Leave the link once everything on it is answered; then `run` returns."""
@@ -140,8 +142,9 @@ class Sender:
             if conversation.has_served:
                 self._backoff.reset()
                 self._knocking.reset()
+            if conversation.welcomed:
+                self._unlinked_at, self.rotation_failed = clock(), ""
             self.link = self._conversation = None
-            self._unlinked_at = clock()
             self.delivery.metrics.link_closed(self.stream.name)
 
     async def _failed(self, error: Exception) -> None:
@@ -197,8 +200,11 @@ class Sender:
         try:
             while True:
                 try:
-                    return await self._connect()
+                    link = await self._connect()
+                    self.rotation_failed = ""
+                    return link
                 except LINK_FAILURES as error:
+                    self.rotation_failed = str(error)
                     self.log.warning("link rotation failed", reason=self._count(error), detail=str(error))
                     await asyncio.sleep(backoff.next())
         finally:  # also after an error of ours, which shows when the next link is asked for

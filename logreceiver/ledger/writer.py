@@ -64,7 +64,7 @@ class Ledger:
         """None until the sink was reached, and after a run was lost."""
         self._max_bytes = 0
         """How large a batch may be: the topic's limit, or less once the sink refused one."""
-        self._trouble = ""
+        self.trouble = ""
         """Why the ledger cannot be written now; empty while it can."""
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._losing = False
@@ -89,7 +89,7 @@ class Ledger:
         self._some.set()
         self._enough.set()
         assert self._writer is not None
-        await asyncio.wait([self._writer], timeout=0 if self._trouble else STOP_SECONDS)
+        await asyncio.wait([self._writer], timeout=0 if self.trouble else STOP_SECONDS)
         self._writer.cancel()
         await asyncio.gather(self._writer, return_exceptions=True)
         if lost := len(self._waiting) + len(self._reports):
@@ -127,7 +127,7 @@ class Ledger:
             log.error(
                 "ledger records lost",
                 topic=self.topic,
-                reason=self._trouble or "they arrive faster than they can be written",
+                reason=self.trouble or "they arrive faster than they can be written",
                 remedy="logreceiver_ledger_dropped_total counts them; the batches themselves are stored",
             )
 
@@ -232,9 +232,9 @@ class Ledger:
 
     async def _troubled(self, reason: str) -> None:
         """Log once that the ledger cannot be written, and wait, longer each time."""
-        if not self._trouble:
+        if not self.trouble:
             log.error("ledger unavailable", topic=self.topic, reason=reason)
-        self._trouble = reason
+        self.trouble = reason
         await self._pause()
 
     async def _pause(self) -> None:
@@ -242,6 +242,6 @@ class Ledger:
         self._pause_seconds = min(self._pause_seconds * 2, MOST_PAUSE_SECONDS)
 
     def _calm(self) -> None:
-        if self._trouble:
+        if self.trouble:
             log.info("ledger available again", topic=self.topic)
-        self._trouble, self._pause_seconds = "", FIRST_PAUSE_SECONDS
+        self.trouble, self._pause_seconds = "", FIRST_PAUSE_SECONDS

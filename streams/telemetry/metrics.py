@@ -134,6 +134,12 @@ SHARED = (
 )
 
 
+def reasons(program: str) -> Metric:
+    """What shows that something is wrong with a program, in numbers; /readyz has the words."""
+    sentence = "How many things are wrong, as /readyz names them: unready, which keep it from its work; and degraded."
+    return Metric(f"{program}_health_reasons", "gauge", "", ("severity",), sentence)
+
+
 def reloads(program: str) -> tuple[Metric, Metric, Metric]:
     """What shows a program's configuration and its reloads: success, time and the digest in use."""
     sentences = {
@@ -177,7 +183,7 @@ class Metrics:
     Hooks read the event loop's data, so a scrape on another thread calls `prepare` there first.
     """
 
-    def __init__(self, registry: CollectorRegistry, reloads: tuple[Metric, Metric, Metric]) -> None:
+    def __init__(self, registry: CollectorRegistry, reloads: tuple[Metric, Metric, Metric], reasons: Metric) -> None:
         # A creation timestamp for every counter and histogram would double the size of a scrape and help no one.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry
@@ -199,6 +205,7 @@ class Metrics:
         self.on_scrape(self._count_dropped_lines)
         self._reload_ok, self._reloaded, self._config_info = map(self._gauge, reloads)
         self.reloaded(successful=True)
+        self._reasons = self._gauge(reasons)
         self._task_failures, self._counted_failures = self._counter(TASK_FAILURES), dict[str, int]()
 
     def _count_dropped_lines(self) -> None:
@@ -248,6 +255,11 @@ class Metrics:
         self._reload_ok.set(successful)
         if successful:
             self._reloaded.set(time.time())
+
+    def show_reasons(self, unready: int, degraded: int) -> None:
+        """How many reasons /readyz has."""
+        self._reasons.labels("unready").set(unready)
+        self._reasons.labels("degraded").set(degraded)
 
     def config_is(self, digest: str) -> None:
         """The configuration in use has this digest."""

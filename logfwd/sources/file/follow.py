@@ -101,6 +101,10 @@ class Follower:
     def forgotten(self) -> list[str]:
         return self._files.stored.take_forgotten()
 
+    def unreadable(self) -> dict[str, str]:
+        """Why, by path."""
+        return self._files.finder.troubles.known()
+
     def lag_bytes(self) -> int:
         return sum(
             max(tail.size - tail.zeros_at_end - self._files.stored.offsets.get(tail.key, tail.size), 0)

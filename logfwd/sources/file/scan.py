@@ -60,6 +60,10 @@ class Troubles:
             self._known[path] = reason
             self._report.unreadable(path, reason)
 
+    def known(self) -> dict[str, str]:
+        """By path, as they are now."""
+        return dict(self._known)
+
     def over(self, path: str) -> None:
         if self._known.pop(path, None) is not None:
             log.info("file readable again", path=path)

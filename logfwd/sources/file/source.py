@@ -156,9 +156,13 @@ class FileTail:
         return []
 
     def health(self) -> Mapping[str, str]:
-        """Whether the file system answers. A file that cannot be read is logged and tried again."""
+        """Whether the file system answers. A file that cannot be read holds up no other: see `unreadable`."""
         seconds = self._hanging.seconds
         return {"files": f"no answer from the file system for {seconds:.0f} s"} if seconds else {}
+
+    def unreadable(self) -> Mapping[str, str]:
+        """Files and directories that cannot be read, and why; they are tried again."""
+        return {} if self._follower is None else self._follower.unreadable()
 
     def lag_bytes(self) -> int:
         """Bytes in the followed files that are not committed yet."""

@@ -563,7 +563,7 @@ async def test_a_stop_does_not_wait_for_a_sink_that_is_away(log: LogSink, metric
     sink.away = True
     async with asyncio.timeout(1), writing(sink, metrics) as made:
         made.batch(batch(0))
-        while not made._trouble:
+        while not made.trouble:
             await asyncio.sleep(0)
     assert dropped(metrics) == 1
 
