@@ -20,6 +20,7 @@ ELSEWHERE = {
     "pki": "logfwd.commands.pki",
     "reload": "logfwd.commands.reload",
     "spool": "logfwd.commands.spool",
+    "tls": "logfwd.commands.tls",
     "status": "logfwd.commands.status",
     "streams": "logfwd.commands.streams",
 }

@@ -18,6 +18,7 @@ from streams.errors import ConfigError, HandshakeFailed, LinkError, PolicyViolat
 from streams.security import handshakes, stacks
 from streams.security.connecting import connect
 from streams.security.endpoint import Party
+from streams.security.explaining import explained
 from streams.security.modes import Mode
 from streams.security.transport import Link
 
@@ -83,8 +84,9 @@ class Connector:
                 on_failure=lambda error: self._failed(stream, receiver, error),
             )
         except HandshakeFailed as error:
-            handshakes.log_failed(stream_log.bind(receiver=receiver), error)
-            raise
+            why = explained(error, mode, receiver)
+            handshakes.log_failed(stream_log.bind(receiver=receiver), why)
+            raise why from error
         facts = link.facts
         self._metrics.observe_handshake(facts, stream=stream.name, mode=mode.name, role="forwarder")
         link_log = stream_log.bind(receiver=link.peer)

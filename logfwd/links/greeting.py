@@ -10,11 +10,12 @@ import asyncio
 import uuid
 
 from logfwd.definition import Stream
-from streams.errors import Code, LinkError, LinkRefused, PolicyViolation
+from streams.errors import Code, HandshakeFailed, LinkError, LinkRefused, PolicyViolation
 from streams.names import AddressInfo
 from streams.security import modes
 from streams.security.connecting import connect
 from streams.security.endpoint import Facts, Party
+from streams.security.explaining import explained
 from streams.security.modes import Mode
 from streams.security.transport import Link
 from streams.wire import messages as m
@@ -27,7 +28,10 @@ async def greet(
     stream: Stream, mode: Mode, receiver: str, at: AddressInfo, party: Party, *, server_name: str | None
 ) -> tuple[Facts, m.Welcome]:
     """What the handshake negotiated, and the answer; LinkError if the stream would get no link there, and why."""
-    link = await connect(receiver, party, server_name=server_name, at=[at])
+    try:
+        link = await connect(receiver, party, server_name=server_name, at=[at])
+    except HandshakeFailed as failed:
+        raise explained(failed, mode, receiver) from failed
     try:
         modes.check(mode, link.facts)
         async with asyncio.timeout(ANSWER_SECONDS):

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -23,6 +24,9 @@ from streams.files import file_in_memory
 from streams.security import modes
 from streams.security.endpoint import DelegatedFiles, Files, HasFiles, MlDsaFiles, MlKemFiles, Party, PostQuantumFiles
 from streams.security.modes import Mode
+
+if TYPE_CHECKING:
+    from streams.security.openssl.look import Look
 
 log = structlog.get_logger("streams.security")
 
@@ -37,6 +41,13 @@ def client(mode: Mode, credentials: HasFiles, *, key_log: Path | None = None) ->
     mode = demanded(mode, credentials)
     party: Party = _stack(mode.stack).client(mode, *_fit_files([mode], credentials), key_log=key_log)
     return party
+
+
+def look(mode: Mode, credentials: HasFiles | None) -> Look:
+    """A party that looks at what a server shows, without judging it; by OpenSSL. ConfigError as for `client`."""
+    from streams.security.openssl.look import Look
+
+    return Look(mode, None if credentials is None else _fit_files([mode], credentials)[0])
 
 
 def server(served: Iterable[Mode], credentials: HasFiles) -> Party:

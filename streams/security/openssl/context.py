@@ -53,6 +53,14 @@ def foreign_context(mode: Mode, ca: Path, files: Files | None = None, *, section
     return context
 
 
+def unverified_context(mode: Mode) -> SSL.Context:
+    """Offers one mode, shows no certificate and trusts nobody: for a look at a server, whose chain is not judged."""
+    context = _context(client_settings(mode), None, accepting=False)
+    context.set_cipher_list(_TLS12_CIPHERS_OF_OTHERS)
+    context.set_alpn_protos([ALPN])
+    return context
+
+
 def server_context(modes: Iterable[Mode], *files: Files, key_log: Path | None = None) -> SSL.Context:
     """A context that serves several modes, best group first; raises ConfigError if the files cannot be used.
 

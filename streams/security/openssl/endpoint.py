@@ -18,6 +18,7 @@ from streams.errors import HandshakeFailed, LinkError
 from streams.security.authentication import signed_with, strength
 from streams.security.chains import authentication
 from streams.security.endpoint import ALPN, CertificateId, Facts
+from streams.security.explaining import hosts
 from streams.security.openssl.groups import canonical_group
 from streams.security.pki import certificate_id, identities, key_algorithm
 
@@ -77,6 +78,7 @@ class OpenSSLEndpoint:
     ) -> None:
         self._connection = SSL.Connection(context)
         self._server_side = server_side
+        self._host = host
         self._alpn = alpn
         self.complete = False
         self.bytes_in = self.bytes_out = 0
@@ -109,6 +111,11 @@ class OpenSSLEndpoint:
             done = _lib.X509_VERIFY_PARAM_set1_ip(parameters, packed, len(packed))
         if done != 1:
             raise ValueError(f"cannot check for the host name {host!r}")
+
+    @property
+    def connection(self) -> SSL.Connection:
+        """For whoever looks at the chain that was shown."""
+        return self._connection
 
     def handshake(self) -> bool:
         if not self._started:
@@ -264,11 +271,17 @@ class OpenSSLEndpoint:
         if "certificate verify failed" in text:
             code = _lib.SSL_get_verify_result(self._connection._ssl)
             detail = _ffi.string(_lib.X509_verify_cert_error_string(code)).decode()
-            return HandshakeFailed(_VERIFY_REASONS.get(code, "certificate_invalid"), f"peer's certificate: {detail}")
+            reason = _VERIFY_REASONS.get(code, "certificate_invalid")
+            return HandshakeFailed(reason, f"peer's certificate: {detail}{self._mismatch(reason)}")
         if isinstance(error, SSL.SysCallError) or not text:
             return HandshakeFailed("disconnected", "the peer closed the connection during the handshake")
         reason = next((label for part, label in _ERROR_REASONS if part in text), "tls_error")
         return HandshakeFailed(reason, f"TLS: {text}")
+
+    def _mismatch(self, reason: str) -> str:
+        """What was asked for, and what was there."""
+        chain = self._connection.get_peer_cert_chain(as_cryptography=True) if reason == "host_mismatch" else None
+        return f": asked for {self._host}, it is for {', '.join(hosts(chain[0])) or 'no host'}" if chain else ""
 
 
 def text_of(error: SSL.Error) -> str:
