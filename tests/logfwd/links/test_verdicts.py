@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from logfwd.links.resume import Recovery, Wait
 from streams.errors import LinkError
 from streams.wire import messages as m
 from tests.logfwd.links.test_conversation import TOPIC, TOPIC_ID, WELCOME, talking
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.spools import RECORDS_IN_A_BATCH
 
 
@@ -97,3 +99,18 @@ async def test_an_uncertain_answer_is_remembered_though_the_link_ends_with_it(
         assert run is not None
         unknown = m.Run(run.number, TOPIC, TOPIC_ID, 0, 7, b"grant", 0, 1_000_000)
         assert isinstance(await talk.delivery.plan(run, WELCOME, unknown), Wait), "a late copy may still be stored"
+
+
+async def test_a_link_that_is_being_left_still_pings_while_an_answer_is_outstanding(tmp_path: Path) -> None:
+    async with talking(tmp_path) as talk:
+        await talk.receiver.welcome()
+        await talk.receiver.open_run()
+        await talk.receiver.batch()
+        talk.receiver.say(m.Goaway("the receiver stops"))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not talk.conversation.leaving:
+                await asyncio.sleep(0.01)
+            while not isinstance(await talk.receiver.next(), m.Ping):
+                pass
+        talk.receiver.say(m.Ack(0, 0, 0))
+        await talk.ends()
