@@ -86,7 +86,12 @@ async def serve(
 
             from streams.telemetry import application
 
-            about = {"program": program, "version": version("logfwd"), "started": round(started, 3)}
+            about = {
+                "program": program,
+                "host": socket.gethostname(),
+                "version": version("logfwd"),
+                "started": round(started, 3),
+            }
             status = application.Status(loop, ready, streams, durations, more or {}, prepare, degraded, further)
             return application.make(registry, status, about, allowed)
 

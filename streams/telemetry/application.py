@@ -27,6 +27,7 @@ PAGE = {
     "/page.js": ("page.js", "text/javascript"),
     "/draw.js": ("draw.js", "text/javascript"),
     "/measures.js": ("measures.js", "text/javascript"),
+    "/overview.js": ("overview.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 """The files of the live page, and their types, which must not depend on the host's table of file names."""

@@ -90,12 +90,12 @@ def test_a_receiver_that_is_away_is_seen_within_3_seconds_on_both_pages_and_so_i
             assert time.monotonic() - began < SEEN_SECONDS
             receivers_page.get_by_text("Stale: no answer from logreceiver since").wait_for()
             assert time.monotonic() - began < SEEN_SECONDS
-            expect(page).to_have_title("▲ logfwd")
+            expect(page).to_have_title(re.compile("^▲ logfwd on "))
         finally:
             come_back()
         wait_for_links(page)
         expect(receivers_page.locator("#pulse-text")).to_have_text("live", timeout=BACK_MS)
-        expect(page).to_have_title("logfwd")
+        expect(page).to_have_title(re.compile("^logfwd on "))
 
 
 def test_a_forwarder_that_does_not_answer_is_shown_as_stale_within_3_seconds_and_the_page_recovers(
@@ -198,3 +198,77 @@ def test_a_mode_over_our_own_tls_is_marked_on_both_pages(browser: Browser, insta
         links = receivers_page.locator("details", has_text="newest links of pq-stream")
         links.locator("summary").click()
         expect(links.get_by_role("cell", name="hybrid (experimental)")).to_have_count(1)
+
+
+# -- whether records arrive ------------------------------------------------------------------------------------------
+
+
+def of_many(count: int, *, refused: int = 0) -> Callable[[Route], None]:
+    """An answer with so many streams, the last of them refused."""
+
+    def answer(route: Route) -> None:
+        real = route.fetch().json()
+        row = real["streams"][0]
+        streams = [row | {"stream": f"stream-{number}", "twin_of": None} for number in range(count)]
+        sentence = "refused for 720 s: the peer refused: not_allowed: spiffe://demo/host-1 may not write stream"
+        for bad in streams[count - refused :]:
+            failure = {"reason": "not_allowed", "detail": "may not write", "at": real["now"] - 240}
+            bad |= {"state": "disconnected", "link": None, "unlinked_seconds": 720, "last_failure": failure}
+            real["trouble"][f"{bad['stream']}/link"] = f"{sentence} '{bad['stream']}'"
+        route.fulfill(status=200, content_type="application/json", body=json.dumps(real | {"streams": streams}))
+
+    return answer
+
+
+def test_the_first_line_says_that_records_arrive_and_that_none_is_missing(
+    browser: Browser, installed: Installed
+) -> None:
+    with visit(browser, installed.forwarder) as page:
+        wait_for_links(page)
+        verdict = page.locator("#verdict")
+        expect(verdict).to_have_text(re.compile(r"^● All 2 streams arrive: [\d,]+ records acknowledged, .* 0 missing$"))
+        expect(verdict).to_have_attribute("data-state", "connected")
+        expect(page.locator('[data-row="http"] .number').first).to_have_text(re.compile(r"\d"))
+
+
+def test_a_refused_stream_is_in_the_first_line_in_the_receiver_s_words(browser: Browser, installed: Installed) -> None:
+    with visit(browser, installed.forwarder) as page:
+        page.route("**/api/v1/streams", of_many(5, refused=1))
+        verdict = page.locator("#verdict")
+        expect(verdict).to_contain_text("1 of 5 streams does not arrive: stream-4: refused for 720 s: the peer refused")
+        row = page.locator('[data-row="stream-4"]')
+        expect(row).to_contain_text("✕ refused for 12 min")
+        expect(row).to_contain_text("4 min ago: may not write")
+        expect(page.get_by_role("alert").locator("p")).to_have_count(0)
+        expect(page).to_have_title(re.compile("^▲ logfwd on "))
+
+
+@pytest.mark.parametrize(("streams", "most_pixels"), [(1, 1500), (5, 800), (40, 2200)])
+def test_many_streams_are_a_table_whose_rows_open(
+    browser: Browser, installed: Installed, streams: int, most_pixels: int
+) -> None:
+    with visit(browser, installed.forwarder) as page:
+        page.route("**/api/v1/streams", of_many(streams))
+        expect(page.locator("[data-row]")).to_have_count(streams)
+        assert page.evaluate("document.documentElement.scrollHeight") <= most_pixels
+        last = page.get_by_role("button", name=f"stream-{streams - 1}", exact=True)
+        section = page.locator(f"section[aria-labelledby='streams-stream-{streams - 1}']")
+        if streams > 3:
+            expect(section).to_be_hidden()
+            last.focus()
+            page.keyboard.press("Enter")
+        expect(section).to_be_visible()
+        expect(last).to_have_attribute("aria-expanded", "true")
+        expect(section.locator('[data-measure="Spool"] .main')).to_contain_text(re.compile(r"\d"))
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [320, 375, 1200])
+@pytest.mark.parametrize("streams", [1, 5, 40])
+def test_no_number_of_streams_needs_a_sideways_scroll(
+    browser: Browser, installed: Installed, width: int, streams: int, dark: bool
+) -> None:
+    with visit(browser, installed.forwarder, width=width, dark=dark) as page:
+        page.route("**/api/v1/streams", of_many(streams, refused=min(streams - 1, 3)))
+        expect(page.locator("[data-row]")).to_have_count(streams)
+        assert page.evaluate("document.documentElement.scrollWidth") == width

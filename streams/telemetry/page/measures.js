@@ -91,7 +91,76 @@ function forwarderState(row) {
   return row.state === "connected" ? "● connected" : "◌ connecting";
 }
 
+// -- whether records arrive -------------------------------------------------------------------------------------
+
+const shortened = (text, most = 160) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+const records = (rows, of) => sum(rows.map(of));
+const missing = ({ records: r, spool }) => r.accepted - r.acknowledged - spool.records - r.dropped - r.dead_lettered;
+
+/** Why a stream's records do not arrive; empty if they do. */
+function why(row, trouble) {
+  const known = trouble[`${row.stream}/link`] ?? trouble[row.stream];
+  if (known) return known;
+  if (row.state === "disconnected") return row.last_failure?.detail || row.last_failure?.reason || "no link";
+  return row.state === "unanswered" ? `no answer for ${duration(row.unanswered_seconds)}` : "";
+}
+
+function forwarderVerdict({ streams, trouble }) {
+  if (!streams.length) return Object.keys(trouble).length ? ["disconnected", "▲", "No stream runs"] : ["waiting", "◌", "No streams are configured"];
+  const many = streams.length === 1 ? "The stream arrives" : `All ${count(streams.length)} streams arrive`;
+  const bad = streams.filter((row) => why(row, trouble));
+  if (bad.length) {
+    const said = bad.slice(0, 2).map((row) => `${row.stream}: ${shortened(why(row, trouble))}`);
+    const more = bad.length > 2 ? [`and ${count(bad.length - 2)} more below`] : [];
+    const of = `${streams.length === 1 ? "stream" : "streams"} ${bad.length === 1 ? "does" : "do"} not arrive`;
+    return ["disconnected", "▲", `${count(bad.length)} of ${count(streams.length)} ${of}: ${[...said, ...more].join(" · ")}`];
+  }
+  const lost = records(streams, missing);
+  const dropped = records(streams, (row) => row.records.dropped);
+  const counts = [
+    `${count(records(streams, (row) => row.records.acknowledged))} records acknowledged`,
+    `${count(records(streams, (row) => row.spool.records))} waiting`,
+    ...(dropped ? [`${count(dropped)} dropped`] : []),
+    `${count(lost)} missing`,
+  ].join(", ");
+  if (lost) return ["disconnected", "▲", `Records are missing: ${counts}`];
+  return Object.keys(trouble).length ? ["unanswered", "▲", `${many}, and something else is wrong: ${counts}`] : ["connected", "●", `${many}: ${counts}`];
+}
+
+function receiverVerdict({ streams, trouble }) {
+  const links = sum(streams.map((row) => row.links));
+  const stored = sum(streams.map((row) => (row.records.stored ?? 0)));
+  const counts = `${plural(streams.length, "stream")}, ${plural(links, "link")} open, ${count(stored)} records stored since the start`;
+  return Object.keys(trouble).length ? ["unanswered", "▲", `Something is wrong: ${counts}`] : ["connected", "●", counts];
+}
+
+/** Whether records arrive: a kind of state, its sign, and a sentence. */
+export const verdictOf = (answer) => programOf(answer).verdict(answer);
+
+/** The state of a stream in the table. */
+export function stateOf(program, row, trouble) {
+  const refused = /^refused/.test(trouble[`${row.stream}/link`] ?? "");
+  return refused ? ["disconnected", `✕ refused for ${duration(row.unlinked_seconds)}`] : program.state(row);
+}
+
+const perSecond = { label: "Records/s", number: true, show: (row) => (known(row.rate.records) ? short(row.rate.records) : NONE) };
+
 const FORWARDER = {
+  verdict: forwarderVerdict,
+  overview: [
+    perSecond,
+    { label: "Waiting", number: true, show: (row) => count(row.spool.records) },
+    { label: "Oldest", number: true, show: (row) => (row.spool.records ? duration(row.spool.oldest_seconds) : NONE) },
+    { label: "Lag", number: true, show: (row) => bytes(row.source_lag_bytes) },
+    {
+      label: "Last error",
+      show: (row, answer) => {
+        if (!row.last_failure) return "none";
+        const ago = duration(Math.max(answer.now - row.last_failure.at, 0));
+        return shortened(`${ago} ago: ${row.last_failure.detail || row.last_failure.reason}`, 200);
+      },
+    },
+  ],
   explanation:
     "Medians and percentiles are those of the last 10,000 values of each stream; sparklines show the last two minutes, from " +
     "zero, with one scale for streams shown side by side. A ratio here has no interval: for a verdict use logbench compare.",
@@ -167,6 +236,13 @@ function protection(share) {
 }
 
 const RECEIVER = {
+  verdict: receiverVerdict,
+  overview: [
+    perSecond,
+    { label: "Stored", number: true, show: (row) => count(row.records.stored ?? 0) },
+    { label: "Refused", number: true, show: (row) => count((row.records.refused ?? 0) + (row.records.uncertain ?? 0)) },
+    { label: "Links", show: (row) => Object.entries(row.links_by_group).map(([group, links]) => `${count(links)} × ${group}`).join(" · ") || "none" },
+  ],
   explanation:
     "Medians and percentiles are those of the last 10,000 batches of each stream; sparklines show the last two minutes, from " +
     "zero, with one scale for streams shown side by side. Totals count from the start of this receiver process.",

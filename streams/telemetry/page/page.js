@@ -4,6 +4,7 @@
 
 import { HISTORY_SECONDS, groups, make, section, setText } from "./draw.js";
 import { RATE_SECONDS, duration, programOf } from "./measures.js";
+import { judged, overview } from "./overview.js";
 
 const POLL_MS = 1000;
 const ANSWER_MS = 2000;
@@ -23,14 +24,21 @@ function draw() {
   if (streams !== drawn.streams) {
     const sections = found.map((group) => section(program, group));
     const nodes = sections.length ? sections.map((each) => each.node) : [make("p", { class: "empty" }, program.empty)];
+    const byStream = new Map(found.flatMap((group, i) => group.map((row) => [row.stream, nodes[i]])));
+    const table = sections.length ? overview(program, found.flat(), byStream) : { node: "", update: () => {} };
+    document.getElementById("overview").replaceChildren(table.node);
     document.getElementById("streams").replaceChildren(...nodes);
-    drawn = { streams, update: (rows) => sections.forEach((each, i) => each.update(rows[i])) };
+    const update = (rows) => {
+      table.update(rows.flat(), answer);
+      sections.forEach((each, i) => each.node.hidden || each.update(rows[i]));
+    };
+    drawn = { streams, update };
     setText(document.getElementById("explanation"), program.explanation);
   }
   drawn.update(found);
   setText(document.getElementById("program"), answer.program);
   setText(document.getElementById("sink"), program.sink(answer));
-  setText(document.getElementById("about"), `version ${answer.version} on ${location.host}, up for ${duration(answer.now - answer.started)}`);
+  setText(document.getElementById("about"), `version ${answer.version} on ${answer.host}, up for ${duration(answer.now - answer.started)}`);
 }
 
 /** Problems of the whole program: it does not answer, or reports trouble. */
@@ -42,7 +50,7 @@ function judge() {
   const old = answer ? ". The data below is old." : ".";
   const problems = [
     ...(stale ? [`Stale: no answer from ${name}${since}${failure && ` (${failure})`}${old}`] : []),
-    ...Object.entries(answer?.trouble ?? {}).map(([part, reason]) => `${part}: ${reason}`),
+    ...Object.entries(answer?.trouble ?? {}).filter(([part]) => !part.endsWith("/link")).map(([part, reason]) => `${part}: ${reason}`),
   ];
   const alerts = document.getElementById("alerts");
   if (alerts.dataset.shown !== JSON.stringify(problems)) {
@@ -55,8 +63,9 @@ function judge() {
   setText(pulse.firstElementChild, sign);
   setText(document.getElementById("pulse-text"), text);
   document.body.classList.toggle("stale", stale);
-  const wrong = problems.length || answer?.streams.some((row) => ["disconnected", "unanswered"].includes(row.state));
-  document.title = `${wrong ? "▲ " : ""}${answer?.program ?? "streams"}`;
+  if (answer || stale) judged(document.getElementById("verdict"), answer, stale);
+  const wrong = problems.length || Object.keys(answer?.trouble ?? {}).length || answer?.streams.some((row) => ["disconnected", "unanswered"].includes(row.state));
+  document.title = `${wrong ? "▲ " : ""}${answer ? `${answer.program} on ${answer.host}` : "streams"}`;
 }
 
 // -- asking ---
