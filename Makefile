@@ -6,6 +6,7 @@ MODES  ?=
 SEED   ?= 1
 STRICT ?=
 MINUTES ?= 60
+TARGET ?=
 
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
@@ -48,8 +49,9 @@ chaos: .venv/.dev ## Kill -9 every part for half an hour, and count missing and 
 	  tests/integration/test_rolled_cluster.py \
 	  tests/chaos/test_*_crash_points.py tests/bench/test_hostile.py tests/bench/test_fire.py
 
-fuzz: .venv/.dev ## Feed random handshakes to our own TLS 1.3 for MINUTES, with a seed that is printed
-	@$(RUN)/python -m tests.streams.security.tls13.fuzz --minutes $(MINUTES)
+fuzz: .venv/.dev ## Feed random bytes to TARGET (none: to our own TLS 1.3, then to all) for MINUTES, with a seed that is printed
+	@$(if $(TARGET),,$(RUN)/python -m tests.streams.security.tls13.fuzz --minutes $(MINUTES))
+	@$(RUN)/python -m tests.fuzz --minutes $(MINUTES) --target $(or $(TARGET),all)
 
 bench: .venv/.dev ## Measure throughput, CPU and memory from file to Kafka, compared with this machine's own limit
 	@$(RUN)/logbench throughput --sink kafka
