@@ -220,7 +220,7 @@ async def test_what_cannot_be_used_is_refused_whole_and_said(tmp_path: Path, eve
             assert (report.outcome, report.reason) == ("refused", "invalid")
             assert problem in report.problems[0]
             assert ok(service) == 0.0
-            assert service._degraded() == {"config": "the last reload was refused: invalid"}
+            assert service._degraded() == {"config": f"the last reload was refused: invalid; {report.problems[0]}"}
             assert service.config == config
             assert len(service.listeners) == 1
         assert len(found(events, "config rejected")) == 3

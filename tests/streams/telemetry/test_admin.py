@@ -128,6 +128,7 @@ async def test_streams_are_json_with_program_time_and_reasons(program: Program, 
     assert 0 < answered.pop("started") <= before + 0.001
     assert answered == {
         "program": "logfwd",
+        "host": socket.gethostname(),
         "version": importlib.metadata.version("logfwd"),
         "trouble": {"http": "the spool is damaged"},
         "streams": [{"stream": "http", "records": {"accepted": 3}}],
