@@ -70,13 +70,15 @@ def test_a_line_for_each_stream_says_how_it_does_and_the_exit_code_whether_all_i
 
     code, text = ask(site, "logfwd", "status")
     refused = f"the peer refused: not_allowed: {FORWARDER_IDENTITY} may not write stream 'secret'"
-    title, app, http, secret = text.splitlines()
+    title, app, http, secret, trouble = text.rstrip().splitlines()
     assert code == 1
     assert title.split() == ["STREAM", "MODE", "STATE", "RECORDS/S", "WAITING", "OLDEST", "LAG", "LAST", "ERROR"]
     assert http.split() == ["http", "hybrid", "connected", "0.0", "0", "-", "0", "B", "-"]
     assert app.split()[:3] == ["app", "hybrid", "connected"]
     assert secret.split()[0] == "secret"
     assert refused in secret, "in the receiver's own words"
+    assert trouble.startswith("secret/link: refused for"), trouble
+    assert refused in trouble
 
     (site.streams_dir / "secret.toml").write_text("removed = true\n" + (site.streams_dir / "secret.toml").read_text())
     assert ask(site, "logfwd", "reload")[0] == 0
