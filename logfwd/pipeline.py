@@ -255,11 +255,11 @@ class Pipeline:
                     if pull.done():
                         if (block := pull.result()) is None:
                             break
+                        pull = asyncio.ensure_future(anext(blocks, None))
                         portions = batcher.add(block, clock())
                         del block  # sealing frees it while this waits
                         for portion in portions:
                             await self._seal(portion)
-                        pull = asyncio.ensure_future(anext(blocks, None))  # not before: streams that wait keep no more
                     elif (due := batcher.due(clock())) is not None:
                         await self._seal(due)
             finally:

@@ -86,32 +86,6 @@ async def test_streams_share_the_room_for_payloads_in_memory(tmp_path: Path, mon
         assert pipeline._threads.streams == 0
 
 
-async def test_no_block_is_asked_for_while_another_waits_for_its_turn_to_be_sealed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add, may_seal = Sealer.add, threading.Event()
-
-    def held(sealer: Sealer, *portion: Any, **how: Any) -> Sealed:
-        assert may_seal.wait(PATIENCE_SECONDS)
-        return add(sealer, *portion, **how)
-
-    monkeypatch.setattr(Sealer, "add", held)
-    source = Given()
-    async with (
-        Spool(tmp_path / "s.spool") as spool,
-        pipeline_on(spool, source, each_alone()) as pipeline,
-        running(pipeline),
-    ):
-        turns = pipeline._threads._turns._value
-        for number in range(turns + 3):
-            source.give(number)
-        await eventually(lambda: source.queue.qsize() == 2)
-        await a_moment()
-        assert source.queue.qsize() == 2, "those that are being sealed, and one that waits, are taken"
-        may_seal.set()
-        await eventually(lambda: source.queue.qsize() == 0)
-
-
 async def test_a_twin_without_a_link_does_not_hold_up_the_end(tmp_path: Path) -> None:
     async with Spool(tmp_path / "s.spool") as spool:
         with Front().open("s") as handle:
