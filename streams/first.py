@@ -67,9 +67,19 @@ class First:
             path.unlink(missing_ok=True)
 
 
+def as_written(pki: Path, directory: Path) -> Path:
+    """How a configuration in `directory` names the directory of its certificates."""
+    return Path("pki") if pki.absolute() == (directory / "pki").absolute() else pki.absolute()
+
+
 @contextlib.contextmanager
-def writing(directory: Path) -> Iterator[First]:
-    """Write in this block; if it fails, or what was written cannot be used, nothing of it stays."""
+def writing(directory: Path, name: str) -> Iterator[First]:
+    """Write in this block; if it fails, or what was written cannot be used, nothing of it stays.
+
+    `name`: the configuration, which must not be there yet.
+    """
+    if (directory / name).exists():
+        raise click.ClickException(f"{directory / name} exists, and nothing is overwritten")
     first = First(directory)
     try:
         yield first

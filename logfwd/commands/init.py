@@ -13,7 +13,7 @@ from streams.config import edited
 
 CONFIG = """\
 # Every key is described in docs/configuration.md; relative paths start in the directory of this file.
-state_dir = {state_dir}            # spools, and the socket for logfwd status, reload, streams, tap
+state_dir = {state_dir}            # spools, and the socket for logfwd status, reload, streams
 receivers = {receivers}
 
 [tls]
@@ -92,10 +92,8 @@ def init(
     files = files or (_asked("--file", "Which files shall be read"),)
     receivers = receivers or (_asked("--receiver", "Receiver", default="localhost:7443"),)
     name, pki = name or first.host_name(), pki or directory / "pki"
-    where = Path("pki") if pki.absolute() == (directory / "pki").absolute() else pki.absolute()
-    with first.writing(directory) as written:
-        if (directory / "logfwd.toml").exists():
-            raise click.ClickException(f"{directory / 'logfwd.toml'} exists, and nothing is overwritten")
+    where = first.as_written(pki, directory)
+    with first.writing(directory, "logfwd.toml") as written:
         written.leaf(pki, name, identity=identity or f"{first.SITE}/{name}")
         paths = {"certificate": f"{name}.pem", "key": f"{name}.key", "ca": "ca.pem"}
         values = {"state_dir": state_dir, "receivers": list(receivers), "admin": admin}

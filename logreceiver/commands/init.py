@@ -84,12 +84,10 @@ def init(
     not valid. Unless it is 0, nothing is left behind.
     """
     pki, path = pki or directory / "pki", directory / "logreceiver.toml"
-    where = Path("pki") if pki.absolute() == (directory / "pki").absolute() else pki.absolute()
+    where = first.as_written(pki, directory)
     table = {"type": "kafka", "brokers": list(brokers), "create_topics": True}
     sink = table if brokers else {"type": "log", "directory": log_dir}
-    with first.writing(directory) as written:
-        if path.exists():
-            raise click.ClickException(f"{path} exists, and nothing is overwritten")
+    with first.writing(directory, path.name) as written:
         written.leaf(pki, "receiver", identity="logreceiver", hosts=hosts or ("localhost",))
         values: dict[str, object] = {"listen": listen, "modes": list(modes or ("hybrid",)), "identity": identity}
         values |= {"admin": admin, "grant_key": str(where / "grant.key"), "ca": str(where / "ca.pem")}
