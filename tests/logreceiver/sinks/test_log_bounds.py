@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-import resource
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,21 +63,28 @@ async def test_a_repeat_is_recognised_whatever_the_log_takes_by_now(
         assert (await sink.produce(TOPIC, 0, made)).kind is Kind.DUPLICATE
 
 
+FEW = 40
+
+
 @pytest.fixture
-def few_descriptors(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Room for 20 more files than are open now; a sink takes these for 20, however many other tests left open."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, before[1]))
-    monkeypatch.setattr("streams.descriptors.limit", lambda: 40)
-    yield 40
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+def few_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sink takes FEW for the process's limit. The real one is left alone: other tests may still hold descriptors."""
+    monkeypatch.setattr("streams.descriptors.limit", lambda: FEW)
 
 
-async def test_more_partitions_than_descriptors_are_written_in_turn_and_opened_again(
-    tmp_path: Path, few_descriptors: int
-) -> None:
+def open_below(directory: Path) -> list[str]:
+    """The files below a directory that this process has open."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+    return [path for path in found if path.startswith(f"{directory}/")]
+
+
+@pytest.mark.usefixtures("few_descriptors")
+async def test_more_partitions_than_descriptors_are_written_in_turn_and_opened_again(tmp_path: Path) -> None:
     topics = [f"t{number}" for number in range(25)]
-    assert 2 * len(topics) > few_descriptors
+    assert 2 * len(topics) > FEW
     for _ in range(2):
         sink = LogSink(sink_settings.LogSink(directory=tmp_path, max_segment_bytes=1000))
         await sink.start()
@@ -88,6 +94,7 @@ async def test_more_partitions_than_descriptors_are_written_in_turn_and_opened_a
             done = 0 if state is None else state.last_sequence + 1
             for number in range(2):
                 assert (await sink.produce(topic, 0, batch(7, done + 10 * number))).kind is Kind.STORED
+            assert len(open_below(tmp_path)) <= FEW // 2
         for topic in reversed(topics):
             assert (await sink.produce(topic, 0, batch(8, 0))).kind in (Kind.STORED, Kind.DUPLICATE)
         assert sink.health() == {}
@@ -96,9 +103,8 @@ async def test_more_partitions_than_descriptors_are_written_in_turn_and_opened_a
         assert len(list(read_records(tmp_path, topic))) == 50
 
 
-async def test_a_segment_that_somebody_else_changed_while_it_was_closed_is_not_appended_to(
-    tmp_path: Path, few_descriptors: int
-) -> None:
+@pytest.mark.usefixtures("few_descriptors")
+async def test_a_segment_that_somebody_else_changed_while_it_was_closed_is_not_appended_to(tmp_path: Path) -> None:
     async with opened(tmp_path) as sink:
         assert (await sink.produce(TOPIC, 0, batch(7, 0))).kind is Kind.STORED
         for number in range(6):
