@@ -141,6 +141,7 @@ class FollowedFiles:
             tail.place, tail.announce = structs.replace(tail.place, state=b""), True
             self.stored.drop_state(tail.key)
         tail.size, tail.mtime_ns, tail.ctime_ns = tail.content_bytes, status.st_mtime_ns, status.st_ctime_ns
+        tail.note_first()
         self.tails[tail.id] = tail
         self.stored.offsets.setdefault(tail.key, tail.place.offset)
         self.enqueue(tail)

@@ -8,7 +8,7 @@ from math import inf
 from logfwd.sources.file.followed import FollowedFiles
 from logfwd.sources.file.identity import Moved
 from logfwd.sources.file.plain import Damaged
-from logfwd.sources.file.tail import Compressed, Deleted, Replaced, Tail
+from logfwd.sources.file.tail import BegunAnew, Compressed, Deleted, Replaced, Tail
 from logfwd.sources.formats.joined import JoinedLines
 from logfwd.sources.position import Block
 
@@ -63,7 +63,7 @@ class Reading:
             self._files.scan_wanted = True
             tail.mtime_ns = -1
             return None
-        except Compressed:
+        except (Compressed, BegunAnew):  # the next scan finds what it is, and the copy that comes before it
             self._files.drop(tail)
             self._files.stored.forget([tail.key])
             self._files.scan_wanted = True

@@ -47,6 +47,10 @@ class Compressed(Exception):
     """The file begins like a compressed one."""
 
 
+class BegunAnew(Exception):
+    """Nothing was read of the file yet, and its content is another one than when it was found."""
+
+
 @dataclass(eq=False, slots=True)
 class Tail:
     """A file that is followed; `fd` is −1 while it is closed."""
@@ -82,6 +86,7 @@ class Tail:
     zeros_at_end: int = 0  # bytes at its end that are not data yet, as of the last read
     cuts: Cuts = field(default_factory=Cuts)
     searched: int = 0  # up to here there is no end of the line at the position
+    first: bytes = b""  # how a file that is read from its start began when it was found
 
     @property
     def unread_bytes(self) -> int:
@@ -125,6 +130,8 @@ class Tail:
         data = self._fetch(origin, begin + block_bytes)
         if not place.tail_matches(data) or (len(data) == begin and self.content_bytes < place.offset):
             raise Replaced
+        if not place.offset and not data.startswith(self.first[:block_bytes]):
+            raise BegunAnew
         encoding = self._encoding(data)
         if not place.offset and data.startswith(encoding.bom):
             begin += len(encoding.bom)
@@ -149,6 +156,10 @@ class Tail:
             stop = len(data)
         skipped = origin + begin - place.offset
         return self._found(data[begin:stop], skipped, added, encoding, wall_ms)
+
+    def note_first(self) -> None:
+        """Remember how the content begins: it may have moved to a copy before anything was read."""
+        self.first = b"" if self.place.offset else self._fetch(0, TAIL_BYTES).rstrip(ZERO)
 
     def _fetch(self, offset: int, size: int) -> bytes:
         return pread(self.content, size, offset)

@@ -196,3 +196,37 @@ def test_what_was_written_and_emptied_behind_a_copy_before_anybody_looked_leaves
     reader.turn()
     assert reader.lines == numbered(0, 100).splitlines() + numbered(200, 210).splitlines()
     assert not reader.files
+
+
+@pytest.mark.parametrize("before", ["unread", "behind another", "begun"])
+@pytest.mark.parametrize("new_lines", [5, 50, 200])
+@pytest.mark.parametrize("is_scanned", [True, False])
+@pytest.mark.parametrize("is_up", [True, False])
+def test_a_file_copied_and_emptied_before_it_was_read_is_read_after_its_copy(
+    log: Path, before: str, new_lines: int, is_scanned: bool, is_up: bool
+) -> None:
+    reader = Reader(log, block_bytes=610)
+    reader.turn()
+    append(log, numbered(0, 70))
+    if before == "behind another":
+        reader.turn()
+        append(log, numbered(70, 80))
+        log.rename(log.with_name("a.log.2"))
+        append(log, numbered(80, 100))
+    else:
+        append(log, numbered(70, 100))
+    reader.scan()
+    reader.read(0 if before == "unread" else 1)
+    reader.commit()
+    shutil.copyfile(log, log.with_name("a.log.1"))
+    os.truncate(log, 0)
+    append(log, numbered(100, 100 + new_lines))
+    if not is_up:
+        reader.restart()
+    if is_scanned:
+        reader.scan()
+    reader.read(3)
+    reader.commit()
+    for _ in range(5):
+        reader.turn(2)
+    assert reader.lines == numbered(0, 100 + new_lines).splitlines()
