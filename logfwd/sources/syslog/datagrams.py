@@ -2,8 +2,8 @@
 
 It is always read, whatever becomes of the messages: a Unix datagram socket that is not read blocks the programs that
 log to it (sshd, cron, sudo), and the kernel drops what a UDP socket has no room for. Beyond the inbox's room messages
-are dropped and counted; so are those that the kernel has dropped, as far as it says (SO_RXQ_OVFL). Senders that never
-pause are read in pieces, with a rest of a millisecond between two while batches are under way (turns.py).
+are dropped and counted; so are those that the kernel has dropped (SO_MEMINFO). Senders that never pause are read in
+pieces, with a rest of a millisecond between two while batches are under way (turns.py).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from logfwd.sources.turns import REST_SECONDS
 from streams.addresses import join_address, split_address
 from streams.config.units import KIB, MIB
 
-SO_RXQ_OVFL = 40
-"""Linux: with each datagram comes how many were dropped for lack of room, since the socket was made (u32)."""
-_COUNT = struct.Struct("@I")
+SO_MEMINFO = 55
+"""Linux: what a socket uses, nine numbers (u32); the last is how many datagrams were dropped since it was made."""
+_MEMINFO = struct.Struct("@32xI")
 
 RECEIVE_BYTES = 4 * MIB
 """Asked of the kernel, which gives at most net.core.rmem_max."""
@@ -119,6 +119,7 @@ class Datagrams:
         messages, is_all = self._receive()
         if messages:
             self._put(messages)
+        self._count_dropped_by_kernel()
         return not is_all
 
     def _receive(self) -> tuple[list[bytes], bool]:
@@ -131,12 +132,9 @@ class Datagrams:
         left = AT_ONCE_BYTES
         for _ in range(AT_ONCE):
             try:
-                size, ancillary, _, _ = self._socket.recvmsg_into([view], socket.CMSG_SPACE(_COUNT.size))
+                size = self._socket.recv_into(view)
             except OSError:  # nothing more; or an error that an earlier answer of ours would have caused, had we any
                 return messages, True
-            for level, kind, value in ancillary:
-                if (level, kind) == (socket.SOL_SOCKET, SO_RXQ_OVFL):
-                    self._count_dropped_by_kernel(_COUNT.unpack(value)[0])
             if size > longest:
                 self._losses.dropped("too_long", 1)
             elif size:
@@ -159,9 +157,13 @@ class Datagrams:
     def _records(self, messages: Sequence[bytes]) -> Records:
         return Records(messages, local=self._transport == "unix", defaults=self._served.defaults)
 
-    def _count_dropped_by_kernel(self, total: int) -> None:
-        dropped = (total - self._dropped_by_kernel) & 0xFFFF_FFFF
-        if dropped:
+    def _count_dropped_by_kernel(self) -> None:
+        assert self._socket is not None
+        try:
+            (total,) = _MEMINFO.unpack(self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size))
+        except (OSError, struct.error):  # not Linux's own kernel
+            return
+        if dropped := (total - self._dropped_by_kernel) & 0xFFFF_FFFF:
             self._dropped_by_kernel = total
             self._losses.dropped("receive_queue", dropped)
 
@@ -177,7 +179,6 @@ async def _udp_socket(address: str) -> socket.socket:
         if family == socket.AF_INET6 and not host:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
-        made.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
         made.bind(target)
     except BaseException:
         made.close()

@@ -20,6 +20,7 @@ from logfwd.sources.syslog.inbox import Inbox
 from logfwd.sources.syslog.message import to_json
 from logfwd.sources.syslog.settings import Served, SyslogSource
 from logfwd.sources.turns import REST_SECONDS
+from streams.addresses import split_address
 from tests.support.installation import eventually
 from tests.support.syslog_clients import Counted
 
@@ -83,3 +84,26 @@ async def test_a_sender_that_never_pauses_leaves_time_to_batches_under_way(
     await listener.stop()
     assert sum(block.data.count(b"\n") for block in inbox.rest(1 << 20)) == sent
     assert not counted.dropped
+
+
+@pytest.mark.parametrize("size", [100, 3000])
+async def test_what_the_kernel_drops_is_counted_though_nothing_comes_afterwards(size: int) -> None:
+    counted, inbox, sent = Counted(), Inbox(Front(), max_bytes=1 << 26), 20_000
+    settings = SyslogSource(udp=("127.0.0.1:0",), max_message_bytes=2048)
+    listener = Datagrams("udp", "127.0.0.1:0", Served("s", settings), inbox, Losses("s", counted.counters))
+    await listener.open()
+    host, port = split_address(listener.address)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        for number in range(sent):  # nobody reads meanwhile
+            client.sendto(b"<13>app: %05d %b" % (number, b"x" * size), (host, port))
+    kept = 0
+
+    def is_whole() -> bool:
+        nonlocal kept
+        kept += sum(block.data.count(b"\n") for block in inbox.rest(1 << 20))
+        return kept + sum(counted.dropped.values()) == sent
+
+    await eventually(is_whole)
+    assert counted.dropped.get("receive_queue", 0) > 0
+    assert bool(kept) == (size < 2048)
+    await listener.stop()
