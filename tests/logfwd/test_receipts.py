@@ -163,6 +163,7 @@ async def test_linger_is_the_longest_that_it_gathers(tmp_path: Path, gate: Gate)
         for number in range(2):
             source.give(number, receipt=Heard())
             await eventually(lambda number=number: len(rows) == number + 1)  # type: ignore[misc]
+        gate.open.set()
 
 
 # -- refusals ------------------------------------------------------------------------------------------------------
