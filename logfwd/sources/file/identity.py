@@ -156,6 +156,15 @@ class Place(msgspec.Struct, frozen=True):
             self.archive,
         )
 
+    def has_in_common(self, fd: int) -> bool:
+        """True if an open file has a whole head in common with this place's, and the bytes before the position: if it
+        is shorter, all windows that it reaches to."""
+        if self.head_bytes < HEAD_BYTES or not self.head_fits(fd):
+            return False
+        if (size := os.fstat(fd).st_size) >= self.offset:
+            return self.tail_fits(fd)
+        return bool(windows := self.windows_in(fd, size)) and all(windows)
+
     def windows_in(self, fd: int, size: int) -> list[bool]:
         """Of each window within the first `size` bytes of a file, whether it fits."""
         return [_window(fd, at) == hash_ for at, hash_ in self.windows if at + WINDOW_BYTES <= size]
@@ -262,6 +271,22 @@ def begins_alike(fd: int, other: int) -> bool:
         os.pread(fd, HEAD_BYTES, at) == os.pread(other, min(HEAD_BYTES, size - at), at)
         for at in (0, max(size - HEAD_BYTES, 0))
     )
+
+
+def differs_in_one_place(fd: int, other: int) -> bool:
+    """True if a file is the beginning of another but for fewer than 64 bytes within one line; all of it is compared."""
+    first, end, size = 0, 0, os.fstat(fd).st_size
+    for at in range(0, size, _BACK_BYTES):
+        ours = os.pread(fd, _BACK_BYTES, at)
+        theirs = os.pread(other, len(ours), at)
+        if len(ours) != len(theirs):
+            return False
+        if ours != theirs:
+            places = [place for place, (one, two) in enumerate(zip(ours, theirs, strict=True), at) if one != two]
+            first, end = first if end else places[0], places[-1] + 1
+            if end - first >= LEAST_BYTES:
+                return False
+    return all(b"\n" not in os.pread(each, end - first, first) for each in (fd, other))
 
 
 def head_of(fd: int, head_start: int) -> Head:

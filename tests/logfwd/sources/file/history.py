@@ -46,11 +46,11 @@ class Loss(NamedTuple):
 
 
 class History:
-    """One directory of logs, and a reader."""
+    """One directory of logs, and a reader; `is_apart`: something may happen between its scan and its reading."""
 
-    def __init__(self, folder: Path, seed: int, *, handles: bool, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, seed: int, *, handles: bool, is_apart: bool, patch: pytest.MonkeyPatch) -> None:
         self.random = random.Random(seed)
-        self.handles = handles
+        self.handles, self.is_apart = handles, is_apart
         self.folder, self.away, self.other = folder / "logs", folder / "away", folder / "copy"
         self.folder.mkdir()
         self.device, self._patch = 0, patch

@@ -230,3 +230,41 @@ def test_a_file_copied_and_emptied_before_it_was_read_is_read_after_its_copy(
     for _ in range(5):
         reader.turn(2)
     assert reader.lines == numbered(0, 100 + new_lines).splitlines()
+
+
+@pytest.mark.parametrize("read_before", [100, 300])
+@pytest.mark.parametrize("is_up", [True, False])
+def test_a_copy_beside_an_original_that_was_edited_since_is_not_read(log: Path, read_before: int, is_up: bool) -> None:
+    append(log, numbered(0, read_before))
+    reader = Reader(log, max_open_files=1)
+    reader.turn()
+    append(log, numbered(read_before, 310))
+    shutil.copyfile(log, log.with_name("a.log.1"))
+    with log.open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(b"9")
+    if not is_up:
+        reader.restart()
+    reader.turn()
+    append(log, numbered(310, 500))
+    for _ in range(5):
+        reader.turn(20)
+        reader.restart()
+    assert len(reader.lines) == 500
+    assert not reader.files["read_again"]
+    assert reader.files["edited"]
+
+
+@pytest.mark.parametrize("lines", [2, 10, 400])
+def test_a_file_that_goes_on_otherwise_than_the_one_that_it_begins_like_is_no_copy(log: Path, lines: int) -> None:
+    append(log, numbered(0, 100))
+    reader = Reader(log, max_open_files=1)
+    reader.turn()
+    shutil.copyfile(log, log.with_name("a.log.1"))
+    append(log.with_name("a.log.1"), numbered(7000, 7000 + lines))
+    append(log, numbered(1000, 1000 + lines))
+    for _ in range(3):
+        reader.turn(20)
+        reader.restart()
+    assert set(reader.lines) >= set(numbered(7000, 7000 + lines).splitlines())
+    assert set(reader.lines) >= set(numbered(1000, 1000 + lines).splitlines())

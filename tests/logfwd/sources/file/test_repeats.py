@@ -114,3 +114,28 @@ def test_a_file_that_was_shortened_and_has_grown_again_before_anybody_looked_is_
     assert reader.lines == (numbered(0, 200) + numbered(0, 20) + numbered(300, 280 + lines)).splitlines()
     assert reader.files["read_again"] == 1
     assert 20 * LINE <= reader.file_bytes["read_again"] <= 50 * LINE
+
+
+def test_a_file_edited_at_its_head_that_returns_on_another_device_is_counted_though_its_name_is_another_ones(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "handle_of", lambda _: b"")
+    reader = Reader(log, rotated_wait_seconds=60.0)
+    append(log, numbered(0, 200))
+    reader.turn()
+    with log.open("r+b") as file:
+        file.seek(20)
+        file.write(b"9")
+    for name in ("app.log.2", "app.log.1"):
+        log.rename(log.with_name(name))
+        append(log, numbered(300, 320))
+        reader.turn()
+    log.parent.rename(away := log.parent.with_name("away"))
+    for _ in range(4):
+        reader.turn(100)
+    for module in (identity, scan, follow):
+        monkeypatch.setattr(module, "id_of", lambda status: (status.st_dev + 1, status.st_ino))
+    away.rename(log.parent)
+    reader.turn()
+    assert len(reader.lines) == len(set(reader.lines)) + 199
+    assert reader.file_bytes["read_again"] >= 200 * LINE
