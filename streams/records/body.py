@@ -32,6 +32,7 @@ BytesLike = bytes | bytearray | memoryview | msgspec.Raw
 
 _MAX_WINDOW_BYTES = 8 * 1024 * 1024  # what RFC 8878 §3.1.1.1.2 asks every decoder to support; ours need less
 _MAX_BLOCK_BYTES, _BLOCK_HEADER_BYTES, _RUN_OF_ONE_BYTE = 128 * 1024, 3, 1  # RFC 8878 §3.1.1.2
+_MAGIC, _CHECKSUM_BYTES = b"\x28\xb5\x2f\xfd", 4
 _MAX_KEPT_BYTES = 16 * 1024 * 1024
 _MAX_VARINT_BITS = 70  # ten bytes of seven
 MAX_HEADERS = 10_000
@@ -232,13 +233,10 @@ _decompressor = _Decompressor()
 
 
 def unzstd(body: memoryview, max_bytes: int) -> bytes:
-    """One whole zstd frame; BatchCorrupt if it is damaged, followed by more, or larger than `max_bytes`."""
+    """What one or more whole zstd frames hold; BatchCorrupt for damage, anything else behind them, and too much."""
     try:
-        announced_bytes = zstandard.frame_content_size(body)  # −1: unknown
-        if announced_bytes > max_bytes:
-            raise BatchCorrupt(f"{announced_bytes} bytes of records after decompression, {max_bytes} are allowed")
-        room = _decompressor.room_of(min(_most_content_bytes(body), max_bytes) + 1)
-        with _decompressor.context.stream_reader(body) as reader:
+        room = _decompressor.room_of(min(_most_content_bytes(body, max_bytes), max_bytes) + 1)
+        with _decompressor.context.stream_reader(body, read_across_frames=True) as reader:
             byte_count = reader.readinto(room)
     except zstandard.ZstdError as error:
         raise BatchCorrupt(f"its records do not decompress within {max_bytes} bytes: {error}") from error
@@ -247,11 +245,26 @@ def unzstd(body: memoryview, max_bytes: int) -> bytes:
     return bytes(room[:byte_count])
 
 
-def _most_content_bytes(frame: memoryview) -> int:
-    """The most that the blocks of one zstd frame can hold (RFC 8878 §3.1.1); BatchCorrupt unless it ends with them.
+def _most_content_bytes(frames: memoryview, max_bytes: int) -> int:
+    """The most that the blocks of these zstd frames can hold (RFC 8878 §3.1.1); BatchCorrupt unless they end with one.
 
-    Reading a frame as a stream would not say that its end is missing.
+    Reading frames as a stream would not say that the end of the last one is missing.
     """
+    at = most = announced_bytes = 0
+    while at < len(frames) or not at:
+        frame = frames[at:]
+        if frame[: len(_MAGIC)] != _MAGIC:
+            raise BatchCorrupt(f"{len(frame)} bytes of its records do not decompress: they are no zstd frame")
+        announced_bytes += max(zstandard.frame_content_size(frame), 0)  # −1: unknown
+        if announced_bytes > max_bytes:
+            raise BatchCorrupt(f"{announced_bytes} bytes of records after decompression, {max_bytes} are allowed")
+        end, frame_bytes = _frame(frame)
+        at, most = at + end, most + frame_bytes
+    return most
+
+
+def _frame(frame: memoryview) -> tuple[int, int]:
+    """Where the first frame ends, and the most that its blocks can hold."""
     at, blocks, is_last = zstandard.frame_header_size(frame), 0, False
     while not is_last:
         block = int.from_bytes(frame[at : at + _BLOCK_HEADER_BYTES], "little")
@@ -261,10 +274,10 @@ def _most_content_bytes(frame: memoryview) -> int:
         if at > len(frame):
             raise BatchCorrupt("its records end in the middle of a zstd block")
     if zstandard.get_frame_parameters(frame).has_checksum:
-        at += 4
-    if at != len(frame):
-        raise BatchCorrupt(f"{len(frame) - at} bytes follow the zstd frame of its records")
-    return blocks * _MAX_BLOCK_BYTES
+        at += _CHECKSUM_BYTES
+    if at > len(frame):
+        raise BatchCorrupt("its records end in the middle of a zstd frame")
+    return at, blocks * _MAX_BLOCK_BYTES
 
 
 def rows(body: bytes, count: int) -> Iterator[Row]:

@@ -66,7 +66,9 @@ def end_of_zeros(file: int | Plain, offset: int) -> int | None:
 
 def data_parts(fd: int, end: int) -> list[range]:
     """The parts before `end` that are not holes; all of it where the file system does not know."""
-    parts, at = list[range](), 0
+    parts, at, status = list[range](), 0, os.fstat(fd)
+    if status.st_blocks * 512 >= status.st_size:  # no hole; some file systems look at every page to say so
+        return [range(end)]
     try:
         while at < end:
             start = os.lseek(fd, at, os.SEEK_DATA)
