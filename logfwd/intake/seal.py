@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from logfwd.intake.shape import PLAIN, Part, Shape, split
 from logfwd.sources.position import Block
-from streams.records.batch import HEADER_BYTES, Codec, OpenBatch, Packed, pack
+from streams.records.batch import HEADER_BYTES, Codec, OpenBatch, Packed
 from streams.records.body import BytesLike, Extras, frame
 
 FRAMING_ALLOWANCE = 8
@@ -94,25 +94,29 @@ class Sealer:
         return self._sealed
 
     def _pack(self, values: Sequence[BytesLike], extras: Extras, *, is_last: bool) -> None:
-        start = 0
+        start, is_plain = 0, self._rules.codec is Codec.NONE
+        must_fit = is_plain  # else compressing shows whether they do
         while start < len(values):
             batch = self._open
             end = start + self._rules.max_batch_records - batch.record_count
-            room = min(self._most_bytes - batch.byte_count, self._most_uncompressed_bytes - batch.uncompressed_bytes)
+            room = self._most_uncompressed_bytes - batch.uncompressed_bytes
+            if must_fit:
+                room = min(room, self._most_bytes - batch.byte_count)
             records, count = frame(values[start:end], room, extras.part(start, end), batch.record_count)
             if batch.record_count and len(records) > room:
                 self._close()
                 continue
-            start += count
-            if is_last and start == len(values) and not batch.record_count:
-                self._pack_alone(records, count)
-                return
-            batch.add(records, count)
-            if batch.byte_count >= self._full_bytes or batch.record_count == self._rules.max_batch_records:
+            piece = batch.compressed(records)
+            if not must_fit and batch.byte_count + len(piece) > self._most_bytes:
+                must_fit = not batch.record_count
                 self._close()
-
-    def _pack_alone(self, records: memoryview, count: int) -> None:
-        self._sealed.batches.append(pack(records, count, timestamp_ms=self._timestamp_ms, codec=self._rules.codec))
+                continue
+            must_fit, start = is_plain, start + count
+            if is_last and start == len(values) and not batch.record_count and len(piece) >= len(records):
+                self._open, piece = OpenBatch(Codec.NONE), records
+            self._open.add(piece, count, len(records))
+            if self._open.byte_count >= self._full_bytes or self._open.record_count == self._rules.max_batch_records:
+                self._close()
 
     def _close(self) -> None:
         batch, self._open = self._open, OpenBatch(self._rules.codec)

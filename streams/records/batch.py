@@ -30,7 +30,8 @@ import zstandard
 from crc32c._crc32c import crc32c
 
 from streams.errors import BatchCorrupt
-from streams.records.body import NO_HEADERS, BytesLike, frame, halved, rows, unzstd
+from streams.records.body import NO_HEADERS, BytesLike, frame, halved, rows
+from streams.records.decompress import unzstd
 
 HEADER_BYTES = 61
 SEQUENCES = 2**31
@@ -197,12 +198,15 @@ class OpenBatch:
         self.record_count = self.uncompressed_bytes = self.byte_count = 0
         """`byte_count` are those of the compressed records so far."""
 
-    def add(self, records: memoryview, count: int) -> None:
-        """Add framed records; the first of them has the offset `record_count`."""
-        piece = records if self._codec is Codec.NONE else _compressor.compress(records)
+    def compressed(self, records: memoryview) -> BytesLike:
+        """What framed records become in this batch; the first of them has the offset `record_count`."""
+        return records if self._codec is Codec.NONE else _compressor.compress(records)
+
+    def add(self, piece: BytesLike, count: int, uncompressed_bytes: int) -> None:
+        """Add what `compressed` has made of so many records and bytes."""
         self._pieces.append(piece)
         self.record_count += count
-        self.uncompressed_bytes += len(records)
+        self.uncompressed_bytes += uncompressed_bytes
         self.byte_count += len(piece)
 
     def close(self, timestamp_ms: int) -> Packed:

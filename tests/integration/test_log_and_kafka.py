@@ -20,7 +20,7 @@ from logreceiver.sinks.log.sink import LogSink
 from streams.errors import Code, ConfigError, SinkUnavailable
 from streams.records.batch import Codec, OpenBatch, stamp
 from streams.records.body import frame
-from tests.support.batches import batch, values
+from tests.support.batches import batch, put, values
 from tests.support.sinks import ModelHarness, Unsteady
 
 pytestmark = pytest.mark.kafka
@@ -62,7 +62,7 @@ async def test_other_readers_read_large_batches_whose_records_came_in_pieces(
     lines = [b'{"n":%d,"x":"%b"}' % (n, b"y" * (n % 400)) for n in range(20_000)]
     pieces = OpenBatch(Codec.ZSTD)
     for start in range(0, len(lines), 3000):
-        pieces.add(*frame(lines[start : start + 3000], 1 << 30, first=pieces.record_count))
+        put(pieces, *frame(lines[start : start + 3000], 1 << 30, first=pieces.record_count))
     packed = pieces.close(int(time.time() * 1000))
     assert packed.uncompressed_bytes > 4_000_000
     sink = LogSink(sink_settings.LogSink(directory=tmp_path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from streams.records.batch import Codec, build, stamp
+from streams.records.batch import Codec, OpenBatch, build, stamp
 
 
 def values(count: int, first: int = 0) -> list[bytes]:
@@ -25,3 +25,8 @@ def batch(
     built = build(rows, timestamp_ms=int(time.time() * 1000), codec=codec)
     stamped = stamp(built, producer_id=producer_id, producer_epoch=producer_epoch, base_sequence=base_sequence)
     return memoryview(stamped)
+
+
+def put(batch: OpenBatch, records: memoryview, count: int) -> None:
+    """Add framed records to an open batch."""
+    batch.add(batch.compressed(records), count, len(records))

@@ -17,7 +17,8 @@ from logreceiver.sinks.kafka.client import Cluster
 from logreceiver.sinks.kafka.errors import LEADER_NOT_AVAILABLE, NO_ERROR, raise_for
 from streams.errors import BatchCorrupt, Code, SinkUnavailable
 from streams.records.batch import HEADER_BYTES, MAGIC, Codec, parse_header
-from streams.records.body import rows, unzstd
+from streams.records.body import rows
+from streams.records.decompress import unzstd
 
 FETCH_BYTES = 4 * 1024 * 1024
 FETCH_WAIT_MS = 500

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from streams.errors import BatchCorrupt
 from streams.records import batch as recordbatch
 from streams.records.batch import HEADER_BYTES, Codec, Header, Record
-from streams.records.body import Extras, frame, header_fields, headers_of, key_field, unzstd
+from streams.records.body import Extras, frame, header_fields, headers_of, key_field
+from streams.records.decompress import unzstd
+from tests.support.batches import put
 
 NOW_MS = 1_700_000_000_000
 HOUR_MS = 3_600_000
@@ -654,7 +656,7 @@ def test_the_crc_is_castagnoli_s() -> None:
 def test_a_batch_of_pieces_is_what_aiokafka_reads_too(pieces: list[list[bytes]], codec: Codec) -> None:
     batch = recordbatch.OpenBatch(codec)
     for values in pieces:
-        batch.add(*frame(values, LIMIT, first=batch.record_count))
+        put(batch, *frame(values, LIMIT, first=batch.record_count))
     packed = batch.close(NOW_MS)
     assert recordbatch.check(packed.payload).codec is codec
     expected = [value for values in pieces for value in values]
@@ -674,10 +676,10 @@ def test_records_of_a_later_piece_have_the_offsets_that_follow(first: int) -> No
     values, extras = [b"%d" % n for n in range(100)], Extras(keys=[key_field(b"k")] * 100)
     batch = recordbatch.OpenBatch(Codec.ZSTD)
     if first:
-        batch.add(*frame([b"x"] * first, LIMIT))
+        put(batch, *frame([b"x"] * first, LIMIT))
     records, count = frame(values, LIMIT, extras, first)
     assert count == len(values)
-    batch.add(records, count)
+    put(batch, records, count)
     found = list(recordbatch.iterate(batch.close(NOW_MS).payload, max_bytes=LIMIT))[first:]
     assert [(each.offset, each.key, each.value) for each in found] == [(first + n, b"k", b"%d" % n) for n in range(100)]
     most = len(records) // 2
@@ -690,7 +692,7 @@ def test_open_batches_do_not_disturb_each_other() -> None:
     batches = [recordbatch.OpenBatch(Codec.ZSTD) for _ in range(3)]
     for number in range(4):
         for index, batch in enumerate(batches):
-            batch.add(*frame([b"%d of %d" % (number, index)] * 50, LIMIT, first=batch.record_count))
+            put(batch, *frame([b"%d of %d" % (number, index)] * 50, LIMIT, first=batch.record_count))
     for index, batch in enumerate(batches):
         expected = [b"%d of %d" % (number, index) for number in range(4) for _ in range(50)]
         assert values_of(batch.close(NOW_MS).payload) == expected
@@ -699,7 +701,7 @@ def test_open_batches_do_not_disturb_each_other() -> None:
 def test_halves_of_a_batch_of_pieces_are_its_records() -> None:
     batch = recordbatch.OpenBatch(Codec.ZSTD)
     for _ in range(2):
-        batch.add(*frame(compressible(), LIMIT, first=batch.record_count))
+        put(batch, *frame(compressible(), LIMIT, first=batch.record_count))
     halves = recordbatch.halves(batch.close(NOW_MS).payload)
     assert halves is not None
     assert [value for half in halves for value in values_of(half)] == compressible() * 2
