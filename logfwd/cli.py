@@ -24,6 +24,7 @@ ELSEWHERE = {
     "tls": "logfwd.commands.tls",
     "status": "logfwd.commands.status",
     "streams": "logfwd.commands.streams",
+    "tap": "logfwd.commands.tap",
 }
 
 
@@ -77,7 +78,7 @@ def run(path: Path, log_level: str) -> None:
 async def _forward(path: Path, config: ForwarderConfig, stop: Stop) -> None:
     import asyncio
 
-    from logfwd.acts import acts_of
+    from logfwd.acts import acts_of, flows_of
     from logfwd.forwarder import Forwarder
     from streams import control
     from streams.security import stacks
@@ -92,7 +93,7 @@ async def _forward(path: Path, config: ForwarderConfig, stop: Stop) -> None:
 
     async with (
         forwarder,
-        control.serving(control.in_directory(config.state_dir), acts_of(forwarder, path)),
+        control.serving(control.in_directory(config.state_dir), acts_of(forwarder, path), flows_of(forwarder)),
         watching(files, stop.reload),
     ):
         program.has_started()

@@ -35,6 +35,7 @@ from logfwd.sources.make import Context, make_source
 from logfwd.sources.settings import FileSource, SourceSettings, kind_of
 from logfwd.sources.syslog import settings as syslog
 from logfwd.spool.store import Spool
+from logfwd.tap import Taps
 from streams import descriptors, tasks
 from streams.security.modes import MODES
 from streams.telemetry import admin
@@ -51,6 +52,7 @@ class Forwarder:
         self.registry = CollectorRegistry()
         self.metrics = ForwarderMetrics(self.registry)
         self.finished = asyncio.Event()
+        self.taps = Taps()
         self.admin_address = ""
         self._boot_id = uuid.uuid4().hex
         self._threads = SealThreads()
@@ -199,6 +201,7 @@ class Forwarder:
             boot_id=self._boot_id,
             answer_timeout_seconds=self.config.answer_timeout_seconds,
             receivers=connector.receivers,
+            taps=self.taps,
         )
 
     def _sources_beyond(self, name: str) -> list[SourceSettings]:
@@ -232,6 +235,7 @@ class Forwarder:
             await self._drain_leftovers(change.removed)
         for name in change.twins_gone:
             self.metrics.remove_stream(name)
+        self.taps.keep(stream.name for stream in self.config.streams)
         self.metrics.forget_certificates(_sections(before) - _sections(self.config))
 
     async def _remove(self, name: str) -> None:

@@ -41,6 +41,7 @@ from logfwd.spool.backlog import Backlog
 from logfwd.spool.notes import Notes
 from logfwd.spool.rows import Row
 from logfwd.spool.store import Spool
+from logfwd.tap import Taps
 from streams.config.units import KIB, MIB
 from streams.errors import SpoolFull
 from streams.records.batch import Codec
@@ -128,9 +129,10 @@ class Pipeline:
         boot_id: str,
         answer_timeout_seconds: float,
         receivers: Callable[[Stream], int] = lambda _: 1,
+        taps: Taps | None = None,
     ) -> None:
-        """`receivers`: how many receivers `connect` makes a stream's links to, in turn."""
-        self.original, self.source = original, source
+        """`receivers`: how many receivers `connect` makes a stream's links to, in turn; `taps`: who looks on."""
+        self.original, self.source, self._taps = original, source, taps or Taps()
         self._spool, self._metrics, self._threads = spool, metrics, threads
         self._rules, self._batcher = _rules(original), Batcher(original.batch)
         self._seal_seconds = metrics.batch_stage.labels(original.name, "seal")  # looked up once, as in delivery.py
@@ -162,8 +164,7 @@ class Pipeline:
         """Done when no draft is under way: then what a client waits for is sealed without lingering."""
         self._refused: WeakSet[Receipt] = WeakSet()
         """Receipts of requests of which a part was refused, so that no later part is stored."""
-        self._evicted_keys = 0
-        self._full = _Full()
+        self._evicted_keys, self._full = 0, _Full()
         self.log = structlog.get_logger("logfwd.pipeline").bind(stream=original.name)
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -412,6 +413,7 @@ class Pipeline:
             now = clock()
             for backlog, rows, is_behind in commit.rows:
                 self._spool_seconds[backlog.stream].observe(now - commit.sealed_at)
+                self._taps.offer(backlog.stream, rows)
                 crowded = is_behind or len(backlog.rows) > PAYLOADS_IN_MEMORY
                 for row in rows:
                     row.committed_at = now  # before the senders wake: they send only what is committed

@@ -1,7 +1,7 @@
 """Acts of an operator on a running program, over a Unix socket that its own user alone may open; and asking for one.
 
-A line of JSON each way: {"act": "reload", "check": true}, and what the act answers. The admin port, which any local
-user can reach, stays read-only.
+A line of JSON each way: {"act": "reload", "check": true}, and what the act answers. A flow answers with line after
+line, until the client hangs up. The admin port, which any local user can reach, stays read-only and shows no records.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,9 @@ END_SECONDS = 2.0
 """How long a program that stops waits for acts under way."""
 
 Act = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+Flow = Callable[[Mapping[str, Any]], AsyncGenerator[bytes, None]]
+"""Answers with lines, each with its end; raises ValueError for a question that it does not understand."""
+NO_FLOWS: Mapping[str, Flow] = {}
 
 log = logs.get_logger("control")
 
@@ -44,16 +47,17 @@ class ControlUnavailable(PipelineError):
 
 
 @contextlib.asynccontextmanager
-async def serving(path: Path, acts: Mapping[str, Act]) -> AsyncIterator[None]:
+async def serving(path: Path, acts: Mapping[str, Act], flows: Mapping[str, Flow] = NO_FLOWS) -> AsyncIterator[None]:
     """Serve until the block is left; raises ControlUnavailable. A socket that a killed process left is replaced.
 
-    At the end, acts under way have END_SECONDS for their answers.
+    At the end, acts under way have END_SECONDS for their answers, and flows end at once.
     """
     sock = listening(path)
+    ending = asyncio.Event()
     under_way: set[asyncio.Task[None]] = set()
 
     def connected(*ends: Any) -> None:
-        task = asyncio.create_task(_serve(acts, *ends))
+        task = asyncio.create_task(_serve(acts, flows, ending, *ends))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
 
@@ -61,6 +65,7 @@ async def serving(path: Path, acts: Mapping[str, Act]) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        ending.set()
         server.close()
         path.unlink(missing_ok=True)  # noqa: ASYNC240 — a moment, at the end
         if under_way:
@@ -143,12 +148,21 @@ def _bound(path: Path) -> socket.socket:
     return sock
 
 
-async def _serve(acts: Mapping[str, Act], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve(
+    acts: Mapping[str, Act],
+    flows: Mapping[str, Flow],
+    ending: asyncio.Event,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> None:
     try:
         async with asyncio.timeout(ASK_SECONDS):
             line = await reader.readline()
         if line:
-            name, question = _asked(acts, line, writer.get_extra_info("socket"))
+            name, question = _asked({**acts, **flows}, line, writer.get_extra_info("socket"))
+            if name in flows:
+                await _flow(flows[name](question), ending, reader, writer)
+                return
             writer.write(json.dumps(await acts[name](question)).encode() + b"\n")
             await writer.drain()
     except (OSError, ValueError, TimeoutError) as error:
@@ -157,6 +171,34 @@ async def _serve(acts: Mapping[str, Act], reader: asyncio.StreamReader, writer: 
         log.exception("act failed", reason=f"{type(error).__name__}: {error}")
     finally:
         writer.close()
+
+
+async def _flow(
+    lines: AsyncGenerator[bytes, None],
+    ending: asyncio.Event,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> None:
+    """Write lines until there are no more, the client hangs up, or the program stops."""
+
+    async def write() -> None:
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                writer.write(line)
+                await writer.drain()
+
+    writing = asyncio.create_task(write())
+    others = [asyncio.create_task(reader.read(1)), asyncio.create_task(ending.wait())]
+    try:
+        await asyncio.wait([writing, *others], return_when=asyncio.FIRST_COMPLETED)
+        if writing.done():
+            writing.result()
+        else:
+            writer.transport.abort()  # a client that reads nothing would keep what waits for it
+    finally:
+        for task in (writing, *others):
+            task.cancel()
+        await asyncio.gather(writing, *others, return_exceptions=True)
 
 
 def _asked(acts: Mapping[str, object], line: bytes, sock: socket.socket) -> tuple[str, dict[str, Any]]:
@@ -186,6 +228,21 @@ def is_served(path: Path) -> bool:
     return True
 
 
+def follow(path: Path, act: str, **arguments: str | float) -> Generator[bytes, None, None]:
+    """The lines that a flow of the program that serves this socket answers with; raises NotAnswered."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.settimeout(ASK_SECONDS)
+            with _address(path) as address:
+                sock.connect(address)
+            sock.settimeout(None)
+            sock.sendall(json.dumps({"act": act, **arguments}).encode() + b"\n")
+            with sock.makefile("rb") as lines:
+                yield from lines
+        except OSError as error:
+            raise _silent(path, error) from error
+
+
 def ask(path: Path, act: str, *, seconds: float = ANSWER_SECONDS, **arguments: str | bool) -> dict[str, Any]:
     """What the program that serves this socket answers within this time; raises NotAnswered."""
     try:
@@ -195,9 +252,13 @@ def ask(path: Path, act: str, *, seconds: float = ANSWER_SECONDS, **arguments: s
             sock.sendall(json.dumps({"act": act, **arguments}).encode() + b"\n")
             answer = stack.enter_context(sock.makefile("rb")).readline()
     except OSError as error:
-        why = error.strerror or error
-        raise NotAnswered(f"{path} does not answer: {why}; is the program running, as this user?") from error
+        raise _silent(path, error) from error
     if not answer:
         raise NotAnswered(f"{path} gave no answer; its program's log says why")
     answered: dict[str, Any] = json.loads(answer)
     return answered
+
+
+def _silent(path: Path, error: OSError) -> NotAnswered:
+    why = error.strerror or error
+    return NotAnswered(f"{path} does not answer: {why}; is the program running, as this user?")

@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +153,54 @@ def _say(client: socket.socket, words: bytes) -> None:
     with contextlib.suppress(OSError):
         client.sendall(words)
         client.shutdown(socket.SHUT_WR)
+
+
+async def count(asked: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+    for number in range(asked.get("most", 1_000_000)):
+        yield b"%d\n" % number
+
+
+def follow_all(path: Path, most: int) -> list[bytes]:
+    return list(control.follow(path, "count", most=most))
+
+
+async def test_a_flow_answers_line_after_line(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with capture_logs() as events:
+        async with serving(path, {}, {"count": count}):
+            lines = await asyncio.to_thread(follow_all, path, 1000)
+    assert lines == [b"%d\n" % number for number in range(1000)]
+    assert found(events, "act requested")[0]["act"] == "count"
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_flow_ends_when_its_client_hangs_up_also_if_it_reads_nothing(tmp_path: Path, reads: bool) -> None:
+    path, ended = tmp_path / "control.sock", asyncio.Event()
+
+    async def endless(_: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        try:
+            yield b"first\n"
+            while not reads:
+                yield b"x" * 10_000
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with serving(path, {}, {"endless": endless}):
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b'{"act":"endless"}\n')
+        assert await reader.readline() == b"first\n"
+        assert not ended.is_set()
+        writer.close()
+        await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_a_flow_does_not_hold_up_the_end_of_its_program(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    async with serving(path, {}, {"count": count}):
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b'{"act":"count"}\n')
+        assert await reader.readline() == b"0\n"
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began < control.END_SECONDS / 2
+    writer.close()
