@@ -200,7 +200,9 @@ class OpenBatch:
 
     def compressed(self, records: memoryview) -> BytesLike:
         """What framed records become in this batch; the first of them has the offset `record_count`."""
-        return records if self._codec is Codec.NONE else _compressor.compress(records)
+        if self._codec is Codec.NONE:
+            return records
+        return bytes(memoryview(_compressor.compress(records)))  # a copy: the original keeps as much room as `records`
 
     def add(self, piece: BytesLike, count: int, uncompressed_bytes: int) -> None:
         """Add what `compressed` has made of so many records and bytes."""
