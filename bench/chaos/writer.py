@@ -157,6 +157,8 @@ class Writer(threading.Thread):
                 freed.add(path.stat().st_ino)
                 path.unlink()
                 self._old.remove(each)
+            if not self._end and any(each[1] > stored for each in self._old):
+                return  # an emptied file stays as long as its copy is not stored
             self._rotate()
             self._make_anew(freed)
 

@@ -69,7 +69,7 @@ class Adoption:
         """Follow new files, oldest first. If one was moved meanwhile, the rest has to wait for the next scan."""
         adopted: list[Tail] = []
         emptied = self._files.lost.emptied
-        self._originals.begin_scan(found)
+        self._originals.begin_scan()
         self._wall_ms = wall_ms
         unknown, emptied.is_new = self._unknown(found), False
         try:
@@ -120,6 +120,7 @@ class Adoption:
     def _unknown(self, files: Mapping[FileId, Found]) -> list[Found]:
         """Files that are not followed."""
         self.held.keep(files)
+        self._files.beginnings.keep(files)
         generation = self._files.lost.generation
         self._claims.rewritten &= files.keys()
         self._dismissed = {id_: each for id_, each in self._dismissed.items() if id_ in files}

@@ -6,7 +6,8 @@ import os
 from collections import deque
 from itertools import islice
 
-from logfwd.sources.file.identity import Head, Place, begins_alike, head_of
+from logfwd.sources.file.beginnings import Beginnings
+from logfwd.sources.file.identity import Head, Place, head_of
 from logfwd.sources.file.lost import LostPositions
 from logfwd.sources.file.names import bases
 from logfwd.sources.file.released import Lost
@@ -21,8 +22,8 @@ CANDIDATES, LIKE = 64, 4
 class Alike:
     """Finds lost positions of one source by content. Heads begin behind `head_start` bytes."""
 
-    def __init__(self, lost: LostPositions, head_start: int) -> None:
-        self._lost, self._head_start = lost, head_start
+    def __init__(self, lost: LostPositions, beginnings: Beginnings, head_start: int) -> None:
+        self._lost, self._beginnings, self._head_start = lost, beginnings, head_start
         self._deleted_lately: deque[tuple[str, Place]] = deque(maxlen=CANDIDATES)
 
     def by_content(self, file: Found, fd: int, *, held: bool) -> tuple[Lost, Place, Verdict] | None:
@@ -48,9 +49,22 @@ class Alike:
         head = head_of(fd, self._head_start)
         alike = (lost for lost in self._lost if lost.has_family(file.family)) if rotated else ()
         for lost in (*self._nearest(file, head), *alike):
-            if lost.seen and _is_part(fd, lost):
+            if lost.seen and self._is_part(file, fd, lost):
                 return lost, lost.place, Verdict.WAIT
         return None
+
+    def _is_part(self, file: Found, fd: int, lost: Lost) -> bool:
+        """True for a file that begins as the present file of a position does, and ends before it."""
+        try:
+            other = os.open(lost.seen_at, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            if os.fstat(other).st_ino != lost.place.inode or not 0 < os.fstat(fd).st_size < lost.place.offset:
+                return False
+            return self._beginnings.is_beginning(file, fd, lost.place, other)
+        finally:
+            os.close(other)
 
     def begin_as(self, head: bytes, family: str) -> list[Lost]:
         """Positions whose file began as this content does: by 1 KiB, or by less of it within a family."""
@@ -102,17 +116,3 @@ def _is_too_short(file: Found, lost: Lost) -> bool:
 def _may_be_its(place: Place, file: Found, fd: int) -> bool:
     """True if the position may be of this file: its device can have another number."""
     return place.inode == file.id[1] and place.is_of(fd) is not False
-
-
-def _is_part(fd: int, lost: Lost) -> bool:
-    """True for a file that begins as the present file of a position does, and ends before it."""
-    try:
-        other = os.open(lost.seen_at, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        size = os.fstat(fd).st_size
-        is_its_own = os.fstat(other).st_ino == lost.place.inode
-        return is_its_own and 0 < size < lost.place.offset and begins_alike(fd, other)
-    finally:
-        os.close(other)

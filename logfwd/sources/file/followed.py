@@ -14,6 +14,7 @@ from dataclasses import replace
 from msgspec import structs
 
 from logfwd.sources.file.alike import Alike
+from logfwd.sources.file.beginnings import Beginnings
 from logfwd.sources.file.identity import FileId, Moved, Place, end_of_lines, open_same
 from logfwd.sources.file.lost import LostPositions
 from logfwd.sources.file.notify import Inotify
@@ -51,7 +52,8 @@ class FollowedFiles:
         self.report = report
         self.records = Records(settings, finder.name_of, max_record_bytes, count)
         self.lost = LostPositions()
-        self.alike = Alike(self.lost, settings.header_bytes)
+        self.beginnings = Beginnings(report)
+        self.alike = Alike(self.lost, self.beginnings, settings.header_bytes)
         self.stored = Stored(positions)
         self.opened = OpenFiles(settings.max_open_files, notifier)
         self.tails: dict[FileId, Tail] = {}

@@ -273,22 +273,6 @@ def begins_alike(fd: int, other: int) -> bool:
     )
 
 
-def differs_in_one_place(fd: int, other: int) -> bool:
-    """True if a file is the beginning of another but for fewer than 64 bytes within one line; all of it is compared."""
-    first, end, size = 0, 0, os.fstat(fd).st_size
-    for at in range(0, size, _BACK_BYTES):
-        ours = os.pread(fd, _BACK_BYTES, at)
-        theirs = os.pread(other, len(ours), at)
-        if len(ours) != len(theirs):
-            return False
-        if ours != theirs:
-            places = [place for place, (one, two) in enumerate(zip(ours, theirs, strict=True), at) if one != two]
-            first, end = first if end else places[0], places[-1] + 1
-            if end - first >= LEAST_BYTES:
-                return False
-    return all(b"\n" not in os.pread(each, end - first, first) for each in (fd, other))
-
-
 def head_of(fd: int, head_start: int) -> Head:
     """The head by which a position may know this file: its first 1 KiB, or all of a shorter one."""
     head = os.pread(fd, HEAD_BYTES, head_start)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 
 from logfwd.sources.file.alike import CANDIDATES, LIKE
 from logfwd.sources.file.followed import FollowedFiles
-from logfwd.sources.file.identity import FileId, Head, begins_alike, differs_in_one_place, head_of, open_same
+from logfwd.sources.file.identity import Head, begins_alike, head_of, open_same
 from logfwd.sources.file.names import bases
 from logfwd.sources.file.scan import Found
 from logfwd.sources.file.tail import Tail
@@ -22,14 +22,11 @@ class Originals:
         self._by_name: dict[str, list[Tail]] = {}
         """The followed files by path and family, and by their heads; empty until this scan asks for them."""
         self._by_head: dict[Head, list[Tail]] = {}
-        self._edited_since: dict[FileId, tuple[int, int, FileId]] = {}
-        """Copies of files that were edited after they were made: size, time of last write, and original."""
         self._new: dict[str, Found] = {}
         """New files with unrotated names, by path: a rotated file may be a copy of one that is not followed yet."""
 
-    def begin_scan(self, present: Container[FileId]) -> None:
-        """Forget what was followed at the last scan, and what is not `present`."""
-        self._edited_since = {id_: each for id_, each in self._edited_since.items() if id_ in present}
+    def begin_scan(self) -> None:
+        """Forget what was followed at the last scan."""
         self._by_name, self._by_head, self._new = {}, {}, {}
 
     def note_new(self, files: Iterable[Found]) -> None:
@@ -57,30 +54,13 @@ class Originals:
                 if original.place.is_of(fd) is False:
                     self._files.deleted(original)
                     self._files.scan_wanted = True
-                elif begins_alike(tail.fd, fd) or self._was_edited_since(file, tail.fd, original, fd):
+                elif self._files.beginnings.is_beginning(file, tail.fd, original.place, fd):
                     return original.path
                 elif not original.place.fits(fd):
                     self._files.replaced(original)
             finally:
                 os.close(fd)
         return self._new_original(file, tail)
-
-    def _was_edited_since(self, copy: Found, copy_fd: int, original: Tail, fd: int) -> bool:
-        """True for a copy of a file that was edited in place after it was made, in the last 1 KiB of the copy.
-
-        All of it is compared, so that nothing is taken for a copy that goes on otherwise than its original. The line
-        that differs is not read a second time, which is said.
-        """
-        place, found = original.place, (copy.size, copy.mtime_ns, original.id)
-        if place.archive is not None or not place.fits(fd) or os.fstat(fd).st_size < copy.size:
-            return False
-        if self._edited_since.get(copy.id) == found:
-            return True
-        if not place.has_in_common(copy_fd) or not differs_in_one_place(copy_fd, fd):
-            return False
-        self._edited_since[copy.id] = found
-        self._files.report.edited(copy.path, copy.size)
-        return True
 
     def _new_original(self, file: Found, tail: Tail) -> str | None:
         original = self._new.get(file.family) if file.path != file.family else None

@@ -268,3 +268,23 @@ def test_a_file_that_goes_on_otherwise_than_the_one_that_it_begins_like_is_no_co
         reader.restart()
     assert set(reader.lines) >= set(numbered(7000, 7000 + lines).splitlines())
     assert set(reader.lines) >= set(numbered(1000, 1000 + lines).splitlines())
+
+
+def test_several_copies_of_a_file_that_is_edited_in_between_are_parts_of_the_last_one(log: Path) -> None:
+    append(log, numbered(0, 290))
+    reader = Reader(log, max_open_files=2)
+    reader.turn()
+    append(log, numbered(290, 300))
+    shutil.copyfile(log, log.with_name("a.log.1"))
+    with log.open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(b"9")
+    reader.scan()
+    append(log, numbered(300, 320))
+    shutil.copyfile(log, log.with_name("a.log.2"))
+    os.truncate(log, 0)
+    append(log, numbered(320, 330))
+    for _ in range(10):
+        reader.turn(2)
+    assert len(reader.lines) == 330
+    assert (reader.files["edited"], reader.files["read_again"]) == (1, 0)
