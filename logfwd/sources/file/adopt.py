@@ -69,6 +69,7 @@ class Adoption:
         """Follow new files, oldest first. If one was moved meanwhile, the rest has to wait for the next scan."""
         adopted: list[Tail] = []
         emptied = self._files.lost.emptied
+        self._files.adoptions += 1
         self._originals.begin_scan()
         self._wall_ms = wall_ms
         unknown, emptied.is_new = self._unknown(found), False

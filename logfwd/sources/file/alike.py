@@ -12,7 +12,7 @@ from logfwd.sources.file.lost import LostPositions
 from logfwd.sources.file.names import bases
 from logfwd.sources.file.released import Lost
 from logfwd.sources.file.scan import Found
-from logfwd.sources.file.which import LEAST_BYTES, Own, Verdict, with_other_inode
+from logfwd.sources.file.which import ENOUGH_BYTES, LEAST_BYTES, Own, Verdict, with_other_inode
 from logfwd.sources.position import tail_hash
 
 CANDIDATES, LIKE = 64, 4
@@ -88,9 +88,13 @@ class Alike:
             *by_inode,
         ]
         like = [lost for lost in near if lost and not lost.truncated]
-        places = [lost.place for lost in (*emptied[-LIKE:], *like) if lost.place.archive is None]
-        found = [place.kept_bytes(fd, same=_may_be_its(place, file, fd)) for place in places]
-        found += [place.kept_bytes(fd, same=False) for path, place in self._deleted_lately if path in names]
+        lost = [each for each in (*emptied[-LIKE:], *like) if each.place.archive is None]
+        found = [each.place.kept_bytes(fd, same=_may_be_its(each, file, fd)) for each in lost]
+        found += [
+            place.kept_bytes(fd, same=False)
+            for path, place in self._deleted_lately
+            if path in names or place.head_bytes >= ENOUGH_BYTES
+        ]
         kept = max(found, default=0)
         if not kept and file.path != file.family and any(_is_too_short(file, lost) for lost in like):
             return file.size
@@ -113,6 +117,9 @@ def _is_too_short(file: Found, lost: Lost) -> bool:
     return not lost.seen and lost.has_family(file.family) and file.size < head_ends
 
 
-def _may_be_its(place: Place, file: Found, fd: int) -> bool:
-    """True if the position may be of this file: its device can have another number."""
-    return place.inode == file.id[1] and place.is_of(fd) is not False
+def _may_be_its(lost: Lost, file: Found, fd: int) -> bool:
+    """True if the position may be of this file: its device can have another number. Or it may be the copy of one that
+    was edited and then emptied: short content does not tell."""
+    if lost.truncated and file.path != file.family and lost.has_family(file.family):
+        return True
+    return lost.place.inode == file.id[1] and lost.place.is_of(fd) is not False

@@ -93,8 +93,7 @@ def _in_copy(lost: Lost, file: Found, fd: int, *, held: bool) -> tuple[Place, Ve
     windows: a shorter head reaches up to the position.
     """
     evidence = lost.place.evidence(fd)
-    if evidence.same_inode and evidence.same_handle is not False and evidence.same_device is not False:
-        # a file is no copy of itself, though it may begin again as it did before
+    if evidence.is_its_inode:  # a file is no copy of itself, though it may begin again as it did before
         return None
     rotated = lost.has_family(file.family)
     match with_other_inode(evidence, Own.EMPTIED, is_rotated_name=rotated):

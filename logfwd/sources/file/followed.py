@@ -71,6 +71,8 @@ class FollowedFiles:
         """A scan left out files that it saw."""
         self.crowded = False
         """… because too many others are open."""
+        self.adoptions = 0
+        """How many scans have decided about new files."""
 
     def families(self) -> set[str]:
         return {tail.family for tail in self.tails.values()}
@@ -284,9 +286,13 @@ class FollowedFiles:
 
     def truncated(self, tail: Tail) -> None:
         """The file was emptied in place: the next scan finds its present content as a new file."""
-        self.drop(tail)
+        self.found_anew(tail)
         self._lose(tail, truncated=True)
-        self.scan_wanted = True
+
+    def found_anew(self, tail: Tail) -> None:
+        """Stop following a file until the next scan finds it again; what comes after it waits so long."""
+        self.drop(tail)
+        tail.replaced_at, self.scan_wanted = self.adoptions, True
 
     def _lose(self, tail: Tail, *, truncated: bool = False, seen: bool = False) -> None:
         self.lost.add(lost_from(tail, truncated=truncated, seen=seen))

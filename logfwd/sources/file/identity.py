@@ -157,13 +157,11 @@ class Place(msgspec.Struct, frozen=True):
         )
 
     def has_in_common(self, fd: int) -> bool:
-        """True if an open file has a whole head in common with this place's, and the bytes before the position: if it
-        is shorter, all windows that it reaches to."""
+        """True if an open file has a whole head in common with this place's, and a window or the tail."""
         if self.head_bytes < HEAD_BYTES or not self.head_fits(fd):
             return False
-        if (size := os.fstat(fd).st_size) >= self.offset:
-            return self.tail_fits(fd)
-        return bool(windows := self.windows_in(fd, size)) and all(windows)
+        size = os.fstat(fd).st_size
+        return any(self.windows_in(fd, size)) or (size >= self.offset and self.tail_fits(fd))
 
     def windows_in(self, fd: int, size: int) -> list[bool]:
         """Of each window within the first `size` bytes of a file, whether it fits."""

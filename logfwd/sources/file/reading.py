@@ -27,20 +27,32 @@ class Reading:
             return block
         while self._files.ready:
             tail, successor = self._files.ready[0], None
-            while tail.after is not None:
+            while tail.after is not None and not self._is_awaited(tail.after):
                 if tail.after.ended:
                     tail.after = None
                 else:
                     tail, successor = tail.after, tail
+            if tail.after is not None:
+                self._put_off(self._files.ready.popleft())
+                continue
             if (block := self._read(tail, now, wall_ms)) is not None:
                 self._files.ready.rotate(-1)
                 return block
             if successor is not None:
-                successor.after = None
+                if not self._is_awaited(tail):
+                    successor.after = None
             elif tail.ready:
                 tail.ready = False
                 self._files.ready.popleft()
         return None
+
+    def _is_awaited(self, tail: Tail) -> bool:
+        """True for a file that is not followed at the moment because the next scan has to find what it is."""
+        return tail.ended and tail.replaced_at == self._files.adoptions
+
+    def _put_off(self, tail: Tail) -> None:
+        """Leave it to the next scan to queue this file again."""
+        tail.ready, tail.mtime_ns = False, -1
 
     def _read(self, tail: Tail, now: float, wall_ms: int) -> Block | None:
         try:
@@ -64,9 +76,8 @@ class Reading:
             tail.mtime_ns = -1
             return None
         except (Compressed, BegunAnew):  # the next scan finds what it is, and the copy that comes before it
-            self._files.drop(tail)
+            self._files.found_anew(tail)
             self._files.stored.forget([tail.key])
-            self._files.scan_wanted = True
             return None
         except Damaged as error:  # it was whole when it was looked through: it has changed
             self._files.report.damaged(tail.path, tail.unread_bytes, str(error))

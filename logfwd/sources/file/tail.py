@@ -86,7 +86,11 @@ class Tail:
     zeros_at_end: int = 0  # bytes at its end that are not data yet, as of the last read
     cuts: Cuts = field(default_factory=Cuts)
     searched: int = 0  # up to here there is no end of the line at the position
-    first: bytes = b""  # how a file that is read from its start began when it was found
+    first_at: int = 0  # where the data began of a file that is read from its start, when it was found
+    first: bytes = b""  # and how
+    replaced_at: int = (
+        -1
+    )  # not followed any more since its content was replaced: what comes after it waits for this scan
 
     @property
     def unread_bytes(self) -> int:
@@ -130,7 +134,7 @@ class Tail:
         data = self._fetch(origin, begin + block_bytes)
         if not place.tail_matches(data) or (len(data) == begin and self.content_bytes < place.offset):
             raise Replaced
-        if not place.offset and not data.startswith(self.first[:block_bytes]):
+        if not place.offset and self._fetch(self.first_at, len(self.first)) != self.first:
             raise BegunAnew
         encoding = self._encoding(data)
         if not place.offset and data.startswith(encoding.bom):
@@ -159,7 +163,9 @@ class Tail:
 
     def note_first(self) -> None:
         """Remember how the content begins: it may have moved to a copy before anything was read."""
-        self.first = b"" if self.place.offset else self._fetch(0, TAIL_BYTES).rstrip(ZERO)
+        start = None if self.place.offset else end_of_zeros(self.content, 0)
+        if start is not None:
+            self.first_at, self.first = start, self._fetch(start, TAIL_BYTES).rstrip(ZERO)
 
     def _fetch(self, offset: int, size: int) -> bytes:
         return pread(self.content, size, offset)

@@ -57,6 +57,13 @@ class Evidence(NamedTuple):
     at_start: bool  # nothing was read
 
     @property
+    def is_its_inode(self) -> bool:
+        """True unless it is another inode, or one that was used again. A device may get another number."""
+        if self.same_handle is not None:
+            return self.same_inode and self.same_handle
+        return self.same_inode and self.same_device is not False
+
+    @property
     def content_fits(self) -> bool:
         return self.long_enough and self.head_fits and self.tail_fits
 
@@ -88,7 +95,7 @@ class Verdict(Enum):
 
 def with_same_inode(evidence: Evidence) -> Verdict:
     """The verdict on a file that has the inode number of a position."""
-    if evidence.same_handle is False or (evidence.same_handle is None and evidence.same_device is False):
+    if not evidence.is_its_inode:
         return Verdict.ANOTHER
     if evidence.content_fits:
         return Verdict.SAME if evidence.same_handle or not evidence.at_start else Verdict.ANOTHER

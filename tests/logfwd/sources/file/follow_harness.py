@@ -77,6 +77,11 @@ class Reader:
         return len(self.follower._files.opened.tails)
 
     @property
+    def is_crowded(self) -> bool:
+        """True if the last scan has left out files because too many others were open."""
+        return self.follower._files.crowded
+
+    @property
     def lines(self) -> list[bytes]:
         return b"".join(block.data for block in self.blocks).splitlines()
 

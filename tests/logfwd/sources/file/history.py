@@ -196,7 +196,7 @@ class History:
             self.lose(family, unread, None if file in self.emptied_unseen else file)
             return
         taken = set(b"".join(block.data for block in self.reader.uncommitted).splitlines())
-        seen = set(path.read_bytes()[: self.looked.get(file[0], 0)].splitlines()) - taken
+        seen = set(path.read_bytes()[: self.looked.pop(file[0], 0)].splitlines()) - taken
         self.lose(family, unread & seen, file)
         self.lose(family, unread - seen, None)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from logfwd.sources.file import identity
 from tests.logfwd.sources.file.follow_harness import Reader, append, numbered
+from tests.logfwd.sources.file.test_used_inodes import Inodes
 
 
 @pytest.fixture
@@ -288,3 +290,57 @@ def test_several_copies_of_a_file_that_is_edited_in_between_are_parts_of_the_las
         reader.turn(2)
     assert len(reader.lines) == 330
     assert (reader.files["edited"], reader.files["read_again"]) == (1, 0)
+
+
+@pytest.mark.parametrize("hole", [0, 20_000])
+def test_a_writer_that_keeps_its_offset_when_nothing_was_read_yet_goes_on_behind_the_copy(log: Path, hole: int) -> None:
+    reader = Reader(log)
+    reader.turn()
+    append(log, b"")
+    os.truncate(log, hole)
+    append(log, numbered(0, 30))
+    reader.scan()
+    end = log.stat().st_size
+    shutil.copyfile(log, log.with_name("a.log.1"))
+    os.truncate(log, 0)
+    os.truncate(log, end)
+    append(log, numbered(30, 40))
+    reader.read()
+    reader.commit()
+    for _ in range(3):
+        reader.turn(2)
+    assert reader.lines == numbered(0, 40).splitlines()
+
+
+def test_what_comes_after_a_file_that_was_written_anew_waits_until_that_is_found_again(log: Path) -> None:
+    append(log, numbered(0, 10))
+    reader = Reader(log)
+    reader.turn()
+    with log.open("r+b") as file:
+        file.write(numbered(200, 260))  # with so little before the position, an edit counts as rewritten
+    log.rename(log.with_name("a.log.1"))
+    append(log, numbered(300, 310))
+    for _ in range(3):
+        reader.turn(2)
+    assert (
+        reader.lines == numbered(0, 10).splitlines() + numbered(200, 260).splitlines() + numbered(300, 310).splitlines()
+    )
+
+
+def test_the_copy_of_an_emptied_file_takes_its_position_though_the_file_is_deleted_and_its_inode_used_again(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inodes = Inodes()
+    monkeypatch.setattr(identity, "handle_of", inodes.handle_of)
+    reader = Reader(log, max_open_files=1)
+    append(log, numbered(0, 20))
+    reader.turn()
+    append(log, numbered(20, 25))
+    shutil.copyfile(log, log.with_name("a.log.1"))
+    os.truncate(log, 0)
+    reader.follower.poll(reader.now)
+    inodes.use_again(log, log, numbered(30, 40))
+    for _ in range(4):
+        reader.turn(2)
+    assert sorted(reader.lines) == numbered(0, 25).splitlines() + numbered(30, 40).splitlines()
+    assert not reader.files

@@ -77,6 +77,7 @@ def copy_and_truncate(history: History) -> None:
         history.unusual.add(path.name)
         os.truncate(path, 0)
         history.emptied_unseen.add(file_at(path))
+        history.looked.pop(path.stat().st_ino, None)
 
 
 def copy(history: History) -> None:
@@ -225,6 +226,8 @@ def job(history: History) -> None:
         path.write_bytes(DONE + b"\n")
         for _ in range(5):
             history.turn(14)
+        while history.reader.is_crowded:  # it waits for its turn to be opened
+            history.turn(1)
         history.jobs += 1
         path.unlink()
 

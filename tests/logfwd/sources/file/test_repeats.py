@@ -139,3 +139,55 @@ def test_a_file_edited_at_its_head_that_returns_on_another_device_is_counted_tho
     reader.turn()
     assert len(reader.lines) == len(set(reader.lines)) + 199
     assert reader.file_bytes["read_again"] >= 200 * LINE
+
+
+def test_what_was_not_read_of_a_file_shortened_on_another_device_is_counted(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(log)
+    append(log, numbered(0, 200))
+    reader.turn()
+    append(log, numbered(200, 202))
+    reader.scan()
+    os.truncate(log, 100 * LINE)
+    reader.scan()
+    log.parent.rename(away := log.parent.with_name("away"))
+    for module in (identity, scan, follow):
+        monkeypatch.setattr(module, "id_of", lambda status: (status.st_dev + 1, status.st_ino))
+    away.rename(log.parent)
+    for _ in range(5):
+        reader.turn(20)
+    assert (reader.files["gone_unread"], reader.file_bytes["gone_unread"]) == (1, 2 * LINE)
+
+
+def test_a_short_file_edited_before_it_was_copied_and_emptied_is_read_again_and_counted(log: Path) -> None:
+    append(log, numbered(0, 10))
+    reader = Reader(log)
+    reader.turn()
+    with log.open("r+b") as file:
+        file.seek(5 * LINE)
+        file.write(b"9")
+    append(log, numbered(10, 12))
+    shutil.copyfile(log, log.with_name("app.log.1"))
+    os.truncate(log, 0)
+    reader.restart()
+    settled(reader)
+    assert len(reader.lines) == 22
+    assert (reader.files["read_again"], reader.file_bytes["read_again"]) == (1, 10 * LINE)
+
+
+def test_a_copy_under_any_name_of_a_file_deleted_while_it_was_closed_is_counted(
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inodes = Inodes()
+    monkeypatch.setattr(identity, "handle_of", inodes.handle_of)
+    reader = Reader(tmp_path / "*", max_open_files=1)
+    append(log, numbered(0, 20))
+    reader.turn()
+    append(tmp_path / "open", numbered(100, 101))
+    reader.turn()
+    shutil.copyfile(log, tmp_path / "backup of app")
+    inodes.use_again(log, log, numbered(200, 220))
+    settled(reader)
+    assert len(reader.lines) == 61
+    assert (reader.files["read_again"], reader.file_bytes["read_again"]) == (1, 20 * LINE)
