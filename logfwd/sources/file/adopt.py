@@ -238,7 +238,7 @@ class Adoption:
         """True if a file that no inode explains is to be followed: a copy takes over a position, the rest is new."""
         if (original := self._originals.original_of(file, tail)) is not None:
             return self.held.has_waited(file, now, original)
-        found = self._files.alike.by_content(file, tail.fd, held=file.id in self.held)
+        found = self._files.alike.by_content(file, tail.fd, held=file in self.held)
         if found is None:
             is_new = self._is_finished(file, tail, now) and self._is_new(file, tail)
             if is_new and file.id in self._claims.doubted:

@@ -96,7 +96,7 @@ class Claims:
         if verdict is Verdict.ANOTHER or doubtful:
             if doubtful:
                 self.doubted[file.id] = lost.place.offset
-            if lost.id == file.id and not lost.truncated:  # its inode was used again, so its file is deleted
+            if lost.id == file.id and not lost.was_open:  # its inode was used again, so its file is deleted
                 self._lost.take(lost)
                 self._on_deleted(lost)
             return False

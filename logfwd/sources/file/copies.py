@@ -57,7 +57,7 @@ class Emptied:
             except OSError:
                 continue
             try:
-                if (found := self._copied(file, fd, held=file.id in held)) is not None:
+                if (found := self._copied(file, fd, held=file in held)) is not None:
                     key = found[0].key
                     self._largest[key] = max(self._largest.get(key, file), file, key=_rank)
             finally:
@@ -95,7 +95,7 @@ def _in_copy(lost: Lost, file: Found, fd: int, *, held: bool) -> tuple[Place, Ve
     evidence = lost.place.evidence(fd)
     if evidence.is_its_inode:  # a file is no copy of itself, though it may begin again as it did before
         return None
-    rotated = lost.has_family(file.family)
+    rotated = lost.has_family(file.family) and file.path != file.family
     match with_other_inode(evidence, Own.EMPTIED, is_rotated_name=rotated):
         case Verdict.COPY:
             return lost.place.in_file(fd), Verdict.COPY

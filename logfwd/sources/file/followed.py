@@ -286,16 +286,17 @@ class FollowedFiles:
 
     def truncated(self, tail: Tail) -> None:
         """The file was emptied in place: the next scan finds its present content as a new file."""
+        was_open = tail.fd >= 0
         self.found_anew(tail)
-        self._lose(tail, truncated=True)
+        self.lost.add(replace(lost_from(tail, truncated=True), was_open=was_open))
 
     def found_anew(self, tail: Tail) -> None:
         """Stop following a file until the next scan finds it again; what comes after it waits so long."""
         self.drop(tail)
         tail.replaced_at, self.scan_wanted = self.adoptions, True
 
-    def _lose(self, tail: Tail, *, truncated: bool = False, seen: bool = False) -> None:
-        self.lost.add(lost_from(tail, truncated=truncated, seen=seen))
+    def _lose(self, tail: Tail, *, seen: bool) -> None:
+        self.lost.add(lost_from(tail, seen=seen))
 
     def deleted(self, tail: Tail, *, is_said: bool = False) -> None:
         """A closed file was deleted and its inode used again; a scan finds the file that has it now.

@@ -24,8 +24,9 @@ class Held:
         self._wait_seconds, self._report = wait_seconds, report or Report()
         self._since: dict[FileId, tuple[int, int, float]] = {}
 
-    def __contains__(self, id_: FileId) -> bool:
-        return id_ in self._since
+    def __contains__(self, copy: Found) -> bool:
+        """True for a copy that waits, as it is; another file may have got its inode since."""
+        return self._since.get(copy.id, ())[:2] == (copy.size, copy.mtime_ns)
 
     def keep(self, ids: Container[FileId]) -> None:
         """Forget copies that are not among these files."""

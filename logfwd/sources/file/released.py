@@ -26,7 +26,7 @@ class Lost:
     the last scan saw its file, `seen_at` this path. `id`: the file in this life; None for a stored position.
     `unread_bytes`: how much was not read when the file was released. `since`: when its rest was first looked for.
     `settled`: no more is expected of the file: it was read to its end, or that its rest is missing was said. `judged`:
-    so were its possible repeats.
+    so were its possible repeats. `was_open`: when it was seen to be emptied: its inode was not used again before.
     """
 
     key: str
@@ -46,6 +46,7 @@ class Lost:
     settled: bool = False
     stored_settled: bool = False
     judged: bool = False
+    was_open: bool = False
 
     @property
     def directory(self) -> str:

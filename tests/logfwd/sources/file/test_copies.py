@@ -344,3 +344,25 @@ def test_the_copy_of_an_emptied_file_takes_its_position_though_the_file_is_delet
         reader.turn(2)
     assert sorted(reader.lines) == numbered(0, 25).splitlines() + numbered(30, 40).splitlines()
     assert not reader.files
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_new_file_that_begins_like_the_emptied_one_whose_name_it_has_is_read(
+    log: Path, monkeypatch: pytest.MonkeyPatch, is_held: bool
+) -> None:
+    inodes = Inodes()
+    monkeypatch.setattr(identity, "handle_of", inodes.handle_of)
+    append(log, numbered(0, 300))
+    reader = Reader(log)
+    reader.turn()
+    copy = log.with_name("a.log.1")
+    shutil.copyfile(log, copy)
+    if is_held:
+        reader.turn(0.1)
+    os.truncate(log, 0)
+    reader.follower.poll(reader.now)
+    log.unlink()
+    inodes.use_again(copy, log, numbered(0, 2) + numbered(600, 610))
+    for _ in range(5):
+        reader.turn(2)
+    assert set(reader.lines) == set(numbered(0, 300).splitlines()) | set(numbered(600, 610).splitlines())

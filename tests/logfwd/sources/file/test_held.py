@@ -20,7 +20,7 @@ def copy(size: int = 10, mtime_ns: int = 1, *, configured: bool = True, inode: i
 def test_a_copy_has_waited_once_it_did_not_change_for_the_time_to_wait() -> None:
     held = Held(WAIT)
     assert not held.has_waited(copy(), 100.0)
-    assert copy().id in held
+    assert copy() in held
     assert held.deadline() == 105.0
     assert not held.has_waited(copy(), 104.9)
     with capture_logs() as logs:
@@ -29,7 +29,7 @@ def test_a_copy_has_waited_once_it_did_not_change_for_the_time_to_wait() -> None
         ("file read again", "/logs/a.1", 10)
     ]
     assert "/logs/a," in logs[0]["reason"]
-    assert copy().id not in held
+    assert copy() not in held
 
 
 @pytest.mark.parametrize("changed", [copy(size=11), copy(mtime_ns=2)])
@@ -63,4 +63,12 @@ def test_the_first_deadline_counts_and_files_that_are_gone_are_forgotten() -> No
     assert held.deadline() == 105.0
     held.keep({(1, 2)})
     assert held.deadline() == 106.0
-    assert (1, 1) not in held
+    assert copy() not in held
+
+
+def test_another_file_with_the_inode_of_a_copy_that_waited_is_not_held() -> None:
+    held = Held(WAIT)
+    held.has_waited(copy(size=100), 100.0)
+    held.keep({(1, 1)})
+    assert copy(size=100) in held
+    assert copy(size=20, mtime_ns=2) not in held
