@@ -3,7 +3,8 @@
 They are rotated, copied, emptied, edited, deleted and taken away with their directory. What docs/delivery.md does not
 promise is known here by its numbers: `may_be_lost` has the records that were written between a copy and a truncate.
 Everything else is promised once and in order: so a file is deleted only when its records are known to be stored, no
-byte is edited near the start of a file, and an original is not deleted before its copies.
+byte is edited near the start of a file, a file is not edited twice after it was copied, and an original is not deleted
+before its copies.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Writer(threading.Thread):
         self._place = folder  # where the directory is now
         self._holes = self._end = 0  # bytes of holes in the file, and where the next lines go
         self._first = 0  # the number of its first record
+        self._copied = self._edited = False  # it was copied, and edited since
         self._index = 0
         self._old: list[tuple[Path, int, bool]] = []
         """Names of rotated files and copies, the number after their last record, and whether they are mere copies."""
@@ -93,6 +95,7 @@ class Writer(threading.Thread):
             self._keep(self._path.rename(self._aside()), is_copy=False)
             self._holes = self._end = 0
             self._first = self.sent
+            self._copied = self._edited = False
 
     def copy(self, stored: int, *, rotated_name: bool) -> None:
         """Copy the file, which goes on to be written, to a rotated name or to one that means nothing.
@@ -105,6 +108,7 @@ class Writer(threading.Thread):
                 copy = self._aside("" if rotated_name and stored > self._first + KNOWN_RECORDS else ".bak")
                 shutil.copyfile(self._path, copy)
                 self._keep(copy, is_copy=True)
+                self._copied = True
 
     def copy_and_truncate(self, *, goes_on: bool, between: float) -> None:
         """Rotate by copy and truncate.
@@ -124,6 +128,7 @@ class Writer(threading.Thread):
             os.truncate(self._path, 0)
             self._holes = self._end = self._end if goes_on else 0
             self._first = self.sent
+            self._copied = self._edited = False
 
     def make_hole(self, share: float) -> None:
         """Leave a hole of up to HOLE_BYTES before the next line."""
@@ -136,8 +141,9 @@ class Writer(threading.Thread):
         """Change one byte that does not identify a record, in place: near the end, or anywhere."""
         with self._lock:
             first, last = self._holes + EDITED_FROM, self._end - EDIT_REACH
-            if first > last:
+            if first > last or self._edited:
                 return
+            self._edited = self._copied
             offset = last if at_end else first + int(where * (last - first))
             with self._path.open("r+b") as file:
                 file.seek(offset)

@@ -54,13 +54,14 @@ class Alike:
         return None
 
     def _is_part(self, file: Found, fd: int, lost: Lost) -> bool:
-        """True for a file that begins as the present file of a position does, and ends before it."""
+        """True for a file that begins as the present file of a position does, and ends before that does."""
         try:
             other = os.open(lost.seen_at, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError:
             return False
         try:
-            if os.fstat(other).st_ino != lost.place.inode or not 0 < os.fstat(fd).st_size < lost.place.offset:
+            present = os.fstat(other)
+            if present.st_ino != lost.place.inode or not 0 < file.size <= present.st_size:
                 return False
             return self._beginnings.is_beginning(file, fd, lost.place, other)
         finally:

@@ -56,8 +56,10 @@ class Originals:
                     self._files.scan_wanted = True
                 elif self._files.beginnings.is_beginning(file, tail.fd, original.place, fd):
                     return original.path
-                elif not original.place.fits(fd):
-                    self._files.replaced(original)
+                elif original.place.fits(fd) or not self._files.replaced(original):
+                    continue
+                elif self._files.beginnings.is_beginning(file, tail.fd, original.place, fd):  # it was edited
+                    return original.path
             finally:
                 os.close(fd)
         return self._new_original(file, tail)

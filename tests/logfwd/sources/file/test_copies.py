@@ -234,64 +234,6 @@ def test_a_file_copied_and_emptied_before_it_was_read_is_read_after_its_copy(
     assert reader.lines == numbered(0, 100 + new_lines).splitlines()
 
 
-@pytest.mark.parametrize("read_before", [100, 300])
-@pytest.mark.parametrize("is_up", [True, False])
-def test_a_copy_beside_an_original_that_was_edited_since_is_not_read(log: Path, read_before: int, is_up: bool) -> None:
-    append(log, numbered(0, read_before))
-    reader = Reader(log, max_open_files=1)
-    reader.turn()
-    append(log, numbered(read_before, 310))
-    shutil.copyfile(log, log.with_name("a.log.1"))
-    with log.open("r+b") as file:
-        file.seek(-100, os.SEEK_END)
-        file.write(b"9")
-    if not is_up:
-        reader.restart()
-    reader.turn()
-    append(log, numbered(310, 500))
-    for _ in range(5):
-        reader.turn(20)
-        reader.restart()
-    assert len(reader.lines) == 500
-    assert not reader.files["read_again"]
-    assert reader.files["edited"]
-
-
-@pytest.mark.parametrize("lines", [2, 10, 400])
-def test_a_file_that_goes_on_otherwise_than_the_one_that_it_begins_like_is_no_copy(log: Path, lines: int) -> None:
-    append(log, numbered(0, 100))
-    reader = Reader(log, max_open_files=1)
-    reader.turn()
-    shutil.copyfile(log, log.with_name("a.log.1"))
-    append(log.with_name("a.log.1"), numbered(7000, 7000 + lines))
-    append(log, numbered(1000, 1000 + lines))
-    for _ in range(3):
-        reader.turn(20)
-        reader.restart()
-    assert set(reader.lines) >= set(numbered(7000, 7000 + lines).splitlines())
-    assert set(reader.lines) >= set(numbered(1000, 1000 + lines).splitlines())
-
-
-def test_several_copies_of_a_file_that_is_edited_in_between_are_parts_of_the_last_one(log: Path) -> None:
-    append(log, numbered(0, 290))
-    reader = Reader(log, max_open_files=2)
-    reader.turn()
-    append(log, numbered(290, 300))
-    shutil.copyfile(log, log.with_name("a.log.1"))
-    with log.open("r+b") as file:
-        file.seek(-100, os.SEEK_END)
-        file.write(b"9")
-    reader.scan()
-    append(log, numbered(300, 320))
-    shutil.copyfile(log, log.with_name("a.log.2"))
-    os.truncate(log, 0)
-    append(log, numbered(320, 330))
-    for _ in range(10):
-        reader.turn(2)
-    assert len(reader.lines) == 330
-    assert (reader.files["edited"], reader.files["read_again"]) == (1, 0)
-
-
 @pytest.mark.parametrize("hole", [0, 20_000])
 def test_a_writer_that_keeps_its_offset_when_nothing_was_read_yet_goes_on_behind_the_copy(log: Path, hole: int) -> None:
     reader = Reader(log)
