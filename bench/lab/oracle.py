@@ -85,7 +85,13 @@ def messages_in(bootstrap: str, topic: str) -> Iterator[Any]:
     from confluent_kafka import Consumer, TopicPartition
 
     consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "oracle", "enable.auto.commit": False, "check.crcs": True}
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "oracle",
+            "enable.auto.commit": False,
+            "check.crcs": True,
+            "fetch.wait.max.ms": 10,  # the end of one partition is not waited at before the next one, and the close
+        }
     )
     try:
         for partition in consumer.list_topics(topic, timeout=KNOWN_SECONDS).topics[topic].partitions:
@@ -93,8 +99,9 @@ def messages_in(bootstrap: str, topic: str) -> Iterator[Any]:
             first, end = _bounds(consumer, where)
             if first:
                 raise OracleFailed(f"{topic}: records before offset {first} have been deleted")
-            consumer.assign([where])
-            yield from _read_to(consumer, where, end)
+            if end:
+                consumer.assign([where])
+                yield from _read_to(consumer, where, end)
     finally:
         consumer.close()
 
