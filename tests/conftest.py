@@ -14,6 +14,7 @@ import pytest
 
 from bench.lab.kafka import Kafka
 from bench.lab.kafkatools import KafkaFailed, jars, java
+from tests.support.chaos import CHAOS
 from tests.support.kafka import UP_SOONER
 
 hypothesis.settings.register_profile("here", deadline=None)  # a busy machine makes any example slow once
@@ -38,6 +39,16 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
 def topic_name() -> str:
     """A name that no other test has."""
     return f"t-{uuid.uuid4().hex}"
+
+
+# -- tests of `make chaos` alone -------------------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    long = [] if CHAOS else [item for item in items if item.get_closest_marker("chaos")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 # -- skipped tests ---------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bench.chaos.command import run_seeds
 
-FAULT_SECONDS = 20.0
+FAULT_SECONDS = 10.0
 
 
 @pytest.mark.kafka

@@ -10,7 +10,7 @@ from rich.console import Console
 from bench.chaos.stuck import MEMORY, run
 
 SPOOL_MB = 20
-AWAY_SECONDS = 12.0
+AWAY_SECONDS = 8.0
 MOST_RSS_MB = 150.0
 MOST_GROWTH_MB = 3.0
 

@@ -1,4 +1,4 @@
-"""kill -9 of forwarder, receiver and Kafka in the middle of 200 000 records: nothing lost, nothing twice."""
+"""kill -9 of forwarder, receiver and Kafka in the middle of 100 000 records: nothing lost, nothing twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.lab.oracle import read_topic
 from bench.lab.site import Site
 from tests.support.kafka import UP_SOONER
 
-RECORDS = 200_000
+RECORDS = 100_000
 STREAMS = ["http", "pq-stream"]
 
 
@@ -44,15 +44,15 @@ def test_kill_9_of_each_part_in_turn_loses_nothing_and_repeats_nothing(tmp_path:
         log = site.directory / "http.log"
         log.touch()
         site.start_forwarder()
-        feeder = threading.Thread(target=feed, args=(log, records, 9.0))
+        feeder = threading.Thread(target=feed, args=(log, records, 6.0))
         feeder.start()
-        time.sleep(2)
+        time.sleep(1)
         site.forwarder.kill()
         site.start_forwarder()
-        time.sleep(2)
+        time.sleep(1)
         site.receiver.kill()
         site.start_receiver()
-        time.sleep(2)
+        time.sleep(1)
         kafka.kill()
         kafka.restart()
         feeder.join()

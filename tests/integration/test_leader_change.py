@@ -45,6 +45,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
         yield running
 
 
+@pytest.mark.chaos
 async def test_any_part_of_a_window_is_finished_once_and_in_order_at_the_next_leader(
     cluster: Kafka, tmp_path: Path, topic_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,7 +23,7 @@ from bench.lab.site import Site
 from bench.speed.links import HANDSHAKES_AT_A_TIME, Peer
 from logfwd.metrics import FORWARDER
 from logreceiver.config import Limits
-from logreceiver.links import hearing
+from logreceiver.links import conduct, hearing
 from logreceiver.metrics import MAX_STREAM_LABELS, OTHER_STREAMS, RECEIVER
 from logreceiver.service import Service
 from logreceiver.sinks import Kind, Outcome
@@ -206,15 +206,24 @@ async def open_links(installation: Installation, service: Service, streams: Iter
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """Both ends of a thousand links are in this process."""
+    """Both ends of all links are in this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.usefixtures("many_files")
-async def test_a_thousand_links_make_no_more_series_than_one(
+LINKS = 200
+
+
+@pytest.fixture
+def unpaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One identity opens as many runs as it likes: a receiver makes it wait after the first hundred."""
+    monkeypatch.setattr(conduct.Conduct, "RUNS_AT_ONCE", 1000.0)
+
+
+@pytest.mark.usefixtures("many_files", "unpaced")
+async def test_hundreds_of_links_make_no_more_series_than_one(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hearing, "IDLE_SECONDS", 600.0)  # the first links say nothing while the last ones are made
@@ -222,7 +231,7 @@ async def test_a_thousand_links_make_no_more_series_than_one(
     async with running(msgspec.structs.replace(installation.receiver_config(), limits=limits)) as service:
         peers = await open_links(installation, service, ["http"])
         before = series(service.registry)
-        peers += await open_links(installation, service, ["http"] * 999)
+        peers += await open_links(installation, service, ["http"] * (LINKS - 1))
         assert service.registry.get_sample_value(
             "logreceiver_links", {"stream": "http", "group": "X25519MLKEM768"}
         ) == len(peers)
@@ -230,6 +239,7 @@ async def test_a_thousand_links_make_no_more_series_than_one(
         await asyncio.gather(*(peer.close() for peer in peers))
 
 
+@pytest.mark.usefixtures("unpaced")
 async def test_streams_beyond_the_bound_share_their_series(installation: Installation) -> None:
     config = installation.receiver_config()
     config = msgspec.structs.replace(

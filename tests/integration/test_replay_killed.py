@@ -19,7 +19,7 @@ from tests.support.batches import batch, values
 from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.kafka
-BATCHES, RECORDS = 1500, 20
+BATCHES, RECORDS = 700, 20
 PROGRAM = str(Path(sys.executable).with_name("logreceiver"))
 
 

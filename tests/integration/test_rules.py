@@ -18,6 +18,7 @@ import pytest
 from bench.lab.kafka import Kafka
 from bench.lab.site import command
 from logfwd.links import conversation, resume
+from logreceiver.links import patience
 from logreceiver.sinks import Kind, RunState
 from streams.records.batch import Codec, build
 from tests.streams.records.test_batch import rewritten
@@ -146,8 +147,9 @@ async def test_records_that_the_broker_cannot_decompress_are_set_aside_once_othe
 
 
 async def test_a_topic_that_becomes_compacted_is_waited_for_and_costs_no_batch(
-    kafka: Kafka, tmp_path: Path, topic_name: str, events: Events
+    kafka: Kafka, tmp_path: Path, topic_name: str, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(patience, "MOST_SECONDS", 1.0)
     async with way_to(kafka, tmp_path) as way:
         async with way.life(topic_name) as life:
             await life.seal(*numbered(0))

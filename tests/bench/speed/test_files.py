@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from bench.speed.files import LEAST_SAMPLES, files
 
-FILES, OPEN = 300, 20
+FILES, OPEN = 100, 20
 
 
 @pytest.mark.slow
