@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,9 +92,17 @@ def _permit_like(descriptor: int, like: Path) -> None:
 
 @contextlib.contextmanager
 def file_in_memory(data: bytes) -> Iterator[Path]:
-    """A path of this process under which others read these bytes; nothing is written to any disk."""
+    """A path of this process under which others read these bytes; nothing is written to any disk, but where /proc is not
+    mounted. Raises OSError."""
     descriptor = os.memfd_create("logfwd")
     with os.fdopen(descriptor, "wb") as out:
         out.write(data)
         out.flush()
-        yield Path(f"/proc/self/fd/{descriptor}")
+        path = Path(f"/proc/self/fd/{descriptor}")
+        if path.exists():
+            yield path
+            return
+    with tempfile.NamedTemporaryFile("wb", prefix="logfwd-") as out:
+        out.write(data)
+        out.flush()
+        yield Path(out.name)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,23 @@ def test_secrets_are_not_appended_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic"):
         append_secret(tmp_path / "keys", b"one\n")
     assert not (tmp_path / "elsewhere").exists()
+
+
+READ = """
+from streams.files import file_in_memory
+with file_in_memory(b"data") as path:
+    print(path.read_text(), oct(path.stat().st_mode & 0o777))
+print(path.exists())
+"""
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_file_in_memory_is_there_also_where_proc_is_not_mounted(hidden: bool) -> None:
+    shell = "mount -t tmpfs none /proc && " if hidden else ""
+    inside = ["unshare", "-rm", "sh", "-c", f'{shell}exec "$@"', "-"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs namespaces")
+    found = subprocess.run([*inside, sys.executable, "-c", READ], capture_output=True, text=True, check=True).stdout
+    assert found.splitlines()[0].startswith("data")
+    assert found.splitlines()[1] == "False"
+    assert not hidden or "0o600" in found
