@@ -92,8 +92,7 @@ def _permit_like(descriptor: int, like: Path) -> None:
 
 @contextlib.contextmanager
 def file_in_memory(data: bytes) -> Iterator[Path]:
-    """A path of this process under which others read these bytes; nothing is written to any disk, but where /proc is not
-    mounted. Raises OSError."""
+    """A path of this process under which others read these bytes. Only without /proc they are written to a disk."""
     descriptor = os.memfd_create("logfwd")
     with os.fdopen(descriptor, "wb") as out:
         out.write(data)
