@@ -256,11 +256,13 @@ class Pipeline:
                     if pull.done():
                         if (block := pull.result()) is None:
                             break
-                        pull = asyncio.ensure_future(anext(blocks, None))
+                        if reads_ahead := not self._threads.are_crowded:
+                            pull = asyncio.ensure_future(anext(blocks, None))
                         portions = batcher.add(block, clock())
                         del block  # sealing frees it while this waits
-                        for portion in portions:
-                            await self._seal(portion)
+                        await self._seal_all(portions)
+                        if not reads_ahead:
+                            pull = asyncio.ensure_future(anext(blocks, None))
                     elif (due := batcher.due(clock())) is not None:
                         await self._seal(due)
             finally:
@@ -270,8 +272,7 @@ class Pipeline:
             if not pull.cancelled() and (block := pull.result()) is not None:
                 rest.append(block)  # it came at the moment of the stop
         for block in chain(rest, self.source.stop()):
-            for portion in batcher.add(block, clock()):
-                await self._seal(portion)
+            await self._seal_all(batcher.add(block, clock()))
             await asyncio.sleep(0)  # to make a block may take a while
         if (last := batcher.flush(clock())) is not None:
             await self._seal(last)
@@ -283,6 +284,10 @@ class Pipeline:
             return
         timeout = None if deadline is None else max(deadline - clock(), 0.0)
         await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _seal_all(self, portions: Sequence[Portion]) -> None:
+        for portion in portions:
+            await self._seal(portion)
 
     async def _seal(self, portion: Portion) -> None:
         """Hand a portion to a thread, and the draft on to be spooled if it ends there."""

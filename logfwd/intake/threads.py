@@ -15,6 +15,9 @@ MOST_AT_ONCE = 4
 """Portions that are being sealed or have their turn next. Half of the work holds the interpreter's lock, so more would
 not be sealed faster."""
 
+CROWD = 2
+"""Of streams that wait for a turn: from then on none has to read ahead, which would only take memory."""
+
 
 class SealThreads:
     """`await start(function, …)` once it has its turn; streams take turns in the order in which they ask."""
@@ -23,6 +26,7 @@ class SealThreads:
         threads = max(min(os.cpu_count() or 2, MOST_AT_ONCE - 1), 2)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="seal")
         self._turns = asyncio.Semaphore(threads + 1)
+        self._waiting = 0
         self.streams = 0
         """How many use them."""
 
@@ -35,9 +39,18 @@ class SealThreads:
         finally:
             self.streams -= 1
 
+    @property
+    def are_crowded(self) -> bool:
+        """Whether whoever asks now has to wait for several others."""
+        return self._waiting >= CROWD
+
     async def start(self, function: Callable[..., _Result], *arguments: Any, **named: Any) -> Future[_Result]:
         """Have a thread call the function. It may wait for what was started before it."""
-        await self._turns.acquire()
+        self._waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
         work = self._threads.submit(function, *arguments, **named)
         asyncio.wrap_future(work).add_done_callback(self._ended)
         return work

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import logfwd.intake.threads as threads_module
 import logfwd.pipeline as pipeline_module
 from logfwd.definition import BatchLimits, SpoolLimits, Stream
 from logfwd.intake.seal import Sealed, Sealer
@@ -84,6 +85,34 @@ async def test_streams_share_the_room_for_payloads_in_memory(tmp_path: Path, mon
                 found.append(pipeline._most_payload_bytes)
         assert found == [1 << 20, 1 << 18]
         assert pipeline._threads.streams == 0
+
+
+@pytest.mark.parametrize(("crowd", "left"), [(2, 1), (0, 2)])
+async def test_a_block_is_asked_for_ahead_unless_several_streams_wait_for_a_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: int, left: int
+) -> None:
+    add, may_seal = Sealer.add, threading.Event()
+
+    def held(sealer: Sealer, *portion: Any, **how: Any) -> Sealed:
+        assert may_seal.wait(PATIENCE_SECONDS)
+        return add(sealer, *portion, **how)
+
+    monkeypatch.setattr(Sealer, "add", held)
+    monkeypatch.setattr(threads_module, "CROWD", crowd)
+    source = Given()
+    async with (
+        Spool(tmp_path / "s.spool") as spool,
+        pipeline_on(spool, source, each_alone()) as pipeline,
+        running(pipeline),
+    ):
+        turns = pipeline._threads._turns._value
+        for number in range(turns + 3):
+            source.give(number)
+        await eventually(lambda: source.queue.qsize() == left)
+        await a_moment()
+        assert source.queue.qsize() == left, "what is being sealed is taken, one that waits, and perhaps one ahead"
+        may_seal.set()
+        await eventually(lambda: source.queue.qsize() == 0)
 
 
 async def test_a_twin_without_a_link_does_not_hold_up_the_end(tmp_path: Path) -> None:
