@@ -15,7 +15,7 @@ import pytest
 from bench.lab.kafka import Kafka
 from bench.lab.kafkatools import KafkaFailed, jars, java
 from tests.support.chaos import CHAOS
-from tests.support.kafka import UP_SOONER
+from tests.support.kafka import UP_SOONER, keep_classes
 
 hypothesis.settings.register_profile("here", deadline=None)  # a busy machine makes any example slow once
 hypothesis.settings.load_profile("here")
@@ -31,6 +31,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
         jars()
     except KafkaFailed as error:
         pytest.skip(str(error))
+    keep_classes(tmp_path_factory.mktemp("classes"))
     with Kafka(tmp_path_factory.mktemp("kafka"), overrides=SETTINGS, jvm_options=UP_SOONER) as running:
         yield running
 
