@@ -29,7 +29,7 @@ ELSEWHERE = {
 
 
 @click.group(cls=program.Commands, elsewhere=ELSEWHERE, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="logfwd")
+@click.version_option(None, "-V", "--version", package_name="logfwd")
 def main() -> None:
     """Batch structured logs into streams and push them over hybrid post-quantum TLS to a receiver.
 
@@ -40,20 +40,15 @@ def main() -> None:
 
 @main.command()
 @CONFIG
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="Log events of this level and above.",
-)
-def run(path: Path, log_level: str) -> None:
+@program.LOG_LEVEL
+@program.LOG_FORMAT
+def run(path: Path, log_level: str, log_format: str | None) -> None:
     """Read, spool and send the configured streams until SIGTERM.
 
     SIGTERM stops reading, sends the spooled batches for up to stop_grace, and leaves the rest in the spool. A second
     SIGTERM ends the process at once; the next start continues from the spool. SIGHUP reloads the configuration, and so
     does a change of its files with watch = true: an invalid one is rejected and the last good one stays. Logs go to
-    standard error, one JSON object per line.
+    standard error, one JSON object per line unless it is a terminal; NO_COLOR turns colours off.
 
     Exit codes: 0 after SIGTERM, or when every source has ended (stdin); 1 after a second SIGTERM, or if something hangs
     for longer than stop_grace and 3 s; 69 if a resource is not available, such as the admin address; 70 after a fault
@@ -63,7 +58,7 @@ def run(path: Path, log_level: str) -> None:
     from logfwd.sources.file.writers import ignore_lease_breaks
     from streams.config.exposed import tell_of_secrets
 
-    logs.configure(level=log_level)
+    logs.configure(level=log_level, form=log_format)
     ignore_lease_breaks()
     try:
         config = load_forwarder(path)

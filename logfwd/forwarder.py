@@ -104,6 +104,8 @@ class Forwarder:
         await self._reloading.stop()
         await self.listeners.stop()
         keepers = (*self._keepers.values(), *self._draining.values())
+        if batches := self._waiting_batches():
+            log.info("draining", batches=batches, within_seconds=self.config.stop_grace_seconds)
         await asyncio.gather(*(keeper.stop(self.config.stop_grace_seconds) for keeper in keepers))
         await self.listeners.close()
         await self._stack.aclose()
@@ -244,6 +246,10 @@ class Forwarder:
         del self._keepers[name]
         self.metrics.remove_stream(name)
         log.info("stream removed", stream=name)
+
+    def _waiting_batches(self) -> int:
+        """Batches that are not acknowledged yet."""
+        return sum(sender.backlog.waiting_batches for pipeline in self._pipelines() for sender in pipeline.senders)
 
     # -- what it reports ---------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ ELSEWHERE = {
 
 
 @click.group(cls=program.Commands, elsewhere=ELSEWHERE, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="logfwd")
+@click.version_option(None, "-V", "--version", package_name="logfwd")
 def main() -> None:
     """Receive log streams over mutual TLS and write them to Kafka or to an embedded log.
 
@@ -46,13 +46,8 @@ def main() -> None:
 
 @main.command()
 @CONFIG
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="Log events of this level and above.",
-)
+@program.LOG_LEVEL
+@program.LOG_FORMAT
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
@@ -61,7 +56,7 @@ def main() -> None:
     help="Number of processes that share the listeners' ports; for the Kafka sink. "
     "Worker K (from 0) serves its metrics K ports above admin.address.",
 )
-def run(path: Path, log_level: str, workers: int) -> None:
+def run(path: Path, log_level: str, log_format: str | None, workers: int) -> None:
     """Run the receiver until SIGTERM.
 
     SIGTERM lets batches under way finish for up to stop_grace; a second SIGTERM stops at once. SIGHUP reloads the
@@ -74,7 +69,7 @@ def run(path: Path, log_level: str, workers: int) -> None:
     """
     from streams.config.exposed import tell_of_secrets
 
-    logs.configure(level=log_level)
+    logs.configure(level=log_level, form=log_format)
     config, worker, taken = load(path), None, None
     tell_of_secrets(config)
     if workers > 1:

@@ -23,11 +23,24 @@ from streams.columns import harmless
 from streams.errors import ConfigError, PipelineError
 from streams.signals import Stop, leave
 from streams.telemetry import logs
+from streams.telemetry.logformat import FORMATS
 
 EX_DATAERR = 65
 EX_UNAVAILABLE = 69
 EX_SOFTWARE = 70
 EX_CONFIG = 78
+LOG_LEVEL = click.option(
+    "--log-level",
+    type=click.Choice(list(logs.LEVELS)),
+    default="info",
+    show_default=True,
+    help="Log events of this level and above.",
+)
+LOG_FORMAT = click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    help="How log lines are written; without it, console (for people) if stderr is a terminal, else json.",
+)
 _M_ARENA_MAX = -8  # of malloc.h
 _HEAP_KEPT_BYTES = 4 * 1024 * 1024
 

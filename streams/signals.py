@@ -102,7 +102,8 @@ class Stop:
         """The first signal stops in an orderly way, the second exits at once: nothing of value is only in memory."""
         now = time.monotonic()
         if self._requested_at is None:
-            log.info("stopping")
+            remedy = "a second signal ends it at once, and loses nothing"
+            log.info("stopping", within_seconds=self.grace_seconds() + CLOSING_SECONDS, remedy=remedy)
             self._requested_at = now
             self._loop.call_soon_threadsafe(self.requested.set)
         elif now - self._requested_at >= SAME_SIGNAL_SECONDS:

@@ -1,34 +1,23 @@
-"""Logs: structlog to standard error, as JSON lines, or coloured on a terminal. They never block or fail (logwriter.py).
+"""Logs: structlog to standard error, in one of the formats of logformat.py. They never block or fail (logwriter.py).
 
 Logs of libraries go the same way. Record bytes are never logged: every bytes value is replaced by its size, and
 tracebacks carry no values of variables.
-
-This module must be the first of a program to import structlog: structlog imports rich wherever it is installed, for
-tracebacks that carry the values of variables and that are never printed here. That is a quarter of the cost of a
-program's start and 5 MB of its memory, so rich is hidden during that one import; and so is greenlet, which has no
-threads here.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import IO, Any, TextIO
+from typing import IO, Any
 
 from streams.columns import harmless
+from streams.telemetry.folding import Folding
+from streams.telemetry.leanstructlog import structlog
+from streams.telemetry.logformat import processors
 from streams.telemetry.logwriter import LogWriter
-
-_HIDDEN = {"rich", "greenlet"} - sys.modules.keys()
-sys.modules.update(dict.fromkeys(_HIDDEN))  # type: ignore[arg-type]
-try:
-    import structlog
-finally:
-    for _name in _HIDDEN:
-        del sys.modules[_name]
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 MAX_DEPTH = 4
@@ -36,10 +25,16 @@ STANDARD_ERROR = 2
 
 get_logger = structlog.get_logger
 log = get_logger("logs")
+_folding: Folding | None = None
 
 
-def configure(*, level: str = "info", stream: IO[str] | None = None) -> None:
-    """Send all logs of the process to standard error, or to `stream`; JSON unless it is a terminal."""
+def configure(*, level: str = "info", form: str | None = None, stream: IO[str] | None = None) -> None:
+    """Send all logs of the process to standard error, or to `stream`, in one of FORMATS.
+
+    Without one: for people if it is a terminal, else JSON. Colours are for terminals, without NO_COLOR (no-color.org).
+    """
+    global _folding  # noqa: PLW0603 — logging belongs to the process
+    _folding = Folding(_log_again)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -47,12 +42,10 @@ def configure(*, level: str = "info", stream: IO[str] | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         hide_bytes,
     ]
-    pretty = os.isatty(STANDARD_ERROR) if stream is None else stream.isatty()
+    to_terminal = os.isatty(STANDARD_ERROR) if stream is None else stream.isatty()
+    colours = to_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     last: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if pretty:
-        last += [_spell_out, structlog.dev.ConsoleRenderer(exception_formatter=_traceback)]
-    else:
-        last += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    last += processors(form or ("console" if to_terminal else "json"), colours=colours)
 
     handler = LogWriter(STANDARD_ERROR, _tell_of_dropped) if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=last, foreign_pre_chain=shared))
@@ -64,7 +57,9 @@ def configure(*, level: str = "info", stream: IO[str] | None = None) -> None:
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *shared,
+            *shared[:3],
+            _folding,
+            *shared[3:],
             structlog.stdlib.PositionalArgumentsFormatter(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -80,19 +75,10 @@ def silence() -> None:
     logging.disable()
 
 
-def _spell_out(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What peers and files put into an event does nothing to the terminal; JSON spells it out by itself."""
-    for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = harmless(value, keep="\n" if key in ("event", "stack") else "")
-    return event
-
-
-def _traceback(out: TextIO, found: structlog.typing.ExcInfo) -> None:
-    """Without the values of variables, which the pretty one would print."""
-    text = io.StringIO()
-    structlog.dev.plain_traceback(text, found)
-    out.write(harmless(text.getvalue(), keep="\n"))
+def _log_again(event: dict[str, Any]) -> None:
+    """A line that stands for several."""
+    fields = {key: value for key, value in event.items() if key not in ("event", "level", "logger")}
+    get_logger(event["logger"]).log(LEVELS[event["level"]], event["event"], **fields)
 
 
 def _tell_of_dropped(lines: int) -> None:
@@ -116,7 +102,9 @@ def say(line: str) -> None:
 
 
 def flush() -> None:
-    """Wait a bounded time until the lines so far are written."""
+    """Write what is still counted, and wait a bounded time until the lines so far are written."""
+    if _folding is not None:
+        _folding.tell(all_of_them=True)
     for handler in logging.getLogger().handlers:
         with contextlib.suppress(OSError):
             handler.flush()
