@@ -88,9 +88,7 @@ class Tail:
     searched: int = 0  # up to here there is no end of the line at the position
     first_at: int = 0  # where the data began of a file that is read from its start, when it was found
     first: bytes = b""  # and how
-    replaced_at: int = (
-        -1
-    )  # not followed any more since its content was replaced: what comes after it waits for this scan
+    replaced_at: int = -1  # the scan since which it is not followed, for its content was replaced
 
     @property
     def unread_bytes(self) -> int:
