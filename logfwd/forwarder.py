@@ -71,6 +71,7 @@ class Forwarder:
         self._stack.callback(self._threads.close)
         try:
             self._stack.enter_context(state_dir.lock(self.config.state_dir))
+            self._reloading.start()
             if self.config.admin is not None:
                 server = await self._stack.enter_async_context(
                     admin.serve(

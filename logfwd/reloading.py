@@ -2,7 +2,8 @@
 
 A directory that was not mounted, or a deployment that went wrong, looks like a configuration without most of its
 streams. So one that lacks running streams is refused, unless a file declares each of them as `removed`, or the reload
-is confirmed by the digest that the refusal names.
+is confirmed by the digest that the refusal names. A start without them takes what is there, as it cannot ask; then it
+is degraded, and reloads are refused, until they are back, declared as removed or confirmed to be gone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 import structlog
 
-from logfwd.changes import Change, compare
+from logfwd import accepted
+from logfwd.changes import Change, compare, groups
 from logfwd.config import ForwarderConfig
 from logfwd.metrics import ForwarderMetrics
 from logfwd.sources.listeners import check as check_listeners
@@ -51,7 +53,18 @@ class Reloading:
         self._refusal = ""
         """Why the last reload was refused; empty if it was taken."""
         self._waits: tuple[str, ...] = ()
+        self._missing: frozenset[str] = frozenset()
+        """Streams that were there before the start, and of which no file says that they are to go."""
         metrics.config_is(digest(config))
+
+    def start(self) -> None:
+        """Find out which streams are missing since the last start or reload."""
+        known = accepted.load(self._config.state_dir)
+        self._missing = known - groups(self._config).keys() - set(self._config.removed)
+        if self._missing:
+            log.error("streams missing", streams=sorted(self._missing), remedy=_remedy(digest(self._config)))
+        else:
+            accepted.store(self._config.state_dir, groups(self._config))
 
     async def reload(self, load: Load, *, check: bool = False, confirm: str = "") -> Report:
         """Load and take a configuration. `check`: only say what would be done; `confirm`: the digest of a refusal."""
@@ -78,6 +91,9 @@ class Reloading:
         """What of the files is not in use."""
         if self._refusal:
             return {"config": f"the last reload was refused: {self._refusal}"}
+        if self._missing:
+            missing = ", ".join(sorted(self._missing))
+            return {"config": f"streams missing since the last start: {missing}; {_remedy(digest(self._config))}"}
         return {"config": f"waits for a restart: {', '.join(self._waits)}"} if self._waits else {}
 
     async def _reload(self, load: Load, *, check: bool, confirm: str) -> Report:
@@ -98,15 +114,16 @@ class Reloading:
             relinked=change.relinked,
             removed=change.removed,
         )
-        if change.undeclared and confirm != name:
-            remedy = "put them back, or write removed = true into their files; if they are to go: "
-            remedy += f"logfwd reload --confirm {name}"
-            reason = f"streams missing: {', '.join(change.undeclared)}"
-            return msgspec.structs.replace(report, outcome="refused", reason=reason, remedy=remedy)
+        missing = {*change.undeclared, *self._missing - groups(new).keys() - set(new.removed)}
+        if missing and confirm != name:
+            reason = f"streams missing: {', '.join(sorted(missing))}"
+            return msgspec.structs.replace(report, outcome="refused", reason=reason, remedy=_remedy(name))
         if check:
             return report
         self._config = change.config
         await self._take(change)
+        self._missing = frozenset()
+        await asyncio.to_thread(accepted.store, self._config.state_dir, groups(self._config))
         return msgspec.structs.replace(report, outcome="taken")
 
     def _tell(self, report: Report) -> None:
@@ -133,6 +150,12 @@ class Reloading:
             relinked=list(report.relinked),
             removed=list(report.removed),
         )
+
+
+def _remedy(name: str) -> str:
+    """For streams that are missing in the configuration of this digest."""
+    declared = "put them back, or write removed = true into their files"
+    return f"{declared}; if they are to go: logfwd reload --confirm {name}"
 
 
 def _load(load: Load, known: set[str]) -> ForwarderConfig:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from logreceiver.workers import Worker
 
 ELSEWHERE = {
+    "completion": "logreceiver.commands.completion",
     "init": "logreceiver.commands.init",
     "cat": "logreceiver.commands.log",
     "ledger": "logreceiver.commands.ledger",
