@@ -103,9 +103,11 @@ def files_of(path: Path, config: ForwarderConfig) -> list[Path]:
 
 def json_schema(kind: str) -> dict[str, Any]:
     """The JSON Schema of logfwd.toml ("logfwd") or of a stream's file ("stream")."""
+    from streams.config.keys import meanings
+
     if kind == "stream":
-        return schema.json_schema(Stream)
-    return schema.json_schema(ForwarderConfig, hidden=NOT_IN_THE_FILE)
+        return schema.json_schema(Stream, meanings("streams.d/NAME.toml"))
+    return schema.json_schema(ForwarderConfig, meanings("logfwd.toml"), hidden=NOT_IN_THE_FILE)
 
 
 class _File(NamedTuple):

@@ -151,7 +151,9 @@ def load_receiver(path: Path) -> ReceiverConfig:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of logreceiver.toml."""
-    return schema.json_schema(ReceiverConfig)
+    from streams.config.keys import meanings
+
+    return schema.json_schema(ReceiverConfig, meanings("logreceiver.toml"))
 
 
 def _apart(names: Iterable[str], tls: Tls) -> Iterator[str]:

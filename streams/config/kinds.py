@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
@@ -29,9 +29,10 @@ def checked(check: Callable[[str], None]) -> Meta:
     return Meta(extra={"check": check})
 
 
-def shown(check: Callable[[str], None] | None = None) -> Meta:
-    """Marks a string that logs and pages show, and the check that it must pass, if any."""
-    return Meta(extra={"shown": True} | ({"check": check} if check is not None else {}))
+def shown(check: Callable[[str], None] | None = None, values: Callable[[], Iterable[str]] | None = None) -> Meta:
+    """Marks a string that logs and pages show, and the check that it must pass, if any; `values`: the few there are."""
+    given = {"check": check, "values": values}
+    return Meta(extra={"shown": True} | {name: each for name, each in given.items() if each is not None})
 
 
 def readable(remedy: str) -> Meta:
@@ -62,6 +63,13 @@ def check_mode(name: str) -> None:
 
     if name not in MODES:
         raise ValueError(f"unknown mode {name!r}; the modes are: {', '.join(MODES)}")
+
+
+def mode_names() -> Iterable[str]:
+    """All security modes."""
+    from streams.security.modes import MODES
+
+    return MODES
 
 
 def check_topic(name: str) -> None:
@@ -118,7 +126,7 @@ def check_request_host(name: str) -> None:
 Address = Annotated[str, shown(check_address)]
 Network = Annotated[str, shown(check_network)]
 ListenAddress = Annotated[str, shown(check_listen_address)]
-ModeName = Annotated[str, shown(check_mode)]
+ModeName = Annotated[str, shown(check_mode, mode_names)]
 TopicName = Annotated[str, shown(check_topic)]
 Day = Annotated[str, shown(check_day)]
 TopicPattern = Annotated[str, shown(check_topic_pattern)]
