@@ -16,6 +16,7 @@ from streams.signals import Stop
 from streams.telemetry import logs
 
 ELSEWHERE = {
+    "bundle": "logfwd.commands.bundle",
     "completion": "logfwd.commands.completion",
     "init": "logfwd.commands.init",
     "positions": "logfwd.commands.positions",
