@@ -192,7 +192,7 @@ def test_with_kafka_stopped_and_killed_under_full_input_of_every_source_memory_i
                 60,
             ), pressure.rows()
             kafka.pause()
-            assert wait_until(pressure.is_full, 90), pressure.rows()
+            assert wait_until(pressure.is_full, 180), pressure.rows()
             refused = sum((sender.answers for sender in pressure.web), Counter[int]())[429]
             stopped, taken_stopped = pressure.look(pushers)
             kafka.kill()

@@ -44,6 +44,14 @@ def stored(site: Site, topic: str) -> list[int]:
     return [json.loads(line)["n"] for line in done.stdout.splitlines()]
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Children can be interrupted, also where a shell has begun this process in the background and ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """A running pair with the streams `http`, its twin `copy`, and `text`."""
