@@ -16,7 +16,7 @@ RUN := .venv/bin
 # Where Python may not write bytecode, it would compile these files at each start of a program.
 COMPILE := $(RUN)/python -m compileall -q logfwd logreceiver streams bench
 
-.PHONY: demo kafka test check format chaos fuzz bench clean setup help
+.PHONY: demo kafka test check format chaos fuzz bench man clean setup help
 .DEFAULT_GOAL := help
 
 help: ## Show this list of targets
@@ -57,8 +57,11 @@ fuzz: .venv/.dev ## Feed random bytes to TARGET (none: to our own TLS 1.3, then 
 bench: .venv/.dev ## Measure throughput, CPU and memory from file to Kafka, compared with this machine's own limit
 	@$(RUN)/logbench throughput --sink kafka
 
+man: .venv/.dev ## Write a man page for each command into build/man/man1
+	@$(RUN)/python -m bench.dashboard.manpages build/man/man1
+
 clean: ## Remove everything that these targets created
-	rm -rf .venv .uv demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .uv build demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 setup: .venv/.dev ## Install everything that tests need
 
