@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
@@ -27,7 +27,8 @@ from streams.security.transport import Link
 from streams.turns import Turns
 
 Serve = Callable[[Link, Listener], Awaitable[None]]
-Failed = Callable[[str, HandshakeFailed], None]
+Failed = Callable[[str, HandshakeFailed, str, Sequence[str]], None]
+"""Gets the peer, what went wrong, and the address and the modes of the listener."""
 
 DEFAULTS = Limits()
 INBOX_BYTES = 256 * 1024
@@ -146,10 +147,14 @@ class Listeners:
         async def serve(link: Link) -> None:
             await self._serve(link, listener)
 
+        def failed(peer: str, error: HandshakeFailed) -> None:
+            modes = next((door.settings.modes for door in self._doors if door.listener is listener), ())
+            self._failed(peer, error, listener.address, modes)
+
         listener = Listener(
             party,
             serve,
-            self._failed,
+            failed,
             handshake_timeout=DEFAULTS.handshake_seconds,  # until it is opened
             max_pending=DEFAULTS.max_handshakes,
             on_probe=self._metrics.probes.inc,

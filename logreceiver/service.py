@@ -12,7 +12,7 @@ import contextlib
 import functools
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -204,11 +204,12 @@ class Service:
             if not self._links[identity]:
                 del self._links[identity]
 
-    def _failed(self, peer: str, error: HandshakeFailed) -> None:
+    def _failed(self, peer: str, error: HandshakeFailed, address: str, modes: Sequence[str]) -> None:
         self.metrics.failed_handshake(error.reason, role="receiver")
+        where = log.bind(peer=peer, listener=address, modes=list(modes))
         self._shared.sparing.say(
             ("handshake failed", error.reason),
-            lambda more: handshakes.log_failed(log.bind(peer=peer), error, more=more),
+            lambda more: handshakes.log_failed(where, error, more=more),
         )
 
     # -- certificates ------------------------------------------------------------------------------------------

@@ -89,6 +89,10 @@ async def test_what_was_never_agreed_on_is_logged_as_none(installation: Installa
         await eventually(lambda: len(found(events, "handshake failed")) >= 2)
     for end in found(events, "handshake failed"):
         assert [end[field] for field in FIELDS[:3]] == ["none"] * 3, end
+    told = [(end["listener"], end["modes"]) for end in found(events, "handshake failed") if "modes" in end]
+    assert set(map(str, told)) == {str((service.listeners[0].address, ["classical"]))}, (
+        "the receiver says what it serves"
+    )
 
 
 async def test_a_handshake_that_fails_while_a_link_is_rotated_is_logged_and_counted(

@@ -63,16 +63,22 @@ def check(topic: Mapping[str, str], broker: Mapping[str, str], *, replication_fa
     if not topic:
         warnings.append("its settings cannot be read (DESCRIBE_CONFIGS is needed), so they were not checked")
     code = Code.UNAUTHORISED if rights else Code.UNAVAILABLE
-    return Findings((*rights, *refusals), tuple(warnings), _notes(topic), code)
+    return Findings((*rights, *refusals), tuple(warnings), _notes(topic, replication_factor), code)
 
 
-def _notes(topic: Mapping[str, str]) -> tuple[str, ...]:
-    if topic.get("message.timestamp.type", "LogAppendTime") == "LogAppendTime":
-        return ()
-    return (
-        "message.timestamp.type is CreateTime: where the receivers' clocks cannot be trusted, choose LogAppendTime, or "
-        "the broker can refuse batches and forget producers early",
-    )
+def _notes(topic: Mapping[str, str], replication_factor: int) -> tuple[str, ...]:
+    notes = []
+    if topic.get("message.timestamp.type", "LogAppendTime") != "LogAppendTime":
+        notes.append(
+            "message.timestamp.type is CreateTime: where the receivers' clocks cannot be trusted, choose "
+            "LogAppendTime, or the broker can refuse batches and forget producers early"
+        )
+    if replication_factor == 1:
+        notes.append(
+            "it has one replica: what is acknowledged is lost with that broker's disk; three are better, where there "
+            "are as many brokers"
+        )
+    return tuple(notes)
 
 
 def _missing_rights(operations: int) -> list[str]:

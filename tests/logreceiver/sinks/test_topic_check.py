@@ -73,4 +73,9 @@ def test_settings_that_cannot_be_read_are_a_warning_and_not_a_refusal() -> None:
 
 def test_the_broker_setting_the_time_is_noted_as_the_safer_choice() -> None:
     assert "LogAppendTime" in findings().notes[0]
-    assert findings({"message.timestamp.type": "LogAppendTime"}).notes == ()
+    assert findings({"message.timestamp.type": "LogAppendTime"}, replicas=3).notes == ()
+
+
+def test_a_single_replica_is_noted() -> None:
+    (note,) = findings({"message.timestamp.type": "LogAppendTime"}).notes
+    assert note.startswith("it has one replica")
