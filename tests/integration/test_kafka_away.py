@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 SPOOL = 'codec = "none"\n[spool]\nmax_spool_bytes = "16MiB"\n'
 STREAMS = ("file", "stdin", "web", "connections", "datagrams")
 PADDING = "x" * 4000
-LINES = 8_000
+LINES = 16_000
 """What the file and standard input hold: more than fits into a spool."""
 LOOKS, EVERY_SECONDS = 20, 0.1
 
