@@ -16,7 +16,7 @@ MOST_AT_ONCE = 4
 not be sealed faster."""
 
 CROWD = 2
-"""Of streams that wait for a turn: from then on none has to read ahead, which would only take memory."""
+"""With so many streams waiting for a turn, reading ahead would only take memory."""
 
 
 class SealThreads:
@@ -41,7 +41,7 @@ class SealThreads:
 
     @property
     def are_crowded(self) -> bool:
-        """Whether whoever asks now has to wait for several others."""
+        """True while several streams wait for a turn."""
         return self._waiting >= CROWD
 
     async def start(self, function: Callable[..., _Result], *arguments: Any, **named: Any) -> Future[_Result]:

@@ -7,7 +7,6 @@ Events that somebody caused on purpose, such as a reload that is refused, are ne
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Hashable, MutableMapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streams.telemetry.leanstructlog import structlog
+from streams.telemetry.logwriter import start_without_signals
 
 FOLDED = frozenset(
     {
@@ -90,16 +90,9 @@ class Folding:
         if self._timer is not None and self._timer.is_alive():
             return
         began = min(kind.began for kind in self._kinds.values() if kind.count)
-        self._timer = threading.Timer(max(began + SECONDS - self._now(), 0.0) + 0.01, self._due)
-        self._timer.daemon, self._timer.name = True, "log-folding"
-        # signals are for the main thread
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            self._timer.start()
-        except RuntimeError:  # the system has no more threads to give: the next line tries again
-            self._timer = None
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        timer = threading.Timer(max(began + SECONDS - self._now(), 0.0) + 0.01, self._due)
+        timer.daemon, timer.name = True, "log-folding"
+        self._timer = timer if start_without_signals(timer) else None  # the next line tries again
 
     def _due(self) -> None:
         self.tell()

@@ -21,6 +21,18 @@ FLUSH_SECONDS = 1.0
 """Longest that the end of a program waits until the lines before it are written."""
 
 
+def start_without_signals(thread: threading.Thread) -> bool:
+    """Start a thread that gets no signals: it may run before anyone knows what to do with them. False if that fails."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        thread.start()
+    except RuntimeError:  # the system has no more threads to give
+        return False
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return True
+
+
 class LogWriter(logging.Handler):
     """Writes what it is given to a file descriptor. `on_dropped` logs how many lines were dropped before."""
 
@@ -93,15 +105,8 @@ class LogWriter(logging.Handler):
         with self._counting:
             if self._thread is not None:
                 return
-            self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-            # signals are for the other threads: this one may be started before they know what to do with them
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-            try:
-                self._thread.start()
-            except RuntimeError:  # the system has no more threads to give: the next line tries again
-                self._thread = None
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            thread = threading.Thread(target=self._run, name="log", daemon=True)
+            self._thread = thread if start_without_signals(thread) else None  # the next line tries again
 
     # -- in the thread -----------------------------------------------------------------------------------------
 
