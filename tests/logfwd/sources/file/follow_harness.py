@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -135,3 +136,10 @@ def numbered(first: int, stop: int, width: int = 60) -> bytes:
 def append(path: Path, data: bytes) -> None:
     with path.open("ab") as file:
         file.write(data)
+
+
+def edit_near_end(path: Path) -> None:
+    """Change one byte in place, 100 bytes before the end."""
+    with path.open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(b"9")

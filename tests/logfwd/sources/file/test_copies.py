@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from logfwd.sources.file import identity
-from tests.logfwd.sources.file.follow_harness import Reader, append, numbered
+from tests.logfwd.sources.file.follow_harness import Reader, append, edit_near_end, numbered
 from tests.logfwd.sources.file.test_used_inodes import Inodes
 
 
@@ -46,9 +46,7 @@ def test_a_file_edited_before_it_was_copied_and_emptied_goes_on_in_its_copy(log:
     append(log, numbered(0, 200))
     reader = Reader(log)
     reader.turn()
-    with log.open("r+b") as file:
-        file.seek(-100, os.SEEK_END)
-        file.write(b"9")
+    edit_near_end(log)
     append(log, numbered(200, 210))
     shutil.copyfile(log, log.with_name("a.log.1"))
     os.truncate(log, 0)
@@ -92,9 +90,7 @@ def test_a_file_that_begins_with_a_hole_is_known_to_be_edited(log: Path) -> None
     append(log, numbered(0, 200))
     reader = Reader(log)
     reader.turn()
-    with log.open("r+b") as file:
-        file.seek(-100, os.SEEK_END)
-        file.write(b"9")
+    edit_near_end(log)
     append(log, numbered(200, 210))
     reader.turn()
     assert reader.lines == numbered(0, 210).splitlines()
@@ -171,9 +167,7 @@ def test_of_equally_large_copies_one_with_a_rotated_name_takes_the_position(log:
     backup, rotated = log.with_name("a.log.bak" if backup_first else "z.bak"), log.with_name("a.log.1")
     shutil.copyfile(log, backup)
     reader.turn()
-    with log.open("r+b") as file:
-        file.seek(-100, os.SEEK_END)
-        file.write(b"9")
+    edit_near_end(log)
     shutil.copyfile(log, rotated)
     os.truncate(log, 0)
     append(log, numbered(200, 210))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.logfwd.sources.file.follow_harness import Reader, append, numbered
+from tests.logfwd.sources.file.follow_harness import Reader, append, edit_near_end, numbered
 
 
 @pytest.fixture
@@ -24,9 +24,7 @@ def test_a_copy_beside_an_original_that_was_edited_since_is_not_read(log: Path, 
     reader.turn()
     append(log, numbered(read_before, 310))
     shutil.copyfile(log, log.with_name("a.log.1"))
-    with log.open("r+b") as file:
-        file.seek(-100, os.SEEK_END)
-        file.write(b"9")
+    edit_near_end(log)
     if not is_up:
         reader.restart()
     reader.turn()
@@ -60,9 +58,7 @@ def test_several_copies_of_a_file_that_is_edited_in_between_are_parts_of_the_las
     reader.turn()
     append(log, numbered(290, 300))
     shutil.copyfile(log, log.with_name("a.log.1"))
-    with log.open("r+b") as file:
-        file.seek(-100, os.SEEK_END)
-        file.write(b"9")
+    edit_near_end(log)
     reader.scan()
     append(log, numbered(300, 320))
     shutil.copyfile(log, log.with_name("a.log.2"))
@@ -80,9 +76,7 @@ def test_an_edit_that_was_not_noticed_before_the_copy_was_makes_no_difference(lo
     reader = Reader(log)
     reader.turn()
     shutil.copyfile(log, log.with_name("a.log.1"))
-    with log.open("r+b") as file:
-        file.seek(-100, os.SEEK_END)
-        file.write(b"9")
+    edit_near_end(log)
     if is_killed:
         reader.restart()
     reader.scan()
@@ -98,9 +92,7 @@ def test_a_copy_of_a_rotated_file_that_waits_to_be_opened_is_not_read(log: Path)
     reader.turn()
     append(log, numbered(300, 310))
     shutil.copyfile(log, log.with_name("a.log.1"))
-    with log.open("r+b") as file:
-        file.seek(-100, os.SEEK_END)
-        file.write(b"9")
+    edit_near_end(log)
     log.rename(log.with_name("a.log.2"))
     append(log, numbered(310, 320))
     reader.restart()
