@@ -104,6 +104,7 @@ CORES = (
     "logfwd.intake.batcher",
     "logfwd.definition",
     "logfwd.openfiles",
+    "logfwd.links.recoveries",
     "logfwd.links.resume",
     "logfwd.links.rounds",
     "logfwd.spool.keys",

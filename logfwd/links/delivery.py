@@ -15,7 +15,8 @@ from logfwd.clocks import clock
 from logfwd.definition import Stream
 from logfwd.links.backoff import Backoff
 from logfwd.links.failure import Failure
-from logfwd.links.resume import Answer, GoOn, Plan, Recovery, Remedy, Reset
+from logfwd.links.recoveries import Recoveries
+from logfwd.links.resume import Answer, GoOn, Plan, Remedy, Reset, Stored
 from logfwd.metrics import ForwarderMetrics
 from logfwd.spool.backlog import Backlog
 from logfwd.spool.letters import oldest
@@ -48,8 +49,6 @@ class Delivery:
         self.boot_id = boot_id
         self.forwarder_id = spool.forwarder_id
         self.answer_timeout_seconds = answer_timeout_seconds
-        self._produce_seconds = answer_timeout_seconds
-        """How long a batch may be under way to a sink, by the slowest receiver so far."""
         self.progress = asyncio.Event()
         """Set at every acknowledgement, for a pipeline that follows the pace of the link."""
         self.trouble = ""
@@ -62,8 +61,7 @@ class Delivery:
         self._max_batch_bytes = 0
         """What the topic of the run takes that was asked for last; 0 if the receiver did not say."""
         self._spool = spool
-        self._recoveries: dict[int, Recovery] = {}
-        """By run number. They outlive links: a refusal on one link counts on the next."""
+        self._recoveries = Recoveries(backlog, produce_seconds=answer_timeout_seconds)
         name = stream.name  # looked up once: a look-up costs three times as much as an observation
         self._stages = {stage: metrics.batch_stage.labels(name, stage) for stage in ("queue", "wire", "sink")}
         self._duration = metrics.batch_duration.labels(name, stream.security)
@@ -71,7 +69,7 @@ class Delivery:
         self.log = structlog.get_logger("logfwd.delivery").bind(stream=stream.name, mode=stream.security)
         for run in backlog.runs.values():  # an earlier process may have sent stamped batches: they can still arrive
             if any(True for _ in backlog.stamped(run)):
-                self._recovery(run).uncertain(clock())
+                self._recoveries.of(run).uncertain(clock())
 
     @property
     def patience_seconds(self) -> float:
@@ -82,21 +80,9 @@ class Delivery:
         """Set what is called when there are more batches to send than at the last look."""
         self._spool.on_read[self.stream.name] = wake
 
-    def _recovery(self, run: Run) -> Recovery:
-        recovery = self._recoveries.get(run.number)
-        if recovery is None:
-            recovery = Recovery(produce_timeout_seconds=self._produce_seconds)
-            self._recoveries[run.number] = recovery
-        return recovery
-
     def receiver_takes(self, seconds: float) -> None:
         """A receiver may go on with a batch for so long, though the link that brought it has ended."""
-        self._produce_seconds = max(self._produce_seconds, seconds)
-        for recovery in self._recoveries.values():
-            recovery.produce_timeout_seconds = self._produce_seconds
-
-    def _recovery_of(self, row: Row) -> Recovery:
-        return self._recovery(self.backlog.runs[row.run])
+        self._recoveries.receiver_takes(seconds)
 
     # -- before sending ----------------------------------------------------------------------------------------
 
@@ -115,10 +101,7 @@ class Delivery:
             known = Answer(
                 answer.cluster_id or welcome.cluster_id, answer.topic_id, answer.stored_epoch, answer.stored_sequence
             )
-            plan = self._recovery(run).plan(run, list(self.backlog.stamped(run)), known, clock())
-            self._behind = plan.behind if isinstance(plan, GoOn) else None
-            return plan
-        self._behind = None
+            return self._follow(self._recoveries.plan(run, known, clock()))
         notes = Notes()
         granted = Run(
             run.number,
@@ -134,18 +117,26 @@ class Delivery:
         await self._spool.commit(
             notes
         )  # before anything is sent: after a crash without the grant it would be stored twice
-        return GoOn()
+        return self._follow(self._recoveries.begin(run, clock()))
+
+    def _follow(self, plan: Plan | Stored) -> Plan:
+        self._behind = plan.behind if isinstance(plan, GoOn) else None
+        if isinstance(plan, Stored):
+            self._recoveries.acknowledged(plan.row)
+            self._take_out(plan.row)
+            return GoOn()
+        return plan
 
     def not_granted(self, run: Run) -> Plan:
         """The receiver does not honour the run's grant."""
-        return self._recovery(run).not_granted(clock())
+        return self._recoveries.of(run).not_granted(clock())
 
     async def reset(self, run: Run, plan: Reset) -> None:
         """Start a run's sequence over."""
         notes = Notes()
         uncertain = self.backlog.reset(run, notes, new_producer=plan.new_producer)
         await self._spool.commit(notes)  # before anything is sent under the next epoch
-        self._recovery(run).was_reset()
+        self._recoveries.of(run).was_reset()
         self.metrics.run_resets.labels(self.stream.name, plan.reason).inc()
         self.log.error(
             "run reset",
@@ -156,13 +147,15 @@ class Delivery:
         )
 
     def head_run(self) -> Run | None:
-        """The run that has to be sent first; None if there is nothing to send, or if it is not in memory yet."""
+        """The run to ask for now; None if there is nothing to send, or if it is not in memory yet."""
         self._spool.raise_if_broken()  # else what cannot be read would be waited for
-        run = self.backlog.head_run()
+        run = self._recoveries.next_run()
         return run if run is not None and self.backlog.rows[0].committed else None  # nor may its run be on disk yet
 
     def _next(self, run: Run, in_flight: int) -> Row | None:
         """The next batch of a run. Those in flight are the first ones, or those behind a batch that is passed over."""
+        if run is not self._recoveries.next_run():  # it has vouched for another, which is to be asked for now
+            return None
         rows = self.backlog.rows
         at = in_flight + (0 if self._behind is None else rows.index(self._behind) + 1)
         return rows[at] if at < len(rows) and rows[at].run == run.number else None
@@ -201,20 +194,25 @@ class Delivery:
         )
 
     def must_send_alone(self, row: Row) -> bool:
-        return self._recovery_of(row).must_send_alone(row)
+        return self._recoveries.of_row(row).must_send_alone(row)
 
     # -- after sending -----------------------------------------------------------------------------------------
 
     def uncertain(self, row: Row) -> None:
         """A link was lost with this batch on it."""
-        self._recovery_of(row).uncertain(clock())
+        self._recoveries.of_row(row).uncertain(clock())
 
     def acknowledged(self, row: Row, ack: m.Ack, sent_at: float) -> None:
         """A batch is stored: observe it, and let it leave the spool."""
-        self._recovery_of(row).acknowledged()
-        self._behind = None
         self.backoff.reset()
+        if not self._recoveries.acknowledged(row):
+            return
+        self._behind = None
         self._observe(row, ack, sent_at)
+        self._take_out(row)
+
+    def _take_out(self, row: Row) -> None:
+        """A batch and all before it in its run leave the spool."""
         notes = Notes()
         leaving = self.backlog.acknowledge(row, notes)
         self.trouble = ""
@@ -239,7 +237,7 @@ class Delivery:
 
     async def refused(self, row: Row, nack: m.Nack, *, alone: bool) -> Remedy:
         """Deal with the first batch of a window that was not acknowledged; returns what the link has to do about it."""
-        recovery, code = self._recovery_of(row), Code.parse(nack.code)
+        recovery, code = self._recoveries.of_row(row), Code.parse(nack.code)
         remedy = recovery.refused(
             row,
             code,
@@ -276,15 +274,16 @@ class Delivery:
 
     def waits_for_another(self, row: Row) -> None:
         """A batch is stored and is not taken again, and none is behind it whose acknowledgement would cover it."""
+        self._recoveries.try_again()
         if self.trouble:
             return
-        remedy = "it is acknowledged with the next batch of its run, or when the topic takes it again"
+        remedy = "it is acknowledged with the next batch of the stream, or when the topic takes it again"
         self.trouble = f"a batch of {row.record_count} records is stored, but the topic takes it no more; {remedy}"
         self.log.error("stored batch refused", records=row.record_count, remedy=remedy)
 
     async def rotten(self, row: Row, text: str) -> bool:
         """A batch was damaged on disk; False if it has to wait, since the dead letters are full."""
-        return self._recovery_of(row).passes_over(row) or await self.dead_letter(row, "rotten", text)
+        return self._recoveries.of_row(row).passes_over(row) or await self.dead_letter(row, "rotten", text)
 
     async def _split(self, row: Row) -> None:
         both = halves(await self._spool.payload(row))
@@ -298,7 +297,7 @@ class Delivery:
         """Move a batch out of the way for good, visibly; False if the dead letters are full, and it has to wait."""
         if not await self._make_room_for(row, code):
             return False
-        recovery, notes = self._recovery_of(row), Notes()
+        recovery, notes = self._recoveries.of_row(row), Notes()
         self.backlog.dead_letter(row, code, text, notes)
         await self._spool.commit(notes)
         recovery.dead_lettered()

@@ -10,7 +10,8 @@ yet, so the last stored batch is sent again, alone: its acknowledgement waits fo
     last sequence = the last acknowledged one            GoOn with the first unacknowledged batch
     last sequence = the end of an unacknowledged batch   Repeat that one alone, then go on after it; if it is refused
                                                          for what it is, GoOn behind it: it is stored, and the
-                                                         acknowledgement of a later one covers it
+                                                         acknowledgement of a later one covers it; once a later
+                                                         run vouches for it (recoveries.py), it is Stored
     lower epoch, or nothing known of the producer        GoOn: nothing is stored under this stamp
     higher epoch                                         Reset with a new producer id: another life of this spool
     another cluster or topic                             Reset with a new producer id
@@ -57,6 +58,13 @@ class GoOn:
 @dataclass(frozen=True)
 class Repeat:
     """Send this batch again, alone; its acknowledgement covers everything before it in the run."""
+
+    row: Row
+
+
+@dataclass(frozen=True)
+class Stored:
+    """This batch and all before it in the run are stored for good, though no answer to them ever came."""
 
     row: Row
 
@@ -117,6 +125,8 @@ class Recovery:
         """The batch that the sink's last answer named as its newest, though it is not acknowledged."""
         self._passed: int | None = None
         """Row id of a stored batch that is not taken again: what is behind it is sent instead."""
+        self._vouched: int | None = None
+        """Row id of a batch that was passed over and that another run vouched for since."""
         self._not_granted_since: float | None = None
         self._hole = False
 
@@ -140,8 +150,21 @@ class Recovery:
         """True if a batch that cannot be sent is stored already: from now on the one behind it is sent instead."""
         if self._stored is not row:
             return False
-        self._passed = row.id
+        self._passed, self._vouched = row.id, None
         return True
+
+    @property
+    def needs_voucher(self) -> int | None:
+        """Row id of the batch that is passed over and that nothing vouches for yet."""
+        return None if self._passed == self._vouched else self._passed
+
+    def vouched_for(self) -> None:
+        """A batch of a later run was acknowledged that went to the same partition after the one passed over."""
+        self._vouched = self._passed
+
+    def try_again(self) -> None:
+        """Nothing behind the batch that is passed over can vouch for it: maybe it is taken again by now."""
+        self._passed = None
 
     def refused(
         self,
@@ -194,10 +217,11 @@ class Recovery:
 
     # -- what to do --------------------------------------------------------------------------------------------
 
-    def plan(self, run: Run, unacknowledged: Sequence[Row], answer: Answer, now: float) -> Plan:
+    def plan(self, run: Run, unacknowledged: Sequence[Row], answer: Answer, now: float) -> Plan | Stored:
         """How to go on with a granted run, given its stamped and unacknowledged rows in order."""
         self._not_granted_since = None
         self._answer, self._stored = answer, None
+        passed, self._passed = self._passed, None  # unless the answer still names that batch
         if (answer.cluster_id, answer.topic_id) != (run.cluster_id, run.topic_id):
             return self._reset("topic_replaced", now, new_producer=True)
         if answer.epoch > run.producer_epoch:
@@ -213,7 +237,10 @@ class Recovery:
         for row in unacknowledged:
             if same_sequence(answer.sequence, row.last_sequence):
                 self._stored = row
-                return GoOn(behind=row) if row.id == self._passed else Repeat(row)
+                if row.id != passed:
+                    return Repeat(row)
+                self._passed = passed
+                return Stored(row) if passed == self._vouched else GoOn(behind=row)
         return self._reset("unknown_sequence", now)
 
     def _reset(self, reason: str, now: float, *, new_producer: bool = False) -> Plan:

@@ -37,6 +37,11 @@ class Run:
     def granted(self) -> bool:
         return self.producer_id >= 0
 
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """Where a granted run is stored: cluster, topic and partition."""
+        return self.cluster_id, self.topic_id, self.partition
+
 
 @dataclass(slots=True, eq=False)
 class Row:

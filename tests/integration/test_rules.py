@@ -81,6 +81,29 @@ async def test_a_batch_over_a_lowered_limit_is_halved_and_nothing_behind_it_over
         assert await way.stored(topic_name) == {topic_name: joined(batches)}
 
 
+async def test_a_stored_batch_over_a_lowered_limit_is_stored_once_though_its_run_has_no_other(
+    kafka: Kafka, tmp_path: Path, topic_name: str
+) -> None:
+    """Its acknowledgement was lost with the forwarder, whose next start seals into a run of its own."""
+    large = [b'{"large":%d,"pad":"%s"}' % (number, b"x" * 500) for number in range(8)]
+    async with way_to(kafka, tmp_path) as way:
+        async with way.life(topic_name) as life:
+            (row,) = await life.seal(large)
+            await life.open_run()
+            copy = await life.copy(row)
+        assert (await way.late(topic_name, copy)).kind is Kind.STORED
+        configure_topic(kafka, topic_name, max_message_bytes="1500")
+        async with way.life(topic_name) as life, life.sending():
+            await becomes(lambda: life.delivery.trouble)
+            assert len(life.backlog.rows) == 1
+            await life.seal(*numbered(1, 2))
+            life.sender.wake.set()
+            await becomes(lambda: not life.backlog.rows)
+            totals = life.backlog.totals
+            assert (totals.resets, totals.dead_lettered, life.delivery.trouble) == (0, 0, "")
+        assert await way.stored(topic_name) == {topic_name: joined([large, *numbered(1, 2)])}
+
+
 async def test_what_cannot_be_stored_becomes_a_dead_letter_and_requeue_brings_it_back(
     kafka: Kafka, tmp_path: Path, topic_name: str
 ) -> None:
