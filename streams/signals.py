@@ -1,4 +1,5 @@
-"""The operator's signals: SIGTERM and SIGINT stop a program, within its grace; SIGHUP reloads it.
+"""The operator's signals: SIGTERM and SIGINT stop a program, within its grace; SIGHUP reloads it, unless its terminal
+has been closed: that stops it, too.
 
 A thread of its own waits for them, so that they are obeyed whatever the event loop is doing: when the grace is over and
 something still hangs (a file system that does not answer, an fsync), the process ends as if it were killed, which the
@@ -27,6 +28,8 @@ LONG_SECONDS = 86400.0
 EX_FORCED = 1
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
+_SI_KERNEL = 0x80
+"""Who sent a signal: the kernel itself, sigaction(2); a person's `kill` says otherwise."""
 
 log = logs.get_logger("program")
 
@@ -43,6 +46,7 @@ class Stop:
         self._reloading: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._requested_at: float | None = None
+        self._ends_with_terminal = False
 
     # -- on the event loop -------------------------------------------------------------------------------------
 
@@ -80,6 +84,7 @@ class Stop:
     def watch(self) -> None:
         """Begin to take signals; they are blocked in this thread and in those that it starts from now on."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {*_STOPS, signal.SIGHUP})
+        self._ends_with_terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # nohup
         threading.Thread(target=self._take, name="signals", daemon=True).start()
 
     def _take(self) -> None:
@@ -87,10 +92,14 @@ class Stop:
             taken = signal.sigtimedwait({*_STOPS, signal.SIGHUP}, self._patience())
             if taken is None:
                 self._force()
-            elif taken.si_signo == signal.SIGHUP:
+            elif taken.si_signo == signal.SIGHUP and not self._has_lost_terminal(taken):
                 self._loop.call_soon_threadsafe(self.reload)
             else:
                 self._stop()
+
+    def _has_lost_terminal(self, taken: signal.struct_siginfo) -> bool:
+        """Whether SIGHUP is what closing its terminal sends: the kernel's own, or passed on by a shell."""
+        return self._ends_with_terminal and (taken.si_code == _SI_KERNEL or not _has_terminal())
 
     def _patience(self) -> float:
         if self._requested_at is None:
@@ -116,6 +125,15 @@ class Stop:
         hanging = sorted(each.name for each in threading.enumerate() if not each.daemon)
         log.error("stop took too long", threads=hanging, remedy="look for a disk or file system that does not answer")
         leave(EX_FORCED)
+
+
+def _has_terminal() -> bool:
+    """Whether there is a terminal that could be closed, tty(4)."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def leave(code: int) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import signal
 import socket
 import threading
@@ -196,3 +197,26 @@ def test_nothing_starts_after_a_sigterm_that_comes_during_a_reload(host: OddHost
     host.start(host.receiver)
     host.start(host.forwarder)
     host.wait_acknowledged(1)
+
+
+@pytest.mark.parametrize("nohup", [False, True], ids=["in a terminal", "with nohup"])
+def test_a_foreground_run_ends_with_its_terminal_unless_it_was_asked_to_stay(host: OddHost, nohup: bool) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        if nohup:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.execv(host.forwarder.argv[0], host.forwarder.argv)
+    try:
+        shown = b""
+        while b"stream started" not in shown:
+            shown += os.read(terminal, 65536)
+        os.kill(pid, signal.SIGHUP)  # a person's: reloads
+        while b"config reloaded" not in shown:
+            shown += os.read(terminal, 65536)
+        os.close(terminal)
+        ended = wait_until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, 2.0 if nohup else PATIENCE_SECONDS)
+        assert ended is not nohup
+    finally:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
