@@ -7,6 +7,7 @@ stored records back, and says whether every record arrived once and in order.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import statistics
 import sys
@@ -25,7 +26,7 @@ from rich.table import Table
 from bench.figures import report
 from bench.lab.generate import generate_http
 from bench.lab.processes import StartFailed
-from bench.lab.site import Site
+from bench.lab.site import Site, command
 from streams.security.modes import MODES
 
 STREAMS = {"http": "classical", "pq-stream": "hybrid"}
@@ -163,6 +164,7 @@ def run_demo(
 ) -> bool:
     """Run the whole demo; True if every record of every stream arrived once and in order."""
     make_room(directory)
+    console.print(f"feeding {len(lines)} records within {FEED_SECONDS:.0f} s to each of {len(streams)} streams …")
     with contextlib.ExitStack() as stack:
         kafka = stack.enter_context(_kafka(directory)) if sink == "kafka" else None
         if kafka is None:
@@ -206,7 +208,8 @@ def _stored(site: Site, kafka: Any, topic: str) -> list[bytes]:
 def _show_where(console: Console, directory: Path, sink: str, stream: str) -> None:
     console.print(f"configs, logs and data are in {directory}")
     if sink == "log":
-        console.print(f"print the records: .venv/bin/logreceiver cat {stream} -d {directory / 'log'}", soft_wrap=True)
+        program = os.path.relpath(command("logreceiver"))
+        console.print(f"print the records: {program} cat {stream} -d {directory / 'log'}", soft_wrap=True)
     else:
         console.print("the demo's broker has stopped; logbench kafka runs one that stays", soft_wrap=True)
 

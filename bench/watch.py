@@ -228,6 +228,12 @@ def _looks(admins: Sequence[str], every: float) -> Iterator[Found]:
 
 
 def _live(looks: Iterator[Found]) -> None:
-    with contextlib.suppress(KeyboardInterrupt), Live(screen=sys.stdout.isatty(), auto_refresh=False) as live:
-        for found in looks:
-            live.update(Group(*(render(*each) for each in found)), refresh=True)
+    """One picture that changes, on a terminal; elsewhere one after the other."""
+    with contextlib.suppress(KeyboardInterrupt):
+        if not sys.stdout.isatty():
+            for found in looks:
+                Console().print(Group(*(render(*each) for each in found)))
+                sys.stdout.flush()
+        with Live(screen=True, auto_refresh=False) as live:
+            for found in looks:
+                live.update(Group(*(render(*each) for each in found)), refresh=True)

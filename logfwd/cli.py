@@ -152,7 +152,7 @@ def validate(path: Path, connect: bool) -> None:
         program.run(lambda: probe(config))
 
 
-@main.command()
+@main.command(short_help="Print the JSON Schema of a file, or of records.")
 @click.argument("kind", type=click.Choice(["logfwd", "stream", "record"]))
 def schema(kind: str) -> None:
     """Print the JSON Schema of logfwd.toml, a stream file, or records.

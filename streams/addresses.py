@@ -11,6 +11,8 @@ UNIX = "unix:"
 
 def split_address(address: str) -> tuple[str, int]:
     """Host and port; raises ValueError with what is wrong."""
+    if "://" in address:
+        raise ValueError(f"{address!r} is a URL; write HOST:PORT")
     host, colon, port = address.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > MAX_PORT:
         raise ValueError(f"{address!r} is not HOST:PORT")

@@ -11,7 +11,8 @@ import bench.cli
 import logfwd.cli
 import logreceiver.cli
 
-TERMINAL = 80
+TERMINAL = 78
+"""What click uses of a terminal of 80."""
 PROGRAMS = {"logfwd": logfwd.cli.main, "logreceiver": logreceiver.cli.main, "logbench": bench.cli.main}
 
 

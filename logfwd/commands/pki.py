@@ -49,7 +49,7 @@ def _clear_errors(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-@click.group()
+@click.group(short_help="Make a private authority, and issue certificates.")
 def pki() -> None:
     """Create a private certificate authority, and issue certificates."""
 
@@ -135,7 +135,7 @@ def issue(
         role=role or "",
         force=force,
     )
-    program.say(f"created {files.certificate} and {files.key}, valid for {days} days")
+    program.say(f"created {files.certificate} and {files.key}, valid for {_days(days)}")
     signer = key_algorithm(authority.certificate)
     if strength(signed_with(signer)) < strength(signed_with(_describe(files.certificate)["key"])):
         mode = "kemtls" if kind == "mlkem768" else "pq-auth"
@@ -159,7 +159,7 @@ def revoke(directory: Path, certificates: tuple[Path, ...], days: int) -> None:
     """
     leaves = [_chain(path)[0] for path in certificates]
     path, count = revocation.revoke(Authority.load(directory), leaves, days=days)
-    program.say(f"wrote {path}: {count} revoked, the next list is due in {days} days")
+    program.say(f"wrote {path}: {count} revoked, the next list is due in {_days(days)}")
 
 
 @pki.command(short_help="Write a receiver's key to a file for forwarders.")
@@ -234,13 +234,17 @@ def show(path: Path, as_json: bool) -> None:
     now = datetime.datetime.now(datetime.UTC)
     for row in rows:
         days = (datetime.datetime.fromisoformat(row["expires"]) - now).days
-        left = f"expires in {days} days" if days >= 0 else f"EXPIRED {-days} days ago"
+        left = f"expires in {_days(days)}" if days >= 0 else f"EXPIRED {_days(-days)} ago"
         names = ", ".join(row["names"]) or row["subject"]
         program.say(
             f"{row['file']}: {names}; {row['key']}; {left}; issued by {row['issuer']}, signed with {row['signature']}"
         )
         for link in row["chain"]:
             program.say(f"  then {link['subject']}; {link['key']}; signed with {link['signature']}")
+
+
+def _days(count: int) -> str:
+    return "1 day" if count == 1 else f"{count} days"
 
 
 def _chain(path: Path) -> list[x509.Certificate]:

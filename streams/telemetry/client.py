@@ -27,6 +27,7 @@ def ask(admin: str, path: str, *, seconds: float = 10.0) -> bytes | None:
             raise NotAnswered(f"{url}{path} answers {error.code} {error.reason}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
+        reason = getattr(reason, "strerror", None) or reason
         raise NotAnswered(
             f"{url} does not answer: {reason}; is it the `admin.address` of a running program?"
         ) from error

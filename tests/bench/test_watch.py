@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from io import StringIO
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from bench.lab.site import command
 from bench.watch import Look, render, sheet
 
 
@@ -78,3 +80,14 @@ def test_the_streams_of_a_receiver_are_shown_and_trouble_is_reported_in_words() 
         assert part in text
     assert _text(Look(1.0, [], "no answer"), []) == "no answer\n"
     assert "no streams yet" in _text(Look(1.0, []), [])
+
+
+def test_in_a_pipe_each_look_is_printed_at_once() -> None:
+    words = ["timeout", "30", command("logbench"), "watch", "--admin", "127.0.0.1:1", "--every", "0.2"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            seen = [process.stdout.readline() for _ in range(4)]  # two lines each
+        finally:
+            process.kill()
+    assert ["127.0.0.1:1 does not answer: Connection refused" in line for line in seen] == [True, False] * 2, seen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.addresses import is_local
+from streams.addresses import is_local, split_address
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,8 @@ from streams.addresses import is_local
 )
 def test_only_loopback_and_unix_sockets_are_local(address: str, local: bool) -> None:
     assert is_local(address) is local
+
+
+def test_a_url_is_no_address_and_said_to_be_one() -> None:
+    with pytest.raises(ValueError, match=r"is a URL; write HOST:PORT$"):
+        split_address("https://localhost:7443")
