@@ -82,6 +82,7 @@ class Adoption:
             if emptied.is_new:  # what this scan has listed may lack the copy
                 self._files.scan_wanted = self._files.incomplete = True
                 unknown.clear()
+                claims.clear()
             emptied.choose(unknown, self.held)
             emptied.is_new = False
             self._originals.note_new(unknown)
@@ -236,19 +237,20 @@ class Adoption:
 
     def _is_ours(self, file: Found, tail: Tail, now: float) -> bool:
         """True if a file that no inode explains is to be followed: a copy takes over a position, the rest is new."""
-        if (original := self._originals.original_of(file, tail)) is not None:
+        original = self._originals.original_of(file, tail)
+        if self._files.lost.emptied.is_new:  # found just now: the next scan chooses copies, and what comes before this
+            raise Moved
+        if original is not None:
             return self.held.has_waited(file, now, original)
         found = self._files.alike.by_content(file, tail.fd, held=file in self.held)
         if found is None:
-            is_new = self._is_finished(file, tail, now) and self._is_new(file, tail)
-            if is_new and file.id in self._claims.doubted:
-                self._files.report.read_again(file.path, self._claims.doubted[file.id], DOUBT)
-            elif is_new:
-                self._files.report.read_again(file.path, self._originals.kept_bytes(file, tail), LIKE_GONE)
+            if is_new := self._is_finished(file, tail, now) and self._is_new(file, tail):
+                doubted, kept = self._claims.doubted.get(file.id, 0), self._originals.kept_bytes(file, tail)
+                self._files.report.read_again(file.path, max(doubted, kept), DOUBT if doubted else LIKE_GONE)
             return is_new
         lost, place, verdict = found
-        if verdict is Verdict.WAIT:  # if a file was emptied since copies were chosen, the next scan chooses
-            return not self._files.lost.emptied.is_new and self.held.has_waited(file, now, lost.path)
+        if verdict is Verdict.WAIT:
+            return self.held.has_waited(file, now, lost.path)
         self._files.lost.take(lost)
         if verdict is Verdict.MOVED:
             self._files.report.recognised(file.path, lost.path, place.offset)

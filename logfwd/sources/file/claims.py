@@ -1,7 +1,8 @@
 """Files of lost positions by inode, handle and content.
 
 Without handles, a file with inode and content of one that went away may be a new one: then it is read from its start,
-unless it is known by its content, and the possible repeats are reported.
+unless it is known by its content, and the possible repeats are reported. If it has more content of a file that was
+emptied since, it is the copy of that one.
 """
 
 from __future__ import annotations
@@ -90,11 +91,12 @@ class Claims:
                 lost.settled, lost.judged = False, True
                 self._report.read_again(file.path, lost.place.kept_bytes(fd, same=True), REWRITTEN)
             return False
-        doubtful = evidence.same_handle is None and is_doubtful(
-            file, lost.path, lost.family, lost.written_ms, missed=lost.missed
+        doubtful = evidence.same_handle is None and (
+            is_doubtful(file, lost.path, lost.family, lost.written_ms, missed=lost.missed)
+            or self._lost.emptied.were_read_beyond(file, fd, lost.place.offset)
         )
         if verdict is Verdict.ANOTHER or doubtful:
-            if doubtful:
+            if doubtful and evidence.content_fits:
                 self.doubted[file.id] = lost.place.offset
             if lost.id == file.id and not lost.was_open:  # its inode was used again, so its file is deleted
                 self._lost.take(lost)

@@ -48,6 +48,11 @@ class Emptied:
         """True if a file of this family was emptied, so that a copy may hold its unread rest."""
         return any(lost.has_family(family) for lost in self._lost.values())
 
+    def were_read_beyond(self, file: Found, fd: int, offset: int) -> bool:
+        """True for a copy of an emptied file of which more than so much was read."""
+        copied = self._copied(file, fd, held=False)
+        return copied is not None and copied[1].offset > offset
+
     def choose(self, files: Iterable[Found], held: Held) -> None:
         """Find the largest copy of each emptied file among these, but for those that cannot be read. Raises Moved."""
         self._largest = {}

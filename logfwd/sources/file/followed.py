@@ -290,6 +290,18 @@ class FollowedFiles:
         self.found_anew(tail)
         self.lost.add(replace(lost_from(tail, truncated=True), was_open=was_open))
 
+    def emptied_unread(self, tail: Tail) -> None:
+        """The file was emptied before anything of it was read: its copy is read in its place, or what it had is lost.
+
+        A copy that begins with a hole is not known by it; it is a file of its own.
+        """
+        self.found_anew(tail)
+        if tail.first_at or not tail.is_unread:
+            self.stored.forget([tail.key])
+            return
+        lost = replace(lost_from(tail, truncated=True), place=tail.start_as_found(), was_open=True)
+        self.lost.add(replace(lost, unread_bytes=tail.found_bytes))
+
     def found_anew(self, tail: Tail) -> None:
         """Stop following a file until the next scan finds it again; what comes after it waits so long."""
         self.drop(tail)

@@ -56,6 +56,8 @@ class Originals:
                     self._files.scan_wanted = True
                 elif self._files.beginnings.is_beginning(file, tail.fd, original.place, fd):
                     return original.path
+                elif original.is_unread and not original.begins_as_found(fd):
+                    self._files.emptied_unread(original)
                 elif original.place.fits(fd) or not self._files.replaced(original):
                     continue
                 elif self._files.beginnings.is_beginning(file, tail.fd, original.place, fd):  # it was edited

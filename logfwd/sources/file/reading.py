@@ -75,7 +75,10 @@ class Reading:
             self._files.scan_wanted = True
             tail.mtime_ns = -1
             return None
-        except (Compressed, BegunAnew):  # the next scan finds what it is, and the copy that comes before it
+        except BegunAnew:
+            self._files.emptied_unread(tail)
+            return None
+        except Compressed:  # the next scan finds what it is
             self._files.found_anew(tail)
             self._files.stored.forget([tail.key])
             return None

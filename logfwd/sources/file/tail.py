@@ -30,7 +30,7 @@ from logfwd.sources.formats.encodings import (
 from logfwd.sources.formats.joined import JoinedLines
 from logfwd.sources.lines import Lines
 from logfwd.sources.longlines import MAX_LINE_BYTES, Cuts
-from logfwd.sources.position import FILE, TAIL_BYTES, Block, Mark, Position
+from logfwd.sources.position import FILE, TAIL_BYTES, Block, Mark, Position, tail_hash
 
 NO_SIZE = "it has no size, as files of /proc: what it says changes with every read"
 
@@ -88,12 +88,18 @@ class Tail:
     searched: int = 0  # up to here there is no end of the line at the position
     first_at: int = 0  # where the data began of a file that is read from its start, when it was found
     first: bytes = b""  # and how
+    found_bytes: int = 0  # and its size
     replaced_at: int = -1  # the scan since which it is not followed, for its content was replaced
 
     @property
     def unread_bytes(self) -> int:
         """Bytes after the position, as of the last look."""
         return self.size - self.zeros_at_end - self.place.offset
+
+    @property
+    def is_unread(self) -> bool:
+        """True for a file, not a compressed one, of which nothing was read yet."""
+        return not self.place.offset and self.place.archive is None
 
     @property
     def is_deleted(self) -> bool:
@@ -132,7 +138,7 @@ class Tail:
         data = self._fetch(origin, begin + block_bytes)
         if not place.tail_matches(data) or (len(data) == begin and self.content_bytes < place.offset):
             raise Replaced
-        if not place.offset and self._fetch(self.first_at, len(self.first)) != self.first:
+        if not place.offset and not self.begins_as_found(self.content):
             raise BegunAnew
         encoding = self._encoding(data)
         if not place.offset and data.startswith(encoding.bom):
@@ -164,6 +170,16 @@ class Tail:
         start = None if self.place.offset else end_of_zeros(self.content, 0)
         if start is not None:
             self.first_at, self.first = start, self._fetch(start, TAIL_BYTES).rstrip(ZERO)
+            self.found_bytes = self.size
+
+    def begins_as_found(self, content: int | Plain) -> bool:
+        """True if this content, that of its file, begins as it did when it was found."""
+        return pread(content, len(self.first), self.first_at) == self.first
+
+    def start_as_found(self) -> Place:
+        """The start of its content as it was found, by which a copy of that is known."""
+        head = self.first[self.place.head_start :]
+        return structs.replace(self.place, head_bytes=len(head), head_hash=tail_hash(head))
 
     def _fetch(self, offset: int, size: int) -> bytes:
         return pread(self.content, size, offset)

@@ -43,6 +43,8 @@ class Loss(NamedTuple):
     family: str
     lines: set[bytes]
     file: File
+    known: frozenset[str]
+    """The keys of the positions that were stored by then: later ones are of what came after these lines."""
 
 
 class History:
@@ -128,7 +130,7 @@ class History:
 
     def has_position(self, loss: Loss) -> bool:
         """True if a stored position says that more is expected of this file."""
-        known = [each for each in map(read_mark, self.reader.positions.values()) if each]
+        known = [each for key in loss.known if (mark := self.reader.positions.get(key)) and (each := read_mark(mark))]
         return self.handles and any(
             (place.inode, place.handle) == loss.file
             and family_of(os.path.basename(os.fsdecode(detail.path))) == loss.family
@@ -178,7 +180,7 @@ class History:
         self.may_be_lost |= lines
         self.unusual.add(family)
         if lines and file is not None:
-            self.losses.append(Loss(family, lines, file))
+            self.losses.append(Loss(family, lines, file, frozenset(self.reader.positions)))
 
     def destroy(self, path: Path, *, emptied: bool = False) -> None:
         """Call before the content of a file goes away: it is deleted, or emptied."""
@@ -192,13 +194,20 @@ class History:
             before = self.only_open.get(file, ("", set[bytes]()))[1]
             self.only_open[file] = family, unread | before
             return
-        if self.has_position(Loss(family, unread, file)) and not self.is_up:
-            self.lose(family, unread, None if file in self.emptied_unseen else file)
+        if self.has_position(Loss(family, unread, file, frozenset(self.reader.positions))) and not self.is_up:
+            # a copy of it is taken for one that was made for this truncate: nobody knows that there was more
+            is_explained = file in self.emptied_unseen or (emptied and self.is_copied(path))
+            self.lose(family, unread, None if is_explained else file)
             return
         taken = set(b"".join(block.data for block in self.reader.uncommitted).splitlines())
         seen = set(path.read_bytes()[: self.looked.pop(file[0], 0)].splitlines()) - taken
         self.lose(family, unread & seen, file)
         self.lose(family, unread - seen, None)
+
+    def is_copied(self, path: Path) -> bool:
+        """True if another file has nothing but lines of this one, except for one that was edited since."""
+        others = [lines for each in self.files() if each != path and (lines := self.lines(each))]
+        return any(len(lines - self.lines(path)) <= 1 for lines in others)
 
     def comes_back(self, path: Path) -> None:
         """Call when the content of a deleted file is there again: in time, or not before another start."""

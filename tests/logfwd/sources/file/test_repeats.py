@@ -191,3 +191,49 @@ def test_a_copy_under_any_name_of_a_file_deleted_while_it_was_closed_is_counted(
     settled(reader)
     assert len(reader.lines) == 61
     assert (reader.files["read_again"], reader.file_bytes["read_again"]) == (1, 20 * LINE)
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+def test_without_handles_the_copy_of_an_emptied_file_is_known_though_it_has_the_inode_of_an_older_one(
+    log: Path, is_up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inodes = Inodes(handles=False)
+    monkeypatch.setattr(identity, "handle_of", inodes.handle_of)
+    reader = Reader(log)
+    append(log, numbered(0, 2))
+    reader.turn()
+    reader.follower.close()
+    older = log.parent.with_name("older")
+    log.rename(older)
+    append(log, numbered(0, 40))  # a restored file begins as the older one did
+    reader.restart()
+    settled(reader)
+    inodes.use_again(older, log.with_name("app.log.1"), log.read_bytes())
+    os.truncate(log, 0)
+    if not is_up:
+        reader.restart()
+    settled(reader)
+    assert reader.lines == (numbered(0, 2) + numbered(0, 40)).splitlines()
+    assert reader.file_bytes["read_again"] == 2 * LINE
+
+
+def test_all_that_a_file_may_repeat_is_counted_though_another_one_had_its_inode_on_another_device(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "handle_of", lambda _: b"")
+    other = log.with_name("other.log")
+    reader = Reader(log, other)
+    append(log, numbered(0, 20))
+    append(other, numbered(500, 502))
+    reader.turn()
+    reader.follower.close()
+    other.rename(older := log.parent.with_name("older"))
+    for module in (identity, scan, follow):
+        monkeypatch.setattr(module, "id_of", lambda status: (status.st_dev + 1, status.st_ino))
+    reader.restart()
+    settled(reader)  # the device is another one: what is under the same name is read again
+    again = reader.file_bytes["read_again"]
+    Inodes().use_again(older, log.with_name("new"), log.read_bytes())
+    log.with_name("new").rename(log)
+    settled(reader)
+    assert reader.file_bytes["read_again"] == again + 20 * LINE

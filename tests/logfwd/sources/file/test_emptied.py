@@ -1,0 +1,66 @@
+"""Files that were emptied when nothing of them was read yet, or found to be only when what follows them was looked at.
+
+Each of these came out of a history of test_model.py or test_writer_model.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.logfwd.sources.file.follow_harness import Reader, append, numbered
+from tests.logfwd.sources.file.test_which import expected, settled
+
+LINE = len(numbered(0, 1))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "a.log"
+
+
+def found_and_unread(log: Path, lines: int) -> Reader:
+    """A reader that has seen these lines, and read none of them."""
+    reader = Reader(log)
+    reader.turn()
+    append(log, numbered(0, lines))
+    reader.scan()
+    return reader
+
+
+@pytest.mark.parametrize("begun_again", [0, 2, 60])
+def test_what_was_seen_of_a_file_that_was_emptied_before_it_was_read_is_said_to_be_lost(
+    log: Path, begun_again: int
+) -> None:
+    reader = found_and_unread(log, 30)
+    log.write_bytes(numbered(100, 100 + begun_again))
+    settled(reader)
+    assert reader.lines == expected((100, 100 + begun_again))
+    assert (reader.files, reader.file_bytes) == ({"gone_unread": 1}, {"gone_unread": 30 * LINE})
+
+
+@pytest.mark.parametrize("copy", ["a.log.1", "a.log.bak", "saved"])
+def test_nothing_is_lost_if_there_is_a_copy_of_it_whatever_its_name(log: Path, copy: str) -> None:
+    reader = found_and_unread(log, 30)
+    shutil.copyfile(log, log.with_name(copy))
+    log.write_bytes(numbered(100, 110))
+    settled(reader)
+    assert reader.lines == expected((0, 30), (100, 110))
+    assert reader.files == {}
+
+
+def test_what_follows_a_file_that_was_emptied_and_written_anew_waits_for_its_new_content(log: Path) -> None:
+    reader = Reader(log)
+    append(log, numbered(0, 100))
+    reader.turn()
+    os.truncate(log, 0)
+    os.truncate(log, 100 * LINE)  # by a writer that keeps its offset: what is written shows at the next read only
+    append(log, numbered(100, 105))
+    log.rename(log.with_name("a.log.2"))
+    append(log.with_name("a.log.1"), numbered(105, 110))
+    append(log, numbered(110, 112))
+    reader.turn()
+    assert reader.lines == expected((0, 112))
