@@ -25,7 +25,7 @@ def load(state_dir: Path) -> frozenset[str]:
         return frozenset(msgspec.json.decode(path.read_bytes(), type=list[str]))
     except FileNotFoundError:
         return frozenset()
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         log.warning("accepted streams not known", path=str(path), reason=str(error))
         return frozenset()
 

@@ -62,7 +62,7 @@ def leftovers(state_dir: Path, configured: Collection[str]) -> Iterator[Leftover
 
 def _look_into(path: Path) -> Leftover:
     nothing = Leftover(path.stem, path, None)
-    with contextlib.suppress(SpoolError, OSError, msgspec.MsgspecError):
+    with contextlib.suppress(SpoolError, OSError, msgspec.MsgspecError, UnicodeDecodeError):
         batches = sum(part.batches for part in remains.in_file(path) if part.is_original)
         definition = remains.definition_in(path)
         if batches and definition:

@@ -106,6 +106,6 @@ def _read(path: Path, *, again: bool) -> _File | None:
         return msgspec.json.decode(path.read_bytes(), type=_File)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         text = f"cannot be read, so what was replayed is not known: {error}; to copy everything (again): --again"
         raise ConfigError([Problem(path, "", text)]) from error

@@ -222,6 +222,13 @@ def load(path: Path, connection: sqlite3.Connection) -> Contents:
         for run in {*(row.run for row in waiting.rows), *(segment.run for segment in waiting.beyond)}:
             if (stream, run) not in runs:
                 raise SpoolCorrupt(f"{path}: batches of stream {stream} belong to run {run}, which does not exist")
+    for stream, totals in found.totals.items():
+        waiting_records = found.waiting[stream].records if stream in found.waiting else 0
+        if totals.accepted != totals.gone + waiting_records:  # rows can vanish without any other sign
+            raise SpoolCorrupt(
+                f"{path}: {stream} accepted {totals.accepted} records, "
+                f"but {totals.gone} are accounted for and {waiting_records} are waiting"
+            )
     return found
 
 

@@ -91,6 +91,11 @@ class Totals:
     limited: int = 0
     filtered: int = 0
 
+    @property
+    def gone(self) -> int:
+        """What was accepted and does not wait any more."""
+        return self.acknowledged + self.dropped + self.dead_lettered
+
 
 @dataclass(frozen=True, slots=True)
 class Letter:

@@ -118,9 +118,11 @@ def _stamp_fault(run: Run, previous: Row | None, row: Row) -> str:
 
 
 def _unbalanced(stream: str, totals: Totals, waiting: int) -> Iterator[str]:
-    gone = totals.acknowledged + totals.dropped + totals.dead_lettered
-    if totals.accepted != gone + waiting:
-        yield f"{stream} accepted {totals.accepted} records, but {gone} are accounted for and {waiting} are waiting"
+    if totals.accepted != totals.gone + waiting:
+        yield (
+            f"{stream} accepted {totals.accepted} records, "
+            f"but {totals.gone} are accounted for and {waiting} are waiting"
+        )
 
 
 def _dead_letters(connection: sqlite3.Connection, report: Report) -> Iterator[str]:

@@ -59,6 +59,11 @@ class Waiting:
         """Bytes of their payloads."""
         return sum(part.size for part in (*self.rows, *self.beyond))
 
+    @property
+    def records(self) -> int:
+        """Of all of them."""
+        return sum(row.record_count for row in self.rows) + sum(segment.records for segment in self.beyond)
+
 
 def read_waiting(connection: sqlite3.Connection) -> dict[str, Waiting]:
     """The waiting batches of every stream; SpoolCorrupt for values that no spool can contain."""
@@ -96,8 +101,10 @@ def _plain_sums(connection: sqlite3.Connection, first: int, end: int) -> list[Su
     for stream, run in connection.execute(_OWNERS, (first, end)).fetchall():
         if type(stream) is not str or type(run) is not int:
             return None
-        first_id, first_blob = connection.execute(_FIRST, (first, end, stream, run)).fetchone()
-        last_id, last_blob = connection.execute(_LAST, (first, end, stream, run)).fetchone()
+        ends = [connection.execute(end_of, (first, end, stream, run)).fetchone() for end_of in (_FIRST, _LAST)]
+        if None in ends:  # found in one direction and not in the other
+            return None
+        (first_id, first_blob), (last_id, last_blob) = ends
         values = first, end, stream, run, first_blob, last_blob
         count, *sums = connection.execute(_PLAIN_SUMS, values).fetchone()
         if any(type(value) is not int for value in (first_blob, last_blob, *sums)):

@@ -9,7 +9,8 @@ import time
 import traceback
 
 from tests.fuzz.mutate import changed
-from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.target import Target
+from tests.fuzz.targets import TARGETS
 
 
 def fuzz(target: Target, seconds: float, seed: int, *, inputs: int = sys.maxsize) -> tuple[int, list[bytes]]:

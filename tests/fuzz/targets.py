@@ -10,9 +10,7 @@ import gzip
 import json
 import struct
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import zstandard
@@ -42,22 +40,14 @@ from streams.security import proxied
 from streams.wire import codec
 from streams.wire import messages as m
 from streams.wire.framing import Deframer
+from tests.fuzz import disks, handshakes
+from tests.fuzz.target import Target, in_pieces
 from tests.support.batches import batch
 
 ROOT = Path(__file__).parent.parent.parent
 NOW = 1_700_000_000.0
 CRC_AT, ATTRIBUTES_AT = 17, 21
-
-
-class Target(NamedTuple):
-    run: Callable[[bytes], None]
-    seeds: Sequence[bytes]
-
-
-def in_pieces(data: bytes) -> list[bytes]:
-    """Cut where the bytes themselves say, so that an input says everything."""
-    size = data[0] % 17 + 1 if data else 1
-    return [data[at : at + size] for at in range(0, len(data), size)]
+LENGTH_BYTES = 4
 
 
 def frames(data: bytes) -> None:
@@ -72,6 +62,16 @@ def frames(data: bytes) -> None:
             messages.append(str(error.code))
         found.append(messages)
     assert found[0] == found[1]
+
+
+def message(data: bytes) -> None:
+    """The body of one frame: a message that is the same once it was encoded again, or an error."""
+    with contextlib.suppress(RemoteProtocolError):
+        found = codec.decode(data)
+        again = b"".join(bytes(part) for part in codec.encode(found))
+        assert codec.decode(memoryview(again)[LENGTH_BYTES:]) == found
+    with contextlib.suppress(RemoteProtocolError):
+        codec.decode_beginning(data, len(data) + (1 << 20))
 
 
 def _named(frame: memoryview) -> str:
@@ -189,18 +189,18 @@ def _encoded(*messages: m.Message) -> bytes:
     return b"".join(bytes(part) for message in messages for part in codec.encode(message))
 
 
-def _messages() -> list[bytes]:
-    payload = batch(7, 0, records=3)
-    return [
-        _encoded(m.Hello(1, "f", "b", "http", "hybrid"), m.OpenRun(0), m.OpenRun(1, "http", 0, 7, 0, b"grant", 5)),
-        _encoded(m.Welcome(1, "s", "c", "http", "id", 1 << 20, 4, 5), m.Run(1, "http", "id", 0, 7, b"grant")),
-        _encoded(m.Batch(1, 1, 3, payload)),
-        _encoded(m.Ping(1), m.Pong(2)),
-        b"\0\0\0\x05" + msgspec.msgpack.encode([1, "x", 2]),
-        struct.pack(">I", 1 << 31) + bytes(100),
-    ]
-
-
+_SAID: tuple[tuple[m.Message, ...], ...] = (
+    (m.Hello(1, "f", "b", "http", "hybrid"), m.OpenRun(0), m.OpenRun(1, "http", 0, 7, 0, b"grant", 5)),
+    (m.Welcome(1, "s", "c", "http", "id", 1 << 20, 4, 5), m.Run(1, "http", "id", 0, 7, b"grant")),
+    (m.Batch(1, 1, 3, batch(7, 0, records=3)),),
+    (m.Ping(1), m.Pong(2), m.Ack(1, 0, 5, 6, 7), m.Nack(1, "corrupt"), m.Error("policy", "why"), m.Goaway("r", 1)),
+    (m.Report("f", "b", 1, 2, 3, 4, 5),),
+)
+_FRAMES = [
+    *(_encoded(*together) for together in _SAID),
+    b"\0\0\0\x05" + msgspec.msgpack.encode([1, "x", 2]),
+    struct.pack(">I", 1 << 31) + bytes(100),
+]
 _SYSLOG = (
     b"<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su - ID47 - 'su root' failed for lonvick",
     b'<165>1 2003-10-11T22:14:15.003Z host evntslog - ID47 [example@32473 iut="3" source="A\\"]"] \xef\xbb\xbf',
@@ -226,7 +226,8 @@ _RECORDS = [
 
 TARGETS = {
     "batches": Target(record_batch, _RECORDS),
-    "frames": Target(frames, _messages()),
+    "frames": Target(frames, _FRAMES),
+    "messages": Target(message, [_encoded(each)[LENGTH_BYTES:] for together in _SAID for each in together]),
     "syslog": Target(syslog_message, _SYSLOG),
     "syslog-stream": Target(
         syslog_stream, [b"".join(b"%d %b" % (len(each), each) for each in _SYSLOG), b"\n".join(_SYSLOG)]
@@ -243,9 +244,7 @@ TARGETS = {
     "http": Target(
         http_body, [*(b"\0" + each for each in _JSON), *(b"\1" + each for each in _JSON), *map(gzip.compress, _JSON)]
     ),
-    "positions": Target(
-        position, [b"\x93\x01\xa1x\xc4\x01y", msgspec.msgpack.encode([1, 2, b"x", b"y", "/var/log/a.log"])]
-    ),
+    "positions": Target(position, _POSITIONS),
     "ledger": Target(ledger_record, [b'{"kind":"batch","v":1,"stream":"s"}', b'{"kind":"report","accepted":1}']),
     "printed": Target(printed_record, [*_JSON, b"\xff", b'{"a":"\xe2\x80\xae"}\r']),
     "configuration": Target(
@@ -253,4 +252,6 @@ TARGETS = {
         [(ROOT / "examples" / name).read_bytes() for name in ("logfwd.toml", "logreceiver.toml")]
         + [path.read_bytes() for path in sorted((ROOT / "examples" / "streams.d").glob("*.toml"))],
     ),
+    **disks.TARGETS,
+    **handshakes.TARGETS,
 }

@@ -164,9 +164,11 @@ async def test_places_are_private_and_damaged_ones_are_not_guessed_about(directo
     (path,) = (directory / FOLDER).glob("*.json")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(ConfigError, match="--again"):
-        await replayed(directory, ModelHarness().sink)
+    whole = path.read_bytes()
+    for damaged in (whole[:-5], whole.replace(b"cluster_id", b"cluster\xff")):
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match="--again"):
+            await replayed(directory, ModelHarness().sink)
     assert (await replayed(directory, ModelHarness().sink, again=True)).batches == BATCHES
 
 

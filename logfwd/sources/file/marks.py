@@ -68,7 +68,7 @@ def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
     """A stored mark's place and detail; None if this source did not write it."""
     try:
         detail = _decode(mark.detail)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     head = detail.head_bytes, detail.head_hash
     tail = mark.tail_bytes, mark.tail_hash

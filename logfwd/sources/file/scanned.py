@@ -21,5 +21,5 @@ def patterns_of(mark: Mark) -> tuple[str, ...]:
     """The patterns of a stored scan; none if it cannot be decoded."""
     try:
         return _decode(mark.detail)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return ()

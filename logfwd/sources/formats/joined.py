@@ -13,10 +13,11 @@ are: up to MAX_OPEN_BYTES, for MOST_LONG records of a source at a time, and unle
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 from weakref import WeakSet
 
 import msgspec
+from msgspec import Meta
 
 from logfwd.sources.formats.containers import Parse, Piece
 from logfwd.sources.formats.contents import record_of
@@ -44,12 +45,16 @@ class Rules(NamedTuple):
     max_record_bytes: int
 
 
+_Offset = Annotated[int, Meta(ge=0, lt=1 << 62)]
+_Length = Annotated[int, Meta(ge=0, lt=1 << 30)]
+
+
 class Saved(msgspec.Struct, array_like=True, frozen=True):
     """An open record in a position. `lines`: offset, length, and the bytes themselves if they are not in this file."""
 
     stream: str
     id: str
-    lines: list[tuple[int, int, bytes]]
+    lines: list[tuple[_Offset, _Length, bytes]]
     part: int = 1
     is_within_line: bool = False
     rest: bytes = b""
@@ -93,6 +98,10 @@ _encode_state = msgspec.msgpack.Encoder().encode
 _decode_state = msgspec.msgpack.Decoder(list[Saved]).decode
 
 
+def _fields_of(saved: Saved) -> dict[str, object]:
+    return _decode_fields(saved.fields) if saved.fields else {}
+
+
 LongRecords = WeakSet[_Open]
 """The open records of one source that are longer than `max_bytes`."""
 
@@ -122,7 +131,9 @@ class JoinedLines:
         self._encoding = encoding
         try:
             saved = _decode_state(state) if state else []
-        except msgspec.DecodeError:  # of another format
+            for each in saved:
+                _fields_of(each)
+        except (msgspec.DecodeError, UnicodeDecodeError):  # of another format
             saved = []
         self._resume(saved, read, is_carried=False)
 
@@ -144,7 +155,7 @@ class JoinedLines:
             record = self._open[each.stream] = _Open(each.stream, each.id, {})
             record.part = each.part
             record.is_within_line = record.began_within_line = each.is_within_line
-            record.fields = _decode_fields(each.fields) if each.fields else {}
+            record.fields = _fields_of(each)
             if each.rest:
                 record.pieces, record.rest = [each.rest], each.rest
             for offset, length, raw in each.lines:

@@ -125,8 +125,12 @@ def read_checkpoint(partition: Path) -> int | None:
 # -- finding batches -------------------------------------------------------------------------------------------
 
 
-def placed(fd: int, position: int, end: int, *, next_offset: int, verify: bool) -> Placed:
-    """The batch at `position`. Damaged if there is none; its CRC is checked only with `verify`."""
+def placed(fd: int, position: int, end: int, *, next_offset: int, limit: int | None, verify: bool) -> Placed:
+    """The batch at `position`. Damaged if there is none; its CRC is checked only with `verify`.
+
+    `limit`: the offset where the next segment begins, or the checkpoint: nothing behind a gap reaches over it.
+    None if it is not known.
+    """
     if position + HEADER_BYTES > end:
         raise Damaged(position, f"{end - position} bytes are too few for a batch header")
     header = recordbatch.parse_header(os.pread(fd, HEADER_BYTES, position))
@@ -140,7 +144,8 @@ def placed(fd: int, position: int, end: int, *, next_offset: int, verify: bool) 
     )
     if not fits:
         raise Damaged(position, "its header is not that of a whole batch at this place")
-    if header.base_offset != next_offset and not _followed(fd, Placed(position, header), end):
+    one = Placed(position, header)
+    if header.base_offset != next_offset and not (_is_within(one, limit) and _followed(fd, one, end)):
         raise Damaged(
             position, f"its base offset {header.base_offset} fits neither the batch before nor the batch after it"
         )
@@ -149,7 +154,7 @@ def placed(fd: int, position: int, end: int, *, next_offset: int, verify: bool) 
             recordbatch.check(os.pread(fd, header.size, position))
         except BatchCorrupt as error:
             raise Damaged(position, str(error)) from error
-    return Placed(position, header)
+    return one
 
 
 def sound(fd: int, one: Placed) -> bool:
@@ -161,14 +166,19 @@ def sound(fd: int, one: Placed) -> bool:
     return True
 
 
+def _is_within(one: Placed, limit: int | None) -> bool:
+    """False if its offsets cannot be right: the CRC does not cover them, and what follows a leap has to leap, too."""
+    return limit is None or one.next_offset <= limit or one.header.base_offset == limit
+
+
 def _followed(fd: int, one: Placed, end: int) -> bool:
-    """True if the next batch continues its offsets, or there is none: the CRC does not cover offsets."""
+    """True if the next batch continues its offsets, or there is none."""
     if one.end + HEADER_BYTES > end:
         return True
     return recordbatch.parse_header(os.pread(fd, HEADER_BYTES, one.end)).base_offset == one.next_offset
 
 
-def find_next(fd: int, position: int, end: int, *, next_offset: int) -> int:
+def find_next(fd: int, position: int, end: int, *, next_offset: int, limit: int | None) -> int:
     """The first position at or after `position` where a sound batch begins; `end` if there is none."""
     if end - position < HEADER_BYTES:
         return end
@@ -176,7 +186,7 @@ def find_next(fd: int, position: int, end: int, *, next_offset: int) -> int:
         at = bytes_.find(bytes([MAGIC]), position + _MAGIC_AT)
         while at >= 0:
             try:
-                return placed(fd, at - _MAGIC_AT, end, next_offset=next_offset, verify=True).position
+                return placed(fd, at - _MAGIC_AT, end, next_offset=next_offset, limit=limit, verify=True).position
             except Damaged:
                 at = bytes_.find(bytes([MAGIC]), at + 1)
     return end

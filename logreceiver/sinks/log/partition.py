@@ -95,8 +95,9 @@ class Partition:
         checkpoint = files.read_checkpoint(self.path)
         if checkpoint is None:
             log.error("checkpoint unusable", partition=self.path.name)  # so nothing is cut: all damage is set aside
-        for base_offset, path in found:
-            self._scan(base_offset, path, checkpoint, last=path == found[-1][1])
+        ends = [*(base_offset for base_offset, _ in found[1:]), checkpoint]
+        for (base_offset, path), end in zip(found, ends, strict=False):  # one more where there is none
+            self._scan(base_offset, path, checkpoint, limit=end, last=path == found[-1][1])
         if checkpoint is not None and self._next_offset < checkpoint:
             self._missing(self._next_offset, checkpoint)
             self._next_offset = checkpoint
@@ -121,7 +122,7 @@ class Partition:
             "acknowledged batches missing", partition=self.path.name, from_offset=from_offset, to_offset=to_offset
         )
 
-    def _scan(self, base_offset: int, path: Path, checkpoint: int | None, *, last: bool) -> None:
+    def _scan(self, base_offset: int, path: Path, checkpoint: int | None, *, limit: int | None, last: bool) -> None:
         """Load the producers from a segment's headers; cut or set aside damaged bytes."""
         self._next_offset = max(self._next_offset, base_offset)
         aside: list[tuple[int, int]] = []
@@ -132,7 +133,7 @@ class Partition:
             position, end = 0, os.fstat(fd).st_size
             while position < end:
                 try:
-                    one = placed(fd, position, end, next_offset=self._next_offset, verify=last)
+                    one = placed(fd, position, end, next_offset=self._next_offset, limit=limit, verify=last)
                 except Damaged as damage:
                     if not last and before is not None and not files.sound(fd, before):
                         # Its length is wrong, so the next batch is not where it says.
@@ -140,7 +141,7 @@ class Partition:
                     if last and checkpoint is not None and self._next_offset >= checkpoint:
                         self._cut(fd, position, end, str(damage))
                         break
-                    sound = files.find_next(fd, position + 1, end, next_offset=self._next_offset)
+                    sound = files.find_next(fd, position + 1, end, next_offset=self._next_offset, limit=limit)
                     log.error(
                         "damaged batch set aside",
                         partition=self.path.name,

@@ -123,6 +123,7 @@ class PartitionReader:
 
     def _read(self, path: Path, limit: int | None, following: int) -> Iterator[StoredBatch]:
         """One segment; `following` is the offset after it."""
+        known_end = None if limit is None else following
         try:
             fd = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
@@ -134,7 +135,7 @@ class PartitionReader:
             end = os.fstat(fd).st_size
             while self._position < end and (limit is None or self._expected < limit):
                 try:
-                    one = placed(fd, self._position, end, next_offset=self._expected, verify=False)
+                    one = placed(fd, self._position, end, next_offset=self._expected, limit=known_end, verify=False)
                     if limit is not None and one.header.base_offset >= limit:
                         return
                     payload = os.pread(fd, one.header.size, self._position)
@@ -158,7 +159,7 @@ class PartitionReader:
         """Go on at the next sound batch behind the damage at `_position`."""
         damaged, self._position = (
             self._position,
-            files.find_next(fd, self._position + 1, end, next_offset=self._expected),
+            files.find_next(fd, self._position + 1, end, next_offset=self._expected, limit=following),
         )
         if self._position < end:
             following = recordbatch.parse_header(os.pread(fd, recordbatch.HEADER_BYTES, self._position)).base_offset

@@ -89,23 +89,24 @@ def _beginning(partition: Path, doomed: list[_Segment], offset: int, now: float)
         known.remember(snapshot.read(partition).producers)
     except SnapshotUnusable as error:
         log.error("producer snapshot unusable", partition=partition.name, reason=str(error))
-    for segment in doomed:
-        _add(known, segment)
+    ends = [*(segment.base_offset for segment in doomed[1:]), offset]
+    for segment, end in zip(doomed, ends, strict=True):
+        _add(known, segment, end)
     since_ms = int((now - REMEMBER_SECONDS) * 1000)
     return Snapshot(offset, tuple(known.remembered(since_ms=since_ms)))
 
 
-def _add(known: Producers, segment: _Segment) -> None:
-    """What the headers of a segment say; damage was set aside when the partition was opened, or is passed over."""
+def _add(known: Producers, segment: _Segment, end: int) -> None:
+    """What the headers of a segment up to an offset say. Damage was set aside at the start, or is passed over."""
     time_ms = int(segment.changed * 1000)
     fd = os.open(segment.path, os.O_RDONLY)
     try:
         position, next_offset = 0, segment.base_offset
         while position < segment.size:
             try:
-                one = placed(fd, position, segment.size, next_offset=next_offset, verify=False)
+                one = placed(fd, position, segment.size, next_offset=next_offset, limit=end, verify=False)
             except Damaged:
-                position = files.find_next(fd, position + 1, segment.size, next_offset=next_offset)
+                position = files.find_next(fd, position + 1, segment.size, next_offset=next_offset, limit=end)
                 continue
             known.record(one.header, one.header.base_offset, time_ms=time_ms)
             position, next_offset = one.end, one.next_offset

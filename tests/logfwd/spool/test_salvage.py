@@ -120,6 +120,14 @@ async def test_every_total_is_taken_over(path: Path) -> None:
     assert (backlog.totals, len(kept(path))) == (totals, 1)
 
 
+async def test_batches_that_vanished_without_any_other_sign_are_counted_as_lost(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM batches WHERE id = (SELECT max(id) FROM batches)")
+    found, _, backlog = await use(path)
+    assert (found, len(kept(path))) == (WAITING, 1)  # its payload is there
+    assert balanced(backlog)
+
+
 async def test_text_where_bytes_belong_is_damage(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE positions SET value = 'text'")

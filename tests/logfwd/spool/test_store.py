@@ -43,8 +43,10 @@ def damage(path: Path) -> None:
         file.write(b"damaged")
 
 
-async def accept(spool: Spool, *backlogs: Backlog, text: str = "payload", position: int = 0) -> list[Row]:
-    notes, batch = Notes(), packed(text)
+async def accept(
+    spool: Spool, *backlogs: Backlog, text: str = "payload", count: int = 2, position: int = 0
+) -> list[Row]:
+    notes, batch = Notes(), packed(text, count)
     blob = spool.blobs.add(batch.payload, notes)
     rows = [row for backlog in backlogs for row in backlog.accept([batch], [blob], 0, 1.0, notes)]
     spool.blobs.discard_unused(blob, notes)
@@ -341,10 +343,10 @@ async def test_halves_of_halves_take_no_other_batch_s_place(tmp_path: Path) -> N
     async with Spool(tmp_path / "s.spool") as spool:
         backlog, twin = backlog_of(spool), spool.backlog("twin", max_bytes=1 << 30, drops_oldest=True)
         for one in (backlog, twin):
-            await accept(spool, one, text="0")
-        for _ in range(3):
+            await accept(spool, one, text="0", count=4)
+        for left in (3, 2, 1):
             notes = Notes()
-            backlog.split(backlog.rows[-1], (packed("a", 1), packed("b", 1)), notes)
+            backlog.split(backlog.rows[-1], (packed("a", 1), packed("b", left)), notes)
             await spool.commit(notes)
         for one in (backlog, twin):
             await accept(spool, one, text="1")

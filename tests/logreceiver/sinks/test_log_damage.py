@@ -157,6 +157,21 @@ async def test_a_corrupt_length_in_an_older_segment_costs_no_other_batch(tmp_pat
     assert stored_values(tmp_path) == values(10) + values(100, 20)
 
 
+async def test_the_last_batch_leaps_over_no_offsets(tmp_path: Path) -> None:
+    """The CRC does not cover offsets, and no batch follows that would contradict."""
+    async with opened(tmp_path) as sink:
+        await append(sink, 3)
+    path = only_segment(tmp_path)
+    whole, at = bytearray(path.read_bytes()), positions(path)
+    whole[at[2]] ^= 0x40
+    path.write_bytes(whole)
+    assert stored_values(tmp_path) == values(20)
+    async with opened(tmp_path) as sink:
+        assert set_aside(path, at[2]).read_bytes() == whole[at[2] :]
+        assert (await sink.produce(TOPIC, 0, batch(7, 20))).base_offset == 30
+    assert stored_values(tmp_path) == [*values(20), *values(10, 20)]
+
+
 async def test_what_was_written_but_never_synced_is_rewritten_before_it_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
