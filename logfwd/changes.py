@@ -5,6 +5,7 @@ Everything is taken but what was locked or bound at the start: the state directo
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import msgspec
@@ -45,13 +46,14 @@ class Change(NamedTuple):
         return tuple(name for name in self.removed if name not in self.config.removed)
 
 
-def compare(old: ForwarderConfig, new: ForwarderConfig) -> Change:
-    """What taking the new configuration would do."""
+def compare(old: ForwarderConfig, new: ForwarderConfig, renewed: Collection[str] = ()) -> Change:
+    """What taking the new configuration would do. `renewed`: modes whose files hold something else by now."""
     merged = msgspec.structs.replace(new, **{name: getattr(old, name) for name in NEEDS_RESTART})
     before, after = groups(old), groups(merged)
     everywhere, links = (_differ(old, merged, names) for names in (EVERY_STREAM, EVERY_LINK))
     both = before.keys() & after.keys()
     changed = {name for name in both if everywhere or before[name] != after[name]}
+    relinked = both - changed if links else {name for name in both - changed if _modes(after[name]) & {*renewed}}
     twins_gone = _twins(before) - _twins(after)
     return Change(
         merged,
@@ -59,7 +61,7 @@ def compare(old: ForwarderConfig, new: ForwarderConfig) -> Change:
         tuple(differences(merged, new)),
         tuple(sorted(after.keys() - before.keys())),
         tuple(sorted(changed)),
-        tuple(sorted(both - changed)) if links else (),
+        tuple(sorted(relinked)),
         tuple(sorted(before.keys() - after.keys())),
         tuple(sorted(twins_gone)),
     )
@@ -71,6 +73,11 @@ def _differ(old: ForwarderConfig, new: ForwarderConfig, names: tuple[str, ...]) 
 
 def _twins(streams: dict[str, Group]) -> set[str]:
     return {twin.name for _, twins in streams.values() for twin in twins}
+
+
+def _modes(group: Group) -> set[str]:
+    original, twins = group
+    return {stream.security for stream in (original, *twins)}
 
 
 def groups(config: ForwarderConfig) -> dict[str, Group]:

@@ -96,9 +96,13 @@ def streams_dir_of(path: Path) -> Path:
 
 
 def files_of(path: Path, config: ForwarderConfig) -> list[Path]:
-    """The files of a configuration that was loaded from `path`: those that are there, and those that were."""
+    """The files of a configuration that was loaded from `path`: those that are there, and those that were.
+
+    Those of certificates, too.
+    """
     known = {config.streams_dir / f"{stream.name}.toml" for stream in config.streams}
-    return [path, *sorted(known.union(config.streams_dir.glob("*.toml")))]
+    certificates = {file for section in config.tls.sections() for file in section.paths()}
+    return [path, *sorted(known.union(config.streams_dir.glob("*.toml"), certificates))]
 
 
 def json_schema(kind: str) -> dict[str, Any]:

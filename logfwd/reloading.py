@@ -24,6 +24,7 @@ from streams.config.changes import digest
 from streams.config.exposed import tell_of_secrets
 from streams.errors import ConfigError
 from streams.security import stacks
+from streams.security.modes import MODES
 
 Load = Callable[[], ForwarderConfig]
 
@@ -39,6 +40,8 @@ class Report(changes.Report, frozen=True, kw_only=True):
     relinked: tuple[str, ...] = ()
     """Those that go on, over new links."""
     removed: tuple[str, ...] = ()
+    renewed: tuple[str, ...] = ()
+    """Sections whose certificates, keys or authorities are others than at the last reload."""
 
 
 class Reloading:
@@ -55,10 +58,14 @@ class Reloading:
         self._waits: tuple[str, ...] = ()
         self._missing: frozenset[str] = frozenset()
         """Streams that were there before the start, and of which no file says that they are to go."""
+        self._files: asyncio.Future[dict[str, bytes]]
+        """Digests of what the files of each mode held when they were taken."""
         metrics.config_is(digest(config))
 
     def start(self) -> None:
-        """Find out which streams are missing since the last start or reload."""
+        """Find out which streams are missing since the last start or reload, and which certificates there are."""
+        # not awaited: their disk may not answer
+        self._files = asyncio.ensure_future(asyncio.to_thread(_digests, self._config))
         known = accepted.load(self._config.state_dir)
         self._missing = known - groups(self._config).keys() - set(self._config.removed)
         if self._missing:
@@ -99,11 +106,13 @@ class Reloading:
     async def _reload(self, load: Load, *, check: bool, confirm: str) -> Report:
         try:
             # in a thread: its files may be on a disk that does not answer
-            new = await asyncio.to_thread(_load, load, self._config.modes)
+            before = await self._files
+            new, files = await asyncio.to_thread(_load, load, self._config.modes)
         except ConfigError as error:
             remedy = "mend what the problems name; until then the last good configuration stays in use"
             return Report(outcome="refused", reason="invalid", problems=tuple(map(str, error.problems)), remedy=remedy)
-        change, name = compare(self._config, new), digest(new)
+        renewed = {mode for mode in files if files[mode] != before.get(mode, files[mode])}
+        change, name = compare(self._config, new, renewed), digest(new)
         report = Report(
             outcome="checked",
             digest=name,
@@ -113,6 +122,7 @@ class Reloading:
             changed=change.changed,
             relinked=change.relinked,
             removed=change.removed,
+            renewed=tuple(sorted({MODES[mode].section for mode in renewed})),
         )
         missing = {*change.undeclared, *self._missing - groups(new).keys() - set(new.removed)}
         if missing and confirm != name:
@@ -121,6 +131,8 @@ class Reloading:
         if check:
             return report
         self._config = change.config
+        self._files = asyncio.get_running_loop().create_future()
+        self._files.set_result(files)
         await self._take(change)
         self._missing = frozenset()
         await asyncio.to_thread(accepted.store, self._config.state_dir, groups(self._config))
@@ -149,6 +161,7 @@ class Reloading:
             changed=list(report.changed),
             relinked=list(report.relinked),
             removed=list(report.removed),
+            renewed=list(report.renewed),
         )
 
 
@@ -158,12 +171,17 @@ def _remedy(name: str) -> str:
     return f"{declared}; if they are to go: logfwd reload --confirm {name}"
 
 
-def _load(load: Load, known: set[str]) -> ForwarderConfig:
-    """Read and check everything, also the files that it names; ConfigError."""
+def _digests(config: ForwarderConfig) -> dict[str, bytes]:
+    """What the files of each mode hold; reads them."""
+    return {mode: stacks.digest_of_files(MODES[mode], config.tls) for mode in config.modes}
+
+
+def _load(load: Load, known: set[str]) -> tuple[ForwarderConfig, dict[str, bytes]]:
+    """Read and check everything, also the files that it names, which are digested; ConfigError."""
     config = load()
     tell_of_secrets(config)
     modes = stacks.named(sorted(config.modes), config.tls)
     stacks.check(config.tls, modes, accepting=False)
     check_listeners([stream.source for stream in config.streams])
     stacks.self_test(mode for mode in modes if mode.name not in known)
-    return config
+    return config, _digests(config)

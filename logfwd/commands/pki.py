@@ -13,7 +13,7 @@ import click
 from cryptography import x509
 
 from streams import program
-from streams.security import revocation, stored_keys
+from streams.security import renewal, revocation, stored_keys
 from streams.security.authentication import signed_with, strength
 from streams.security.pki import (
     DELEGATES,
@@ -144,6 +144,36 @@ def issue(
             f"mode {mode} refuses it. Issue it from an authority of `logfwd pki init --key mldsa65`",
             err=True,
         )
+
+
+@pki.command(
+    short_help="Renew certificates of the authority in DIRECTORY.",
+    epilog="""\b
+Examples:
+  logfwd pki renew pki pki/host-1.pem
+  logfwd pki renew pki pki/host-*.pem --within 30     every day, by cron""",
+)
+@DIRECTORY
+@click.argument("certificates", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--days", type=click.IntRange(1, 825), help="Days until they expire.  [default: as long as before]")
+@click.option("--within", type=click.IntRange(0), metavar="DAYS", help="Only those that expire within so many days.")
+@_clear_errors
+def renew(directory: Path, certificates: tuple[Path, ...], days: int | None, within: int | None) -> None:
+    """Renew CERTIFICATES of the authority in DIRECTORY.
+
+    Each NAME.pem and the NAME.key beside it are replaced: the same names, kind of key and role, a new key. Receivers
+    take new files by themselves; forwarders at `logfwd reload`, with watch = true, or at their next link. For a new
+    ML-KEM key of a receiver, write its file for forwarders again (`logfwd pki pdk`).
+    """
+    authority = Authority.load(directory)
+    for path in certificates:
+        left = renewal.days_left(path)
+        if within is not None and left > within:
+            program.say(f"kept {path}, which expires in {_days(int(left))}")
+            continue
+        files = renewal.renew(authority, path, days=days)
+        lasts = _days(round(renewal.days_left(files.certificate)))
+        program.say(f"renewed {files.certificate} and {files.key}, valid for {lasts}")
 
 
 @pki.command(short_help="Revoke certificates, and renew the list of those that were.")

@@ -41,6 +41,8 @@ def show(answer: asking.Answer) -> None:
         return
     done = answer["outcome"] == "taken"
     program.say(f"{'taken' if done else 'would be taken'}: {', '.join(answer['taken']) or 'no key of logfwd.toml'}")
+    if answer["renewed"]:
+        program.say(f"{'renewed' if done else 'to be renewed'}: the certificates of {', '.join(answer['renewed'])}")
     for what in ("started", "changed", "relinked", "removed"):
         if answer[what]:
             program.say(f"streams {'' if done else 'to be '}{what}: {', '.join(answer[what])}")

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
 from msgspec.structs import replace
 
 from bench.lab.site import Site, command
 from logfwd.config import ForwarderConfig
 from logfwd.forwarder import Forwarder
 from logfwd.links import connector
+from logreceiver.service import Service
 from streams.config.changes import digest
 from streams.security import stacks
 from tests.support.installation import Events, Installation, acknowledged, eventually, found, lines, running
+from tests.support.tls import FORWARDER
 
 NAMES = ("a", "b", "c")
 
@@ -258,3 +261,38 @@ def test_a_reload_by_the_command_says_what_came_of_it(tmp_path: Path) -> None:
         code, output = reload()
         assert code == 69
         assert "control.sock does not answer: No such file or directory" in output
+
+
+def since(forwarder: Forwarder) -> dict[str, float]:
+    """When each link was made that is in use."""
+    rows = forwarder.describe()
+    return {row["stream"]: row["link"]["since"] for row in rows if row["state"] == "connected"}
+
+
+def serials(service: Service) -> set[object]:
+    """Of the certificates on a receiver's open links."""
+    return {session._link.facts.certificates[0][1] for session in service._live}
+
+
+async def test_renewed_certificates_are_taken_at_once_over_new_links_without_a_gap(
+    installation: Installation, events: Events
+) -> None:
+    async with running(installation.receiver_config()) as service:
+        config = config_of(installation, service.listeners[0].address, "a", "b")
+        async with Forwarder(config) as forwarder:
+            write(installation, "a", *lines(10))
+            await eventually(lambda: len(since(forwarder)) == 2)
+            first = since(forwarder)
+            assert (await forwarder.reload(lambda: config)).renewed == ()
+            assert since(forwarder) == first
+            installation.parties.leaf("forwarder", identities=[FORWARDER], force=True)
+            checked = await forwarder.reload(lambda: config, check=True)
+            assert (checked.renewed, checked.relinked, checked.changed) == (("tls",), ("a", "b"), ())
+            assert (await forwarder.reload(lambda: config)).renewed == ("tls",)
+            await eventually(lambda: len(since(forwarder).items() - first.items()) == 2)
+            write(installation, "a", *lines(10, 10))
+            await eventually(lambda: acknowledged(forwarder, "a") == 20)
+            renewed = load_pem_x509_certificate(installation.parties.forwarder.certificate.read_bytes())
+            await eventually(lambda: serials(service) == {renewed.serial_number})
+            assert (await forwarder.reload(lambda: config)).renewed == ()
+    assert found(events, "link failed") == []

@@ -242,3 +242,62 @@ def test_an_ecdsa_authority_above_a_kems_key_is_noted(tmp_path: Path) -> None:
     run("init", directory)
     output = run("issue", directory, "--key", "mlkem768", "--identity", "a", "--out", "a")[1]
     assert "mode kemtls refuses it" in output
+
+
+# -- renewal -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("authority", "words"),
+    [
+        ("ec", ("--identity", "spiffe://site/host-1")),
+        ("ec", ("--identity", "receiver", "--host", "10.0.0.1", "--host", "logs.example", "--role", "both")),
+        ("mldsa65", ("--key", "mldsa65", "--host", "::1", "--host", "logs.example", "--delegates", "--days", "1")),
+        ("mldsa65", ("--key", "mlkem768", "--identity", "spiffe://site/host-1")),
+    ],
+)
+def test_a_renewed_certificate_has_a_new_key_and_all_else_as_before(
+    tmp_path: Path, authority: str, words: tuple[str, ...]
+) -> None:
+    assert run("init", str(tmp_path), "--key", authority)[0] == 0
+    assert run("issue", str(tmp_path), "--out", "leaf", *words)[0] == 0
+    path = tmp_path / "leaf.pem"
+    before, key = x509.load_pem_x509_certificate(path.read_bytes()), (tmp_path / "leaf.key").read_bytes()
+    code, output = run("renew", str(tmp_path), str(path))
+    assert (code, output.startswith(f"renewed {path} and {tmp_path / 'leaf.key'}")) == (0, True), output
+    after = x509.load_pem_x509_certificate(path.read_bytes())
+    assert (tmp_path / "leaf.key").read_bytes() != key
+    assert after.serial_number != before.serial_number
+    assert after.public_key() != before.public_key()
+    assert type(after.public_key()) is type(before.public_key())
+    same = (x509.ExtendedKeyUsage, x509.KeyUsage, x509.BasicConstraints)
+    assert [after.extensions.get_extension_for_class(each) for each in same] == [
+        before.extensions.get_extension_for_class(each) for each in same
+    ]
+    assert names_of(after) == names_of(before)
+    assert {each.oid for each in after.extensions} == {each.oid for each in before.extensions}
+    lasts = (after.not_valid_after_utc - after.not_valid_before_utc).days
+    assert lasts == (before.not_valid_after_utc - before.not_valid_before_utc).days
+
+
+def names_of(certificate: x509.Certificate) -> set[str]:
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return {str(name.value) for name in names}
+
+
+def test_only_what_ends_soon_is_renewed_if_that_is_asked_and_never_what_others_have_issued(tmp_path: Path) -> None:
+    run("init", str(tmp_path))
+    run("issue", str(tmp_path), "--identity", "a", "--out", "a", "--days", "90")
+    run("issue", str(tmp_path), "--identity", "b", "--out", "b", "--days", "9")
+    paths = [str(tmp_path / name) for name in ("a.pem", "b.pem")]
+    kept = (tmp_path / "a.pem").read_bytes()
+    code, output = run("renew", str(tmp_path), *paths, "--within", "30", "--days", "60")
+    assert (code, output.splitlines()[0]) == (0, f"kept {paths[0]}, which expires in 89 days")
+    assert "b.key, valid for 60 days" in output.splitlines()[1]
+    assert (tmp_path / "a.pem").read_bytes() == kept
+    run("init", str(tmp_path / "other"), "--name", "somebody else")
+    code, output = run("renew", str(tmp_path / "other"), paths[0])
+    assert (code, "was not issued by the authority in" in output) == (1, True), output
+    assert (tmp_path / "a.pem").read_bytes() == kept
+    code, output = run("renew", str(tmp_path), str(tmp_path / "ca.pem"))
+    assert (code, "is not a leaf" in output) == (1, True), output
