@@ -28,6 +28,7 @@ import structlog
 
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
 from logreceiver.sinks.log.files import DIRECTORY_MODE, legal_topic
+from logreceiver.sinks.log.look import Look, Lookers
 from logreceiver.sinks.log.meta import LogMeta
 from logreceiver.sinks.log.partition import Partition
 from logreceiver.sinks.log.partitions import Partitions
@@ -37,14 +38,13 @@ from logreceiver.sinks.settings import LogSink as Settings
 from streams import tasks
 from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
 from streams.files import open_own
-from streams.records import batch as recordbatch
-from streams.records.walk import walk
 
 __all__ = ["LogSink", "read_records"]
 
 TRIM_SECONDS = 30.0
 """How often segments are looked at for their age; for their bytes, also whenever one is ended."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_CLOSED = Outcome.refused(Code.UNAVAILABLE, "the log is closed")
 log = structlog.get_logger("logreceiver.log")
 T = TypeVar("T")
 
@@ -56,6 +56,7 @@ class _Job:
     topic: str
     partition: int
     batch: memoryview
+    look: Look
     answer: asyncio.Future[Outcome]
 
 
@@ -90,6 +91,7 @@ class LogSink:
         self._trimmer: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, "log-sink")
         """Alone touches partitions and files, so nothing else needs a lock."""
+        self._lookers = Lookers()
         self._rolled = asyncio.Event()
         """A segment was ended since the last trim."""
         self._lock_fd = -1
@@ -124,6 +126,7 @@ class LogSink:
             self._committer = None
         await self._in_thread(self._release)
         self._thread.shutdown()
+        self._lookers.close()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -228,8 +231,17 @@ class LogSink:
 
     async def produce(self, topic: str, partition: int, batch: memoryview) -> Outcome:
         if self._closed:
-            return Outcome.refused(Code.UNAVAILABLE, "the log is closed")
-        job = _Job(topic, partition, batch, asyncio.get_running_loop().create_future())
+            return _CLOSED
+        limit = self._settings.max_message_bytes
+        if len(batch) > limit:
+            return Outcome.refused(Code.TOO_LARGE, f"{len(batch)} bytes; the limit is {limit}")
+        try:
+            look = await self._lookers.look(batch)
+        except BatchCorrupt as error:
+            return Outcome.refused(Code.CORRUPT, str(error))
+        if self._closed:  # meanwhile
+            return _CLOSED
+        job = _Job(topic, partition, batch, look, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         self._work.set()
         return await job.answer
@@ -266,24 +278,17 @@ class LogSink:
 
     def _append(self, number: int, job: _Job, groups: dict[tuple[str, int], _Group]) -> Outcome | None:
         """Queue one batch in its group, or return an answer that is already certain."""
-        if len(job.batch) > self._settings.max_message_bytes:
-            return Outcome.refused(
-                Code.TOO_LARGE, f"{len(job.batch)} bytes; the limit is {self._settings.max_message_bytes}"
-            )
         group = groups.get((job.topic, job.partition))
         try:
-            header = recordbatch.check(job.batch)
             if group is None:
                 group = groups[job.topic, job.partition] = _Group(self._partition(job.topic, job.partition))
             if group.error is not None:
                 raise group.error
-            answer = group.partition.producers.judge(header)
+            answer = group.partition.producers.judge(job.look.header)
             if answer is None:
-                if (reason := _unfit(header, job.batch)) is not None:
-                    return Outcome.refused(Code.INVALID_RECORD, reason)
-                answer = Outcome(Kind.STORED, group.partition.append(header, job.batch))
-        except BatchCorrupt as error:
-            return Outcome.refused(Code.CORRUPT, str(error))
+                if job.look.unfit:
+                    return Outcome.refused(Code.INVALID_RECORD, job.look.unfit)
+                answer = Outcome(Kind.STORED, group.partition.append(job.look.header, job.batch))
         except SinkUnavailable as error:
             return Outcome.refused(error.code, str(error))
         except OSError as error:
@@ -323,17 +328,6 @@ class LogSink:
         if partition.broken:
             return Outcome.uncertain(Code.UNAVAILABLE, text)
         return Outcome.refused(Code.UNAVAILABLE, text)
-
-
-def _unfit(header: recordbatch.Header, batch: memoryview) -> str | None:
-    """Why a reader could not pass the batch, or Kafka's tools could not; None if it may be stored."""
-    if header.producer_id >= 0 and (header.base_sequence < 0 or header.producer_epoch < 0):
-        return f"producer {header.producer_id} with epoch {header.producer_epoch}, sequence {header.base_sequence}"
-    try:
-        walk(batch, header)
-    except BatchCorrupt as error:
-        return str(error)
-    return None
 
 
 def _describe(error: OSError, path: Path) -> str:

@@ -58,7 +58,7 @@ async def test_a_repeat_is_recognised_whatever_the_log_takes_by_now(
     made = memoryview(FORGED["fewer records than announced"])
     async with opened(tmp_path) as sink:
         with monkeypatch.context() as patch:
-            patch.setattr("logreceiver.sinks.log.sink.walk", lambda *_: None)
+            patch.setattr("logreceiver.sinks.log.look.walk", lambda *_: None)
             assert (await sink.produce(TOPIC, 0, made)).kind is Kind.STORED
         assert (await sink.produce(TOPIC, 0, made)).kind is Kind.DUPLICATE
 

@@ -26,7 +26,7 @@ SEGMENTS = 5
 @pytest.fixture
 async def partition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A log of ten batches, the sixth of them with records that earlier versions took and nobody can read."""
-    monkeypatch.setattr("logreceiver.sinks.log.sink.walk", lambda *_: None)
+    monkeypatch.setattr("logreceiver.sinks.log.look.walk", lambda *_: None)
     sink = LogSink(sink_settings.LogSink(directory=tmp_path, max_segment_bytes=500))
     await sink.start()
     await sink.topic(TOPIC)
