@@ -9,7 +9,7 @@ import click
 
 from logfwd import openfiles
 from logfwd.commands.options import CONFIG
-from logfwd.config import ForwarderConfig, files_of, load_forwarder
+from logfwd.config import ForwarderConfig, files_of, ignored_in, load_forwarder
 from streams import descriptors, program
 from streams.errors import ConfigError, SpoolError
 from streams.signals import Stop
@@ -120,7 +120,7 @@ def validate(path: Path, connect: bool) -> None:
     Exit codes: 0 if all is well; 69 if a receiver cannot be reached or refuses a stream; 78 for an invalid
     configuration.
     """
-    from logfwd.sources.file.preview import unread
+    from logfwd.sources.file.preview import read_twice, unread
     from logfwd.sources.listeners import check as check_listeners
     from streams.config.exposed import exposed
     from streams.security import stacks
@@ -139,6 +139,10 @@ def validate(path: Path, connect: bool) -> None:
         program.say(f"{stream.name}: {kind}, mode {mode.label}, to {', '.join(stream.receivers or config.receivers)}")
         for sentence in unread(stream.source):
             program.say(f"{stream.name}: {sentence}", err=True)
+    for sentence in read_twice({stream.name: stream.source for stream in config.streams}):
+        program.say(sentence, err=True)
+    if ignored := ignored_in(config.streams_dir):
+        program.say(f"{config.streams_dir} has files that are no streams, as only NAME.toml is: {ignored}", err=True)
     from logfwd.spool.remains import of_removed_streams
 
     try:

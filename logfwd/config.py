@@ -105,6 +105,12 @@ def files_of(path: Path, config: ForwarderConfig) -> list[Path]:
     return [path, *sorted(known.union(config.streams_dir.glob("*.toml"), certificates))]
 
 
+def ignored_in(directory: Path) -> str:
+    """Names of files beside those of streams that somebody may take for streams; empty if there are none."""
+    there = sorted(path.name for path in directory.iterdir() if path.is_file() and path.suffix != ".toml")
+    return ", ".join(name for name in there if not name.startswith("."))
+
+
 def json_schema(kind: str) -> dict[str, Any]:
     """The JSON Schema of logfwd.toml ("logfwd") or of a stream's file ("stream")."""
     from streams.config.keys import meanings

@@ -11,6 +11,7 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -34,6 +35,7 @@ from logfwd.sources.listeners import Counters, Listeners, Served
 from logfwd.sources.make import Context, make_source
 from logfwd.sources.settings import FileSource, SourceSettings, kind_of
 from logfwd.sources.syslog import settings as syslog
+from logfwd.spool import remains
 from logfwd.spool.store import Spool
 from logfwd.tap import Taps
 from streams import descriptors, tasks
@@ -146,6 +148,9 @@ class Forwarder:
         for left in await asyncio.to_thread(lambda: list(leftovers(self.config.state_dir, configured))):
             if gone is not None and left.name not in gone:
                 continue
+            if left.is_empty:
+                _keep_empty(left.name, left.path)
+                continue
             if left.group is None:
                 _tell_of_removed(left.name, left.path.stat().st_size)
                 continue
@@ -156,6 +161,7 @@ class Forwarder:
     def _drained(self, name: str) -> None:
         self._draining.pop(name, None)
         self.metrics.remove_stream(name)
+        remains.release_reserve(self.config.state_dir / f"{name}.spool")
         log.info("removed stream drained", stream=name)
 
     @contextlib.asynccontextmanager
@@ -287,6 +293,12 @@ def _tell_of_removed_twins(spool: Spool, configured: set[str]) -> None:
     for stream, waiting in spool.waiting.items():
         if stream not in configured:
             _tell_of_removed(stream, waiting.size)
+
+
+def _keep_empty(stream: str, path: Path) -> None:
+    remains.release_reserve(path)
+    remedy = f"none is needed: the stream goes on there if it comes back; logfwd spool rm {stream} forgets it"
+    log.info("positions of a removed stream", stream=stream, remedy=remedy)
 
 
 def _tell_of_removed(stream: str, byte_count: int) -> None:

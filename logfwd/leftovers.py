@@ -27,6 +27,8 @@ class Leftover(NamedTuple):
     path: Path
     group: Group | None
     batches: int = 0
+    is_empty: bool = False
+    """Neither batches nor dead letters, of its twins neither: it only keeps positions."""
 
 
 class Ended:
@@ -63,7 +65,10 @@ def leftovers(state_dir: Path, configured: Collection[str]) -> Iterator[Leftover
 def _look_into(path: Path) -> Leftover:
     nothing = Leftover(path.stem, path, None)
     with contextlib.suppress(SpoolError, OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        batches = sum(part.batches for part in remains.in_file(path) if part.is_original)
+        parts = remains.in_file(path)
+        if not any(part.batches or part.dead_letters for part in parts):
+            return nothing._replace(is_empty=True)
+        batches = sum(part.batches for part in parts if part.is_original)
         definition = remains.definition_in(path)
         if batches and definition:
             original, *twins = msgspec.json.decode(

@@ -164,6 +164,27 @@ def test_files_of_a_listener_that_cannot_be_used_are_reported(tmp_path: Path) ->
     assert "mismatch" in result.output
 
 
+def test_files_that_two_streams_read_or_that_are_no_streams_are_named(tmp_path: Path) -> None:
+    Parties(tmp_path)
+    streams, logs = tmp_path / "streams.d", tmp_path / "logs"
+    streams.mkdir()
+    logs.mkdir()
+    for name in ("a.log", "b.log"):
+        (logs / name).touch()
+    for name, pattern in (("one", "*.log"), ("two", "[ab].log"), ("three", "*.json")):
+        (streams / f"{name}.toml").write_text(f'name = "{name}"\n[source]\ntype = "file"\npaths = ["logs/{pattern}"]\n')
+    (streams / "four.conf").touch()
+    path = tmp_path / "config.toml"
+    tls = '[tls]\ncertificate = "forwarder.pem"\nkey = "forwarder.key"\nca = "ca.pem"\n'
+    path.write_text(CONFIGS[logfwd].format(tls=tls))
+    result = CliRunner().invoke(logfwd, ["validate", "-c", str(path)])
+    assert result.exit_code == 0, result.output
+    said = f"one and two read the same file, so its records are sent twice: {logs / 'a.log'} and 1 more\n"
+    assert said in result.output
+    assert "three" not in said
+    assert f"{streams} has files that are no streams, as only NAME.toml is: four.conf\n" in result.output
+
+
 SHOWS = 'kind = "ec"\ncertificate = "receiver-signs.pem"\nkey = "receiver-signs.dc"\nca = "ca.pem"\n'
 
 

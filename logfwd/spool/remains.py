@@ -82,6 +82,12 @@ async def remove_twin(path: Path, stream: str) -> None:
         await spool.commit(notes)
 
 
+def release_reserve(path: Path) -> None:
+    """Give back the disk's room that a spool reserves: one that is not used needs none."""
+    with contextlib.suppress(OSError):
+        path.with_suffix(".reserve").unlink(missing_ok=True)
+
+
 def remove_file(path: Path) -> tuple[int, list[Path]]:
     """Delete a spool; returns how many bytes that frees, and the damaged files that stay."""
     files = [path.with_name(path.name + suffix) for suffix in _BESIDE]

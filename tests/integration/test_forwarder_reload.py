@@ -78,7 +78,7 @@ async def test_streams_that_are_missing_are_not_removed_until_that_is_confirmed(
 
 
 async def test_a_removal_that_is_declared_is_taken_and_the_stream_comes_back_where_it_was(
-    installation: Installation,
+    installation: Installation, events: Events
 ) -> None:
     async with running(installation.receiver_config()) as service:
         address = service.listeners[0].address
@@ -87,7 +87,12 @@ async def test_a_removal_that_is_declared_is_taken_and_the_stream_comes_back_whe
         async with Forwarder(config) as forwarder:
             write(installation, "c", *lines(10))
             await eventually(lambda: acknowledged(forwarder, "c") == 10)
+            reserve = installation.directory / "state" / "c.reserve"
+            assert reserve.exists()
             assert (await forwarder.reload(lambda: declared)).removed == ("c",)
+            assert not reserve.exists()
+            assert [event["stream"] for event in found(events, "positions of a removed stream")] == ["c"]
+            assert found(events, "spool of a removed stream") == [], "nothing waits that could be sent"
             write(installation, "c", *lines(10, 10))
             assert (await forwarder.reload(lambda: config)).started == ("c",)
             await eventually(lambda: acknowledged(forwarder, "c") == 20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from logfwd.sources.file.globs import remedy_for
 from logfwd.sources.file.identity import Moved, open_same
@@ -41,6 +41,23 @@ def unread(source: object) -> Iterator[str]:
             yield f"no file found for {pattern}: {remedy_for(pattern)}"
     for path, reason in sorted(troubles.reasons.items()):
         yield f"{path!r} is not read: {reason}"
+
+
+def read_twice(sources: Mapping[str, object]) -> Iterator[str]:
+    """Which streams read the same files, by the name of each stream: a sentence for each two."""
+    readers: dict[object, str] = {}
+    both: dict[tuple[str, str], list[str]] = {}
+    for name, source in sources.items():
+        if not isinstance(source, FileSource):
+            continue
+        finder = Finder(source, troubles=_Collected())
+        finder.empty = set(source.paths)  # not logged
+        for file in finder.configured().values():
+            if (other := readers.setdefault(file.id, name)) != name:
+                both.setdefault((other, name), []).append(file.path)
+    for (one, other), paths in both.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        yield f"{one} and {other} read the same file, so its records are sent twice: {min(paths)}{more}"
 
 
 def _compression(file: Found, source: FileSource) -> str:
