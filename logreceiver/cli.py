@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from logreceiver.workers import Worker
 
 ELSEWHERE = {
+    "bundle": "logreceiver.commands.bundle",
     "completion": "logreceiver.commands.completion",
     "init": "logreceiver.commands.init",
     "cat": "logreceiver.commands.log",

@@ -4,8 +4,8 @@ First everything new is made beside what is in use, and may fail: then the old c
 log line and a metric say why. What is taken after that cannot fail. Certificates, grant keys and the sink's credentials
 are read again even if the configuration is the same.
 
-A rule that was forgotten would end the links of many hosts at once. So a reload that ends more than one link, and more
-than half of them, is refused until it is confirmed by the digest that the refusal names; [[deny]] never is.
+One that would end links that nobody may have meant (weighing.py) is refused until it is confirmed by the digest that
+the refusal names.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from logreceiver.listeners import Change, Listeners
 from logreceiver.metrics import ReceiverMetrics
 from logreceiver.sinks.make import renewal
 from logreceiver.taking import Taking, take
+from logreceiver.weighing import Ending, doubt, named
 from streams.config import changes
 from streams.config.changes import digest
 from streams.config.exposed import tell_of_secrets
@@ -53,6 +54,8 @@ class Report(changes.Report, frozen=True, kw_only=True):
     """Open before."""
     ends: int = 0
     """Those of them that end."""
+    ending: tuple[str, ...] = ()
+    """Which these are, and why."""
 
 
 class _Prepared(NamedTuple):
@@ -176,19 +179,22 @@ class Reloading:
         """What it would do, or a refusal because that is too much."""
         leaving = self._listeners.leaving(prepared.listeners)
         verdicts = self._verdicts(prepared.taking.config, prepared.revoked, leaving)
-        by_rules, links = sum(not verdict.at_once for _, verdict in verdicts), len(self._links())
+        endings = [Ending(session.guest, verdict) for session, verdict in verdicts]
+        guests = [session.guest for session, _ in self._links()]
         report = Report(
             outcome="checked",
             digest=name,
             taken=prepared.taking.taken,
             waits=prepared.taking.waits,
-            links=links,
-            ends=len(verdicts),
+            links=len(guests),
+            ends=len(endings),
+            ending=named(endings),
         )
-        if by_rules <= 1 or 2 * by_rules <= links or confirm == name:
+        reason = doubt(endings, guests, self._shared.config.allow)
+        if not reason or confirm == name:
             return report
         remedy = f"look at [[allow]] and [[listener]]; if this is meant: logreceiver reload --confirm {name}"
-        return msgspec.structs.replace(report, outcome="refused", reason="it ends too many links", remedy=remedy)
+        return msgspec.structs.replace(report, outcome="refused", reason=reason, remedy=remedy)
 
     def _verdicts(
         self, config: ReceiverConfig, revoked: Revoked, leaving: Collection[Listener]
@@ -258,6 +264,7 @@ class Reloading:
                 problems=list(report.problems),
                 links=report.links,
                 ends=report.ends,
+                ending=list(report.ending),
                 remedy=report.remedy,
             )
             return
@@ -269,6 +276,7 @@ class Reloading:
             waits=list(report.waits),
             links=report.links,
             ends=report.ends,
+            ending=list(report.ending),
         )
 
     async def reload_certificates(self) -> None:

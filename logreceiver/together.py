@@ -168,7 +168,7 @@ class Together:
 
 
 def _unknown(reason: str) -> Answer:
-    empty = {"digest": "", "in_use": "", "links": 0, "ends": 0, "taken": [], "waits": [], "problems": []}
+    empty = {"digest": "", "in_use": "", "links": 0, "ends": 0, "ending": [], "taken": [], "waits": [], "problems": []}
     return {"outcome": "unknown", "reason": reason, **empty}
 
 
@@ -194,4 +194,5 @@ def _as_one(verdict: Mapping[str, Any], answers: Mapping[int, Answer]) -> Answer
     first = next(iter(said or answers.values()), {})
     rows = [{"worker": number} | {name: answer[name] for name in ROW} for number, answer in answers.items()]
     sums = {name: sum(answer[name] for answer in answers.values()) for name in ("links", "ends")}
-    return {**first, **verdict, **sums, "workers": rows}
+    ending = sorted({row for answer in answers.values() for row in answer["ending"]})
+    return {**first, **verdict, **sums, "ending": ending, "workers": rows}

@@ -129,6 +129,7 @@ CORES = (
     "logreceiver.links.entries",
     "logreceiver.links.meanwhile",
     "logreceiver.taking",
+    "logreceiver.weighing",
     "logreceiver.ledger.answer",
     "logreceiver.ledger.coverage",
     "logreceiver.ledger.records",

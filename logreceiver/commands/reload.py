@@ -16,17 +16,17 @@ EX_PARTLY = 3
 @click.command()
 @CONFIG
 @click.option("--check", is_flag=True, help="Only say what would be done.")
-@click.option("--confirm", metavar="DIGEST", default="", help="Do it although it ends many links; a refusal names it.")
+@click.option("--confirm", metavar="DIGEST", default="", help="Do it although it ends links; a refusal names it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def reload(path: Path, check: bool, confirm: str, as_json: bool) -> None:
     """Have the running receiver take its configuration.
 
     It reads the file again, and all files that it names, and takes them whole or not at all; so do several workers
-    together. Then it ends the links that the new rules do not allow: docs/rights.md. Prints what was taken, and what
-    waits for a restart. The receiver must have a control_socket; SIGHUP does the same without an answer.
+    together. Then it ends the links that the new rules do not allow: docs/rights.md. Prints what was taken, what waits
+    for a restart, and whose links end. The receiver must have a control_socket; SIGHUP does the same without an answer.
 
-    Exit codes: 0 if it was taken, or with --check would be; 1 if it would end too many links, or the moment was bad; 3
-    if some workers did not say that they took it; 69 if no receiver answers; 78 if the configuration cannot be used.
+    Exit codes: 0 if it was taken, or with --check would be; 1 if it has to be confirmed, or the moment was bad; 3 if
+    some workers did not say that they took it; 69 if no receiver answers; 78 if the configuration cannot be used.
     """
     answer = asking.reload(
         socket_of(path, or_else=", or send it SIGHUP"), _print, as_json=as_json, check=check, confirm=confirm
@@ -44,6 +44,8 @@ def _print(answer: asking.Answer) -> None:
     if answer["waits"]:
         program.say(f"waits for a restart: {', '.join(answer['waits'])}")
     program.say(f"links: {answer['links']}, of which {answer['ends']} {'end' if done else 'would end'}")
+    for row in answer["ending"]:
+        program.say(f"  {row}")
     program.say(f"configuration: {answer['digest']}")
     _print_workers(answer)
     if answer["outcome"] == "partly":
@@ -54,6 +56,8 @@ def _print_refusal(answer: asking.Answer) -> None:
     what = answer["reason"] + (f": {answer['ends']} of {answer['links']}" if answer["ends"] > 1 else "")
     for problem in answer["problems"] or [what]:
         program.say(problem, err=True)
+    for row in answer["ending"]:
+        program.say(f"  {row}", err=True)
     _print_workers(answer)
     program.say(f"refused, and nothing was changed: {answer['remedy']}", err=True)
 

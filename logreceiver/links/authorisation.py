@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import msgspec
 
@@ -44,11 +45,35 @@ class Verdict(msgspec.Struct, frozen=True):
 
     code: Code
     text: str
+    may_return: bool = False
+    """Whether its next link will be welcomed."""
 
     @property
     def at_once(self) -> bool:
         """Whether the forwarder was shut out; else it is asked to leave first, and may come back."""
         return self.code is Code.REVOKED
+
+    @property
+    def takes_rights(self) -> bool:
+        """Whether the rules allow this stream no more."""
+        return self.code is Code.NOT_ALLOWED and not self.may_return
+
+
+class Rule(NamedTuple):
+    """The rule that decides on a stream: its place in the configuration, and the name of the peer that it matches."""
+
+    place: int
+    allow: Allow
+    identity: str
+
+
+def rule_of(allow: Sequence[Allow], identities: Sequence[str], stream: str) -> Rule | None:
+    """The first that matches."""
+    for place, rule in enumerate(allow):
+        identity = next((name for name in identities if fnmatchcase(name, rule.identity)), None)
+        if identity is not None and any(fnmatchcase(stream, pattern) for pattern in rule.streams):
+            return Rule(place, rule, identity)
+    return None
 
 
 def authorise(
@@ -66,19 +91,17 @@ def authorise(
     for name in identities:
         if any(fnmatchcase(name, rule.identity) for rule in deny):
             raise Denied(f"{name} is shut out", Code.REVOKED)
-    for rule in allow:
-        identity = next((name for name in identities if fnmatchcase(name, rule.identity)), None)
-        if identity is None or not any(fnmatchcase(stream, pattern) for pattern in rule.streams):
-            continue
-        if mode not in rule.modes:
-            allowed = ", ".join(rule.modes)
-            raise Denied(f"{identity} may write stream {stream!r} in mode {allowed}, not {mode!r}")
-        topic = _named(rule.topic, stream)
-        if topic == reserved:
-            raise Denied(RESERVED)
-        drains = tuple(Drain(topic=_named(each.topic, stream), until=each.until) for each in rule.drains)
-        return Permit(identity, topic, drains)
-    raise Denied(f"{identities[0]} may not write stream {stream!r}")
+    found = rule_of(allow, identities, stream)
+    if found is None:
+        raise Denied(f"{identities[0]} may not write stream {stream!r}")
+    rule, identity = found.allow, found.identity
+    if mode not in rule.modes:
+        raise Denied(f"{identity} may write stream {stream!r} in mode {', '.join(rule.modes)}, not {mode!r}")
+    topic = _named(rule.topic, stream)
+    if topic == reserved:
+        raise Denied(RESERVED)
+    drains = tuple(Drain(topic=_named(each.topic, stream), until=each.until) for each in rule.drains)
+    return Permit(identity, topic, drains)
 
 
 def _named(topic: str, stream: str) -> str:
@@ -102,5 +125,6 @@ def judge(
     except Denied as denied:
         return Verdict(denied.code, str(denied))
     if (now.identity, now.topic) != (identity, topic):
-        return Verdict(Code.NOT_ALLOWED, f"{now.identity} writes to topic {now.topic} by now; greet again")
+        text = f"{now.identity} writes to topic {now.topic} by now; greet again"
+        return Verdict(Code.NOT_ALLOWED, text, may_return=True)
     return None

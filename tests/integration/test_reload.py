@@ -122,6 +122,29 @@ async def test_rules_that_would_end_most_links_have_to_be_confirmed(tmp_path: Pa
         assert (await hosts.reload(replace(config, deny=(Deny(identity="*"),)))).outcome == "taken"
 
 
+async def test_a_mistyped_identity_of_one_rule_among_others_has_to_be_confirmed(tmp_path: Path, events: Events) -> None:
+    async with fleet(tmp_path) as (hosts, config):
+        rules = tuple(replace(EVERYONE, identity=f"spiffe://test/{name}") for name in NAMES)
+        each = replace(config, allow=rules)
+        assert (await hosts.reload(each)).ends == 0
+        mistyped = replace(each, allow=(rules[0], replace(rules[1], identity="spiffe://tset/b"), rules[2]))
+        refused = await hosts.reload(mistyped)
+        assert (refused.outcome, refused.ends) == ("refused", 1)
+        assert refused.reason == "it takes all rights from the links of [[allow]] spiffe://test/b"
+        assert refused.ending == ("spiffe://test/b, stream b: spiffe://test/b may not write stream 'b'",)
+        assert found(events, "config rejected")[-1]["ending"] == list(refused.ending)
+        assert hosts.service.config == each
+        moved = replace(each, allow=(rules[0], replace(rules[1], topic="elsewhere"), rules[2]))
+        assert (await hosts.reload(moved, check=True)).outcome == "checked", "its next link has rights"
+        covered = replace(each, allow=(*rules[:1], *rules[2:], EVERYONE))
+        assert (await hosts.reload(covered, check=True)).ends == 0, "another rule gives them"
+        meant = replace(mistyped, deny=(Deny(identity="spiffe://test/b"),))
+        assert (await hosts.reload(meant, check=True)).outcome == "checked", "it says whom to shut out"
+        taken = await hosts.reload(mistyped, confirm=refused.digest)
+        assert (taken.outcome, taken.ending) == ("taken", refused.ending)
+        await eventually(lambda: "b" not in hosts.ages())
+
+
 async def test_a_revoked_certificate_is_shut_out_and_a_new_one_of_its_host_let_in(
     tmp_path: Path, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:

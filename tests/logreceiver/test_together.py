@@ -19,6 +19,7 @@ from tests.support.installation import found
 NEW = {"outcome": "checked", "digest": "new", "in_use": "old", "taken": ["deny"], "waits": []} | {
     "links": 2,
     "ends": 1,
+    "ending": ["host-1, stream s: why"],
     "reason": "",
     "problems": [],
     "remedy": "",
