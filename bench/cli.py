@@ -26,6 +26,7 @@ ELSEWHERE = {
     "primitives": "bench.handshakes.primitives",
     "ramp": "bench.speed.sustained",
     "records": "bench.broker",
+    "restart": "bench.speed.restart",
     "stacks": "bench.handshakes.stacks",
     "start": "bench.speed.start",
     "stuck": "bench.chaos.stuck",
