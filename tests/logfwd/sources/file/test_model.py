@@ -140,6 +140,7 @@ def edit(history: History) -> None:
             return
         file.seek(-1, os.SEEK_CUR)
         file.write(b"~")
+        end = file.tell()
     history.unusual.add(path.name)
     history.edited.add(path.name)
     history.written |= history.lines(path)
@@ -148,8 +149,10 @@ def edit(history: History) -> None:
     history.may_be_lost |= history.lines(path) | before
     if history.is_up:
         history.turn(0.1)
-    else:
-        history.untold.add(path.name)  # a copy that is made before anybody looks is not known by anything
+    others = [each for each in history.files() if each != path and family_of(each.name) == path.name]
+    if not history.is_up or any(end <= each.stat().st_size < 1100 for each in others):
+        # a copy that is made before anybody looks, or that is short and was made before, is not known by anything
+        history.untold.add(path.name)
 
 
 def restore(history: History) -> None:
