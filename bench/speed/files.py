@@ -107,7 +107,7 @@ def files(files: int, most_open: int, rounds: int, turnover: int, seconds: float
     others, and in a new file. CPU is the forwarder's share of one core while nothing is written, and while 100 lines a
     second go to files at random.
 
-    Each round takes about five times --seconds.
+    Each round takes about five times --seconds, and as long as the new files take to be read; that is shown, too.
     """
     stream = f'[source]\ntype = "file"\npaths = ["in/{STREAM}/*/*.log"]\nmax_open_files = {most_open}\n'
     rows: list[dict[str, Any]] = []
@@ -120,14 +120,16 @@ def files(files: int, most_open: int, rounds: int, turnover: int, seconds: float
         logs = Logs(forwarder.input(STREAM), seed)
         for number in range(1, rounds + 1):
             status.update(f"round {number} of {rounds}")
+            started, before = time.monotonic(), logs.names
             for _ in range(turnover if number > rounds / 2 else 1):
                 logs.make(files * 2 // rounds)
                 if number > rounds / 2:
                     forwarder.wait_for(logs.written, ARRIVAL_SECONDS)  # what is deleted unread is lost
                     logs.delete(logs.files - files)
             forwarder.wait_for(logs.written, ARRIVAL_SECONDS)
+            added = {"new_files": logs.names - before, "new_files_seconds": time.monotonic() - started}
             time.sleep(SETTLE_SECONDS)
-            rows.append(_measure(rig, forwarder, logs, seconds))
+            rows.append(added | _measure(rig, forwarder, logs, seconds))
         forwarder.wait_for(logs.written, ARRIVAL_SECONDS)
     if as_json:
         report.emit("files", rows, most_open=most_open, seconds=seconds)
@@ -135,6 +137,7 @@ def files(files: int, most_open: int, rounds: int, turnover: int, seconds: float
     columns: list[report.Column] = [
         ("files", lambda r: f"{r['files']:,}"),
         ("names so far", lambda r: f"{r['names']:,}"),
+        ("new ones, read", lambda r: f"{r['new_files']:,} in {r['new_files_seconds']:.0f} s"),
         *((f"delay, {kind}, median / max", _delay(kind)) for kind in ("last", "any", "new")),
         ("CPU idle", lambda r: f"{r['idle']:.1%}"),
         (f"CPU, {LINES_PER_SECOND} lines/s", lambda r: f"{r['active']:.1%}"),

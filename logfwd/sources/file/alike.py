@@ -80,13 +80,12 @@ class Alike:
 
     def kept_bytes(self, file: Found, fd: int) -> int:
         """How many bytes that were read of other files may be at the start of this one."""
-        by_inode = [lost for lost in self._lost if lost.place.inode == file.id[1]]
-        emptied = [lost for lost in self._lost if lost.truncated and lost.place.inode != file.id[1]]
+        emptied = [lost for lost in self._lost.emptied if lost.place.inode != file.id[1]]
         names = {file.path, file.family, *bases(file.path)}
         near = [
             *self._nearest(file, head_of(fd, self._head_start))[:LIKE],
             *map(self._lost.with_path, names),
-            *by_inode,
+            *self._lost.with_inode(file.id[1]),
         ]
         like = [lost for lost in near if lost and not lost.truncated]
         lost = [each for each in (*emptied[-LIKE:], *like) if each.place.archive is None]

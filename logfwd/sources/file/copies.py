@@ -8,7 +8,7 @@ beside a whole original (held.py).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from logfwd.sources.file.held import Held
 from logfwd.sources.file.identity import Place, open_same, place_at
@@ -34,6 +34,9 @@ class Emptied:
 
     def __bool__(self) -> bool:
         return bool(self._lost)
+
+    def __iter__(self) -> Iterator[Lost]:
+        return iter(self._lost.values())
 
     def discard(self, lost: Lost) -> None:
         self._lost.pop(lost.key, None)

@@ -34,6 +34,9 @@ from logfwd.sources.settings import FileSource
 UNWRITTEN_SECONDS, WRITTEN_SECONDS = 1.0, 3600.0
 """How long a rotated file is read on that has no writer any more, and one whose writer is silent."""
 
+ROOM = 16
+"""For a new file, so large a part of the open ones is closed."""
+
 
 class FollowedFiles:
     """The files of one source, followed and lost."""
@@ -71,6 +74,8 @@ class FollowedFiles:
         """A scan left out files that it saw."""
         self.crowded = False
         """… because too many others are open."""
+        self.left_out: list[Tail] = []
+        """Which these were; they are not followed."""
         self.adoptions = 0
         """How many scans have decided about new files."""
 
@@ -128,6 +133,7 @@ class FollowedFiles:
             if not self.open(tail) or tail.id in self.tails:
                 self.opened.close(tail)
                 self.incomplete = self.crowded = True
+                self.left_out.append(tail)
                 return False
             status = os.fstat(tail.fd)
         except (Replaced, Deleted):  # after it was listed
@@ -160,23 +166,27 @@ class FollowedFiles:
         return self.opened.open(tail, self._make_room)
 
     def _make_room(self) -> bool:
-        """Close the least recently active file that can be opened again, or release a rotated one that is done.
+        """Close the least recently active files that can be opened again, or release rotated ones that are done.
 
-        Those that may be memory-mapped come last: what is written to them is seen only while they are open.
+        Several at a time, so that it costs little to look at them all. Those that are to be read come last, and those
+        that may be memory-mapped: what is written to them is seen only while they are open. These, one at a time.
         """
         can_close = [
             tail for tail in self.opened.tails if not tail.gone or (self.is_done(tail) and not tail.awaits_heir)
         ]
-        while can_close:
-            least = min(can_close, key=lambda tail: (tail.ready, tail.zeros_at_end > 0, tail.active_at))
-            if least.gone:
-                self.retire(least)
-                return True
-            if self.is_done(least) or os.fstat(least.fd).st_nlink:
-                self.opened.set_aside(least)
-                return True
-            can_close.remove(least)  # deleted and not read to its end: it could not be opened again
-        return False
+        can_close.sort(key=lambda tail: (tail.ready, tail.zeros_at_end > 0, tail.active_at))
+        closed, wanted = 0, max(self.settings.max_open_files // ROOM, 1)
+        for tail in can_close:
+            if closed == wanted or (closed and (tail.ready or tail.zeros_at_end)):
+                break
+            if tail.gone:
+                self.retire(tail)
+            elif self.is_done(tail) or os.fstat(tail.fd).st_nlink:
+                self.opened.set_aside(tail)
+            else:
+                continue  # deleted and not read to its end: it could not be opened again
+            closed += 1
+        return closed > 0
 
     def is_done(self, tail: Tail) -> bool:
         """True for a file that was read to its end and is committed up to there."""

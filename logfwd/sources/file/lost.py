@@ -7,11 +7,14 @@ with its content (alike.py). What becomes of it while there is no such file is i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 from logfwd.sources.file.copies import Emptied
 from logfwd.sources.file.identity import Head
 from logfwd.sources.file.released import Lost
 from logfwd.sources.file.scan import Found
+
+K = TypeVar("K")
 
 
 class LostPositions:
@@ -21,6 +24,7 @@ class LostPositions:
         self._lost: dict[str, Lost] = {}
         self._by_head: dict[Head, dict[str, Lost]] = {}
         self._by_path: dict[str, Lost] = {}
+        self._by_inode: dict[int, dict[str, Lost]] = {}
         self.emptied = Emptied()
         self.generation = 0
         """Goes up with each position that is added: what fitted none before may fit one now."""
@@ -38,6 +42,7 @@ class LostPositions:
         self._lost[lost.key] = lost
         self._by_head.setdefault(lost.place.head, {})[lost.key] = lost
         self._by_path[lost.path] = lost
+        self._by_inode.setdefault(lost.place.inode, {})[lost.key] = lost
         if lost.truncated:
             self.emptied.add(lost)
         self.generation += 1
@@ -48,10 +53,8 @@ class LostPositions:
         self.emptied.discard(lost)
         if self._by_path.get(lost.path) is lost:
             del self._by_path[lost.path]
-        same = self._by_head[lost.place.head]
-        del same[lost.key]
-        if not same:
-            del self._by_head[lost.place.head]
+        _remove(lost, self._by_head, lost.place.head)
+        _remove(lost, self._by_inode, lost.place.inode)
 
     def discard(self, key: str) -> None:
         """Remove the position with this key, if it is here."""
@@ -66,15 +69,25 @@ class LostPositions:
         """The latest position of a file that had this path."""
         return self._by_path.get(path)
 
+    def with_inode(self, inode: int) -> list[Lost]:
+        """The positions of files that had this inode."""
+        return list(self._by_inode.get(inode, {}).values())
+
     def could_be(self, file: Found) -> bool:
         """True if name, family or inode of a file are those of a lost position."""
-        return any(lost.place.inode == file.id[1] or lost.has_family(file.path) for lost in self)
+        return file.id[1] in self._by_inode or any(lost.has_family(file.path) for lost in self)
 
     def inodes(self) -> set[int]:
-        return {lost.place.inode for lost in self}
+        return set(self._by_inode)
 
     def families(self) -> set[str]:
         return {lost.family for lost in self}
 
     def paths(self) -> set[str]:
         return {lost.path for lost in self}
+
+
+def _remove(lost: Lost, index: dict[K, dict[str, Lost]], key: K) -> None:
+    del index[key][lost.key]
+    if not index[key]:
+        del index[key]
