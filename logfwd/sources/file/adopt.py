@@ -15,7 +15,7 @@ from math import inf
 
 from logfwd.sources.file.archives import Archives
 from logfwd.sources.file.claims import Claims
-from logfwd.sources.file.families import line_up
+from logfwd.sources.file.families import line_up, unread_after
 from logfwd.sources.file.followed import FollowedFiles
 from logfwd.sources.file.held import Held
 from logfwd.sources.file.identity import FileId, Moved, Place, place_at
@@ -70,6 +70,7 @@ class Adoption:
         adopted: list[Tail] = []
         emptied = self._files.lost.emptied
         self._files.adoptions += 1
+        self._files.left_out.clear()
         self._originals.begin_scan()
         self._wall_ms = wall_ms
         unknown, emptied.is_new = self._unknown(found), False
@@ -100,6 +101,10 @@ class Adoption:
         except Moved:
             self._files.scan_wanted = self._files.incomplete = True
         line_up(self._files.by_age, adopted, found)
+        for left_out in self._files.left_out:  # what comes after it would be read before it
+            for tail in unread_after(self._files.by_age, left_out, found):
+                self._files.found_anew(tail)
+                self._files.stored.forget([tail.key])
         if set(self._stored) != set(self._patterns):
             self._first_scan_made(found)
 

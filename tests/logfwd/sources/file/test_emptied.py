@@ -64,3 +64,20 @@ def test_what_follows_a_file_that_was_emptied_and_written_anew_waits_for_its_new
     append(log, numbered(110, 112))
     reader.turn()
     assert reader.lines == expected((0, 112))
+
+
+@pytest.mark.parametrize("max_open_files", [1, 2, 3])
+def test_a_file_that_was_empty_waits_for_a_copy_of_what_it_had_that_cannot_be_opened_yet(
+    log: Path, max_open_files: int
+) -> None:
+    append(log, b"")
+    reader = Reader(log, max_open_files=max_open_files)
+    reader.turn()
+    append(log.with_name("a.log.3"), numbered(0, 10))  # made and rotated before anybody looked
+    append(log, numbered(10, 20))
+    shutil.copyfile(log, log.with_name("a.log.2"))
+    log.write_bytes(numbered(20, 30))
+    log.rename(log.with_name("a.log.1"))
+    append(log, numbered(30, 40))
+    settled(reader)
+    assert reader.lines == expected((0, 40))
