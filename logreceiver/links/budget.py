@@ -1,10 +1,10 @@
 """The memory that batches may take, of all links together: what is announced is admitted before it comes. No I/O.
 
 A batch is admitted whole or not at all; until then its link is not read. So what peers announce and never finish costs
-no more than the budget, which an identity may use up to a quarter of. Identities take turns, each with its batches in
-the order of announcement; whoever has nothing here comes first, and a quarter is kept for them: however many batches
-of others never end, theirs come in. What is admitted, or came in one piece with its announcement, is given back when
-the batch has its answer or the link ends.
+no more than the budget, which an identity may use up to a quarter of; links whose batches wait take a little of it,
+too. Identities take turns, each with its batches in the order of announcement; whoever has nothing here comes first,
+and a quarter is kept for them: however many batches of others never end, theirs come in. What is admitted, or came in
+one piece with its announcement, is given back when the batch has its answer or the link ends.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ class _Wait(NamedTuple):
 class Budget:
     """Bytes of batches that have come, or have been admitted."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
+    def __init__(self, most_bytes: int, *, waiting_bytes: int = 0) -> None:
+        """`waiting_bytes`: what a link takes whose batch waits; at most half of the budget is taken so."""
+        self._most, self._waiting_bytes = most_bytes, waiting_bytes
         self._used = 0
         self._by_identity: Counter[str] = Counter()
         self._waits: dict[str, deque[_Wait]] = {}
@@ -84,14 +85,20 @@ class Budget:
             del self._by_identity[identity]
         self._admit()
 
+    @property
+    def _taken(self) -> int:
+        """With what the links take that wait."""
+        waiting = sum(map(len, self._waits.values())) if self._waiting_bytes else 0
+        return self._used + min(waiting * self._waiting_bytes, self._most // 2)
+
     def _has_some(self, identity: str) -> bool:
         return self._by_identity[identity] > 0
 
     def _fits(self, identity: str, size: int) -> bool:
         """For an identity that has something: within its share, and what is not kept for others."""
         if not self._has_some(identity):
-            return self._used == 0 or self._used + size <= self._most
-        return self._fits_share(identity, size) and self._used + size <= self._most - self._most // KEPT_PARTS
+            return self._used == 0 or self._taken + size <= self._most
+        return self._fits_share(identity, size) and self._taken + size <= self._most - self._most // KEPT_PARTS
 
     def _fits_share(self, identity: str, size: int) -> bool:
         return self._by_identity[identity] + size <= self._most // IDENTITY_PARTS

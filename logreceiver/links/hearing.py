@@ -17,7 +17,7 @@ from logreceiver.links.shared import Shared
 from logreceiver.links.storing import Storing
 from streams.errors import Code, LinkRefused, ProtocolError, RemoteProtocolError
 from streams.pace import Bucket
-from streams.security.transport import Link
+from streams.security.transport import GATHER_BYTES, Link
 from streams.wire import messages as m
 from streams.wire.connection import ReceiverConnection
 
@@ -31,8 +31,11 @@ MESSAGES_IN_ADVANCE = 10.0
 MOST_MESSAGES = 100.0
 """What a link may have in its buffers after it was not read for a while; more is a flood."""
 
-CALM_READ_BYTES = 17 * 1024
-"""What is read at a time while nothing larger is announced: a TLS record."""
+CALM_READ_BYTES = 8 * 1024
+"""What is read at a time while nothing larger is announced. Half of a TLS record: OpenSSL keeps room for what came at a
+time, and a link may wait long for the memory that its first bytes announce."""
+ON_THE_WAY_BYTES = GATHER_BYTES + 48 * 1024
+"""What a batch takes while it comes, beside itself: as plaintext that gathers, and in OpenSSL."""
 SPARE_BYTES = 1024
 """For the TLS records around what is announced."""
 PING_SECONDS = 1.0
@@ -87,7 +90,8 @@ class Hearing:
                     await self._take(event, storing)
                 if admitted:  # not before the batch itself is counted: others wait for it
                     storing.memory.give(admitted)
-            if (size := self._connection.announced_bytes) and not self._admitted:
+            if (announced := self._connection.announced_bytes) and not self._admitted:
+                size = announced + min(announced, ON_THE_WAY_BYTES)
                 if not storing.memory.take_now(size):
                     await self._wait_for_memory(size, storing)
                 self._admitted, self._admitted_at = size, time.monotonic()
@@ -156,8 +160,8 @@ class Hearing:
         if not self._admitted:
             return
         seconds = now - self._admitted_at
-        come = self._admitted - self._connection.missing_bytes + self._link.inbox_bytes
+        come = self._connection.announced_bytes - self._connection.missing_bytes + self._link.inbox_bytes
         slow = storing.memory.budget.is_scarce and seconds >= SLOW_SECONDS and come < LEAST_BYTES_PER_SECOND * seconds
         if slow or seconds > FRAME_SECONDS:
-            text = f"{come} of {self._admitted} bytes of a batch came within {seconds:.0f} s"
+            text = f"{come} of {self._connection.announced_bytes} bytes of a batch came within {seconds:.0f} s"
             raise RemoteProtocolError(Code.TIMEOUT, text)

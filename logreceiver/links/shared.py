@@ -10,16 +10,21 @@ from logreceiver.config import ReceiverConfig
 from logreceiver.ledger.writer import Ledger
 from logreceiver.links.budget import Budget
 from logreceiver.links.conduct import Register
+from logreceiver.links.convoy import Convoy
 from logreceiver.links.grants import Grants
 from logreceiver.links.meanwhile import Meanwhile
 from logreceiver.links.patience import Patience
 from logreceiver.metrics import ReceiverMetrics
 from logreceiver.posture import Posture
 from logreceiver.sinks import Sink
+from streams.config.units import KIB
 from streams.errors import Code
 from streams.security.revocation import NONE, Revoked
 from streams.sparing import Sparing
 from streams.turns import Turns
+
+WAITING_BYTES = 48 * KIB
+"""What a link takes whose batch waits for memory: its first record, a part of the next one, and room for both."""
 
 
 class Endable(Protocol):
@@ -61,6 +66,8 @@ class Shared:
     posture: Posture = field(default_factory=Posture)
     turns: Turns = field(default_factory=Turns)
     """For what links ask beyond their share."""
+    convoy: Convoy = field(default_factory=Convoy)
+    """For batches beyond the share of their identity."""
     register: Register = field(default_factory=Register)
     meanwhile: Meanwhile = field(default_factory=Meanwhile)
     patience: Patience = field(default_factory=Patience)
@@ -68,7 +75,7 @@ class Shared:
     """For log lines that peers can cause."""
 
     def __post_init__(self) -> None:
-        self.budget = Budget(self.config.limits.max_memory_bytes)
+        self.budget = Budget(self.config.limits.max_memory_bytes, waiting_bytes=WAITING_BYTES)
 
     def take(self, config: ReceiverConfig, grants: Grants, revoked: Revoked) -> None:
         """Use these from now on."""

@@ -7,6 +7,7 @@ refused untried: producing it could leave a hole that hides what was lost. Nothi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import time
 import zlib
@@ -29,8 +30,8 @@ from streams.wire import messages as m
 _VERDICTS = (Code.TOO_LARGE, Code.CORRUPT)
 """Refusals of the batch itself: sending it again gets the same answer. INVALID_RECORD may be a broker's own trouble."""
 
-Job = tuple[m.OpenRun | m.Batch | m.Overlong, float]
-"""A message, and when it arrived (monotonic seconds)."""
+Job = tuple[m.OpenRun | m.Batch | m.Overlong, float, bool]
+"""A message, when it arrived (monotonic seconds), and whether it is a batch beyond the identity's share."""
 
 
 @dataclass
@@ -79,11 +80,11 @@ class Storing:
 
     def put(self, message: m.OpenRun | m.Batch | m.Overlong, received: float) -> bool:
         """A job, with the memory that it takes; True for one more batch than the identity's share."""
-        self._jobs.put_nowait((message, received))
-        if not isinstance(message, m.Batch):
-            return False
-        self.memory.add(len(message.payload))
-        return self._conduct.is_ahead(len(message.payload), received)
+        is_ahead = isinstance(message, m.Batch) and self._conduct.is_ahead(len(message.payload), received)
+        self._jobs.put_nowait((message, received, is_ahead))
+        if isinstance(message, m.Batch):
+            self.memory.add(len(message.payload))
+        return is_ahead
 
     @property
     def topic(self) -> str:
@@ -98,7 +99,7 @@ class Storing:
     async def work(self) -> None:
         """Work until cancelled; raises ProtocolError if the forwarder breaks the protocol."""
         while self._finished is None:
-            message, received = await self._jobs.get()
+            message, received, is_ahead = await self._jobs.get()
             if self._finished is not None:  # while it waited: then the link ends, and this gets no answer
                 return
             self._busy = True
@@ -107,7 +108,7 @@ class Storing:
             elif isinstance(message, m.Overlong):
                 self._read_past(message, received)
             else:
-                await self._store(message, received)
+                await self._store(message, received, is_ahead)
                 self.memory.give(len(message.payload))
             self._busy = False
             await self._drain()  # a forwarder that reads no answers gets no further batch stored
@@ -201,7 +202,7 @@ class Storing:
         outcome = Outcome.refused(code, f"{batch.payload_bytes} bytes, more than topic {run.topic} takes")
         self._answer(batch.seq, received, outcome, 0.0, size=batch.payload_bytes)
 
-    async def _store(self, batch: m.Batch, received: float) -> None:
+    async def _store(self, batch: m.Batch, received: float, is_ahead: bool) -> None:
         run = self._run
         assert run is not None
         try:
@@ -220,10 +221,11 @@ class Storing:
         limit = self._shared.config.limits.max_rate_per_identity_bytes
         if early := self._conduct.early(len(batch.payload), limit, time.monotonic()):
             await asyncio.sleep(early)
-        started = time.monotonic()
-        if self._finished is not None:  # meanwhile; the sink has not seen it
-            return
-        outcome = await self._shared.sink.produce(run.topic, run.partition, batch.payload)
+        async with self._shared.convoy.passing(self._guest.identity) if is_ahead else contextlib.nullcontext():
+            started = time.monotonic()
+            if self._finished is not None:  # meanwhile; the sink has not seen it
+                return
+            outcome = await self._shared.sink.produce(run.topic, run.partition, batch.payload)
         sink_seconds = time.monotonic() - started
         meanwhile = self._note(run, header, outcome)  # before the answer: sending that fails on a lost link
         records = 0 if outcome.kind is Kind.REFUSED else header.record_count  # else nobody but the peer says so

@@ -221,3 +221,25 @@ print(gc.isenabled(), gc.get_freeze_count() > 10_000)
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=60, text=True)
     assert found.stdout.split() == [str(collects), "True", "True"]
+
+
+def test_what_survives_a_collection_is_left_out_of_the_next_until_all_are_visited() -> None:
+    script = """
+import gc, weakref
+from streams import program
+class Kept: pass
+clock = [1000.0]
+program.time = type("Time", (), {"monotonic": staticmethod(lambda: clock[0])})
+program.has_started()
+pair, alone = Kept(), Kept()
+pair.itself, held, freed = pair, weakref.ref(pair), weakref.ref(alone)
+gc.collect()
+del pair, alone
+gc.collect()
+print(freed() is None, held() is None)
+clock[0] += 600
+gc.collect()
+print(held() is None)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=60, text=True)
+    assert found.stdout.split() == ["True", "False", "True"]

@@ -52,7 +52,7 @@ async def test_unfinished_batches_use_up_the_part_of_their_identity_and_hold_up_
     async with serving(SMALL) as receiver:
         greedy = [await running(receiver, number) for number in range(10)]
         rests = [begin(each) for each in greedy]
-        held = 4 * (SIZE + 16)  # a quarter of 16 MiB
+        held = 3 * (SIZE + 16 + hearing.ON_THE_WAY_BYTES)  # a quarter of 16 MiB has no room for four
         async with asyncio.timeout(PATIENCE_SECONDS):
             while receiver.shared.budget._used < held - 100:
                 await asyncio.sleep(0.001)
@@ -63,9 +63,9 @@ async def test_unfinished_batches_use_up_the_part_of_their_identity_and_hold_up_
         await greedy[-1].hear(m.Ping)  # it is held up, and told that we are there
         greedy[-1].say(m.Pong(1))
         greedy[0].link.abort()
-        greedy[4].link.write(rests[4])
-        greedy[4].say(m.Ping(5))
-        while not isinstance(answer := await greedy[4].next(), m.Nack):
+        greedy[3].link.write(rests[3])
+        greedy[3].say(m.Ping(5))
+        while not isinstance(answer := await greedy[3].next(), m.Nack):
             assert isinstance(answer, m.Ping | m.Pong)
         assert answer.code == Code.CORRUPT, "it was taken once there was room"
 
@@ -125,7 +125,7 @@ async def test_the_memory_of_a_batch_that_has_come_is_not_given_away_before_its_
         receiver.sink.open.clear()
         made = batch(run.producer_id, 0, records=[b'{"text":"%s"}' % (b"x" * SIZE)], codec=Codec.NONE)
         frame = b"".join(bytes(part) for part in forwarder._wire.send(m.Batch(0, 1, 1, made)))
-        budget.add("somebody", 16 * MIB - len(frame))
+        budget.add("somebody", 16 * MIB - len(frame) - hearing.ON_THE_WAY_BYTES)
         forwarder.link.write(frame[:1000])
         await settled(receiver, 16 * MIB - 4)
         waiting = await running(receiver, 1)
@@ -200,7 +200,7 @@ async def test_what_is_beyond_the_share_is_read_in_turns_with_other_links(
             for at in range(0, len(rest), 16 * KIB):  # as TLS records come
                 forwarder.link.write(rest[at : at + 16 * KIB])
             await forwarder.hear(m.Nack)
-            assert taken >= 2 * MIB // hearing.CALM_READ_BYTES
+            assert taken >= 2 * MIB // (16 * KIB)
             return
         for number in range(10):
             assert taken == max(number - 5, 0)
