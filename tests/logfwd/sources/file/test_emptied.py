@@ -52,6 +52,24 @@ def test_nothing_is_lost_if_there_is_a_copy_of_it_whatever_its_name(log: Path, c
     assert reader.files == {}
 
 
+@pytest.mark.parametrize("keeps_offset", [False, True])
+def test_a_file_that_was_empty_when_it_was_found_is_read_after_its_copy(log: Path, keeps_offset: bool) -> None:
+    reader = Reader(log)
+    log.touch()
+    reader.turn()
+    append(log, numbered(0, 20))
+    reader.scan()
+    shutil.copyfile(log, log.with_name("a.log.1"))
+    os.truncate(log, 0)
+    if keeps_offset:
+        os.truncate(log, 20 * LINE)
+    append(log, numbered(20, 21))
+    reader.read()  # before anybody looks at its size
+    settled(reader)
+    assert reader.lines == expected((0, 21))
+    assert reader.files == {}
+
+
 def test_what_follows_a_file_that_was_emptied_and_written_anew_waits_for_its_new_content(log: Path) -> None:
     reader = Reader(log)
     append(log, numbered(0, 100))
