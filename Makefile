@@ -46,7 +46,7 @@ chaos: .venv/.dev ## Kill -9 every part for half an hour, and count missing and 
 	@CHAOS=1 STRICT=$(STRICT) $(RUN)/pytest tests/integration/test_resume_matrix.py tests/integration/test_leader_change.py \
 	  tests/integration/test_container_logs.py tests/integration/test_logrotate.py tests/integration/test_proxies.py \
 	  tests/integration/test_senders_and_kills.py tests/integration/test_broker_troubles.py \
-	  tests/integration/test_rolled_cluster.py tests/integration/test_http_under_stress.py \
+	  tests/integration/test_rolled_cluster.py tests/integration/test_day.py tests/integration/test_http_under_stress.py \
 	  tests/integration/test_disk_full.py tests/bench/figures/test_bootstrap.py \
 	  tests/chaos/test_*_crash_points.py tests/bench/test_hostile.py tests/bench/test_fire.py
 

@@ -30,8 +30,9 @@ def numbered_lines(stream: str, first: int, end: int, seed: int = 1) -> Iterator
 class Feeder(threading.Thread):
     """Appends numbered records to a file until `stop`; `sent` counts them."""
 
-    def __init__(self, path: Path, stream: str, seed: int) -> None:
+    def __init__(self, path: Path, stream: str, seed: int, *, per_second: int = RECORDS_PER_SECOND) -> None:
         super().__init__(daemon=True)
+        self.per_second = per_second
         self.path, self.stream, self.seed = path, stream, seed
         self.sent = self.rotations = 0
         self._stop_asked, self._rotate_asked = threading.Event(), threading.Event()
@@ -39,7 +40,7 @@ class Feeder(threading.Thread):
     def run(self) -> None:
         started, written = time.monotonic(), 0
         while not self._stop_asked.wait(STEP_SECONDS):
-            due = int((time.monotonic() - started) * RECORDS_PER_SECOND)
+            due = int((time.monotonic() - started) * self.per_second)
             with self.path.open("ab") as out:
                 out.write(b"".join(numbered_lines(self.stream, written, due, self.seed)))
             self.sent = written = due
