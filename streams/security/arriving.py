@@ -16,6 +16,9 @@ HEADER_BYTES = 5
 PIECE_RECORDS = 32
 """Most records that are taken at a time: about a millisecond of work, or half a MiB of data."""
 
+STEPS_IN_ADVANCE = 3
+"""After its first, so many steps of a handshake go before the first ones of others: it has one more, or two."""
+
 FREE_BYTES = 48 * 1024
 """What may arrive in advance of its data: two unfinished records, and the tickets and alerts that there are."""
 FREE_BYTES_PER_SECOND = 512.0
@@ -30,6 +33,12 @@ class Records:
         self._header = bytearray()
         self._left = 0
         """Bytes of the present record that have not been seen."""
+        self._steps = 0
+
+    def goes_on(self) -> bool:
+        """Count another step of a handshake; True if it goes before the first ones of others."""
+        self._steps += 1
+        return 1 < self._steps <= 1 + STEPS_IN_ADVANCE
 
     def piece(self, data: bytes | memoryview) -> int:
         """How many of these bytes to take now; the rest is to be shown again."""

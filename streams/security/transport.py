@@ -54,9 +54,8 @@ class Link(asyncio.BufferedProtocol):
         `answers_after_goodbye`: a peer that has finished sending may still wait for an answer (a half-closed
         connection), so the owner closes the link.
         """
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._most_inbox_bytes, self._answers_after_goodbye = inbox_bytes, answers_after_goodbye
-        self._loop = loop
         self._endpoint = endpoint
         self._turns, self._records, self._use = turns or Turns(), Records(), Use(time.monotonic())
         self._rest = memoryview(b"")
@@ -222,15 +221,18 @@ class Link(asyncio.BufferedProtocol):
         return arriving.buffer[: self._most_read_bytes]
 
     def buffer_updated(self, nbytes: int) -> None:
-        data = arriving.buffer[:nbytes]
-        self.heard_bytes += nbytes
+        data, self.heard_bytes = arriving.buffer[:nbytes], self.heard_bytes + nbytes
         size = self._records.piece(data) if self._endpoint.has_records else nbytes
         if size == nbytes and self._endpoint.complete:
             self._feed(data)
             return
         self._rest, self.heard_at = memoryview(bytes(data)), math.inf
         self._pace_reading()
-        self._turns.ask(self.host, lambda: self._take_piece(size))
+        self._ask_for_turn(size)
+
+    def _ask_for_turn(self, size: int) -> None:
+        goes_on = not self._endpoint.complete and self._records.goes_on()
+        self._turns.ask(self.host, lambda: self._take_piece(size), goes_on=goes_on)
 
     def _take_piece(self, size: int) -> None:
         """A step of the handshake, or the next of many small records; the rest waits for another turn."""
@@ -240,8 +242,7 @@ class Link(asyncio.BufferedProtocol):
             return
         self._feed(data)
         if len(self._rest):
-            size = self._records.piece(self._rest)
-            self._turns.ask(self.host, lambda: self._take_piece(size))
+            self._ask_for_turn(self._records.piece(self._rest))
         self._pace_reading()
 
     def _feed(self, data: memoryview) -> None:

@@ -40,6 +40,15 @@ async def test_who_asks_for_little_waits_for_one_piece_of_each_other() -> None:
     assert done == ["x", "x", "y", "z", "x", "y", "y"]
 
 
+async def test_what_has_begun_goes_on_before_anything_begins() -> None:
+    turns, done = Turns(), list[str]()
+    for who, goes_on in (("x", False), ("x", False), ("y", False), ("y", True), ("z", True), ("z", True)):
+        turns.ask(who, lambda what=f"{who}{goes_on:d}": done.append(what), goes_on=goes_on)  # type: ignore[misc]
+    while len(done) < 6:
+        await asyncio.sleep(0)
+    assert done == ["x0", "y1", "z1", "z1", "x0", "y0"]
+
+
 async def test_who_no_longer_waits_takes_nothing_from_others() -> None:
     turns = Turns()
     turns.ask("x", lambda: None)

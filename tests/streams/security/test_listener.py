@@ -7,7 +7,7 @@ import contextlib
 import gc
 import socket
 import weakref
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,31 @@ async def _come_and_go(address: str, parties: Parties, end: str) -> None:
     if end == "goodbye":
         await link.close()
     link.abort()
+
+
+async def test_handshakes_that_have_begun_are_finished_before_others_begin(tmp_path: Path) -> None:
+    steps = list[bool]()
+
+    class Noted(Turns):
+        def ask(self, who: Hashable, work: Callable[[], None], *, goes_on: bool = False) -> None:
+            def noted() -> None:
+                steps.append(goes_on)
+                work()
+
+            super().ask(who, noted, goes_on=goes_on)
+
+    parties = Parties(tmp_path)
+    count = 20
+    async with echo(parties.receiver, ["hybrid"], turns=Noted()) as server:
+        party = stacks.client(modes.MODES["hybrid"], parties.forwarder)
+        links = await asyncio.gather(
+            *(connect(server.listener.address, party, server_name="localhost") for _ in range(count))
+        )
+        await eventually(lambda: len(steps) >= 2 * count)
+        assert steps.count(False) == count
+        assert steps.index(True) < count // 2, "the second step of the first ones"
+        for link in links:
+            link.abort()
 
 
 async def test_handshakes_that_fail_at_once_are_reported_in_turns(tmp_path: Path) -> None:
