@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from streams.decoding import MALFORMED
 from streams.files import write_atomically
 
 NAME = "streams.json"
@@ -25,7 +26,7 @@ def load(state_dir: Path) -> frozenset[str]:
         return frozenset(msgspec.json.decode(path.read_bytes(), type=list[str]))
     except FileNotFoundError:
         return frozenset()
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, *MALFORMED) as error:
         log.warning("accepted streams not known", path=str(path), reason=str(error))
         return frozenset()
 

@@ -17,6 +17,7 @@ from logfwd.changes import Group
 from logfwd.definition import Stream
 from logfwd.sources.position import Block, Position
 from logfwd.spool import remains
+from streams.decoding import MALFORMED
 from streams.errors import SpoolError
 
 
@@ -64,7 +65,7 @@ def leftovers(state_dir: Path, configured: Collection[str]) -> Iterator[Leftover
 
 def _look_into(path: Path) -> Leftover:
     nothing = Leftover(path.stem, path, None)
-    with contextlib.suppress(SpoolError, OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    with contextlib.suppress(SpoolError, OSError, *MALFORMED):
         parts = remains.in_file(path)
         if not any(part.batches or part.dead_letters for part in parts):
             return nothing._replace(is_empty=True)

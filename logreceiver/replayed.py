@@ -21,6 +21,7 @@ import msgspec
 
 from logreceiver.sinks import TopicInfo
 from logreceiver.sinks.log.files import DIRECTORY_MODE, FILE_MODE
+from streams.decoding import MALFORMED
 from streams.errors import ConfigError, Problem
 from streams.files import open_own, write_atomically
 
@@ -106,6 +107,6 @@ def _read(path: Path, *, again: bool) -> _File | None:
         return msgspec.json.decode(path.read_bytes(), type=_File)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, *MALFORMED) as error:
         text = f"cannot be read, so what was replayed is not known: {error}; to copy everything (again): --again"
         raise ConfigError([Problem(path, "", text)]) from error

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from logfwd.sources.keys import Key
+from streams.decoding import MALFORMED
 from streams.errors import PipelineError
 
 FILE, STDIN, SYSLOG = "file", "stdin", "syslog"
@@ -60,7 +61,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
         """The mark that a position's value holds; None if it is not a valid one."""
         try:
             return _decode(value)
-        except msgspec.DecodeError:
+        except MALFORMED:
             return None
 
 

@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from streams.decoding import MALFORMED
+
 
 class BatchEntry(msgspec.Struct, frozen=True, tag="batch", tag_field="kind", kw_only=True):
     """A batch is stored: appended now ("stored"), or recognised as stored before ("duplicate")."""
@@ -70,5 +72,5 @@ def decode(value: bytes) -> Entry | None:
     """The entry in a record; None for anything else (of a later version, or of another writer)."""
     try:
         return _decoder.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except MALFORMED:
         return None

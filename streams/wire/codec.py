@@ -12,6 +12,7 @@ from typing import Any, get_args
 import msgpack
 import msgspec
 
+from streams.decoding import MALFORMED
 from streams.errors import Code, LocalProtocolError, ProtocolError, RemoteProtocolError
 from streams.wire import messages as m
 
@@ -80,7 +81,7 @@ def decode_beginning(head: bytes | memoryview, size: int) -> m.Overlong:
 def _decode(frame: bytes | memoryview, fault: type[ProtocolError]) -> m.Message:
     try:
         message: m.Message = _decoder.decode(frame)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         if (number := _number(frame)) is not None and number not in _TAGS:
             raise fault(Code.UNKNOWN_MESSAGE, f"message number {number}") from error
         raise fault(Code.MALFORMED, f"message {number} is not valid: {error}") from error

@@ -139,6 +139,7 @@ def _replay(directory: Path, data: bytes) -> None:
 
 _REPLAY = b'{"source":"t","target":"t","cluster_id":"c","topic_id":"i","places":{"0":{"offset":1,"producer_id":2}}}'
 _BESIDE = [
+    b'{"x":' + b"[" * 3000,
     b'{"cluster_id":"c","topics":{"t":{"topic_id":"i","partition_count":1}}}',
     msgspec.msgpack.encode(Snapshot(10, (Remembered(7, 0, 1_700_000_000_000, ()),))),
     msgspec.msgpack.encode([10, [[7, 0, 1_700_000_000_000, [[0, 9, 0], [10, 19, 10]]]]]),
@@ -193,7 +194,13 @@ def notes(data: bytes) -> None:
 
 
 _OPEN = Saved("stdout", "id", [(10, 60, b"")], 1, False, b"", b'{"a":1}')
-_NOTES = [msgspec.msgpack.encode(("/var/log/*.log", "/b")), msgspec.msgpack.encode([_OPEN]), b'["http","app"]']
+_NOTES = [
+    b"\x91" * 3000,
+    b"[" * 3000,
+    msgspec.msgpack.encode(("/var/log/*.log", "/b")),
+    msgspec.msgpack.encode([_OPEN]),
+    b'["http","app"]',
+]
 
 TARGETS = {
     "segments": Target(segment, [*_patches(_segment(), 17, 30), PATCH.pack(300, 1)]),

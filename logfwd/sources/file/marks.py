@@ -8,6 +8,7 @@ import msgspec
 
 from logfwd.sources.file.identity import Archive, Place, Windows
 from logfwd.sources.position import Mark
+from streams.decoding import MALFORMED
 
 
 class Detail(msgspec.Struct, frozen=True, array_like=True):
@@ -68,7 +69,7 @@ def read_mark(mark: Mark) -> tuple[Place, Detail] | None:
     """A stored mark's place and detail; None if this source did not write it."""
     try:
         detail = _decode(mark.detail)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         return None
     head = detail.head_bytes, detail.head_hash
     tail = mark.tail_bytes, mark.tail_hash

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from logfwd.sources.position import FILE, Mark, Position
+from streams.decoding import MALFORMED
 
 SCAN_KEY = "scan"
 
@@ -21,5 +22,5 @@ def patterns_of(mark: Mark) -> tuple[str, ...]:
     """The patterns of a stored scan; none if it cannot be decoded."""
     try:
         return _decode(mark.detail)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         return ()

@@ -26,6 +26,7 @@ from logfwd.sources.formats.parts import in_parts, line_id
 from logfwd.sources.formats.text import CUT, UNDECODABLE, Count, joined, raw_lines
 from logfwd.sources.formats.whole import WHOLE, portions
 from streams.config.units import MIB
+from streams.decoding import MALFORMED
 
 MAX_PARTS = 1000
 MAX_OPEN_BYTES, MOST_LONG = 16 * MIB, 4
@@ -133,7 +134,7 @@ class JoinedLines:
             saved = _decode_state(state) if state else []
             for each in saved:
                 _fields_of(each)
-        except (msgspec.DecodeError, UnicodeDecodeError):  # of another format
+        except MALFORMED:  # of another format
             saved = []
         self._resume(saved, read, is_carried=False)
 

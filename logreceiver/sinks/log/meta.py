@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from logreceiver.sinks.log.files import FILE_MODE
+from streams.decoding import MALFORMED
 from streams.errors import ConfigError, Problem
 from streams.files import write_atomically
 
@@ -47,7 +48,7 @@ def topics_in(path: Path) -> Mapping[str, LogTopic]:
 def _decoded(path: Path) -> _Meta:
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Meta)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         text = f"is damaged ({error}); restore it, or move the directory away to start a new log"
         raise ConfigError([Problem(path, "", text)]) from error
 

@@ -17,6 +17,7 @@ import msgspec
 
 from logreceiver.sinks.log.files import FILE_MODE
 from logreceiver.sinks.log.producers import Remembered
+from streams.decoding import MALFORMED
 from streams.files import write_atomically
 
 SNAPSHOT = "producers.snapshot"
@@ -47,7 +48,7 @@ def read(partition: Path) -> Snapshot:
         raise SnapshotUnusable("its checksum is wrong")
     try:
         return _decode(data[_CRC_BYTES:])
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise SnapshotUnusable(str(error)) from error
 
 
