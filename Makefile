@@ -31,10 +31,11 @@ kafka: .venv/.kafka ## Run a Kafka on localhost:9092 until Ctrl-C, to try the pi
 test: .venv/.dev ## Run every test, including those against a real Kafka
 	@STRICT=$(STRICT) $(RUN)/pytest --numprocesses 2 --dist worksteal
 
-check: .venv/.dev ## Check format, lint and types
+check: .venv/.dev ## Check format, lint, types and, once a day, known vulnerabilities of dependencies
 	@$(RUN)/ruff format --check .
 	@$(RUN)/ruff check .
 	@$(RUN)/mypy
+	@$(UV) export --frozen --quiet --no-hashes --no-emit-project | $(RUN)/python -m tests.audit .venv/.audited
 
 format: .venv/.dev ## Rewrite the code in the project's format
 	@$(RUN)/ruff format .
