@@ -7,6 +7,7 @@ beside a whole original (held.py).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 
@@ -60,16 +61,15 @@ class Emptied:
         """Find the largest copy of each emptied file among these, but for those that cannot be read. Raises Moved."""
         self._largest = {}
         for file in files if self._lost else ():
-            try:
+            with contextlib.suppress(OSError):
                 fd = open_same(file.path, file.id)
-            except OSError:
-                continue
-            try:
-                if (found := self._copied(file, fd, held=file in held)) is not None:
+                try:
+                    found = self._copied(file, fd, held=file in held)
+                finally:
+                    os.close(fd)
+                if found is not None:
                     key = found[0].key
                     self._largest[key] = max(self._largest.get(key, file), file, key=_rank)
-            finally:
-                os.close(fd)
 
     def is_taken_by(self, file: Found) -> bool:
         """True for the largest copy of an emptied file."""

@@ -98,7 +98,7 @@ class FollowedFiles:
             if written and tail.mtime_ns >= 0:
                 tail.active_at = now
             tail.size, tail.mtime_ns, tail.ctime_ns, tail.zeros_at_end = size, mtime_ns, ctime_ns, 0
-            if tail.fd >= 0 and not tail.first:  # it was empty when it was found
+            if found is not None and tail.fd >= 0 and not tail.first:  # it was empty when it was found
                 tail.note_first()
             self.enqueue(tail)
         elif tail.is_filled:

@@ -8,7 +8,7 @@ from math import inf
 from logfwd.sources.file.followed import FollowedFiles
 from logfwd.sources.file.identity import Moved
 from logfwd.sources.file.plain import Damaged
-from logfwd.sources.file.tail import BegunAnew, Compressed, Deleted, Replaced, Tail
+from logfwd.sources.file.tail import BegunAnew, Compressed, Deleted, Filled, Replaced, Tail
 from logfwd.sources.formats.joined import JoinedLines
 from logfwd.sources.position import Block
 
@@ -71,7 +71,7 @@ class Reading:
             self._files.deleted(tail)
             self._files.scan_wanted = True
             return None
-        except Moved:
+        except (Moved, Filled):  # the next scan finds where it is, and the copies that come before it
             self._files.scan_wanted = True
             tail.mtime_ns = -1
             return None

@@ -47,6 +47,10 @@ class Compressed(Exception):
     """The file begins like a compressed one."""
 
 
+class Filled(Exception):
+    """It was empty when it was found. Since then it may have been written, copied and emptied more than once."""
+
+
 class BegunAnew(Exception):
     """Nothing was read of the file yet, and its content is another one than when it was found."""
 
@@ -138,8 +142,8 @@ class Tail:
         data = self._fetch(origin, begin + block_bytes)
         if not place.tail_matches(data) or (len(data) == begin and self.content_bytes < place.offset):
             raise Replaced
-        if not place.offset and not self.begins_as_found(self.content):
-            raise BegunAnew
+        if not place.offset:
+            self._check_beginning()
         encoding = self._encoding(data)
         if not place.offset and data.startswith(encoding.bom):
             begin += len(encoding.bom)
@@ -167,10 +171,19 @@ class Tail:
 
     def note_first(self) -> None:
         """Remember how the content begins: it may have moved to a copy before anything was read."""
-        start = None if self.place.offset else end_of_zeros(self.content, 0)
+        start = end_of_zeros(self.content, 0) if not self.place.offset and self.content_bytes else None
         if start is not None:
             self.first_at, self.first = start, self._fetch(start, TAIL_BYTES).rstrip(ZERO)
             self.found_bytes = self.size
+
+    def _check_beginning(self) -> None:
+        if self.first:
+            if not self.begins_as_found(self.content):
+                raise BegunAnew
+            return
+        self.note_first()
+        if self.first and self.rotated_at is None:
+            raise Filled
 
     def begins_as_found(self, content: int | Plain) -> bool:
         """True if this content, that of its file, begins as it did when it was found."""

@@ -70,6 +70,20 @@ def test_a_file_that_was_empty_when_it_was_found_is_read_after_its_copy(log: Pat
     assert reader.files == {}
 
 
+def test_a_file_that_was_empty_when_it_was_found_is_read_after_a_copy_that_nobody_has_listed(log: Path) -> None:
+    reader = Reader(log)
+    reader.turn()
+    log.touch()
+    reader.scan()
+    append(log, numbered(0, 5))
+    shutil.copyfile(log, log.with_name("a.log.1"))
+    log.write_bytes(numbered(5, 30))
+    reader.read()
+    settled(reader)
+    assert reader.lines == expected((0, 30))
+    assert reader.files == {}
+
+
 def test_what_follows_a_file_that_was_emptied_and_written_anew_waits_for_its_new_content(log: Path) -> None:
     reader = Reader(log)
     append(log, numbered(0, 100))
