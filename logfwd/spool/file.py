@@ -110,7 +110,7 @@ _LOG_STARTS = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", b"", bytes(4))
 # -- opening ---------------------------------------------------------------------------------------------------
 
 
-CACHE_KIB = 1024
+CACHE_KIB = 256
 """SQLite's cache of an open spool: what waits is written and read in order, so that a larger one saves nothing."""
 
 
