@@ -14,7 +14,8 @@ from streams.errors import BatchCorrupt
 from streams.records.batch import Header, check
 from streams.records.walk import walk
 
-THREADS = 4
+THREADS = 2
+"""Each keeps room for the largest batch that it has decompressed."""
 
 
 @dataclass(frozen=True)
