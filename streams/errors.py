@@ -27,9 +27,9 @@
     └── NotAnswered             (telemetry/client.py) no program answers at an admin address
 
 The type is for the caller, `Code` for the other end. Exceptions outside this tree are control flow between
-neighbouring functions and never leave their room: Replaced, Deleted, BegunAnew, Filled, Compressed, Moved, Refused, Malformed
-(logfwd/sources), Damaged and SnapshotUnusable (the embedded log), _TooLarge (the ledger), Denied (authorisation),
-_Wrong (toml.py), _Unknown (variables.py), Abort and PeerAlert (our own TLS 1.3).
+neighbouring functions and never leave their room: Replaced, Deleted, BegunAnew, Filled, Compressed, Moved, Refused,
+Malformed (logfwd/sources), Damaged and SnapshotUnusable (the embedded log), _TooLarge (the ledger), Denied
+(authorisation), _Wrong (toml.py), _Unknown (variables.py), Abort and PeerAlert (our own TLS 1.3).
 """
 
 from __future__ import annotations
