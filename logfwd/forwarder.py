@@ -84,6 +84,7 @@ class Forwarder:
                         durations=self.metrics.batch_duration.since,
                         prepare=self.metrics.prepare,
                         degraded=self._degraded,
+                        further=lambda: {"config": self.metrics.config()},
                         program="logfwd",
                         hosts=self.config.admin.hosts,
                     )

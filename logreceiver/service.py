@@ -281,7 +281,7 @@ class Service:
         return self.metrics.sink_connections.shares(time.monotonic())
 
     def _further(self) -> dict[str, Any]:
-        return {"sink": msgspec.to_builtins(self._sink_shares())}
+        return {"config": self.metrics.config(), "sink": msgspec.to_builtins(self._sink_shares())}
 
     async def status(self) -> dict[str, Any]:
         """How it does, for an operator."""

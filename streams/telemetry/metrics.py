@@ -187,6 +187,8 @@ class Metrics:
         # A creation timestamp for every counter and histogram would double the size of a scrape and help no one.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry
+        self._digest = ""
+        self._last_reload: dict[str, Any] | None = None
         self._by_stream: list[Counter | Gauge | Histogram] = []
         self._windows: list[WindowedHistogram] = []
         self._hooks = _Hooks()
@@ -252,6 +254,7 @@ class Metrics:
 
     def reloaded(self, *, successful: bool) -> None:
         """A configuration was taken, or refused."""
+        self._last_reload = {"outcome": "taken" if successful else "refused", "at": round(time.time(), 3)}
         self._reload_ok.set(successful)
         if successful:
             self._reloaded.set(time.time())
@@ -263,8 +266,13 @@ class Metrics:
 
     def config_is(self, digest: str) -> None:
         """The configuration in use has this digest."""
+        self._digest = digest
         self._config_info.clear()
         self._config_info.labels(digest).set(1)
+
+    def config(self) -> dict[str, Any]:
+        """Which configuration is in use, and what came of the last reload."""
+        return {"digest": self._digest, "last_reload": self._last_reload}
 
     def _show_own_certificates(self) -> None:
         for owner, ends in self._own_certificates.items():

@@ -241,12 +241,69 @@ def test_a_refused_stream_is_in_the_first_line_in_the_receiver_s_words(browser: 
     with visit(browser, installed.forwarder) as page:
         page.route("**/api/v1/streams", of_many(5, refused=1))
         verdict = page.locator("#verdict")
-        expect(verdict).to_contain_text("1 of 5 streams does not arrive: stream-4: refused for 720 s: the peer refused")
+        expect(verdict).to_contain_text(
+            "1 of 5 streams does not arrive: stream-4: refused for 720 s: spiffe://demo/host-1 may"
+        )
         row = page.locator('[data-row="stream-4"]')
         expect(row).to_contain_text("✕ refused for 12 min")
         expect(row).to_contain_text("4 min ago: may not write")
         expect(page.get_by_role("alert").locator("p")).to_have_count(0)
         expect(page).to_have_title(re.compile("^▲ logfwd on "))
+
+
+MISTAKES = {
+    "forwarder": ("streams.d/http.toml", 'name = "http"', 'name = "http"\nremovd = true', "removd: is not known here"),
+    "receiver": ("logreceiver.toml", "spiffe://demo/*", "spiffe://dmeo/*", "it ends too many links"),
+}
+
+
+@pytest.mark.parametrize("program", MISTAKES)
+def test_a_refused_reload_is_in_the_first_line_until_it_is_mended(
+    browser: Browser, installed: Installed, program: str
+) -> None:
+    name, right, wrong, reason = MISTAKES[program]
+    site, file = installed.site, installed.site.directory / name
+    good = file.read_text()
+    with visit(browser, getattr(installed, program)) as page:
+        verdict, config = page.locator("#verdict"), page.locator("#config")
+        expect(verdict).to_have_attribute("data-state", "connected")
+        expect(config).to_have_text(re.compile(r"^configuration [0-9a-f]{12}, "))
+        in_use = config.inner_text()[:26]
+        try:
+            file.write_text(good.replace(right, wrong))
+            getattr(site, program).signal(signal.SIGHUP)
+            expect(verdict).to_contain_text(
+                "but the last reload was refused, and the configuration before it is in use"
+            )
+            expect(verdict).to_have_attribute("data-state", "unanswered")
+            expect(config).to_have_text(re.compile(rf"^{in_use}, the reload [\d.]+ s ago was refused$"))
+            expect(page.get_by_role("alert")).to_contain_text(reason)
+            expect(page).to_have_title(re.compile("^▲ "))
+        finally:
+            file.write_text(good)
+            getattr(site, program).signal(signal.SIGHUP)
+        expect(verdict).to_have_attribute("data-state", "connected")
+        expect(config).to_have_text(re.compile(rf"^{in_use}, reloaded [\d.]+ s ago$"))
+        expect(page.get_by_role("alert").locator("p")).to_have_count(0)
+
+
+def test_a_stream_has_the_same_state_in_the_table_and_in_its_section(browser: Browser, installed: Installed) -> None:
+    with visit(browser, installed.forwarder) as page:
+        page.route("**/api/v1/streams", of_many(2, refused=1))
+        states = page.locator('[data-row="stream-1"] .state, [data-stream="stream-1"] .state')
+        expect(states).to_have_text(["✕ refused for 12 min"] * 2)
+
+
+def test_numbers_of_a_column_are_aligned_at_the_right(browser: Browser, installed: Installed) -> None:
+    with visit(browser, installed.forwarder) as page:
+        page.route("**/api/v1/streams", of_many(5))
+        expect(page.locator("[data-row]")).to_have_count(5)
+        ends = page.evaluate(
+            """() => [...document.querySelectorAll(".overview tr")].map((row) => [...row.querySelectorAll(".number")]
+              .map((cell) => { const range = document.createRange(); range.selectNodeContents(cell);
+                               return Math.round(range.getBoundingClientRect().right); }))"""
+        )
+        assert len({tuple(row) for row in ends}) == 1, ends
 
 
 @pytest.mark.parametrize(("streams", "most_pixels"), [(1, 1500), (5, 800), (40, 2200)])

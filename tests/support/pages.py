@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.lab.feeder import Feeder
+from bench.lab.kafka import free_ports
 from bench.lab.site import Site
 
 PICTURES = {"live-page.png": (1200, False), "live-page-dark.png": (1200, True), "live-page-phone.png": (375, False)}
@@ -35,11 +36,13 @@ def steady_load(directory: Path) -> Iterator[Installed]:
     with Site(directory) as site:
         site.make_pki()
         sink, modes = 'type = "log"\ndirectory = "log"', '["hybrid", "classical"]'
-        site.write_receiver(sink, listeners={"localhost:0": modes})
-        (address,) = site.start_receiver()
-        receiver = str(site.receiver.wait_for("admin listening")[-1]["address"])
+        address, receiver = (
+            f"{host}:{port}" for host, port in zip(("localhost", "127.0.0.1"), free_ports(2), strict=True)
+        )
+        site.write_receiver(sink, listeners={address: modes})
         config = site.directory / "logreceiver.toml"
-        config.write_text(config.read_text().replace("127.0.0.1:0", receiver).replace("localhost:0", address))
+        config.write_text(config.read_text().replace("127.0.0.1:0", receiver))
+        site.start_receiver()
         site.write_forwarder([address])
         source = '[batch]\nlinger = "200ms"\n[source]\ntype = "file"\npaths = ["http.log"]\nscan = "50ms"\n'
         site.write_stream("http", f'security = "classical"\n{source}')

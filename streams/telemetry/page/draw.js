@@ -1,6 +1,6 @@
 // Draws streams side by side. All data is inserted as text, numbers or coordinates, never as HTML.
 
-import { NONE, count, duration, known } from "./measures.js";
+import { NONE, count, duration, known, stateOf } from "./measures.js";
 
 export const HISTORY_SECONDS = 120;
 const GAP_SECONDS = 3;
@@ -83,7 +83,7 @@ function table(program, names) {
   const heads = names.map((name, place) => streamHead(program, name, place));
   const lines = program.measures.map((measure) => line(measure, names));
   const node = make(
-    "table", { class: names.length === 2 ? "measures" : "measures narrow", role: "table" },
+    "table", { class: `measures ${["", "single", "double"][names.length] ?? "narrow"}`, role: "table" },
     make("caption", {}, names.join(", ")),
     make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, make("td", { class: "label", role: "cell" }), ...heads.map((head) => head.node))),
     make("tbody", { role: "rowgroup" }, ...lines.map((each) => each.node)),
@@ -106,7 +106,7 @@ function streamHead(program, name, place) {
     make("p", { class: "name" }, name), mode, state, group, ...details,
   );
   const update = (row) => {
-    const [kind, text] = program.state(row);
+    const [kind, text] = stateOf(program, row, row.trouble);
     state.dataset.state = kind;
     setText(state, text);
     setText(mode, program.mode(row));

@@ -105,12 +105,30 @@ function why(row, trouble) {
   return row.state === "unanswered" ? `no answer for ${duration(row.unanswered_seconds)}` : "";
 }
 
+/** What is wrong besides streams that do not arrive: what to call it. */
+function besides(trouble) {
+  if (/^the last reload was refused/.test(trouble.config ?? "")) return "the last reload was refused, and the configuration before it is in use";
+  if (trouble.config) return "not all of the configuration is in use";
+  return `something else is wrong (${Object.keys(trouble).slice(0, 3).join(", ")})`;
+}
+
+/** Which configuration is in use, and what came of the last reload. */
+export function configOf({ config, now }) {
+  const last = config.last_reload;
+  const ago = last && `${duration(Math.max(now - last.at, 0))} ago`;
+  const reload = !last ? "as it was at the start" : last.outcome === "taken" ? `reloaded ${ago}` : `the reload ${ago} was refused`;
+  return `configuration ${config.digest}, ${reload}`;
+}
+
+/** A receiver's refusal without its code, which is for machines. */
+const plain = (text) => text.replace(/the peer refused: [a-z_]+: /, "");
+
 function forwarderVerdict({ streams, trouble }) {
   if (!streams.length) return Object.keys(trouble).length ? ["disconnected", "▲", "No stream runs"] : ["waiting", "◌", "No streams are configured"];
   const many = streams.length === 1 ? "The stream arrives" : `All ${count(streams.length)} streams arrive`;
   const bad = streams.filter((row) => why(row, trouble));
   if (bad.length) {
-    const said = bad.slice(0, 2).map((row) => `${row.stream}: ${shortened(why(row, trouble))}`);
+    const said = bad.slice(0, 2).map((row) => `${row.stream}: ${shortened(plain(why(row, trouble)))}`);
     const more = bad.length > 2 ? [`and ${count(bad.length - 2)} more below`] : [];
     const of = `${streams.length === 1 ? "stream" : "streams"} ${bad.length === 1 ? "does" : "do"} not arrive`;
     return ["disconnected", "▲", `${count(bad.length)} of ${count(streams.length)} ${of}: ${[...said, ...more].join(" · ")}`];
@@ -124,21 +142,22 @@ function forwarderVerdict({ streams, trouble }) {
     `${count(lost)} missing`,
   ].join(", ");
   if (lost) return ["disconnected", "▲", `Records are missing: ${counts}`];
-  return Object.keys(trouble).length ? ["unanswered", "▲", `${many}, and something else is wrong: ${counts}`] : ["connected", "●", `${many}: ${counts}`];
+  return Object.keys(trouble).length ? ["unanswered", "▲", `${many}, but ${besides(trouble)}: ${counts}`] : ["connected", "●", `${many}: ${counts}`];
 }
 
 function receiverVerdict({ streams, trouble }) {
   const links = sum(streams.map((row) => row.links));
   const stored = sum(streams.map((row) => (row.records.stored ?? 0)));
   const counts = `${plural(streams.length, "stream")}, ${plural(links, "link")} open, ${count(stored)} records stored since the start`;
-  return Object.keys(trouble).length ? ["unanswered", "▲", `Something is wrong: ${counts}`] : ["connected", "●", counts];
+  if (Object.keys(trouble).length) return ["unanswered", "▲", `${counts}, but ${besides(trouble)}`];
+  return streams.length ? ["connected", "●", counts] : ["waiting", "◌", "No forwarder has opened a link yet"];
 }
 
 /** Whether records arrive: a kind of state, its sign, and a sentence. */
 export const verdictOf = (answer) => programOf(answer).verdict(answer);
 
 /** The state of a stream in the table. */
-export function stateOf(program, row, trouble) {
+export function stateOf(program, row, trouble = {}) {
   const refused = /^refused/.test(trouble[`${row.stream}/link`] ?? "");
   return refused ? ["disconnected", `✕ refused for ${duration(row.unlinked_seconds)}`] : program.state(row);
 }
@@ -155,9 +174,9 @@ const FORWARDER = {
     {
       label: "Last error",
       show: (row, answer) => {
-        if (!row.last_failure) return "none";
+        if (!row.last_failure) return NONE;
         const ago = duration(Math.max(answer.now - row.last_failure.at, 0));
-        return shortened(`${ago} ago: ${row.last_failure.detail || row.last_failure.reason}`, 200);
+        return shortened(`${ago} ago: ${plain(row.last_failure.detail || row.last_failure.reason)}`, 200);
       },
     },
   ],

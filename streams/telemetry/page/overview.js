@@ -1,7 +1,7 @@
 // What the page begins with: whether records arrive, in one line, and a table with a row for each stream.
 
 import { make, setText } from "./draw.js";
-import { stateOf, verdictOf } from "./measures.js";
+import { NONE, stateOf, verdictOf } from "./measures.js";
 
 const MOST_OPEN = 3; // sections: beyond that each opens by its row
 
@@ -15,7 +15,8 @@ export function judged(node, answer, stale) {
 
 /** The table; `sections` has, by stream, the section with all about it. */
 export function overview(program, rows, sections) {
-  const head = ["Stream", ...program.overview.map((column) => column.label)].map((label) => make("th", { scope: "col" }, label));
+  const named = [{ label: "Stream" }, { label: "State" }, ...program.overview];
+  const head = named.map(({ label, number }) => make("th", { scope: "col", class: number ? "number" : "" }, label));
   const lines = rows.map((row) => line(program, row.stream, sections.get(row.stream), rows.length > MOST_OPEN));
   const node = make("table", { class: "overview" }, make("caption", { class: "visually-hidden" }, "Streams"), make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...lines.map((each) => each.node)));
   return { node, update: (news, answer) => lines.forEach((each, i) => each.update(news[i], answer)) };
@@ -31,12 +32,15 @@ function line(program, stream, section, folded) {
     name.setAttribute("aria-expanded", String(!section.hidden));
     if (!section.hidden) section.scrollIntoView({ block: "start" });
   });
-  const node = make("tr", { "data-row": stream }, make("th", { scope: "row" }, name, " ", state), ...cells);
+  const node = make("tr", { "data-row": stream }, make("th", { scope: "row" }, name), make("td", { class: "how" }, state), ...cells);
   const update = (row, answer) => {
     const [kind, text] = stateOf(program, row, answer.trouble);
     state.dataset.state = kind;
     setText(state, text);
-    program.overview.forEach((column, i) => setText(cells[i], column.show(row, answer)));
+    program.overview.forEach((column, i) => {
+      setText(cells[i], column.show(row, answer));
+      cells[i].classList.toggle("nothing", cells[i].textContent === NONE);
+    });
   };
   return { node, update };
 }

@@ -3,7 +3,7 @@
 // of streams changes and updated in place otherwise, so that a selection or an open list survives.
 
 import { HISTORY_SECONDS, groups, make, section, setText } from "./draw.js";
-import { RATE_SECONDS, duration, programOf } from "./measures.js";
+import { RATE_SECONDS, configOf, duration, programOf } from "./measures.js";
 import { judged, overview } from "./overview.js";
 
 const POLL_MS = 1000;
@@ -38,6 +38,9 @@ function draw() {
   drawn.update(found);
   setText(document.getElementById("program"), answer.program);
   setText(document.getElementById("sink"), program.sink(answer));
+  const config = document.getElementById("config");
+  setText(config, configOf(answer));
+  config.classList.toggle("wrong", Boolean(answer.trouble.config));
   setText(document.getElementById("about"), `version ${answer.version} on ${answer.host}, up for ${duration(answer.now - answer.started)}`);
 }
 
@@ -78,7 +81,7 @@ function take(news) {
   for (const row of answer.streams) {
     const past = history.get(row.stream) ?? [];
     history.set(row.stream, past);
-    row.at = answer.now;
+    [row.at, row.trouble] = [answer.now, answer.trouble];
     row.total = { records: program.records(row), bytes: program.bytes(row) };
     row.rate = rateSince(past.find((old) => old.at >= row.at - RATE_SECONDS - 0.5), row);
     row.past = past; // one array for all rows of a stream
