@@ -60,15 +60,23 @@ Drafts = Mapping[Path, str]
 NONE: Drafts = {}
 
 
-def load_forwarder(path: Path, drafts: Drafts = NONE) -> ForwarderConfig:
+def load_forwarder(path: Path, drafts: Drafts = NONE, *, opens_files: bool = True) -> ForwarderConfig:
     """Read and check everything; raises ConfigError with every problem. Twins come after originals.
 
-    `drafts`: as if these files had been written.
+    `drafts`: as if these files had been written; `opens_files`: whether keys and certificates have to be readable.
     """
     base = path.absolute().parent
     table = toml.parse(path, base)
     problems: list[Problem] = []
-    config = toml.convert(table, ForwarderConfig, path=path, base=base, problems=problems, hidden=NOT_IN_THE_FILE)
+    config = toml.convert(
+        table,
+        ForwarderConfig,
+        path=path,
+        base=base,
+        problems=problems,
+        hidden=NOT_IN_THE_FILE,
+        opens_files=opens_files,
+    )
     directory = table.get("streams_dir", "streams.d")
     streams: list[Stream] = []
     if isinstance(directory, str) and not isinstance(directory, FromFile):

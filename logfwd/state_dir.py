@@ -30,7 +30,8 @@ def lock(state_dir: Path) -> Iterator[None]:
         file = os.fdopen(open_own(state_dir / "lock", os.O_WRONLY), "wb")
         lacking = _lacking_bytes(state_dir)
     except OSError as error:
-        raise ConfigError([Problem(state_dir, "state_dir", f"cannot be used: {error}")]) from error
+        reason = f"{error.filename or state_dir}: {error.strerror or error}"
+        raise ConfigError([Problem(state_dir, "state_dir", f"cannot be used: {reason}")]) from error
     with file:
         if lacking > 0:
             needs = f"the first start needs {LEAST_FREE_BYTES / MIB:.0f} MiB free there, {lacking / MIB:.1f} MiB more"

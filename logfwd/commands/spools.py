@@ -26,7 +26,7 @@ def spool_command(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(path: Path, *args: Any, **options: Any) -> None:
         try:
-            command(load_forwarder(path), *args, **options)
+            command(load_forwarder(path, opens_files=False), *args, **options)
         except ConfigError as error:
             program.refuse_config(error)
         except (SpoolError, sqlite3.Error, OSError) as error:

@@ -78,15 +78,23 @@ def _read(path: Path) -> bytes:
 
 
 def convert(
-    table: Table, kind: type[T], *, path: Path, base: Path, problems: list[Problem], hidden: Collection[str] = ()
+    table: Table,
+    kind: type[T],
+    *,
+    path: Path,
+    base: Path,
+    problems: list[Problem],
+    hidden: Collection[str] = (),
+    opens_files: bool = True,
 ) -> T | None:
     """The Struct; everything that is wrong is added to `problems`.
 
     A wrong value is replaced by its default so that the caller can check the rest; the result is None if a wrong
-    value has no default. `hidden` fields are not in the file; the caller fills them.
+    value has no default. `hidden` fields are not in the file; the caller fills them. `opens_files`: whether the files
+    that are named have to be readable.
     """
     try:
-        return _Reader(path, base, problems).struct(table, kind, "", hidden)
+        return _Reader(path, base, problems, opens_files).struct(table, kind, "", hidden)
     except _Wrong:
         return None
 
@@ -115,7 +123,8 @@ def _refusal(path: Path, message: str) -> ConfigError:
 class _Reader:
     """Converts the values of one file and notes every problem."""
 
-    def __init__(self, path: Path, base: Path, problems: list[Problem]) -> None:
+    def __init__(self, path: Path, base: Path, problems: list[Problem], opens_files: bool) -> None:
+        self._opens_files = opens_files
         self._path = path
         self._base = base
         self._problems = problems
@@ -269,7 +278,7 @@ class _Reader:
         if not value or "\0" in value:
             self._refuse(key, "is empty; write a path" if not value else "holds a NUL; write a path")
         path = self._base / value
-        if remedy := wishes.get("remedy"):
+        if self._opens_files and (remedy := wishes.get("remedy")):
             self._try_to_open(path, remedy, key)
         return path if kind is Path else str(path)
 
@@ -278,6 +287,7 @@ class _Reader:
             with path.open("rb"):
                 pass
         except OSError as error:
+            remedy = "run this as its user" if isinstance(error, PermissionError) else remedy
             self._note(key, f"{path} cannot be read: {error.strerror}; {remedy}")
 
     def _within(self, number: Any, meta: Meta | None, field: str, key: str) -> Any:

@@ -188,7 +188,6 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry
         self._digest = ""
-        self._last_reload: dict[str, Any] | None = None
         self._by_stream: list[Counter | Gauge | Histogram] = []
         self._windows: list[WindowedHistogram] = []
         self._hooks = _Hooks()
@@ -207,6 +206,7 @@ class Metrics:
         self.on_scrape(self._count_dropped_lines)
         self._reload_ok, self._reloaded, self._config_info = map(self._gauge, reloads)
         self.reloaded(successful=True)
+        self._last_reload: dict[str, Any] | None = None  # that was the start
         self._reasons = self._gauge(reasons)
         self._task_failures, self._counted_failures = self._counter(TASK_FAILURES), dict[str, int]()
 

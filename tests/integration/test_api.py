@@ -73,6 +73,7 @@ async def test_docs_describe_every_field_of_both_programs_and_no_other(installat
         (row,) = answer.pop("streams")
         durations = [value for name, value in row.items() if name.endswith("_seconds") and isinstance(value, dict)]
         assert answer["program"] == program
+        assert answer["config"]["last_reload"] is None, "a start is no reload"
         assert 0 <= answer["now"] - answer["started"] < 60
         lacking = {"sink"} if program == "logfwd" else set()
         assert set(answer) | {"streams"} == documented("The answer") - lacking

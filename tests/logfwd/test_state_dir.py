@@ -101,3 +101,8 @@ def test_a_link_in_place_of_the_lock_is_refused_and_what_it_names_is_untouched(t
     (tmp_path / "lock").symlink_to(other)
     assert "cannot be used" in refusal(tmp_path)
     assert other.read_bytes() == b"not ours"
+
+
+def test_why_it_cannot_be_used_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert refusal(tmp_path / "file" / "state") == f"cannot be used: {tmp_path / 'file' / 'state'}: Not a directory"

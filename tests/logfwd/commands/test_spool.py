@@ -250,3 +250,10 @@ def test_a_spool_without_waiting_batches_is_removed_at_once(config: Path, tmp_pa
         1,
         f"Error: stream 'http' has no spool in {tmp_path}/state; there are spools for: none\n",
     )
+
+
+def test_a_spool_can_be_looked_at_by_who_may_not_read_the_key(config: Path) -> None:
+    (key,) = [line.partition('"')[2].rstrip('"') for line in config.read_text().splitlines() if line.startswith("key")]
+    (config.parent / key).unlink()
+    code, output = run(config, "ls")
+    assert (code, output.splitlines()[1].split()[0]) == (0, "http"), output
