@@ -120,6 +120,7 @@ def validate(path: Path, connect: bool) -> None:
     Exit codes: 0 if all is well; 69 if a receiver cannot be reached or refuses a stream; 78 for an invalid
     configuration.
     """
+    from logfwd import state_dir
     from logfwd.sources.file.preview import read_twice, unread
     from logfwd.sources.listeners import check as check_listeners
     from streams.config.exposed import exposed
@@ -141,6 +142,8 @@ def validate(path: Path, connect: bool) -> None:
             program.say(f"{stream.name}: {sentence}", err=True)
     for sentence in read_twice({stream.name: stream.source for stream in config.streams}):
         program.say(sentence, err=True)
+    if reason := state_dir.unusable(config.state_dir):
+        program.say(f"state_dir {config.state_dir} could not be used: {reason}", err=True)
     if ignored := ignored_in(config.streams_dir):
         program.say(f"{config.streams_dir} has files that are no streams, as only NAME.toml is: {ignored}", err=True)
     from logfwd.spool.remains import of_removed_streams

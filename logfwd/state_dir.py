@@ -43,6 +43,14 @@ def lock(state_dir: Path) -> Iterator[None]:
         yield
 
 
+def unusable(state_dir: Path) -> str:
+    """Why this user could not own it; empty if nothing speaks against that. Creates nothing."""
+    there = next(each for each in (state_dir, *state_dir.parents) if each.exists())
+    if not there.is_dir():
+        return f"{there} is not a directory"
+    return "" if os.access(there, os.W_OK | os.X_OK) else f"this user may not write into {there}"
+
+
 def _narrow(state_dir: Path) -> None:
     """Where anybody may write, anybody could put other files in place of spools."""
     mode = state_dir.stat().st_mode

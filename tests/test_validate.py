@@ -164,6 +164,16 @@ def test_files_of_a_listener_that_cannot_be_used_are_reported(tmp_path: Path) ->
     assert "mismatch" in result.output
 
 
+def test_a_state_dir_that_could_not_be_made_is_named(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for each in (good, bad):
+        each.mkdir()
+    (bad / "state").write_text("a file")
+    assert "state_dir" not in validate(logfwd, good)
+    said = f"state_dir {bad / 'state'} could not be used: {bad / 'state'} is not a directory"
+    assert said in validate(logfwd, bad)
+
+
 def test_files_that_two_streams_read_or_that_are_no_streams_are_named(tmp_path: Path) -> None:
     Parties(tmp_path)
     streams, logs = tmp_path / "streams.d", tmp_path / "logs"
