@@ -35,6 +35,8 @@ class Alike:
             return copied
         found: tuple[Lost, Place, Verdict] | None = None
         for lost in self._nearest(file, head_of(fd, self._head_start)):
+            if lost.was_deleted:
+                continue
             own = Own.PRESENT if lost.seen else Own.GONE
             verdict = with_other_inode(lost.place.evidence(fd), own, is_rotated_name=False)
             if verdict is Verdict.MOVED:

@@ -49,6 +49,11 @@ class Lost:
     was_open: bool = False
 
     @property
+    def was_deleted(self) -> bool:
+        """True if the deletion of its file was seen, in this life or an earlier one: what is like it is a new file."""
+        return not self.place.inode and self.place.archive is None
+
+    @property
     def directory(self) -> str:
         return os.path.dirname(self.path) or "."
 

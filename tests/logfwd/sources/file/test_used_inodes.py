@@ -353,3 +353,19 @@ def test_unread_bytes_of_a_file_that_is_gone_are_logged(tmp_path: Path, inodes: 
             reader.turn(600)
     gone = [(log["path"], log["bytes"]) for log in logs if log["event"] == "file gone unread"]
     assert gone == [(str(tmp_path / "a.json"), 6), (str(tmp_path / "b.json"), 4)]
+
+
+def test_a_file_whose_deletion_was_seen_before_a_restart_is_not_known_by_its_content(tmp_path: Path) -> None:
+    log = tmp_path / "a.json"
+    reader = Reader(log)
+    append(log, numbered(0, 40))
+    reader.turn()
+    log.unlink()
+    reader.turn()  # it is read to its end, and still open
+    reader.restart()
+    append(log, numbered(0, 40))
+    with capture_logs() as logs:
+        reader.turn()
+    assert len(reader.lines) == 80
+    said = [each["possible_repeat_bytes"] for each in logs if each["event"] == "file read again"]
+    assert said == [len(numbered(0, 40))]
