@@ -259,6 +259,8 @@ class Adoption:
         self._files.lost.take(lost)
         if verdict is Verdict.MOVED:
             self._files.report.recognised(file.path, lost.path, place.offset)
+            further = self._originals.kept_bytes(file, tail) - place.offset
+            self._files.report.read_again(file.path, max(further, 0), LIKE_GONE)
         elif verdict is Verdict.EDITED:
             self._files.report.edited(file.path, place.offset)
         if not file.configured and file.path == file.family:

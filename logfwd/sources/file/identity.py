@@ -170,8 +170,9 @@ class Place(msgspec.Struct, frozen=True):
     def kept_bytes(self, fd: int, *, same: bool) -> int:
         """How many bytes of what was read may be at the start of a file that is read from there.
 
-        `same`: it is the position's own file. Then, under 4 KiB, an edit cannot be told from a rewrite; and one that
-        was shortened and has grown again is alike up to the first window that does not fit.
+        `same`: it is the position's own file. Then, under 4 KiB, an edit cannot be told from a rewrite. One that was
+        shortened and has grown again, or was restored from an older copy, is alike up to the first window that does not
+        fit.
         """
         size = os.fstat(fd).st_size
         windows = self.windows_in(fd, size)
@@ -183,7 +184,9 @@ class Place(msgspec.Struct, frozen=True):
                 return self.offset
             if (same or has_head) and any(windows):
                 return self.offset
-        return self.windows[windows.index(False)][0] + WINDOW_BYTES if same and has_head else 0
+        if not has_head or not (same or any(windows)):
+            return 0
+        return min(self.windows[windows.index(False)][0] + WINDOW_BYTES, size)
 
     def edited(self, fd: int) -> Place:
         """The same place in its file, whose earlier bytes have changed."""

@@ -237,3 +237,48 @@ def test_all_that_a_file_may_repeat_is_counted_though_another_one_had_its_inode_
     log.with_name("new").rename(log)
     settled(reader)
     assert reader.file_bytes["read_again"] == again + 20 * LINE
+
+
+@pytest.mark.parametrize("restored", [120, 180])
+def test_what_a_file_restored_from_an_older_copy_repeats_is_counted(log: Path, restored: int) -> None:
+    reader = Reader(log)
+    append(log, numbered(0, restored))
+    reader.turn()
+    shutil.copyfile(log, log.with_name("backup"))
+    append(log, numbered(restored, 200))
+    reader.turn()
+    reader.follower.close()
+    log.rename(log.parent.with_name("older"))
+    log.with_name("backup").rename(log)
+    append(log, numbered(300, 310))
+    reader.restart()
+    settled(reader)
+    assert reader.lines == (numbered(0, 200) + numbered(0, restored) + numbered(300, 310)).splitlines()
+    assert restored * LINE <= reader.file_bytes["read_again"] <= 200 * LINE
+
+
+def test_what_a_file_repeats_behind_the_position_by_which_it_is_known_is_counted(tmp_path: Path) -> None:
+    """Editors keep what they save over as a backup; the one before that is gone."""
+    log, backup = tmp_path / "app.log", tmp_path / "app.log~"
+    reader = Reader(log)
+
+    def save() -> None:
+        shutil.copyfile(log, tmp_path / "new")
+        log.rename(backup)
+        (tmp_path / "new").rename(log)
+
+    append(log, numbered(0, 100))
+    settled(reader)
+    save()
+    settled(reader)
+    append(log, numbered(100, 150))
+    settled(reader)
+    assert reader.file_bytes == {"read_again": 100 * LINE}
+    reader.follower.close()
+    save()
+    append(log, numbered(150, 160))
+    reader.restart()
+    settled(reader)
+    counted = reader.file_bytes["read_again"]
+    assert len(reader.lines) == 160 + counted // LINE
+    assert set(reader.lines) == set(numbered(0, 160).splitlines())
