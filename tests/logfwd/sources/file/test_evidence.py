@@ -46,6 +46,14 @@ def test_an_inode_counts_unless_handle_or_device_show_that_it_is_another_one(
     assert with_same_inode(SAME._replace(same_handle=handle, same_device=device)) is verdict
 
 
+@pytest.mark.parametrize("missing", ["long_enough", "head_fits", "tail_fits"])
+def test_content_fits_if_the_file_is_long_enough_and_both_its_ends_fit(missing: str) -> None:
+    other = SAME._replace(**{missing: False})
+    assert (SAME.content_fits, other.content_fits) == (True, False)
+    assert with_same_inode(other) is Verdict.EMPTIED
+    assert [with_other_inode(other, own, is_rotated_name=True) for own in Own] == [Verdict.NEW] * 3
+
+
 def test_a_file_is_edited_if_its_head_and_a_window_fit_and_only_then() -> None:
     edited = SAME._replace(tail_fits=False, window_fits=True)
     assert with_same_inode(edited) is Verdict.EDITED
