@@ -113,9 +113,10 @@ def test_logrotate_in_each_of_its_modes_loses_and_repeats_nothing(tmp_path: Path
             for mode, stream in streams.items():
                 rotations[mode] += stream.rotate()
                 time.sleep(dice.random() * 0.1)
-            if turn % 2:
+            for mode in ("compress", "delaycompress"):
                 # what was made and compressed before anybody looked is not read unless compressed = "read"
-                wait_for(site, streams["compress"].writer, "compress")
+                wait_for(site, streams[mode].writer, mode)
+            if turn % 2:
                 site.forwarder.kill()
                 for mode, stream in streams.items():
                     rotations[mode] += stream.rotate()
@@ -123,7 +124,8 @@ def test_logrotate_in_each_of_its_modes_loses_and_repeats_nothing(tmp_path: Path
                     site.start_forwarder()
                     site.forwarder.kill()
                 site.start_forwarder()
-                wait_for(site, streams["compress"].writer, "compress")
+                for mode in ("compress", "delaycompress"):
+                    wait_for(site, streams[mode].writer, mode)
         for stream in streams.values():
             stream.writer.ended.set()
             stream.writer.join()
