@@ -67,5 +67,5 @@ class Packed:
 
     @property
     def is_open(self) -> bool:
-        """True if it may have to be read."""
-        return self.wanted and self.settled is None and not self.is_copy
+        """True if it may have to be read: also while nothing is decided about it, because another one is read."""
+        return self.settled is None and not self.is_copy

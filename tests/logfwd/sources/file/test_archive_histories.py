@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 from pathlib import Path
@@ -62,4 +63,31 @@ def test_every_history_of_rotations_that_compress_gives_each_line_once(
         reader.restart()
         turns(reader, 4)
         reader.follower.close()
-        assert sorted(reader.lines) == expected((0, number)), (seed, steps)
+        assert reader.lines == expected((0, number)), (seed, steps)
+
+
+def test_a_new_file_waits_for_one_that_was_compressed_while_another_compressed_one_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    reader = Reader(log, compressed="read", block_bytes=610)
+    reader.turn()
+    first = 0
+
+    def write_and_compress(name: str, lines: int) -> None:
+        nonlocal first
+        (tmp_path / name).write_bytes(gzip.compress(numbered(first, first + lines)))
+        first += lines
+
+    write_and_compress("app.log.3.gz", 100)
+    append(log, numbered(100, 110))
+    while not any(tail.plain for tail in reader.follower._files.opened.tails):
+        reader.now += 1
+        reader.scan()
+        reader.follower.end_due(reader.now)
+    reader.read(2)
+    log.rename(tmp_path / "app.log.2")
+    first = 110
+    write_and_compress("app.log.1.gz", 20)
+    append(log, numbered(130, 140))
+    for _ in range(12):
+        reader.turn(1)
+    assert reader.lines == numbered(0, 140).splitlines()
