@@ -113,3 +113,15 @@ def test_a_file_that_was_empty_waits_for_a_copy_of_what_it_had_that_cannot_be_op
     append(log, numbered(30, 40))
     settled(reader)
     assert reader.lines == expected((0, 40))
+
+
+def test_a_file_that_cannot_be_read_keeps_no_copy_from_the_position_of_an_emptied_one(log: Path) -> None:
+    log.with_name("memory.log").symlink_to("/proc/self/mem")  # reading it fails: EIO
+    reader = Reader(log.with_name("*.log"))
+    append(log, numbered(0, 30))
+    reader.turn()
+    shutil.copyfile(log, log.with_name("a.log.1"))
+    log.write_bytes(numbered(30, 40))
+    settled(reader)
+    assert reader.lines == expected((0, 40))
+    assert [os.path.basename(path) for path in reader.follower.unreadable()] == ["mem"]
