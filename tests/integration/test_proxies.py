@@ -107,6 +107,27 @@ async def test_probes_are_counted_and_are_neither_failures_nor_log_lines(tmp_pat
 
 
 @pytest.mark.slow
+async def test_handshakes_behind_envoy_count_for_the_address_of_their_client(tmp_path: Path) -> None:
+    crowd, most = "127.0.0.8", 10
+    installation = Installation(tmp_path)
+    config = behind_proxies(installation, OWN_ADDRESS)
+    config = msgspec.structs.replace(config, limits=msgspec.structs.replace(config.limits, max_handshakes=most))
+    async with running(config) as service:
+        (listener,) = service.listeners
+        with running_envoy(tmp_path, listener.address) as envoy:
+            host, port = split_address(envoy.address)
+            writers = [(await asyncio.open_connection(host, port, local_addr=(crowd, 0)))[1] for _ in range(3 * most)]
+            sources = listener._pending._by_source
+            await eventually(lambda: crowd in sources and OWN_ADDRESS not in sources, 30)
+            assert len(sources[crowd]) > most // 2
+            async with forwarding(installation.forwarder_config(envoy.address, server_name="localhost")) as forwarder:
+                installation.append(*lines(10))
+                await eventually(lambda: acknowledged(forwarder) == 10, 60)
+            for writer in writers:
+                writer.transport.abort()
+
+
+@pytest.mark.slow
 def test_kill_9_of_envoy_under_load_costs_and_repeats_nothing(tmp_path: Path) -> None:
     with Site(tmp_path) as site:
         site.make_pki()
