@@ -40,7 +40,10 @@ def test_a_config_without_problems_says_what_it_would_do(program: click.Group, t
 
 
 @pytest.mark.parametrize("program", CONFIGS)
-@pytest.mark.parametrize(("key", "problem"), [("ca.key", "mismatch"), ("ca.pem", "tls.key: cannot be used")])
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [("ca.key", "is not the key of the certificate"), ("ca.pem", "holds CERTIFICATE and no PRIVATE KEY")],
+)
 def test_a_key_that_is_not_the_certificate_s_is_told(
     program: click.Group, tmp_path: Path, key: str, problem: str
 ) -> None:
@@ -146,7 +149,7 @@ def test_an_ecdsa_authority_under_an_mldsa_leaf_is_named(program: click.Group, t
 def test_all_files_that_cannot_be_used_are_told_at_once(tmp_path: Path) -> None:
     output = validate(logreceiver, tmp_path, key="forwarder.key", grants="ca.pem")
     assert "no usable grant key" in output
-    assert "mismatch" in output
+    assert "is not the key of the certificate" in output
 
 
 def test_files_of_a_listener_that_cannot_be_used_are_reported(tmp_path: Path) -> None:
@@ -161,7 +164,7 @@ def test_files_of_a_listener_that_cannot_be_used_are_reported(tmp_path: Path) ->
     result = CliRunner().invoke(logfwd, ["validate", "-c", str(path)])
     assert result.exit_code == 78
     assert "source.tls.key: " in result.output
-    assert "mismatch" in result.output
+    assert "is not the key of the certificate" in result.output
 
 
 def test_a_state_dir_that_could_not_be_made_is_named(tmp_path: Path) -> None:

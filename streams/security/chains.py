@@ -19,6 +19,7 @@ from cryptography.x509.oid import SignatureAlgorithmOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from streams.errors import ConfigError, Problem
+from streams.security import pem
 from streams.security.authentication import signed_with, strength, weakest
 from streams.security.endpoint import Files
 from streams.security.modes import Mode
@@ -87,7 +88,8 @@ def _read(files: Files, key: str) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(getattr(files, key).read_bytes())
     except (OSError, *UNREADABLE) as error:
-        raise ConfigError([_problem(files, key, f"cannot be used: {error}")]) from error
+        why = pem.fault(getattr(files, key), pem.CERTIFICATE) or str(error)
+        raise ConfigError([_problem(files, key, f"cannot be used: {why}")]) from error
 
 
 def _wrong_kinds(

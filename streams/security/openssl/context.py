@@ -13,7 +13,7 @@ from OpenSSL import SSL, crypto
 
 from streams.errors import ConfigError, HandshakeFailed, Problem
 from streams.files import append_secret
-from streams.security import chains
+from streams.security import chains, pem
 from streams.security.endpoint import ALPN, Files
 from streams.security.modes import TLS12, TLS13, Mode
 from streams.security.openssl.endpoint import text_of
@@ -30,6 +30,9 @@ _MODE_NO_AUTO_CHAIN = 8
 _MODE_ENABLE_PARTIAL_WRITE = 1
 _MODE_RELEASE_BUFFERS = 16
 """Links that are silent then keep no buffers for records, 34 KB each."""
+_MISMATCH = "key values mismatch"
+"""What OpenSSL says of a key that is loaded after its certificate."""
+_OTHER_KEY = "is not the key of the certificate; if its file has several, the first one counts"
 UNKNOWN_ISSUER = (2, 18, 19, 20, 21)
 """X509_V_ERR_ codes (x509_vfy.h) of a chain that does not lead to a trusted root."""
 
@@ -195,19 +198,20 @@ def _load(context: SSL.Context, files: Files) -> None:
 def _load_leaf(context: SSL.Context, section: str, certificate: Path, key: Path) -> None:
     _load_file(context.use_certificate_chain_file, f"{section}.certificate", certificate)
     refuse_encrypted(key, section)
-    _load_file(context.use_privatekey_file, f"{section}.key", key)
+    _load_file(context.use_privatekey_file, f"{section}.key", key, pem.PRIVATE_KEY)
     try:
         context.check_privatekey()
     except SSL.Error as error:
-        raise ConfigError([Problem(key, f"{section}.key", "is not the certificate's key")]) from error
+        raise ConfigError([Problem(key, f"{section}.key", _OTHER_KEY)]) from error
 
 
-def _load_file(load: Callable[[str], object], key: str, path: Path) -> None:
+def _load_file(load: Callable[[str], object], key: str, path: Path, label: str = pem.CERTIFICATE) -> None:
     try:
         load(str(path))
     except SSL.Error as error:
-        text = f"cannot be used: {text_of(error) or 'not readable as PEM'}"
-        raise ConfigError([Problem(path, key, text)]) from error
+        words = text_of(error)
+        text = f"cannot be used: {pem.fault(path, label) or words or 'not readable as PEM'}"
+        raise ConfigError([Problem(path, key, _OTHER_KEY if _MISMATCH in words else text)]) from error
 
 
 def _append_secret(path: Path, _: SSL.Connection, line: bytes) -> None:

@@ -272,16 +272,24 @@ class OpenSSLEndpoint:
             code = _lib.SSL_get_verify_result(self._connection._ssl)
             detail = _ffi.string(_lib.X509_verify_cert_error_string(code)).decode()
             reason = _VERIFY_REASONS.get(code, "certificate_invalid")
-            return HandshakeFailed(reason, f"peer's certificate: {detail}{self._mismatch(reason)}")
+            return HandshakeFailed(reason, f"peer's certificate: {detail}{self._more(reason)}")
         if isinstance(error, SSL.SysCallError) or not text:
             return HandshakeFailed("disconnected", "the peer closed the connection during the handshake")
         reason = next((label for part, label in _ERROR_REASONS if part in text), "tls_error")
         return HandshakeFailed(reason, f"TLS: {text}")
 
-    def _mismatch(self, reason: str) -> str:
+    def _more(self, reason: str) -> str:
         """What was asked for, and what was there."""
-        chain = self._connection.get_peer_cert_chain(as_cryptography=True) if reason == "host_mismatch" else None
-        return f": asked for {self._host}, it is for {', '.join(hosts(chain[0])) or 'no host'}" if chain else ""
+        wanted = reason in ("host_mismatch", "unknown_ca")
+        chain = self._connection.get_peer_cert_chain(as_cryptography=True) if wanted else None
+        if not chain:
+            return ""
+        if reason == "host_mismatch":
+            return f": asked for {self._host}, it is for {', '.join(hosts(chain[0])) or 'no host'}"
+        issuer = chain[-1].issuer.rfc4514_string()
+        return (
+            f": what was sent leads to {issuer}, which is not in our ca file; or the peer leaves out certificates above"
+        )
 
 
 def text_of(error: SSL.Error) -> str:
