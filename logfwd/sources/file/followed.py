@@ -310,6 +310,7 @@ class FollowedFiles:
         self.found_anew(tail)
         if tail.first_at or not tail.is_unread:
             self.stored.forget([tail.key])
+            self.lost.emptied.is_new = True
             return
         lost = replace(lost_from(tail, truncated=True), place=tail.start_as_found(), was_open=True)
         self.lost.add(replace(lost, unread_bytes=tail.found_bytes))

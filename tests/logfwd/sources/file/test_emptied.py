@@ -125,3 +125,22 @@ def test_a_file_that_cannot_be_read_keeps_no_copy_from_the_position_of_an_emptie
     settled(reader)
     assert reader.lines == expected((0, 40))
     assert [os.path.basename(path) for path in reader.follower.unreadable()] == ["mem"]
+
+
+def test_nothing_is_read_before_a_file_with_a_hole_that_was_emptied_and_rotated(log: Path) -> None:
+    reader = Reader(log)
+    reader.turn()
+    log.touch()
+    os.truncate(log, 100 * LINE)
+    append(log, numbered(0, 1))
+    reader.scan()
+    shutil.copyfile(log, log.with_name("a.log.1"))
+    os.truncate(log, 0)
+    os.truncate(log, 101 * LINE)  # its writer keeps its offset
+    append(log, numbered(1, 20))
+    log.rename(log.with_name("a.log.2"))
+    append(log, numbered(20, 40))
+    reader.scan()
+    reader.read()
+    settled(reader)
+    assert reader.lines == expected((0, 40))
