@@ -133,7 +133,7 @@ def test_logrotate_in_each_of_its_modes_loses_and_repeats_nothing(tmp_path: Path
         site.stop()
     for mode, stream in streams.items():
         argv = [command("logreceiver"), "cat", mode, "-d", str(tmp_path / "sink")]
-        stored = subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout.splitlines()
+        stored = subprocess.run(argv, capture_output=True, check=True, timeout=300).stdout.splitlines()
         finding = judge(mode, stream.writer.written, stored, source=f"{mode}.log")
         print(f"{mode}: {rotations[mode]} rotations, {finding}")
         findings.append(finding)
