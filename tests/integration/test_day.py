@@ -128,6 +128,11 @@ class Day:
     def programs(self) -> list[Program]:
         return [*self.receivers.values(), *(host.program for host in self.hosts.values())]
 
+    def times_read(self) -> list[int]:
+        """How often each receiver has read certificates and revocation lists."""
+        logs = (receiver.events() for receiver in self.receivers.values())
+        return [sum(event.get("event") == "certificate reloaded" for event in log) for log in logs]
+
     def wait_for_links(self) -> None:
         everyone = self.hosts.values()
         assert wait_until(lambda: all(len(h.links()) == len(h.rows()) > 0 for h in everyone), PATIENCE_SECONDS)
@@ -173,8 +178,10 @@ class Day:
         assert host.links() == before, "other streams keep their links"
 
     def revoke_and_let_in_again(self) -> None:
-        host, before = self.hosts["h3"], self.links("h1", "h2")
+        host, before, read = self.hosts["h3"], self.links("h1", "h2"), self.times_read()
         run(command("logfwd"), "pki", "revoke", self.pki, self.pki / "h3.pem")
+        each_has_read = lambda: all(now > then for now, then in zip(self.times_read(), read, strict=True))  # noqa: E731
+        assert wait_until(each_has_read, PATIENCE_SECONDS), "each receiver takes the new list by itself"
         assert wait_until(lambda: not host.links(), PATIENCE_SECONDS), host.rows()
         assert "revoked" in str(host.rows()["cart"]["last_failure"])
         acknowledged = host.rows()["cart"]["records"]["acknowledged"]
