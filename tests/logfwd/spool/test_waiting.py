@@ -81,3 +81,10 @@ def test_what_nearly_all_spools_hold_takes_few_aggregates() -> None:
         connection.set_trace_callback(statements.append)
         read_waiting(connection)
     assert not [statement for statement in statements if "typeof" in statement]
+
+
+def test_an_order_that_is_damaged_in_one_direction_is_no_surprise() -> None:
+    batches: Batches = [((n + 1) * ROW_ID_STEP, "original", 1, n + 1, 1, 100, None) for n in range(3)]
+    with patch.object(waiting, "_LAST", waiting._LAST.replace("ORDER BY", "AND 0 ORDER BY")):
+        found = found_in(spooled(batches))
+    assert found == found_in(spooled(batches))

@@ -159,17 +159,14 @@ async def test_everybody_is_admitted_in_the_end_and_never_more_than_there_is(ask
 
 
 async def test_what_waits_takes_some_of_it_but_never_more_than_half() -> None:
-    budget = Budget(100, waiting_bytes=10)
-    held = budget.allotment("a")
-    held.add(50)
-    waits = [asyncio.ensure_future(budget.allotment(f"{number}").take(60)) for number in range(4)]
-    await asyncio.sleep(0)
-    assert [each.done() for each in waits] == [False] * 4
-    assert not budget.take_now("b", 20), "50 are held, and four wait"
-    waits += [asyncio.ensure_future(budget.allotment("late").take(60)) for _ in range(10)]
-    await asyncio.sleep(0)
-    held.give(50)
-    await asyncio.sleep(0)
-    assert waits[0].done(), "it is alone, however many wait"
+    budget = Budget(MOST, waiting_bytes=10)
+    budget.add("a", 40)
+    waits = [asked(budget.allotment("a"), 60) for _ in range(2)]
+    await a_moment()
+    assert not budget.take_now("b", 45), "40 are used, and two wait"
+    waits += [asked(budget.allotment("a"), 60) for _ in range(20)]
+    await a_moment()
+    assert budget.take_now("b", 10), "40 are used, and all that wait take 50"
+    assert not any(each.done() for each in waits)
     for each in waits:
         each.cancel()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+import contextlib
+from collections.abc import AsyncIterator, Hashable
 
 import pytest
 import uvloop
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from logreceiver.config import Limits
 from logreceiver.links import hearing
 from logreceiver.links.conduct import Conduct
+from logreceiver.links.convoy import Convoy
 from streams.config.units import KIB, MIB
 from streams.errors import Code
 from streams.records.batch import Codec
@@ -81,6 +83,7 @@ def test_what_waits_for_memory_is_not_read_on_whichever_event_loop() -> None:
                     await asyncio.sleep(0.001)
             await asyncio.sleep(0.2)
             assert receiver.shared.budget._used <= 4 * MIB
+            assert receiver.shared.budget._taken > receiver.shared.budget._used, "what waits counts"
             ends = [session._link for session in receiver.shared.sessions.values()]  # type: ignore[attr-defined]
             return [link.heard_bytes for link in ends if link._is_held]
 
@@ -184,7 +187,7 @@ async def test_what_is_beyond_the_share_is_read_in_turns_with_other_links(
 ) -> None:
     monkeypatch.setattr(Conduct, "BATCHES_AT_ONCE", 5.0)
     monkeypatch.setattr(Conduct, "BATCHES_PER_SECOND", 0.001)
-    taken = 0
+    taken = passed = 0
 
     class Counted(Turns):
         async def take(self, who: Hashable) -> None:
@@ -192,8 +195,16 @@ async def test_what_is_beyond_the_share_is_read_in_turns_with_other_links(
             taken += 1
             await super().take(who)
 
+    class Watched(Convoy):
+        @contextlib.asynccontextmanager
+        async def passing(self, who: Hashable) -> AsyncIterator[None]:
+            nonlocal passed
+            passed += 1
+            async with super().passing(who):
+                yield
+
     async with serving(SMALL) as receiver:
-        receiver.shared.turns = Counted()
+        receiver.shared.turns, receiver.shared.convoy = Counted(), Watched()
         forwarder = await running(receiver, 0)
         if kind == "read past":
             rest = begin(forwarder, 2 * MIB)
@@ -206,3 +217,4 @@ async def test_what_is_beyond_the_share_is_read_in_turns_with_other_links(
             assert taken == max(number - 5, 0)
             forwarder.send(batch(7, 10 * number))
             await forwarder.hear(m.Ack)
+        assert passed == 5, "those go to the sink by turns, too"

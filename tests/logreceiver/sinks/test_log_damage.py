@@ -172,6 +172,18 @@ async def test_the_last_batch_leaps_over_no_offsets(tmp_path: Path) -> None:
     assert stored_values(tmp_path) == [*values(20), *values(10, 20)]
 
 
+async def test_a_batch_that_begins_at_the_checkpoint_stays_though_the_one_before_is_damaged(tmp_path: Path) -> None:
+    async with opened(tmp_path) as sink:
+        await append(sink, 3)
+    path = only_segment(tmp_path)
+    whole, at = bytearray(path.read_bytes()), positions(path)
+    whole[at[2] - 1] ^= 0xFF
+    path.write_bytes(whole)
+    (tmp_path / f"{TOPIC}-0" / files.CHECKPOINT).write_bytes(files.pack_checkpoint(20))
+    async with opened(tmp_path):
+        assert stored_values(tmp_path) == [*values(10), *values(10, 20)]
+
+
 async def test_what_was_written_but_never_synced_is_rewritten_before_it_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,3 +46,8 @@ def test_data_is_no_flood_and_records_without_any_are() -> None:
     use.arrived += 27
     assert use.is_flood(0.0)
     assert not use.is_flood(1.0), "a little of it all the time is none"
+
+
+def test_a_handshake_goes_on_before_others_begin_for_a_few_steps_alone() -> None:
+    records = Records()
+    assert [records.goes_on() for _ in range(6)] == [False, True, True, True, False, False]
