@@ -82,6 +82,9 @@ class History:
         """Families in which a file's first kilobyte may have changed: another start reads it again."""
         self.untold: set[str] = set()
         """Families in which content was there again when no position told of it."""
+        self.copied_and_gone: set[str] = set()
+        """Families in which a file was deleted that has copies, until all of them were looked at: a restart in between
+        forgets what they are copies of."""
         self.unusual: set[str] = set()
         """Families to which something else happened than writing and renaming."""
         self.emptied_unseen: set[File] = set()
@@ -99,6 +102,8 @@ class History:
 
     def note_look(self) -> None:
         self.emptied_unseen.clear()
+        if not self.reader.is_crowded:
+            self.copied_and_gone.clear()
         read = {known[0].inode for known in map(read_mark, self.reader.positions.values()) if known}
         for path in self.files():
             if (status := path.stat()).st_ino in read or self.is_open(path):
@@ -113,6 +118,7 @@ class History:
             self.lose(family, lines - set(self.reader.lines), file)
         self.losses = [loss for loss in self.losses if self.has_said(loss.family) or self.has_position(loss)]
         self.only_open, self.looked = {}, {}
+        self.untold |= self.copied_and_gone
         self.reader.follower.close()
         self.reader.uncommitted = []
         self.is_up = False
@@ -190,6 +196,7 @@ class History:
         self.unusual.add(family)
         for copy in self.folder.glob(f"{family}.*"):  # a copy of a deleted file is a new one
             self.may_repeat |= self.lines(copy)
+            self.copied_and_gone.add(family)
         if self.is_up and not emptied and self.is_open(path):
             before = self.only_open.get(file, ("", set[bytes]()))[1]
             self.only_open[file] = family, unread | before
