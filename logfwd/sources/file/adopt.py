@@ -212,6 +212,8 @@ class Adoption:
         if not self._files.start(tail):
             return None
         try:
+            if tail.size < file.size and tail.place.archive is None:  # a copy of it may be younger than the list
+                raise Moved
             if not self._is_ours(file, tail, now):
                 self._undo(tail)
                 return None

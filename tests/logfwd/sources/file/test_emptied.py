@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from logfwd.sources.file.follow import Follower
 from tests.logfwd.sources.file.follow_harness import Reader, append, numbered
 from tests.logfwd.sources.file.test_which import expected, settled
 
@@ -144,3 +146,26 @@ def test_nothing_is_read_before_a_file_with_a_hole_that_was_emptied_and_rotated(
     reader.read()
     settled(reader)
     assert reader.lines == expected((0, 40))
+
+
+def test_a_file_that_is_emptied_between_its_listing_and_its_opening_is_read_after_its_copy(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = Follower._list
+
+    def list_and_empty(self: Follower, *arguments: Any) -> Any:
+        found = listing(self, *arguments)
+        monkeypatch.undo()
+        shutil.copyfile(log, log.with_name("a.log.1"))
+        log.write_bytes(numbered(20, 25))
+        return found
+
+    reader = Reader(log)
+    reader.turn()
+    append(log, numbered(0, 20))
+    monkeypatch.setattr(Follower, "_list", list_and_empty)
+    reader.scan()
+    reader.read()
+    settled(reader)
+    assert reader.lines == expected((0, 25))
+    assert reader.files == {}
