@@ -244,15 +244,16 @@ class Follower:
         except (Moved, OSError):
             return False  # the next opening decides
         try:
-            same = tail.place.is_of(fd)
+            same, may_repeat = tail.place.is_of(fd), tail.place.fits(fd)
         finally:
             os.close(fd)
         written_ms = tail.mtime_ns // 1_000_000
         doubtful = same is None and is_doubtful(found, tail.path, tail.family, written_ms, missed=False)
-        if doubtful:
+        is_said = doubtful and may_repeat
+        if is_said:
             self._files.report.read_again(found.path, tail.place.offset, DOUBT)
         if doubtful or same is False:
-            self._files.deleted(tail, is_said=doubtful)
+            self._files.deleted(tail, is_said=is_said)
         return doubtful or same is False
 
     def _settle(self, now: float) -> None:

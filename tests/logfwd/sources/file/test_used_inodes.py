@@ -274,6 +274,23 @@ def test_without_handles_a_new_file_under_another_name_is_read_and_logged(tmp_pa
     assert [log["possible_repeat_bytes"] for log in logs] == [15, 15]
 
 
+def test_without_handles_a_copy_is_counted_if_another_file_has_the_inode_of_its_deleted_original(
+    tmp_path: Path, inodes: Inodes
+) -> None:
+    inodes.handles = False
+    reader = closed(tmp_path / "*.log", folder=tmp_path)
+    append(tmp_path / "a.log", numbered(0, 100))
+    settle(reader, tmp_path, 0)
+    shutil.copyfile(tmp_path / "a.log", tmp_path / "a.log.1")
+    inodes.use_again(tmp_path / "a.log", tmp_path / "b.log", numbered(100, 101))
+    with capture_logs() as logs:
+        for _ in range(8):
+            reader.turn()
+    assert sorted(reader.lines)[:-1] == sorted(2 * numbered(0, 100).splitlines() + [numbered(100, 101).strip()])
+    said = [(log["path"], log["possible_repeat_bytes"]) for log in logs if log["event"] == "file read again"]
+    assert said == [(str(tmp_path / "a.log.1"), len(numbered(0, 100)))]
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_without_handles_a_file_that_is_appended_to_or_renamed_is_not_read_again(
     tmp_path: Path, inodes: Inodes, restarted: bool
