@@ -16,7 +16,7 @@ position then passes to the copy, if there is one, so that the unread rest is re
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from logfwd.sources.file.absent import Absent
 from logfwd.sources.file.adopt import Adoption
@@ -127,7 +127,7 @@ class Follower:
                 tail.active_at = now
                 self._files.enqueue(tail)
 
-    def follow_new(self, paths: Iterable[str], now: float, wall_ms: int) -> None:
+    def follow_new(self, paths: Collection[str], now: float, wall_ms: int) -> None:
         """Files were made or written to at these paths: follow those that are certainly new without a scan."""
         self._newcomers.follow(paths, now, wall_ms)
 
@@ -147,6 +147,7 @@ class Follower:
         self._files.scan_wanted = self._files.incomplete = False  # first: what happens now may ask for the next scan
         self._files.crowded = False
         self._files.finder.note_renames(self._files.opened.take_renames())
+        self._newcomers.begin_scan()
         deleted = [tail for tail in self._files.opened.tails if tail.gone and not os.fstat(tail.fd).st_nlink]
         found, strays = self._list(self._directories(absent=True), now)
         # Known files come first: one that was truncated or is gone gives up its position, which a copy or a renamed

@@ -95,9 +95,10 @@ class OpenFiles:
         renames = self._notifier.renames if self._notifier is not None else ()
         return [renames.popleft() for _ in range(len(renames))] if renames else []
 
-    def was_renamed(self, path: str) -> bool:
-        """True if a file that had this path was renamed since `take_renames` was called last."""
-        return self._notifier is not None and any(before == path for before, _ in self._notifier.renames)
+    @property
+    def renames(self) -> list[tuple[str, str]]:
+        """What `take_renames` will return."""
+        return list(self._notifier.renames) if self._notifier is not None else []
 
     def watched(self, watch: int) -> Tail | None:
         """The file to which the events with this watch number belong."""

@@ -154,6 +154,10 @@ class Finder:
         """True if a glob or a symbolic link leads to this name, whether or not a file has it now."""
         return path in self._targets or leads_to(self._settings, path)
 
+    def is_aside(self, path: str) -> bool:
+        """True if `rotated` says that files of this source are moved to this name."""
+        return any(matches(path, pattern) for pattern in self._settings.rotated)
+
     def name_of(self, family: str) -> str:
         """The name that `paths` matches: that of the symbolic link, where only one leads to it."""
         return self._targets.get(family, family)

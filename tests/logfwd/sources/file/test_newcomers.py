@@ -38,6 +38,11 @@ def between_scans(reader: Reader, path: Path) -> list[bytes]:
     return reader.lines[before:]
 
 
+def read_all(follower: Follower) -> bytes:
+    """What a follower that is driven without commits hands over next."""
+    return b"".join(block.data for block in iter(lambda: follower.read(1001.0, 1), None))
+
+
 def test_a_new_file_is_followed_and_the_next_scan_changes_nothing(reader: Reader, tmp_path: Path) -> None:
     new = tmp_path / "new.log"
     append(new, numbered(100, 110))
@@ -111,7 +116,37 @@ def test_a_file_whose_name_another_one_had_waits_for_the_scan_that_finds_both(tm
     follower.follow_new(events.paths, 1000.1, 1)
     assert follower.read(1000.1, 1) is None
     follower.scan(1000.2, 1)
-    read = iter(lambda: follower.read(1000.2, 1), None)
-    assert b"".join(block.data for block in read) == numbered(0, 20)
+    assert read_all(follower) == numbered(0, 20)
+    follower.close()
+    notifier.close()
+
+
+@pytest.mark.parametrize("copy", ["a.log.5", "a.log-20260131", "old/a.2026"])
+@pytest.mark.parametrize("made_as", ["", ".tmp"], ids=["copied", "copied_and_renamed"])
+def test_a_file_that_was_copied_and_emptied_before_anybody_looked_waits_for_the_scan_that_finds_its_copy(
+    tmp_path: Path, copy: str, made_as: str
+) -> None:
+    notifier, path = Inotify(), tmp_path / "a.log"
+    (tmp_path / "old").mkdir()
+    settings = FileSource(paths=(str(tmp_path / "*.log"),), rotated=(str(tmp_path / "old" / "*.2026"),))
+    follower = Follower(settings, {}, block_bytes=1 << 20, max_record_bytes=1000, notifier=notifier)
+    follower.scan(1000.0, 1)
+    assert follower.read(1000.0, 1) is not None, "that the first scan was made"
+    append(path, numbered(0, 200))
+    shutil.copyfile(path, tmp_path / f"{copy}{made_as}")
+    (tmp_path / f"{copy}{made_as}").rename(tmp_path / copy)
+    follower.follow_new(notifier.drain().paths - {str(path)}, 1000.1, 1)
+    os.truncate(path, 0)
+    append(path, numbered(200, 240))
+    append(tmp_path / "b.log", numbered(500, 510))  # a new file of another name does not wait
+    follower.follow_new(notifier.drain().paths | {str(path)}, 1000.1, 1)
+    first = read_all(follower)
+    assert first == (b"" if copy.startswith("old") else numbered(500, 510))
+    follower.scan(1000.2, 1)
+    rest = (first + read_all(follower)).split(numbered(500, 510))
+    assert b"".join(rest) == numbered(0, 240)
+    append(tmp_path / "c.log", numbered(600, 610))
+    follower.follow_new(notifier.drain().paths, 1000.3, 1)
+    assert read_all(follower) == numbered(600, 610)  # it does not wait for what the scan has found
     follower.close()
     notifier.close()
