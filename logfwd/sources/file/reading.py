@@ -56,7 +56,7 @@ class Reading:
 
     def _read(self, tail: Tail, now: float, wall_ms: int) -> Block | None:
         try:
-            if not self._files.open(tail):
+            if tail.left_at == self._files.adoptions or not self._files.open(tail):
                 tail.mtime_ns = -1  # so the next scan queues it again
                 return None
             if tail.predecessor is not None and (block := self._inherited(tail, now, wall_ms)) is not None:
@@ -73,7 +73,7 @@ class Reading:
             return None
         except (Moved, Filled):  # the next scan finds where it is, and the copies that come before it
             self._files.scan_wanted = True
-            tail.mtime_ns = -1
+            tail.mtime_ns, tail.left_at = -1, self._files.adoptions
             return None
         except BegunAnew:
             self._files.emptied_unread(tail)

@@ -93,6 +93,7 @@ class Tail:
     first_at: int = 0  # where the data began of a file that is read from its start, when it was found
     first: bytes = b""  # and how
     found_bytes: int = 0  # and its size
+    left_at: int = -1  # the scan since which it is not read, for the next one has to look at it
     replaced_at: int = -1  # the scan since which it is not followed, for its content was replaced
 
     @property
