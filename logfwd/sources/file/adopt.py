@@ -42,7 +42,10 @@ class Adoption:
         self._files, settings = files, files.settings
         self.held = Held(settings.rotated_wait_seconds, files.report)
         self.archives = Archives(files)
-        self._claims = Claims(files.lost, files.finder.troubles, files.report, files.inode_used_again)
+        self._originals = Originals(files)
+        self._claims = Claims(
+            files.lost, files.finder.troubles, files.report, files.inode_used_again, self._originals.were_read_beyond
+        )
         self._patterns = (*settings.paths, *settings.rotated, COMPRESSED)
         self._known: Collection[str] = ()
         """Patterns for which a scan was made before; rotated files of others are old."""
@@ -56,7 +59,6 @@ class Adoption:
         elif positions:
             self._known, self._read_until_ms = self._patterns, {}
         self._at_end = settings.start_at == "end" and not positions
-        self._originals = Originals(files)
         self._wall_ms = 0
 
     def note_upgraded(self, lost: Lost) -> None:

@@ -1,8 +1,8 @@
 """Files of lost positions by inode, handle and content.
 
 Without handles, a file with inode and content of one that went away may be a new one: then it is read from its start,
-unless it is known by its content, and the possible repeats are reported. If it has more content of a file that was
-emptied since, it is the copy of that one.
+unless it is known by its content, and the possible repeats are reported. If it has more content of another file, that
+is followed or was emptied since, it is the copy of that one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,19 @@ from logfwd.sources.file.which import Verdict, with_same_inode
 
 
 class Claims:
-    """Finds the files of one source's lost positions. `on_deleted` takes those whose file is found to be deleted."""
+    """Finds the files of one source's lost positions. `on_deleted` takes those whose file is found to be deleted;
+    `is_copy` tells whether a file is a copy of a followed one of which more than so much was read."""
 
     def __init__(
-        self, lost: LostPositions, troubles: Troubles, report: Report, on_deleted: Callable[[Lost], None]
+        self,
+        lost: LostPositions,
+        troubles: Troubles,
+        report: Report,
+        on_deleted: Callable[[Lost], None],
+        is_copy: Callable[[Found, int, int], bool],
     ) -> None:
-        self._lost, self._troubles, self._report, self._on_deleted = lost, troubles, report, on_deleted
+        self._lost, self._troubles, self._report = lost, troubles, report
+        self._on_deleted, self._is_copy = on_deleted, is_copy
         self.rewritten: set[FileId] = set()
         """Rotated files of which nothing more was expected, and whose content was replaced in place."""
         self.doubted: dict[FileId, int] = {}
@@ -94,6 +101,7 @@ class Claims:
         doubtful = evidence.same_handle is None and (
             is_doubtful(file, lost.path, lost.family, lost.written_ms, missed=lost.missed)
             or self._lost.emptied.were_read_beyond(file, fd, lost.place.offset)
+            or (evidence.content_fits and self._is_copy(file, fd, lost.place.offset))
         )
         if verdict is Verdict.ANOTHER or doubtful:
             if doubtful and evidence.content_fits:

@@ -35,7 +35,7 @@ class Originals:
 
     def kept_bytes(self, file: Found, tail: Tail) -> int:
         """How much of a new file may have been read from another one, gone or followed, or deleted and still open."""
-        alike, names = self._candidates(file, tail), self._by_name.get(file.path, [])
+        alike, names = self._candidates(file, tail.fd, tail), self._by_name.get(file.path, [])
         for each in (*alike, *names):
             is_like = each.is_deleted and each.size >= LEAST_BYTES and begins_alike(each.fd, tail.fd)
             if is_like or (each.is_deleted and each.place.kept_bytes(tail.fd, same=False)):
@@ -45,7 +45,7 @@ class Originals:
 
     def original_of(self, file: Found, tail: Tail) -> str | None:
         """The path of a followed file, still whole, of which this may be a copy, perhaps an unfinished one."""
-        for original in self._candidates(file, tail):
+        for original in self._candidates(file, tail.fd, tail):
             if original.is_deleted:  # it will not be emptied: what is like it is another file
                 continue
             # not counted among the open files: the two have to be open together, even if the limit is one
@@ -79,7 +79,12 @@ class Originals:
         finally:
             os.close(fd)
 
-    def _candidates(self, file: Found, tail: Tail) -> list[Tail]:
+    def were_read_beyond(self, file: Found, fd: int, offset: int) -> bool:
+        """True for a copy of a followed file of which more than so much was read."""
+        originals = self._candidates(file, fd) if file.path != file.family else ()
+        return any(each.fd >= 0 and each.place.offset > offset and begins_alike(fd, each.fd) for each in originals)
+
+    def _candidates(self, file: Found, fd: int, tail: Tail | None = None) -> list[Tail]:
         """Followed files of which this may be a copy: by its name, or by at least 1 KiB of equal content."""
         if not self._by_name:
             for each in self._files.tails.values():
@@ -87,7 +92,7 @@ class Originals:
                     self._add(each)
         names = dict.fromkeys((file.family, *bases(file.path)) if file.path != file.family else ())
         found = [each for name in names for each in self._by_name.get(name, [])[-CANDIDATES:]]
-        head = head_of(tail.fd, self._files.settings.header_bytes)
+        head = head_of(fd, self._files.settings.header_bytes)
         if head[1] >= ENOUGH_BYTES:
             found += self._by_head.get(head, [])[:CANDIDATES]
         return [each for each in dict.fromkeys(found) if each is not tail and not each.ended]

@@ -291,6 +291,28 @@ def test_without_handles_a_copy_is_counted_if_another_file_has_the_inode_of_its_
     assert said == [(str(tmp_path / "a.log.1"), len(numbered(0, 100)))]
 
 
+def test_without_handles_a_copy_is_not_the_file_that_had_its_inode_if_it_has_more_of_a_followed_one(
+    tmp_path: Path, inodes: Inodes
+) -> None:
+    inodes.handles = False
+    log, away = tmp_path / "a.log", tmp_path.parent / f"{tmp_path.name}.away"
+    reader = closed(log, folder=tmp_path)
+    append(log, numbered(0, 3))
+    settle(reader, tmp_path, 0)
+    log.rename(away)
+    append(log, numbered(0, 3))  # restored, and written to
+    append(log, numbered(3, 5))
+    reader.turn()
+    away.write_bytes(log.read_bytes())
+    away.rename(tmp_path / "a.log.1")  # a copy that has the inode of the deleted file
+    reader.turn()
+    os.truncate(log, 0)
+    append(log, numbered(5, 6))
+    settle(reader, tmp_path, 0)
+    numbers = [int(line) for line in reader.lines if line != b"opened"]
+    assert numbers == [0, 1, 2, 0, 1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_without_handles_a_file_that_is_appended_to_or_renamed_is_not_read_again(
     tmp_path: Path, inodes: Inodes, restarted: bool
