@@ -255,7 +255,8 @@ class Reloading:
 
     def _tell(self, report: Report) -> None:
         refused = report.outcome == "refused"
-        self._refusal = "; ".join((report.reason, *report.problems)) if refused else ""
+        how = (report.remedy,) if report.digest else ()  # to confirm it takes the digest
+        self._refusal = "; ".join((report.reason, *report.problems, *how)) if refused else ""
         self._metrics.reloaded(successful=not refused)
         if refused:
             log.error(

@@ -57,7 +57,8 @@ async def test_streams_that_are_missing_are_not_removed_until_that_is_confirmed(
             refused = await forwarder.reload(lambda: fewer)
             assert (refused.outcome, refused.reason) == ("refused", "streams missing: b, c")
             assert f"--confirm {digest(fewer)}" in refused.remedy
-            assert forwarder._reloading.troubles() == {"config": "the last reload was refused: streams missing: b, c"}
+            trouble = f"the last reload was refused: streams missing: b, c; {refused.remedy}"
+            assert forwarder._reloading.troubles() == {"config": trouble}
             assert forwarder.registry.get_sample_value("logfwd_config_last_reload_successful") == 0
             assert (await forwarder.reload(lambda: fewer, confirm="another")).outcome == "refused"
             for name in NAMES:
