@@ -84,7 +84,8 @@ class Forwarder:
                         durations=self.metrics.batch_duration.since,
                         prepare=self.metrics.prepare,
                         degraded=self._degraded,
-                        further=lambda: {"config": self.metrics.config()},
+                        further=lambda: {"config": self.metrics.config(), "certificates": self.metrics.certificates()},
+                        source=lambda stream: status.source(self._pipelines(), stream),
                         program="logfwd",
                         hosts=self.config.admin.hosts,
                     )

@@ -13,9 +13,12 @@ from typing import Any
 from logfwd.links.sender import Sender
 from logfwd.metrics import ForwarderMetrics
 from logfwd.pipeline import Pipeline
+from logfwd.sources.file.source import FileTail
+from logfwd.sources.settings import kind_of
 from streams.security.transport import Link
 from streams.telemetry.counts import counts
 
+MOST_FILES = 20
 UNANSWERED_SECONDS = 1.0
 """A receiver that has owed an answer for longer than this is shown as not answering."""
 
@@ -36,12 +39,23 @@ def rows(pipelines: Iterable[Pipeline], metrics: ForwarderMetrics) -> list[dict[
     ]
 
 
+def source(pipelines: Iterable[Pipeline], stream: str) -> dict[str, Any] | None:
+    """What a stream reads, for whoever looks at it alone; None if there is no such stream."""
+    for pipeline in pipelines:
+        if any(sender.stream.name == stream for sender in pipeline.senders):
+            settings = pipeline.original.source
+            files, more = pipeline.source.files(MOST_FILES) if isinstance(pipeline.source, FileTail) else ([], 0)
+            return {"type": settings and kind_of(settings), "files": files, "more_files": more}
+    return None
+
+
 def _row(sender: Sender, source_lag_bytes: int, metrics: ForwarderMetrics) -> dict[str, Any]:
     stream, backlog, totals = sender.stream, sender.backlog, sender.backlog.totals
     return {
         "stream": stream.name,
         "twin_of": stream.mirror_of,
         "mode": stream.security,
+        "topic": sender.delivery.topic or None,
         "state": _state(sender),
         "link": None if sender.link is None else _link(sender.link),
         "unlinked_seconds": round(sender.unlinked_seconds, 3),
@@ -91,4 +105,6 @@ def _link(link: Link) -> dict[str, Any]:
         "connect_seconds": facts.connect_seconds,
         "handshake_seconds": facts.handshake_seconds,
         "handshake_bytes": {"in": facts.bytes_in, "out": facts.bytes_out},
+        "identity": next(iter(facts.identities), None),
+        "certificate_expires": facts.expires,
     }

@@ -281,7 +281,8 @@ class Service:
         return self.metrics.sink_connections.shares(time.monotonic())
 
     def _further(self) -> dict[str, Any]:
-        return {"config": self.metrics.config(), "sink": msgspec.to_builtins(self._sink_shares())}
+        sink = msgspec.to_builtins(self._sink_shares())
+        return {"config": self.metrics.config(), "certificates": self.metrics.certificates(), "sink": sink}
 
     async def status(self) -> dict[str, Any]:
         """How it does, for an operator."""

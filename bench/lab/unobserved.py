@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from streams.telemetry.metrics import Metrics
-from streams.telemetry.window import Summary
+from streams.telemetry.window import RECENT_SECONDS, Percentiles, Recent, Summary
 
 LAUNCHER = (sys.executable, "-m", "bench.lab.unobserved")
 """The first words of such a command line; the command itself follows."""
@@ -33,7 +33,8 @@ class Nothing:
     inc = dec = set = observe = forget = clear = remove_by_labels = _ignore
 
     def summary(self, _: str) -> Summary:
-        return Summary(count=0, median=math.nan, p95=math.nan, p99=math.nan)
+        none = Percentiles(median=math.nan, p95=math.nan, p99=math.nan)
+        return Summary(count=0, **none, recent=Recent(seconds=RECENT_SECONDS, count=0, **none))
 
     def since(self, *_: object) -> None:
         """No values."""

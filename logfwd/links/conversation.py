@@ -158,13 +158,13 @@ class Conversation:
     async def _hello(self) -> m.Welcome:
         delivery, stream = self._delivery, self._delivery.stream
         twin_of = stream.mirror_of or ""
-        self._send(
-            m.Hello(m.VERSION, delivery.forwarder_id, delivery.boot_id, stream.name, stream.security, twin_of, True)
-        )
+        names = (stream.name, stream.security, twin_of)
+        self._send(m.Hello(m.VERSION, delivery.forwarder_id, delivery.boot_id, *names, True))
         welcome = await self._question.answer(delivery.answer_timeout_seconds)
         assert isinstance(welcome, m.Welcome)
         if stream.topic is not None and welcome.topic != stream.topic:
             raise ProtocolError(Code.POLICY, f"the receiver writes to {welcome.topic!r}, not to {stream.topic!r}")
+        delivery.topic = welcome.topic
         delivery.receiver_takes(welcome.produce_ms / 1000)
         self._receiver_clock_ms = welcome.server_time_ms - int(clock() * 1000)
         ahead_seconds = welcome.server_time_ms / 1000 - time.time()

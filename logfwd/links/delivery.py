@@ -54,6 +54,8 @@ class Delivery:
         self.trouble = ""
         """Why a batch waits that should become a dead letter; empty while none does."""
         self.last_failure: Failure | None = None
+        self.topic = ""
+        """Where the receiver that welcomed the stream last writes it; empty before the first."""
         self.backoff = Backoff()
         """Pauses after refusals, over links; those after a lost link are the sender's."""
         self._behind: Row | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
+from typing import Any
 
 from logreceiver.posture import Account
 from streams.security.endpoint import Facts
@@ -32,3 +33,14 @@ class Guest:
     def key(self) -> tuple[str, str, str]:
         """Only one link at a time may have this key."""
         return self.identity, self.hello.forwarder_id, self.hello.stream
+
+    def describe(self) -> dict[str, Any]:
+        """What an operator sees of it."""
+        return {
+            "identity": self.identity,
+            "peer": self.peer,
+            "mode": self.hello.mode,
+            **{name: getattr(self.facts, name) for name in ("group", "version", "cipher", "authentication", "stack")},
+            "topic": self.topic,
+            "certificate_expires": self.facts.expires,
+        }

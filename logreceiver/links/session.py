@@ -143,15 +143,7 @@ class Session:
     def describe(self) -> dict[str, Any]:
         """A row of `newest_links` in /api/v1/streams; only for a link that was welcomed."""
         assert self._guest is not None
-        facts = self._guest.facts
-        return {
-            "identity": self._guest.identity,
-            "peer": self._link.peer,
-            "mode": self._guest.hello.mode,
-            **{name: getattr(facts, name) for name in ("group", "version", "cipher", "authentication", "stack")},
-            "topic": self._guest.topic,
-            "age_seconds": round(self.age, 3),
-        }
+        return {**self._guest.describe(), "age_seconds": round(self.age, 3)}
 
     def open_link(self) -> OpenLink:
         """The link as the posture counts it; only for one that was welcomed."""

@@ -154,6 +154,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     bytes_in: int = 0
     bytes_out: int = 0
 
+    @property
+    def expires(self) -> float | None:
+        """When the peer's certificate expires, in seconds since the epoch."""
+        return None if self.certificate_expires is None else self.certificate_expires.timestamp()
+
     def log_fields(self) -> dict[str, object]:
         """The fields with which both ends log every handshake."""
         return {

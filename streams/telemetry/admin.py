@@ -4,7 +4,8 @@ Read-only, and on the loopback interface unless configured otherwise. hosts.py h
 pages run no script but their own and load nothing from other hosts.
 
 application.py has the paths. A forwarder also serves /api/v1/streams/NAME/batch-durations?since=COUNT: every batch
-duration after the first COUNT, for callers that need the values of a given period instead of recent percentiles.
+duration after the first COUNT, for callers that need the values of a given period instead of recent percentiles; and
+/api/v1/streams/NAME/source: how far its files were read.
 
 The program passes callables, which run on its event loop, so they may read what the loop owns and must not block. All
 else runs on a thread and a loop of its own (adminthread.py): no scrape holds up a batch, and /healthz answers at once
@@ -38,7 +39,7 @@ from streams.telemetry.hosts import Hosts
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from streams.telemetry.application import Answers, Durations, Fields, Reasons, Rows
+    from streams.telemetry.application import Answers, Durations, Fields, Reasons, Rows, Source
 
 RETRY_SECONDS = 5.0
 
@@ -68,6 +69,7 @@ async def serve(
     prepare: Callable[[], None] = lambda: None,
     degraded: Reasons = dict,
     further: Fields = dict,
+    source: Source | None = None,
     program: str = "",
     hosts: Iterable[str] = (),
 ) -> AsyncIterator[Server]:
@@ -92,7 +94,7 @@ async def serve(
                 "version": version("logfwd"),
                 "started": round(started, 3),
             }
-            status = application.Status(loop, ready, streams, durations, more or {}, prepare, degraded, further)
+            status = application.Status(loop, ready, streams, durations, more or {}, prepare, degraded, further, source)
             return application.make(registry, status, about, allowed)
 
         server = asyncio.create_task(_keep_answering(sock, make_application))

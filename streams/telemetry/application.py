@@ -28,6 +28,7 @@ PAGE = {
     "/draw.js": ("draw.js", "text/javascript"),
     "/measures.js": ("measures.js", "text/javascript"),
     "/overview.js": ("overview.js", "text/javascript"),
+    "/onclick.js": ("onclick.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 """The files of the live page, and their types, which must not depend on the host's table of file names."""
@@ -49,6 +50,9 @@ Answers = Mapping[str, Callable[[], Awaitable[bytes]]]
 Durations = Callable[[str, int], Mapping[str, Any] | None]
 """(stream, count) → the durations after the first `count`; None for a stream that has none."""
 
+Source = Callable[[str], Mapping[str, Any] | None]
+"""What a stream reads; None for one that does not run."""
+
 
 @dataclass(frozen=True)
 class Status:
@@ -62,6 +66,7 @@ class Status:
     prepare: Callable[[], None] = lambda: None
     degraded: Reasons = dict
     further: Fields = dict
+    source: Source | None = None
 
 
 def make(registry: CollectorRegistry, status: Status, about: Mapping[str, Any], hosts: Hosts) -> web.Application:
@@ -76,6 +81,7 @@ def make(registry: CollectorRegistry, status: Status, about: Mapping[str, Any], 
             web.get("/readyz", site.readyz),
             web.get("/api/v1/streams", site.streams),
             web.get("/api/v1/streams/{stream}/batch-durations", site.durations),
+            web.get("/api/v1/streams/{stream}/source", site.source),
             *(web.get(path, _answering(status.loop, answer)) for path, answer in status.more.items()),
             *(web.get(path, _page) for path in PAGE),
         ]
@@ -133,6 +139,13 @@ class _Site:
         found = await self._status.loop.run(find, stream, int(since)) if find is not None else None
         if found is None:
             raise web.HTTPNotFound(text="no stream of this name has had a batch acknowledged\n")
+        return web.json_response(found)
+
+    async def source(self, request: web.Request) -> web.Response:
+        find = self._status.source
+        found = await self._status.loop.run(find, request.match_info["stream"]) if find is not None else None
+        if found is None:
+            raise web.HTTPNotFound(text="no stream of this name runs here\n")
         return web.json_response(found)
 
 

@@ -274,6 +274,15 @@ class Metrics:
         """Which configuration is in use, and what came of the last reload."""
         return {"digest": self._digest, "last_reload": self._last_reload}
 
+    def certificates(self) -> list[dict[str, Any]]:
+        """What the program presents on new links, the first to expire first."""
+        found = [
+            {"section": user, "owner": owner, "expires": end}
+            for owner, ends in self._own_certificates.items()
+            for user, end in ends.items()
+        ]
+        return sorted(found, key=lambda each: float(each["expires"]))
+
     def _show_own_certificates(self) -> None:
         for owner, ends in self._own_certificates.items():
             if ends:

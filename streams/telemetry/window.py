@@ -8,8 +8,11 @@ in the API and the demo are observed values, not guesses within a bucket.
 from __future__ import annotations
 
 import math
+import time
 from array import array
 from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple, TypedDict
 
 from prometheus_client.metrics import Histogram
@@ -19,13 +22,31 @@ MANY_NEW = WINDOW // 5
 """From this many new values on, sorting all of them is cheaper than removing the replaced ones one by one."""
 
 
-class Summary(TypedDict):
-    """`count` covers all values, the percentiles cover the window, in seconds; None before the first value."""
+RECENT_SECONDS = 300
+MARK_SECONDS = 5
+"""How far apart the moments are from which on values count as recent."""
 
-    count: int
+
+class Percentiles(TypedDict):
+    """In seconds, by nearest rank, so each is an observed value; None where there are no values."""
+
     median: float | None
     p95: float | None
     p99: float | None
+
+
+class Recent(Percentiles):
+    """Of the values of the last `seconds`, as far as the window has them; `count` is how many these are."""
+
+    seconds: int
+    count: int
+
+
+class Summary(Percentiles):
+    """`count` covers all values, the percentiles cover the window."""
+
+    count: int
+    recent: Recent
 
 
 class Values(TypedDict):
@@ -42,14 +63,21 @@ class Window:
     that asks every second has a few hundred values inserted, not ten thousand sorted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.count = 0
+        self._clock = clock
         self._values = array("d")
-        self._ordered: list[float] = []
-        self._ordered_from = array("d")
-        self._ordered_count = 0
+        self._marks: deque[tuple[float, int]] = deque(maxlen=RECENT_SECONDS // MARK_SECONDS + 1)
+        """Moments, and how many values there were before each."""
+        self._next_mark = -math.inf
+        self._all, self._recent = _Order(), _Order()
+        self._before, self._before_count = array("d"), 0
+        """The values as of the last summary."""
 
     def add(self, value: float) -> None:
+        if (now := self._clock()) >= self._next_mark:
+            self._marks.append((now, self.count))
+            self._next_mark = now + MARK_SECONDS
         if len(self._values) < WINDOW:
             self._values.append(value)
         else:
@@ -58,32 +86,58 @@ class Window:
 
     def since(self, count: int) -> list[float]:
         """The values after the first `count`, in order, as far as the window still has them."""
-        first = max(count, self.count - len(self._values), 0)
+        first = max(count, self._first)
         return [self._values[number % WINDOW] for number in range(first, self.count)]
 
     def summary(self) -> Summary:
-        """Percentiles by nearest rank, so each is an observed value."""
-        ordered = self._in_order()
-        if not ordered:
-            return Summary(count=0, median=None, p95=None, p99=None)
-        median, p95, p99 = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.95, 0.99))
-        return Summary(count=self.count, median=median, p95=p95, p99=p99)
+        """Percentiles of the window and of its recent values."""
+        self._all.move(self._first, self.count, self._values, self._before)
+        if (first := self._first_recent()) > self._first:
+            self._recent.move(first, self.count, self._values, self._before)
+            values = self._recent.values
+        else:
+            self._recent, values = _Order(), self._all.values
+        if self.count != self._before_count:
+            self._before, self._before_count = self._values[:], self.count
+        recent = Recent(seconds=RECENT_SECONDS, count=len(values), **_percentiles(values))
+        return Summary(count=self.count, **_percentiles(self._all.values), recent=recent)
 
-    def _in_order(self) -> list[float]:
-        new = self.count - self._ordered_count
-        if new > MANY_NEW:
-            self._ordered = sorted(self._values)
-        elif new:
-            ordered, before = self._ordered, self._ordered_from
-            places = [number % WINDOW for number in range(self._ordered_count, self.count)]
-            for place in places:
-                if place < len(before):
-                    del ordered[bisect_left(ordered, before[place])]
-            ordered.extend(self._values[place] for place in places)
-            ordered.sort()  # one run and a few values: merged, not sorted
-        if new:
-            self._ordered_from, self._ordered_count = self._values[:], self.count
-        return self._ordered
+    @property
+    def _first(self) -> int:
+        """The number of the oldest value that is here."""
+        return self.count - len(self._values)
+
+    def _first_recent(self) -> int:
+        since = self._clock() - RECENT_SECONDS
+        return next((number for moment, number in self._marks if moment >= since), self.count)
+
+
+class _Order:
+    """The values of a window from one number on, in order of size."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self._first = self._end = 0
+
+    def move(self, first: int, end: int, values: array[float], before: array[float]) -> None:
+        """Hold the values from `first` to `end`; those that go are taken from the window as it was `before`."""
+        gone = range(self._first, min(first, self._end))
+        new = range(max(first, self._end), end)
+        if max(len(new), len(gone)) > MANY_NEW:
+            self.values = sorted(values[number % WINDOW] for number in range(first, end))
+        elif new or gone:
+            for number in gone:
+                del self.values[bisect_left(self.values, before[number % WINDOW])]
+            self.values.extend(values[number % WINDOW] for number in new)
+            self.values.sort()  # one run and a few values: merged, not sorted
+        self._first, self._end = first, end
+
+
+def _percentiles(ordered: list[float]) -> Percentiles:
+    if not ordered:
+        return Percentiles(median=None, p95=None, p99=None)
+    median, p95, p99 = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.95, 0.99))
+    return Percentiles(median=median, p95=p95, p99=p99)
 
 
 class WindowedChild(NamedTuple):

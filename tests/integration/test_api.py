@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 
 from logfwd.config import Admin as ForwarderAdmin
+from logfwd.sources.settings import FileSource
 from logreceiver.config import Admin as ReceiverAdmin
 from streams.telemetry.window import WINDOW
 from tests.support.installation import Installation, acknowledged, eventually, forwarding, lines, running
@@ -81,6 +82,54 @@ async def test_docs_describe_every_field_of_both_programs_and_no_other(installat
         known = documented(f"Each stream of {program}")
         assert undocumented(row, known) == set()
         assert known - fields(row) == set()
+
+
+async def test_the_files_of_a_stream_are_told_with_what_is_unread_and_of_many_only_some(
+    installation: Installation,
+) -> None:
+    for number in range(25):
+        (installation.directory / f"many-{number:02}.log").write_text('{"n": 1}\n' * (number + 1) + '{"half": ')
+    source = FileSource(paths=(str(installation.directory / "many-*.log"),), scan_seconds=0.05)
+    async with running(installation.receiver_config()) as service, aiohttp.ClientSession() as client:
+        streams = [installation.stream(source=source), installation.stream(name="pq", mirror_of="http", source=None)]
+        config = installation.forwarder_config(service.listeners[0].address, *streams)
+        config = msgspec.structs.replace(config, admin=ForwarderAdmin(address="127.0.0.1:0"))
+        async with forwarding(config) as forwarder:
+            await eventually(lambda: acknowledged(forwarder) == sum(range(26)))
+            with (installation.directory / "many-03.log").open("a") as out:
+                out.write("x" * 100)
+            await eventually(lambda: forwarder.describe()[0]["source_lag_bytes"] > 25 * 9)
+            url = f"http://{forwarder.admin_address}/api/v1/streams/{{}}/source"
+            answers = [await (await client.get(url.format(name))).json() for name in ("http", "pq")]
+            assert (await client.get(url.format("another"))).status == 404
+    answer = answers[0]
+    assert answer == answers[1], "a twin reads its original's source"
+    assert (answer["type"], len(answer["files"]), answer["more_files"]) == ("file", 20, 5)
+    path = str(installation.directory / "many-03.log")
+    assert answer["files"][0] == {"path": path, "size_bytes": 4 * 9 + 109, "offset": 4 * 9, "unread_bytes": 109}
+    assert undocumented(answer, documented("What a stream reads")) == set()
+    assert documented("What a stream reads") - fields(answer) == set()
+
+
+async def test_what_the_receiver_said_at_its_welcome_and_when_certificates_expire_is_told(
+    installation: Installation,
+) -> None:
+    receiver = msgspec.structs.replace(installation.receiver_config(), admin=ReceiverAdmin(address="127.0.0.1:0"))
+    async with running(receiver) as service, aiohttp.ClientSession() as client:
+        address = service.listeners[0].address
+        config = installation.forwarder_config(address)
+        config = msgspec.structs.replace(config, admin=ForwarderAdmin(address="127.0.0.1:0"))
+        async with forwarding(config) as forwarder:
+            await eventually(lambda: [row["state"] for row in forwarder.describe()] == ["connected"])
+            at_forwarder = await get(client, forwarder.admin_address)
+            at_receiver = await get(client, service.admin_address)
+    (here,), (there,) = at_forwarder["streams"], at_receiver["streams"]
+    assert here["topic"] == there["newest_links"][0]["topic"] == "http"
+    ((own,), (door,)) = at_forwarder["certificates"], at_receiver["certificates"]
+    assert (own["section"], own["owner"]) == ("tls", "own")
+    assert (door["section"], door["owner"]) == ("localhost:0", "own")
+    assert own["expires"] == there["newest_links"][0]["certificate_expires"]
+    assert door["expires"] == here["link"]["certificate_expires"]
 
 
 async def test_a_viewer_that_asks_each_second_costs_less_than_half_a_percent_of_a_core(

@@ -125,5 +125,7 @@ def test_a_summary_has_observed_values(exposed: Exposed) -> None:
     metrics, _ = exposed
     for value in range(1, 101):
         metrics.batch_duration.labels("a", "hybrid").observe(value / 1000)
-    assert metrics.batch_duration.summary("a") == {"count": 100, "median": 0.05, "p95": 0.095, "p99": 0.099}
-    assert metrics.batch_duration.summary("b") == {"count": 0, "median": None, "p95": None, "p99": None}
+    observed, none = {"median": 0.05, "p95": 0.095, "p99": 0.099}, {"median": None, "p95": None, "p99": None}
+    recent = {"seconds": 300, "count": 100, **observed}
+    assert dict(metrics.batch_duration.summary("a")) == {"count": 100, **observed, "recent": recent}
+    assert dict(metrics.batch_duration.summary("b")) == {"count": 0, **none, "recent": {**recent, "count": 0, **none}}

@@ -1,7 +1,8 @@
 """All files of one source, through every rotation: which to follow, from where, in what order, and until when.
 
 There is no clock and no task here: time is an argument, so rotations are tested without sleeping. Only one thread at a
-time uses a follower, except for `committed`, `forgotten` and `lag_bytes`, which are safe to call from another thread.
+time uses a follower, except for `committed`, `forgotten`, `lag_bytes` and `files`, which are safe to call from another
+thread.
 
     scan    each listed file ─┬─ followed already: unchanged, renamed or gone
                               ├─ the file of a lost position (lost.py): followed from there          (adopt.py)
@@ -15,8 +16,10 @@ position then passes to the copy, if there is one, so that the unread rest is re
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from logfwd.sources.file.absent import Absent
 from logfwd.sources.file.adopt import Adoption
@@ -110,6 +113,26 @@ class Follower:
             max(tail.size - tail.zeros_at_end - self._files.stored.offsets.get(tail.key, tail.size), 0)
             for tail in list(self._files.tails.values())
         )
+
+    def files(self, most: int) -> tuple[list[dict[str, Any]], int]:
+        """How far the followed files were read, those with the most left first; and how many others there are."""
+        tails = list(self._files.tails.values())
+        rows = [
+            {
+                "path": tail.path,
+                "size_bytes": tail.size,
+                "offset": self._offset(tail),
+                "unread_bytes": self._unread(tail),
+            }
+            for tail in heapq.nlargest(most, tails, key=self._unread)
+        ]
+        return rows, len(tails) - len(rows)
+
+    def _offset(self, tail: Tail) -> int:
+        return self._files.stored.offsets.get(tail.key, tail.place.offset)
+
+    def _unread(self, tail: Tail) -> int:
+        return max(tail.size - tail.zeros_at_end - self._offset(tail), 0)
 
     @property
     def needs_polling(self) -> bool:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
+from typing import Any
 
 import structlog
 
@@ -167,6 +168,10 @@ class FileTail:
     def lag_bytes(self) -> int:
         """Bytes in the followed files that are not committed yet."""
         return 0 if self._follower is None else self._follower.lag_bytes()
+
+    def files(self, most: int) -> tuple[list[dict[str, Any]], int]:
+        """The files that have most left to read, and how many others are followed."""
+        return ([], 0) if self._follower is None else self._follower.files(most)
 
 
 def marks(positions: Mapping[str, Position]) -> dict[str, Mark]:

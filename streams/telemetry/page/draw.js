@@ -24,11 +24,12 @@ export function groups(rows) {
   return heads.map((head) => [head, ...rows.filter((row) => row.twin_of === head.stream && row !== head)]);
 }
 
-/** A section for a group of streams; `update` takes its rows, in the same order. */
-export function section(program, group) {
+/** A section for a group of streams, with `further` parts at its end; `update` takes its rows, in the same order. */
+export function section(program, group, further) {
   const names = group.map((row) => row.stream);
   const parts = [heading(program, group), ...group.slice(1).map((_, i) => tiles(program, names, i + 1)), table(program, names)];
   if (program.links) parts.push(...names.map((name, i) => links(program, name, i)));
+  parts.push(...further);
   const id = `streams-${names[0]}`;
   parts[0].title.id = id;
   const node = make("section", { "aria-labelledby": id, class: group.length > 1 ? "pair" : "" }, ...parts.map((part) => part.node));
@@ -100,7 +101,7 @@ function table(program, names) {
 
 function streamHead(program, name, place) {
   const [mode, state] = [make("span", { class: "mode" }), make("span", { class: "state" })];
-  const [group, ...details] = [make("p", { class: "group" }), make("p", { class: "note" }), make("p", { class: "note" })];
+  const [group, ...details] = ["group", "note", "note", "note"].map((kind) => make("p", { class: kind }));
   const node = make(
     "th", { scope: "col", role: "columnheader", class: `stream of-${place % 4}`, "data-stream": name },
     make("p", { class: "name" }, name), mode, state, group, ...details,

@@ -18,7 +18,7 @@ function milliseconds(seconds) {
   return seconds < 1 ? `${three(seconds * 1e3)} ms` : `${three(seconds)} s`;
 }
 
-function bytes(value) {
+export function bytes(value) {
   if (!known(value)) return NONE;
   const step = value >= 1e9 ? 3 : value >= 1e6 ? 2 : value >= 1e3 ? 1 : 0;
   return `${short(value / 1000 ** step)} ${["B", "kB", "MB", "GB"][step]}`;
@@ -32,14 +32,18 @@ export function duration(seconds) {
 }
 
 const byName = (counts) => Object.entries(counts).filter(([, value]) => value).map(([name, value]) => `${name} ${count(value)}`);
-const summed = (summary, one) =>
-  summary.count
-    ? {
-        text: milliseconds(summary.median),
-        unit: `of ${plural(summary.count, one)}`,
-        note: `p95 ${milliseconds(summary.p95)} · p99 ${milliseconds(summary.p99)}`,
-      }
-    : { text: NONE, note: "none yet" };
+const percentiles = ({ p95, p99 }) => `p95 ${milliseconds(p95)} · p99 ${milliseconds(p99)}`;
+
+/** Percentiles of the last minutes; if nothing happened in them, as with handshakes, of the values before. */
+function summed(summary, one) {
+  const { recent } = summary;
+  if (!summary.count) return { text: NONE, note: "none yet" };
+  if (recent.count) {
+    return { text: milliseconds(recent.median), unit: `of ${plural(recent.count, one)}`, note: `${percentiles(recent)} · last ${lastMinutes(recent)}` };
+  }
+  return { text: milliseconds(summary.median), unit: `of ${plural(summary.count, one)}`, note: `${percentiles(summary)} · none in the last ${lastMinutes(recent)}` };
+}
+const lastMinutes = ({ seconds }) => `${Math.round(seconds / 60)} minutes`;
 
 // -- what is shown for a stream ---------------------------------------------------------------------------------
 
@@ -181,17 +185,21 @@ const FORWARDER = {
     },
   ],
   explanation:
-    "Medians and percentiles are those of the last 10,000 values of each stream; sparklines show the last two minutes, from " +
+    "Medians and percentiles are those of the last 5 minutes, at most of 10,000 values of each stream, or of the values before " +
+    "if there were none; ratios are of the last 10,000 values; sparklines show the last two minutes, from " +
     "zero, with one scale for streams shown side by side. A ratio here has no interval: for a verdict use logbench compare.",
   empty: "No streams are configured.",
   sink: () => "",
+  files: true,
   bytes: (row) => row.acknowledged_bytes,
   records: (row) => row.records.acknowledged,
   mode: (row) => named(row.mode, row.link?.stack),
   state: (row) => [row.state, forwarderState(row)],
   group: (row) => (row.link ? `${row.link.group} · ${row.link.version}` : "no link"),
-  details: (row) =>
-    row.link ? [`${row.link.cipher} · ${row.link.authentication}`, `to ${row.link.receiver} for ${duration(row.link.age_seconds)}`] : [`mode ${row.mode}`, "retrying"],
+  details: (row) => [
+    ...(row.link ? [`${row.link.cipher} · ${row.link.authentication}`, `to ${row.link.receiver} for ${duration(row.link.age_seconds)}`] : [`mode ${row.mode}`, "retrying"]),
+    row.topic ? `topic ${row.topic}` : "",
+  ],
   differences,
   ratios: [
     medianRatio("Batch duration", "batch_duration_seconds", "batches"),
@@ -203,7 +211,7 @@ const FORWARDER = {
     {
       label: "Batch duration", hint: "sealed to acknowledged; median",
       show: (row) => summed(row.batch_duration_seconds, "batch"),
-      series: (row) => row.batch_duration_seconds.median,
+      series: (row) => row.batch_duration_seconds.recent.median,
     },
     {
       label: "TLS handshake", hint: "without the TCP connect; median",
@@ -263,7 +271,8 @@ const RECEIVER = {
     { label: "Links", show: (row) => Object.entries(row.links_by_group).map(([group, links]) => `${count(links)} × ${group}`).join(" · ") || "none" },
   ],
   explanation:
-    "Medians and percentiles are those of the last 10,000 batches of each stream; sparklines show the last two minutes, from " +
+    "Medians and percentiles are those of the last 5 minutes, at most of 10,000 values of each stream, or of the values before " +
+    "if there were none; ratios are of the last 10,000 values; sparklines show the last two minutes, from " +
     "zero, with one scale for streams shown side by side. Totals count from the start of this receiver process.",
   empty: "No forwarder has opened a link yet.",
   sink: (answer) => nextHop(answer.sink),
@@ -282,7 +291,7 @@ const RECEIVER = {
     {
       label: "Sink time", hint: "of one batch; median",
       show: (row) => summed(row.sink_seconds, "batch"),
-      series: (row) => row.sink_seconds.median,
+      series: (row) => row.sink_seconds.recent.median,
     },
     {
       label: "TLS handshake", hint: "first byte read to complete; median",

@@ -19,7 +19,23 @@ export function overview(program, rows, sections) {
   const head = named.map(({ label, number }) => make("th", { scope: "col", class: number ? "number" : "" }, label));
   const lines = rows.map((row) => line(program, row.stream, sections.get(row.stream), rows.length > MOST_OPEN));
   const node = make("table", { class: "overview" }, make("caption", { class: "visually-hidden" }, "Streams"), make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...lines.map((each) => each.node)));
-  return { node, update: (news, answer) => lines.forEach((each, i) => each.update(news[i], answer)) };
+  const update = (news, answer) => {
+    lines.forEach((each, i) => each.update(news[i], answer));
+    if (rows.length > MOST_OPEN) order(node.tBodies[0], lines);
+  };
+  return { node, update };
+}
+
+const URGENCY = ["disconnected", "unanswered", "connecting", "connected"];
+
+/** Streams with faults first, the others in the order of the API. */
+function order(body, lines) {
+  const kind = ({ state }) => URGENCY.indexOf(state.dataset.state);
+  const nodes = [...lines].sort((one, other) => kind(one) - kind(other)).map((each) => each.node);
+  if (nodes.every((node, i) => node === body.rows[i])) return;
+  const held = document.activeElement;
+  body.append(...nodes);
+  if (body.contains(held)) held.focus({ preventScroll: true }); // a row that is moved loses it
 }
 
 function line(program, stream, section, folded) {
@@ -42,6 +58,6 @@ function line(program, stream, section, folded) {
       cells[i].classList.toggle("nothing", cells[i].textContent === NONE);
     });
   };
-  return { node, update };
+  return { node, state, update };
 }
 

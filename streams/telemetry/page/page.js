@@ -3,6 +3,7 @@
 // of streams changes and updated in place otherwise, so that a selection or an open list survives.
 
 import { HISTORY_SECONDS, groups, make, section, setText } from "./draw.js";
+import { certificates, files } from "./onclick.js";
 import { RATE_SECONDS, configOf, duration, programOf } from "./measures.js";
 import { judged, overview } from "./overview.js";
 
@@ -15,6 +16,8 @@ let answer = null;
 let heardAt = performance.now();
 let heardAtClock = new Date();
 let failure = "";
+const expiry = certificates();
+document.getElementById("overview").after(expiry.node);
 let drawn = { streams: null, update: () => {} };
 
 function draw() {
@@ -22,7 +25,7 @@ function draw() {
   const found = groups(answer.streams);
   const streams = answer.program + JSON.stringify(found.map((group) => group.map((row) => row.stream)));
   if (streams !== drawn.streams) {
-    const sections = found.map((group) => section(program, group));
+    const sections = found.map((group) => section(program, group, program.files ? [files(group[0].stream)] : []));
     const nodes = sections.length ? sections.map((each) => each.node) : [make("p", { class: "empty" }, program.empty)];
     const byStream = new Map(found.flatMap((group, i) => group.map((row) => [row.stream, nodes[i]])));
     const table = sections.length ? overview(program, found.flat(), byStream) : { node: "", update: () => {} };
@@ -36,6 +39,7 @@ function draw() {
     setText(document.getElementById("explanation"), program.explanation);
   }
   drawn.update(found);
+  expiry.update(answer);
   setText(document.getElementById("program"), answer.program);
   setText(document.getElementById("sink"), program.sink(answer));
   const config = document.getElementById("config");
