@@ -78,6 +78,7 @@ AWAITED = {
     "logfwd.links.conversation": "until the first of them ends",
     "logfwd.links.sender": "the next link, which is asked for when this one has ended",
     "logfwd.pipeline": "until the first of them fails",
+    "logfwd.reloading": "the digests that the next reload waits for",
     "logfwd.sources.http.server": "the end of a door",
     "logfwd.sources.stdin": "the block that is asked for",
     "logfwd.spool.committer": "a thread: its end is the program's",

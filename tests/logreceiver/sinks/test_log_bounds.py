@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
@@ -61,6 +62,13 @@ async def test_a_repeat_is_recognised_whatever_the_log_takes_by_now(
             patch.setattr("logreceiver.sinks.log.look.walk", lambda *_: None)
             assert (await sink.produce(TOPIC, 0, made)).kind is Kind.STORED
         assert (await sink.produce(TOPIC, 0, made)).kind is Kind.DUPLICATE
+
+
+async def test_a_small_batch_does_not_overtake_a_large_one_that_is_still_looked_at(tmp_path: Path) -> None:
+    first, second = batch(7, 0, records=200_000), batch(7, 200_000)
+    async with opened(tmp_path) as sink:
+        outcomes = await asyncio.gather(sink.produce(TOPIC, 0, first), sink.produce(TOPIC, 0, second))
+    assert [(each.kind, each.base_offset) for each in outcomes] == [(Kind.STORED, 0), (Kind.STORED, 200_000)]
 
 
 FEW = 40
