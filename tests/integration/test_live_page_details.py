@@ -13,6 +13,13 @@ from tests.integration.test_live_page import MARKUP, of_many, scroll_widths, wai
 from tests.support.browser import chromium, visit
 from tests.support.pages import Installed, steady_load
 
+LINES = """(cell) => {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  return range.getClientRects().length;
+}"""
+"""How many lines a cell's text takes."""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -45,6 +52,9 @@ def test_a_stream_s_files_are_shown_when_they_are_opened_with_their_topic_and_th
         before = row.inner_text()
         expect(row).not_to_have_text(before, timeout=15_000)
         assert scroll_widths(page, [320, 1200]) == [320, 1200]
+        page.set_viewport_size({"width": 320, "height": 1000})
+        offset = row.get_by_role("cell").nth(2)
+        assert offset.evaluate(LINES) == 1, "a number is not broken"
 
 
 def test_names_of_files_are_text_and_many_are_counted(browser: Browser, installed: Installed) -> None:

@@ -22,6 +22,7 @@ function opened(summary, titles) {
 export function files(stream) {
   const summary = make("summary", {}, `files of ${stream}`);
   const list = opened(summary, ["path", "size", "offset", "unread"]);
+  list.node.classList.add("files");
   let [asks, next] = [false, 0];
   const show = ({ type, files: found, more_files: more }) => {
     setText(summary, type === "file" ? `files of ${stream}: ${count(found.length + more)}` : `files of ${stream}: none, its source is of type ${type}`);
