@@ -155,8 +155,9 @@ class Finder:
         return path in self._targets or leads_to(self._settings, path)
 
     def is_aside(self, path: str) -> bool:
-        """True if `rotated` says that files of this source are moved to this name."""
-        return any(matches(path, pattern) for pattern in self._settings.rotated)
+        """True if `rotated` says that files of this source are moved to this name, which is no configured one."""
+        rotated = any(matches(path, pattern) for pattern in self._settings.rotated)
+        return rotated and not self.is_configured(path) and not excludes(self._settings, path)
 
     def name_of(self, family: str) -> str:
         """The name that `paths` matches: that of the symbolic link, where only one leads to it."""

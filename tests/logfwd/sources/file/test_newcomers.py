@@ -150,3 +150,15 @@ def test_a_file_that_was_copied_and_emptied_before_anybody_looked_waits_for_the_
     assert read_all(follower) == numbered(600, 610)  # it does not wait for what the scan has found
     follower.close()
     notifier.close()
+
+
+def test_a_new_file_does_not_wait_where_rotated_names_it_or_files_that_are_excluded(tmp_path: Path) -> None:
+    reader = Reader(tmp_path / "*.log", rotated=(str(tmp_path / "*"),), exclude=("*.tmp",))
+    reader.turn()
+    new, foreign = tmp_path / "new.log", tmp_path / "other.tmp"
+    append(new, numbered(0, 10))
+    append(foreign, numbered(20, 30))
+    reader.follower.follow_new([str(foreign), str(new)], reader.now, 1)
+    reader.read()
+    reader.commit()
+    assert reader.lines == numbered(0, 10).splitlines()
