@@ -23,7 +23,7 @@ class Originals:
         """The followed files by path and family, and by their heads; empty until this scan asks for them."""
         self._by_head: dict[Head, list[Tail]] = {}
         self._new: dict[str, Found] = {}
-        """New files with unrotated names, by path: a rotated file may be a copy of one that is not followed yet."""
+        """New files by path: a rotated file may be a copy of one that is not followed yet."""
 
     def begin_scan(self) -> None:
         """Forget what was followed at the last scan."""
@@ -31,7 +31,7 @@ class Originals:
 
     def note_new(self, files: Iterable[Found]) -> None:
         """Note the files that this scan has to decide about."""
-        self._new = {file.path: file for file in files if file.path == file.family and file.size}
+        self._new = {file.path: file for file in files if file.size}
 
     def kept_bytes(self, file: Found, tail: Tail) -> int:
         """How much of a new file may have been read from another one, gone or followed, or deleted and still open."""

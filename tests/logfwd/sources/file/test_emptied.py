@@ -171,3 +171,16 @@ def test_a_file_that_is_emptied_between_its_listing_and_its_opening_is_read_afte
     settled(reader)
     assert reader.lines == expected((0, 25))
     assert reader.files == {}
+
+
+@pytest.mark.parametrize("name", ["a.log", "c-1"])
+def test_a_new_file_whose_name_may_be_a_rotated_one_is_not_read_twice_for_its_copy(tmp_path: Path, name: str) -> None:
+    reader = Reader(tmp_path / "*")
+    reader.turn()
+    append(tmp_path / name, numbered(0, 1))
+    shutil.copyfile(tmp_path / name, tmp_path / f"{name}.1")
+    os.utime(tmp_path / name, (4e9, 4e9))
+    reader.turn()
+    os.truncate(tmp_path / name, 0)
+    settled(reader)
+    assert reader.lines == expected((0, 1))
