@@ -1,7 +1,7 @@
 """A look at a batch before it is stored: can everybody who reads the log pass it?
 
-A look takes milliseconds where a commit of a small batch takes less than one. So looks have threads of their own, and a
-large batch of one stream holds up no other stream's commit.
+At a large batch it takes milliseconds where a commit takes less than one. So these looks have threads of their own, and
+hold up no other stream's commit. A small one is looked at by the thread that commits: the way to another takes longer.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from streams.config.units import KIB
 from streams.errors import BatchCorrupt
 from streams.records.batch import Header, check
 from streams.records.walk import walk
 
+SMALL_BYTES = 32 * KIB
 THREADS = 2
 """Each keeps room for the largest batch that it has decompressed."""
 
@@ -35,14 +37,15 @@ class Lookers:
 
     async def look(self, batch: memoryview) -> Look:
         """BatchCorrupt if its header or its CRC is wrong."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _look, batch)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, look_at, batch)
 
     def close(self) -> None:
         """After the last look."""
         self._threads.shutdown()
 
 
-def _look(batch: memoryview) -> Look:
+def look_at(batch: memoryview) -> Look:
+    """BatchCorrupt if its header or its CRC is wrong."""
     header = check(batch)
     if header.producer_id >= 0 and (header.base_sequence < 0 or header.producer_epoch < 0):
         text = f"producer {header.producer_id} with epoch {header.producer_epoch}, sequence {header.base_sequence}"

@@ -29,7 +29,7 @@ import structlog
 
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
 from logreceiver.sinks.log.files import DIRECTORY_MODE, legal_topic
-from logreceiver.sinks.log.look import Look, Lookers
+from logreceiver.sinks.log.look import SMALL_BYTES, Look, Lookers, look_at
 from logreceiver.sinks.log.meta import LogMeta
 from logreceiver.sinks.log.partition import Partition
 from logreceiver.sinks.log.partitions import Partitions
@@ -57,7 +57,8 @@ class _Job:
     topic: str
     partition: int
     batch: memoryview
-    look: Look
+    look: Look | None
+    """None of a small one, before its commit."""
     answer: asyncio.Future[Outcome]
 
 
@@ -240,7 +241,7 @@ class LogSink:
             return Outcome.refused(Code.TOO_LARGE, f"{len(batch)} bytes; the limit is {limit}")
         try:
             async with self._in_order[topic, partition]:
-                look = await self._lookers.look(batch)
+                look = None if len(batch) <= SMALL_BYTES else await self._lookers.look(batch)
         except BatchCorrupt as error:
             return Outcome.refused(Code.CORRUPT, str(error))
         if self._closed:  # meanwhile
@@ -284,15 +285,18 @@ class LogSink:
         """Queue one batch in its group, or return an answer that is already certain."""
         group = groups.get((job.topic, job.partition))
         try:
+            look = job.look or look_at(job.batch)
             if group is None:
                 group = groups[job.topic, job.partition] = _Group(self._partition(job.topic, job.partition))
             if group.error is not None:
                 raise group.error
-            answer = group.partition.producers.judge(job.look.header)
+            answer = group.partition.producers.judge(look.header)
             if answer is None:
-                if job.look.unfit:
-                    return Outcome.refused(Code.INVALID_RECORD, job.look.unfit)
-                answer = Outcome(Kind.STORED, group.partition.append(job.look.header, job.batch))
+                if look.unfit:
+                    return Outcome.refused(Code.INVALID_RECORD, look.unfit)
+                answer = Outcome(Kind.STORED, group.partition.append(look.header, job.batch))
+        except BatchCorrupt as error:
+            return Outcome.refused(Code.CORRUPT, str(error))
         except SinkUnavailable as error:
             return Outcome.refused(error.code, str(error))
         except OSError as error:
