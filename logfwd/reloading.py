@@ -105,8 +105,8 @@ class Reloading:
 
     async def _reload(self, load: Load, *, check: bool, confirm: str) -> Report:
         try:
-            # in a thread: its files may be on a disk that does not answer
             before = await self._files
+            # in a thread: its files may be on a disk that does not answer
             new, files = await asyncio.to_thread(_load, load, self._config.modes)
         except ConfigError as error:
             remedy = "mend what the problems name; until then the last good configuration stays in use"

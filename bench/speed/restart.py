@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import statistics
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
+from rich.console import Console
 
 from bench.figures import report
-from bench.lab.load import Load
+from bench.lab.handover import handing_over
+from bench.lab.load import Base, Load
 from bench.lab.processes import StartFailed
 from bench.lab.rig import Forwarder, Rig, Setup
 from bench.lab.site import Program
@@ -29,13 +30,8 @@ SETTLE_SECONDS = 3.0
 PATIENCE_SECONDS = 60.0
 CHANGES = 5
 """Acknowledgements seen after the restart: the first ones may still be those of the receiver that has ended."""
+ENDS: Mapping[str, Callable[[Program], object]] = {"SIGKILL": Program.kill, "SIGTERM": Program.stop}
 _BATCH = '[batch]\nlinger = "5ms"\n'
-_HAND_OVER = (
-    "import os, sys; number = int(sys.argv[1]); os.dup2(number, 3);"
-    "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='links');"
-    "os.execv(sys.argv[2], sys.argv[2:])"
-)
-"""Starts a program as a service manager does that keeps its socket (sd_listen_fds(3))."""
 
 
 @click.command(short_help="Measure the outage of a receiver's restart.")
@@ -51,23 +47,14 @@ def restart(rounds: int, sink: str, as_json: bool) -> None:
 
     Takes about 5 seconds a restart.
     """
-    rows = []
+    rows: list[report.Row] = []
     with report.workplace(as_json) as (directory, console):
         base, _ = report.base_file(directory, console, BASE_RECORDS, seed=1)
         for kept in (False, True):
-            with _rig(directory / f"rig{kept:d}", sink, kept=kept) as (rig, forwarder):
-                load = Load(base, forwarder.input(forwarder.originals[0]) / "http.log", RECORDS_PER_SECOND)
-                load.start()
-                try:
-                    for name, end in (("SIGKILL", Program.kill), ("SIGTERM", Program.stop)):
-                        seconds: list[float] = []
-                        for number in range(rounds):
-                            with console.status(f"{name} {number + 1} of {rounds}"):
-                                time.sleep(SETTLE_SECONDS)
-                                seconds.append(_outage(forwarder, rig, end))
-                        rows.append({"signal": name, "socket": "kept" if kept else "its own", "seconds": seconds})
-                finally:
-                    load.stop()
+            with _rig(directory / f"rig{kept:d}", sink, kept=kept) as (rig, forwarder), _loaded(forwarder, base):
+                for name in ENDS:
+                    seconds = _outages(rig, forwarder, name, rounds, console)
+                    rows.append({"signal": name, "socket": "kept" if kept else "its own", "seconds": seconds})
     if as_json:
         report.emit("restart", rows, sink=sink)
         return
@@ -92,9 +79,30 @@ def _rig(directory: Path, sink: str, *, kept: bool) -> Iterator[tuple[Rig, Forwa
             sock = stack.enter_context(socket.create_server((host, int(port)), backlog=128))
             program = rig.receiver
             program.descriptors = [sock.fileno()]
-            program.argv[:0] = [sys.executable, "-c", _HAND_OVER, str(sock.fileno())]
+            program.argv[:] = handing_over(sock.fileno(), program.argv)
             rig.start_receiver()
         yield rig, stack.enter_context(rig.forwarder(Setup(mode=MODE, more=_BATCH)))
+
+
+@contextlib.contextmanager
+def _loaded(forwarder: Forwarder, base: Base) -> Iterator[None]:
+    """Records come at a steady rate."""
+    load = Load(base, forwarder.input(forwarder.originals[0]) / "http.log", RECORDS_PER_SECOND)
+    load.start()
+    try:
+        yield
+    finally:
+        load.stop()
+
+
+def _outages(rig: Rig, forwarder: Forwarder, name: str, rounds: int, console: Console) -> list[float]:
+    """Seconds, for each of some restarts by this signal."""
+    seconds = []
+    for number in range(rounds):
+        with console.status(f"{name} {number + 1} of {rounds}"):
+            time.sleep(SETTLE_SECONDS)
+            seconds.append(_outage(forwarder, rig, ENDS[name]))
+    return seconds
 
 
 def _outage(forwarder: Forwarder, rig: Rig, end: Callable[[Program], object]) -> float:

@@ -224,11 +224,8 @@ def load(path: Path, connection: sqlite3.Connection) -> Contents:
                 raise SpoolCorrupt(f"{path}: batches of stream {stream} belong to run {run}, which does not exist")
     for stream, totals in found.totals.items():
         waiting_records = found.waiting[stream].records if stream in found.waiting else 0
-        if totals.accepted != totals.gone + waiting_records:  # rows can vanish without any other sign
-            raise SpoolCorrupt(
-                f"{path}: {stream} accepted {totals.accepted} records, "
-                f"but {totals.gone} are accounted for and {waiting_records} are waiting"
-            )
+        if fault := totals.imbalance(stream, waiting_records):
+            raise SpoolCorrupt(f"{path}: {fault}")
     return found
 
 

@@ -96,6 +96,12 @@ class Totals:
         """What was accepted and does not wait any more."""
         return self.acknowledged + self.dropped + self.dead_lettered
 
+    def imbalance(self, stream: str, waiting: int) -> str:
+        """What does not add up if so many records wait, as when rows have vanished; empty if all does."""
+        if self.accepted == self.gone + waiting:
+            return ""
+        return f"{stream} accepted {self.accepted} records, but {self.gone} are accounted for and {waiting} are waiting"
+
 
 @dataclass(frozen=True, slots=True)
 class Letter:

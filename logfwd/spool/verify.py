@@ -101,7 +101,8 @@ def _references(connection: sqlite3.Connection, report: Report) -> Iterator[str]
             yield f"batch {row.id} of {stream} {fault}"
         before = stream, row
     for stream, *sums in rows(connection, "totals"):
-        yield from _unbalanced(stream, Totals(*sums), waiting[stream])
+        if fault := Totals(*sums).imbalance(stream, waiting[stream]):
+            yield fault
 
 
 def _stamp_fault(run: Run, previous: Row | None, row: Row) -> str:
@@ -115,14 +116,6 @@ def _stamp_fault(run: Run, previous: Row | None, row: Row) -> str:
     if row.last_sequence >= run.next_sequence:
         return f"ends at sequence {row.last_sequence}, but the next sequence of its run is {run.next_sequence}"
     return ""
-
-
-def _unbalanced(stream: str, totals: Totals, waiting: int) -> Iterator[str]:
-    if totals.accepted != totals.gone + waiting:
-        yield (
-            f"{stream} accepted {totals.accepted} records, "
-            f"but {totals.gone} are accounted for and {waiting} are waiting"
-        )
 
 
 def _dead_letters(connection: sqlite3.Connection, report: Report) -> Iterator[str]:

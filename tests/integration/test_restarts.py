@@ -6,16 +6,15 @@ import contextlib
 import json
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bench.lab.handover import handing_over
 from bench.lab.kafka import free_ports
 from bench.lab.site import Site, command
-from tests.support.handover import LAUNCH
 from tests.support.patience import PATIENCE_SECONDS
 
 SOURCE = '[source]\ntype = "file"\npaths = ["in.log"]\n'
@@ -35,8 +34,7 @@ def site_at(directory: Path, port: int) -> Iterator[Site]:
 
 def hand_over(site: Site, sock: socket.socket) -> None:
     """From now on its receiver is started as by a service manager that keeps this socket."""
-    run = f"import os, sys; os.execv({command('logreceiver')!r}, ['logreceiver', *{site.receiver.argv[1:]!r}])"
-    site.receiver.argv[:] = [sys.executable, "-c", LAUNCH, str(sock.fileno()), "1", "links", run]
+    site.receiver.argv[:] = handing_over(sock.fileno(), site.receiver.argv)
     site.receiver.descriptors = [sock.fileno()]
 
 

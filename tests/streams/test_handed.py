@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.lab.handover import handing_over
 from streams import handed
-from tests.support.handover import LAUNCH
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def nothing_left() -> Iterator[None]:
 
 
 def launched(sock: socket.socket, count: str, names: str, script: str) -> str:
-    argv = [sys.executable, "-c", LAUNCH, str(sock.fileno()), count, names, script]
+    argv = handing_over(sock.fileno(), [sys.executable, "-c", script], count=count, names=names)
     result = subprocess.run(argv, pass_fds=(sock.fileno(),), capture_output=True, check=True, timeout=60)
     return result.stdout.decode().strip()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TypedDict
 
@@ -96,21 +98,24 @@ def number_in(message: m.Heard) -> int | None:
     return number_of(bytes(message.payload)) if isinstance(message, m.Batch) else None
 
 
-async def be_killed_with_a_batch_in_flight(directory: Path) -> None:
+@contextlib.asynccontextmanager
+async def restarted(directory: Path, *, batches: int) -> AsyncIterator[Talk]:
+    """Killed with batch 0 in flight, which is stored and not taken again; the next start has sealed some more."""
     async with talking(directory) as talk:
         await talk.receiver.welcome()
         await talk.receiver.open_run()
         assert await talk.receiver.batch() == 0
+    async with talking(directory, batches=0) as talk:
+        for number in range(1, batches + 1):
+            await talk.add(number)
+        await talk.receiver.welcome()
+        await refuse_again(talk, 0)
+        yield talk
 
 
 @pytest.mark.usefixtures("no_pauses")
 async def test_after_a_restart_the_next_run_vouches_for_a_stored_batch_that_is_refused(tmp_path: Path) -> None:
-    await be_killed_with_a_batch_in_flight(tmp_path)
-    async with talking(tmp_path, batches=0) as talk:
-        for number in (1, 2, 3):
-            await talk.add(number)
-        await talk.receiver.welcome()
-        await refuse_again(talk, 0)
+    async with restarted(tmp_path, batches=3) as talk:
         assert (await talk.receiver.open_run()).producer_id == -1, "a run of its own for each start"
         assert [await talk.receiver.batch() for _ in range(3)] == [1, 2, 3]
         talk.receiver.say(m.Ack(1, 0, 3))
@@ -131,11 +136,7 @@ async def test_after_a_restart_the_next_run_vouches_for_a_stored_batch_that_is_r
 @pytest.mark.usefixtures("no_pauses")
 async def test_a_stored_batch_that_is_gone_when_the_next_run_has_vouched_for_it_is_sent_again(tmp_path: Path) -> None:
     """The leader that had it alone was replaced meanwhile."""
-    await be_killed_with_a_batch_in_flight(tmp_path)
-    async with talking(tmp_path, batches=0) as talk:
-        await talk.add(1)
-        await talk.receiver.welcome()
-        await refuse_again(talk, 0)
+    async with restarted(tmp_path, batches=1) as talk:
         await talk.receiver.open_run()
         assert await talk.receiver.batch() == 1
         talk.receiver.say(m.Ack(1, 0, 0))
@@ -155,11 +156,7 @@ async def test_a_stored_batch_that_is_gone_when_the_next_run_has_vouched_for_it_
 
 @pytest.mark.usefixtures("no_pauses")
 async def test_a_run_in_another_partition_vouches_for_nothing(tmp_path: Path) -> None:
-    await be_killed_with_a_batch_in_flight(tmp_path)
-    async with talking(tmp_path, batches=0) as talk:
-        await talk.add(1)
-        await talk.receiver.welcome()
-        await refuse_again(talk, 0)
+    async with restarted(tmp_path, batches=1) as talk:
         asked = await talk.receiver.hear(m.OpenRun)
         talk.receiver.say(m.Run(asked.run, TOPIC, TOPIC_ID, 1, 7, b"grant", -1, -1))
         for seq in (1, 2):
