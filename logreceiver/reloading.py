@@ -2,7 +2,8 @@
 
 First everything new is made beside what is in use, and may fail: then the old configuration stays, and the answer, a
 log line and a metric say why. What is taken after that cannot fail. Certificates, grant keys and the sink's credentials
-are read again even if the configuration is the same.
+are read again even if the configuration is the same. The look for changed certificates (`reload_certificates`) does not
+read again what a reload has taken.
 
 One that would end links that nobody may have meant (weighing.py) is refused until it is confirmed by the digest that
 the refusal names.
@@ -36,6 +37,7 @@ from streams.errors import Code, ConfigError, LinkError
 from streams.security import stacks
 from streams.security.listener import Listener
 from streams.security.revocation import Revoked
+from streams.watching import Stamps, stamps_of
 
 STOPPING, START_AGAIN = "the receiver is stopping", "it reads its configuration when it starts"
 CLOSE_SECONDS = RETIRE_SECONDS + 2.0
@@ -63,16 +65,25 @@ class _Prepared(NamedTuple):
 
     taking: Taking
     grants: Grants
+    stamps: Stamps
+    """Of the files of certificates, from before they were read: what changes meanwhile is noticed."""
     revoked: Revoked
     listeners: Change
     renew_sink: Callable[[], None]
 
 
 class Reloading:
-    """The reloads of one receiver. `links` gives its open links, each with the listener that it came by."""
+    """The reloads of one receiver. `links` gives its open links, each with the listener that it came by.
 
-    def __init__(self, shared: Shared, listeners: Listeners, links: Links, metrics: ReceiverMetrics) -> None:
+    `stamps` are those of the files of certificates from before they were read.
+    """
+
+    def __init__(
+        self, shared: Shared, listeners: Listeners, links: Links, metrics: ReceiverMetrics, stamps: Stamps
+    ) -> None:
         self._shared, self._listeners, self._links, self._metrics = shared, listeners, links, metrics
+        self._seen = stamps
+        """Of the files of certificates that were read last, whether they are in use or not."""
         self._one_at_a_time = asyncio.Lock()
         self._prepared: tuple[_Prepared, Report] | None = None
         """What waits to be taken or dropped."""
@@ -167,9 +178,11 @@ class Reloading:
         tell_of_secrets(new)
         taking = take(self._shared.config, new)
         config = taking.config
+        stamps = stamps_of(config.certificate_files)
         return digest(new), _Prepared(
             taking,
             Grants.load(config.grant_key_file),
+            stamps,
             Revoked.load(config.crl, config.tls.sections()),
             self._listeners.plan(config),
             renewal(self._shared.sink, config.sink),
@@ -216,6 +229,7 @@ class Reloading:
         """
         shared, before = self._shared, self._shared.config
         leaving = self._listeners.leaving(prepared.listeners)
+        self._seen = prepared.stamps
         shared.take(prepared.taking.config, prepared.grants, prepared.revoked)
         self._metrics.revocation_lists(shared.revoked.next_update)
         prepared.renew_sink()
@@ -281,8 +295,13 @@ class Reloading:
         )
 
     async def reload_certificates(self) -> None:
-        """Use the files as they are now, also the revocation lists; keep the old ones if these are no use."""
+        """Use the files, also the revocation lists, if they have changed; keep the old ones if these are no use."""
+        # a disk may not answer, which is to hold up no reload
+        stamps = await asyncio.to_thread(stamps_of, self._shared.config.certificate_files)
         async with self._one_at_a_time:
+            if stamps == self._seen:
+                return
+            self._seen = stamps
             try:
                 change, renew_sink, revoked = await asyncio.to_thread(self._certificates)
             except ConfigError as error:

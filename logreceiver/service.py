@@ -42,6 +42,7 @@ from streams.security.revocation import Revoked
 from streams.security.transport import Link
 from streams.telemetry import admin
 from streams.telemetry.metrics import CollectorRegistry
+from streams.watching import stamps_of
 
 CERTIFICATE_CHECK_SECONDS = 5.0
 STOPPING = "the receiver is stopping"
@@ -93,8 +94,7 @@ class Service:
 
     async def _start(self) -> None:
         config = self.config
-        self._seen = self._certificate_stamp()
-        """Of the files that were read last."""
+        stamps = stamps_of(config.certificate_files)
         self._make_room()
         grants = Grants.load(config.grant_key_file)
         ledger_topic = config.ledger.topic if config.ledger is not None else ""
@@ -111,7 +111,7 @@ class Service:
             turns=self._shared.turns,
             reuse_port=self._worker is not None,
         )
-        self._reloading = Reloading(self._shared, self._listeners, self._live.items, self.metrics)
+        self._reloading = Reloading(self._shared, self._listeners, self._live.items, self.metrics, stamps)
         self._stack.push_async_callback(self._reloading.close)
         if config.ledger is not None:
             self._shared.ledger = Ledger(config.ledger.topic, sink, self.metrics)
@@ -217,16 +217,7 @@ class Service:
     async def _watch_certificates(self) -> None:
         while True:
             await asyncio.sleep(CERTIFICATE_CHECK_SECONDS)
-            seen = await asyncio.to_thread(self._certificate_stamp)  # a disk may not answer
-            if seen != self._seen:
-                self._seen = seen
-                await self.reload_certificates()
-
-    def _certificate_stamp(self) -> tuple[float, ...]:
-        """When each file of each certificate was written; empty while one of them is missing."""
-        with contextlib.suppress(OSError):
-            return tuple(path.stat().st_mtime for path in self.config.certificate_files)
-        return ()
+            await self.reload_certificates()
 
     async def reload(self, load: Load, *, check: bool = False, confirm: str = "") -> Report:
         """Load a configuration and take it; see reloading.py. At SIGHUP, or as an operator asks."""
@@ -252,7 +243,7 @@ class Service:
         return await self._reloading.drop(reason, remedy)
 
     async def reload_certificates(self) -> None:
-        """Use the current files for new links; keep the old ones if peers would refuse these."""
+        """Use files that have changed for new links; keep the old ones if peers would refuse these."""
         await self._reloading.reload_certificates()
 
     # -- for admin ---------------------------------------------------------------------------------------------

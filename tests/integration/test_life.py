@@ -77,6 +77,21 @@ async def test_a_receiver_takes_a_new_certificate_and_keeps_its_links(
     assert len(found(events, "link failed")) == 0
 
 
+async def test_certificates_that_a_reload_has_taken_are_not_read_once_more(
+    installation: Installation, events: Events
+) -> None:
+    async with running(installation.receiver_config()) as service:
+        installation.parties.leaf("receiver", identities=["renewed"], hosts=["localhost"], force=True)
+        await service.reload(lambda: service.config)
+        for _ in range(2):
+            await service.reload_certificates()  # as whoever looks for changed files does from time to time
+        assert len(found(events, "certificate reloaded")) == 1
+        installation.parties.leaf("receiver", identities=["again"], hosts=["localhost"], force=True)
+        for _ in range(2):
+            await service.reload_certificates()
+        assert len(found(events, "certificate reloaded")) == 2
+
+
 async def test_a_stream_is_added_by_a_reload_and_none_is_removed(installation: Installation, events: Events) -> None:
     async with running(installation.receiver_config()) as service:
         address = service.listeners[0].address

@@ -45,6 +45,7 @@ async def test_a_disk_that_does_not_answer_holds_up_a_reload_and_no_link(
         disk = Disk(monkeypatch)
         reload = asyncio.create_task(receiver.reload(lambda: config))
         await eventually(disk.asked.is_set)
+        installation.parties.leaf("receiver", identities=["renewed"], hosts=["localhost"], force=True)
         certificates = asyncio.create_task(receiver.reload_certificates())
         installation.append(*lines(10))
         await eventually(lambda: acknowledged(forwarder) == 10)
@@ -104,7 +105,7 @@ async def test_a_stream_whose_topic_becomes_the_ledgers_is_written_no_more(tmp_p
     ("task", "part"),
     [
         ("oversight", "logreceiver.oversight.datetime"),
-        ("certificates", "logreceiver.service.Service._certificate_stamp"),
+        ("certificates", "logreceiver.reloading.stamps_of"),
         ("watch", "streams.watching.stamps_of"),
     ],
 )
