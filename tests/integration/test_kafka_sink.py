@@ -88,9 +88,9 @@ async def test_a_broker_that_hangs_leaves_a_batch_uncertain_and_asking_settles_i
     kafka: Kafka, topic_name: str
 ) -> None:
     async with opened(kafka, produce_timeout_seconds=1.0) as sink:
-        await sink.topic(topic_name)
+        await eventually(lambda: sink.topic(topic_name))
         producer_id = await eventually(sink.new_producer_id)
-        assert (await sink.produce(topic_name, 0, batch(producer_id, 0))).kind is Kind.STORED
+        await taken(lambda: sink.produce(topic_name, 0, batch(producer_id, 0)))
         kafka.pause()
         try:
             outcome = await sink.produce(topic_name, 0, batch(producer_id, 10))
@@ -109,7 +109,7 @@ async def test_a_broker_killed_in_the_middle_of_a_stream_loses_and_repeats_nothi
 ) -> None:
     batches = 400
     async with opened(kafka) as sink:
-        await sink.topic(topic_name)
+        await eventually(lambda: sink.topic(topic_name))
         producer_id = await eventually(sink.new_producer_id)
         sequence, kinds, kills = 0, set(), [1000, 2500]
         while sequence < 10 * batches:
@@ -125,8 +125,8 @@ async def test_a_broker_killed_in_the_middle_of_a_stream_loses_and_repeats_nothi
             if process is not None and process.poll() is not None:
                 kafka.restart()
             state = await eventually(lambda: sink.ask(topic_name, 0, producer_id))
-            assert state is not None
-            assert state.last_sequence in (sequence - 1, sequence + 9)
+            last = -1 if state is None else state.last_sequence  # a busy broker may refuse the very first batch
+            assert last in (sequence - 1, sequence + 9)
         assert kinds & {Kind.UNCERTAIN, Kind.REFUSED}
     assert await stored_values(kafka, topic_name) == values(10 * batches)
 
@@ -137,10 +137,10 @@ async def test_a_partition_that_waits_for_a_stopped_follower_holds_up_no_other(t
         await asyncio.to_thread(create_topics, kafka, ["stuck"], replicas=(1, 2))
         await asyncio.to_thread(create_topics, kafka, ["quick"], partitions=8)
         async with opened(kafka, create_topics=False) as sink:
-            await sink.topic("stuck")
-            await sink.topic("quick")
+            for name in ("stuck", "quick"):
+                await eventually(lambda: sink.topic(name))  # noqa: B023
             ids = [await eventually(sink.new_producer_id) for _ in range(9)]
-            assert (await sink.produce("stuck", 0, batch(ids[8], 0))).kind is Kind.STORED
+            await taken(lambda: sink.produce("stuck", 0, batch(ids[8], 0)))
             kafka.pause(2)
             stuck = [asyncio.ensure_future(sink.produce("stuck", 0, batch(ids[8], 10)))]
             slowest = 0.0
@@ -188,7 +188,7 @@ async def test_a_topics_own_limit_is_reported_and_a_repeat_on_logappendtime_is_s
     settings = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "5000"}
     await asyncio.to_thread(create_topics, kafka, [topic_name], partitions=3, configs=settings)
     async with opened(kafka) as sink:
-        info = await sink.topic(topic_name)
+        info = await eventually(lambda: sink.topic(topic_name))
         assert (info.partition_count, info.max_message_bytes) == (3, 5000)
         producer_id = await eventually(sink.new_producer_id)
         large = batch(producer_id, 0, records=[b"x" * 6000], codec=Codec.NONE)
@@ -200,7 +200,7 @@ async def test_a_topics_own_limit_is_reported_and_a_repeat_on_logappendtime_is_s
 
 async def test_timestamps_far_ahead_are_refused_with_the_code_for_clocks(kafka: Kafka, topic_name: str) -> None:
     async with opened(kafka) as sink:
-        await sink.topic(topic_name)
+        await eventually(lambda: sink.topic(topic_name))
         ahead = build(values(3), timestamp_ms=int(time.time() * 1000) + 2 * HOUR_MS, codec=Codec.ZSTD)
         stamped = stamp(ahead, producer_id=await eventually(sink.new_producer_id), producer_epoch=0, base_sequence=0)
         outcome = await sink.produce(topic_name, 0, memoryview(stamped))
@@ -211,10 +211,10 @@ async def test_one_query_answers_all_concurrent_callers_about_a_partition(
     kafka: Kafka, topic_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(kafka) as sink:
-        await sink.topic(topic_name)
+        await eventually(lambda: sink.topic(topic_name))
         ids = [await eventually(sink.new_producer_id) for _ in range(20)]
         for producer_id in ids:
-            await sink.produce(topic_name, 0, batch(producer_id, 0))
+            await taken(lambda: sink.produce(topic_name, 0, batch(producer_id, 0)))  # noqa: B023
         calls = 0
         real = Cluster.call
 
