@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import time
@@ -84,6 +85,10 @@ def test_a_socket_that_fits_no_listener_is_named(tmp_path: Path) -> None:
 def test_a_receiver_takes_connections_before_it_can_serve_them(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     with site_at(tmp_path, port) as site:
+        key = tmp_path / "pki" / "grant.key"
+        kept = key.rename(key.with_suffix(".kept"))
+        os.mkfifo(key, 0o600)
+        held = os.open(key, os.O_RDWR)  # who reads the key waits, and cannot serve, until it is written
         site.receiver.start()
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -91,6 +96,9 @@ def test_a_receiver_takes_connections_before_it_can_serve_them(tmp_path: Path) -
                 break
             assert time.monotonic() < deadline, site.receiver.tail()
         assert not list(site.receiver.events())
+        os.write(held, kept.read_bytes())
+        kept.replace(key)
+        os.close(held)
         site.receiver.wait_for("listening")
         site.start_forwarder()
         (tmp_path / "in.log").write_text('{"n":0}\n')
