@@ -18,11 +18,11 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
+import msgspec
 import structlog
 
 from logfwd.clocks import clock
@@ -64,15 +64,14 @@ KEEP_UP_SECONDS = 0.05
 """Longest that a batch waits for a link that keeps up, so that it is sent from memory and not read back from disk."""
 
 
-@dataclass(eq=False)
-class _Sealing:
+class _Sealing(msgspec.Struct, eq=False):
     """A draft that threads are sealing, without its blocks, which are not needed once they are records."""
 
     sealer: Sealer
     last: Future[Sealed] | None = None
     """Of its portions, the last one so far."""
-    positions: dict[str, Position] = field(default_factory=dict)
-    awaited: list[tuple[int, Block]] = field(default_factory=list)
+    positions: dict[str, Position] = {}
+    awaited: list[tuple[int, Block]] = []
     block_count: int = 0
     byte_count: int = 0
     cut_at: float = 0.0
@@ -90,8 +89,7 @@ class _Sealing:
         return [block.receipt for _, block in self.awaited if block.receipt is not None]
 
 
-@dataclass(frozen=True)
-class _Commit:
+class _Commit(msgspec.Struct, frozen=True):
     """A batch on its way to the disk, and what to update once it is there."""
 
     done: asyncio.Future[None]

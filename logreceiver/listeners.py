@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from ipaddress import ip_network
 
+import msgspec
 import structlog
 
 from logreceiver.config import Limits, ReceiverConfig
@@ -37,8 +37,7 @@ INBOX_BYTES = 256 * 1024
 log = structlog.get_logger("logreceiver")
 
 
-@dataclass(eq=False)
-class Door:
+class Door(msgspec.Struct, eq=False):
     """An address, and what listens there."""
 
     settings: Settings
@@ -47,14 +46,13 @@ class Door:
     is_open: bool
 
 
-@dataclass
-class Change:
+class Change(msgspec.Struct):
     """The listeners of another configuration."""
 
     doors: list[Door]
     handshake_seconds: float
     max_handshakes: int
-    opened: list[Listener] = field(default_factory=list)
+    opened: list[Listener] = []
 
     def limit(self, door: Door) -> None:
         """Use the bounds of this configuration."""

@@ -36,8 +36,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 
 class Code(enum.StrEnum):
@@ -128,8 +129,7 @@ class PipelineError(Exception):
     """Root of this project's own errors."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """One thing wrong with a configuration: where, and what to do about it."""
 
     path: Path

@@ -276,6 +276,11 @@ def test_each_third_party_has_one_door(library: str) -> None:
     assert not strangers
 
 
+def test_values_are_structs_whose_classes_are_made_in_a_fraction_of_the_time_of_dataclasses() -> None:
+    users = [module for module in modules() if not within(module, "bench") and "dataclasses" in imports(module)]
+    assert users == ["logreceiver.links.shared"]  # one that computes an attribute
+
+
 def test_cores_read_no_clock_do_no_io_and_log_nothing() -> None:
     cores = [module for module in modules() if any(fnmatchcase(module, core) for core in CORES)]
     assert len(cores) >= len(CORES)

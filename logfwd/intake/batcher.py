@@ -15,9 +15,9 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from math import inf
 
+import msgspec
 from msgspec import structs
 
 from logfwd.definition import BatchLimits
@@ -25,11 +25,10 @@ from logfwd.sources.position import Block, Position, position_after
 from streams.config.units import KIB
 
 
-@dataclass(slots=True)
-class Portion:
+class Portion(msgspec.Struct):
     """A part of a draft: blocks, in order. Only the last one of a draft may be without."""
 
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[Block] = []
     byte_count: int = 0
     is_awaited: bool = False
     """True if a block has a receipt: somebody waits for it."""

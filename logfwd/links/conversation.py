@@ -11,7 +11,8 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from logfwd.clocks import clock
 from logfwd.links.delivery import Delivery
@@ -45,8 +46,7 @@ FULL_PAUSE_SECONDS = 10.0
 CLOCK_SKEW_WARNING_SECONDS = 30.0
 
 
-@dataclass(slots=True, eq=False)
-class Sent:
+class Sent(msgspec.Struct, eq=False):
     """A batch on the wire."""
 
     row: Row

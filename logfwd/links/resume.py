@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from logfwd.spool.rows import Row, Run
 from streams.errors import Code
@@ -38,8 +39,7 @@ REFUSED_SECONDS = 300.0
 """How long a batch has to be refused for its records, while others are stored, before it is set aside."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What a receiver said of a run: where it lives, and the newest stamp stored (epoch −1: none is known)."""
 
     cluster_id: str
@@ -48,37 +48,32 @@ class Answer:
     sequence: int
 
 
-@dataclass(frozen=True)
-class GoOn:
+class GoOn(msgspec.Struct, frozen=True):
     """Send from the first unacknowledged batch, or from the one behind one that is stored and is not taken again."""
 
     behind: Row | None = None
 
 
-@dataclass(frozen=True)
-class Repeat:
+class Repeat(msgspec.Struct, frozen=True):
     """Send this batch again, alone; its acknowledgement covers everything before it in the run."""
 
     row: Row
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """This batch and all before it in the run are stored for good, though no answer to them ever came."""
 
     row: Row
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Ask again at this time."""
 
     until: float
     reason: str
 
 
-@dataclass(frozen=True)
-class Reset:
+class Reset(msgspec.Struct, frozen=True):
     """Start the run's sequence over."""
 
     reason: str
@@ -101,8 +96,7 @@ class Remedy(enum.Enum):
     DEAD_LETTER = "move the batch aside and reset"
 
 
-@dataclass
-class Refused:
+class Refused(msgspec.Struct):
     """A batch that was refused for its records: since when, and how often with nothing else on the wire."""
 
     since: float

@@ -22,10 +22,10 @@ import contextlib
 import enum
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+import msgspec
 from msgspec import structs
 
 from logfwd.sources.aside import Aside
@@ -137,11 +137,10 @@ async def _no_key(_: bytes) -> None:
     return None
 
 
-@dataclass
-class _Keyed:
+class _Keyed(msgspec.Struct):
     """An idempotency key that clients use now."""
 
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
     users: int = 0
     request: Request | None = None
 

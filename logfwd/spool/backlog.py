@@ -20,8 +20,9 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
+
+import msgspec
 
 from logfwd.spool.beyond import LEAST_ROWS, WINDOW_ROWS, Beyond, Segment
 from logfwd.spool.blobs import Blobs
@@ -35,8 +36,7 @@ STAMP_STEP = 64
 MAX_PRODUCER_EPOCH = 32_766
 
 
-@dataclass(slots=True)
-class Backlog:
+class Backlog(msgspec.Struct):
     """One stream's share of a spool."""
 
     stream: str
@@ -44,13 +44,13 @@ class Backlog:
     max_bytes: int
     drops_oldest: bool
     max_batches: int = sys.maxsize
-    runs: dict[int, Run] = field(default_factory=dict)
+    runs: dict[int, Run] = {}
     """By number, ascending: those that rows belong to, and the one that is being sealed into."""
-    rows: deque[Row] = field(default_factory=deque)
+    rows: deque[Row] = msgspec.field(default_factory=deque)
     """Waiting batches in the order in which they are sent; of many the first."""
-    beyond: Beyond = field(default_factory=Beyond)
+    beyond: Beyond = msgspec.field(default_factory=Beyond)
     """The batches after `rows`. Everything new joins them as long as there are any."""
-    totals: Totals = field(default_factory=Totals)
+    totals: Totals = msgspec.field(default_factory=Totals)
     waiting_bytes: int = 0
     """Payload bytes of all waiting batches, each stream counting those that it shares."""
     waiting_records: int = 0
@@ -61,9 +61,9 @@ class Backlog:
     """Of the newest run; the next one gets the number after it."""
     sealing_run: Run | None = None
     """Takes new batches. None after an open, and after its reset: the next batch begins a new run."""
-    keys: Keys = field(default_factory=Keys)
+    keys: Keys = msgspec.field(default_factory=Keys)
     """Idempotency keys in the same file: they take part of the budget."""
-    dead_letters: DeadLetters = field(default_factory=DeadLetters)
+    dead_letters: DeadLetters = msgspec.field(default_factory=DeadLetters)
 
     def adopt(self, rows: Iterable[Row], beyond: Beyond) -> None:
         """Take over what was read from the disk. `blobs` has counted it already."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from logfwd.spool.rows import Row
 from streams.errors import SpoolCorrupt
@@ -24,8 +25,7 @@ LEAST_ROWS = 200
 SEGMENT_ROWS = 200
 
 
-@dataclass(slots=True, eq=False)
-class Segment:
+class Segment(msgspec.Struct, eq=False):
     """Waiting batches of one run that follow each other."""
 
     run: int

@@ -15,10 +15,10 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 
 from logfwd.spool.file import close_unfinished, describe
@@ -43,8 +43,7 @@ _Entry = tuple[Notes, asyncio.Future[None] | None]
 """Notes, and the future to complete when they are on disk."""
 
 
-@dataclass(frozen=True)
-class _Question:
+class _Question(msgspec.Struct, frozen=True):
     """Something to read, after everything that was handed in before."""
 
     ask: Callable[[sqlite3.Connection], object]

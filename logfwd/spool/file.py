@@ -15,9 +15,10 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
+
+import msgspec
 
 from logfwd.sources.keys import Key
 from logfwd.sources.position import Position
@@ -42,17 +43,16 @@ from streams.errors import SpoolCorrupt, SpoolError, SpoolFull
 from streams.files import open_own, sync_directory
 
 
-@dataclass
-class Contents:
+class Contents(msgspec.Struct):
     """Everything in a spool except its payloads, as read from the file: of the waiting batches the first as rows."""
 
-    meta: dict[str, str] = field(default_factory=dict)
-    positions: dict[str, Position] = field(default_factory=dict)
-    runs: list[tuple[str, Run]] = field(default_factory=list)
-    waiting: dict[str, Waiting] = field(default_factory=dict)
-    totals: dict[str, Totals] = field(default_factory=dict)
-    keys: Keys = field(default_factory=Keys)
-    dead_letter_bytes: dict[str, int] = field(default_factory=dict)
+    meta: dict[str, str] = {}
+    positions: dict[str, Position] = {}
+    runs: list[tuple[str, Run]] = []
+    waiting: dict[str, Waiting] = {}
+    totals: dict[str, Totals] = {}
+    keys: Keys = msgspec.field(default_factory=Keys)
+    dead_letter_bytes: dict[str, int] = {}
     last_row: int = 0
     last_blob: int = 0
 

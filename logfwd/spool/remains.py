@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from logfwd.spool.file import clear_errors, reader
 from logfwd.spool.notes import Notes
@@ -27,8 +28,7 @@ _BESIDE = ("-wal", "-shm", ".part", ".ready", ".suspect", ".scratch", ".scratch-
 """The files of a spool; the database is the last that is deleted, so that an interrupted removal can be repeated."""
 
 
-@dataclass(frozen=True)
-class Remains:
+class Remains(msgspec.Struct, frozen=True):
     """One stream's part of a spool file."""
 
     stream: str

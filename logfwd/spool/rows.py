@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
 from typing import Protocol
+
+import msgspec
 
 from streams.records.batch import Packed
 
@@ -18,8 +19,7 @@ ROW_ID_STEP = 1 << 20
 """Room between neighbouring row ids, so that a row can be halved in place down to single records."""
 
 
-@dataclass(slots=True, eq=False)
-class Run:
+class Run(msgspec.Struct, eq=False):
     """A producer id and its sequence of batches. `producer_id` −1: not granted yet."""
 
     number: int
@@ -43,8 +43,7 @@ class Run:
         return self.cluster_id, self.topic_id, self.partition
 
 
-@dataclass(slots=True, eq=False)
-class Row:
+class Row(msgspec.Struct, eq=False):
     """One spooled batch of one stream. `payload` is kept in memory only for batches that are about to be sent."""
 
     id: int
@@ -71,11 +70,10 @@ class Row:
         """A part of it with a payload of its own."""
         size, payload = len(half.payload), half.payload
         changed = {"id": row_id, "blob": blob, "record_count": half.record_count, "size": size}
-        return replace(self, **changed, base_sequence=sequence, payload=payload)
+        return msgspec.structs.replace(self, **changed, base_sequence=sequence, payload=payload)
 
 
-@dataclass(slots=True)
-class Totals:
+class Totals(msgspec.Struct):
     """Records since the spool was created: accepted = acknowledged + waiting + dropped + dead_lettered.
 
     `sampled`, `limited`, `filtered`: left out before the others were accepted, so no part of that sum.
@@ -103,8 +101,7 @@ class Totals:
         return f"{stream} accepted {self.accepted} records, but {self.gone} are accounted for and {waiting} are waiting"
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(msgspec.Struct, frozen=True):
     """A dead letter: a batch that was set aside."""
 
     id: int
@@ -112,8 +109,7 @@ class Letter:
     size: int
 
 
-@dataclass(slots=True)
-class DeadLetters:
+class DeadLetters(msgspec.Struct):
     """How much of their budget a stream's dead letters take."""
 
     max_bytes: int = sys.maxsize

@@ -12,11 +12,11 @@ import contextlib
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from logfwd.spool.file import install, making
@@ -38,8 +38,7 @@ from streams.records import batch as recordbatch
 log = structlog.get_logger("logfwd.spool")
 
 
-@dataclass
-class Salvaged:
+class Salvaged(msgspec.Struct):
     """What went into the new file.
 
     `lost`: number of records that did not, by stream; they are counted as dropped.
@@ -53,9 +52,9 @@ class Salvaged:
     positions: int = 0
     keys: int = 0
     dead_letters: int = 0
-    lost: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = msgspec.field(default_factory=Counter)
     positions_lost: bool = False
-    repeats_possible: set[str] = field(default_factory=set)
+    repeats_possible: set[str] = set()
 
 
 def replace_damaged(path: Path, reason: str, suspect: Path) -> Salvaged:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -25,7 +24,7 @@ from streams.errors import SpoolCorrupt
 
 SCHEMA_VERSION = 2
 PAGE_BYTES = 16 * 1024
-TOTALS = tuple(field.name for field in fields(Totals))
+TOTALS = Totals.__struct_fields__
 """Columns of `totals` after the stream: the fields of Totals, in their order."""
 _NEW_TOTALS = ("sampled", "limited", "filtered")
 """Columns that version 1 does not have."""
@@ -142,7 +141,7 @@ def roots_of(connection: sqlite3.Connection) -> dict[str, int]:
 
 # -- rows ------------------------------------------------------------------------------------------------------
 
-_run_values = attrgetter(*(field.name for field in fields(Run)))
+_run_values = attrgetter(*Run.__struct_fields__)
 _totals_values = attrgetter(*TOTALS)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
+
+import msgspec
 
 from logfwd.spool.rows import Row, Run, Totals
 from logfwd.spool.schema import rows
@@ -17,14 +18,13 @@ from streams.records import batch as recordbatch
 MOST_PROBLEMS = 100
 
 
-@dataclass
-class Report:
+class Report(msgspec.Struct):
     """What was checked, and every problem found (at most MOST_PROBLEMS from SQLite's own check)."""
 
     batches: int = 0
     blobs: int = 0
     dead_letters: int = 0
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = []
 
 
 def verify(connection: sqlite3.Connection) -> Report:

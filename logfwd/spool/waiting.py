@@ -11,7 +11,8 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from logfwd.spool.beyond import WINDOW_ROWS, Beyond, Segment
 from logfwd.spool.rows import ROW_ID_STEP, Row
@@ -47,12 +48,11 @@ Sums = tuple[str, int, int, int, int, int, int, int, int, int]
 """Of a stream and run: these two, first and last row id, first and last blob; batches, records, bytes, stamped ones."""
 
 
-@dataclass
-class Waiting:
+class Waiting(msgspec.Struct):
     """A stream's waiting batches."""
 
-    rows: list[Row] = field(default_factory=list)
-    beyond: Beyond = field(default_factory=Beyond)
+    rows: list[Row] = []
+    beyond: Beyond = msgspec.field(default_factory=Beyond)
 
     @property
     def size(self) -> int:

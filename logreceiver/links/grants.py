@@ -8,16 +8,16 @@ Keys have ids: the first in the file signs, all of them are honoured, so keys ca
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from streams.errors import ConfigError, Problem
 
 MIN_KEY_BYTES = 16
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """What a grant covers."""
 
     identity: str

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from logreceiver.posture import Account
 from streams.security.endpoint import Facts
 from streams.wire import messages as m
 
 
-@dataclass(frozen=True)
-class Guest:
+class Guest(msgspec.Struct, frozen=True):
     """A forwarder with the stream it may write: what it said (`hello`), and what the receiver found."""
 
     hello: m.Hello
@@ -27,7 +27,7 @@ class Guest:
     """The stream's name in metrics."""
     account: Account
     """Where its bytes are counted for the posture."""
-    session_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    session_id: str = msgspec.field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def key(self) -> tuple[str, str, str]:

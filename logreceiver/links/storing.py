@@ -12,8 +12,8 @@ import datetime
 import time
 import zlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
+import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from logreceiver.links import entries
@@ -34,8 +34,7 @@ Job = tuple[m.OpenRun | m.Batch | m.Overlong, float, bool]
 """A message, when it arrived (monotonic seconds), and whether it is a batch beyond the identity's share."""
 
 
-@dataclass
-class OpenedRun:
+class OpenedRun(msgspec.Struct):
     """The run that batches must belong to."""
 
     number: int

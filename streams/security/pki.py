@@ -14,9 +14,9 @@ import datetime
 import ipaddress
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -85,16 +85,14 @@ class PkiError(PipelineError):
     """A file of the authority cannot be written or used; the text names the file and the remedy."""
 
 
-@dataclass(frozen=True)
-class LeafFiles:
+class LeafFiles(msgspec.Struct, frozen=True):
     """The files of a leaf."""
 
     certificate: Path
     key: Path
 
 
-@dataclass(frozen=True)
-class Leaf:
+class Leaf(msgspec.Struct, frozen=True):
     """A leaf and its key, as PEM."""
 
     certificate: bytes

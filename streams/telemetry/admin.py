@@ -24,9 +24,9 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 from prometheus_client.registry import CollectorRegistry
 
 from streams.addresses import join_address, split_address
@@ -50,8 +50,7 @@ class AdminUnavailable(PipelineError):
     """The admin address cannot be listened on."""
 
 
-@dataclass(frozen=True)
-class Server:
+class Server(msgspec.Struct, frozen=True):
     """A running server; `address` has the port that the system chose where the configured one was 0."""
 
     address: str

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
@@ -54,15 +54,14 @@ Source = Callable[[str], Mapping[str, Any] | None]
 """What a stream reads; None for one that does not run."""
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(msgspec.Struct, frozen=True):
     """The callables that a program answers with, and the loop that they are called on."""
 
     loop: Loop
     ready: Reasons
     streams: Rows
     durations: Durations | None = None
-    more: Answers = field(default_factory=dict)
+    more: Answers = {}
     prepare: Callable[[], None] = lambda: None
     degraded: Reasons = dict
     further: Fields = dict

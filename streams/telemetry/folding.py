@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, MutableMapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from streams.telemetry.leanstructlog import structlog
 from streams.telemetry.logwriter import start_without_signals
@@ -38,11 +39,10 @@ WRITTEN = "_folded"
 Event = MutableMapping[str, Any]
 
 
-@dataclass
-class _Kind:
+class _Kind(msgspec.Struct):
     began: float
     count: int = 0
-    last: dict[str, Any] = field(default_factory=dict)
+    last: dict[str, Any] = {}
 
 
 class Folding:

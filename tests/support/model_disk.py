@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from logfwd.spool.backlog import Backlog
 from logfwd.spool.beyond import Beyond, Segment

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
 
 from msgspec import structs
 
@@ -300,7 +299,7 @@ class FollowedFiles:
         """The file was emptied in place: the next scan finds its present content as a new file."""
         was_open = tail.fd >= 0
         self.found_anew(tail)
-        self.lost.add(replace(lost_from(tail, truncated=True), was_open=was_open))
+        self.lost.add(structs.replace(lost_from(tail, truncated=True), was_open=was_open))
 
     def emptied_unread(self, tail: Tail) -> None:
         """The file was emptied before anything of it was read: its copy is read in its place, or what it had is lost.
@@ -312,8 +311,8 @@ class FollowedFiles:
             self.stored.forget([tail.key])
             self.lost.emptied.is_new = True
             return
-        lost = replace(lost_from(tail, truncated=True), place=tail.start_as_found(), was_open=True)
-        self.lost.add(replace(lost, unread_bytes=tail.found_bytes))
+        lost = structs.replace(lost_from(tail, truncated=True), place=tail.start_as_found(), was_open=True)
+        self.lost.add(structs.replace(lost, unread_bytes=tail.found_bytes))
 
     def found_anew(self, tail: Tail) -> None:
         """Stop following a file until the next scan finds it again; what comes after it waits so long."""
@@ -331,4 +330,4 @@ class FollowedFiles:
         self.drop(tail)
         if not is_said:
             self.alike.note_deleted(tail.path, tail.place)
-        self.keep_deleted(replace(lost_from(tail), unread_bytes=tail.size_closed - tail.place.offset))
+        self.keep_deleted(structs.replace(lost_from(tail), unread_bytes=tail.size_closed - tail.place.offset))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+
+import msgspec
 
 from logfwd.sources.file.identity import WINDOW_BYTES, Place
 from logfwd.sources.file.scan import Found
 from logfwd.sources.position import TAIL_BYTES, tail_hash
 
 
-@dataclass(slots=True)
-class Content:
+class Content(msgspec.Struct):
     """What is remembered of the plain content of a file that was looked through."""
 
     size: int = 0
     last: bytes = b""  # at most TAIL_BYTES
-    tails: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    tails: dict[tuple[int, int], bytes] = {}
     """Hashes of the bytes before some offsets, by offset and length: those of positions that it may belong to."""
 
     @staticmethod
@@ -50,8 +50,7 @@ class Content:
         return self.size < place.offset and bool(within) and is_equal
 
 
-@dataclass(eq=False, slots=True)
-class Packed:
+class Packed(msgspec.Struct, eq=False):
     """A compressed file that is not followed."""
 
     file: Found

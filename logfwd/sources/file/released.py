@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from logfwd.sources.file.identity import FileId, Place
@@ -18,8 +18,7 @@ from logfwd.sources.position import FILE, Mark, Position
 log = structlog.get_logger("logfwd.sources.file")
 
 
-@dataclass(slots=True)
-class Lost:
+class Lost(msgspec.Struct):
     """One position.
 
     `truncated`: its file was emptied in place. `missed`: its directory was listed and the file was not there. `seen`:

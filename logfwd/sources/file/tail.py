@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass, field
 
+import msgspec
 from msgspec import structs
 
 from logfwd.sources.file.identity import FileId, Place
@@ -55,8 +55,7 @@ class BegunAnew(Exception):
     """Nothing was read of the file yet, and its content is another one than when it was found."""
 
 
-@dataclass(eq=False, slots=True)
-class Tail:
+class Tail(msgspec.Struct, eq=False):
     """A file that is followed; `fd` is −1 while it is closed."""
 
     key: str
@@ -86,9 +85,9 @@ class Tail:
     predecessor: Tail | None = None  # records that are open at its end go on here
     lines: Lines | None = None  # makes records of the lines; without it, each line is one
     encoding: Encoding | None = None  # None until the first bytes are there
-    zeros: Zeros = field(default_factory=Zeros)
+    zeros: Zeros = msgspec.field(default_factory=Zeros)
     zeros_at_end: int = 0  # bytes at its end that are not data yet, as of the last read
-    cuts: Cuts = field(default_factory=Cuts)
+    cuts: Cuts = msgspec.field(default_factory=Cuts)
     searched: int = 0  # up to here there is no end of the line at the position
     first_at: int = 0  # where the data began of a file that is read from its start, when it was found
     first: bytes = b""  # and how

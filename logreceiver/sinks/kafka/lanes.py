@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+import msgspec
 import structlog
 
 from logreceiver.sinks import Outcome
@@ -43,8 +43,7 @@ class Connection(Protocol):
 C = TypeVar("C", bound=Connection)
 
 
-@dataclass(eq=False)
-class Item:
+class Item(msgspec.Struct, eq=False):
     """One batch under way; `deadline` ends its wait for a connection."""
 
     partition: Partition
@@ -57,19 +56,17 @@ class Item:
             self.answer.set_result(outcome)
 
 
-@dataclass(eq=False)
-class Apart(Generic[C]):
+class Apart(msgspec.Struct, Generic[C], eq=False):
     """A slow partition, with a connection of its own."""
 
-    waiting: deque[Item] = field(default_factory=deque)
+    waiting: deque[Item] = msgspec.field(default_factory=deque)
     connection: C | None = None
     busy: bool = False
     outdated: bool = False
     """Whether the connection is to be replaced."""
 
 
-@dataclass(eq=False)
-class Round(Generic[C]):
+class Round(msgspec.Struct, Generic[C], eq=False):
     """One request on a shared connection; `detached` once that connection is no longer shared."""
 
     items: list[Item]

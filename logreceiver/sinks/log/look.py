@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+
+import msgspec
 
 from streams.config.units import KIB
 from streams.errors import BatchCorrupt
@@ -20,8 +21,7 @@ THREADS = 2
 """Each keeps room for the largest batch that it has decompressed."""
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     """What was seen."""
 
     header: Header

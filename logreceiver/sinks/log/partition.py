@@ -16,9 +16,9 @@ import contextlib
 import errno
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from logreceiver.sinks.log import files, snapshot
@@ -47,8 +47,7 @@ _sync = getattr(os, "fdatasync", os.fsync)
 log = structlog.get_logger("logreceiver.log")
 
 
-@dataclass(frozen=True)
-class _Mark:
+class _Mark(msgspec.Struct, frozen=True):
     """Where the partition stood at the last commit."""
 
     size: int

@@ -21,10 +21,10 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import structlog
 
 from logreceiver.sinks import Kind, Outcome, RunState, TopicInfo
@@ -50,8 +50,7 @@ log = structlog.get_logger("logreceiver.log")
 T = TypeVar("T")
 
 
-@dataclass(eq=False)
-class _Job:
+class _Job(msgspec.Struct, eq=False):
     """One batch under way to the disk."""
 
     topic: str
@@ -62,12 +61,11 @@ class _Job:
     answer: asyncio.Future[Outcome]
 
 
-@dataclass(eq=False)
-class _Group:
+class _Group(msgspec.Struct, eq=False):
     """The batches of one commit in one partition: job number → the answer if it becomes durable."""
 
     partition: Partition
-    answers: dict[int, Outcome] = field(default_factory=dict)
+    answers: dict[int, Outcome] = {}
     error: OSError | None = None
 
 

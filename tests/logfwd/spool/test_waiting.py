@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from dataclasses import astuple
 from typing import Any
 from unittest.mock import patch
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from logfwd.spool import waiting
 from logfwd.spool.rows import ROW_ID_STEP
