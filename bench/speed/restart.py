@@ -98,6 +98,7 @@ def _loaded(forwarder: Forwarder, base: Base) -> Iterator[None]:
 def _outages(rig: Rig, forwarder: Forwarder, name: str, rounds: int, console: Console) -> list[float]:
     """Seconds, for each of some restarts by this signal."""
     seconds = []
+    forwarder.records()  # the first request takes longest: its server is imported
     for number in range(rounds):
         with console.status(f"{name} {number + 1} of {rounds}"):
             time.sleep(SETTLE_SECONDS)
@@ -110,9 +111,11 @@ def _outage(forwarder: Forwarder, rig: Rig, end: Callable[[Program], object]) ->
     restarted = threading.Event()
     with ThreadPoolExecutor(1) as thread:
         longest = thread.submit(_longest_pause, forwarder, forwarder.records(), time.monotonic(), restarted)
-        end(rig.receiver)
-        rig.start_receiver()  # in this thread: a process ends with the thread that started it
-        restarted.set()
+        try:
+            end(rig.receiver)
+            rig.start_receiver()  # in this thread: a process ends with the thread that started it
+        finally:
+            restarted.set()  # else nobody would end the other thread
         return longest.result()
 
 
