@@ -344,7 +344,6 @@ class Link(asyncio.BufferedProtocol):
         """Send what the endpoint has; True if there was anything."""
         if self._transport is None or self._transport.is_closing():
             return False
-        parts = self._endpoint.take()
-        if parts:
-            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        if parts := self._endpoint.take():
+            self._transport.writelines(parts)
         return bool(parts)

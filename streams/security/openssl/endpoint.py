@@ -23,9 +23,9 @@ from streams.security.openssl.groups import canonical_group
 from streams.security.pki import certificate_id, identities, key_algorithm
 
 READ_BYTES = 128 * 1024
-WRITE_BYTES = 256 * 1024
+WRITE_BYTES = 64 * 1024
 FEED_BYTES = 32 * 1024
-"""What OpenSSL gets at a time: its buffer stays as large, while the link lives, as what it ever held."""
+"""What OpenSSL gets at a time: its buffers stay as large, while the link lives, as what they ever held."""
 
 _lib, _ffi = SSL._lib, SSL._ffi  # type: ignore[attr-defined]
 _VERIFY_REASONS = {
@@ -82,7 +82,8 @@ class OpenSSLEndpoint:
         self._alpn = alpn
         self.complete = False
         self.bytes_in = self.bytes_out = 0
-        self._last_flight: list[bytes | bytearray] = []
+        self._outgoing: list[bytes | bytearray] = []
+        """What OpenSSL has written."""
         self._pointer = _ffi.new("char **")
         self._starved = False
         self._unfed = memoryview(b"")
@@ -130,7 +131,7 @@ class OpenSSLEndpoint:
         self.bytes_in -= self._waiting(self._connection._into_ssl)  # data that came with the peer's last flight
         if self._alpn is not None and self._connection.get_alpn_proto_negotiated() != self._alpn:
             raise HandshakeFailed("alpn", f"the peer does not speak {ALPN.decode()}")
-        self._last_flight = self.take()  # while it counts as the handshake's
+        self._collect()  # while it counts as the handshake's
         self.complete = True
         return True
 
@@ -194,15 +195,19 @@ class OpenSSLEndpoint:
         self._connection.bio_shutdown()
 
     def take(self) -> list[bytes | bytearray]:
-        parts, self._last_flight = self._last_flight, []
+        self._collect()
+        parts, self._outgoing = self._outgoing, []
+        return parts
+
+    def _collect(self) -> None:
+        """Take from OpenSSL what it has written."""
         outgoing = self._connection._from_ssl
         if (size := self._waiting(outgoing)) > 0:
             part = bytearray(size)
             _lib.BIO_read(outgoing, _ffi.from_buffer(part), size)
-            parts.append(part)
+            self._outgoing.append(part)
             if not self.complete:
                 self.bytes_out += size
-        return parts
 
     def _waiting(self, bio: Any) -> int:
         """The number of bytes in a memory BIO."""
@@ -255,6 +260,7 @@ class OpenSSLEndpoint:
                 error = self._error_of(written)
                 raise LinkError(f"cannot encrypt: {text_of(error)}") from error
             start += written
+            self._collect()
 
     def close(self) -> None:
         try:

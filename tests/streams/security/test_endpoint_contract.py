@@ -11,6 +11,7 @@ from streams.errors import LinkError
 from streams.security import stacks
 from streams.security.endpoint import Endpoint, Party
 from streams.security.modes import MODES, TLS13
+from streams.security.openssl.endpoint import WRITE_BYTES, OpenSSLEndpoint
 from tests.support.plaintext import FORWARDER, PlaintextParty
 from tests.support.tls import Parties
 
@@ -86,6 +87,15 @@ def test_data_arrives_whole_and_in_order_both_ways(parties: tuple[Party, Party],
         while data := other.read():
             received += data
         assert received == b"".join(bytes(part) for part in sent)
+
+
+def test_what_is_written_leaves_in_pieces_so_that_no_large_buffer_stays(parties: tuple[Party, Party]) -> None:
+    near, _ = connected(parties)
+    near.write(bytes(500_000))
+    parts = near.take()
+    if isinstance(near, OpenSSLEndpoint):
+        assert max(map(len, parts)) < 2 * WRITE_BYTES < 200_000
+    assert sum(map(len, parts)) >= 500_000
 
 
 def test_what_is_written_may_be_changed_afterwards(parties: tuple[Party, Party]) -> None:
