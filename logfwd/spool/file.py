@@ -131,6 +131,7 @@ def writer(path: Path) -> sqlite3.Connection:
             # Debian's SQLite overwrites what is deleted: that writes every batch twice, and a full disk could not drain
             connection.execute("PRAGMA secure_delete = FAST")
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            connection.execute("PRAGMA shrink_memory")  # what it took for a larger cache before it knew
             connection.execute("PRAGMA journal_size_limit = 33554432")
             connection.execute(f"PRAGMA wal_autocheckpoint = {log_pages(total_bytes(path))}")
             if version < SCHEMA_VERSION:

@@ -17,7 +17,9 @@ from logfwd.sources.position import Position
 from logfwd.spool.rows import Row, Run, Totals
 from logfwd.spool.schema import insert, key_row, run_row, totals_row, upsert
 
-_PUT_BLOB = insert("blobs")
+_PUT_BLOB = "INSERT INTO blobs SELECT ?1, ?2 WHERE ?1 IS NOT NULL"
+_NO_BLOB = (None, None)
+"""SQLite keeps its copy of a payload in the statement until that gets other values."""
 _PUT_ROW = insert("batches", "OR REPLACE")
 _PUT_RUN = upsert("runs", "stream", "number")
 _PUT_TOTALS = upsert("totals", "stream")
@@ -42,6 +44,7 @@ class Notes:
         """Execute them in a transaction that the caller has begun."""
         for sql, values in (*self.statements, *self._current.values()):
             connection.execute(sql, values)
+        connection.execute(_PUT_BLOB, _NO_BLOB)
 
     def _note(self, sql: str, *values: object) -> None:
         self.statements.append((sql, values))

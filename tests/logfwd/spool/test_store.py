@@ -90,12 +90,24 @@ async def test_of_what_has_one_value_a_transaction_carries_out_the_last_note_alo
         together.carry_out(connection)
         connection.set_trace_callback(None)
         assert sorted(statement.split()[0] for statement in statements if not statement.startswith("BEGIN")) == (
-            ["DELETE"] * 2 + ["INSERT"] * 5
+            ["DELETE"] * 2 + ["INSERT"] * 6  # the last one of nothing, so that no payload stays
         )
         assert connection.execute("SELECT accepted FROM totals").fetchall() == [(2,)]
         assert connection.execute("SELECT value FROM positions").fetchall() == [(position_at(2).value,)]
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
         assert connection.execute("SELECT count(*) FROM blobs").fetchone() == (3,)
+
+
+def test_no_statement_keeps_a_payload_after_it_was_stored(tmp_path: Path) -> None:
+    notes, executed = Notes(), list[str]()
+    notes.put_blob(1, b"payload")
+    with contextlib.closing(writer(tmp_path / "s.spool")) as connection:
+        connection.set_trace_callback(executed.append)
+        notes.carry_out(connection)
+        stored = connection.execute("SELECT * FROM blobs").fetchall()
+    of_payloads = [sql for sql in executed if sql.startswith("INSERT INTO blobs")]
+    assert [b"payload".hex() in sql for sql in of_payloads] == [True, False]
+    assert stored == [(1, b"payload")]
 
 
 async def test_every_boot_seals_into_a_run_of_its_own(tmp_path: Path) -> None:
