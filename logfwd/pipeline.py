@@ -242,32 +242,29 @@ class Pipeline:
         batcher, rest = self._batcher, list[Block]()
         stop = asyncio.create_task(self._stop_reading.wait())
         async with contextlib.aclosing(self.source.blocks(self._spool.positions)) as blocks:
-            pull = asyncio.ensure_future(anext(blocks, None))
+            pull: asyncio.Future[Block | None] | None = None
             try:
                 while not stop.done():
                     if batcher.is_awaited and not self._under_way and (last := batcher.flush(clock())) is not None:
                         await self._seal(last)  # what comes while it is committed gathers meanwhile
-                    changes: set[asyncio.Future[Any]] = {pull, stop}
-                    if batcher.is_awaited:
-                        changes.add(self._until_settled())
-                    await self._wait_for_block(changes, batcher.deadline())
+                    pull = pull or asyncio.ensure_future(anext(blocks, None))
+                    await self._wait_for_block(pull, stop)
                     if pull.done():
                         if (block := pull.result()) is None:
                             break
-                        if reads_ahead := not self._threads.are_crowded:
-                            pull = asyncio.ensure_future(anext(blocks, None))
+                        reads_ahead = not self._threads.are_crowded
+                        pull = asyncio.ensure_future(anext(blocks, None)) if reads_ahead else None
                         portions = batcher.add(block, clock())
-                        del block  # sealing frees it while this waits
+                        del block  # sealing frees it while this waits: nothing else has it here
                         await self._seal_all(portions)
-                        if not reads_ahead:
-                            pull = asyncio.ensure_future(anext(blocks, None))
                     elif (due := batcher.due(clock())) is not None:
                         await self._seal(due)
             finally:
-                pull.cancel()
-                stop.cancel()
-                await asyncio.gather(pull, stop, return_exceptions=True)
-            if not pull.cancelled() and (block := pull.result()) is not None:
+                tasks: list[asyncio.Future[Any]] = [stop] if pull is None else [pull, stop]
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+            if pull is not None and not pull.cancelled() and (block := pull.result()) is not None:
                 rest.append(block)  # it came at the moment of the stop
         for block in chain(rest, self.source.stop()):
             await self._seal_all(batcher.add(block, clock()))
@@ -276,12 +273,14 @@ class Pipeline:
             await self._seal(last)
         await self._sealing.put(None)
 
-    @staticmethod
-    async def _wait_for_block(tasks: set[asyncio.Future[Any]], deadline: float | None) -> None:
-        if any(task.done() for task in tasks):
+    async def _wait_for_block(self, *changes: asyncio.Future[Any]) -> None:
+        """Until one of these, until the open draft is due, or may be sealed for somebody who waits."""
+        if any(change.done() for change in changes):
             return
+        deadline = self._batcher.deadline()
         timeout = None if deadline is None else max(deadline - clock(), 0.0)
-        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        settled = [self._until_settled()] if self._batcher.is_awaited else []
+        await asyncio.wait([*changes, *settled], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
     async def _seal_all(self, portions: Sequence[Portion]) -> None:
         for portion in portions:
@@ -326,6 +325,7 @@ class Pipeline:
                 self._refuse(sealing.receipts)
             else:
                 await self._commits.put(self._accept(sealed, sealing, sealed_at))
+            del sealed, sealing  # they would keep its payloads until there is another draft
         await self._commits.put(None)
 
     def _must_refuse(self, receipts: Sequence[Receipt], sealed: Sealed) -> bool:
@@ -429,6 +429,7 @@ class Pipeline:
             for sender in turns:
                 sender.wake.set()
             turns.rotate()
+            del commit, rows, row
 
 
 def _backlog(spool: Spool, stream: Stream) -> Backlog:

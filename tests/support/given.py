@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Mapping
+from typing import cast
 
 import pytest
 
@@ -27,8 +28,8 @@ class Given:
         self.queue.put_nowait(block(*numbers, receipt=receipt, position=position))
 
     async def blocks(self, positions: Mapping[str, Position]) -> AsyncGenerator[Block, None]:
-        while (block := await self.queue.get()) is not None:
-            yield block
+        while None not in (given := [await self.queue.get()]):
+            yield cast(Block, given.pop())  # and keep it no longer
 
     def committed(self, positions: Mapping[str, Position]) -> None:
         self.durable.append(dict(positions))
