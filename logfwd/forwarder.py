@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from logfwd import health, openfiles, state_dir, status
+from logfwd import calm, health, openfiles, state_dir, status
 from logfwd.changes import Change, Group, groups
 from logfwd.config import ForwarderConfig
 from logfwd.intake import jsonlines
@@ -100,6 +100,7 @@ class Forwarder:
             for group in groups(self.config).values():
                 self._start(group)
             await self._drain_leftovers()
+            await self._stack.enter_async_context(tasks.running("heap", lambda: calm.give_back(self._batch_bytes)))
         except BaseException:
             await self._stack.aclose()
             raise
@@ -139,6 +140,10 @@ class Forwarder:
     async def _restart(self, group: Group) -> None:
         await self._keepers[group[0].name].stop(self.config.stop_grace_seconds)
         self._start(group)
+
+    def _batch_bytes(self) -> int:
+        backlogs = [pipeline.senders[0].backlog for pipeline in self._pipelines()]
+        return sum(each.acknowledged_bytes + each.waiting_bytes for each in backlogs)
 
     def _one_finished(self) -> None:
         if all(keeper.finished for keeper in self._keepers.values()):
