@@ -28,7 +28,8 @@ import structlog
 from logfwd.clocks import clock
 from logfwd.definition import Stream
 from logfwd.intake.batcher import Batcher, Portion
-from logfwd.intake.seal import FRAMING_ALLOWANCE, Rules, Sealed, Sealer
+from logfwd.intake.batches import FRAMING_ALLOWANCE, Rules
+from logfwd.intake.seal import Sealed, Sealer
 from logfwd.intake.shape import make_shape
 from logfwd.intake.threads import SealThreads
 from logfwd.links.delivery import Delivery
@@ -291,8 +292,8 @@ class Pipeline:
         sealing = self._gathered or _Sealing(Sealer(self._rules, portion.oldest_read_at_ms))
         self._gathered = None if portion.ends_draft else sealing
         sealing.note(portion)
-        add, is_last = sealing.sealer.add, portion.ends_draft
-        sealing.last = await self._threads.start(add, portion.drain(), is_last=is_last, after=sealing.last)
+        work = sealing.sealer.portion(portion.drain(), is_last=portion.ends_draft)
+        sealing.last = await self._threads.start(work)
         if portion.ends_draft:
             self._under_way += 1
             sealing.cut_at = clock()

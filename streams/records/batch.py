@@ -194,18 +194,12 @@ class OpenBatch:
     """
 
     def __init__(self, codec: Codec) -> None:
-        self._codec, self._pieces = codec, list[BytesLike]()
+        self.codec, self._pieces = codec, list[BytesLike]()
         self.record_count = self.uncompressed_bytes = self.byte_count = 0
         """`byte_count` are those of the compressed records so far."""
 
-    def compressed(self, records: memoryview) -> BytesLike:
-        """What framed records become in this batch; the first of them has the offset `record_count`."""
-        if self._codec is Codec.NONE:
-            return records
-        return bytes(memoryview(_compressor.compress(records)))  # a copy: the original keeps as much room as `records`
-
     def add(self, piece: BytesLike, count: int, uncompressed_bytes: int) -> None:
-        """Add what `compressed` has made of so many records and bytes."""
+        """Add what `compressed` has made of so many records and bytes; the first one has the offset `record_count`."""
         self._pieces.append(piece)
         self.record_count += count
         self.uncompressed_bytes += uncompressed_bytes
@@ -213,8 +207,15 @@ class OpenBatch:
 
     def close(self, timestamp_ms: int) -> Packed:
         """The batch, unstamped; all records have this timestamp."""
-        payload = _batch(self._pieces, self.record_count, self._codec, timestamp_ms, timestamp_ms)
+        payload = _batch(self._pieces, self.record_count, self.codec, timestamp_ms, timestamp_ms)
         return Packed(payload, self.record_count, HEADER_BYTES + self.uncompressed_bytes)
+
+
+def compressed(records: memoryview, codec: Codec) -> BytesLike:
+    """A piece for an open batch."""
+    if codec is Codec.NONE:
+        return records
+    return bytes(memoryview(_compressor.compress(records)))  # a copy: the original keeps as much room as `records`
 
 
 class _Compressor(threading.local):

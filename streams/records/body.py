@@ -54,7 +54,7 @@ class Extras(NamedTuple):
     headers: bytes = NO_HEADERS
     """The header fields of every record (see `header_fields`)."""
 
-    def part(self, start: int, end: int) -> Extras:
+    def part(self, start: int, end: int | None) -> Extras:
         """Those of some of the records."""
         openings, keys = (None if each is None else each[start:end] for each in (self.openings, self.keys))
         return self._replace(openings=openings, keys=keys)
@@ -90,7 +90,8 @@ def frame(
         del sizes[len(spans) :]
     count = len(spans)
     offsets = _offsets(first + count)[first : first + count]
-    columns: list[Iterable[BytesLike]] = [offsets, map(middles.__getitem__, sizes), values[:count]]
+    values = values if count == len(values) else values[:count]
+    columns: list[Iterable[BytesLike]] = [offsets, map(middles.__getitem__, sizes), values]
     if keys is not None:
         columns.insert(1, keys[:count])
     if openings is not None:
@@ -250,19 +251,24 @@ def headers_of(fields: bytes) -> list[tuple[bytes, bytes | None]]:
 
 def halved(body: bytes, count: int) -> tuple[bytes, bytes]:
     """The first half of `count` sound records, and the others. Only their offsets and lengths are written again."""
-    at, middle = 0, count // 2
-    second_at, second = 0, bytearray()
-    for index in range(count):
+    middle, second_at = count // 2, 0
+    for _ in range(middle):
+        length, fields_at = varint(body, second_at)
+        second_at = fields_at + length
+    return body[:second_at], moved_down(body[second_at:], middle)
+
+
+def moved_down(body: bytes, by: int) -> bytes:
+    """Sound records with offsets that are so much lower."""
+    at, moved = 0, bytearray()
+    while at < len(body):
         length, fields_at = varint(body, at)
         at = fields_at + length
-        if index < middle:
-            second_at = at
-            continue
         _, offset_at = varint(body, fields_at + 1)
-        _, rest_at = varint(body, offset_at)
-        fields = body[fields_at:offset_at] + encoded(index - middle) + body[rest_at:at]
-        second += encoded(len(fields)) + fields
-    return body[:second_at], bytes(second)
+        offset, rest_at = varint(body, offset_at)
+        fields = body[fields_at:offset_at] + encoded(offset - by) + body[rest_at:at]
+        moved += encoded(len(fields)) + fields
+    return bytes(moved)
 
 
 def _bytes(body: bytes, at: int) -> tuple[bytes | None, int]:

@@ -91,13 +91,13 @@ async def test_streams_share_the_room_for_payloads_in_memory(tmp_path: Path, mon
 async def test_a_block_is_asked_for_ahead_unless_several_streams_wait_for_a_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: int, left: int
 ) -> None:
-    add, may_seal = Sealer.add, threading.Event()
+    seal, may_seal = Sealer._seal, threading.Event()
 
-    def held(sealer: Sealer, *portion: Any, **how: Any) -> Sealed:
+    def held(sealer: Sealer, *portion: Any) -> Sealed:
         assert may_seal.wait(PATIENCE_SECONDS)
-        return add(sealer, *portion, **how)
+        return seal(sealer, *portion)
 
-    monkeypatch.setattr(Sealer, "add", held)
+    monkeypatch.setattr(Sealer, "_seal", held)
     monkeypatch.setattr(threads_module, "CROWD", crowd)
     source = Given()
     async with (
@@ -154,17 +154,17 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 async def test_batches_are_committed_in_the_order_they_were_cut_whichever_is_sealed_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, second_is_sealed = Sealer.add, threading.Event()
+    seal, second_is_sealed = Sealer._seal, threading.Event()
 
-    def out_of_order(sealer: Sealer, *portion: Any, **how: Any) -> Sealed:
-        if sealer._timestamp_ms == 1:
+    def out_of_order(sealer: Sealer, *portion: Any) -> Sealed:
+        if sealer._packing._timestamp_ms == 1:
             assert second_is_sealed.wait(PATIENCE_SECONDS)
-            return add(sealer, *portion, **how)
-        sealed = add(sealer, *portion, **how)
+            return seal(sealer, *portion)
+        sealed = seal(sealer, *portion)
         second_is_sealed.set()
         return sealed
 
-    monkeypatch.setattr(Sealer, "add", out_of_order)
+    monkeypatch.setattr(Sealer, "_seal", out_of_order)
     source, path = Given(), tmp_path / "s.spool"
     async with Spool(path) as spool, pipeline_on(spool, source, each_alone()) as pipeline, running(pipeline):
         for number in (1, 2):

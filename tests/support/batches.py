@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from streams.records.batch import Codec, OpenBatch, build, stamp
+from streams.records.batch import Codec, OpenBatch, build, compressed, stamp
 
 
 def values(count: int, first: int = 0) -> list[bytes]:
@@ -29,4 +29,4 @@ def batch(
 
 def put(batch: OpenBatch, records: memoryview, count: int) -> None:
     """Add framed records to an open batch."""
-    batch.add(batch.compressed(records), count, len(records))
+    batch.add(compressed(records, batch.codec), count, len(records))

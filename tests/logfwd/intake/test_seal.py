@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import random
+import threading
 from array import array
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from typing import Any
 
@@ -15,10 +17,13 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfwd.intake.seal import Rules, Sealed, Sealer, seal
+from logfwd.intake import seal as seal_module
+from logfwd.intake.batches import Framing, Packing, Rules
+from logfwd.intake.seal import Sealed, Sealer, seal
 from logfwd.sources.position import Block
 from streams.records import batch as recordbatch
-from streams.records.batch import Codec
+from streams.records.batch import Codec, compressed
+from streams.records.body import NO_EXTRAS, BytesLike
 
 NOW_MS = 1_700_000_000_000
 KIB = 1024
@@ -171,7 +176,7 @@ def test_no_batch_has_more_records_than_the_stream_allows() -> None:
 def by_portions(portions: list[list[Block]], **rules: Any) -> Sealed:
     sealer, result = Sealer(RULES._replace(**rules), NOW_MS), Sealed([], 0, 0, [])
     for number, portion in enumerate(portions, 1):
-        result = sealer.add(portion, is_last=number == len(portions))
+        result = sealer.portion(portion, is_last=number == len(portions))()
     return result
 
 
@@ -225,9 +230,109 @@ def test_a_small_draft_is_made_at_once_and_left_uncompressed_if_that_is_smaller(
     assert zstandard.frame_content_size(batch.payload[recordbatch.HEADER_BYTES :]) > 0
 
 
-def test_records_are_looked_through_while_those_before_them_are_compressed_but_keep_their_order() -> None:
-    sealer, before = Sealer(RULES, NOW_MS), Future[Sealed]()
+# -- several portions at once ----------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.lists(st.binary(max_size=300).map(lambda data: data + b"\n"), max_size=3), min_size=1, max_size=6),
+    st.sampled_from(list(Codec)),
+    st.integers(KIB, 4 * KIB),
+    st.integers(1, 20),
+)
+def test_portions_that_are_sealed_at_once_keep_their_order_and_all_limits(
+    portions: list[list[bytes]], codec: Codec, limit: int, max_records: int
+) -> None:
+    rules = RULES._replace(max_batch_bytes=limit, codec=codec, max_batch_records=max_records)
+    sealer = Sealer(rules, NOW_MS)
+    works = [
+        sealer.portion(blocks_of(*portion), is_last=number == len(portions))
+        for number, portion in enumerate(portions, 1)
+    ]
+    with ThreadPoolExecutor(len(works)) as threads:
+        *_, result = [work.result(60) for work in [threads.submit(work) for work in reversed(works)][::-1]]
+    whole = seal(blocks_of(*(block for portion in portions for block in portion)), rules, timestamp_ms=NOW_MS)
+    assert values(result) == values(whole)
+    assert result[1:] == whole[1:]
+    assert all(len(batch.payload) <= limit * 9 / 8 or batch.record_count == 1 for batch in result.batches)
+    assert all(batch.record_count <= max_records for batch in result.batches)
+
+
+def test_a_portion_is_framed_while_the_one_before_it_is_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    second_is_framed = threading.Event()
+
+    def slowly(records: memoryview, codec: Codec) -> BytesLike:
+        if b"first" in records.tobytes():
+            assert second_is_framed.wait(60)
+        else:
+            second_is_framed.set()
+        return compressed(records, codec)
+
+    monkeypatch.setattr(seal_module, "compressed", slowly)
+    sealer = Sealer(RULES, NOW_MS)
+    first, second = (
+        sealer.portion(blocks_of(b'{"n":"%b"}\n' % name), is_last=name == b"second") for name in (b"first", b"second")
+    )
     with ThreadPoolExecutor(1) as threads:
-        second = threads.submit(sealer.add, blocks_of(b'{"n":2}\n'), is_last=True, after=before)
-        before.set_result(sealer.add(blocks_of(b'{"n":1}\n'), is_last=False))
-        assert values(second.result(60)) == [b'{"n":1}', b'{"n":2}']
+        threads.submit(first)
+        assert values(second()) == [b'{"n":"first"}', b'{"n":"second"}']
+
+
+def test_after_a_portion_that_could_not_be_sealed_no_other_one_is() -> None:
+    def damaged() -> Iterator[Block]:
+        raise OSError("no such block")
+        yield
+
+    sealer = Sealer(RULES, NOW_MS)
+    first, second = sealer.portion(damaged(), is_last=False), sealer.portion(blocks_of(b"{}\n"), is_last=True)
+    with pytest.raises(OSError, match="no such block"):
+        first()
+    with pytest.raises(RuntimeError, match="before this one"):
+        second()
+
+
+# -- framed for a batch that is full before ----------------------------------------------------------------------------
+
+
+def noise(count: int, seed: int) -> list[BytesLike]:
+    """Values of 400 bytes that hardly compress."""
+    rng = random.Random(seed)
+    return [b'{"x":"%b"}' % base64.b64encode(rng.randbytes(300)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 3])
+def test_what_was_framed_for_a_batch_that_is_full_before_is_moved_to_the_next(ahead: int) -> None:
+    limit = 10 * KIB
+    rules = RULES._replace(max_batch_bytes=limit)
+    framing, packing = Framing(rules), Packing(rules, NOW_MS)
+    portions = [noise(12, seed) for seed in range(9)]
+    framed = []
+    for number, portion in enumerate(map(list, portions)):
+        pieces = framing.frame(portion, NO_EXTRAS, full=packing.full)
+        framed += [(each, compressed(each.records, Codec.ZSTD)) for each in pieces]
+        assert portion == [], "values are freed as soon as they are framed"
+        if number >= ahead:
+            packing.add(*framed.pop(0))
+    for each in framed:
+        packing.add(*each)
+    packing.close()
+    assert values(Sealed(packing.batches, 0, 0, [])) == [value for portion in portions for value in portion]
+    assert all(len(batch.payload) <= limit * 9 / 8 for batch in packing.batches)
+    assert len(packing.batches) <= 6
+
+
+def test_framing_begins_with_another_batch_once_it_hears_that_one_is_full() -> None:
+    framing = Framing(RULES)
+    found = [framing.frame([b"{}"], NO_EXTRAS, full=full)[0] for full in (-1, -1, 0, 0, 1)]
+    assert [(each.batch, each.first) for each in found] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
+
+
+def test_a_piece_that_is_too_large_for_any_batch_is_halved_until_it_fits() -> None:
+    portion, limit = noise(40, 7), 3 * KIB
+    rules = RULES._replace(max_batch_bytes=limit)
+    framing, packing = Framing(rules), Packing(rules, NOW_MS)
+    (piece,) = framing.frame(list(portion), NO_EXTRAS, full=packing.full)
+    packing.add(piece, compressed(piece.records, Codec.ZSTD))
+    packing.close()
+    assert values(Sealed(packing.batches, 0, 0, [])) == portion
+    assert all(len(batch.payload) <= limit * 9 / 8 for batch in packing.batches)
+    assert packing.full == piece.batch

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from logfwd.definition import members
 from logfwd.intake import jsonlines
-from logfwd.intake.seal import Rules, Sealed, seal
+from logfwd.intake.batches import Rules
+from logfwd.intake.seal import Sealed, seal
 from logfwd.intake.shape import MAX_KEY_BYTES, PLAIN, Shape
 from logfwd.sources.position import Block
 from streams.records import batch as recordbatch

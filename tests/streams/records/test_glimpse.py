@@ -10,6 +10,7 @@ from streams.errors import BatchCorrupt
 from streams.records.batch import Codec, OpenBatch, build, iterate
 from streams.records.body import frame
 from streams.records.glimpse import first_records
+from tests.support.batches import put
 
 VALUES = [b'{"n":%d}' % number for number in range(100_000)]
 
@@ -35,7 +36,7 @@ def test_a_batch_that_was_compressed_in_portions_is_one() -> None:
     portions = OpenBatch(Codec.ZSTD)
     for first in (0, 10, 20):
         records, count = frame(VALUES[first : first + 10], 10_000, first=first)
-        portions.add(portions.compressed(records), count, len(records))
+        put(portions, records, count)
     shown = first_records(portions.close(5).payload, 25, 10_000)
     assert [record.value for record in shown] == VALUES[:25]
 
