@@ -77,6 +77,10 @@ PORTION_BYTES = 256 * KIB
 
 FULL_SHARE = 16
 """A draft with less than 1/16 of its bytes left is full: topping it up would cut, and so copy, every block."""
+OVER_SHARE = 8
+"""A draft that is to fill a compressed batch may have 1/8 more, so that its last block is not cut: the batch is well
+filled at 3/4, so there is room.
+"""
 
 BURST_PAUSE_SECONDS, CATCH_UP_SECONDS = 0.02, 0.004
 """How long a draft waits for the next block that has half, or all, of `max_batch_bytes`: the end of a burst need not
@@ -118,7 +122,7 @@ class Batcher:
             ready.append(self._take(now))  # else every full block from here on would be cut, and so copied
         self._has_cut = False
         while (size := len(block.data) - begin) or not block.data:
-            if self._byte_count + size <= self._max_bytes or block.is_whole:
+            if self._byte_count + size <= self._most_bytes or block.is_whole:
                 self._append(_piece(block, begin, len(block.data)), now)
                 break
             end = self._cut(block, begin)
@@ -163,6 +167,12 @@ class Batcher:
     @property
     def _byte_count(self) -> int:
         return self._passed_on_bytes + self._open.byte_count
+
+    @property
+    def _most_bytes(self) -> int:
+        if self._max_bytes <= self._least_bytes:
+            return self._max_bytes
+        return min(self._max_bytes + self._max_bytes // OVER_SHARE, self._limits.max_uncompressed_bytes)
 
     @property
     def _full_bytes(self) -> int:

@@ -314,8 +314,9 @@ def test_a_draft_leaves_in_portions_and_grows_as_far_as_its_batch_will_be_well_f
         "no block is kept for a later one"
     )
     target = 5 * 900 * 1024 * 3 // 4
-    assert all(target * 15 / 16 <= size <= target for size in drafts_of(portions))
+    assert all(target * 15 / 16 <= size <= target * 9 / 8 for size in drafts_of(portions))
     assert len(drafts_of(portions)) == 5
+    assert {len(each.data) for portion in portions for each in portion.blocks} == {len(FULL_BLOCK)}, "none is cut"
 
 
 def test_a_draft_has_no_more_than_consumers_expect_and_at_least_a_batch_without_compression() -> None:
