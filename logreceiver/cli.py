@@ -107,7 +107,7 @@ def run(path: Path, log_level: str, log_format: str | None, workers: int) -> Non
                     await stack.enter_async_context(files)
                 await stop.requested.wait()
 
-    program.serve(receive)
+    program.serve(receive, peers_wait=True)
 
 
 @contextlib.asynccontextmanager

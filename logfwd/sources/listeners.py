@@ -19,6 +19,7 @@ from logfwd.sources.syslog.counts import Counters
 from logfwd.sources.syslog.settings import SyslogSource
 from logfwd.sources.terms import ListenerTls
 from streams import tasks
+from streams.program import favour_loop
 
 if TYPE_CHECKING:
     from logfwd.sources.http.server import HttpServer, Observer
@@ -77,6 +78,8 @@ class Listeners:
             self.syslog = SyslogServer(self._front, self._syslog_counters)
         if self.syslog is not None:
             await self.syslog.serve(syslog_streams)
+        if streams or syslog_streams:
+            favour_loop()
         files = [each.settings.tls for each in streams] + [each.settings.tls for each in syslog_streams]
         self._tls = [tls for tls in files if tls is not None]
         if self._tls and self._watching is None:
