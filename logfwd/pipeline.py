@@ -414,23 +414,26 @@ class Pipeline:
         turns = deque(self.senders)
         while (commit := await self._commits.get()) is not None:
             await commit.done
-            now = clock()
-            for backlog, rows, is_behind in commit.rows:
-                self._spool_seconds[backlog.stream].observe(now - commit.sealed_at)
-                self._taps.offer(backlog.stream, rows)
-                crowded = is_behind or len(backlog.rows) > PAYLOADS_IN_MEMORY
-                for row in rows:
-                    row.committed_at = now  # before the senders wake: they send only what is committed
-                    if crowded:
-                        row.payload = None
-            self.source.committed(commit.positions)
-            self._one_settled()
-            for receipt in commit.receipts:
-                receipt.done()
+            self._finish(commit)
             for sender in turns:
                 sender.wake.set()
             turns.rotate()
-            del commit, rows, row
+            del commit  # it would keep its payloads until there is another one
+
+    def _finish(self, commit: _Commit) -> None:
+        now = clock()
+        for backlog, rows, is_behind in commit.rows:
+            self._spool_seconds[backlog.stream].observe(now - commit.sealed_at)
+            self._taps.offer(backlog.stream, rows)
+            crowded = is_behind or len(backlog.rows) > PAYLOADS_IN_MEMORY
+            for row in rows:
+                row.committed_at = now  # before the senders wake: they send only what is committed
+                if crowded:
+                    row.payload = None
+        self.source.committed(commit.positions)
+        self._one_settled()
+        for receipt in commit.receipts:
+            receipt.done()
 
 
 def _backlog(spool: Spool, stream: Stream) -> Backlog:

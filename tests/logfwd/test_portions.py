@@ -67,3 +67,13 @@ async def test_payloads_of_large_batches_do_not_stay_in_memory(tmp_path: Path) -
         await eventually(lambda: sum(row.record_count for row in rows) == 8 and rows[-1].committed)
         kept = sum(row.size for row in rows if row.payload is not None)
         assert 4 * len(line) <= kept <= PAYLOAD_BYTES_IN_MEMORY + 2 * len(line)
+
+
+async def test_a_draft_without_records_moves_the_position(tmp_path: Path) -> None:
+    source, path = Given(), tmp_path / "s.spool"
+    async with Spool(path) as spool, pipeline_on(spool, source, STREAM) as pipeline, running(pipeline):
+        source.queue.put_nowait(Block(b"\n\n", 1, positions={"own": at(2)}))
+        await eventually(lambda: source.durable)
+        source.give(1, position=3)
+        await eventually(lambda: len(source.durable) == 2)
+    assert await records_in(path) == [record(1)]
