@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from logfwd.links import backoff
+from logfwd.links import backoff, conversation
 from streams.wire import messages as m
-from tests.logfwd.links.test_conversation import quick, talking  # noqa: F401 — a fixture
+from tests.logfwd.links.test_conversation import talking
 
 UNAVAILABLE = m.Nack(-1, "unavailable")
 
@@ -85,15 +85,18 @@ async def test_a_run_belongs_to_the_cluster_that_is_named_with_it(tmp_path: Path
         assert talk.backlog.totals.resets == 0
 
 
-@pytest.mark.usefixtures("quick")
-async def test_a_link_that_is_being_left_is_kept_alive_by_pings_as_long_as_a_batch_is_under_way(tmp_path: Path) -> None:
+async def test_a_link_that_is_being_left_is_kept_alive_by_pings_as_long_as_a_batch_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "LOOK_SECONDS", 0.25)
+    monkeypatch.setattr(conversation, "PING_IDLE_SECONDS", 0.25)
     async with talking(tmp_path) as talk:
         await talk.receiver.welcome()
         await talk.receiver.open_run()
         assert await talk.receiver.batch() == 0
         talk.receiver.say(m.Goaway("it stops", 30_000))
         answering = asyncio.create_task(talk.receiver.answer_pings())
-        await asyncio.sleep(0.5)  # many times as long as silence may be
+        await asyncio.sleep(2.5)  # more than twice as long as silence may be
         answering.cancel()
         await asyncio.gather(answering, return_exceptions=True)
         assert not talk.running.done()
