@@ -67,7 +67,7 @@ class Sealer:
             ]
             of_blocks = [(len(each.values), each.invalid) for each in parts]
             blank = sum(each.blank for each in parts)
-            values = list(parts[0].values if len(parts) == 1 else chain.from_iterable(each.values for each in parts))
+            values = list(chain.from_iterable(each.values for each in parts))
             extras = _extras(parts, rules.shape)
             del parts
             with self._turns_to_frame.turn(number):
