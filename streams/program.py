@@ -156,22 +156,26 @@ def trim_heap() -> None:
 
 
 FULL_GENERATION = 2
+NEW_OBJECTS, NEWEST_COLLECTIONS = 700, 3
+"""A collection visits the newest objects when there are so many, and every fourth one those that the others left."""
 
 
 def has_started() -> None:
     """Call once a program runs: collections begin, and leave out what it was built from, which stays until its end.
 
     To visit these objects alone, a full collection would hold up every stream for 5 to 12 ms; and for more than 100 ms
-    to visit those of 2000 links. So whatever survives one is left out of the next, too: objects are freed when nobody
-    refers to them, and the few that refer to each other wait for one of the collections that visit everything.
+    to visit those of 2000 links. So whatever survives one that visits more than the newest objects is left out of the
+    next, too, and there are such collections so often that none takes long: objects are freed when nobody refers to
+    them, and the few that refer to each other wait for one of the collections that visit everything.
     """
     gc.callbacks.append(_Survivors())
     gc.freeze()
+    gc.set_threshold(NEW_OBJECTS, NEWEST_COLLECTIONS)
     gc.enable()
 
 
 class _Survivors:
-    """Leaves what has survived a full collection out of those that follow; now and then one visits everything."""
+    """Leaves what has survived a collection out of those that follow; now and then one visits everything."""
 
     ALL_SECONDS = 600.0
 
@@ -179,11 +183,11 @@ class _Survivors:
         self._all_at = time.monotonic()
 
     def __call__(self, phase: str, info: Mapping[str, int]) -> None:
-        if info["generation"] < FULL_GENERATION:
+        if info["generation"] == 0:
             return
         if phase == "stop":
             gc.freeze()
-        elif (now := time.monotonic()) >= self._all_at + self.ALL_SECONDS:
+        elif info["generation"] == FULL_GENERATION and (now := time.monotonic()) >= self._all_at + self.ALL_SECONDS:
             self._all_at = now
             gc.unfreeze()
 

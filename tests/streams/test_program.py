@@ -223,17 +223,18 @@ print(gc.isenabled(), gc.get_freeze_count() > 10_000)
     assert found.stdout.split() == [str(collects), "True", "True"]
 
 
-def test_what_survives_a_collection_is_left_out_of_the_next_until_all_are_visited() -> None:
-    script = """
+@pytest.mark.parametrize("generation", [1, 2])
+def test_what_survives_a_collection_is_left_out_of_the_next_until_all_are_visited(generation: int) -> None:
+    script = f"""
 import gc, weakref
 from streams import program
 class Kept: pass
 clock = [1000.0]
-program.time = type("Time", (), {"monotonic": staticmethod(lambda: clock[0])})
+program.time = type("Time", (), {{"monotonic": staticmethod(lambda: clock[0])}})
 program.has_started()
 pair, alone = Kept(), Kept()
 pair.itself, held, freed = pair, weakref.ref(pair), weakref.ref(alone)
-gc.collect()
+gc.collect({generation})
 del pair, alone
 gc.collect()
 print(freed() is None, held() is None)
