@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
 import socket
 import time
 from typing import cast
@@ -20,6 +19,7 @@ from streams.addresses import peer_and_host
 from streams.errors import Flooded, HandshakeFailed, LinkError, forget_frames
 from streams.security.arriving import HANDSHAKE_READ_BYTES, READ_BUFFER_BYTES, Records, Use, arriving
 from streams.security.endpoint import Endpoint, Facts
+from streams.security.rotation import Rotation
 from streams.turns import Turns
 
 INBOX_HIGH_BYTES = 4 * 1024 * 1024
@@ -27,15 +27,6 @@ OUTBOX_HIGH_BYTES = 1024 * 1024
 GATHER_BYTES = 128 * 1024
 CLOSE_SECONDS = 2.0
 RECORD_BYTES = 16 * 1024
-
-ROTATE_RECORDS = 1 << 23
-ROTATE_BYTES = 64 << 30
-ROTATE_SECONDS = 3600.0
-"""OpenSSL never changes keys by itself and pyOpenSSL cannot ask it to, so links are replaced instead (±20 %).
-
-An endpoint that renews its keys is spared the first two. After the third every link is replaced: only a new handshake
-has a new key exchange and looks at the certificates again.
-"""
 
 
 class Link(asyncio.BufferedProtocol):
@@ -86,7 +77,7 @@ class Link(asyncio.BufferedProtocol):
         self.connect_seconds = 0.0
         self.heard_bytes = self.bytes_sent = self.records_sent = 0
         self._born = self.heard_at = time.monotonic()
-        self._rotation_share = random.uniform(0.8, 1.2)  # noqa: S311 — spreads load, hides nothing
+        self._rotation = Rotation()
 
     # -- for the owner -----------------------------------------------------------------------------------------
 
@@ -97,9 +88,8 @@ class Link(asyncio.BufferedProtocol):
 
     def should_rotate(self) -> bool:
         """True when a fresh link with fresh keys is due."""
-        share = self._rotation_share
-        worn = self.records_sent > ROTATE_RECORDS * share or self.bytes_sent > ROTATE_BYTES * share
-        return (worn and not self._endpoint.renews_keys) or self.age > ROTATE_SECONDS * share
+        renews_keys = self._endpoint.renews_keys
+        return self._rotation.is_due(self.records_sent, self.bytes_sent, self.age, renews_keys=renews_keys)
 
     def attempt(self) -> Facts:
         """What is known of the handshake while it runs, or after it failed."""

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.typing import EventDict
 
-from streams.security import modes, stacks, transport
+from streams.security import modes, rotation, stacks
 from tests.support.installation import (
     Events,
     Installation,
@@ -105,7 +105,7 @@ async def test_a_handshake_that_fails_while_a_link_is_rotated_is_logged_and_coun
     ):
         await eventually(lambda: found(events, "link opened"))
         service.listeners[0].replace(stacks.server([modes.MODES["hybrid"]], stranger))
-        monkeypatch.setattr(transport, "ROTATE_SECONDS", 0.0)
+        monkeypatch.setattr(rotation, "ROTATE_SECONDS", 0.0)
         installation.append(*lines(3))
         await eventually(lambda: found(events, "link rotation failed"))
         assert total(forwarder.registry, "tls_handshakes_total", result="unknown_ca", stream="http") >= 1

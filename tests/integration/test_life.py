@@ -15,7 +15,7 @@ from logfwd.config import Admin, ForwarderConfig, load_forwarder
 from logfwd.sources.http.settings import HttpSource
 from logreceiver.sinks.log.sink import read_records
 from streams.errors import ConfigError
-from streams.security import transport
+from streams.security import rotation
 from tests.support.installation import Events, Installation, acknowledged, eventually, forwarding, found, lines, running
 from tests.support.patience import PATIENCE_SECONDS
 
@@ -23,7 +23,7 @@ from tests.support.patience import PATIENCE_SECONDS
 async def test_a_link_is_rotated_without_loss_or_repeats(
     installation: Installation, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "ROTATE_SECONDS", 0.5)
+    monkeypatch.setattr(rotation, "ROTATE_SECONDS", 0.5)
     written = 0
     async with running(installation.receiver_config()) as service:
         config = installation.forwarder_config(service.listeners[0].address)
@@ -47,7 +47,7 @@ async def test_a_link_is_kept_while_no_other_can_be_made(
         installation.append(*lines(10))
         await eventually(lambda: acknowledged(forwarder) == 10)
         service.listeners[0]._servers[0].close()
-        monkeypatch.setattr(transport, "ROTATE_SECONDS", 0.0)
+        monkeypatch.setattr(rotation, "ROTATE_SECONDS", 0.0)
         await eventually(lambda: len(found(events, "link rotation failed")) > 1)
         installation.append(*lines(10, 10))
         await eventually(lambda: acknowledged(forwarder) == 20)

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from streams.errors import HandshakeFailed, LinkError
-from streams.security import modes, pending, stacks, transport
+from streams.security import modes, pending, rotation, stacks, transport
 from streams.security.connecting import connect
 from streams.security.endpoint import ALPN, Credentials
 from streams.security.openssl import context as openssl
@@ -286,7 +286,7 @@ async def test_a_link_that_renews_its_keys_is_replaced_for_its_age_alone(
         assert len(updates) == 4, "each side changes its key before its second and its third write"
         link.bytes_sent, link.records_sent = 128 << 30, 1 << 30
         assert not link.should_rotate()
-        monkeypatch.setattr(transport, "ROTATE_SECONDS", 0.0)
+        monkeypatch.setattr(rotation, "ROTATE_SECONDS", 0.0)
         assert link.should_rotate()
         await link.close()
 
