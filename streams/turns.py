@@ -42,10 +42,10 @@ class Turns:
         else:
             self._begin(work)
 
-    async def take(self, who: Hashable) -> None:
+    async def take(self, who: Hashable, *, goes_on: bool = False) -> None:
         """Wait until a piece of work may begin."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.ask(who, lambda: None if turn.done() else turn.set_result(None))
+        self.ask(who, lambda: None if turn.done() else turn.set_result(None), goes_on=goes_on)
         await turn
 
     def _begin(self, work: Callable[[], None]) -> None:

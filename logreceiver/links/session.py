@@ -75,7 +75,11 @@ class Session:
         """Serve the link to its end."""
         try:
             await self._sit_out()
-            await self._serve(await self._welcome(await self._first_message()))
+            hello = await self._first_message()
+            await self._shared.turns.take(
+                self._link.host, goes_on=True
+            )  # a thousand may have finished their handshakes
+            await self._serve(await self._welcome(hello))
         except ProtocolError as error:
             await self._refuse(error)
         except Flooded as error:

@@ -3,7 +3,7 @@
 asyncio's own TLS never sends a fatal alert, does not report the group, and costs three times as much. The memory of a
 link is bounded in both directions: reading from the socket stops while the consumer lags, and `drain` waits while the
 peer does. Everything given to one `write` leaves in one system call. Handshakes, and records that carry next to
-nothing, are taken in turns with those of other links.
+nothing, are taken in turns with those of other links; so are their ends.
 """
 
 from __future__ import annotations
@@ -253,9 +253,16 @@ class Link(asyncio.BufferedProtocol):
         self._reading_paused = pause
 
     def eof_received(self) -> bool:
+        self._turns.ask(self.host, self._take_end)
+        return True
+
+    def _take_end(self) -> None:
+        """The peer sends nothing more: thousands may leave at once."""
         self._endpoint.feed_eof()
         self._advance()
-        return self._answers_after_goodbye and self._ended and self._error is None
+        waits_for_answer = self._answers_after_goodbye and self._ended and self._error is None
+        if self._transport is not None and not waits_for_answer:
+            self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -265,6 +272,9 @@ class Link(asyncio.BufferedProtocol):
         if not self.established.done():
             text = "the peer closed the connection during the handshake"
             self.established.set_exception(HandshakeFailed("disconnected", text))
+        self._turns.ask(self.host, self._be_gone)
+
+    def _be_gone(self) -> None:
         if not self._gone.done():
             self._gone.set_result(None)
         self._writing_paused = False
@@ -312,7 +322,8 @@ class Link(asyncio.BufferedProtocol):
             self.heard_at = time.monotonic()
         if data is None:
             self._ended = True
-        if self._ended or self._inbox_bytes >= self._wanted_bytes:
+            self._turns.ask(self.host, self._wake)
+        elif self._inbox_bytes >= self._wanted_bytes:
             self._wake()
 
     def _fail(self, error: LinkError) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 from functools import partial
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -40,3 +41,21 @@ async def test_links_are_judged_whenever_the_required_list_of_one_more_authority
             for _ in range(20):
                 await asyncio.sleep(0)
             assert len(judged) == ended
+
+
+async def test_many_links_are_looked_at_without_holding_up_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oversight, "LOOK_SECONDS", 0.0)
+    metrics, grants = ReceiverMetrics(CollectorRegistry()), Grants({"1": b"k" * 32})
+    shared = Shared(CONFIG, make_sink(CONFIG.sink), grants, metrics)
+    turns_of_loop, looked_at = 0, list[int]()
+
+    class Link:
+        def overdue(self) -> None:
+            looked_at.append(turns_of_loop)
+
+    links: list[Any] = [Link() for _ in range(5 * oversight.AT_ONCE)]
+    async with oversight.overseeing(lambda: links, shared, lambda: None):
+        while len(looked_at) < len(links):
+            await asyncio.sleep(0)
+            turns_of_loop += 1
+    assert len(set(looked_at[: len(links)])) == 5

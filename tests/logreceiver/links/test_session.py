@@ -8,7 +8,7 @@ import gc
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ from streams.telemetry.metrics import CollectorRegistry
 from streams.wire import messages as m
 from streams.wire.connection import ForwarderConnection
 from tests.support.batches import batch
+from tests.support.installation import eventually
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.plaintext import FORWARDER, links
 
@@ -195,6 +196,19 @@ async def test_a_permitted_stream_is_welcomed_with_its_topic() -> None:
         assert (welcome.topic, welcome.topic_id, welcome.cluster_id) == ("http", "id of http", "cluster")
         assert (welcome.max_message_bytes, welcome.window) == (1 << 20, m.MAX_WINDOW)
         assert receiver.total("tls_handshakes_total", stream="http", mode="hybrid", result="ok") == 1
+
+
+async def test_links_are_welcomed_in_turns_with_what_other_peers_cause() -> None:
+    async with serving() as receiver:
+        forwarder, session = await receiver.link()
+        waits: list[Callable[[], None]] = []
+        receiver.shared.turns.ask = lambda who, work, **_: waits.append(work)  # type: ignore[method-assign]
+        forwarder.say(HELLO)
+        await eventually(lambda: waits)
+        await asyncio.sleep(0.02)
+        assert session.guest is None
+        waits.pop()()
+        await forwarder.hear(m.Welcome)
 
 
 async def test_a_probe_is_welcomed_takes_no_link_s_place_and_opens_no_run() -> None:

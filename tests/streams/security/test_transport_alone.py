@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from streams.security.modes import MODES
 from streams.security.tls13 import party as tls13
 from streams.security.tls13.messages import encode_key_update
 from streams.security.tls13.names import ContentType
+from tests.support.installation import eventually
 from tests.support.plaintext import links
 from tests.support.tls import Parties, dial, echo
 
@@ -68,3 +70,27 @@ async def test_a_peer_that_reads_no_answers_is_not_read(tmp_path: Path) -> None:
                 await far.receive()
         far.resume_writing()
         assert await far.receive() == b"y"
+
+
+@pytest.mark.parametrize("how", ["goodbye", "end", "cut"])
+async def test_ends_of_links_are_taken_in_turns_with_what_other_peers_cause(how: str) -> None:
+    async with links() as (near, far):
+        reading = asyncio.ensure_future(far.receive())
+        await asyncio.sleep(0)
+        waits: list[Callable[[], None]] = []
+        far._turns.ask = lambda who, work, **_: waits.append(work)  # type: ignore[method-assign]
+        if how == "goodbye":
+            near._endpoint.close()
+            near._flush()
+        elif how == "end":
+            near._transport.write_eof()  # type: ignore[union-attr]
+        else:
+            far.abort()
+        await eventually(lambda: waits)
+        await asyncio.sleep(0.02)
+        assert not reading.done()
+        while waits:
+            waits.pop(0)()
+            await asyncio.sleep(0.01)
+        assert reading.done()
+        assert (reading.exception() is None) == (how == "goodbye")
