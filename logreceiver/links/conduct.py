@@ -22,6 +22,8 @@ class Conduct:
 
     RUNS_PER_SECOND, RUNS_AT_ONCE = 20.0, 100.0
     """Questions about runs cost the sink as much as batches. A forwarder asks one for each refusal and each boot."""
+    TOPICS_PER_SECOND, TOPICS_AT_ONCE = 8.0, 32.0
+    """A forwarder asks for one for each new stream."""
     BATCHES_PER_SECOND, BATCHES_AT_ONCE = 50.0, 50.0
     """More small ones than these are read in turns with those of other identities."""
     SMALL_BYTES = 64 * KIB
@@ -31,6 +33,7 @@ class Conduct:
 
     def __init__(self, now: float) -> None:
         self.runs = Bucket(self.RUNS_PER_SECOND, self.RUNS_AT_ONCE, now)
+        self.topics = Bucket(self.TOPICS_PER_SECOND, self.TOPICS_AT_ONCE, now)
         self._batches = Bucket(self.BATCHES_PER_SECOND, self.BATCHES_AT_ONCE, now)
         self._bytes: Bucket | None = None
         self._links: Bucket | None = None

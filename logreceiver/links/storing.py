@@ -21,7 +21,7 @@ from logreceiver.links.authorisation import Denied, authorise
 from logreceiver.links.grants import Claim
 from logreceiver.links.guest import Guest
 from logreceiver.links.shared import Shared
-from logreceiver.sinks import Kind, Outcome
+from logreceiver.sinks import Kind, Outcome, TopicInfo
 from streams.errors import BatchCorrupt, Code, RemoteProtocolError, SinkUnavailable
 from streams.records import batch as recordbatch
 from streams.telemetry.metrics import Counter
@@ -144,7 +144,7 @@ class Storing:
 
     async def _new_run(self, ask: m.OpenRun) -> m.Run:
         """Hand out a producer id under which nothing was ever stored."""
-        topic = await self._shared.sink.topic(self._guest.topic)
+        topic = await self._topic()
         producer_id = await self._shared.sink.new_producer_id()
         identity, stream = self._guest.identity, self._guest.hello.stream
         partition = ask.partition
@@ -162,6 +162,13 @@ class Storing:
             max_message_bytes=topic.max_message_bytes,
             cluster_id=self._shared.sink.cluster_id,
         )
+
+    async def _topic(self) -> TopicInfo:
+        """The stream's. New ones have a pace, as they cost the sink more than batches."""
+        if (topic := await self._shared.sink.find(self._guest.topic)) is not None:
+            return topic
+        await asyncio.sleep(self._conduct.topics.take(1, time.monotonic()))
+        return await self._shared.sink.topic(self._guest.topic)
 
     async def _known_run(self, ask: m.OpenRun) -> m.Run:
         """What the sink has of a run whose grant is presented; the run keeps the topic it was opened for."""

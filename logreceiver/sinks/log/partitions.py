@@ -25,7 +25,7 @@ log = structlog.get_logger("logreceiver.log")
 
 
 class Partitions:
-    """Blocking; used by one thread at a time."""
+    """Blocking; used by one thread at a time, but for `make`."""
 
     def __init__(self, directory: Path, *, max_segment_bytes: int, retention: Callable[[str], Retention]) -> None:
         """`retention`: how much is kept of a topic."""
@@ -58,15 +58,24 @@ class Partitions:
 
     def open(self, topic: str, number: int) -> Partition:
         """Open a partition, which is created if it is new. OSError if that fails."""
+        partition = self.make(topic, number)
+        self.take(topic, number, partition)
+        return partition
+
+    def make(self, topic: str, number: int) -> Partition:
+        """A partition that is not among these yet, open; in any thread. OSError if that fails."""
         partition = Partition(self._directory / f"{topic}-{number}", max_segment_bytes=self._max_segment_bytes)
         try:
             partition.open()
         except OSError:
             partition.close()
             raise
+        return partition
+
+    def take(self, topic: str, number: int, partition: Partition) -> None:
+        """Have it among these from now on."""
         self._all[topic, number] = partition
         self.used(partition)
-        return partition
 
     def usable(self, topic: str, number: int) -> Partition:
         """A partition that can be appended to, opened again after an I/O error. OSError if it cannot be opened."""

@@ -3,8 +3,8 @@
 Batches are appended to segments that Kafka's own tools read (files.py has the layout) and fsynced before they are
 answered; sessions that produce at the same time share an fsync (*group commit*). Producers are judged by Kafka's rules
 (producers.py), and answers about them only cover what is durable: every question and every commit goes through one
-thread, one after the other. After a restart it recognises more batches than Kafka does: the last five of each producer,
-not only the last one.
+thread, one after the other. Only new topics are made beside it, which takes longer than a commit. After a restart it
+recognises more batches than Kafka does: the last five of each producer, not only the last one.
 
 A full disk refuses batches until there is room. After an fsync error the batches concerned are uncertain; their
 partition is opened and read again before its next use, without what was never acknowledged.
@@ -35,6 +35,7 @@ from logreceiver.sinks.log.partition import Partition
 from logreceiver.sinks.log.partitions import Partitions
 from logreceiver.sinks.log.read import read_records
 from logreceiver.sinks.log.retention import Retention, retention_of
+from logreceiver.sinks.log.topics import TopicMaker
 from logreceiver.sinks.settings import LogSink as Settings
 from streams import tasks
 from streams.errors import BatchCorrupt, Code, ConfigError, Problem, SinkUnavailable
@@ -91,6 +92,7 @@ class LogSink:
         self._trimmer: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, "log-sink")
         """Alone touches partitions and files, so nothing else needs a lock."""
+        self._maker = TopicMaker(self._meta, self._partitions, self._thread)
         self._lookers = Lookers()
         self._in_order: dict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
         """Batches of a partition are looked at one after the other, as they came."""
@@ -126,6 +128,7 @@ class LogSink:
             self._work.set()
             await asyncio.gather(self._committer, return_exceptions=True)
             self._committer = None
+        await asyncio.to_thread(self._maker.thread.shutdown)
         await self._in_thread(self._release)
         self._thread.shutdown()
         self._lookers.close()
@@ -186,7 +189,7 @@ class LogSink:
     async def topic(self, name: str) -> TopicInfo:
         """Facts about a topic, which is created if it is new."""
         if (info := await self.find(name)) is None:
-            await self._ask_thread(lambda: self._create(name))
+            await self._ask(self._maker.thread, lambda: self._maker.make(name, self._settings.partition_count))
             info = await self.find(name)
         assert info is not None
         return info
@@ -198,26 +201,18 @@ class LogSink:
             return None
         return TopicInfo(name, topic.topic_id, topic.partition_count, self._settings.max_message_bytes)
 
-    def _create(self, name: str) -> None:
-        if name in self._meta.topics:
-            return
-        for number in range(self._settings.partition_count):
-            if (name, number) not in self._partitions:
-                self._partitions.open(name, number)
-        self._meta.add_topic(name, self._settings.partition_count)
-
     async def new_producer_id(self) -> int:
-        return await self._ask_thread(lambda: self._meta.take_producer_id(self._partitions.highest_producer_id))
+        return await self._ask(self._thread, lambda: self._meta.take_producer_id(self._partitions.highest_producer_id))
 
     async def ask(self, topic: str, partition: int, producer_id: int) -> RunState | None:
-        return await self._ask_thread(lambda: self._partition(topic, partition).producers.state(producer_id))
+        return await self._ask(self._thread, lambda: self._partition(topic, partition).producers.state(producer_id))
 
-    async def _ask_thread(self, work: Callable[[], T]) -> T:
-        """Run in the thread that commits, and so between two commits."""
+    async def _ask(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        """Run in a thread: in the one that commits, it comes between two commits."""
         if self._closed:
             raise SinkUnavailable(Code.UNAVAILABLE, "the log is closed")
         try:
-            return await self._in_thread(work)
+            return await asyncio.get_running_loop().run_in_executor(thread, work)
         except OSError as error:
             raise SinkUnavailable(Code.UNAVAILABLE, _describe(error, self._directory)) from error
 

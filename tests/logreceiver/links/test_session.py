@@ -465,6 +465,19 @@ async def test_whoever_makes_one_link_after_the_other_waits_for_the_next(monkeyp
         assert time.monotonic() - started >= 0.9, "two links more than four at once, of two a second"
 
 
+async def test_new_topics_have_a_pace_for_all_links_of_an_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conduct.Conduct, "TOPICS_AT_ONCE", 2.0)
+    monkeypatch.setattr(conduct.Conduct, "TOPICS_PER_SECOND", 10.0)
+    names = [f"new-{number}" for number in range(4)]
+    async with serving(replace(CONFIG, allow=(replace(CONFIG.allow[0], streams=("*",)),))) as receiver:
+        started = time.monotonic()
+        for name in names:
+            forwarder, _ = await receiver.link()
+            await forwarder.run(replace(HELLO, stream=name))
+        assert time.monotonic() - started >= 2 / 10
+    assert set(names) < receiver.sink.made
+
+
 async def test_questions_about_runs_have_a_pace_for_all_links_of_an_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conduct.Conduct, "RUNS_AT_ONCE", 2.0)
     monkeypatch.setattr(conduct.Conduct, "RUNS_PER_SECOND", 20.0)

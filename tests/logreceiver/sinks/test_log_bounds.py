@@ -7,18 +7,22 @@ import contextlib
 import os
 import random
 import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from logreceiver.sinks import Kind, RunState
 from logreceiver.sinks import settings as sink_settings
+from logreceiver.sinks.log.partition import Partition
 from logreceiver.sinks.log.sink import LogSink, read_records
 from streams.errors import Code
 from streams.records.batch import HEADER_BYTES, Codec
 from tests.logreceiver.sinks.test_log_damage import TOPIC, opened, stored_values
 from tests.streams.records.test_batch import rewritten
 from tests.support.batches import batch, values
+from tests.support.patience import PATIENCE_SECONDS
 
 GOOD = bytes(batch(7, 10))
 MOST = 2**31 - 1
@@ -69,6 +73,42 @@ async def test_a_small_batch_does_not_overtake_a_large_one_that_is_still_looked_
     async with opened(tmp_path) as sink:
         outcomes = await asyncio.gather(sink.produce(TOPIC, 0, first), sink.produce(TOPIC, 0, second))
     assert [(each.kind, each.base_offset) for each in outcomes] == [(Kind.STORED, 0), (Kind.STORED, 200_000)]
+
+
+async def test_a_topic_that_takes_long_to_make_holds_up_no_batch_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, real = threading.Event(), Partition.open
+
+    def slow(partition: Partition) -> None:
+        assert goes_on.wait(PATIENCE_SECONDS)
+        real(partition)
+
+    async with opened(tmp_path) as sink, asyncio.timeout(PATIENCE_SECONDS):
+        monkeypatch.setattr(Partition, "open", slow)
+        making = [asyncio.ensure_future(sink.topic("another")) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        assert (await sink.produce(TOPIC, 0, batch(7, 0))).kind is Kind.STORED
+        assert await sink.find("another") is None
+        goes_on.set()
+        first, second = await asyncio.gather(*making)
+        assert first == second
+        assert (await sink.produce("another", 0, batch(7, 0))).kind is Kind.STORED
+
+
+async def test_topics_leave_the_disk_as_much_time_as_they_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, ended, real = list[float](), list[float](), Partition.open
+
+    def slow(partition: Partition) -> None:
+        began.append(time.monotonic())
+        time.sleep(0.05)
+        real(partition)
+        ended.append(time.monotonic())
+
+    async with opened(tmp_path) as sink:
+        monkeypatch.setattr(Partition, "open", slow)
+        await asyncio.gather(*(sink.topic(f"new-{number}") for number in range(3)))
+    assert all(after - before >= 0.05 for before, after in zip(ended, began[1:], strict=False))
 
 
 FEW = 40
