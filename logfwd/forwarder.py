@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from logfwd import calm, health, openfiles, state_dir, status
+from logfwd import health, openfiles, state_dir, status
 from logfwd.changes import Change, Group, groups
 from logfwd.config import ForwarderConfig
 from logfwd.intake import jsonlines
@@ -38,7 +38,7 @@ from logfwd.sources.syslog import settings as syslog
 from logfwd.spool import remains
 from logfwd.spool.store import Spool
 from logfwd.tap import Taps
-from streams import descriptors, tasks
+from streams import calm, descriptors, tasks
 from streams.security.modes import MODES
 from streams.telemetry import admin
 from streams.telemetry.metrics import CollectorRegistry

@@ -32,9 +32,10 @@ from logreceiver.posture import Share, report
 from logreceiver.reloading import Load, Reloading, Report
 from logreceiver.room import room_for
 from logreceiver.sinks.make import make_sink
-from streams import handed, tasks
+from streams import calm, handed, tasks
 from streams.addresses import join_address, split_address
 from streams.config.changes import digest
+from streams.config.units import KIB
 from streams.errors import Code, HandshakeFailed
 from streams.security import handshakes
 from streams.security.listener import Listener
@@ -45,6 +46,8 @@ from streams.telemetry.metrics import CollectorRegistry
 from streams.watching import stamps_of
 
 CERTIFICATE_CHECK_SECONDS = 5.0
+LINK_BYTES = 64 * KIB
+"""What an idle link takes."""
 STOPPING = "the receiver is stopping"
 log = structlog.get_logger("logreceiver")
 
@@ -70,6 +73,7 @@ class Service:
         """Sessions, each with the listener that its link came by."""
         self._stack = contextlib.AsyncExitStack()
         """Closes listeners, ledger and sink, in the reverse of the order in which they were opened."""
+        self._ended_links = 0
         self._max_links = config.limits.max_links
         self._stopping = False
         self._since = datetime.now(UTC)
@@ -139,6 +143,7 @@ class Service:
             self.admin_address = server.address
             log.info("admin listening", address=server.address)
         await self._stack.enter_async_context(tasks.running("certificates", self._watch_certificates))
+        await self._stack.enter_async_context(tasks.running("heap", lambda: calm.give_back(self._worked_bytes)))
         await self._stack.enter_async_context(overseeing(lambda: self._live, self._shared, self._reloading.judge))
 
     def _make_room(self) -> None:
@@ -170,6 +175,9 @@ class Service:
             session.end(Code.TIMEOUT, STOPPING)
         await self._stack.aclose()
 
+    def _worked_bytes(self) -> int:
+        return self._shared.budget.total_bytes + LINK_BYTES * self._ended_links
+
     # -- links -------------------------------------------------------------------------------------------------
 
     async def _serve(self, link: Link, listener: Listener) -> None:
@@ -200,6 +208,7 @@ class Service:
             log.exception("session failed", peer=link.peer, reason=f"{type(error).__name__}: {error}")
         finally:
             del self._live[session]
+            self._ended_links += 1
             self._links[identity] -= 1
             if not self._links[identity]:
                 del self._links[identity]

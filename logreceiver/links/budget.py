@@ -31,6 +31,8 @@ class Budget:
         """`waiting_bytes`: what a link takes whose batch waits; at most half of the budget is taken so."""
         self._most, self._waiting_bytes = most_bytes, waiting_bytes
         self._used = 0
+        self.total_bytes = 0
+        """Of all batches so far."""
         self._by_identity: Counter[str] = Counter()
         self._waits: dict[str, deque[_Wait]] = {}
         """By identity, the next one in rotation first; none is empty."""
@@ -52,6 +54,7 @@ class Budget:
     def add(self, identity: str, size: int) -> None:
         """Count what is here already."""
         self._used += size
+        self.total_bytes += size
         self._by_identity[identity] += size
 
     def take_now(self, identity: str, size: int) -> bool:
