@@ -28,7 +28,7 @@ from streams.telemetry.client import NotAnswered
 HIDDEN = "<hidden>"
 FREE = ("add", "headers")
 """Tables whose keys are users' own: of these, values are never shown."""
-PACKAGES = ("logfwd", "cryptography", "pyopenssl", "msgspec", "zstandard", "uvloop", "structlog", "aiohttp", "aiokafka")
+PACKAGES = ("logfwd", "cryptography", "pyopenssl", "msgspec", "zstandard", "uvloop", "structlog", "h11", "aiokafka")
 MOST_FILES = 1000
 
 Parts = Iterable[tuple[str, str]]

@@ -43,7 +43,7 @@ DOORS = {
     ),
     "prometheus_client": ("streams.telemetry.*",),
     "blake3": ("logfwd.sources.http.body",),
-    "h11": ("logfwd.sources.http.connection",),
+    "h11": ("logfwd.sources.http.connection", "streams.telemetry.httpserver"),
     "aiohappyeyeballs": ("streams.security.connecting",),
     # every stack is behind a seam, as a library is
     "streams.security.openssl": ("streams.security.stacks", "streams.security.openssl.*", "bench.handshakes.parties"),

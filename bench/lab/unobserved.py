@@ -6,7 +6,6 @@ In everything else they are the same: every call that observes something is stil
 from __future__ import annotations
 
 import importlib
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ class Nothing:
     inc = dec = set = observe = forget = clear = remove_by_labels = _ignore
 
     def summary(self, _: str) -> Summary:
-        none = Percentiles(median=math.nan, p95=math.nan, p99=math.nan)
+        none = Percentiles(median=None, p95=None, p99=None)
         return Summary(count=0, **none, recent=Recent(seconds=RECENT_SECONDS, count=0, **none))
 
     def since(self, *_: object) -> None:

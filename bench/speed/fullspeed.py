@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,8 +46,9 @@ def measure(
         raise StartFailed(f"records were dropped, invalid or resent: {row['records']}, {row['resets']} resets")
     megabytes = base.size * copies * len(feeds) / 1e6
     result = _figures(before, after, records * len(feeds), megabytes, seconds)
-    result["batch_duration_p50_ms"] = row["batch_duration_seconds"]["median"] * 1e3
-    result["batch_duration_p99_ms"] = row["batch_duration_seconds"]["p99"] * 1e3
+    for name, percentile in (("p50", "median"), ("p99", "p99")):
+        found = row["batch_duration_seconds"][percentile]
+        result[f"batch_duration_{name}_ms"] = math.nan if found is None else found * 1e3  # of programs without metrics
     if threads:
         now = thread_cpu_seconds(pids["forwarder"])
         result["threads_cpu_seconds"] = {name: now[name] - threads_before.get(name, 0.0) for name in now}

@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from aiohttp import web
+from typing import Any, TypeVar
 
 MOST_CONNECTIONS = 64
 BACKLOG = 1024
 """Connections that have not been accepted: for what exceeds it the kernel lets a client wait a second or more."""
-MAX_LINE_BYTES = 4096
-MAX_HEADER_BYTES = 4096
 CLOSE_SECONDS = 1.0
 ASK_SECONDS = 10.0
 FRESH_SECONDS = 10.0
@@ -30,6 +24,8 @@ FRESH_SECONDS = 10.0
 STUCK_SECONDS = 5.0
 
 T = TypeVar("T")
+MakeProtocol = Callable[[], asyncio.Protocol]
+"""Makes what serves a connection."""
 
 
 class Loop:
@@ -132,14 +128,15 @@ class _Connection(asyncio.Protocol):
 
 
 @contextlib.asynccontextmanager
-async def serving(
-    sock: socket.socket, make_application: Callable[[Loop], web.Application]
-) -> AsyncIterator[asyncio.Future[None]]:
-    """Serve on a thread until the block is left; the future gets the error that ends it before."""
+async def serving(sock: socket.socket, prepare: Callable[[Loop], MakeProtocol]) -> AsyncIterator[asyncio.Future[None]]:
+    """Serve on a thread until the block is left; the future gets the error that ends it before.
+
+    `prepare` is called on the thread.
+    """
     program = asyncio.get_running_loop()
     ended: asyncio.Future[None] = program.create_future()
     ended.add_done_callback(lambda done: done.cancelled() or done.exception())  # no report if it ends with the program
-    server = _Server(sock, lambda: make_application(Loop(program)), lambda error: _tell(program, ended, error))
+    server = _Server(sock, lambda: prepare(Loop(program)), lambda error: _tell(program, ended, error))
     threading.Thread(target=server.run, name="admin", daemon=True).start()
     try:
         yield ended
@@ -166,10 +163,10 @@ class _Server:
     def __init__(
         self,
         sock: socket.socket,
-        make_application: Callable[[], web.Application],
+        prepare: Callable[[], MakeProtocol],
         tell: Callable[[BaseException | None], None],
     ) -> None:
-        self._sock, self._make_application, self._tell = sock, make_application, tell
+        self._sock, self._prepare, self._tell = sock, prepare, tell
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._stopped = threading.Event()
@@ -191,29 +188,13 @@ class _Server:
                 self._loop.call_soon_threadsafe(self._stop.set)
 
     async def _serve(self) -> None:
-        importlib.import_module("streams.telemetry.application")
-        from aiohttp import web
-
-        self._loop, connections = asyncio.get_running_loop(), Connections()
-        runner = web.AppRunner(
-            self._make_application(),
-            access_log=None,
-            handle_signals=False,
-            max_line_size=MAX_LINE_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-            shutdown_timeout=CLOSE_SECONDS,
+        self._loop, connections, make_protocol = asyncio.get_running_loop(), Connections(), self._prepare()
+        listening = await self._loop.create_server(
+            lambda: _Connection(make_protocol(), connections), sock=self._sock, backlog=BACKLOG
         )
-        await runner.setup()
         try:
-            http = runner.server
-            assert http is not None
-            listening = await self._loop.create_server(
-                lambda: _Connection(http(), connections), sock=self._sock, backlog=BACKLOG
-            )
-            if self._stopped.is_set():
-                return
-            await self._stop.wait()
-            listening.close()
+            if not self._stopped.is_set():
+                await self._stop.wait()
         finally:
-            await runner.cleanup()
+            listening.close()
             await connections.close()

@@ -1,25 +1,26 @@
 """What the admin port answers, path by path.
 
-Imported at the first connection, because aiohttp is expensive (admin.py).
+Imported at the first connection: many programs are never asked (admin.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
 
 from streams.telemetry.adminthread import Loop
 from streams.telemetry.hosts import Hosts
+from streams.telemetry.httpserver import METHODS, Handler, Http, Refused, Request, Response
 
-MAX_BODY_BYTES = 1024
 MOST_DIGITS = 20
 PAGE = {
     "/": ("index.html", "text/html"),
@@ -41,6 +42,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+OF_STREAM = re.compile(r"/api/v1/streams/([^/]+)/(batch-durations|source)")
 
 Reasons = Callable[[], Mapping[str, str]]
 Rows = Callable[[], Sequence[Mapping[str, Any]]]
@@ -68,103 +71,108 @@ class Status(msgspec.Struct, frozen=True):
     source: Source | None = None
 
 
-def make(registry: CollectorRegistry, status: Status, about: Mapping[str, Any], hosts: Hosts) -> web.Application:
-    """The application of one program."""
+def make(
+    registry: CollectorRegistry, status: Status, about: Mapping[str, Any], hosts: Hosts
+) -> Callable[[], asyncio.Protocol]:
+    """Makes what serves a connection to one program."""
     site = _Site(registry, status, about, hosts)
-    application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[site.guard])
-    application.on_response_prepare.append(_harden)
-    application.add_routes(
-        [
-            web.get("/metrics", site.metrics),
-            web.get("/healthz", site.healthz),
-            web.get("/readyz", site.readyz),
-            web.get("/api/v1/streams", site.streams),
-            web.get("/api/v1/streams/{stream}/batch-durations", site.durations),
-            web.get("/api/v1/streams/{stream}/source", site.source),
-            *(web.get(path, _answering(status.loop, answer)) for path, answer in status.more.items()),
-            *(web.get(path, _page) for path in PAGE),
-        ]
-    )
-    return application
+    return lambda: Http(site.answer, HEADERS)
 
 
 class _Site:
-    """The handlers that need to know the program."""
+    """What there is at one program."""
 
     def __init__(self, registry: CollectorRegistry, status: Status, about: Mapping[str, Any], hosts: Hosts) -> None:
         self._registry, self._status, self._about, self._hosts = registry, status, about, hosts
+        self._paths: dict[str, Handler] = {
+            "/metrics": self._metrics,
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/api/v1/streams": self._streams,
+            **{path: _answering(status.loop, answer) for path, answer in status.more.items()},
+            **dict.fromkeys(PAGE, _page),
+        }
 
-    @web.middleware
-    async def guard(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        """Refuse requests that a web page sends under a name of its own (DNS rebinding)."""
-        if not self._hosts.allow(request.headers.get("Host", "")):
-            raise web.HTTPMisdirectedRequest(text="this address answers only to localhost and admin.hosts\n")
+    async def answer(self, request: Request) -> Response:
+        """Refuse requests that a web page sends under a name of its own (DNS rebinding), and what is not here."""
+        if not self._hosts.allow(request.headers.get("host", "")):
+            raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "this address answers only to localhost and admin.hosts")
+        handle = self._paths.get(request.path) or self._of_stream(request.path)
+        if handle is None:
+            raise Refused(HTTPStatus.NOT_FOUND, "there is nothing at this path")
+        if request.method not in METHODS:
+            text = f"{request.method} is not possible here"
+            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, text, {"Allow": ", ".join(METHODS)})
         try:
-            return await handler(request)
+            return await handle(request)
         except TimeoutError:
-            raise web.HTTPServiceUnavailable(text="the program is too busy to answer\n") from None
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "the program is too busy to answer") from None
 
-    async def metrics(self, request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    def _of_stream(self, path: str) -> Handler | None:
+        if (match := OF_STREAM.fullmatch(path)) is None:
+            return None
+        stream, what = match.groups()
+        answer = self._durations if what == "batch-durations" else self._source
+        return lambda request: answer(request, stream)
+
+    async def _metrics(self, request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
         await self._status.loop.run(self._status.prepare)
         body = await asyncio.to_thread(encode, self._registry)  # /healthz does not wait for it
-        return web.Response(body=body, headers={"Content-Type": content_type})
+        return Response(body, content_type)
 
-    async def healthz(self, _: web.Request) -> web.Response:
+    async def _healthz(self, _: Request) -> Response:
         return _verdict({} if await self._status.loop.turns() else {"loop": "the program does nothing any more"})
 
-    async def readyz(self, request: web.Request) -> web.Response:
+    async def _readyz(self, request: Request) -> Response:
         """What does not keep the program from its work is told, and fails only who asks strictly."""
         ready, degraded = await self._status.loop.run(lambda: (self._status.ready(), self._status.degraded()))
         if degraded and not ready and "strict" not in request.query:
-            return web.json_response({"status": "ok", "degraded": dict(degraded)})
+            return _json({"status": "ok", "degraded": degraded})
         return _verdict({**degraded, **ready})
 
-    async def streams(self, _: web.Request) -> web.Response:
+    async def _streams(self, _: Request) -> Response:
         def look() -> dict[str, Any]:
             trouble = {**self._status.degraded(), **self._status.ready()}
             fields = {"now": round(time.time(), 3), "trouble": trouble, **self._status.further()}
             return {**fields, "streams": list(self._status.streams())}
 
-        return web.json_response({**self._about, **await self._status.loop.run(look)})
+        return _json({**self._about, **await self._status.loop.run(look)})
 
-    async def durations(self, request: web.Request) -> web.Response:
+    async def _durations(self, request: Request, stream: str) -> Response:
         since, find = request.query.get("since", "0"), self._status.durations
         if not (since.isascii() and since.isdigit() and len(since) < MOST_DIGITS):
-            raise web.HTTPBadRequest(text="since must be a number of batches, such as 0\n")
-        stream = request.match_info["stream"]
+            raise Refused(HTTPStatus.BAD_REQUEST, "since must be a number of batches, such as 0")
         found = await self._status.loop.run(find, stream, int(since)) if find is not None else None
         if found is None:
-            raise web.HTTPNotFound(text="no stream of this name has had a batch acknowledged\n")
-        return web.json_response(found)
+            raise Refused(HTTPStatus.NOT_FOUND, "no stream of this name has had a batch acknowledged")
+        return _json(found)
 
-    async def source(self, request: web.Request) -> web.Response:
+    async def _source(self, _: Request, stream: str) -> Response:
         find = self._status.source
-        found = await self._status.loop.run(find, request.match_info["stream"]) if find is not None else None
+        found = await self._status.loop.run(find, stream) if find is not None else None
         if found is None:
-            raise web.HTTPNotFound(text="no stream of this name runs here\n")
-        return web.json_response(found)
+            raise Refused(HTTPStatus.NOT_FOUND, "no stream of this name runs here")
+        return _json(found)
 
 
-async def _harden(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(HEADERS)
-
-
-async def _page(request: web.Request) -> web.FileResponse:
+async def _page(request: Request) -> Response:
     name, kind = PAGE[request.path]
-    return web.FileResponse(Path(__file__).parent / "page" / name, headers={"Content-Type": f"{kind}; charset=utf-8"})
+    return Response((Path(__file__).parent / "page" / name).read_bytes(), f"{kind}; charset=utf-8")
 
 
-def _answering(loop: Loop, make: Callable[[], Awaitable[bytes]]) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=await loop.wait_for(make), content_type="application/json")
+def _answering(loop: Loop, make: Callable[[], Awaitable[bytes]]) -> Handler:
+    async def answer(_: Request) -> Response:
+        return Response(await loop.wait_for(make))
 
     return answer
 
 
-def _verdict(reasons: Mapping[str, str]) -> web.Response:
+def _json(value: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(msgspec.json.encode(value), status=status)
+
+
+def _verdict(reasons: Mapping[str, str]) -> Response:
     if reasons:
-        return web.json_response({"status": "unavailable", "reasons": dict(reasons)}, status=503)
-    return web.json_response({"status": "ok"})
+        return _json({"status": "unavailable", "reasons": reasons}, HTTPStatus.SERVICE_UNAVAILABLE)
+    return _json({"status": "ok"})

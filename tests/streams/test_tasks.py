@@ -98,6 +98,7 @@ AWAITED = {
     "streams.tasks": "here they are kept",
     "streams.telemetry.admin": "catches everything, and begins again",
     "streams.telemetry.adminthread": "told to the program, which begins again",
+    "streams.telemetry.httpserver": "an answer: catches everything",
     "streams.telemetry.logwriter": "a thread: its end is the program's",
 }
 """Who notices that a task or thread has failed, where it is not kept by streams/tasks.py."""

@@ -7,12 +7,11 @@ import contextlib
 import importlib.metadata
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 from structlog.testing import capture_logs
 
 from logfwd.metrics import ForwarderMetrics
@@ -249,7 +248,7 @@ async def test_a_server_that_fails_is_said_and_started_again(
 ) -> None:
     real, failures = application.make, [MemoryError("no more"), MemoryError("still no more")]
 
-    def make(*arguments: Any) -> web.Application:
+    def make(*arguments: Any) -> Callable[[], asyncio.Protocol]:
         if failures:
             raise failures.pop()
         return real(*arguments)
