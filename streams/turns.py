@@ -25,7 +25,9 @@ _Queues = dict[Hashable, deque[Callable[[], None]]]
 class Turns:
     """One piece of work in each turn of the loop; those who wait are served in rotation."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, rests: bool = True) -> None:
+        """`rests` False: the work is as little as it is useful, so that it should not take longer than it must."""
+        self._rests = rests
         self._begun: _Queues = {}
         self._waiting: _Queues = {}
         self._is_taken = False
@@ -42,10 +44,10 @@ class Turns:
         else:
             self._begin(work)
 
-    async def take(self, who: Hashable, *, goes_on: bool = False) -> None:
+    async def take(self, who: Hashable) -> None:
         """Wait until a piece of work may begin."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.ask(who, lambda: None if turn.done() else turn.set_result(None), goes_on=goes_on)
+        self.ask(who, lambda: None if turn.done() else turn.set_result(None))
         await turn
 
     def _begin(self, work: Callable[[], None]) -> None:
@@ -58,7 +60,7 @@ class Turns:
     def _end(self) -> None:
         """The loop has looked at everything else once, and whoever was given a turn has used it."""
         self._owed_seconds += time.thread_time() - self._begun_at
-        if self._owed_seconds < LONG_SECONDS:
+        if self._owed_seconds < LONG_SECONDS or not self._rests:
             self._next()
             return
         pause, self._owed_seconds = self._owed_seconds, 0.0

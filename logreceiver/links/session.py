@@ -76,9 +76,7 @@ class Session:
         try:
             await self._sit_out()
             hello = await self._first_message()
-            await self._shared.turns.take(
-                self._link.host, goes_on=True
-            )  # a thousand may have finished their handshakes
+            await self._shared.greetings.take(self._link.host)  # a thousand may be through with their handshakes
             await self._serve(await self._welcome(hello))
         except ProtocolError as error:
             await self._refuse(error)

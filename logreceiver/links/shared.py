@@ -66,6 +66,8 @@ class Shared:
     posture: Posture = field(default_factory=Posture)
     turns: Turns = field(default_factory=Turns)
     """For what links ask beyond their share."""
+    greetings: Turns = field(default_factory=lambda: Turns(rests=False))
+    """For links that are to be welcomed: whoever comes back after a restart should not wait longer than it must."""
     convoy: Convoy = field(default_factory=Convoy)
     """For batches beyond the share of their identity."""
     register: Register = field(default_factory=Register)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from streams.turns import Turns
+from streams.turns import LONG_SECONDS, Turns
 from tests.support.patience import PATIENCE_SECONDS
 
 
@@ -75,3 +75,21 @@ async def test_pieces_and_what_follows_from_them_leave_the_loop_half_of_its_time
     await asyncio.gather(*(work() for _ in range(int(0.05 / piece_seconds))))
     await turns.take("flood")
     assert busy <= 0.6 * (time.perf_counter() - started)
+
+
+async def test_without_rests_there_is_one_piece_in_each_turn_of_the_loop() -> None:
+    turns, rounds, seen = Turns(rests=False), 0, list[int]()
+
+    def work() -> None:
+        seen.append(rounds)
+        until = time.thread_time() + 2 * LONG_SECONDS
+        while time.thread_time() < until:
+            pass
+
+    for _ in range(5):
+        turns.ask("one", work)
+    while len(seen) < 5:
+        await asyncio.sleep(0)
+        rounds += 1
+        assert rounds <= 20, "it rests"
+    assert len(set(seen[1:])) == 4, "the first one is done at once"

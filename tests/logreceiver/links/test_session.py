@@ -198,11 +198,11 @@ async def test_a_permitted_stream_is_welcomed_with_its_topic() -> None:
         assert receiver.total("tls_handshakes_total", stream="http", mode="hybrid", result="ok") == 1
 
 
-async def test_links_are_welcomed_in_turns_with_what_other_peers_cause() -> None:
+async def test_links_are_welcomed_in_turns() -> None:
     async with serving() as receiver:
         forwarder, session = await receiver.link()
         waits: list[Callable[[], None]] = []
-        receiver.shared.turns.ask = lambda who, work, **_: waits.append(work)  # type: ignore[method-assign]
+        receiver.shared.greetings.ask = lambda who, work, **_: waits.append(work)  # type: ignore[method-assign]
         forwarder.say(HELLO)
         await eventually(lambda: waits)
         await asyncio.sleep(0.02)

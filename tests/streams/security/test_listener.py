@@ -121,10 +121,10 @@ async def test_handshakes_that_fail_at_once_are_reported_in_turns(tmp_path: Path
     taken = 0
 
     class Counted(Turns):
-        async def take(self, who: Hashable, *, goes_on: bool = False) -> None:
+        async def take(self, who: Hashable) -> None:
             nonlocal taken
             taken += 1
-            await super().take(who, goes_on=goes_on)
+            await super().take(who)
 
     parties = Parties(tmp_path)
     async with echo(parties.receiver, ["hybrid"], turns=Counted()) as server:
