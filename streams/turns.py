@@ -26,7 +26,7 @@ class Turns:
     """One piece of work in each turn of the loop; those who wait are served in rotation."""
 
     def __init__(self, *, rests: bool = True) -> None:
-        """`rests` False: the work is as little as it is useful, so that it should not take longer than it must."""
+        """Without `rests` one piece follows the other, each in a turn of its own: for work that should end soon."""
         self._rests = rests
         self._begun: _Queues = {}
         self._waiting: _Queues = {}
