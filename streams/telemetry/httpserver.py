@@ -1,6 +1,6 @@
 """HTTP/1.1 of the admin address: requests without a body worth reading, answered one after the other.
 
-h11 knows the protocol, this what to do with a connection. No I/O but that of its transport. Imported at the first
+h11 knows the protocol; this module knows connections. No I/O but that of their transports. Imported at the first
 connection, with application.py.
 """
 
@@ -65,6 +65,7 @@ class Http(asyncio.Protocol):
         self._handle, self._headers = handle, headers
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._request: h11.Request | None = None
+        """The one that is being received or answered."""
         self._body_bytes = 0
         self._answering: asyncio.Task[None] | None = None
         """While it runs nothing more is read."""
@@ -142,15 +143,15 @@ class Http(asyncio.Protocol):
         except Exception as error:  # of one answer; others go on
             log.exception("admin request failed", reason=f"{type(error).__name__}: {error}")
             response = Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "the program failed to answer; see its log").response
-        self._send(response, is_head=self._request.method == b"HEAD")
+        self._send(response)
         await self._may_write.wait()
-        self._answering = None
+        self._answering = self._request = None
         if not self._transport.is_closing():
             self._http.start_next_cycle()
             self._transport.resume_reading()
             self._go_on()
 
-    def _send(self, response: Response, *, is_head: bool = False) -> None:
+    def _send(self, response: Response) -> None:
         """Send an answer; the connection ends if it cannot be used again."""
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self._transport.close()
@@ -166,7 +167,7 @@ class Http(asyncio.Protocol):
             headers["Connection"] = "close"
         reason = HTTPStatus(response.status).phrase
         parts = [self._http.send(h11.Response(status_code=response.status, headers=[*headers.items()], reason=reason))]
-        if not is_head:
+        if self._request is None or self._request.method != b"HEAD":
             parts.append(self._http.send(h11.Data(data=response.body)))
         parts.append(self._http.send(h11.EndOfMessage()))
         self._transport.write(b"".join(part for part in parts if part))
@@ -175,7 +176,10 @@ class Http(asyncio.Protocol):
 
 
 def _parsed(request: h11.Request) -> Request:
-    target = urlsplit(request.target.decode("ascii"))
+    try:
+        target = urlsplit(request.target.decode("ascii"))
+    except ValueError as error:
+        raise Refused(HTTPStatus.BAD_REQUEST, f"not a valid HTTP request: {error}") from None
     return Request(
         request.method.decode("ascii"),
         unquote(target.path),

@@ -137,6 +137,20 @@ async def test_a_small_body_is_read_past() -> None:
         assert (await next_answer(reader))[2] == b"GET /b {}"
 
 
+async def test_a_refused_request_for_a_head_gets_one() -> None:
+    async with connected() as (reader, writer):
+        writer.write(b"HEAD / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        assert (await next_answer(reader, is_head=True))[0] == 417
+        assert await ended(reader)
+
+
+async def test_a_target_that_is_no_address_is_a_refusal_and_no_failure() -> None:
+    async with connected() as (reader, writer):
+        writer.write(GET % b"/[" + GET % b"a")
+        assert (await next_answer(reader))[0] == 400
+        assert (await next_answer(reader))[2] == b"GET /a {}"
+
+
 async def test_a_refusal_is_an_answer_and_a_failure_is_said_and_ends_nothing() -> None:
     with capture_logs() as events:
         async with connected() as (reader, writer):
