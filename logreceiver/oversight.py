@@ -16,7 +16,7 @@ from streams import tasks
 
 LOOK_SECONDS = 1.0
 AT_ONCE = 50
-"""Links that are looked at before others of the loop have their turn."""
+"""Links that are looked at before the loop turns to other work."""
 
 
 @contextlib.asynccontextmanager

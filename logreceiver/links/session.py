@@ -76,7 +76,7 @@ class Session:
         try:
             await self._sit_out()
             hello = await self._first_message()
-            await self._shared.greetings.take(self._link.host)  # a thousand may be through with their handshakes
+            await self._shared.greetings.take(self._link.host)  # thousands of handshakes may end at once
             await self._serve(await self._welcome(hello))
         except ProtocolError as error:
             await self._refuse(error)

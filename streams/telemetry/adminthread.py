@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 MOST_CONNECTIONS = 64
 BACKLOG = 1024
 """Connections that have not been accepted: for what exceeds it the kernel lets a client wait a second or more."""
-CLOSE_SECONDS = 1.0
+CLOSE_SECONDS = 2.0
 ASK_SECONDS = 10.0
 FRESH_SECONDS = 10.0
 """The program counts as alive for so long after its loop has turned."""
@@ -143,7 +143,7 @@ async def serving(sock: socket.socket, prepare: Callable[[Loop], MakeProtocol]) 
     finally:
         server.stop()
         with contextlib.suppress(Exception):
-            await asyncio.wait({ended}, timeout=2 * CLOSE_SECONDS)
+            await asyncio.wait({ended}, timeout=CLOSE_SECONDS)
 
 
 def _tell(program: asyncio.AbstractEventLoop, ended: asyncio.Future[None], error: BaseException | None) -> None:

@@ -101,7 +101,7 @@ class _Site:
         if handle is None:
             raise Refused(HTTPStatus.NOT_FOUND, "there is nothing at this path")
         if request.method not in METHODS:
-            text = f"{request.method} is not possible here"
+            text = f"{request.method} is not allowed here"
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, text, {"Allow": ", ".join(METHODS)})
         try:
             return await handle(request)

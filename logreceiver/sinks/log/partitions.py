@@ -63,7 +63,7 @@ class Partitions:
         return partition
 
     def make(self, topic: str, number: int) -> Partition:
-        """A partition that is not among these yet, open; in any thread. OSError if that fails."""
+        """Open a partition without adding it; any thread may do so. OSError if that fails."""
         partition = Partition(self._directory / f"{topic}-{number}", max_segment_bytes=self._max_segment_bytes)
         try:
             partition.open()
@@ -73,7 +73,7 @@ class Partitions:
         return partition
 
     def take(self, topic: str, number: int, partition: Partition) -> None:
-        """Have it among these from now on."""
+        """Add a partition that was made."""
         self._all[topic, number] = partition
         self.used(partition)
 
