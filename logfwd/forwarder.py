@@ -33,6 +33,7 @@ from logfwd.sources.front import Front
 from logfwd.sources.http.settings import HttpSource
 from logfwd.sources.listeners import Counters, Listeners, Served
 from logfwd.sources.make import Context, make_source
+from logfwd.sources.permits import Permit
 from logfwd.sources.settings import FileSource, SourceSettings, kind_of
 from logfwd.sources.syslog import settings as syslog
 from logfwd.spool import remains
@@ -200,12 +201,13 @@ class Forwarder:
                 others = partial(self._sources_beyond, original.name)
                 counters = (self.metrics.count_records, self.metrics.count_files, self.metrics.count_file_bytes)
                 counts = (partial(count, original.name) for count in counters)
-                context = Context(original.own_record_bytes, original.batch.max_batch_bytes, handle, others, *counts)
-                pipeline = self._pipeline(group, make_source(source, context), spool)
+                limits, permit = original.batch, self._threads.permits.for_a_stream()
+                context = Context(original.own_record_bytes, limits.max_batch_bytes, handle, permit, others, *counts)
+                pipeline = self._pipeline(group, make_source(source, context), spool, permit)
                 handle.start(pipeline.room_bytes, spool.key)
                 yield pipeline
 
-    def _pipeline(self, group: Group, source: Source, spool: Spool) -> Pipeline:
+    def _pipeline(self, group: Group, source: Source, spool: Spool, permit: Permit | None = None) -> Pipeline:
         connector = Connector(self.config, self.metrics)
         return Pipeline(
             *group,
@@ -217,6 +219,7 @@ class Forwarder:
             boot_id=self._boot_id,
             answer_timeout_seconds=self.config.answer_timeout_seconds,
             receivers=connector.receivers,
+            permit=permit,
             taps=self.taps,
         )
 

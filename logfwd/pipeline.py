@@ -18,6 +18,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -37,6 +38,7 @@ from logfwd.links.sender import Connect, Sender
 from logfwd.metrics import ForwarderMetrics
 from logfwd.sources import Source
 from logfwd.sources.file.source import FileTail
+from logfwd.sources.permits import Permit
 from logfwd.sources.position import Block, Position, Receipt
 from logfwd.spool.backlog import Backlog
 from logfwd.spool.notes import Notes
@@ -128,11 +130,13 @@ class Pipeline:
         boot_id: str,
         answer_timeout_seconds: float,
         receivers: Callable[[Stream], int] = lambda _: 1,
+        permit: Permit | None = None,
         taps: Taps | None = None,
     ) -> None:
-        """`receivers`: how many receivers `connect` makes a stream's links to, in turn; `taps`: who looks on."""
+        """`receivers`: to how many `connect` makes a stream's links, in turn; `permit`: the source's."""
         self.original, self.source, self._taps = original, source, taps or Taps()
         self._spool, self._metrics, self._threads = spool, metrics, threads
+        self._permit = permit or threads.permits.for_a_stream()
         self._rules, self._batcher = _rules(original), Batcher(original.batch)
         self._seal_seconds = metrics.batch_stage.labels(original.name, "seal")  # looked up once, as in delivery.py
         names = [stream.name for stream in (original, *twins)]
@@ -142,14 +146,12 @@ class Pipeline:
         self._backlogs: list[Backlog] = []
         """The original's, then those of its twins; `senders` has the same order."""
         self.senders: list[Sender] = []
+        make_delivery = partial(Delivery, boot_id=boot_id, answer_timeout_seconds=answer_timeout_seconds)
         for stream in (original, *twins):
             backlog = _backlog(spool, stream)
-            delivery = Delivery(
-                stream, backlog, spool, metrics, boot_id=boot_id, answer_timeout_seconds=answer_timeout_seconds
-            )
-            sender = Sender(delivery, connect(stream), receivers=receivers(stream))
+            delivery = make_delivery(stream, backlog, spool, metrics)
             self._backlogs.append(backlog)
-            self.senders.append(sender)
+            self.senders.append(Sender(delivery, connect(stream), receivers=receivers(stream)))
         self._sealing: asyncio.Queue[_Sealing | None] = asyncio.Queue(SEALED_DRAFTS)
         """Drafts in the order in which they were cut, whichever is sealed first; None after the last."""
         self._gathered: _Sealing | None = None
@@ -253,7 +255,7 @@ class Pipeline:
                     if pull.done():
                         if (block := pull.result()) is None:
                             break
-                        reads_ahead = not self._threads.are_crowded
+                        reads_ahead = not self._threads.permits.are_used_up
                         pull = asyncio.ensure_future(anext(blocks, None)) if reads_ahead else None
                         portions = batcher.add(block, clock())
                         del block  # sealing frees it while this waits: nothing else has it here
@@ -297,7 +299,8 @@ class Pipeline:
         if portion.ends_draft:
             self._under_way += 1
             sealing.cut_at = clock()
-            await self._sealing.put(sealing)
+            with self._permit.not_needed():
+                await self._sealing.put(sealing)
 
     def _until_settled(self) -> asyncio.Future[None]:
         """Done when no draft is under way any more."""

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from logfwd.sources.permits import Permits
+
 _Result = TypeVar("_Result")
 
 MOST_AT_ONCE = 4
 """Portions that are being sealed or have their turn next. Half of the work holds the interpreter's lock, so more would
 not be sealed faster."""
-
-CROWD = 2
-"""With so many streams waiting for a turn, reading ahead would only take memory."""
 
 
 class SealThreads:
@@ -26,7 +25,8 @@ class SealThreads:
         threads = max(min(os.cpu_count() or 2, MOST_AT_ONCE - 1), 2)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="seal")
         self._turns = asyncio.Semaphore(threads + 1)
-        self._waiting = 0
+        self.permits = Permits(threads)
+        """To read what is sealed next."""
         self.streams = 0
         """How many use them."""
 
@@ -39,18 +39,9 @@ class SealThreads:
         finally:
             self.streams -= 1
 
-    @property
-    def are_crowded(self) -> bool:
-        """True while several streams wait for a turn."""
-        return self._waiting >= CROWD
-
     async def start(self, function: Callable[..., _Result], *arguments: Any, **named: Any) -> Future[_Result]:
         """Have a thread call the function. It may wait for what was started before it."""
-        self._waiting += 1
-        try:
-            await self._turns.acquire()
-        finally:
-            self._waiting -= 1
+        await self._turns.acquire()
         work = self._threads.submit(function, *arguments, **named)
         asyncio.wrap_future(work).add_done_callback(self._ended)
         return work

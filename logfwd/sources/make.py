@@ -9,6 +9,7 @@ from logfwd.sources import Source
 from logfwd.sources.formats.text import Count, ignore
 from logfwd.sources.front import Handle
 from logfwd.sources.http.settings import HttpSource
+from logfwd.sources.permits import Permit
 from logfwd.sources.settings import FileSource, SourceSettings, StdinSource
 from logfwd.sources.syslog.settings import SyslogSource
 
@@ -20,6 +21,8 @@ class Context(NamedTuple):
     block_bytes: int
     handle: Handle
     """The stream's part of the front, for the life of its pipeline."""
+    permit: Permit
+    """Its pipeline's, too."""
     others: Callable[[], Collection[SourceSettings]] = tuple
     """The [source] tables of the other streams, as they are now: a reload may change them."""
     count_records: Count = ignore
@@ -45,6 +48,7 @@ def _file(settings: FileSource, context: Context) -> Source:
         settings,
         max_record_bytes=context.max_record_bytes,
         block_bytes=context.block_bytes,
+        permit=context.permit,
         others=files,
         count=context.count_records,
         report=Report(context.count_files, context.count_file_bytes),

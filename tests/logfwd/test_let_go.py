@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from logfwd.definition import BatchLimits
-from logfwd.intake import threads
 from logfwd.sources.position import Block
 from logfwd.spool.rows import Row
 from logfwd.spool.store import Spool
@@ -40,7 +39,6 @@ async def test_a_pipeline_that_waits_for_its_source_keeps_no_batch(tmp_path: Pat
 async def test_a_pipeline_that_waits_for_its_spool_keeps_no_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "CROWD", 0)
     gate = Gate(monkeypatch)
     source, others = Given(), set(map(id, held()))
     async with (
@@ -48,6 +46,8 @@ async def test_a_pipeline_that_waits_for_its_spool_keeps_no_block(
         pipeline_on(spool, source, EACH_ALONE) as pipeline,
         running(pipeline),
     ):
+        for _ in range(2):
+            await pipeline._threads.permits.for_a_stream().take()
         gate.open.clear()
         for number in range(30):
             source.give(number, position=number)

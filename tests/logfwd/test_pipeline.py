@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import pytest
 
-import logfwd.intake.threads as threads_module
 import logfwd.pipeline as pipeline_module
 from logfwd.definition import BatchLimits, SpoolLimits, Stream
 from logfwd.intake.seal import Sealed, Sealer
@@ -29,7 +28,7 @@ from logfwd.spool.store import Spool
 from tests.support.given import Gate, Given, at, record
 from tests.support.installation import eventually
 from tests.support.patience import PATIENCE_SECONDS
-from tests.support.pipelines import STREAM, a_moment, acknowledge_all, pipeline_on, records_in, running
+from tests.support.pipelines import STREAM, a_moment, acknowledge_all, each_alone, pipeline_on, records_in, running
 from tests.support.push_source import Push
 
 TWIN = Stream(name="twin", mirror_of="s")
@@ -87,34 +86,6 @@ async def test_streams_share_the_room_for_payloads_in_memory(tmp_path: Path, mon
         assert pipeline._threads.streams == 0
 
 
-@pytest.mark.parametrize(("crowd", "left"), [(2, 1), (0, 2)])
-async def test_a_block_is_asked_for_ahead_unless_several_streams_wait_for_a_turn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: int, left: int
-) -> None:
-    seal, may_seal = Sealer._seal, threading.Event()
-
-    def held(sealer: Sealer, *portion: Any) -> Sealed:
-        assert may_seal.wait(PATIENCE_SECONDS)
-        return seal(sealer, *portion)
-
-    monkeypatch.setattr(Sealer, "_seal", held)
-    monkeypatch.setattr(threads_module, "CROWD", crowd)
-    source = Given()
-    async with (
-        Spool(tmp_path / "s.spool") as spool,
-        pipeline_on(spool, source, each_alone()) as pipeline,
-        running(pipeline),
-    ):
-        turns = pipeline._threads._turns._value
-        for number in range(turns + 3):
-            source.give(number)
-        await eventually(lambda: source.queue.qsize() == left)
-        await a_moment()
-        assert source.queue.qsize() == left, "what is being sealed is taken, one that waits, and perhaps one ahead"
-        may_seal.set()
-        await eventually(lambda: source.queue.qsize() == 0)
-
-
 async def test_a_twin_without_a_link_does_not_hold_up_the_end(tmp_path: Path) -> None:
     async with Spool(tmp_path / "s.spool") as spool:
         with Front().open("s") as handle:
@@ -132,12 +103,6 @@ async def test_a_twin_without_a_link_does_not_hold_up_the_end(tmp_path: Path) ->
 
 
 # -- order ---------------------------------------------------------------------------------------------------------
-
-
-def each_alone(**spool: Any) -> Stream:
-    """A stream that puts each block into a batch of its own."""
-    limits = BatchLimits(max_batch_bytes=1, linger_seconds=60)
-    return msgspec.structs.replace(STREAM, batch=limits, spool=SpoolLimits(**spool))
 
 
 def lingering(seconds: float) -> Stream:

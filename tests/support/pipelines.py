@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -36,6 +37,12 @@ def nowhere(_: Stream) -> Connect:
 
 
 STREAM = Stream(name="s", batch=BatchLimits(linger_seconds=0.02))
+
+
+def each_alone(**spool: Any) -> Stream:
+    """A stream that puts each block into a batch of its own."""
+    limits = BatchLimits(max_batch_bytes=1, linger_seconds=60)
+    return msgspec.structs.replace(STREAM, batch=limits, spool=SpoolLimits(**spool))
 
 
 @contextlib.asynccontextmanager

@@ -24,6 +24,7 @@ from logfwd.sources.file.pace import PIECES_SECONDS, Pace, Reads
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Others
 from logfwd.sources.formats.text import Count, ignore
+from logfwd.sources.permits import Permit, Permits
 from logfwd.sources.position import FILE, Block, Mark, Position
 from logfwd.sources.settings import FileSource
 from streams import tasks
@@ -43,6 +44,7 @@ class FileTail:
         *,
         max_record_bytes: int,
         block_bytes: int = MIB,
+        permit: Permit | None = None,
         use_inotify: bool = True,
         others: Others = tuple,
         count: Count = ignore,
@@ -50,7 +52,7 @@ class FileTail:
     ) -> None:
         self._settings, self._max_record_bytes, self._block_bytes = settings, max_record_bytes, block_bytes
         self._use_inotify, self._others, self._count = use_inotify, others, count
-        self._report = report or Report()
+        self._report, self._permit = report or Report(), permit or Permits(1).for_a_stream()
         self._follower: Follower | None = None
         self._pace, self._reads = Pace(settings.scan_seconds), Reads(block_bytes)
         self._active_until = 0.0
@@ -76,18 +78,22 @@ class FileTail:
         watching = tasks.forever("hanging files", self._hanging.watch)
         try:
             while True:
+                await self._permit.take()
                 self._hanging.step_began = began = clock()
                 blocks = await loop.run_in_executor(thread, self._step, follower, events)
                 self._hanging.step_began = None
+                found = len(blocks)
                 self._reads.done(began, sum(len(block.data) for block in blocks), woken=woken)
-                woken = not blocks and await self._wait(follower, notifier)
                 while blocks:  # drops each as it is handed over, so none is kept while the next are read
                     yield blocks.pop(0)
+                self._permit.give_back()
+                woken = not found and await self._wait(follower, notifier)
                 if (pause := self._reads.at - clock()) > 0:
                     await asyncio.sleep(pause)
                 events = NOTHING if notifier is None else notifier.drain()
         finally:
             watching.cancel()
+            self._permit.give_back()
             thread.submit(_close, follower, notifier)  # after the step that may be under way
             thread.shutdown(wait=False)
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from logfwd.sources.front import Front
 from logfwd.sources.http.settings import HttpSource, check_intake_address
 from logfwd.sources.make import Context, make_source
+from logfwd.sources.permits import Permits
 from logfwd.sources.settings import TYPES, Claims, FileSource, SourceSettings, StdinSource
 from logfwd.sources.syslog.settings import SyslogSource, check_socket_path
 from logfwd.sources.terms import ListenerTls, check_socket_mode
@@ -29,7 +30,7 @@ def test_there_is_an_example_of_every_type() -> None:
 @pytest.mark.parametrize("settings", EXAMPLES, ids=TYPES)
 def test_every_type_has_a_source(settings: SourceSettings) -> None:
     with Front().open("s") as handle:
-        source = make_source(settings, Context(1000, 1000, handle))
+        source = make_source(settings, Context(1000, 1000, handle, Permits(1).for_a_stream()))
     assert source.lag_bytes() == 0
     assert source.forgotten() == []
     assert list(source.stop()) == []
