@@ -72,7 +72,7 @@ class Portion(msgspec.Struct):
             self.is_awaited = True
 
 
-PORTION_BYTES = 256 * KIB
+PORTION_BYTES = 640 * KIB
 """So much is worth a turn on a thread; a draft with less leaves here at once."""
 
 FULL_SHARE = 16
@@ -82,9 +82,10 @@ OVER_SHARE = 8
 filled at 3/4, so there is room.
 """
 
-BURST_PAUSE_SECONDS, CATCH_UP_SECONDS = 0.02, 0.004
+BURST_PAUSE_SECONDS, CATCH_UP_SECONDS = 0.04, 0.004
 """How long a draft waits for the next block that has half, or all, of `max_batch_bytes`: the end of a burst need not
-wait for its linger, and larger drafts are for sources that are behind, so that their next block is there at once."""
+wait for its linger (a file is read every 20 ms, or all the time), and larger drafts are for sources that are behind, so
+that their next block is there at once."""
 
 EARLY_SECONDS = 0.1
 """A draft is sealed before its own linger only this long after the one before: so at most ten a second are."""

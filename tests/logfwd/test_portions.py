@@ -17,7 +17,8 @@ from tests.support.given import Given, at, record
 from tests.support.installation import eventually
 from tests.support.pipelines import STREAM, a_moment, acknowledge_all, pipeline_on, records_in, running
 
-LINGERING = msgspec.structs.replace(STREAM, batch=BatchLimits(linger_seconds=60))
+LARGE = BatchLimits(max_batch_bytes=8 * PORTION_BYTES, max_record_bytes=2 * PORTION_BYTES, linger_seconds=60)
+LINGERING = msgspec.structs.replace(STREAM, batch=LARGE)
 
 
 async def test_of_a_draft_that_was_not_ended_nothing_is_stored_and_no_position(tmp_path: Path) -> None:

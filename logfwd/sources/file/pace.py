@@ -8,9 +8,9 @@ SCAN_SHARE, URGENT_SCAN_SHARE = 0.01, 0.05
 """The share of a core that regular scans, and scans after a change, may take. Time spent waiting for the interpreter or
 a disk does not count."""
 
-TRICKLE_SECONDS, PIECES_SECONDS = 0.02, 0.008
-"""Least times between reads that find little, and less than they might: files that are written line by line are read in
-larger pieces, and what was written when nothing was read for a while is read at once."""
+TRICKLE_SECONDS = 0.02
+"""Least time from a read that finds less than half of what it might to the next: files that are written line by line
+are read in larger pieces. What was written when nothing was read for so long is read at once."""
 
 
 class Reads:
@@ -22,10 +22,10 @@ class Reads:
 
     def done(self, began: float, found_bytes: int, *, woken: bool) -> None:
         """Note a read of up to `most_bytes`. One that nothing was written for and that found nothing does not count."""
-        if found_bytes >= self._most_bytes // 4:
+        if found_bytes >= self._most_bytes // 2:
             self.at = began
         elif found_bytes or woken:
-            self.at = began + (TRICKLE_SECONDS if found_bytes < self._most_bytes // 16 else PIECES_SECONDS)
+            self.at = began + TRICKLE_SECONDS
 
 
 class Pace:

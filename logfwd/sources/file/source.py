@@ -20,7 +20,7 @@ from logfwd.clocks import clock
 from logfwd.sources.file.follow import Follower
 from logfwd.sources.file.hanging import Hanging
 from logfwd.sources.file.notify import NOTHING, Events, Inotify
-from logfwd.sources.file.pace import PIECES_SECONDS, Pace, Reads
+from logfwd.sources.file.pace import TRICKLE_SECONDS, Pace, Reads
 from logfwd.sources.file.report import Report
 from logfwd.sources.file.scan import Others
 from logfwd.sources.formats.text import Count, ignore
@@ -138,7 +138,7 @@ class FileTail:
         until = self._pace.next_scan(wanted=follower.scan_wanted)
         if follower.needs_polling:
             until = min(until, now + (POLL_SECONDS if now < self._active_until else IDLE_POLL_SECONDS))
-        timeout = max(min(until, self._end_at) - now, PIECES_SECONDS)
+        timeout = max(min(until, self._end_at) - now, TRICKLE_SECONDS)
         if notifier is None:
             await asyncio.sleep(timeout)
             return False

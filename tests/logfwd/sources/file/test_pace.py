@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from logfwd.sources.file.pace import PIECES_SECONDS, SCAN_SHARE, TRICKLE_SECONDS, URGENT_SCAN_SHARE, Pace, Reads
+from logfwd.sources.file.pace import SCAN_SHARE, TRICKLE_SECONDS, URGENT_SCAN_SHARE, Pace, Reads
 
 
 def test_cheap_scans_are_as_frequent_as_configured_and_a_change_is_looked_at_at_once() -> None:
@@ -51,7 +51,7 @@ def test_a_trickle_is_read_in_larger_pieces_and_what_has_piled_up_without_a_paus
     assert reads.at == 10.0 + TRICKLE_SECONDS
     reads.done(11.0, 0, woken=True)
     assert reads.at == 11.0 + TRICKLE_SECONDS, "the beginning of a line was written"
-    reads.done(12.0, 100, woken=False)
-    assert reads.at == 12.0 + PIECES_SECONDS
-    reads.done(13.0, 400, woken=False)
+    reads.done(12.0, 799, woken=False)
+    assert reads.at == 12.0 + TRICKLE_SECONDS
+    reads.done(13.0, 800, woken=False)
     assert reads.at == 13.0
