@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import shutil
+import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -118,10 +119,14 @@ def base_file(
 
 
 def machine() -> dict[str, Any]:
-    """The machine and versions that figures depend on. The package `cryptography` brings the OpenSSL that links use."""
+    """The machine and versions that figures depend on. The package `cryptography` brings the OpenSSL that links use.
+
+    An optimized Python was built with the help of profiles (PGO), as those of distributions are.
+    """
     return {
         "logfwd": version("logfwd"),
         "python": platform.python_version(),
+        "python_is_optimized": "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""),
         "cryptography": version("cryptography"),
         "kernel": platform.release(),
         "machine": platform.machine(),
@@ -166,8 +171,8 @@ def show(
         console.print(note, soft_wrap=True)
     about = machine()
     console.print(
-        f"{about['cpus']} CPUs, load {about['load_average']}, Python {about['python']}, "
-        f"cryptography {about['cryptography']}",
+        f"{about['cpus']} CPUs, load {about['load_average']}, Python {about['python']} "
+        f"({'with' if about['python_is_optimized'] else 'without'} PGO), cryptography {about['cryptography']}",
         style="dim",
     )
 

@@ -1,4 +1,4 @@
-"""`logbench peers rsyslog`: a file through rsyslog and through logfwd into the same Kafka, in turns.
+"""`logbench peers PEER`: a file through another log forwarder and through logfwd into the same Kafka, in turns.
 
 For both, wall clock and CPU count from the start of their processes, with the file already in place, to the last record
 in Kafka. The broker is warm. With `--kill` one end is killed with SIGKILL midway and started again; then a reader that
@@ -12,6 +12,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ import streams
 from bench.figures import report
 from bench.figures.measure import Usage
 from bench.lab.debian import unpack
+from bench.lab.kafka import free_ports
 from bench.lab.load import Base
 from bench.lab.oracle import read_topic
 from bench.lab.processes import StartFailed, wait_until
@@ -30,7 +32,8 @@ from bench.lab.rig import LEDGER, Rig
 from bench.lab.site import Program, Site
 from bench.speed.fullspeed import between_limits
 from bench.speed.latency import headers
-from bench.speed.rsyslog import PACKAGES, Rsyslog, free_port
+from bench.speed.otelcol import OtelCollector
+from bench.speed.rsyslog import PACKAGES, Rsyslog
 from bench.speed.throughput import middle
 
 LOOK_SECONDS = 0.05
@@ -46,6 +49,9 @@ class Peer(Protocol):
     receiver: Program
     sender: Program
 
+    def line_of(self, value: bytes) -> bytes:
+        """The line of the input that a record in Kafka holds."""
+
 
 class Ours:
     """A receiver and a forwarder with the spool on disk and defaults otherwise."""
@@ -55,13 +61,16 @@ class Ours:
     def __init__(self, directory: Path, *, pki: Path, broker: str, topic: str) -> None:
         site = Site(directory)
         (directory / "pki").symlink_to(pki)
-        address = f"127.0.0.1:{free_port()}"
+        address = f"127.0.0.1:{free_ports(1)[0]}"
         site.write_receiver(f'type = "kafka"\nbrokers = ["{broker}"]', listeners={address: '["hybrid"]'})
         site.write_forwarder([address])
         site.write_stream(topic, '[source]\ntype = "file"\npaths = ["in/*.log"]\n')
         self.input = directory / "in" / "http.log"
         self.input.parent.mkdir()
         self.receiver, self.sender = site.receiver, site.forwarder
+
+    def line_of(self, value: bytes) -> bytes:
+        return value
 
 
 class Stored:
@@ -133,7 +142,7 @@ def _losses(rig: Rig, stored: Stored, topic: str, peer: Peer) -> dict[str, Any]:
 
     if not wait_until(quiet, 600):
         raise StartFailed(f"records of {topic} still arrive after ten minutes")
-    found = Counter(map(hash, read_topic(rig.kafka.bootstrap, topic)))
+    found = Counter(hash(peer.line_of(value)) for value in read_topic(rig.kafka.bootstrap, topic))
     with peer.input.open("rb") as lines:
         sent = Counter(hash(line.rstrip(b"\n")) for line in lines)
     return {"lost": (sent - found).total(), "repeated": (found - sent).total()}
@@ -156,8 +165,17 @@ LOSSES: Sequence[report.Column] = (
 )
 
 
+PROMISES = {"rsyslog": Rsyslog.promise, "otelcol": OtelCollector.promise}
+
+
 @click.command(short_help="Compare cost and losses with another log forwarder.")
-@click.argument("peer", type=click.Choice(["rsyslog"]))
+@click.argument("peer", type=click.Choice(list(PROMISES)))
+@click.option(
+    "--bin",
+    "binary",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The program of otelcol, such as otelcol-contrib.",
+)
 @click.option("--records", type=click.IntRange(1, 500_000), default=500_000, show_default=True, help="Records per run.")
 @click.option(
     "--rounds",
@@ -173,46 +191,54 @@ LOSSES: Sequence[report.Column] = (
 )
 @report.seed_option
 @report.as_json_option
-def peers(peer: str, records: int, rounds: int, kill: str | None, seed: int, as_json: bool) -> None:
+def peers(
+    peer: str, binary: Path | None, records: int, rounds: int, kill: str | None, seed: int, as_json: bool
+) -> None:
     """The same file through PEER and through logfwd into the same Kafka: time, CPU, memory and losses of both.
 
     Wall clock and CPU (in seconds) count from the start of the processes until the last record is in Kafka.
 
-    Needs Debian or Ubuntu: rsyslog's packages are fetched with `apt-get download` and unpacked into a scratch
-    directory; no root, and nothing is installed. Takes a few minutes; each round waits until no more records arrive.
+    rsyslog needs Debian or Ubuntu: its packages are fetched with `apt-get download` and unpacked into a scratch
+    directory; no root, and nothing is installed. otelcol, the OpenTelemetry Collector, needs --bin. Takes a few
+    minutes; each round waits until no more records arrive.
     """
-    if shutil.which("apt-get") is None:
+    if (peer == "otelcol") != (binary is not None):
+        raise click.UsageError("otelcol needs --bin, its program, such as otelcol-contrib; rsyslog is fetched")
+    if peer == "rsyslog" and shutil.which("apt-get") is None:
         raise click.ClickException("rsyslog is fetched with apt-get, which is missing: this needs Debian or Ubuntu")
     for package in (logfwd, logreceiver, streams):  # start as installed programs do, with their bytecode
         compileall.compile_dir(Path(package.__file__ or "").parent, quiet=2)
     runs: dict[str, list[dict[str, Any]]] = {"logfwd": [], peer: []}
     with report.workplace(as_json) as (directory, console):
-        with console.status("unpacking rsyslog"):
-            root = unpack(PACKAGES, directory)
+        makers: dict[str, Callable[..., Peer]] = {"logfwd": Ours}
+        if binary is not None:
+            makers[peer] = partial(OtelCollector, binary.resolve())
+        else:
+            with console.status("unpacking rsyslog"):
+                makers[peer] = partial(Rsyslog, unpack(PACKAGES, directory))
         base, _ = report.base_file(directory, console, records, seed=seed)
         with Rig(directory / "rig", sink="kafka") as rig, between_limits(base) as limits:
             rig.kafka.create_topic(LEDGER)
             with console.status("warming up the broker"):
-                _round(rig, root, base, "logfwd", "warm-up", kill=None)
+                _round(rig, Ours, base, "warm-up", kill=None)
             for number in range(rounds):
                 for name, done in runs.items():
                     with console.status(f"round {number + 1} of {rounds}: {name}"):
-                        done.append(_round(rig, root, base, name, f"{name}-{number}", kill=kill))
+                        done.append(_round(rig, makers[name], base, f"{name}-{number}", kill=kill))
     rows = [{**middle(done), "peer": name, "rounds": done} for name, done in runs.items()]
     if as_json:
         report.emit("peers", rows, limit_megabytes_per_second=limits, killed=kill)
         return
     title = f"{base.records:,} records, {base.size / 1e6:.0f} MB: file → TLS → Kafka, median of {rounds} rounds"
     columns = (TIMES[0], *LOSSES) if kill else (*TIMES, *LOSSES)
-    notes = [Ours.promise, Rsyslog.promise, report.limit_note(limits)]
+    notes = [Ours.promise, PROMISES[peer], report.limit_note(limits)]
     report.show(console, f"{title}{f', {kill} killed' if kill else ''}", columns, rows, notes, upright=True)
 
 
-def _round(rig: Rig, root: Path, base: Base, name: str, topic: str, *, kill: str | None) -> dict[str, Any]:
+def _round(rig: Rig, make: Callable[..., Peer], base: Base, topic: str, *, kill: str | None) -> dict[str, Any]:
     rig.kafka.create_topic(topic)
     directory = rig.directory / topic
-    where = {"pki": rig.site.directory.resolve() / "pki", "broker": rig.kafka.bootstrap, "topic": topic}
-    peer: Peer = Ours(directory, **where) if name == "logfwd" else Rsyslog(root, directory, **where)
+    peer = make(directory, pki=rig.site.directory.resolve() / "pki", broker=rig.kafka.bootstrap, topic=topic)
     run = carry(rig, peer, topic, base, kill=kill)
     shutil.rmtree(directory)
     return run

@@ -6,9 +6,9 @@ Its Debian packages are unpacked into a directory; nothing is installed.
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
+from bench.lab.kafka import free_ports
 from bench.lab.site import Program
 
 PACKAGES = (
@@ -40,13 +40,6 @@ action(type="omkafka" broker=["{broker}"] topic="{topic}" template="record" resu
 """
 
 
-def free_port() -> int:
-    """A free port, for programs that need it before they start or cannot report the one that the system chose."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 class Rsyslog:
     """Both ends as programs; the sender reads `input`, the receiver writes to `topic`."""
 
@@ -56,12 +49,15 @@ class Rsyslog:
 
     def __init__(self, root: Path, directory: Path, *, pki: Path, broker: str, topic: str) -> None:
         directory.mkdir()
-        port = free_port()
+        (port,) = free_ports(1)
         self.input = directory / "in" / "http.log"
         self.input.parent.mkdir()
         names = {"input": self.input, "broker": broker, "topic": topic, "port": port}
         self.receiver = self._program(root, directory / "receiver", _RECEIVER, pki, **names)
         self.sender = self._program(root, directory / "forwarder", _SENDER, pki, **names)
+
+    def line_of(self, value: bytes) -> bytes:
+        return value
 
     @staticmethod
     def _program(root: Path, work: Path, text: str, pki: Path, **names: object) -> Program:
