@@ -78,7 +78,7 @@ class Host:
         return None
 
     def acknowledged(self) -> int:
-        with contextlib.suppress(NotAnswered):
+        with contextlib.suppress(NotAnswered, ValueError):  # or its stream is not there yet
             return int(self.row()["records"]["acknowledged"])
         return 0
 
