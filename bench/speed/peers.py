@@ -30,6 +30,7 @@ from bench.lab.oracle import read_topic
 from bench.lab.processes import StartFailed, wait_until
 from bench.lab.rig import LEDGER, Rig
 from bench.lab.site import Program, Site
+from bench.speed.fluentbit import FluentBit
 from bench.speed.fullspeed import between_limits
 from bench.speed.latency import headers
 from bench.speed.otelcol import OtelCollector
@@ -165,16 +166,20 @@ LOSSES: Sequence[report.Column] = (
 )
 
 
-PROMISES = {"rsyslog": Rsyslog.promise, "otelcol": OtelCollector.promise}
+PEERS: dict[str, type[Rsyslog | OtelCollector | FluentBit]] = {
+    "rsyslog": Rsyslog,
+    "otelcol": OtelCollector,
+    "fluent-bit": FluentBit,
+}
 
 
 @click.command(short_help="Compare cost and losses with another log forwarder.")
-@click.argument("peer", type=click.Choice(list(PROMISES)))
+@click.argument("peer", type=click.Choice(list(PEERS)))
 @click.option(
     "--bin",
     "binary",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The program of otelcol, such as otelcol-contrib.",
+    help="The program of otelcol (such as otelcol-contrib) or fluent-bit.",
 )
 @click.option("--records", type=click.IntRange(1, 500_000), default=500_000, show_default=True, help="Records per run.")
 @click.option(
@@ -199,23 +204,20 @@ def peers(
     Wall clock and CPU (in seconds) count from the start of the processes until the last record is in Kafka.
 
     rsyslog needs Debian or Ubuntu: its packages are fetched with `apt-get download` and unpacked into a scratch
-    directory; no root, and nothing is installed. otelcol, the OpenTelemetry Collector, needs --bin. Takes a few
-    minutes; each round waits until no more records arrive.
+    directory; no root, and nothing is installed. otelcol (the OpenTelemetry Collector) and fluent-bit need --bin.
+    Takes a few minutes; each round waits until no more records arrive.
     """
-    if (peer == "otelcol") != (binary is not None):
-        raise click.UsageError("otelcol needs --bin, its program, such as otelcol-contrib; rsyslog is fetched")
+    if (peer != "rsyslog") != (binary is not None):
+        raise click.UsageError("otelcol and fluent-bit need --bin, their program; rsyslog is fetched")
     if peer == "rsyslog" and shutil.which("apt-get") is None:
         raise click.ClickException("rsyslog is fetched with apt-get, which is missing: this needs Debian or Ubuntu")
     for package in (logfwd, logreceiver, streams):  # start as installed programs do, with their bytecode
         compileall.compile_dir(Path(package.__file__ or "").parent, quiet=2)
     runs: dict[str, list[dict[str, Any]]] = {"logfwd": [], peer: []}
     with report.workplace(as_json) as (directory, console):
-        makers: dict[str, Callable[..., Peer]] = {"logfwd": Ours}
-        if binary is not None:
-            makers[peer] = partial(OtelCollector, binary.resolve())
-        else:
-            with console.status("unpacking rsyslog"):
-                makers[peer] = partial(Rsyslog, unpack(PACKAGES, directory))
+        with console.status(f"preparing {peer}"):
+            program = unpack(PACKAGES, directory) if binary is None else binary.resolve()
+        makers: dict[str, Callable[..., Peer]] = {"logfwd": Ours, peer: partial(PEERS[peer], program)}
         base, _ = report.base_file(directory, console, records, seed=seed)
         with Rig(directory / "rig", sink="kafka") as rig, between_limits(base) as limits:
             rig.kafka.create_topic(LEDGER)
@@ -231,7 +233,7 @@ def peers(
         return
     title = f"{base.records:,} records, {base.size / 1e6:.0f} MB: file → TLS → Kafka, median of {rounds} rounds"
     columns = (TIMES[0], *LOSSES) if kill else (*TIMES, *LOSSES)
-    notes = [Ours.promise, PROMISES[peer], report.limit_note(limits)]
+    notes = [Ours.promise, PEERS[peer].promise, report.limit_note(limits)]
     report.show(console, f"{title}{f', {kill} killed' if kill else ''}", columns, rows, notes, upright=True)
 
 
