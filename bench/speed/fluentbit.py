@@ -6,23 +6,20 @@ program is given; keys are those of version 5.1.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from bench.lab.kafka import free_ports
 from bench.lab.site import Program
+from bench.speed.peer import Peer, write_config
 
-_FOR_EVER = {"retry_limit": "no_limits"}
 
-
-class FluentBit:
-    """Both ends as programs; the sender reads `input`, the receiver writes to `topic`."""
+class FluentBit(Peer):
+    """Both ends as programs: `binary`, twice."""
 
     promise = "fluent-bit: positions and chunks in files, TLS with OpenSSL's defaults, at least once."
 
     def __init__(self, binary: Path, directory: Path, *, pki: Path, broker: str, topic: str) -> None:
-        self.input = directory / "in" / "http.log"
-        self.input.parent.mkdir(parents=True)
+        super().__init__(directory)
         (port,) = free_ports(1)
         self.sender = _program(
             binary,
@@ -55,9 +52,6 @@ class FluentBit:
             },
         )
 
-    def line_of(self, value: bytes) -> bytes:
-        return value
-
 
 def _tls(pki: Path, name: str) -> dict[str, object]:
     files = {"ca_file": pki / "ca.pem", "crt_file": pki / f"{name}.pem", "key_file": pki / f"{name}.key"}
@@ -70,9 +64,7 @@ def _program(binary: Path, work: Path, source: dict[str, object], target: dict[s
         "service": {"flush": 0.2, "log_level": "warn", "storage.path": str(work / "storage")},
         "pipeline": {
             "inputs": [{**source, "tag": "x", "storage.type": "filesystem"}],
-            "outputs": [{**target, "match": "*", **_FOR_EVER}],
+            "outputs": [{**target, "match": "*", "retry_limit": "no_limits"}],
         },
     }
-    path = work / "config.yaml"  # JSON is YAML
-    path.write_text(json.dumps(config))
-    return Program([str(binary), "-c", str(path)], work / "log")
+    return Program([str(binary), "-c", str(write_config(work, config))], work / "log")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench.lab.kafka import free_ports
 from bench.lab.site import Program
+from bench.speed.peer import Peer, write_config
 
 _QUEUE = {
     "storage": "file_storage",
@@ -24,14 +25,13 @@ _QUEUE = {
 _RETRY = {"initial_interval": "100ms", "max_interval": "1s", "max_elapsed_time": 0}
 
 
-class OtelCollector:
-    """Both ends as programs; the sender reads `input`, the receiver writes to `topic`."""
+class OtelCollector(Peer):
+    """Both ends as programs: `binary`, twice."""
 
     promise = "otelcol: positions and queues in files, TLS with Go's defaults, at least once."
 
     def __init__(self, binary: Path, directory: Path, *, pki: Path, broker: str, topic: str) -> None:
-        self.input = directory / "in" / "http.log"
-        self.input.parent.mkdir(parents=True)
+        super().__init__(directory)
         address = f"localhost:{free_ports(1)[0]}"
         tls = {"ca_file": f"{pki}/ca.pem", "cert_file": f"{pki}/forwarder.pem", "key_file": f"{pki}/forwarder.key"}
         self.sender = _program(
@@ -45,7 +45,6 @@ class OtelCollector:
             "cert_file": f"{pki}/receiver.pem",
             "key_file": f"{pki}/receiver.key",
         }
-        producer = {"required_acks": -1, "compression": "zstd"}
         self.receiver = _program(
             binary,
             directory / "receiver",
@@ -54,7 +53,7 @@ class OtelCollector:
                 "kafka": {
                     "brokers": [broker],
                     "logs": {"topic": topic, "encoding": "raw"},
-                    "producer": producer,
+                    "producer": {"required_acks": -1, "compression": "zstd"},
                     "sending_queue": _QUEUE,
                     "retry_on_failure": _RETRY,
                 }
@@ -78,6 +77,4 @@ def _program(binary: Path, work: Path, receivers: dict[str, object], exporters: 
             "telemetry": {"metrics": {"level": "none"}, "logs": {"level": "warn"}},
         },
     }
-    path = work / "config.yaml"  # JSON is YAML
-    path.write_text(json.dumps(config))
-    return Program([str(binary), "--config", f"file:{path}"], work / "log")
+    return Program([str(binary), "--config", f"file:{write_config(work, config)}"], work / "log")

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
 
@@ -34,6 +34,7 @@ from bench.speed.fluentbit import FluentBit
 from bench.speed.fullspeed import between_limits
 from bench.speed.latency import headers
 from bench.speed.otelcol import OtelCollector
+from bench.speed.peer import Peer
 from bench.speed.rsyslog import PACKAGES, Rsyslog
 from bench.speed.throughput import middle
 
@@ -42,19 +43,7 @@ QUIET_SECONDS = 10.0
 SLOWEST_RECORDS_PER_SECOND = 2_000
 
 
-class Peer(Protocol):
-    """Two programs that carry a file to a topic; neither runs yet."""
-
-    promise: str
-    input: Path
-    receiver: Program
-    sender: Program
-
-    def line_of(self, value: bytes) -> bytes:
-        """The line of the input that a record in Kafka holds."""
-
-
-class Ours:
+class Ours(Peer):
     """A receiver and a forwarder with the spool on disk and defaults otherwise."""
 
     promise = "logfwd: spooled to disk before sending, hybrid post-quantum TLS, exactly once."
@@ -66,12 +55,8 @@ class Ours:
         site.write_receiver(f'type = "kafka"\nbrokers = ["{broker}"]', listeners={address: '["hybrid"]'})
         site.write_forwarder([address])
         site.write_stream(topic, '[source]\ntype = "file"\npaths = ["in/*.log"]\n')
-        self.input = directory / "in" / "http.log"
-        self.input.parent.mkdir()
+        super().__init__(directory)
         self.receiver, self.sender = site.receiver, site.forwarder
-
-    def line_of(self, value: bytes) -> bytes:
-        return value
 
 
 class Stored:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.lab.kafka import free_ports
 from bench.lab.site import Program
+from bench.speed.peer import Peer
 
 PACKAGES = (
     *("rsyslog", "rsyslog-relp", "rsyslog-kafka", "rsyslog-openssl"),
@@ -40,24 +41,19 @@ action(type="omkafka" broker=["{broker}"] topic="{topic}" template="record" resu
 """
 
 
-class Rsyslog:
-    """Both ends as programs; the sender reads `input`, the receiver writes to `topic`."""
+class Rsyslog(Peer):
+    """Both ends as programs, unpacked in `root`."""
 
     promise = (
         "rsyslog: queues in memory (lost in a crash), TLS with OpenSSL's defaults, at least once between the relays."
     )
 
     def __init__(self, root: Path, directory: Path, *, pki: Path, broker: str, topic: str) -> None:
-        directory.mkdir()
+        super().__init__(directory)
         (port,) = free_ports(1)
-        self.input = directory / "in" / "http.log"
-        self.input.parent.mkdir()
         names = {"input": self.input, "broker": broker, "topic": topic, "port": port}
         self.receiver = self._program(root, directory / "receiver", _RECEIVER, pki, **names)
         self.sender = self._program(root, directory / "forwarder", _SENDER, pki, **names)
-
-    def line_of(self, value: bytes) -> bytes:
-        return value
 
     @staticmethod
     def _program(root: Path, work: Path, text: str, pki: Path, **names: object) -> Program:
