@@ -84,8 +84,8 @@ filled at 3/4, so there is room.
 
 BURST_PAUSE_SECONDS, CATCH_UP_SECONDS = 0.04, 0.004
 """How long a draft waits for the next block that has half, or all, of `max_batch_bytes`: the end of a burst need not
-wait for its linger (a file is read every 20 ms, or all the time), and larger drafts are for sources that are behind, so
-that their next block is there at once."""
+wait for its linger, but must outlast the 20 ms between two reads of a file that grows slowly; and larger drafts are for
+sources that are behind, so that their next block is there at once."""
 
 EARLY_SECONDS = 0.1
 """A draft is sealed before its own linger only this long after the one before: so at most ten a second are."""

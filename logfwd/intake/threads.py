@@ -26,7 +26,7 @@ class SealThreads:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="seal")
         self._turns = asyncio.Semaphore(threads + 1)
         self.permits = Permits(threads)
-        """To read what is sealed next."""
+        """For sources, to read the blocks that are sealed next."""
         self.streams = 0
         """How many use them."""
 

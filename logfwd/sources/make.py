@@ -22,7 +22,7 @@ class Context(NamedTuple):
     handle: Handle
     """The stream's part of the front, for the life of its pipeline."""
     permit: Permit
-    """Its pipeline's, too."""
+    """To read files; its pipeline has it, too."""
     others: Callable[[], Collection[SourceSettings]] = tuple
     """The [source] tables of the other streams, as they are now: a reload may change them."""
     count_records: Count = ignore

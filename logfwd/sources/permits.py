@@ -1,4 +1,4 @@
-"""Permits to read from files: blocks that were read and are not sealed yet would be most of what a forwarder keeps.
+"""Permits to read files. Without them most of the memory of many busy streams would be blocks that wait to be sealed.
 
 Sealing takes several times as long as reading, so a few streams that read ahead keep all threads busy, however many
 streams there are. The others read when it is their turn, in the order in which they asked.
@@ -31,7 +31,7 @@ class Permits:
 
 
 class Permit:
-    """One stream's. Its source takes it before it reads, and gives it back when it is asked for more than it read."""
+    """One stream's. Its source takes it before it reads, and gives it back when the pipeline asks for what follows."""
 
     def __init__(self, free: asyncio.Semaphore) -> None:
         self._free = free
